@@ -1,0 +1,122 @@
+/* The only file with exported symbols: checks every argument, then calls an operation. Contracts: fused.h. */
+#include <stdbool.h>
+#include <stdlib.h>
+
+#include "fused.h"
+#include "ops/ops.h"
+
+#ifdef __wasm__
+#define EXPORT __attribute__((visibility("default"), used))
+extern unsigned char __heap_base;
+static uint64_t heap_start(void) { return (uintptr_t)&__heap_base; }
+static uint64_t heap_end(void) { return (uint64_t)__builtin_wasm_memory_size(0) << 16; }
+#else
+#define EXPORT
+static uint64_t heap_start(void) { return 1; }
+static uint64_t heap_end(void) { return UINTPTR_MAX; }
+#endif
+
+#define HEAP_ALIGNMENT 64 /* a cache line */
+
+/* The bytes an argument spans. 64-bit: the largest product of checked factors is below 2^64; see product(). */
+typedef struct {
+  uint64_t start, bytes;
+} span;
+
+static bool in_heap(span s) {
+  return s.start >= heap_start() && s.start <= heap_end() && s.bytes <= heap_end() - s.start;
+}
+
+static bool overlap(span a, span b) { return a.start < b.start + b.bytes && b.start < a.start + a.bytes; }
+
+static bool is_aligned(const void *p, uintptr_t alignment) { return ((uintptr_t)p & (alignment - 1)) == 0; }
+
+/* a * b * unit bytes, or false where that is more than an address can name. a, b < 2^32, unit <= 2^9. */
+static bool product(uint64_t a, uint64_t b, uint64_t unit, uint64_t *bytes) {
+  uint64_t count = a * b;
+  if (count > SIZE_MAX / unit) return false;
+  *bytes = count * unit;
+  return true;
+}
+
+/* The checks that fused_matmul and fm_dequantize_rows share: the shape of W, and the bytes it spans. */
+static int32_t check_weights(const fm_traits *traits, const void *w, uint32_t n_rows, uint32_t n_cols, span *out) {
+  if (!traits) return FM_ERR_TYPE;
+  if (n_rows == 0 || n_cols == 0 || n_cols % traits->block_values != 0) return FM_ERR_SHAPE;
+  if (!product(n_rows, n_cols / traits->block_values, traits->block_bytes, &out->bytes)) return FM_ERR_SHAPE;
+  out->start = (uintptr_t)w;
+  return FM_OK;
+}
+
+EXPORT int32_t fused_matmul(int32_t type, const void *w, const float *x, float *y, uint32_t n_tokens, uint32_t n_rows,
+                            uint32_t n_cols, int32_t activation) {
+  const fm_traits *traits = fm_traits_of(type);
+  span sw, sx = {(uintptr_t)x, 0}, sy = {(uintptr_t)y, 0};
+  int32_t status = check_weights(traits, w, n_rows, n_cols, &sw);
+  if (status == FM_ERR_TYPE) return status;
+  if (activation < FM_ACT_F32 || activation > FM_ACT_INT8) return FM_ERR_ACTIVATION;
+  if (status != FM_OK) return status;
+  if (n_tokens == 0) return FM_ERR_SHAPE;
+  if (!product(n_tokens, n_cols, sizeof *x, &sx.bytes) || !product(n_tokens, n_rows, sizeof *y, &sy.bytes)) {
+    return FM_ERR_SHAPE;
+  }
+  if (!is_aligned(w, traits->alignment) || !is_aligned(x, sizeof *x) || !is_aligned(y, sizeof *y)) return FM_ERR_ALIGN;
+  if (!in_heap(sw) || !in_heap(sx) || !in_heap(sy)) return FM_ERR_RANGE;
+  if (overlap(sy, sx) || overlap(sy, sw)) return FM_ERR_OVERLAP;
+  fm_op_matmul(traits, fm_kernels_of(type), w, x, y, n_tokens, n_rows, n_cols, activation);
+  return FM_OK;
+}
+
+EXPORT int32_t fm_dequantize_rows(int32_t type, const void *w, float *y, uint32_t n_rows, uint32_t n_cols) {
+  const fm_traits *traits = fm_traits_of(type);
+  span sw, sy = {(uintptr_t)y, 0};
+  int32_t status = check_weights(traits, w, n_rows, n_cols, &sw);
+  if (status != FM_OK) return status;
+  if (!product(n_rows, n_cols, sizeof *y, &sy.bytes)) return FM_ERR_SHAPE;
+  if (!is_aligned(w, traits->alignment) || !is_aligned(y, sizeof *y)) return FM_ERR_ALIGN;
+  if (!in_heap(sw) || !in_heap(sy)) return FM_ERR_RANGE;
+  if (overlap(sy, sw)) return FM_ERR_OVERLAP;
+  fm_op_dequantize(traits, fm_kernels_of(type), w, y, (size_t)n_rows * n_cols);
+  return FM_OK;
+}
+
+EXPORT uint32_t fm_type_block_values(int32_t type) {
+  const fm_traits *traits = fm_traits_of(type);
+  return traits ? traits->block_values : 0;
+}
+
+EXPORT uint32_t fm_type_block_bytes(int32_t type) {
+  const fm_traits *traits = fm_traits_of(type);
+  return traits ? traits->block_bytes : 0;
+}
+
+EXPORT uint32_t fm_type_alignment(int32_t type) {
+  const fm_traits *traits = fm_traits_of(type);
+  return traits ? traits->alignment : 0;
+}
+
+EXPORT void *fm_alloc(size_t bytes) {
+  if (bytes == 0 || bytes > SIZE_MAX - HEAP_ALIGNMENT) return NULL;
+  return aligned_alloc(HEAP_ALIGNMENT, (bytes + HEAP_ALIGNMENT - 1) & ~(size_t)(HEAP_ALIGNMENT - 1));
+}
+
+EXPORT void fm_free(void *p) { free(p); }
+
+EXPORT uint32_t fm_version(void) {
+  return (uint32_t)FM_VERSION_MAJOR << 16 | (uint32_t)FM_VERSION_MINOR << 8 | (uint32_t)FM_VERSION_PATCH;
+}
+
+EXPORT int32_t fm_isa(void) { return fm_current.isa; }
+
+EXPORT int32_t fm_select(int32_t isa, int32_t dot) {
+  if (isa < FM_ISA_SCALAR || isa > fm_isa_max() || dot < FM_DOT_I16 || dot > FM_DOT_I32) return FM_ERR_ISA;
+  fm_current = (fm_dispatch){isa, dot};
+  return FM_OK;
+}
+
+EXPORT int32_t fm_served_by(int32_t type, int32_t activation) {
+  const fm_kernels *kernels = fm_kernels_of(type);
+  if (!kernels || activation < FM_ACT_F32 || activation > FM_ACT_INT8) return -1;
+  fm_service service = fm_service_of(kernels, activation);
+  return service.isa | service.activation << 8;
+}

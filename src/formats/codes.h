@@ -1,0 +1,20 @@
+/* One block, taken apart: what every scalar decoder produces and every scalar kernel consumes.
+ *
+ *   value[i] = scale[i / 16] * code[i] - min[i / 16]
+ *
+ * evaluated in f32 in that order, which is bit for bit what ggml computes for every type of the table. */
+#ifndef FM_FORMATS_CODES_H
+#define FM_FORMATS_CODES_H
+
+#include <stdint.h>
+
+#define FM_MAX_BLOCK_VALUES 256
+#define FM_CODES_SUB 16 /* values that share a scale here; a type with larger sub-blocks repeats it */
+
+typedef struct {
+  int8_t code[FM_MAX_BLOCK_VALUES];
+  float scale[FM_MAX_BLOCK_VALUES / FM_CODES_SUB];
+  float min[FM_MAX_BLOCK_VALUES / FM_CODES_SUB];
+} fm_codes;
+
+#endif

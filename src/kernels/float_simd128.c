@@ -1,0 +1,53 @@
+/* F16 weights, and the f32 product of a decoded row with tokens. */
+#include "formats/f16.h"
+#include "kernels/kernels.h"
+#include "kernels/v128.h"
+
+void fm_dequantize_f16__simd128(const void *w, float *y, size_t n_values) {
+  const uint16_t *half = w;
+  size_t i = 0;
+  for (; i + 8 <= n_values; i += 8) {
+    v128_t eight = wasm_v128_load(half + i);
+    wasm_v128_store(y + i, fm_f16x4_to_f32x4(wasm_u32x4_extend_low_u16x8(eight)));
+    wasm_v128_store(y + i + 4, fm_f16x4_to_f32x4(wasm_u32x4_extend_high_u16x8(eight)));
+  }
+  for (; i < n_values; i++) y[i] = fm_f16_to_f32(half[i]);
+}
+
+/* n_tok (1, 2 or 4) tokens share each load of w; 8 / n_tok vector sums per token hide the latency of the addition. */
+FM_INLINE void dot_tokens(const float *w, const float *x, float *y, size_t n_cols, size_t n_tok, size_t x_stride,
+                          size_t y_stride, bool accumulate) {
+  const size_t n_sums = 8 / n_tok, step = 4 * n_sums;
+  v128_t sum[8];
+  for (size_t i = 0; i < 8; i++) sum[i] = fm_zero();
+  size_t c = 0;
+  for (; c + step <= n_cols; c += step) {
+    for (size_t k = 0; k < n_sums; k++) {
+      v128_t weights = wasm_v128_load(w + c + 4 * k);
+      for (size_t t = 0; t < n_tok; t++) {
+        v128_t product = wasm_f32x4_mul(wasm_v128_load(x + t * x_stride + c + 4 * k), weights);
+        sum[t * n_sums + k] = wasm_f32x4_add(sum[t * n_sums + k], product);
+      }
+    }
+  }
+  for (size_t t = 0; t < n_tok; t++) {
+    v128_t total = sum[t * n_sums];
+    for (size_t k = 1; k < n_sums; k++) total = wasm_f32x4_add(total, sum[t * n_sums + k]);
+    float value = fm_hsum_f32(total);
+    for (size_t k = c; k < n_cols; k++) value += x[t * x_stride + k] * w[k];
+    y[t * y_stride] = accumulate ? y[t * y_stride] + value : value;
+  }
+}
+
+void fm_dot_f32__simd128(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens, size_t x_stride,
+                         size_t y_stride, bool accumulate) {
+  size_t t = 0;
+  for (; t + 4 <= n_tokens; t += 4) {
+    dot_tokens(w, x + t * x_stride, y + t * y_stride, n_cols, 4, x_stride, y_stride, accumulate);
+  }
+  if (t + 2 <= n_tokens) {
+    dot_tokens(w, x + t * x_stride, y + t * y_stride, n_cols, 2, x_stride, y_stride, accumulate);
+    t += 2;
+  }
+  if (t < n_tokens) dot_tokens(w, x + t * x_stride, y + t * y_stride, n_cols, 1, x_stride, y_stride, accumulate);
+}

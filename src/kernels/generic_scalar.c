@@ -1,0 +1,123 @@
+/* The scalar kernels: plain loops over decoded blocks, generic over the types. They define what the SIMD kernels must
+ * compute, and serve where there is no SIMD. */
+#include <math.h>
+#include <string.h>
+
+#include "formats/f16.h"
+#include "kernels/kernels.h"
+
+void fm_dequantize_f32__scalar(const void *w, float *y, size_t n_values) { memmove(y, w, n_values * sizeof *y); }
+
+void fm_dequantize_f16__scalar(const void *w, float *y, size_t n_values) {
+  const uint16_t *half = w;
+  for (size_t i = 0; i < n_values; i++) y[i] = fm_f16_to_f32(half[i]);
+}
+
+/* Four partial sums, so that the additions of one sum do not wait for each other. */
+void fm_dot_f32__scalar(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens, size_t x_stride,
+                        size_t y_stride, bool accumulate) {
+  for (size_t t = 0; t < n_tokens; t++, x += x_stride, y += y_stride) {
+    float sum[4] = {0, 0, 0, 0};
+    size_t c = 0;
+    for (; c + 4 <= n_cols; c += 4) {
+      for (size_t k = 0; k < 4; k++) sum[k] += x[c + k] * w[c + k];
+    }
+    for (; c < n_cols; c++) sum[0] += x[c] * w[c];
+    float total = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    *y = accumulate ? *y + total : total;
+  }
+}
+
+/* The largest |x| as bits: orders NaN above Inf above every number. */
+static uint32_t max_magnitude_bits(const float *x, size_t n) {
+  uint32_t max = 0;
+  for (size_t i = 0; i < n; i++) {
+    uint32_t bits = fm_f32_to_bits(x[i]) & 0x7fffffffu;
+    if (bits > max) max = bits;
+  }
+  return max;
+}
+
+/* The factor by which values become codes 0..levels. Two steps, so that 1 / max cannot overflow for subnormals. */
+typedef struct {
+  float lift, inverse, d;
+} quant_scale;
+
+static quant_scale scale_for(uint32_t max_bits, float levels) {
+  if (max_bits >= 0x7f800000u) return (quant_scale){0.0f, 0.0f, fm_f32_from_bits(0x7fc00000u)};
+  if (max_bits == 0) return (quant_scale){1.0f, 0.0f, 0.0f};
+  float max = fm_f32_from_bits(max_bits);
+  float lift = max < 0x1p-64f ? 0x1p64f : 1.0f;
+  return (quant_scale){lift, levels / (max * lift), max / levels};
+}
+
+/* Nearest integer, ties to even: 1.5 * 2^23 pushes the fraction out of the mantissa. |v| < 2^22. */
+static int32_t round_to_int(float v) { return (int32_t)(fm_f32_to_bits(v + 0x1.8p23f) - 0x4b400000u); }
+
+static int32_t quantize_one(float x, quant_scale s) {
+  return s.lift == 0.0f ? 0 : round_to_int(x * s.lift * s.inverse);
+}
+
+void fm_quantize_i8__scalar(const float *x, fm_act_i8 *out, size_t n_cols) {
+  for (; n_cols > 0; out++) {
+    size_t n = n_cols < FM_ACT_COLS ? n_cols : FM_ACT_COLS;
+    quant_scale s = scale_for(max_magnitude_bits(x, n), 127.0f);
+    memset(out, 0, sizeof *out);
+    out->d = s.d;
+    for (size_t i = 0; i < n; i++) {
+      out->q[i] = (int8_t)quantize_one(x[i], s);
+      out->sum16[i / 16] = (int16_t)(out->sum16[i / 16] + out->q[i]);
+      out->sum32[i / 32] = (int16_t)(out->sum32[i / 32] + out->q[i]);
+    }
+    x += n;
+    n_cols -= n;
+  }
+}
+
+void fm_quantize_i16__scalar(const float *x, fm_act_i16 *out, size_t n_cols) {
+  for (; n_cols > 0; out++) {
+    size_t n = n_cols < FM_ACT_COLS ? n_cols : FM_ACT_COLS;
+    quant_scale s = scale_for(max_magnitude_bits(x, n), 32767.0f);
+    memset(out, 0, sizeof *out);
+    out->d = s.d;
+    for (size_t i = 0; i < n; i++) {
+      out->q[i] = (int16_t)quantize_one(x[i], s);
+      out->sum16[i / 16] += (float)out->q[i];
+      out->sum32[i / 32] += (float)out->q[i];
+    }
+    x += n;
+    n_cols -= n;
+  }
+}
+
+/* One decoded block against activations q, whose sums over 16 columns are sum16:
+ *   sum_sub scale * (sum code * q) - min * sum q
+ * An integer sum holds 16 products of at most 128 * 32767: below 2^27. */
+#define DEFINE_ROWS(name, act_type)                                                                                   \
+  void name(fm_decode_fn *decode, const uint8_t *w, size_t row_bytes, size_t block_values, size_t block_bytes,        \
+            const act_type *x, float *y, size_t n_rows, size_t n_values, size_t n_tokens, size_t y_stride,            \
+            bool accumulate) {                                                                                        \
+    size_t x_stride = (n_values + FM_ACT_COLS - 1) / FM_ACT_COLS;                                                     \
+    for (size_t r = 0; r < n_rows; r++, w += row_bytes) {                                                             \
+      for (size_t t = 0; t < n_tokens && !accumulate; t++) y[t * y_stride + r] = 0.0f;                                \
+      const uint8_t *block = w;                                                                                       \
+      for (size_t c = 0; c < n_values; c += block_values, block += block_bytes) {                                     \
+        fm_codes b;                                                                                                   \
+        decode(block, &b);                                                                                            \
+        for (size_t t = 0; t < n_tokens; t++) {                                                                       \
+          const act_type *a = x + t * x_stride + c / FM_ACT_COLS;                                                     \
+          size_t first = c % FM_ACT_COLS;                                                                             \
+          float total = 0.0f;                                                                                         \
+          for (size_t sub = 0; sub < block_values / FM_CODES_SUB; sub++) {                                            \
+            int32_t sum = 0;                                                                                          \
+            for (size_t i = sub * FM_CODES_SUB; i < (sub + 1) * FM_CODES_SUB; i++) sum += b.code[i] * a->q[first + i]; \
+            total += b.scale[sub] * (float)sum - b.min[sub] * (float)a->sum16[first / FM_CODES_SUB + sub];            \
+          }                                                                                                           \
+          y[t * y_stride + r] += a->d * total;                                                                        \
+        }                                                                                                             \
+      }                                                                                                               \
+    }                                                                                                                 \
+  }
+
+DEFINE_ROWS(fm_rows_i8__scalar, fm_act_i8)
+DEFINE_ROWS(fm_rows_i16__scalar, fm_act_i16)

@@ -1,0 +1,104 @@
+/* What a kernel looks like, and the table that says which one serves what.
+ *
+ * The framework (ops/) owns loops, blocking, scratch and threads; a kernel owns registers and its edge tiles.
+ * Kernel names: <op>_<type>_<activation>__<isa>; a file holds one type or op for one instruction set. */
+#ifndef FM_KERNELS_KERNELS_H
+#define FM_KERNELS_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "formats/codes.h"
+#include "kernels/activations.h"
+#include "kernels/strip.h"
+
+/* Decodes one block. */
+typedef void fm_decode_fn(const void *block, fm_codes *out);
+
+/* y[0 .. n_values) = values of the blocks from w on; n_values is a multiple of block_values. y 4-byte aligned. */
+typedef void fm_dequantize_fn(const void *w, float *y, size_t n_values);
+
+/* The integer matrix-vector product: y[r] = (or += where accumulate) sum over the row's blocks, r = 0..n_rows-1.
+ * w: first block of row 0; row r starts r * row_bytes later. n_values columns, a multiple of block_values; x covers
+ * them, padded with zeros to a multiple of 256. */
+typedef void fm_gemv_i8_fn(const uint8_t *w, size_t row_bytes, const fm_act_i8 *x, float *y, size_t n_rows,
+                           size_t n_values, bool accumulate);
+typedef void fm_gemv_i16_fn(const uint8_t *w, size_t row_bytes, const fm_act_i16 *x, float *y, size_t n_rows,
+                            size_t n_values, bool accumulate);
+
+/* Decodes n_values (<= FM_PANEL_COLS) columns of FM_STRIP_ROWS rows into the strip; columns up to the next multiple
+ * of 256 become zero weights. row[i]: first block of row i; rows may be the same. */
+typedef void fm_strip_fn(const uint8_t *const row[FM_STRIP_ROWS], size_t n_values, fm_strip *strip);
+
+/* Y tile = (or += where accumulate) X * strip^T: y[t * y_stride + r], t = 0..n_tokens-1, r = 0..n_rows-1 <=
+ * FM_STRIP_ROWS. Token t's activations start at x + t * n_blocks. */
+typedef void fm_gemm_i8_fn(const fm_strip *strip, const fm_act_i8 *x, float *y, size_t n_blocks, size_t n_tokens,
+                           size_t y_stride, size_t n_rows, bool accumulate);
+typedef void fm_gemm_i16_fn(const fm_strip *strip, const fm_act_i16 *x, float *y, size_t n_blocks, size_t n_tokens,
+                            size_t y_stride, size_t n_rows, bool accumulate);
+
+/* The f32 product of one decoded row with many tokens: y[t * y_stride] = (or +=) sum_c x[t * x_stride + c] * w[c]. */
+typedef void fm_dot_f32_fn(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens, size_t x_stride,
+                           size_t y_stride, bool accumulate);
+
+/* The scalar integer products, generic over the types through their decoder. y[t * y_stride + r] as in gemm. */
+void fm_rows_i8__scalar(fm_decode_fn *decode, const uint8_t *w, size_t row_bytes, size_t block_values,
+                        size_t block_bytes, const fm_act_i8 *x, float *y, size_t n_rows, size_t n_values,
+                        size_t n_tokens, size_t y_stride, bool accumulate);
+void fm_rows_i16__scalar(fm_decode_fn *decode, const uint8_t *w, size_t row_bytes, size_t block_values,
+                         size_t block_bytes, const fm_act_i16 *x, float *y, size_t n_rows, size_t n_values,
+                         size_t n_tokens, size_t y_stride, bool accumulate);
+
+/* Who serves a type, by instruction set. A pointer is NULL where there is no such kernel; the scalar column is full:
+ * decode for coded types, dequantize__scalar for the others. */
+typedef struct {
+  int32_t type;
+  fm_decode_fn *decode; /* NULL: the values are floats themselves (F32, F16, BF16) */
+  fm_dequantize_fn *dequantize__scalar;
+  fm_dequantize_fn *dequantize__simd128;
+  fm_gemv_i16_fn *gemv_i16__simd128;
+  fm_strip_fn *strip_i16__simd128;
+  fm_gemm_i16_fn *gemm_i16__simd128;
+  fm_gemv_i8_fn *gemv_i8__relaxed[2]; /* by fm_dot */
+  fm_strip_fn *strip_i8__relaxed;
+  fm_gemm_i8_fn *gemm_i8__relaxed[2]; /* by fm_dot */
+} fm_kernels;
+
+/* Kernels that serve every type, by instruction set. */
+typedef struct {
+  fm_quantize_i8_fn *quantize_i8;
+  fm_quantize_i16_fn *quantize_i16;
+  fm_dot_f32_fn *dot_f32;
+} fm_shared_kernels;
+
+/* isa: one that this module holds. */
+const fm_shared_kernels *fm_shared_kernels_of(int32_t isa);
+
+/* The row of a type, or NULL. */
+const fm_kernels *fm_kernels_of(int32_t type);
+
+/* The dispatch state: the only mutable global. */
+typedef struct {
+  int32_t isa; /* fm_isa_id */
+  int32_t dot; /* fm_dot */
+} fm_dispatch;
+extern fm_dispatch fm_current;
+
+/* The best instruction set compiled into this module. */
+int32_t fm_isa_max(void);
+
+/* Kernels of every type and instruction set that are not static, by family. */
+fm_dot_f32_fn fm_dot_f32__scalar, fm_dot_f32__simd128;
+fm_dequantize_fn fm_dequantize_f32__scalar, fm_dequantize_f16__scalar, fm_dequantize_f16__simd128;
+
+fm_gemm_i16_fn fm_gemm_i16_sub32__simd128;
+fm_gemm_i8_fn fm_gemm_i8_k32_dot16__relaxed, fm_gemm_i8_k32_dot32__relaxed;
+
+fm_decode_fn fm_decode_q4_k__scalar;
+fm_dequantize_fn fm_dequantize_q4_k__simd128;
+fm_gemv_i16_fn fm_gemv_q4_k_i16__simd128;
+fm_strip_fn fm_strip_q4_k_i16__simd128, fm_strip_q4_k_i8__relaxed;
+fm_gemv_i8_fn fm_gemv_q4_k_i8_dot16__relaxed, fm_gemv_q4_k_i8_dot32__relaxed;
+
+#endif

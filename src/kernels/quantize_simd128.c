@@ -1,0 +1,112 @@
+/* Quantises activations, four lanes at a time; the scalar twin in generic_scalar.c gives the same bits. */
+#include <string.h>
+
+#include "formats/f16.h"
+#include "kernels/activations.h"
+#include "kernels/v128.h"
+
+typedef struct {
+  v128_t lift, inverse;
+  float d;
+  _Bool finite;
+} quant_scale;
+
+/* max over a block of the bits of |x|: unsigned order puts NaN above Inf above every number. */
+static uint32_t max_magnitude_bits(const float *x) {
+  v128_t mask = wasm_i32x4_const_splat(0x7fffffff), max0 = fm_zero(), max1 = fm_zero();
+  for (int i = 0; i < FM_ACT_COLS; i += 8) {
+    max0 = wasm_u32x4_max(max0, wasm_v128_and(wasm_v128_load(x + i), mask));
+    max1 = wasm_u32x4_max(max1, wasm_v128_and(wasm_v128_load(x + i + 4), mask));
+  }
+  max0 = wasm_u32x4_max(max0, max1);
+  max0 = wasm_u32x4_max(max0, wasm_i32x4_shuffle(max0, max0, 2, 3, 0, 1));
+  max0 = wasm_u32x4_max(max0, wasm_i32x4_shuffle(max0, max0, 1, 0, 3, 2));
+  return (uint32_t)wasm_i32x4_extract_lane(max0, 0);
+}
+
+static quant_scale scale_for(uint32_t max_bits, float levels) {
+  if (max_bits >= 0x7f800000u) return (quant_scale){fm_zero(), fm_zero(), fm_f32_from_bits(0x7fc00000u), 0};
+  if (max_bits == 0) return (quant_scale){wasm_f32x4_splat(1.0f), fm_zero(), 0.0f, 1};
+  float max = fm_f32_from_bits(max_bits);
+  float lift = max < 0x1p-64f ? 0x1p64f : 1.0f;
+  return (quant_scale){wasm_f32x4_splat(lift), wasm_f32x4_splat(levels / (max * lift)), max / levels, 1};
+}
+
+/* Nearest integers, ties to even: 1.5 * 2^23 pushes the fraction out of the mantissa. */
+FM_INLINE v128_t quantize4(const float *x, quant_scale s) {
+  v128_t scaled = wasm_f32x4_mul(wasm_f32x4_mul(wasm_v128_load(x), s.lift), s.inverse);
+  return wasm_i32x4_sub(wasm_f32x4_add(scaled, wasm_f32x4_const_splat(0x1.8p23f)),
+                        wasm_i32x4_const_splat(0x4b400000));
+}
+
+FM_INLINE int32_t hsum_i32(v128_t v) {
+  v = wasm_i32x4_add(v, wasm_i32x4_shuffle(v, v, 2, 3, 0, 1));
+  return wasm_i32x4_extract_lane(v, 0) + wasm_i32x4_extract_lane(v, 1);
+}
+
+/* 16 columns of int16, as two vectors, and their sum. */
+typedef struct {
+  v128_t lo, hi;
+  int32_t sum;
+} quant16;
+
+FM_INLINE quant16 quantize16(const float *x, quant_scale s) {
+  v128_t ones = wasm_i16x8_const_splat(1);
+  quant16 out;
+  out.lo = wasm_i16x8_narrow_i32x4(quantize4(x, s), quantize4(x + 4, s));
+  out.hi = wasm_i16x8_narrow_i32x4(quantize4(x + 8, s), quantize4(x + 12, s));
+  out.sum = hsum_i32(wasm_i32x4_add(wasm_i32x4_dot_i16x8(out.lo, ones), wasm_i32x4_dot_i16x8(out.hi, ones)));
+  return out;
+}
+
+/* The next block of x: x itself, or where fewer than 256 columns are left a copy padded with zeros. */
+static const float *next_block(const float *x, size_t n_cols, float padded[FM_ACT_COLS]) {
+  if (n_cols >= FM_ACT_COLS) return x;
+  memset(padded, 0, FM_ACT_COLS * sizeof *padded);
+  memcpy(padded, x, n_cols * sizeof *padded);
+  return padded;
+}
+
+void fm_quantize_i8__simd128(const float *x, fm_act_i8 *out, size_t n_cols) {
+  float padded[FM_ACT_COLS];
+  for (size_t c = 0; c < n_cols; c += FM_ACT_COLS, out++) {
+    const float *block = next_block(x + c, n_cols - c, padded);
+    quant_scale s = scale_for(max_magnitude_bits(block), 127.0f);
+    out->d = s.d;
+    if (!s.finite) {
+      memset(out, 0, offsetof(fm_act_i8, d));
+      continue;
+    }
+    for (int i = 0; i < FM_ACT_COLS; i += 32) {
+      quant16 a = quantize16(block + i, s), b = quantize16(block + i + 16, s);
+      wasm_v128_store(out->q + i, wasm_i8x16_narrow_i16x8(a.lo, a.hi));
+      wasm_v128_store(out->q + i + 16, wasm_i8x16_narrow_i16x8(b.lo, b.hi));
+      out->sum16[i / 16] = (int16_t)a.sum;
+      out->sum16[i / 16 + 1] = (int16_t)b.sum;
+      out->sum32[i / 32] = (int16_t)(a.sum + b.sum);
+    }
+  }
+}
+
+void fm_quantize_i16__simd128(const float *x, fm_act_i16 *out, size_t n_cols) {
+  float padded[FM_ACT_COLS];
+  for (size_t c = 0; c < n_cols; c += FM_ACT_COLS, out++) {
+    const float *block = next_block(x + c, n_cols - c, padded);
+    quant_scale s = scale_for(max_magnitude_bits(block), 32767.0f);
+    out->d = s.d;
+    if (!s.finite) {
+      memset(out, 0, offsetof(fm_act_i16, d));
+      continue;
+    }
+    for (int i = 0; i < FM_ACT_COLS; i += 32) {
+      quant16 a = quantize16(block + i, s), b = quantize16(block + i + 16, s);
+      wasm_v128_store(out->q + i, a.lo);
+      wasm_v128_store(out->q + i + 8, a.hi);
+      wasm_v128_store(out->q + i + 16, b.lo);
+      wasm_v128_store(out->q + i + 24, b.hi);
+      out->sum16[i / 16] = (float)a.sum;
+      out->sum16[i / 16 + 1] = (float)b.sum;
+      out->sum32[i / 32] = (float)(a.sum + b.sum);
+    }
+  }
+}

@@ -1,0 +1,26 @@
+#include "fused.h"
+#include "ops/ops.h"
+
+/* value = scale * code - min, block by block; see formats/codes.h. */
+static void dequantize_decoded(const fm_traits *traits, fm_decode_fn *decode, const uint8_t *w, float *y,
+                               size_t n_values) {
+  for (size_t c = 0; c < n_values; c += traits->block_values, w += traits->block_bytes) {
+    fm_codes b;
+    decode(w, &b);
+    for (size_t i = 0; i < traits->block_values; i++) {
+      size_t sub = i / FM_CODES_SUB;
+      y[c + i] = b.scale[sub] * (float)b.code[i] - b.min[sub];
+    }
+  }
+}
+
+void fm_op_dequantize(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, float *y,
+                      size_t n_values) {
+  if (fm_current.isa >= FM_ISA_SIMD128 && kernels->dequantize__simd128) {
+    kernels->dequantize__simd128(w, y, n_values);
+  } else if (kernels->decode) {
+    dequantize_decoded(traits, kernels->decode, w, y, n_values);
+  } else {
+    kernels->dequantize__scalar(w, y, n_values);
+  }
+}
