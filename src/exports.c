@@ -80,6 +80,39 @@ EXPORT int32_t fm_dequantize_rows(int32_t type, const void *w, float *y, uint32_
   return FM_OK;
 }
 
+EXPORT int32_t fm_quantize_rows(int32_t type, const float *x, void *w, uint32_t n_rows, uint32_t n_cols) {
+  const fm_traits *traits = fm_traits_of(type);
+  const fm_quantizer *quantizer = fm_quantizer_of(type);
+  span sw, sx = {(uintptr_t)x, 0};
+  if (!quantizer) return FM_ERR_TYPE;
+  int32_t status = check_weights(traits, w, n_rows, n_cols, &sw);
+  if (status != FM_OK) return status;
+  if (!product(n_rows, n_cols, sizeof *x, &sx.bytes)) return FM_ERR_SHAPE;
+  if (!is_aligned(w, traits->alignment) || !is_aligned(x, sizeof *x)) return FM_ERR_ALIGN;
+  if (!in_heap(sw) || !in_heap(sx)) return FM_ERR_RANGE;
+  if (overlap(sw, sx)) return FM_ERR_OVERLAP;
+  fm_op_quantize(traits, quantizer, x, w, (size_t)n_rows * n_cols);
+  return FM_OK;
+}
+
+EXPORT int32_t fused_dequant_matmul_q4k_legacy(const uint8_t *w, const float *scales, const float *x, float *y,
+                                               uint32_t n_tokens, uint32_t n_rows, uint32_t n_cols) {
+  uint32_t n_blocks = n_cols / FM_LEGACY_BLOCK_VALUES;
+  span sw = {(uintptr_t)w, 0}, ss = {(uintptr_t)scales, 0}, sx = {(uintptr_t)x, 0}, sy = {(uintptr_t)y, 0};
+  if (n_tokens == 0 || n_rows == 0 || n_cols == 0 || n_cols % FM_LEGACY_BLOCK_VALUES != 0) return FM_ERR_SHAPE;
+  if (!product(n_rows, n_blocks, FM_LEGACY_BLOCK_BYTES, &sw.bytes) ||
+      !product(n_rows, n_blocks, sizeof *scales, &ss.bytes) || !product(n_tokens, n_cols, sizeof *x, &sx.bytes) ||
+      !product(n_tokens, n_rows, sizeof *y, &sy.bytes)) {
+    return FM_ERR_SHAPE;
+  }
+  if (!is_aligned(scales, sizeof *scales) || !is_aligned(x, sizeof *x) || !is_aligned(y, sizeof *y))
+    return FM_ERR_ALIGN;
+  if (!in_heap(sw) || !in_heap(ss) || !in_heap(sx) || !in_heap(sy)) return FM_ERR_RANGE;
+  if (overlap(sy, sw) || overlap(sy, ss) || overlap(sy, sx)) return FM_ERR_OVERLAP;
+  fm_op_matmul_q4_legacy(w, scales, x, y, n_tokens, n_rows, n_cols);
+  return FM_OK;
+}
+
 EXPORT uint32_t fm_type_block_values(int32_t type) {
   const fm_traits *traits = fm_traits_of(type);
   return traits ? traits->block_values : 0;

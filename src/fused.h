@@ -19,6 +19,12 @@
 #define FM_VERSION_MINOR 1
 #define FM_VERSION_PATCH 0
 
+#if defined(__GNUC__) || defined(__clang__)
+#define FM_DEPRECATED(message) __attribute__((deprecated(message)))
+#else
+#define FM_DEPRECATED(message)
+#endif
+
 typedef enum {
   FM_OK = 0,
   FM_ERR_TYPE = 1,       /* the type is none of the table's */
@@ -34,7 +40,23 @@ typedef enum {
 typedef enum {
   FM_TYPE_F32 = 0,
   FM_TYPE_F16 = 1,
-  FM_TYPE_Q4_K = 12
+  FM_TYPE_Q4_0 = 2,
+  FM_TYPE_Q4_1 = 3,
+  FM_TYPE_Q5_0 = 6,
+  FM_TYPE_Q5_1 = 7,
+  FM_TYPE_Q8_0 = 8,
+  FM_TYPE_Q2_K = 10,
+  FM_TYPE_Q3_K = 11,
+  FM_TYPE_Q4_K = 12,
+  FM_TYPE_Q5_K = 13,
+  FM_TYPE_Q6_K = 14,
+  FM_TYPE_Q8_K = 15,
+  FM_TYPE_IQ4_NL = 20,
+  FM_TYPE_IQ4_XS = 23,
+  FM_TYPE_BF16 = 30,
+  FM_TYPE_TQ1_0 = 34,
+  FM_TYPE_TQ2_0 = 35,
+  FM_TYPE_MXFP4 = 39
 } fm_type;
 
 /* What activations become before they meet quantised weights. F32, F16 and BF16 weights always meet f32 activations. */
@@ -69,6 +91,31 @@ int32_t fused_matmul(int32_t type, const void *w, const float *x, float *y, uint
  * w  [n_rows][n_cols / block_values] blocks     y  [n_rows][n_cols] f32; must not overlap w
  * Returns FM_OK, FM_ERR_TYPE, FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP. */
 int32_t fm_dequantize_rows(int32_t type, const void *w, float *y, uint32_t n_rows, uint32_t n_cols);
+
+/* w[r] = the blocks of a type that x[r] becomes.
+ *
+ * type  Q4_0, Q4_1, Q5_0, Q5_1, Q8_0: the bytes every GGUF producer makes; Q4_K, Q5_K, Q6_K: a search for the least
+ *       squared error
+ * x     [n_rows][n_cols] f32; must not overlap w
+ * w     [n_rows][n_cols / block_values] blocks; fm_type_alignment-aligned
+ * A NaN counts as 0, and so does a magnitude below 2^-40. Inf, and whatever lies beyond what finite scales reach, counts
+ * as the largest magnitude that they do, with its sign: 65504 (the largest f16) for Q4_1 and Q5_1, times 8 for Q4_0, 16
+ * for Q5_0, 63 for Q4_K and Q5_K, 127 for Q8_0, 127 * 31 for Q6_K. Scales are therefore always finite.
+ * Returns FM_OK, FM_ERR_TYPE (also for the types that cannot be quantised to), FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE
+ * or FM_ERR_OVERLAP. */
+int32_t fm_quantize_rows(int32_t type, const float *x, void *w, uint32_t n_rows, uint32_t n_cols);
+
+/* Y = X * W^T for the flat 4-bit layout from before Q4_K; value = scale * (code - 8), in plain f32.
+ *
+ * w       [n_rows][n_cols / 256] blocks of 140 bytes: 12 that are skipped, then 128 of which byte k holds the codes of
+ *         values 2k (low nibble) and 2k + 1 (high nibble); any alignment
+ * scales  [n_rows][n_cols / 256] f32, one a block
+ * x       [n_tokens][n_cols] f32     y  [n_tokens][n_rows] f32; must overlap no input
+ * Returns FM_OK, FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP.
+ * Deprecated: quantise to Q4_K and use fused_matmul. */
+int32_t fused_dequant_matmul_q4k_legacy(const uint8_t *w, const float *scales, const float *x, float *y,
+                                        uint32_t n_tokens, uint32_t n_rows, uint32_t n_cols)
+    FM_DEPRECATED("use fused_matmul with FM_TYPE_Q4_K");
 
 /* Facts of a type; 0 where the type is unknown. Source: GGUF specification. */
 uint32_t fm_type_block_values(int32_t type); /* values a block holds */

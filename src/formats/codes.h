@@ -17,4 +17,12 @@ typedef struct {
   float min[FM_MAX_BLOCK_VALUES / FM_CODES_SUB];
 } fm_codes;
 
+/* Gives the n_values values from first on one scale and min; first and n_values are multiples of FM_CODES_SUB. */
+static inline void fm_codes_set_scale(fm_codes *out, int first, int n_values, float scale, float min) {
+  for (int sub = first / FM_CODES_SUB; sub < (first + n_values) / FM_CODES_SUB; sub++) {
+    out->scale[sub] = scale;
+    out->min[sub] = min;
+  }
+}
+
 #endif

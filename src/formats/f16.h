@@ -1,4 +1,4 @@
-/* binary16 -> binary32, exact for every input, Inf and NaN included. */
+/* binary16 <-> binary32. To f32: exact for every input, Inf and NaN included. To f16: round to nearest, ties to even. */
 #ifndef FM_FORMATS_F16_H
 #define FM_FORMATS_F16_H
 
@@ -24,6 +24,25 @@ static inline float fm_f16_to_f32(uint16_t half) {
   uint32_t bits = fm_f32_to_bits(fm_f32_from_bits(magnitude) * 0x1p112f);
   if (magnitude >= 0x0f800000u) bits = magnitude | 0x7f800000u;
   return fm_f32_from_bits(bits | (uint32_t)(half & 0x8000u) << 16);
+}
+
+/* From 65520 on the result is Inf; a NaN becomes the quiet NaN 0x7e00; both keep the sign.
+ * Below 2^-14, f16 counts in steps of 2^-24: the sum with 0.5f, whose own steps those are, rounds to them. */
+static inline uint16_t fm_f32_to_f16(float value) {
+  uint32_t bits = fm_f32_to_bits(value);
+  uint32_t sign = bits >> 16 & 0x8000u;
+  uint32_t magnitude = bits & 0x7fffffffu;
+  uint32_t half;
+  if (magnitude > 0x7f800000u) {
+    half = 0x7e00u;
+  } else if (magnitude >= 0x477ff000u) {
+    half = 0x7c00u;
+  } else if (magnitude < 0x38800000u) {
+    half = fm_f32_to_bits(fm_f32_from_bits(magnitude) + 0.5f) - 0x3f000000u;
+  } else {
+    half = (magnitude + 0xfffu + (magnitude >> 13 & 1) - 0x38000000u) >> 13;
+  }
+  return (uint16_t)(sign | half);
 }
 
 #endif

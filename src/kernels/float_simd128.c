@@ -1,4 +1,4 @@
-/* F16 weights, and the f32 product of a decoded row with tokens. */
+/* F16 and BF16 weights, and the f32 product of a decoded row with tokens. */
 #include "formats/f16.h"
 #include "kernels/kernels.h"
 #include "kernels/v128.h"
@@ -6,21 +6,24 @@
 void fm_dequantize_f16__simd128(const void *w, float *y, size_t n_values) {
   const uint16_t *half = w;
   size_t i = 0;
+  FM_NO_UNROLL
   for (; i + 8 <= n_values; i += 8) {
     v128_t eight = wasm_v128_load(half + i);
     wasm_v128_store(y + i, fm_f16x4_to_f32x4(wasm_u32x4_extend_low_u16x8(eight)));
     wasm_v128_store(y + i + 4, fm_f16x4_to_f32x4(wasm_u32x4_extend_high_u16x8(eight)));
   }
+  FM_NO_UNROLL
   for (; i < n_values; i++) y[i] = fm_f16_to_f32(half[i]);
 }
 
-/* n_tok (1, 2 or 4) tokens share each load of w; 8 / n_tok vector sums per token hide the latency of the addition. */
+/* n_tok (1 or 4) tokens share each load of w; 8 / n_tok vector sums per token hide the latency of the addition. */
 FM_INLINE void dot_tokens(const float *w, const float *x, float *y, size_t n_cols, size_t n_tok, size_t x_stride,
                           size_t y_stride, bool accumulate) {
   const size_t n_sums = 8 / n_tok, step = 4 * n_sums;
   v128_t sum[8];
   for (size_t i = 0; i < 8; i++) sum[i] = fm_zero();
   size_t c = 0;
+  FM_NO_UNROLL
   for (; c + step <= n_cols; c += step) {
     for (size_t k = 0; k < n_sums; k++) {
       v128_t weights = wasm_v128_load(w + c + 4 * k);
@@ -34,6 +37,7 @@ FM_INLINE void dot_tokens(const float *w, const float *x, float *y, size_t n_col
     v128_t total = sum[t * n_sums];
     for (size_t k = 1; k < n_sums; k++) total = wasm_f32x4_add(total, sum[t * n_sums + k]);
     float value = fm_hsum_f32(total);
+    FM_NO_UNROLL
     for (size_t k = c; k < n_cols; k++) value += x[t * x_stride + k] * w[k];
     y[t * y_stride] = accumulate ? y[t * y_stride] + value : value;
   }
@@ -42,12 +46,25 @@ FM_INLINE void dot_tokens(const float *w, const float *x, float *y, size_t n_col
 void fm_dot_f32__simd128(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens, size_t x_stride,
                          size_t y_stride, bool accumulate) {
   size_t t = 0;
+  FM_NO_UNROLL
   for (; t + 4 <= n_tokens; t += 4) {
     dot_tokens(w, x + t * x_stride, y + t * y_stride, n_cols, 4, x_stride, y_stride, accumulate);
   }
-  if (t + 2 <= n_tokens) {
-    dot_tokens(w, x + t * x_stride, y + t * y_stride, n_cols, 2, x_stride, y_stride, accumulate);
-    t += 2;
+  FM_NO_UNROLL
+  for (; t < n_tokens; t++) {
+    dot_tokens(w, x + t * x_stride, y + t * y_stride, n_cols, 1, x_stride, y_stride, accumulate);
   }
-  if (t < n_tokens) dot_tokens(w, x + t * x_stride, y + t * y_stride, n_cols, 1, x_stride, y_stride, accumulate);
+}
+
+void fm_dequantize_bf16__simd128(const void *w, float *y, size_t n_values) {
+  const uint16_t *half = w;
+  size_t i = 0;
+  FM_NO_UNROLL
+  for (; i + 8 <= n_values; i += 8) {
+    v128_t eight = wasm_v128_load(half + i);
+    wasm_v128_store(y + i, wasm_i16x8_shuffle(fm_zero(), eight, 0, 8, 0, 9, 0, 10, 0, 11));
+    wasm_v128_store(y + i + 4, wasm_i16x8_shuffle(fm_zero(), eight, 0, 12, 0, 13, 0, 14, 0, 15));
+  }
+  FM_NO_UNROLL
+  for (; i < n_values; i++) y[i] = fm_f32_from_bits((uint32_t)half[i] << 16);
 }

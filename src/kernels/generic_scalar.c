@@ -13,6 +13,12 @@ void fm_dequantize_f16__scalar(const void *w, float *y, size_t n_values) {
   for (size_t i = 0; i < n_values; i++) y[i] = fm_f16_to_f32(half[i]);
 }
 
+/* bfloat16 is the upper half of binary32. */
+void fm_dequantize_bf16__scalar(const void *w, float *y, size_t n_values) {
+  const uint16_t *upper = w;
+  for (size_t i = 0; i < n_values; i++) y[i] = fm_f32_from_bits((uint32_t)upper[i] << 16);
+}
+
 /* Four partial sums, so that the additions of one sum do not wait for each other. */
 void fm_dot_f32__scalar(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens, size_t x_stride,
                         size_t y_stride, bool accumulate) {

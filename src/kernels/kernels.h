@@ -27,10 +27,6 @@ typedef void fm_gemv_i8_fn(const uint8_t *w, size_t row_bytes, const fm_act_i8 *
 typedef void fm_gemv_i16_fn(const uint8_t *w, size_t row_bytes, const fm_act_i16 *x, float *y, size_t n_rows,
                             size_t n_values, bool accumulate);
 
-/* Decodes n_values (<= FM_PANEL_COLS) columns of FM_STRIP_ROWS rows into the strip; columns up to the next multiple
- * of 256 become zero weights. row[i]: first block of row i; rows may be the same. */
-typedef void fm_strip_fn(const uint8_t *const row[FM_STRIP_ROWS], size_t n_values, fm_strip *strip);
-
 /* Y tile = (or += where accumulate) X * strip^T: y[t * y_stride + r], t = 0..n_tokens-1, r = 0..n_rows-1 <=
  * FM_STRIP_ROWS. Token t's activations start at x + t * n_blocks. */
 typedef void fm_gemm_i8_fn(const fm_strip *strip, const fm_act_i8 *x, float *y, size_t n_blocks, size_t n_tokens,
@@ -50,19 +46,54 @@ void fm_rows_i16__scalar(fm_decode_fn *decode, const uint8_t *w, size_t row_byte
                          size_t block_bytes, const fm_act_i16 *x, float *y, size_t n_rows, size_t n_values,
                          size_t n_tokens, size_t y_stride, bool accumulate);
 
-/* Who serves a type, by instruction set. A pointer is NULL where there is no such kernel; the scalar column is full:
- * decode for coded types, dequantize__scalar for the others. */
+typedef enum { FM_SCALES_K, FM_SCALES_F32 } fm_scale_kind;
+
+/* What strips and dequantisation need to know of a coded type; see form.h. A group is 256 columns of one row. */
+typedef struct {
+  fm_scale_kind kind;
+  size_t group_bytes;
+  size_t block_values; /* 32 or 256 */
+  size_t sub;          /* columns that share a scale: 16 or 32 */
+  int32_t bias;        /* subtracted from every code; 0 where the type has mins */
+  bool has_min;
+} fm_layout;
+
+/* The integer scales and mins of a group, 256 / sub of each. */
+typedef struct {
+  int16_t scale[16], min[16];
+  float d, dmin;
+} fm_k_scales;
+
+/* The SIMD128 kernels of a coded type, made in a file of its own, where the functions are static. */
+typedef struct {
+  const fm_layout *layout;
+  void (*unpack)(const uint8_t *group, uint8_t codes[256]);
+  void (*f32_scales)(const uint8_t *group, float scale[16], float min[16]); /* 256 / sub of each */
+  void (*k_scales)(const uint8_t *group, fm_k_scales *out);                 /* NULL for FM_SCALES_F32 */
+  fm_gemv_i16_fn *gemv_i16;
+  fm_gemm_i16_fn *gemm_i16;
+} fm_simd128_kernels;
+
+typedef struct {
+  fm_gemv_i8_fn *gemv_i8[2]; /* by fm_dot */
+  fm_gemm_i8_fn *gemm_i8[2]; /* by fm_dot */
+} fm_relaxed_kernels;
+
+/* Decode n_values (<= FM_PANEL_COLS) columns of FM_STRIP_ROWS rows into the strip; columns up to the next multiple of 256
+ * become zero weights. row[i]: first block of row i; rows may be the same. */
+typedef void fm_strip_fn(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS], size_t n_values,
+                         fm_strip *strip);
+
+/* y[0 .. n_values) = values of the blocks from w on, for coded types. */
+typedef void fm_dequantize_codes_fn(const fm_simd128_kernels *type, const uint8_t *w, float *y, size_t n_values);
+
+/* Who serves a type. The scalar kernels are generic: a type brings its decoder. */
 typedef struct {
   int32_t type;
-  fm_decode_fn *decode; /* NULL: the values are floats themselves (F32, F16, BF16) */
-  fm_dequantize_fn *dequantize__scalar;
-  fm_dequantize_fn *dequantize__simd128;
-  fm_gemv_i16_fn *gemv_i16__simd128;
-  fm_strip_fn *strip_i16__simd128;
-  fm_gemm_i16_fn *gemm_i16__simd128;
-  fm_gemv_i8_fn *gemv_i8__relaxed[2]; /* by fm_dot */
-  fm_strip_fn *strip_i8__relaxed;
-  fm_gemm_i8_fn *gemm_i8__relaxed[2]; /* by fm_dot */
+  fm_decode_fn *decode;                 /* NULL: the values are floats themselves (F32, F16, BF16) */
+  fm_dequantize_fn *dequantize[2];      /* only where decode is NULL: scalar, SIMD128 */
+  const fm_simd128_kernels *simd128;    /* NULL where the module has none */
+  const fm_relaxed_kernels *relaxed;    /* NULL where the module has none, or int16 activations serve the type better */
 } fm_kernels;
 
 /* Kernels that serve every type, by instruction set. */
@@ -70,6 +101,8 @@ typedef struct {
   fm_quantize_i8_fn *quantize_i8;
   fm_quantize_i16_fn *quantize_i16;
   fm_dot_f32_fn *dot_f32;
+  fm_dequantize_codes_fn *dequantize; /* SIMD128 */
+  fm_strip_fn *strip_i8, *strip_i16;  /* SIMD128 */
 } fm_shared_kernels;
 
 /* isa: one that this module holds. */
@@ -90,15 +123,35 @@ int32_t fm_isa_max(void);
 
 /* Kernels of every type and instruction set that are not static, by family. */
 fm_dot_f32_fn fm_dot_f32__scalar, fm_dot_f32__simd128;
-fm_dequantize_fn fm_dequantize_f32__scalar, fm_dequantize_f16__scalar, fm_dequantize_f16__simd128;
+fm_dequantize_fn fm_dequantize_f32__scalar, fm_dequantize_f16__scalar,
+    fm_dequantize_bf16__scalar;
 
-fm_gemm_i16_fn fm_gemm_i16_sub32__simd128;
-fm_gemm_i8_fn fm_gemm_i8_k32_dot16__relaxed, fm_gemm_i8_k32_dot32__relaxed;
+fm_gemm_i16_fn fm_gemm_i16_sub16__simd128, fm_gemm_i16_sub32__simd128;
+fm_gemm_i8_fn fm_gemm_i8_q4_k_dot16__relaxed, fm_gemm_i8_q5_k_dot16__relaxed, fm_gemm_i8_q2_k_dot16__relaxed,
+    fm_gemm_i8_q3_k_dot16__relaxed, fm_gemm_i8_q6_k_dot16__relaxed, fm_gemm_i8_min16_dot32__relaxed,
+    fm_gemm_i8_min32_dot32__relaxed, fm_gemm_i8_bias16_dot32__relaxed;
+fm_gemm_i8_fn fm_gemm_i8_f32_bias4_dot16__relaxed, fm_gemm_i8_f32_bias5_dot16__relaxed,
+    fm_gemm_i8_f32_min4_dot16__relaxed, fm_gemm_i8_f32_min5_dot16__relaxed, fm_gemm_i8_f32_bias_dot32__relaxed,
+    fm_gemm_i8_f32_min_dot32__relaxed;
 
-fm_decode_fn fm_decode_q4_k__scalar;
-fm_dequantize_fn fm_dequantize_q4_k__simd128;
-fm_gemv_i16_fn fm_gemv_q4_k_i16__simd128;
-fm_strip_fn fm_strip_q4_k_i16__simd128, fm_strip_q4_k_i8__relaxed;
-fm_gemv_i8_fn fm_gemv_q4_k_i8_dot16__relaxed, fm_gemv_q4_k_i8_dot32__relaxed;
+fm_decode_fn fm_decode_q4_0__scalar, fm_decode_q4_1__scalar, fm_decode_q5_0__scalar, fm_decode_q5_1__scalar,
+    fm_decode_q8_0__scalar, fm_decode_q2_k__scalar, fm_decode_q3_k__scalar, fm_decode_q4_k__scalar, fm_decode_q5_k__scalar,
+    fm_decode_q6_k__scalar, fm_decode_q8_k__scalar, fm_decode_iq4_nl__scalar, fm_decode_iq4_xs__scalar,
+    fm_decode_tq1_0__scalar, fm_decode_tq2_0__scalar, fm_decode_mxfp4__scalar;
+
+fm_dequantize_fn fm_dequantize_f16__simd128, fm_dequantize_bf16__simd128;
+fm_dequantize_codes_fn fm_dequantize_codes__simd128;
+fm_strip_fn fm_strip_i8__simd128, fm_strip_i16__simd128;
+
+extern const fm_simd128_kernels fm_q2_k__simd128, fm_q3_k__simd128, fm_q4_k__simd128, fm_q5_k__simd128,
+    fm_q6_k__simd128, fm_q8_k__simd128;
+extern const fm_simd128_kernels fm_q4_0__simd128, fm_q4_1__simd128, fm_q5_0__simd128, fm_q5_1__simd128,
+    fm_q8_0__simd128;
+extern const fm_simd128_kernels fm_iq4_nl__simd128, fm_iq4_xs__simd128, fm_mxfp4__simd128, fm_tq1_0__simd128,
+    fm_tq2_0__simd128;
+extern const fm_relaxed_kernels fm_q2_k__relaxed, fm_q3_k__relaxed, fm_q4_k__relaxed, fm_q5_k__relaxed,
+    fm_q6_k__relaxed;
+extern const fm_relaxed_kernels fm_q4_0__relaxed, fm_q4_1__relaxed, fm_q5_0__relaxed, fm_q5_1__relaxed;
+extern const fm_relaxed_kernels fm_mxfp4__relaxed, fm_tq1_0__relaxed, fm_tq2_0__relaxed;
 
 #endif

@@ -15,28 +15,33 @@
 #endif
 
 static const fm_shared_kernels shared[] = {
-    {fm_quantize_i8__scalar, fm_quantize_i16__scalar, fm_dot_f32__scalar},
-    {SIMD128(fm_quantize_i8__simd128), SIMD128(fm_quantize_i16__simd128), SIMD128(fm_dot_f32__simd128)},
+    {fm_quantize_i8__scalar, fm_quantize_i16__scalar, fm_dot_f32__scalar, NULL, NULL, NULL},
+    {SIMD128(fm_quantize_i8__simd128), SIMD128(fm_quantize_i16__simd128), SIMD128(fm_dot_f32__simd128),
+     SIMD128(fm_dequantize_codes__simd128), SIMD128(fm_strip_i8__simd128), SIMD128(fm_strip_i16__simd128)},
 };
 
 const fm_shared_kernels *fm_shared_kernels_of(int32_t isa) { return &shared[isa >= FM_ISA_SIMD128]; }
 
 static const fm_kernels rows[] = {
-    {.type = FM_TYPE_F32,
-     .dequantize__scalar = fm_dequantize_f32__scalar,
-     .dequantize__simd128 = SIMD128(fm_dequantize_f32__scalar)},
-    {.type = FM_TYPE_F16,
-     .dequantize__scalar = fm_dequantize_f16__scalar,
-     .dequantize__simd128 = SIMD128(fm_dequantize_f16__simd128)},
-    {.type = FM_TYPE_Q4_K,
-     .decode = fm_decode_q4_k__scalar,
-     .dequantize__simd128 = SIMD128(fm_dequantize_q4_k__simd128),
-     .gemv_i16__simd128 = SIMD128(fm_gemv_q4_k_i16__simd128),
-     .strip_i16__simd128 = SIMD128(fm_strip_q4_k_i16__simd128),
-     .gemm_i16__simd128 = SIMD128(fm_gemm_i16_sub32__simd128),
-     .gemv_i8__relaxed = {RELAXED(fm_gemv_q4_k_i8_dot16__relaxed), RELAXED(fm_gemv_q4_k_i8_dot32__relaxed)},
-     .strip_i8__relaxed = RELAXED(fm_strip_q4_k_i8__relaxed),
-     .gemm_i8__relaxed = {RELAXED(fm_gemm_i8_k32_dot16__relaxed), RELAXED(fm_gemm_i8_k32_dot32__relaxed)}},
+    {FM_TYPE_F32, NULL, {fm_dequantize_f32__scalar, fm_dequantize_f32__scalar}, NULL, NULL},
+    {FM_TYPE_F16, NULL, {fm_dequantize_f16__scalar, SIMD128(fm_dequantize_f16__simd128)}, NULL, NULL},
+    {FM_TYPE_BF16, NULL, {fm_dequantize_bf16__scalar, SIMD128(fm_dequantize_bf16__simd128)}, NULL, NULL},
+    {FM_TYPE_Q4_0, fm_decode_q4_0__scalar, {NULL, NULL}, SIMD128(&fm_q4_0__simd128), RELAXED(&fm_q4_0__relaxed)},
+    {FM_TYPE_Q4_1, fm_decode_q4_1__scalar, {NULL, NULL}, SIMD128(&fm_q4_1__simd128), RELAXED(&fm_q4_1__relaxed)},
+    {FM_TYPE_Q5_0, fm_decode_q5_0__scalar, {NULL, NULL}, SIMD128(&fm_q5_0__simd128), RELAXED(&fm_q5_0__relaxed)},
+    {FM_TYPE_Q5_1, fm_decode_q5_1__scalar, {NULL, NULL}, SIMD128(&fm_q5_1__simd128), RELAXED(&fm_q5_1__relaxed)},
+    {FM_TYPE_Q8_0, fm_decode_q8_0__scalar, {NULL, NULL}, SIMD128(&fm_q8_0__simd128), NULL},
+    {FM_TYPE_Q2_K, fm_decode_q2_k__scalar, {NULL, NULL}, SIMD128(&fm_q2_k__simd128), RELAXED(&fm_q2_k__relaxed)},
+    {FM_TYPE_Q3_K, fm_decode_q3_k__scalar, {NULL, NULL}, SIMD128(&fm_q3_k__simd128), RELAXED(&fm_q3_k__relaxed)},
+    {FM_TYPE_Q4_K, fm_decode_q4_k__scalar, {NULL, NULL}, SIMD128(&fm_q4_k__simd128), RELAXED(&fm_q4_k__relaxed)},
+    {FM_TYPE_Q5_K, fm_decode_q5_k__scalar, {NULL, NULL}, SIMD128(&fm_q5_k__simd128), RELAXED(&fm_q5_k__relaxed)},
+    {FM_TYPE_Q6_K, fm_decode_q6_k__scalar, {NULL, NULL}, SIMD128(&fm_q6_k__simd128), RELAXED(&fm_q6_k__relaxed)},
+    {FM_TYPE_Q8_K, fm_decode_q8_k__scalar, {NULL, NULL}, SIMD128(&fm_q8_k__simd128), NULL},
+    {FM_TYPE_IQ4_NL, fm_decode_iq4_nl__scalar, {NULL, NULL}, SIMD128(&fm_iq4_nl__simd128), NULL},
+    {FM_TYPE_IQ4_XS, fm_decode_iq4_xs__scalar, {NULL, NULL}, SIMD128(&fm_iq4_xs__simd128), NULL},
+    {FM_TYPE_MXFP4, fm_decode_mxfp4__scalar, {NULL, NULL}, SIMD128(&fm_mxfp4__simd128), RELAXED(&fm_mxfp4__relaxed)},
+    {FM_TYPE_TQ1_0, fm_decode_tq1_0__scalar, {NULL, NULL}, SIMD128(&fm_tq1_0__simd128), RELAXED(&fm_tq1_0__relaxed)},
+    {FM_TYPE_TQ2_0, fm_decode_tq2_0__scalar, {NULL, NULL}, SIMD128(&fm_tq2_0__simd128), RELAXED(&fm_tq2_0__relaxed)},
 };
 
 fm_dispatch fm_current = {

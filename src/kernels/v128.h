@@ -16,10 +16,6 @@ FM_INLINE float fm_hsum_f32(v128_t v) {
   return wasm_f32x4_extract_lane(half, 0) + wasm_f32x4_extract_lane(half, 1);
 }
 
-/* Eight codes of 16 bits, splat of lane i: a constant shuffle, so that no scalar register is needed. */
-#define fm_splat_i16_lane(v, i) wasm_i16x8_shuffle(v, v, i, i, i, i, i, i, i, i)
-#define fm_splat_i32_lane(v, i) wasm_i32x4_shuffle(v, v, i, i, i, i)
-
 /* Four binary16 (one in the low half of each 32-bit lane, zero above) -> four f32; see formats/f16.h. */
 FM_INLINE v128_t fm_f16x4_to_f32x4(v128_t half) {
   v128_t magnitude = wasm_i32x4_shl(wasm_v128_and(half, wasm_i32x4_const_splat(0x7fff)), 13);
@@ -30,26 +26,28 @@ FM_INLINE v128_t fm_f16x4_to_f32x4(v128_t half) {
   return wasm_v128_or(wasm_v128_or(value, special), sign);
 }
 
-/* a, b, c, d: 16 codes of 4 rows each -> four vectors of 4 codes of each row (the strip's layout):
- *   out[i] = a[4i .. 4i+3] b[4i .. 4i+3] c[4i .. 4i+3] d[4i .. 4i+3] */
-FM_INLINE void fm_store_transposed(uint8_t *out, v128_t a, v128_t b, v128_t c, v128_t d) {
-  v128_t ab01 = wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), cd01 = wasm_i32x4_shuffle(c, d, 0, 4, 1, 5);
-  v128_t ab23 = wasm_i32x4_shuffle(a, b, 2, 6, 3, 7), cd23 = wasm_i32x4_shuffle(c, d, 2, 6, 3, 7);
-  wasm_v128_store(out, wasm_i64x2_shuffle(ab01, cd01, 0, 2));
-  wasm_v128_store(out + 16, wasm_i64x2_shuffle(ab01, cd01, 1, 3));
-  wasm_v128_store(out + 32, wasm_i64x2_shuffle(ab23, cd23, 0, 2));
-  wasm_v128_store(out + 48, wasm_i64x2_shuffle(ab23, cd23, 1, 3));
-}
+#define FM_UNROLL _Pragma("clang loop unroll(full)")
+#define FM_NO_UNROLL _Pragma("clang loop unroll(disable)")
 
-/* Stores the first n lanes (1..4), so that an edge tile writes nothing past the last row. */
-FM_INLINE void fm_store_lanes_f32(float *y, v128_t v, size_t n, _Bool accumulate) {
-  if (n == 4) {
-    wasm_v128_store(y, accumulate ? wasm_f32x4_add(wasm_v128_load(y), v) : v);
+#define FM_TILE_TOKENS 4 /* tokens a matrix-matrix kernel holds in registers */
+
+/* Stores (adds) the n_tokens x n_rows corner of a tile, so that an edge tile writes nothing outside of y. */
+FM_INLINE void fm_store_tile(float *y, const v128_t acc[FM_TILE_TOKENS], size_t n_tokens, size_t y_stride,
+                             size_t n_rows, _Bool accumulate) {
+  if (n_tokens == FM_TILE_TOKENS && n_rows == 4) {
+    FM_UNROLL
+    for (size_t t = 0; t < FM_TILE_TOKENS; t++, y += y_stride) {
+      wasm_v128_store(y, accumulate ? wasm_f32x4_add(wasm_v128_load(y), acc[t]) : acc[t]);
+    }
     return;
   }
-  float lane[4];
-  wasm_v128_store(lane, v);
-  for (size_t i = 0; i < n; i++) y[i] = accumulate ? y[i] + lane[i] : lane[i];
+  float value[FM_TILE_TOKENS][4];
+  for (size_t t = 0; t < FM_TILE_TOKENS; t++) wasm_v128_store(value[t], acc[t]);
+  FM_NO_UNROLL
+  for (size_t t = 0; t < n_tokens; t++, y += y_stride) {
+    FM_NO_UNROLL
+    for (size_t r = 0; r < n_rows; r++) y[r] = accumulate ? y[r] + value[t][r] : value[t][r];
+  }
 }
 
 #endif

@@ -16,11 +16,12 @@ static void dequantize_decoded(const fm_traits *traits, fm_decode_fn *decode, co
 
 void fm_op_dequantize(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, float *y,
                       size_t n_values) {
-  if (fm_current.isa >= FM_ISA_SIMD128 && kernels->dequantize__simd128) {
-    kernels->dequantize__simd128(w, y, n_values);
-  } else if (kernels->decode) {
-    dequantize_decoded(traits, kernels->decode, w, y, n_values);
+  bool simd = fm_current.isa >= FM_ISA_SIMD128;
+  if (!kernels->decode) {
+    kernels->dequantize[simd](w, y, n_values);
+  } else if (simd) {
+    fm_shared_kernels_of(fm_current.isa)->dequantize(kernels->simd128, w, y, n_values);
   } else {
-    kernels->dequantize__scalar(w, y, n_values);
+    dequantize_decoded(traits, kernels->decode, w, y, n_values);
   }
 }

@@ -43,10 +43,10 @@ fm_service fm_service_of(const fm_kernels *kernels, int32_t activation) {
   if (!kernels->decode || activation == FM_ACT_F32) {
     return (fm_service){isa > FM_ISA_SIMD128 ? FM_ISA_SIMD128 : isa, FM_ACT_F32};
   }
-  if (activation == FM_ACT_INT8 && isa >= FM_ISA_RELAXED && kernels->strip_i8__relaxed) {
+  if (activation == FM_ACT_INT8 && isa >= FM_ISA_RELAXED && kernels->relaxed) {
     return (fm_service){FM_ISA_RELAXED, FM_ACT_INT8};
   }
-  if (isa >= FM_ISA_SIMD128 && kernels->strip_i16__simd128) return (fm_service){FM_ISA_SIMD128, FM_ACT_INT16};
+  if (isa >= FM_ISA_SIMD128 && kernels->simd128) return (fm_service){FM_ISA_SIMD128, FM_ACT_INT16};
   return (fm_service){FM_ISA_SCALAR, activation};
 }
 
@@ -98,11 +98,11 @@ static size_t strip_rows(const panel *p, size_t r, const uint8_t *row[FM_STRIP_R
 }
 
 static void matmul_i16(const panel *p) {
-  const fm_kernels *k = p->kernels;
+  const fm_simd128_kernels *k = p->kernels->simd128;
   quantize_i16(p);
   if (p->n_tokens <= GEMV_MAX_TOKENS) {
     for (size_t t = 0; t < p->n_tokens; t++) {
-      k->gemv_i16__simd128(p->w, p->row_bytes, scratch.i16 + t * act_blocks(p), p->y + t * p->n_rows, p->n_rows,
+      k->gemv_i16(p->w, p->row_bytes, scratch.i16 + t * act_blocks(p), p->y + t * p->n_rows, p->n_rows,
                            p->panel_cols, p->accumulate);
     }
     return;
@@ -110,17 +110,17 @@ static void matmul_i16(const panel *p) {
   for (size_t r = 0; r < p->n_rows; r += FM_STRIP_ROWS) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
-    k->strip_i16__simd128(row, p->panel_cols, &strip);
-    k->gemm_i16__simd128(&strip, scratch.i16, p->y + r, act_blocks(p), p->n_tokens, p->n_rows, n, p->accumulate);
+    fm_shared_kernels_of(p->service.isa)->strip_i16(k, row, p->panel_cols, &strip);
+    k->gemm_i16(&strip, scratch.i16, p->y + r, act_blocks(p), p->n_tokens, p->n_rows, n, p->accumulate);
   }
 }
 
 static void matmul_i8(const panel *p) {
-  const fm_kernels *k = p->kernels;
+  const fm_relaxed_kernels *k = p->kernels->relaxed;
   quantize_i8(p);
   if (p->n_tokens <= GEMV_MAX_TOKENS) {
     for (size_t t = 0; t < p->n_tokens; t++) {
-      k->gemv_i8__relaxed[fm_current.dot](p->w, p->row_bytes, scratch.i8 + t * act_blocks(p), p->y + t * p->n_rows,
+      k->gemv_i8[fm_current.dot](p->w, p->row_bytes, scratch.i8 + t * act_blocks(p), p->y + t * p->n_rows,
                                           p->n_rows, p->panel_cols, p->accumulate);
     }
     return;
@@ -128,8 +128,8 @@ static void matmul_i8(const panel *p) {
   for (size_t r = 0; r < p->n_rows; r += FM_STRIP_ROWS) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
-    k->strip_i8__relaxed(row, p->panel_cols, &strip);
-    k->gemm_i8__relaxed[fm_current.dot](&strip, scratch.i8, p->y + r, act_blocks(p), p->n_tokens, p->n_rows, n,
+    fm_shared_kernels_of(p->service.isa)->strip_i8(p->kernels->simd128, row, p->panel_cols, &strip);
+    k->gemm_i8[fm_current.dot](&strip, scratch.i8, p->y + r, act_blocks(p), p->n_tokens, p->n_rows, n,
                                         p->accumulate);
   }
 }

@@ -7,7 +7,9 @@
 
 #include "formats/f16.h"
 #include "kernels/activations.h"
-#include "kernels/q4_k_v128.h"
+#include "kernels/nibbles.h"
+#include "formats/blocks.h"
+#include "kernels/q4_k.h"
 
 #define EXPORT __attribute__((visibility("default"), used))
 

@@ -1,0 +1,11 @@
+/* Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4 with int16 activations. */
+#include "kernels/block32_form.h"
+#include "kernels/form_simd128.h"
+
+FM_SIMD128_KERNELS(q4_0, NULL, fm_gemm_i16_sub32__simd128)
+FM_SIMD128_KERNELS(q4_1, NULL, fm_gemm_i16_sub32__simd128)
+FM_SIMD128_KERNELS(q5_0, NULL, fm_gemm_i16_sub32__simd128)
+FM_SIMD128_KERNELS(q5_1, NULL, fm_gemm_i16_sub32__simd128)
+FM_SIMD128_KERNELS(q8_0, NULL, fm_gemm_i16_sub32__simd128)
+FM_SIMD128_KERNELS(iq4_nl, NULL, fm_gemm_i16_sub32__simd128)
+FM_SIMD128_KERNELS(mxfp4, NULL, fm_gemm_i16_sub32__simd128)

@@ -1,0 +1,69 @@
+/* A weight type as the SIMD kernels see it: 256 columns of one row at a time (one super-block, or 8 blocks of 32).
+ *
+ * The kernels in form_simd128.h and form_relaxed.h are written once, over a form; a type's file instantiates them with a
+ * constant one, and the compiler folds it away. A form says how codes and scales come out of the bytes:
+ *
+ *   value = scale[sub] * (code - bias) - min[sub]
+ *
+ * FM_SCALES_K    scale[sub] = d * int6, min[sub] = dmin * int6: integers that the int8 kernels apply before they leave
+ *                int32. sub is 16 or 32 columns.
+ * FM_SCALES_F32  scale[sub], min[sub] are f32; sub is 32 columns.
+ *
+ * A group is decoded in two halves of 128 columns, each of 8 vectors of 16 codes: the half is a loop variable, the vector a
+ * constant, which keeps the code small and its shifts immediate. */
+#ifndef FM_KERNELS_FORM_H
+#define FM_KERNELS_FORM_H
+
+#include "kernels/kernels.h"
+#include "kernels/v128.h"
+
+#define FM_GROUP_COLS 256
+
+/* The integer scales (mins) of a K type, int16: lane s of lo (hi) belongs to sub-block s (s + 8); hi is for sub = 16. */
+typedef struct {
+  v128_t lo, hi;
+} fm_lanes16;
+
+typedef struct {
+  fm_layout layout;
+  /* 16 codes: columns 128 * half + 16 * j .. + 15. 0..63 for types with relaxed kernels, else int8. NULL where they are
+   * dear to take apart one vector at a time: then unpack does all 256. */
+  v128_t (*codes)(const uint8_t *group, size_t half, size_t j);
+  void (*unpack)(const uint8_t *group, uint8_t *codes);
+  /* FM_SCALES_K */
+  fm_lanes16 (*k_scales)(const uint8_t *group);
+  fm_lanes16 (*k_mins)(const uint8_t *group);
+  v128_t (*d_dmin)(const uint8_t *group); /* f32 {d, dmin, ., .} */
+  /* FM_SCALES_F32: four scales (mins), of columns 128 * half + 32 * lane. */
+  v128_t (*f32_scales)(const uint8_t *group, size_t half);
+  v128_t (*f32_mins)(const uint8_t *group, size_t half);
+} fm_form;
+
+/* Lane i, a constant once loops are unrolled, in every lane. */
+typedef int16_t fm_i16x8 __attribute__((vector_size(16)));
+typedef float fm_f32x4 __attribute__((vector_size(16)));
+FM_INLINE v128_t fm_splat_i16(v128_t v, size_t i) { return wasm_i16x8_splat(((fm_i16x8)v)[i]); }
+FM_INLINE v128_t fm_splat_f32(v128_t v, size_t i) { return wasm_f32x4_splat(((fm_f32x4)v)[i]); }
+
+/* Lanes 0..3 or 4..7 of int16 as f32. */
+FM_INLINE v128_t fm_low_i16_to_f32(v128_t v) { return wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(v)); }
+FM_INLINE v128_t fm_high_i16_to_f32(v128_t v) { return wasm_f32x4_convert_i32x4(wasm_i32x4_extend_high_i16x8(v)); }
+
+/* Where codes are read from: the group itself, or, for a form with unpack, a buffer that unpack has filled. */
+FM_INLINE const uint8_t *fm_form_source(const fm_form *form, const uint8_t *group, uint8_t buffer[256]) {
+  if (!form->unpack) return group;
+  form->unpack(group, buffer);
+  return buffer;
+}
+FM_INLINE v128_t fm_form_codes(const fm_form *form, const uint8_t *source, size_t half, size_t j) {
+  return form->unpack ? wasm_v128_load(source + 128 * half + 16 * j) : form->codes(source, half, j);
+}
+
+/* {sum a, sum b, sum c, sum d} of four int32 vectors. */
+FM_INLINE v128_t fm_sum_four(v128_t a, v128_t b, v128_t c, v128_t d) {
+  v128_t ab = wasm_i32x4_add(wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), wasm_i32x4_shuffle(a, b, 2, 6, 3, 7));
+  v128_t cd = wasm_i32x4_add(wasm_i32x4_shuffle(c, d, 0, 4, 1, 5), wasm_i32x4_shuffle(c, d, 2, 6, 3, 7));
+  return wasm_i32x4_add(wasm_i64x2_shuffle(ab, cd, 0, 2), wasm_i64x2_shuffle(ab, cd, 1, 3));
+}
+
+#endif

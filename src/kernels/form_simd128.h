@@ -1,0 +1,169 @@
+/* SIMD128 kernels over a form: the int16 matrix-vector product, and a group's codes and scales for strips. */
+#ifndef FM_KERNELS_FORM_SIMD128_H
+#define FM_KERNELS_FORM_SIMD128_H
+
+#include "kernels/form.h"
+#include "kernels/group.h"
+
+FM_INLINE void fm_form_unpack(const fm_form *form, const uint8_t *group, uint8_t *codes) {
+  if (form->unpack) {
+    form->unpack(group, codes);
+    return;
+  }
+  FM_NO_UNROLL
+  for (size_t half = 0; half < 2; half++) {
+    FM_UNROLL
+    for (size_t j = 0; j < 8; j++) wasm_v128_store(codes + 128 * half + 16 * j, form->codes(group, half, j));
+  }
+}
+
+/* The f32 scales or mins of a group: d times the integers, or what the type holds. */
+FM_INLINE void fm_store_k_scales(float *out, fm_lanes16 lanes, v128_t d, size_t sub) {
+  wasm_v128_store(out, wasm_f32x4_mul(d, fm_low_i16_to_f32(lanes.lo)));
+  wasm_v128_store(out + 4, wasm_f32x4_mul(d, fm_high_i16_to_f32(lanes.lo)));
+  if (sub == 32) return;
+  wasm_v128_store(out + 8, wasm_f32x4_mul(d, fm_low_i16_to_f32(lanes.hi)));
+  wasm_v128_store(out + 12, wasm_f32x4_mul(d, fm_high_i16_to_f32(lanes.hi)));
+}
+
+FM_INLINE void fm_form_f32_scales(const fm_form *form, const uint8_t *group, float *scale, float *min) {
+  if (form->layout.kind == FM_SCALES_K) {
+    v128_t dd = form->d_dmin(group);
+    fm_store_k_scales(scale, form->k_scales(group), fm_splat_f32(dd, 0), form->layout.sub);
+    if (form->layout.has_min) fm_store_k_scales(min, form->k_mins(group), fm_splat_f32(dd, 1), form->layout.sub);
+    return;
+  }
+  FM_NO_UNROLL
+  for (size_t half = 0; half < 2; half++) {
+    wasm_v128_store(scale + 4 * half, form->f32_scales(group, half));
+    if (form->layout.has_min) wasm_v128_store(min + 4 * half, form->f32_mins(group, half));
+  }
+}
+
+FM_INLINE void fm_form_k_scales(const fm_form *form, const uint8_t *group, fm_k_scales *out) {
+  fm_lanes16 scales = form->k_scales(group);
+  wasm_v128_store(out->scale, scales.lo);
+  wasm_v128_store(out->scale + 8, scales.hi);
+  if (form->layout.has_min) {
+    fm_lanes16 mins = form->k_mins(group);
+    wasm_v128_store(out->min, mins.lo);
+    wasm_v128_store(out->min + 8, mins.hi);
+  }
+  v128_t dd = form->d_dmin(group);
+  out->d = wasm_f32x4_extract_lane(dd, 0);
+  out->dmin = wasm_f32x4_extract_lane(dd, 1);
+}
+
+/* 16 codes against 16 activations: four int32 lanes, at most 4 * 128 * 32767 each. */
+FM_INLINE v128_t fm_dot16_i16(const fm_form *form, const uint8_t *source, const int16_t *q, size_t half, size_t j) {
+  v128_t codes = fm_form_codes(form, source, half, j);
+  if (form->layout.bias) codes = wasm_i8x16_sub(codes, wasm_i8x16_splat((int8_t)form->layout.bias));
+  return wasm_i32x4_add(wasm_i32x4_dot_i16x8(wasm_i16x8_extend_low_i8x16(codes), wasm_v128_load(q + 16 * j)),
+                        wasm_i32x4_dot_i16x8(wasm_i16x8_extend_high_i8x16(codes), wasm_v128_load(q + 16 * j + 8)));
+}
+
+/* The scales or mins of one half as f32 vectors of four sub-blocks: one where sub is 32, two where it is 16. */
+typedef struct {
+  v128_t quad[2];
+} fm_half_scales;
+
+FM_INLINE fm_half_scales fm_k_half_scales(fm_lanes16 lanes, v128_t d, size_t half, size_t sub) {
+  v128_t lane8 = lanes.lo;
+  if (sub == 32) {
+    lane8 = half ? wasm_i64x2_shuffle(lane8, lane8, 1, 1) : lane8;
+  } else if (half) {
+    lane8 = lanes.hi;
+  }
+  return (fm_half_scales){{wasm_f32x4_mul(d, fm_low_i16_to_f32(lane8)), wasm_f32x4_mul(d, fm_high_i16_to_f32(lane8))}};
+}
+
+FM_INLINE fm_half_scales fm_form_half_scales(const fm_form *form, const uint8_t *group, size_t half) {
+  if (form->layout.kind == FM_SCALES_F32) return (fm_half_scales){{form->f32_scales(group, half), fm_zero()}};
+  v128_t d = fm_splat_f32(form->d_dmin(group), 0);
+  return fm_k_half_scales(form->k_scales(group), d, half, form->layout.sub);
+}
+
+FM_INLINE fm_half_scales fm_form_half_mins(const fm_form *form, const uint8_t *group, size_t half) {
+  if (form->layout.kind == FM_SCALES_F32) return (fm_half_scales){{form->f32_mins(group, half), fm_zero()}};
+  v128_t dmin = fm_splat_f32(form->d_dmin(group), 1);
+  return fm_k_half_scales(form->k_mins(group), dmin, half, form->layout.sub);
+}
+
+/* Four sub-blocks at a time: their int32 sums (at most 32 * 128 * 32767 < 2^27) are brought into one vector, which the
+ * four scales then meet. */
+FM_INLINE v128_t fm_form_half_i16(const fm_form *form, const uint8_t *group, const uint8_t *source, const fm_act_i16 *a,
+                                   size_t half) {
+  const size_t sub = form->layout.sub, per_sub = sub / 16;
+  const int16_t *q = a->q + 128 * half;
+  fm_half_scales scales = fm_form_half_scales(form, group, half);
+  v128_t total = fm_zero();
+  FM_UNROLL
+  for (size_t quad = 0; quad < 32 / sub; quad++) {
+    v128_t sum[4];
+    FM_UNROLL
+    for (size_t s = 0; s < 4; s++) {
+      size_t j = (4 * quad + s) * per_sub;
+      sum[s] = fm_dot16_i16(form, source, q, half, j);
+      if (sub == 32) sum[s] = wasm_i32x4_add(sum[s], fm_dot16_i16(form, source, q, half, j + 1));
+    }
+    v128_t four = wasm_f32x4_convert_i32x4(fm_sum_four(sum[0], sum[1], sum[2], sum[3]));
+    total = wasm_f32x4_add(total, wasm_f32x4_mul(four, scales.quad[quad]));
+  }
+  if (form->layout.has_min) {
+    fm_half_scales mins = fm_form_half_mins(form, group, half);
+    const float *act_sums = sub == 32 ? a->sum32 + 4 * half : a->sum16 + 8 * half;
+    FM_UNROLL
+    for (size_t quad = 0; quad < 32 / sub; quad++) {
+      v128_t part = wasm_f32x4_mul(wasm_v128_load(act_sums + 4 * quad), mins.quad[quad]);
+      total = wasm_f32x4_sub(total, part);
+    }
+  }
+  return total;
+}
+
+FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t row_bytes, const fm_act_i16 *x,
+                                float *y, size_t n_rows, size_t n_values, bool accumulate) {
+  uint8_t padded[FM_MAX_GROUP_BYTES], buffer[FM_GROUP_COLS];
+  for (size_t r = 0; r < n_rows; r++, w += row_bytes) {
+    const uint8_t *next = w;
+    const fm_act_i16 *a = x;
+    v128_t acc = fm_zero();
+    for (size_t c = 0; c < n_values; c += FM_GROUP_COLS, next += form->layout.group_bytes, a++) {
+      const uint8_t *group = fm_group(&form->layout, next, n_values - c, padded);
+      const uint8_t *source = fm_form_source(form, group, buffer);
+      v128_t total = fm_zero();
+      FM_NO_UNROLL
+      for (size_t half = 0; half < 2; half++) {
+        total = wasm_f32x4_add(total, fm_form_half_i16(form, group, source, a, half));
+      }
+      acc = wasm_f32x4_add(acc, wasm_f32x4_mul(total, wasm_v128_load32_splat(&a->d)));
+    }
+    y[r] = accumulate ? y[r] + fm_hsum_f32(acc) : fm_hsum_f32(acc);
+  }
+}
+
+/* The kernels of a type: fm_<name>__simd128, from fm_<name>_form and the GEMM kernel of its sub-block size. k_scales:
+ * k_scales_<name>, made by FM_K_SCALES, or NULL for types with f32 scales. */
+#define FM_SIMD128_KERNELS(name, k_scales_fn, gemm)                                                         \
+  static void unpack_##name##__simd128(const uint8_t *group, uint8_t codes[256]) {                          \
+    fm_form_unpack(&fm_##name##_form, group, codes);                                                        \
+  }                                                                                                         \
+  static void f32_scales_##name##__simd128(const uint8_t *group, float scale[16], float min[16]) {          \
+    fm_form_f32_scales(&fm_##name##_form, group, scale, min);                                               \
+  }                                                                                                         \
+  static void gemv_##name##_i16__simd128(const uint8_t *w, size_t row_bytes, const fm_act_i16 *x, float *y, \
+                                         size_t n_rows, size_t n_values, bool accumulate) {                 \
+    fm_form_gemv_i16(&fm_##name##_form, w, row_bytes, x, y, n_rows, n_values, accumulate);                  \
+  }                                                                                                         \
+  const fm_simd128_kernels fm_##name##__simd128 = {&fm_##name##_form.layout,                                \
+                                                   unpack_##name##__simd128,                                \
+                                                   f32_scales_##name##__simd128,                            \
+                                                   k_scales_fn,                                             \
+                                                   gemv_##name##_i16__simd128,                              \
+                                                   gemm};
+#define FM_K_SCALES(name)                                                     \
+  static void k_scales_##name(const uint8_t *group, fm_k_scales *out) {       \
+    fm_form_k_scales(&fm_##name##_form, group, out);                          \
+  }
+
+#endif
