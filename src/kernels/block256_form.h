@@ -7,11 +7,16 @@
 #include "kernels/k_quants_form.h"
 #include "kernels/nibbles.h"
 
+FM_INLINE fm_held fm_no_hold(void) { return (fm_held){0}; }
+
 /* IQ4_XS: integer scales -32..31 of 8 sub-blocks; codes from a table, -127..113. */
 
-FM_INLINE v128_t fm_iq4_xs_codes(const uint8_t *group, size_t half, size_t j) {
+FM_INLINE fm_held fm_iq4_xs_hold(void) {
+  return (fm_held){.low = fm_hold_i8(15), .table = fm_hold(fm_iq4_values)};
+}
+FM_INLINE v128_t fm_iq4_xs_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   v128_t packed = wasm_v128_load(((const fm_block_iq4_xs *)group)->qs + 64 * half + 16 * (j / 2));
-  return fm_lookup(fm_iq4_lookup(), j % 2 ? fm_high_nibbles(packed) : fm_low_nibbles(packed));
+  return fm_lookup(held->table, fm_move_bits(packed, j % 2 ? 4 : 0, 0, held->low));
 }
 FM_INLINE fm_lanes16 fm_iq4_xs_k_scales(const uint8_t *group) {
   const fm_block_iq4_xs *b = (const fm_block_iq4_xs *)group;
@@ -27,10 +32,13 @@ FM_INLINE fm_lanes16 fm_iq4_xs_k_scales(const uint8_t *group) {
   v128_t scales = wasm_i16x8_sub(wasm_v128_or(low_bits, high_bits), wasm_i16x8_const_splat(32));
   return (fm_lanes16){scales, scales};
 }
-FM_INLINE v128_t fm_iq4_xs_d(const uint8_t *group) { return fm_load_d(&((const fm_block_iq4_xs *)group)->d); }
+FM_INLINE fm_d_dmin fm_iq4_xs_d(const uint8_t *group) {
+  return (fm_d_dmin){fm_f16_to_f32(((const fm_block_iq4_xs *)group)->d), 0.0f};
+}
 
 static const fm_form fm_iq4_xs_form = {
     .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_iq4_xs), .block_values = 256, .sub = 32},
+    .hold = fm_iq4_xs_hold,
     .codes = fm_iq4_xs_codes,
     .k_scales = fm_iq4_xs_k_scales,
     .d_dmin = fm_iq4_xs_d,
@@ -38,25 +46,26 @@ static const fm_form fm_iq4_xs_form = {
 
 /* TQ2_0: codes 0..2 for -1..1. */
 
-FM_INLINE v128_t fm_tq2_0_codes(const uint8_t *group, size_t half, size_t j) {
+FM_INLINE fm_held fm_tq2_0_hold(void) { return (fm_held){.low = fm_hold_i8(3)}; }
+FM_INLINE v128_t fm_tq2_0_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   v128_t packed = wasm_v128_load(((const fm_block_tq2_0 *)group)->qs + 32 * half + 16 * (j % 2));
-  return fm_move_bits(packed, (int)(2 * (j / 2)), 0, 3);
+  return fm_move_bits(packed, (int)(2 * (j / 2)), 0, held->low);
 }
-FM_INLINE v128_t fm_tq2_0_scales(const uint8_t *group, size_t half) {
-  (void)half;
-  return fm_splat_f32(fm_load_d(&((const fm_block_tq2_0 *)group)->d), 0);
+FM_INLINE v128_t fm_tq2_0_scales(const uint8_t *group, size_t half, const fm_held *held) {
+  (void)half, (void)held;
+  return wasm_f32x4_splat(fm_f16_to_f32(((const fm_block_tq2_0 *)group)->d));
 }
 
 static const fm_form fm_tq2_0_form = {
     .layout = {.kind = FM_SCALES_F32, .group_bytes = sizeof(fm_block_tq2_0), .block_values = 256, .sub = 32, .bias = 1},
+    .hold = fm_tq2_0_hold,
     .codes = fm_tq2_0_codes,
     .f32_scales = fm_tq2_0_scales,
 };
 
 /* TQ1_0: five trits a byte. Multiplying the byte by 3^n, modulo 256, brings digit n to the front; times 3 / 256 is the digit. */
 
-FM_INLINE v128_t fm_trits(v128_t bytes, v128_t power_lo, v128_t power_hi) {
-  v128_t mask = wasm_i16x8_const_splat(255);
+FM_INLINE v128_t fm_trits(v128_t bytes, v128_t power_lo, v128_t power_hi, v128_t mask) {
   v128_t lo = wasm_v128_and(wasm_i16x8_mul(wasm_u16x8_extend_low_u8x16(bytes), power_lo), mask);
   v128_t hi = wasm_v128_and(wasm_i16x8_mul(wasm_u16x8_extend_high_u8x16(bytes), power_hi), mask);
   lo = wasm_u16x8_shr(wasm_i16x8_add(lo, wasm_i16x8_add(lo, lo)), 8);
@@ -65,40 +74,43 @@ FM_INLINE v128_t fm_trits(v128_t bytes, v128_t power_lo, v128_t power_hi) {
 }
 static void fm_tq1_0_unpack(const uint8_t *group, uint8_t *codes) {
   const fm_block_tq1_0 *b = (const fm_block_tq1_0 *)group;
-  v128_t power = wasm_i16x8_const_splat(1);
+  v128_t power = wasm_i16x8_const_splat(1), mask = fm_hold_i32(0x00ff00ff);
   FM_NO_UNROLL
   for (size_t n = 0; n < 5; n++) {
-    wasm_v128_store(codes + 32 * n, fm_trits(wasm_v128_load(b->qs), power, power));
-    wasm_v128_store(codes + 32 * n + 16, fm_trits(wasm_v128_load(b->qs + 16), power, power));
-    wasm_v128_store(codes + 160 + 16 * n, fm_trits(wasm_v128_load(b->qs + 32), power, power));
+    wasm_v128_store(codes + 32 * n, fm_trits(wasm_v128_load(b->qs), power, power, mask));
+    wasm_v128_store(codes + 32 * n + 16, fm_trits(wasm_v128_load(b->qs + 16), power, power, mask));
+    wasm_v128_store(codes + 160 + 16 * n, fm_trits(wasm_v128_load(b->qs + 32), power, power, mask));
     power = wasm_i16x8_add(power, wasm_i16x8_add(power, power));
   }
   wasm_v128_store(codes + 240, fm_trits(wasm_v128_load32_splat(b->qh), wasm_i16x8_const(1, 1, 1, 1, 3, 3, 3, 3),
-                                        wasm_i16x8_const(9, 9, 9, 9, 27, 27, 27, 27)));
+                                        wasm_i16x8_const(9, 9, 9, 9, 27, 27, 27, 27), mask));
 }
-FM_INLINE v128_t fm_tq1_0_scales(const uint8_t *group, size_t half) {
-  (void)half;
-  return fm_splat_f32(fm_load_d(&((const fm_block_tq1_0 *)group)->d), 0);
+FM_INLINE v128_t fm_tq1_0_scales(const uint8_t *group, size_t half, const fm_held *held) {
+  (void)half, (void)held;
+  return wasm_f32x4_splat(fm_f16_to_f32(((const fm_block_tq1_0 *)group)->d));
 }
 
 static const fm_form fm_tq1_0_form = {
     .layout = {.kind = FM_SCALES_F32, .group_bytes = sizeof(fm_block_tq1_0), .block_values = 256, .sub = 32, .bias = 1},
+    .hold = fm_no_hold,
     .unpack = fm_tq1_0_unpack,
     .f32_scales = fm_tq1_0_scales,
 };
 
 /* Q8_K: one f32 scale; the stored sums are not needed. */
 
-FM_INLINE v128_t fm_q8_k_codes(const uint8_t *group, size_t half, size_t j) {
+FM_INLINE v128_t fm_q8_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
+  (void)held;
   return wasm_v128_load(((const fm_block_q8_k *)group)->qs + 128 * half + 16 * j);
 }
-FM_INLINE v128_t fm_q8_k_scales(const uint8_t *group, size_t half) {
-  (void)half;
+FM_INLINE v128_t fm_q8_k_scales(const uint8_t *group, size_t half, const fm_held *held) {
+  (void)half, (void)held;
   return wasm_v128_load32_splat(&((const fm_block_q8_k *)group)->d);
 }
 
 static const fm_form fm_q8_k_form = {
     .layout = {.kind = FM_SCALES_F32, .group_bytes = sizeof(fm_block_q8_k), .block_values = 256, .sub = 32},
+    .hold = fm_no_hold,
     .codes = fm_q8_k_codes,
     .f32_scales = fm_q8_k_scales,
 };

@@ -5,12 +5,13 @@
 
 void fm_dequantize_f16__simd128(const void *w, float *y, size_t n_values) {
   const uint16_t *half = w;
+  fm_f16_held held = fm_hold_f16();
   size_t i = 0;
   FM_NO_UNROLL
   for (; i + 8 <= n_values; i += 8) {
     v128_t eight = wasm_v128_load(half + i);
-    wasm_v128_store(y + i, fm_f16x4_to_f32x4(wasm_u32x4_extend_low_u16x8(eight)));
-    wasm_v128_store(y + i + 4, fm_f16x4_to_f32x4(wasm_u32x4_extend_high_u16x8(eight)));
+    wasm_v128_store(y + i, fm_f16x4_to_f32x4(wasm_u32x4_extend_low_u16x8(eight), &held));
+    wasm_v128_store(y + i + 4, fm_f16x4_to_f32x4(wasm_u32x4_extend_high_u16x8(eight), &held));
   }
   FM_NO_UNROLL
   for (; i < n_values; i++) y[i] = fm_f16_to_f32(half[i]);

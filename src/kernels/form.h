@@ -25,18 +25,32 @@ typedef struct {
 } fm_lanes16;
 
 typedef struct {
+  float d, dmin;
+} fm_d_dmin;
+
+/* The constants that a form's functions use, kept in registers across a kernel's loops; see v128.h. */
+typedef struct {
+  v128_t low, high;         /* masks of a code's low and high bits at their places */
+  v128_t table;             /* 16 bytes that codes index */
+  v128_t bit, first, second; /* for fm_fifth_bits */
+  v128_t ones;              /* int16 */
+  fm_f16_held f16;
+} fm_held;
+
+typedef struct {
   fm_layout layout;
+  fm_held (*hold)(void);
   /* 16 codes: columns 128 * half + 16 * j .. + 15. 0..63 for types with relaxed kernels, else int8. NULL where they are
    * dear to take apart one vector at a time: then unpack does all 256. */
-  v128_t (*codes)(const uint8_t *group, size_t half, size_t j);
+  v128_t (*codes)(const uint8_t *group, size_t half, size_t j, const fm_held *held);
   void (*unpack)(const uint8_t *group, uint8_t *codes);
   /* FM_SCALES_K */
   fm_lanes16 (*k_scales)(const uint8_t *group);
   fm_lanes16 (*k_mins)(const uint8_t *group);
-  v128_t (*d_dmin)(const uint8_t *group); /* f32 {d, dmin, ., .} */
+  fm_d_dmin (*d_dmin)(const uint8_t *group);
   /* FM_SCALES_F32: four scales (mins), of columns 128 * half + 32 * lane. */
-  v128_t (*f32_scales)(const uint8_t *group, size_t half);
-  v128_t (*f32_mins)(const uint8_t *group, size_t half);
+  v128_t (*f32_scales)(const uint8_t *group, size_t half, const fm_held *held);
+  v128_t (*f32_mins)(const uint8_t *group, size_t half, const fm_held *held);
 } fm_form;
 
 /* Lane i, a constant once loops are unrolled, in every lane. */
@@ -55,8 +69,9 @@ FM_INLINE const uint8_t *fm_form_source(const fm_form *form, const uint8_t *grou
   form->unpack(group, buffer);
   return buffer;
 }
-FM_INLINE v128_t fm_form_codes(const fm_form *form, const uint8_t *source, size_t half, size_t j) {
-  return form->unpack ? wasm_v128_load(source + 128 * half + 16 * j) : form->codes(source, half, j);
+FM_INLINE v128_t fm_form_codes(const fm_form *form, const uint8_t *source, size_t half, size_t j,
+                               const fm_held *held) {
+  return form->unpack ? wasm_v128_load(source + 128 * half + 16 * j) : form->codes(source, half, j, held);
 }
 
 /* {sum a, sum b, sum c, sum d} of four int32 vectors. */

@@ -23,17 +23,17 @@ FM_INLINE v128_t fm_quad_dot(v128_t codes, const int8_t *q, v128_t sum) {
 /* Sub-block s of a half against q, the half's activations: four int32 lanes, each times `scale` (16-bit lanes, or
  * 32-bit ones for dot32; f32 scales: ones). */
 FM_INLINE v128_t fm_sub_dot(const fm_form *form, const uint8_t *source, size_t half, const int8_t *q, size_t s,
-                            v128_t scale, int dot) {
+                            v128_t scale, int dot, const fm_held *held) {
   size_t sub = form->layout.sub, j = s * sub / 16;
-  v128_t first = fm_form_codes(form, source, half, j);
+  v128_t first = fm_form_codes(form, source, half, j, held);
   q += s * sub;
   if (dot == FM_DOT_I32) {
     v128_t sum = fm_quad_dot(first, q, fm_zero());
-    if (sub == 32) sum = fm_quad_dot(fm_form_codes(form, source, half, j + 1), q + 16, sum);
+    if (sub == 32) sum = fm_quad_dot(fm_form_codes(form, source, half, j + 1, held), q + 16, sum);
     return form->layout.kind == FM_SCALES_K ? wasm_i32x4_mul(sum, scale) : sum;
   }
   v128_t pairs = fm_pair_dot(first, q);
-  if (sub == 32) pairs = wasm_i16x8_add(pairs, fm_pair_dot(fm_form_codes(form, source, half, j + 1), q + 16));
+  if (sub == 32) pairs = wasm_i16x8_add(pairs, fm_pair_dot(fm_form_codes(form, source, half, j + 1, held), q + 16));
   return wasm_i32x4_dot_i16x8(pairs, scale);
 }
 
@@ -45,7 +45,7 @@ FM_INLINE v128_t fm_sums_dot(const fm_form *form, fm_lanes16 lanes, const fm_act
 }
 
 FM_INLINE v128_t fm_k_group_value(const fm_form *form, const uint8_t *group, const uint8_t *source, const fm_act_i8 *a,
-                                  int dot) {
+                                  int dot, const fm_held *held) {
   const fm_layout *layout = &form->layout;
   fm_lanes16 scales = form->k_scales(group);
   v128_t sum[2] = {fm_zero(), fm_zero()};
@@ -56,7 +56,7 @@ FM_INLINE v128_t fm_k_group_value(const fm_form *form, const uint8_t *group, con
     for (size_t s = 0; s < 128 / layout->sub; s++) {
       v128_t scale = fm_splat_i16(of_half, s);
       if (dot == FM_DOT_I32) scale = wasm_i32x4_shr(scale, 16);
-      v128_t part = fm_sub_dot(form, source, half, a->q + 128 * half, s, scale, dot);
+      v128_t part = fm_sub_dot(form, source, half, a->q + 128 * half, s, scale, dot, held);
       sum[s / 2 % 2] = wasm_i32x4_add(sum[s / 2 % 2], part);
     }
     of_half = layout->sub == 32 ? wasm_i64x2_shuffle(of_half, of_half, 1, 1) : scales.hi;
@@ -66,30 +66,30 @@ FM_INLINE v128_t fm_k_group_value(const fm_form *form, const uint8_t *group, con
     v128_t bias = wasm_i32x4_mul(fm_sums_dot(form, scales, a), wasm_i32x4_splat(layout->bias));
     code_sum = wasm_i32x4_sub(code_sum, bias);
   }
-  v128_t dd = wasm_f32x4_mul(form->d_dmin(group), wasm_v128_load32_splat(&a->d));
-  v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(code_sum), fm_splat_f32(dd, 0));
+  fm_d_dmin dd = form->d_dmin(group);
+  v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(code_sum), wasm_f32x4_splat(dd.d * a->d));
   if (layout->has_min) {
     v128_t min_sum = wasm_f32x4_convert_i32x4(fm_sums_dot(form, form->k_mins(group), a));
-    value = wasm_f32x4_sub(value, wasm_f32x4_mul(min_sum, fm_splat_f32(dd, 1)));
+    value = wasm_f32x4_sub(value, wasm_f32x4_mul(min_sum, wasm_f32x4_splat(dd.dmin * a->d)));
   }
   return value;
 }
 
 FM_INLINE v128_t fm_f32_group_value(const fm_form *form, const uint8_t *group, const uint8_t *source, const fm_act_i8 *a,
-                                  int dot) {
+                                  int dot, const fm_held *held) {
   const fm_layout *layout = &form->layout;
-  v128_t total = fm_zero();
+  v128_t total = fm_zero(), ones = held->ones;
   FM_NO_UNROLL
   for (size_t half = 0; half < 2; half++) {
-    v128_t sum[4], ones = wasm_i16x8_const_splat(1);
+    v128_t sum[4];
     FM_UNROLL
-    for (size_t s = 0; s < 4; s++) sum[s] = fm_sub_dot(form, source, half, a->q + 128 * half, s, ones, dot);
+    for (size_t s = 0; s < 4; s++) sum[s] = fm_sub_dot(form, source, half, a->q + 128 * half, s, ones, dot, held);
     v128_t four = fm_sum_four(sum[0], sum[1], sum[2], sum[3]);
     v128_t act_sums = wasm_i32x4_load16x4(a->sum32 + 4 * half);
     if (layout->bias) four = wasm_i32x4_sub(four, wasm_i32x4_mul(act_sums, wasm_i32x4_splat(layout->bias)));
-    v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(four), form->f32_scales(group, half));
+    v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(four), form->f32_scales(group, half, held));
     if (layout->has_min) {
-      value = wasm_f32x4_sub(value, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(act_sums), form->f32_mins(group, half)));
+      value = wasm_f32x4_sub(value, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(act_sums), form->f32_mins(group, half, held)));
     }
     total = wasm_f32x4_add(total, value);
   }
@@ -99,16 +99,22 @@ FM_INLINE v128_t fm_f32_group_value(const fm_form *form, const uint8_t *group, c
 FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row_bytes, const fm_act_i8 *x, float *y,
                                size_t n_rows, size_t n_values, bool accumulate, int dot) {
   uint8_t padded[FM_MAX_GROUP_BYTES], buffer[FM_GROUP_COLS];
+  fm_held held = form->hold();
+  held.ones = fm_hold_i32(0x00010001);
   for (size_t r = 0; r < n_rows; r++, w += row_bytes) {
     const uint8_t *next = w;
     const fm_act_i8 *a = x;
     v128_t acc = fm_zero();
-    for (size_t c = 0; c < n_values; c += FM_GROUP_COLS, next += form->layout.group_bytes, a++) {
+    size_t c = 0;
+    do {
       const uint8_t *group = fm_group(&form->layout, next, n_values - c, padded);
       const uint8_t *source = fm_form_source(form, group, buffer);
-      acc = wasm_f32x4_add(acc, form->layout.kind == FM_SCALES_K ? fm_k_group_value(form, group, source, a, dot)
-                                                                 : fm_f32_group_value(form, group, source, a, dot));
-    }
+      acc = wasm_f32x4_add(acc, form->layout.kind == FM_SCALES_K ? fm_k_group_value(form, group, source, a, dot, &held)
+                                                                 : fm_f32_group_value(form, group, source, a, dot, &held));
+      c += FM_GROUP_COLS;
+      next += form->layout.group_bytes;
+      a++;
+    } while (c < n_values);
     y[r] = accumulate ? y[r] + fm_hsum_f32(acc) : fm_hsum_f32(acc);
   }
 }

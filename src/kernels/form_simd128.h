@@ -10,15 +10,17 @@ FM_INLINE void fm_form_unpack(const fm_form *form, const uint8_t *group, uint8_t
     form->unpack(group, codes);
     return;
   }
+  fm_held held = form->hold();
   FM_NO_UNROLL
   for (size_t half = 0; half < 2; half++) {
     FM_UNROLL
-    for (size_t j = 0; j < 8; j++) wasm_v128_store(codes + 128 * half + 16 * j, form->codes(group, half, j));
+    for (size_t j = 0; j < 8; j++) wasm_v128_store(codes + 128 * half + 16 * j, form->codes(group, half, j, &held));
   }
 }
 
 /* The f32 scales or mins of a group: d times the integers, or what the type holds. */
-FM_INLINE void fm_store_k_scales(float *out, fm_lanes16 lanes, v128_t d, size_t sub) {
+FM_INLINE void fm_store_k_scales(float *out, fm_lanes16 lanes, float scale, size_t sub) {
+  v128_t d = wasm_f32x4_splat(scale);
   wasm_v128_store(out, wasm_f32x4_mul(d, fm_low_i16_to_f32(lanes.lo)));
   wasm_v128_store(out + 4, wasm_f32x4_mul(d, fm_high_i16_to_f32(lanes.lo)));
   if (sub == 32) return;
@@ -28,15 +30,16 @@ FM_INLINE void fm_store_k_scales(float *out, fm_lanes16 lanes, v128_t d, size_t 
 
 FM_INLINE void fm_form_f32_scales(const fm_form *form, const uint8_t *group, float *scale, float *min) {
   if (form->layout.kind == FM_SCALES_K) {
-    v128_t dd = form->d_dmin(group);
-    fm_store_k_scales(scale, form->k_scales(group), fm_splat_f32(dd, 0), form->layout.sub);
-    if (form->layout.has_min) fm_store_k_scales(min, form->k_mins(group), fm_splat_f32(dd, 1), form->layout.sub);
+    fm_d_dmin dd = form->d_dmin(group);
+    fm_store_k_scales(scale, form->k_scales(group), dd.d, form->layout.sub);
+    if (form->layout.has_min) fm_store_k_scales(min, form->k_mins(group), dd.dmin, form->layout.sub);
     return;
   }
+  fm_held held = form->hold();
   FM_NO_UNROLL
   for (size_t half = 0; half < 2; half++) {
-    wasm_v128_store(scale + 4 * half, form->f32_scales(group, half));
-    if (form->layout.has_min) wasm_v128_store(min + 4 * half, form->f32_mins(group, half));
+    wasm_v128_store(scale + 4 * half, form->f32_scales(group, half, &held));
+    if (form->layout.has_min) wasm_v128_store(min + 4 * half, form->f32_mins(group, half, &held));
   }
 }
 
@@ -49,14 +52,15 @@ FM_INLINE void fm_form_k_scales(const fm_form *form, const uint8_t *group, fm_k_
     wasm_v128_store(out->min, mins.lo);
     wasm_v128_store(out->min + 8, mins.hi);
   }
-  v128_t dd = form->d_dmin(group);
-  out->d = wasm_f32x4_extract_lane(dd, 0);
-  out->dmin = wasm_f32x4_extract_lane(dd, 1);
+  fm_d_dmin dd = form->d_dmin(group);
+  out->d = dd.d;
+  out->dmin = dd.dmin;
 }
 
 /* 16 codes against 16 activations: four int32 lanes, at most 4 * 128 * 32767 each. */
-FM_INLINE v128_t fm_dot16_i16(const fm_form *form, const uint8_t *source, const int16_t *q, size_t half, size_t j) {
-  v128_t codes = fm_form_codes(form, source, half, j);
+FM_INLINE v128_t fm_dot16_i16(const fm_form *form, const uint8_t *source, const int16_t *q, size_t half, size_t j,
+                              const fm_held *held) {
+  v128_t codes = fm_form_codes(form, source, half, j, held);
   if (form->layout.bias) codes = wasm_i8x16_sub(codes, wasm_i8x16_splat((int8_t)form->layout.bias));
   return wasm_i32x4_add(wasm_i32x4_dot_i16x8(wasm_i16x8_extend_low_i8x16(codes), wasm_v128_load(q + 16 * j)),
                         wasm_i32x4_dot_i16x8(wasm_i16x8_extend_high_i8x16(codes), wasm_v128_load(q + 16 * j + 8)));
@@ -77,25 +81,27 @@ FM_INLINE fm_half_scales fm_k_half_scales(fm_lanes16 lanes, v128_t d, size_t hal
   return (fm_half_scales){{wasm_f32x4_mul(d, fm_low_i16_to_f32(lane8)), wasm_f32x4_mul(d, fm_high_i16_to_f32(lane8))}};
 }
 
-FM_INLINE fm_half_scales fm_form_half_scales(const fm_form *form, const uint8_t *group, size_t half) {
-  if (form->layout.kind == FM_SCALES_F32) return (fm_half_scales){{form->f32_scales(group, half), fm_zero()}};
-  v128_t d = fm_splat_f32(form->d_dmin(group), 0);
+FM_INLINE fm_half_scales fm_form_half_scales(const fm_form *form, const uint8_t *group, size_t half,
+                                             const fm_held *held) {
+  if (form->layout.kind == FM_SCALES_F32) return (fm_half_scales){{form->f32_scales(group, half, held), fm_zero()}};
+  v128_t d = wasm_f32x4_splat(form->d_dmin(group).d);
   return fm_k_half_scales(form->k_scales(group), d, half, form->layout.sub);
 }
 
-FM_INLINE fm_half_scales fm_form_half_mins(const fm_form *form, const uint8_t *group, size_t half) {
-  if (form->layout.kind == FM_SCALES_F32) return (fm_half_scales){{form->f32_mins(group, half), fm_zero()}};
-  v128_t dmin = fm_splat_f32(form->d_dmin(group), 1);
+FM_INLINE fm_half_scales fm_form_half_mins(const fm_form *form, const uint8_t *group, size_t half,
+                                           const fm_held *held) {
+  if (form->layout.kind == FM_SCALES_F32) return (fm_half_scales){{form->f32_mins(group, half, held), fm_zero()}};
+  v128_t dmin = wasm_f32x4_splat(form->d_dmin(group).dmin);
   return fm_k_half_scales(form->k_mins(group), dmin, half, form->layout.sub);
 }
 
 /* Four sub-blocks at a time: their int32 sums (at most 32 * 128 * 32767 < 2^27) are brought into one vector, which the
  * four scales then meet. */
 FM_INLINE v128_t fm_form_half_i16(const fm_form *form, const uint8_t *group, const uint8_t *source, const fm_act_i16 *a,
-                                   size_t half) {
+                                   size_t half, const fm_held *held) {
   const size_t sub = form->layout.sub, per_sub = sub / 16;
   const int16_t *q = a->q + 128 * half;
-  fm_half_scales scales = fm_form_half_scales(form, group, half);
+  fm_half_scales scales = fm_form_half_scales(form, group, half, held);
   v128_t total = fm_zero();
   FM_UNROLL
   for (size_t quad = 0; quad < 32 / sub; quad++) {
@@ -103,14 +109,14 @@ FM_INLINE v128_t fm_form_half_i16(const fm_form *form, const uint8_t *group, con
     FM_UNROLL
     for (size_t s = 0; s < 4; s++) {
       size_t j = (4 * quad + s) * per_sub;
-      sum[s] = fm_dot16_i16(form, source, q, half, j);
-      if (sub == 32) sum[s] = wasm_i32x4_add(sum[s], fm_dot16_i16(form, source, q, half, j + 1));
+      sum[s] = fm_dot16_i16(form, source, q, half, j, held);
+      if (sub == 32) sum[s] = wasm_i32x4_add(sum[s], fm_dot16_i16(form, source, q, half, j + 1, held));
     }
     v128_t four = wasm_f32x4_convert_i32x4(fm_sum_four(sum[0], sum[1], sum[2], sum[3]));
     total = wasm_f32x4_add(total, wasm_f32x4_mul(four, scales.quad[quad]));
   }
   if (form->layout.has_min) {
-    fm_half_scales mins = fm_form_half_mins(form, group, half);
+    fm_half_scales mins = fm_form_half_mins(form, group, half, held);
     const float *act_sums = sub == 32 ? a->sum32 + 4 * half : a->sum16 + 8 * half;
     FM_UNROLL
     for (size_t quad = 0; quad < 32 / sub; quad++) {
@@ -124,20 +130,25 @@ FM_INLINE v128_t fm_form_half_i16(const fm_form *form, const uint8_t *group, con
 FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t row_bytes, const fm_act_i16 *x,
                                 float *y, size_t n_rows, size_t n_values, bool accumulate) {
   uint8_t padded[FM_MAX_GROUP_BYTES], buffer[FM_GROUP_COLS];
+  fm_held held = form->hold();
   for (size_t r = 0; r < n_rows; r++, w += row_bytes) {
     const uint8_t *next = w;
     const fm_act_i16 *a = x;
     v128_t acc = fm_zero();
-    for (size_t c = 0; c < n_values; c += FM_GROUP_COLS, next += form->layout.group_bytes, a++) {
+    size_t c = 0;
+    do {
       const uint8_t *group = fm_group(&form->layout, next, n_values - c, padded);
       const uint8_t *source = fm_form_source(form, group, buffer);
       v128_t total = fm_zero();
       FM_NO_UNROLL
       for (size_t half = 0; half < 2; half++) {
-        total = wasm_f32x4_add(total, fm_form_half_i16(form, group, source, a, half));
+        total = wasm_f32x4_add(total, fm_form_half_i16(form, group, source, a, half, &held));
       }
       acc = wasm_f32x4_add(acc, wasm_f32x4_mul(total, wasm_v128_load32_splat(&a->d)));
-    }
+      c += FM_GROUP_COLS;
+      next += form->layout.group_bytes;
+      a++;
+    } while (c < n_values);
     y[r] = accumulate ? y[r] + fm_hsum_f32(acc) : fm_hsum_f32(acc);
   }
 }

@@ -113,7 +113,7 @@ FM_INLINE void k_group(gemm_kind kind, const fm_strip *strip, size_t group, cons
 /* The same for f32 scales, one for each 32 columns. */
 FM_INLINE void f32_group(gemm_kind kind, const fm_strip *strip, size_t group, const fm_act_i8 *const x[TILE_TOKENS],
                          v128_t acc[TILE_TOKENS]) {
-  v128_t total[TILE_TOKENS], ones = wasm_i16x8_const_splat(1);
+  v128_t total[TILE_TOKENS], ones = fm_hold_i32(0x00010001);
   for (size_t t = 0; t < TILE_TOKENS; t++) total[t] = fm_zero();
   /* Activation sums come in pairs {even, odd} of int16: a dot product with {bias, 0} or {0, bias} picks one. */
   v128_t factor = wasm_i32x4_splat(kind.has_min ? 1 : strip->bias);

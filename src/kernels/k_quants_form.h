@@ -5,14 +5,15 @@
 #define FM_KERNELS_K_QUANTS_FORM_H
 
 #include "formats/blocks.h"
+#include "formats/f16.h"
 #include "kernels/form.h"
 #include "kernels/q4_k.h"
 
-/* Bits from..from+n-1 of every byte, moved to bits to..to+n-1; n given by the mask at its new place. */
-FM_INLINE v128_t fm_move_bits(v128_t bytes, int from, int to, int mask) {
+/* Bits from.. of every byte, moved to bits to.. and masked there. */
+FM_INLINE v128_t fm_move_bits(v128_t bytes, int from, int to, v128_t mask) {
   if (from > to) bytes = wasm_u16x8_shr(bytes, (uint32_t)(from - to));
   if (from < to) bytes = wasm_i16x8_shl(bytes, (uint32_t)(to - from));
-  return wasm_v128_and(bytes, wasm_i8x16_splat((int8_t)mask));
+  return wasm_v128_and(bytes, mask);
 }
 
 /* The high bits of the codes of one half: bits 4 * half .. 4 * half + 3 of every byte, in bits 0..3. */
@@ -24,18 +25,12 @@ FM_INLINE v128_t fm_bytes_to_u16x8(uint64_t bytes) {
   return wasm_u16x8_extend_low_u8x16(wasm_i64x2_make((int64_t)bytes, 0));
 }
 
-/* Two neighbouring halves {d, dmin} as f32, by one load. */
-FM_INLINE v128_t fm_load_d_dmin(const fm_f16 *d) {
-  return fm_f16x4_to_f32x4(wasm_u32x4_extend_low_u16x8(wasm_v128_load32_zero(d)));
-}
-
-FM_INLINE v128_t fm_load_d(const fm_f16 *d) { return fm_f16x4_to_f32x4(wasm_i32x4_make(*d, 0, 0, 0)); }
-
 /* Q4_K */
 
-FM_INLINE v128_t fm_q4_k_codes(const uint8_t *group, size_t half, size_t j) {
+FM_INLINE fm_held fm_q4_k_hold(void) { return (fm_held){.low = fm_hold_i8(15)}; }
+FM_INLINE v128_t fm_q4_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   const fm_block_q4_k *b = (const fm_block_q4_k *)group;
-  return fm_move_bits(wasm_v128_load(b->qs + 64 * half + 32 * (j / 4) + 16 * (j % 2)), j / 2 % 2 ? 4 : 0, 0, 15);
+  return fm_move_bits(wasm_v128_load(b->qs + 64 * half + 32 * (j / 4) + 16 * (j % 2)), j / 2 % 2 ? 4 : 0, 0, held->low);
 }
 FM_INLINE fm_lanes16 fm_q4_k_k_scales(const uint8_t *group) {
   v128_t scales = fm_bytes_to_u16x8(fm_q4_k_scales(((const fm_block_q4_k *)group)->scales).scales);
@@ -45,10 +40,14 @@ FM_INLINE fm_lanes16 fm_q4_k_k_mins(const uint8_t *group) {
   v128_t mins = fm_bytes_to_u16x8(fm_q4_k_scales(((const fm_block_q4_k *)group)->scales).mins);
   return (fm_lanes16){mins, mins};
 }
-FM_INLINE v128_t fm_q4_k_d_dmin(const uint8_t *group) { return fm_load_d_dmin(&((const fm_block_q4_k *)group)->d); }
+FM_INLINE fm_d_dmin fm_q4_k_d_dmin(const uint8_t *group) {
+  const fm_block_q4_k *b = (const fm_block_q4_k *)group;
+  return (fm_d_dmin){fm_f16_to_f32(b->d), fm_f16_to_f32(b->dmin)};
+}
 
 static const fm_form fm_q4_k_form = {
     .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q4_k), .block_values = 256, .sub = 32, .has_min = true},
+    .hold = fm_q4_k_hold,
     .codes = fm_q4_k_codes,
     .k_scales = fm_q4_k_k_scales,
     .k_mins = fm_q4_k_k_mins,
@@ -57,14 +56,16 @@ static const fm_form fm_q4_k_form = {
 
 /* Q5_K: d, dmin and scales stand where Q4_K has them. */
 
-FM_INLINE v128_t fm_q5_k_codes(const uint8_t *group, size_t half, size_t j) {
+FM_INLINE fm_held fm_q5_k_hold(void) { return (fm_held){.low = fm_hold_i8(15), .high = fm_hold_i8(16)}; }
+FM_INLINE v128_t fm_q5_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   const fm_block_q5_k *b = (const fm_block_q5_k *)group;
-  v128_t low = fm_move_bits(wasm_v128_load(b->qs + 64 * half + 32 * (j / 4) + 16 * (j % 2)), j / 2 % 2 ? 4 : 0, 0, 15);
-  return wasm_v128_or(low, fm_move_bits(fm_half_bits(b->qh + 16 * (j % 2), half), (int)(j / 2), 4, 16));
+  v128_t low = fm_move_bits(wasm_v128_load(b->qs + 64 * half + 32 * (j / 4) + 16 * (j % 2)), j / 2 % 2 ? 4 : 0, 0, held->low);
+  return wasm_v128_or(low, fm_move_bits(fm_half_bits(b->qh + 16 * (j % 2), half), (int)(j / 2), 4, held->high));
 }
 
 static const fm_form fm_q5_k_form = {
     .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q5_k), .block_values = 256, .sub = 32, .has_min = true},
+    .hold = fm_q5_k_hold,
     .codes = fm_q5_k_codes,
     .k_scales = fm_q4_k_k_scales,
     .k_mins = fm_q4_k_k_mins,
@@ -73,22 +74,27 @@ static const fm_form fm_q5_k_form = {
 
 /* Q2_K */
 
-FM_INLINE v128_t fm_q2_k_codes(const uint8_t *group, size_t half, size_t j) {
+FM_INLINE fm_held fm_q2_k_hold(void) { return (fm_held){.low = fm_hold_i8(3)}; }
+FM_INLINE v128_t fm_q2_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   const fm_block_q2_k *b = (const fm_block_q2_k *)group;
-  return fm_move_bits(wasm_v128_load(b->qs + 32 * half + 16 * (j % 2)), (int)(2 * (j / 2)), 0, 3);
+  return fm_move_bits(wasm_v128_load(b->qs + 32 * half + 16 * (j % 2)), (int)(2 * (j / 2)), 0, held->low);
 }
 FM_INLINE fm_lanes16 fm_q2_k_k_scales(const uint8_t *group) {
-  v128_t scales = fm_move_bits(wasm_v128_load(((const fm_block_q2_k *)group)->scales), 0, 0, 15);
+  v128_t scales = fm_move_bits(wasm_v128_load(((const fm_block_q2_k *)group)->scales), 0, 0, wasm_i8x16_const_splat(15));
   return (fm_lanes16){wasm_u16x8_extend_low_u8x16(scales), wasm_u16x8_extend_high_u8x16(scales)};
 }
 FM_INLINE fm_lanes16 fm_q2_k_k_mins(const uint8_t *group) {
-  v128_t mins = fm_move_bits(wasm_v128_load(((const fm_block_q2_k *)group)->scales), 4, 0, 15);
+  v128_t mins = fm_move_bits(wasm_v128_load(((const fm_block_q2_k *)group)->scales), 4, 0, wasm_i8x16_const_splat(15));
   return (fm_lanes16){wasm_u16x8_extend_low_u8x16(mins), wasm_u16x8_extend_high_u8x16(mins)};
 }
-FM_INLINE v128_t fm_q2_k_d_dmin(const uint8_t *group) { return fm_load_d_dmin(&((const fm_block_q2_k *)group)->d); }
+FM_INLINE fm_d_dmin fm_q2_k_d_dmin(const uint8_t *group) {
+  const fm_block_q2_k *b = (const fm_block_q2_k *)group;
+  return (fm_d_dmin){fm_f16_to_f32(b->d), fm_f16_to_f32(b->dmin)};
+}
 
 static const fm_form fm_q2_k_form = {
     .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q2_k), .block_values = 256, .sub = 16, .has_min = true},
+    .hold = fm_q2_k_hold,
     .codes = fm_q2_k_codes,
     .k_scales = fm_q2_k_k_scales,
     .k_mins = fm_q2_k_k_mins,
@@ -97,10 +103,11 @@ static const fm_form fm_q2_k_form = {
 
 /* Q3_K */
 
-FM_INLINE v128_t fm_q3_k_codes(const uint8_t *group, size_t half, size_t j) {
+FM_INLINE fm_held fm_q3_k_hold(void) { return (fm_held){.low = fm_hold_i8(3), .high = fm_hold_i8(4)}; }
+FM_INLINE v128_t fm_q3_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   const fm_block_q3_k *b = (const fm_block_q3_k *)group;
-  v128_t low = fm_move_bits(wasm_v128_load(b->qs + 32 * half + 16 * (j % 2)), (int)(2 * (j / 2)), 0, 3);
-  return wasm_v128_or(low, fm_move_bits(fm_half_bits(b->hmask + 16 * (j % 2), half), (int)(j / 2), 2, 4));
+  v128_t low = fm_move_bits(wasm_v128_load(b->qs + 32 * half + 16 * (j % 2)), (int)(2 * (j / 2)), 0, held->low);
+  return wasm_v128_or(low, fm_move_bits(fm_half_bits(b->hmask + 16 * (j % 2), half), (int)(j / 2), 2, held->high));
 }
 FM_INLINE fm_lanes16 fm_q3_k_k_scales(const uint8_t *group) {
   const uint8_t *scales = ((const fm_block_q3_k *)group)->scales;
@@ -115,10 +122,13 @@ FM_INLINE fm_lanes16 fm_q3_k_k_scales(const uint8_t *group) {
   v128_t hi = fm_bytes_to_u16x8((low >> 4 & 0x0f0f0f0f0f0f0f0fu) | second);
   return (fm_lanes16){wasm_i16x8_sub(lo, offset), wasm_i16x8_sub(hi, offset)};
 }
-FM_INLINE v128_t fm_q3_k_d(const uint8_t *group) { return fm_load_d(&((const fm_block_q3_k *)group)->d); }
+FM_INLINE fm_d_dmin fm_q3_k_d(const uint8_t *group) {
+  return (fm_d_dmin){fm_f16_to_f32(((const fm_block_q3_k *)group)->d), 0.0f};
+}
 
 static const fm_form fm_q3_k_form = {
     .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q3_k), .block_values = 256, .sub = 16, .bias = 4},
+    .hold = fm_q3_k_hold,
     .codes = fm_q3_k_codes,
     .k_scales = fm_q3_k_k_scales,
     .d_dmin = fm_q3_k_d,
@@ -126,21 +136,25 @@ static const fm_form fm_q3_k_form = {
 
 /* Q6_K: vector i is columns 128 * half + 32 * quarter + 16 * (j % 2). */
 
-FM_INLINE v128_t fm_q6_k_codes(const uint8_t *group, size_t half, size_t j) {
+FM_INLINE fm_held fm_q6_k_hold(void) { return (fm_held){.low = fm_hold_i8(15), .high = fm_hold_i8(48)}; }
+FM_INLINE v128_t fm_q6_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   const fm_block_q6_k *b = (const fm_block_q6_k *)group;
   size_t quarter = j / 2;
   v128_t low = wasm_v128_load(b->ql + 64 * half + 32 * (quarter % 2) + 16 * (j % 2));
   v128_t high = wasm_v128_load(b->qh + 32 * half + 16 * (j % 2));
-  return wasm_v128_or(fm_move_bits(low, quarter / 2 ? 4 : 0, 0, 15), fm_move_bits(high, (int)(2 * quarter), 4, 48));
+  return wasm_v128_or(fm_move_bits(low, quarter / 2 ? 4 : 0, 0, held->low), fm_move_bits(high, (int)(2 * quarter), 4, held->high));
 }
 FM_INLINE fm_lanes16 fm_q6_k_k_scales(const uint8_t *group) {
   v128_t scales = wasm_v128_load(((const fm_block_q6_k *)group)->scales);
   return (fm_lanes16){wasm_i16x8_extend_low_i8x16(scales), wasm_i16x8_extend_high_i8x16(scales)};
 }
-FM_INLINE v128_t fm_q6_k_d(const uint8_t *group) { return fm_load_d(&((const fm_block_q6_k *)group)->d); }
+FM_INLINE fm_d_dmin fm_q6_k_d(const uint8_t *group) {
+  return (fm_d_dmin){fm_f16_to_f32(((const fm_block_q6_k *)group)->d), 0.0f};
+}
 
 static const fm_form fm_q6_k_form = {
     .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q6_k), .block_values = 256, .sub = 16, .bias = 32},
+    .hold = fm_q6_k_hold,
     .codes = fm_q6_k_codes,
     .k_scales = fm_q6_k_k_scales,
     .d_dmin = fm_q6_k_d,

@@ -16,14 +16,40 @@ FM_INLINE float fm_hsum_f32(v128_t v) {
   return wasm_f32x4_extract_lane(half, 0) + wasm_f32x4_extract_lane(half, 1);
 }
 
-/* Four binary16 (one in the low half of each 32-bit lane, zero above) -> four f32; see formats/f16.h. */
-FM_INLINE v128_t fm_f16x4_to_f32x4(v128_t half) {
-  v128_t magnitude = wasm_i32x4_shl(wasm_v128_and(half, wasm_i32x4_const_splat(0x7fff)), 13);
-  v128_t value = wasm_f32x4_mul(magnitude, wasm_f32x4_const_splat(0x1p112f));
-  v128_t special = wasm_v128_and(wasm_i32x4_gt(magnitude, wasm_i32x4_const_splat(0x0f7fffff)),
-                                 wasm_v128_or(magnitude, wasm_i32x4_const_splat(0x7f800000)));
-  v128_t sign = wasm_i32x4_shl(wasm_v128_and(half, wasm_i32x4_const_splat(0x8000)), 16);
-  return wasm_v128_or(wasm_v128_or(value, special), sign);
+/* Constant vectors that stay in a register. V8 builds a v128.const anew at every use, inside loops too: three instructions,
+ * one of them from a general register. What is loaded from memory it keeps, and the empty assembly hides from the compilers
+ * that the value is known. To be called once, ahead of the loops. */
+FM_INLINE v128_t fm_hold_i8(int8_t value) {
+  const int8_t *p = &value;
+  __asm__("" : "+r"(p)::"memory");
+  return wasm_v128_load8_splat(p);
+}
+FM_INLINE v128_t fm_hold_i32(uint32_t value) {
+  const uint32_t *p = &value;
+  __asm__("" : "+r"(p)::"memory");
+  return wasm_v128_load32_splat(p);
+}
+FM_INLINE v128_t fm_hold(const void *sixteen_bytes) {
+  __asm__("" : "+r"(sixteen_bytes));
+  return wasm_v128_load(sixteen_bytes);
+}
+
+/* What fm_f16x4_to_f32x4 needs; see formats/f16.h. */
+typedef struct {
+  v128_t sign_and_magnitude, exponent, scale;
+} fm_f16_held;
+
+FM_INLINE fm_f16_held fm_hold_f16(void) {
+  return (fm_f16_held){fm_hold_i32(0x8fffe000u), fm_hold_i32(0x0f800000u), fm_hold_i32(0x77800000u /* 2^112 */)};
+}
+
+/* Four binary16, one in each 32-bit lane, zero above -> four f32. The arithmetic shift leaves three copies of the sign, which
+ * the mask takes away; an exponent of all ones becomes f32's. */
+FM_INLINE v128_t fm_f16x4_to_f32x4(v128_t half, const fm_f16_held *held) {
+  v128_t bits = wasm_v128_and(wasm_i32x4_shr(wasm_i32x4_shl(half, 16), 3), held->sign_and_magnitude);
+  v128_t special = wasm_i32x4_eq(wasm_v128_and(bits, held->exponent), held->exponent);
+  v128_t ones_above = wasm_u32x4_shr(wasm_i32x4_shl(special, 24), 1); /* 0x7f800000 */
+  return wasm_v128_or(wasm_f32x4_mul(bits, held->scale), ones_above);
 }
 
 #define FM_UNROLL _Pragma("clang loop unroll(full)")

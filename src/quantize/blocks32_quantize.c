@@ -18,15 +18,6 @@
 
 static float inverse_of(float d, fm_f16 stored) { return (stored & 0x7fffu) != 0 ? 1.0f / d : 0.0f; }
 
-/* The first value of the largest magnitude, with its sign. */
-static float extreme_of(const float *x) {
-  float extreme = 0.0f;
-  for (int i = 0; i < VALUES; i++) {
-    if (fabsf(x[i]) > fabsf(extreme)) extreme = x[i];
-  }
-  return extreme;
-}
-
 /* Codes of v = quotients + offset: truncated, which rounds where the offset includes 1/2; no more than `largest`. */
 static void codes_of(const float *x, float shift, float inverse, float offset, uint8_t largest, uint8_t code[VALUES]) {
   for (int i = 0; i < VALUES; i++) {
@@ -47,7 +38,7 @@ static void pack_fifth_bits(const uint8_t code[VALUES], uint8_t qh[4]) {
 
 /* d and the codes 0 .. 2 * half - 1 of d * (code - half). */
 static fm_f16 symmetric(const float *x, int half, uint8_t code[VALUES]) {
-  float d = extreme_of(x) / (float)-half;
+  float d = fm_extreme_of(x, VALUES) / (float)-half;
   fm_f16 stored = fm_f32_to_f16(d);
   codes_of(x, 0.0f, inverse_of(d, stored), (float)half + 0.5f, (uint8_t)(2 * half - 1), code);
   return stored;
@@ -99,7 +90,7 @@ void fm_quantize_q5_1(const float *x, void *block) {
 
 void fm_quantize_q8_0(const float *x, void *block) {
   fm_block_q8_0 *b = block;
-  float d = fabsf(extreme_of(x)) / 127.0f;
+  float d = fabsf(fm_extreme_of(x, VALUES)) / 127.0f;
   b->d = fm_f32_to_f16(d);
   float inverse = inverse_of(d, b->d);
   for (int i = 0; i < VALUES; i++) b->qs[i] = (int8_t)roundf(x[i] * inverse);

@@ -54,10 +54,7 @@ static float fit(const float *x, const int8_t *code) {
 
 /* Step 1. */
 static float own_scale(const float *x) {
-  float extreme = 0.0f, best_scale = 0.0f, best_error = INFINITY;
-  for (int i = 0; i < SUB_VALUES; i++) {
-    if (fabsf(x[i]) > fabsf(extreme)) extreme = x[i];
-  }
+  float extreme = fm_extreme_of(x, SUB_VALUES), best_scale = 0.0f, best_error = INFINITY;
   /* Negative: the extreme meets the longer, negative side of the codes. */
   for (size_t r = 0; r < 2 * N_RANGES; r++) {
     float scale = extreme / (r < N_RANGES ? -ranges[r] : ranges[r - N_RANGES]);

@@ -7,7 +7,7 @@
 
 #include "formats/f16.h"
 #include "kernels/activations.h"
-#include "kernels/nibbles.h"
+#include "kernels/v128.h"
 #include "formats/blocks.h"
 #include "kernels/q4_k.h"
 
@@ -30,7 +30,7 @@ FM_INLINE int32_t dot_sub_block(const uint8_t *qs, const int8_t *q, int high) {
   v128_t sum = fm_zero();
   for (int half = 0; half < 32; half += 16) {
     v128_t packed = wasm_v128_load(qs + half), acts = wasm_v128_load(q + half);
-    v128_t codes = high ? wasm_u8x16_shr(packed, 4) : fm_low_nibbles(packed);
+    v128_t codes = high ? wasm_u8x16_shr(packed, 4) : wasm_v128_and(packed, wasm_i8x16_const_splat(15));
     sum = wasm_i32x4_add(
         sum, wasm_i32x4_dot_i16x8(wasm_u16x8_extend_low_u8x16(codes), wasm_i16x8_extend_low_i8x16(acts)));
     sum = wasm_i32x4_add(
