@@ -1,7 +1,7 @@
 /* The matrix-matrix micro-kernel for int8 activations, relaxed SIMD; one for every weight type. Strip layout: strip.h.
  *
- * For 4 columns one 32-bit splat of a token's activations meets one vector of codes, rows side by side:
- *   codes   r0c0 r0c1 r0c2 r0c3  r1c0 .. r1c3  r2c0 .. r2c3  r3c0 .. r3c3
+ * For 4 columns a 32-bit splat of a token's activations meets two vectors of codes, rows side by side:
+ *   codes   r0c0 r0c1 r0c2 r0c3  r1c0 .. r1c3  r2c0 .. r2c3  r3c0 .. r3c3   and the same of rows 4..7
  *   q       a0   a1   a2   a3    a0   .. a3    a0   .. a3    a0   .. a3
  * dot16: pairs in int16. n_add of them are added before i32x4.dot_i16x8 applies the scale, sums pairs and widens at once:
  *        n_add * 2 * max_code * 127 < 2^15, so 8 for codes <= 15 (30,480), 4 for <= 31 (31,496), 2 for <= 63 (32,004).
@@ -16,7 +16,7 @@
 #include "kernels/form.h"
 #include "kernels/kernels.h"
 
-#define TILE_TOKENS FM_TILE_TOKENS
+#define TILE_TOKENS 2 /* with 8 rows, all sums fit into the 16 vector registers of x86 */
 
 /* A member of the family; every use is a constant. */
 typedef struct {
@@ -27,133 +27,167 @@ typedef struct {
   int dot;      /* fm_dot */
 } gemm_kind;
 
-/* Loads at constant offsets from one pointer become a single instruction only where the compiler sees that the addition
- * cannot wrap; it does where the low bits are known to be zero. */
-FM_INLINE const void *aligned(const void *p, uintptr_t alignment) {
-  return (const void *)((uintptr_t)p & ~(alignment - 1));
-}
+/* 16 columns of 8 rows (two vectors for every 4 columns) against one token, added to two int32 vectors of 4 rows. The token's
+ * 16 activations are loaded once and spread by shuffles: V8 folds the offset of a plain load, not that of a splatting one. */
+typedef struct {
+  v128_t rows[2];
+} eight_rows;
 
-/* n (4 or 8) vectors of codes, 4 columns each, against one token: four int32 lanes, one a row, times the scale. */
-FM_INLINE v128_t dot_rows(gemm_kind kind, const v128_t *codes, size_t n, const int8_t *q, v128_t scale) {
-  v128_t sum = fm_zero();
-  if (kind.dot == FM_DOT_I32) {
-    v128_t odd = fm_zero();
-    for (size_t k = 0; k < n; k += 2) {
-      sum = wasm_i32x4_relaxed_dot_i8x16_i7x16_add(wasm_v128_load32_splat(q + 4 * k), codes[k], sum);
-      odd = wasm_i32x4_relaxed_dot_i8x16_i7x16_add(wasm_v128_load32_splat(q + 4 * k + 4), codes[k + 1], odd);
-    }
-    sum = wasm_i32x4_add(sum, odd);
-    return kind.kind == FM_SCALES_K ? wasm_i32x4_mul(sum, scale) : sum;
+FM_INLINE v128_t spread(v128_t q, size_t k) {
+  switch (k) {
+    case 0: return wasm_i32x4_shuffle(q, q, 0, 0, 0, 0);
+    case 1: return wasm_i32x4_shuffle(q, q, 1, 1, 1, 1);
+    case 2: return wasm_i32x4_shuffle(q, q, 2, 2, 2, 2);
+    default: return wasm_i32x4_shuffle(q, q, 3, 3, 3, 3);
   }
-  size_t n_add = kind.n_add < n ? kind.n_add : n;
-  for (size_t first = 0; first < n; first += n_add) {
-    v128_t pair[8];
-    for (size_t k = 0; k < n_add; k++) {
-      v128_t splat = wasm_v128_load32_splat(q + 4 * (first + k));
-      pair[k] = wasm_i16x8_relaxed_dot_i8x16_i7x16(splat, codes[first + k]);
-    }
-    for (size_t width = n_add / 2; width > 0; width /= 2) {
-      for (size_t k = 0; k < width; k++) pair[k] = wasm_i16x8_add(pair[k], pair[k + width]);
-    }
-    v128_t part = wasm_i32x4_dot_i16x8(pair[0], scale);
-    sum = first == 0 ? part : wasm_i32x4_add(sum, part);
-  }
-  return sum;
 }
 
-FM_INLINE v128_t load_k_scale(gemm_kind kind, const fm_strip *strip, size_t entry) {
-  v128_t scale = wasm_v128_load(strip->i16.scale[entry]);
-  return kind.dot == FM_DOT_I32 ? wasm_i32x4_shr(scale, 16) : scale;
-}
-
-/* 4 tokens x 4 rows x one group of 256 columns, K types: acc[t] += the group's share. */
-FM_INLINE void k_group(gemm_kind kind, const fm_strip *strip, size_t group, const fm_act_i8 *const x[TILE_TOKENS],
-                       v128_t acc[TILE_TOKENS]) {
-  v128_t sum[TILE_TOKENS];
-  for (size_t t = 0; t < TILE_TOKENS; t++) sum[t] = fm_zero();
-  const uint8_t *code = &strip->code[64 * group][0][0];
-  FM_NO_UNROLL
-  for (size_t i = 0; i < 8; i++) {
-    v128_t codes[8];
-    for (size_t k = 0; k < 8; k++) codes[k] = wasm_v128_load((const uint8_t *)aligned(code + 128 * i, 128) + 16 * k);
-    size_t entry = 16 * group + 2 * i;
-    v128_t scale = load_k_scale(kind, strip, entry);
-    v128_t second = kind.sub == 16 ? load_k_scale(kind, strip, entry + 1) : scale;
+/* sum[t] += scale * (codes . q[t]) over the n vectors (4 columns each) of one sub-block; dot16 adds `n_add` pair sums in
+ * int16 before it widens. q: columns of the sub-block's start. */
+FM_INLINE void dot_sub_block(gemm_kind kind, const uint8_t *code, const int8_t *const q[TILE_TOKENS],
+                             const v128_t scale[2], eight_rows sum[TILE_TOKENS]) {
+  const size_t n_vectors = kind.sub / 4;
+  v128_t part[TILE_TOKENS][2], acts[TILE_TOKENS];
+  FM_UNROLL
+  for (size_t k = 0; k < n_vectors; k++) {
+    v128_t codes[2] = {wasm_v128_load(code + 32 * k), wasm_v128_load(code + 32 * k + 16)};
+    FM_UNROLL
     for (size_t t = 0; t < TILE_TOKENS; t++) {
-      const int8_t *q = aligned(x[t][group].q + 32 * i, 32);
-      if (kind.sub == 32) {
-        sum[t] = wasm_i32x4_add(sum[t], dot_rows(kind, codes, 8, q, scale));
-      } else {
-        v128_t halves = wasm_i32x4_add(dot_rows(kind, codes, 4, q, scale), dot_rows(kind, codes + 4, 4, q + 16, second));
-        sum[t] = wasm_i32x4_add(sum[t], halves);
+      if (k % 4 == 0) acts[t] = wasm_v128_load(q[t] + 4 * k);
+      v128_t splat = spread(acts[t], k % 4);
+      FM_UNROLL
+      for (size_t half = 0; half < 2; half++) {
+        v128_t *to = &part[t][half];
+        if (kind.dot == FM_DOT_I32) {
+          *to = wasm_i32x4_relaxed_dot_i8x16_i7x16_add(splat, codes[half], k == 0 ? fm_zero() : *to);
+          if (k == n_vectors - 1) {
+            v128_t scaled = kind.kind == FM_SCALES_K ? wasm_i32x4_mul(*to, scale[half]) : *to;
+            sum[t].rows[half] = wasm_i32x4_add(sum[t].rows[half], scaled);
+          }
+        } else {
+          v128_t pairs = wasm_i16x8_relaxed_dot_i8x16_i7x16(splat, codes[half]);
+          *to = k % kind.n_add == 0 ? pairs : wasm_i16x8_add(*to, pairs);
+          if ((k + 1) % kind.n_add == 0) {
+            sum[t].rows[half] = wasm_i32x4_add(sum[t].rows[half], wasm_i32x4_dot_i16x8(*to, scale[half]));
+          }
+        }
       }
     }
   }
-  v128_t d = wasm_v128_load(strip->i16.d[group]);
+}
+
+FM_INLINE void load_k_scales(gemm_kind kind, const fm_strip *strip, size_t entry, v128_t scale[2]) {
+  for (size_t half = 0; half < 2; half++) {
+    scale[half] = wasm_v128_load(strip->i16.scale[entry][4 * half]);
+    if (kind.dot == FM_DOT_I32) scale[half] = wasm_i32x4_shr(scale[half], 16);
+  }
+}
+
+/* 2 tokens x 8 rows x one group of 256 columns, K types: acc += the group's share. */
+FM_INLINE void k_group(gemm_kind kind, const fm_strip *strip, size_t group, const fm_act_i8 *const x[TILE_TOKENS],
+                       eight_rows acc[TILE_TOKENS]) {
+  eight_rows sum[TILE_TOKENS];
+  for (size_t t = 0; t < TILE_TOKENS; t++) sum[t].rows[0] = sum[t].rows[1] = fm_zero();
+  const uint8_t *code = strip->code[64 * group][0];
+  const int8_t *q[TILE_TOKENS];
+  for (size_t t = 0; t < TILE_TOKENS; t++) q[t] = x[t][group].q;
+  size_t entry = 16 * group;
+  FM_NO_UNROLL
+  for (size_t c = 0; c < FM_GROUP_COLS; c += 32, entry += 2) {
+    v128_t scale[2];
+    load_k_scales(kind, strip, entry, scale);
+    dot_sub_block(kind, code, q, scale, sum);
+    if (kind.sub == 16) {
+      const int8_t *second[TILE_TOKENS];
+      for (size_t t = 0; t < TILE_TOKENS; t++) second[t] = q[t] + 16;
+      load_k_scales(kind, strip, entry + 1, scale);
+      dot_sub_block(kind, code + 128, second, scale, sum);
+    }
+    code += 256;
+    for (size_t t = 0; t < TILE_TOKENS; t++) q[t] += 32;
+  }
   for (size_t t = 0; t < TILE_TOKENS; t++) {
     const fm_act_i8 *a = &x[t][group];
     const int16_t *act_sums = kind.sub == 32 ? a->sum32 : a->sum16;
-    v128_t min_sum = fm_zero();
+    v128_t min_sum[2] = {fm_zero(), fm_zero()}, d_act = wasm_v128_load32_splat(&a->d);
     for (size_t pair = 0; pair < FM_GROUP_COLS / kind.sub / 2; pair++) {
-      v128_t mins = wasm_v128_load(strip->i16.min[8 * group + pair]);
-      min_sum = wasm_i32x4_add(min_sum, wasm_i32x4_dot_i16x8(wasm_v128_load32_splat(act_sums + 2 * pair), mins));
+      v128_t sums = wasm_v128_load32_splat(act_sums + 2 * pair);
+      for (size_t half = 0; half < 2; half++) {
+        v128_t mins = wasm_v128_load(strip->i16.min[8 * group + pair][4 * half]);
+        min_sum[half] = wasm_i32x4_add(min_sum[half], wasm_i32x4_dot_i16x8(sums, mins));
+      }
     }
-    v128_t value;
-    if (kind.has_min) {
-      v128_t dmin = wasm_v128_load(strip->i16.dmin[group]);
-      value = wasm_f32x4_sub(wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(sum[t])),
-                             wasm_f32x4_mul(dmin, wasm_f32x4_convert_i32x4(min_sum)));
-    } else {
-      value = wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(wasm_i32x4_sub(sum[t], min_sum)));
+    for (size_t half = 0; half < 2; half++) {
+      v128_t d = wasm_v128_load(strip->i16.d[group] + 4 * half), value;
+      if (kind.has_min) {
+        v128_t dmin = wasm_v128_load(strip->i16.dmin[group] + 4 * half);
+        value = wasm_f32x4_sub(wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(sum[t].rows[half])),
+                               wasm_f32x4_mul(dmin, wasm_f32x4_convert_i32x4(min_sum[half])));
+      } else {
+        value = wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(wasm_i32x4_sub(sum[t].rows[half], min_sum[half])));
+      }
+      acc[t].rows[half] = wasm_f32x4_add(acc[t].rows[half], wasm_f32x4_mul(d_act, value));
     }
-    acc[t] = wasm_f32x4_add(acc[t], wasm_f32x4_mul(wasm_v128_load32_splat(&a->d), value));
   }
 }
 
 /* The same for f32 scales, one for each 32 columns. */
 FM_INLINE void f32_group(gemm_kind kind, const fm_strip *strip, size_t group, const fm_act_i8 *const x[TILE_TOKENS],
-                         v128_t acc[TILE_TOKENS]) {
-  v128_t total[TILE_TOKENS], ones = fm_hold_i32(0x00010001);
-  for (size_t t = 0; t < TILE_TOKENS; t++) total[t] = fm_zero();
-  /* Activation sums come in pairs {even, odd} of int16: a dot product with {bias, 0} or {0, bias} picks one. */
-  v128_t factor = wasm_i32x4_splat(kind.has_min ? 1 : strip->bias);
-  const uint8_t *code = &strip->code[64 * group][0][0];
+                         eight_rows acc[TILE_TOKENS]) {
+  const v128_t ones[2] = {fm_hold_i32(0x00010001), fm_hold_i32(0x00010001)};
+  eight_rows total[TILE_TOKENS];
+  const int8_t *q[TILE_TOKENS];
+  const int16_t *act_sums[TILE_TOKENS];
+  for (size_t t = 0; t < TILE_TOKENS; t++) {
+    total[t].rows[0] = total[t].rows[1] = fm_zero();
+    q[t] = x[t][group].q;
+    act_sums[t] = x[t][group].sum32;
+  }
+  const uint8_t *code = strip->code[64 * group][0];
+  size_t entry = 16 * group;
   FM_NO_UNROLL
-  for (size_t i = 0; i < 8; i++) {
-    v128_t codes[8];
-    for (size_t k = 0; k < 8; k++) codes[k] = wasm_v128_load((const uint8_t *)aligned(code + 128 * i, 128) + 16 * k);
-    v128_t scale = wasm_v128_load(strip->f32.scale[16 * group + 2 * i]);
-    v128_t pick = i % 2 ? wasm_i32x4_shl(factor, 16) : factor;
+  for (size_t c = 0; c < FM_GROUP_COLS; c += 32, entry += 2, code += 256) {
+    eight_rows sum[TILE_TOKENS];
+    v128_t act_sum[TILE_TOKENS];
     for (size_t t = 0; t < TILE_TOKENS; t++) {
-      const fm_act_i8 *a = &x[t][group];
-      v128_t sum = dot_rows(kind, codes, 8, aligned(a->q + 32 * i, 32), ones);
-      v128_t act_sum = wasm_i32x4_dot_i16x8(wasm_v128_load32_splat(a->sum32 + i / 2 * 2), pick);
-      if (kind.has_min) {
-        v128_t min = wasm_v128_load(strip->f32.min[16 * group + 2 * i]);
-        v128_t part = wasm_f32x4_sub(wasm_f32x4_mul(scale, wasm_f32x4_convert_i32x4(sum)),
-                                     wasm_f32x4_mul(min, wasm_f32x4_convert_i32x4(act_sum)));
-        total[t] = wasm_f32x4_add(total[t], part);
-      } else {
-        v128_t part = wasm_f32x4_mul(scale, wasm_f32x4_convert_i32x4(wasm_i32x4_sub(sum, act_sum)));
-        total[t] = wasm_f32x4_add(total[t], part);
+      act_sum[t] = wasm_i32x4_splat(*act_sums[t]);
+      sum[t].rows[0] = sum[t].rows[1] = fm_zero();
+      if (!kind.has_min) sum[t].rows[0] = sum[t].rows[1] = wasm_i32x4_splat(-strip->bias * *act_sums[t]);
+    }
+    dot_sub_block(kind, code, q, ones, sum);
+    for (size_t t = 0; t < TILE_TOKENS; t++) {
+      for (size_t half = 0; half < 2; half++) {
+        v128_t scale = wasm_v128_load(strip->f32.scale[entry] + 4 * half);
+        v128_t part = wasm_f32x4_mul(scale, wasm_f32x4_convert_i32x4(sum[t].rows[half]));
+        if (kind.has_min) {
+          v128_t min = wasm_v128_load(strip->f32.min[entry] + 4 * half);
+          part = wasm_f32x4_sub(part, wasm_f32x4_mul(min, wasm_f32x4_convert_i32x4(act_sum[t])));
+        }
+        total[t].rows[half] = wasm_f32x4_add(total[t].rows[half], part);
       }
+      q[t] += 32;
+      act_sums[t]++;
     }
   }
   for (size_t t = 0; t < TILE_TOKENS; t++) {
-    acc[t] = wasm_f32x4_add(acc[t], wasm_f32x4_mul(wasm_v128_load32_splat(&x[t][group].d), total[t]));
+    v128_t d = wasm_v128_load32_splat(&x[t][group].d);
+    for (size_t half = 0; half < 2; half++) {
+      acc[t].rows[half] = wasm_f32x4_add(acc[t].rows[half], wasm_f32x4_mul(d, total[t].rows[half]));
+    }
   }
 }
 
-/* Past the last token the last one stands again, and its result is not stored: one tile size serves every n_tokens. */
+/* An odd token at the end stands twice, and is stored once: one tile size serves every n_tokens. */
 FM_INLINE void tiles(gemm_kind kind, const fm_strip *strip, const fm_act_i8 *x, float *y, size_t n_groups,
                      size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
+  FM_NO_UNROLL
   for (size_t first = 0; first < n_tokens; first += TILE_TOKENS) {
     size_t n = n_tokens - first < TILE_TOKENS ? n_tokens - first : TILE_TOKENS;
     const fm_act_i8 *token[TILE_TOKENS];
-    v128_t acc[TILE_TOKENS];
+    eight_rows acc[TILE_TOKENS];
     for (size_t t = 0; t < TILE_TOKENS; t++) {
       token[t] = x + (first + (t < n ? t : n - 1)) * n_groups;
-      acc[t] = fm_zero();
+      acc[t].rows[0] = acc[t].rows[1] = fm_zero();
     }
     FM_NO_UNROLL
     for (size_t group = 0; group < n_groups; group++) {
@@ -163,7 +197,9 @@ FM_INLINE void tiles(gemm_kind kind, const fm_strip *strip, const fm_act_i8 *x, 
         f32_group(kind, strip, group, token, acc);
       }
     }
-    fm_store_tile(y + first * y_stride, acc, n, y_stride, n_rows, accumulate);
+    for (size_t t = 0; t < TILE_TOKENS; t++) {
+      if (t < n) fm_store_rows(y + (first + t) * y_stride, acc[t].rows, n_rows, accumulate);
+    }
   }
 }
 

@@ -1,11 +1,11 @@
 /* The strip: a few weight rows decoded once into L1, which all tokens of a matrix-matrix product then reuse.
  *
  * It holds codes, never weights: the inner kernel multiplies integers, and scales the sums.
- * code, 16 bytes for 4 columns c..c+3 of the 4 rows:
- *   byte  0    1    2    3  |  4 ..  7 |  8 .. 11 | 12 .. 15
- *         r0c0 r0c1 r0c2 r0c3  r1c0..3    r2c0..3    r3c0..3
+ * code, 32 bytes for 4 columns c..c+3 of the 8 rows:
+ *   byte  0    1    2    3  |  4 ..  7 |  8 .. 11 | .. | 28 .. 31
+ *         r0c0 r0c1 r0c2 r0c3  r1c0..3    r2c0..3   ..   r7c0..3
  *
- * Scales for int16 activations and for types with f32 scales (f32, one vector of 4 rows for each 16 columns):
+ * Scales for int16 activations and for types with f32 scales (f32, 8 rows for each 16 columns):
  *   value = scale_f32[c/16] * (code - bias) - min_f32[c/16],  code signed and bias 0 for int16, code 0..127 for int8
  * Scales for int8 activations of K types (int16, each row's value twice, so that i32x4.dot_i16x8 applies it to both halves
  * of a pair sum):
@@ -17,8 +17,8 @@
 
 #include <stdint.h>
 
-#define FM_STRIP_ROWS 4
-#define FM_PANEL_COLS 2048 /* 8 KB of codes + 10 KB of int8 activations for 4 tokens: together within a 32 KB L1 */
+#define FM_STRIP_ROWS 8
+#define FM_PANEL_COLS 2048 /* 16 KB of codes + 5 KB of int8 activations for 2 tokens: together within a 32 KB L1 */
 
 typedef struct {
   _Alignas(128) uint8_t code[FM_PANEL_COLS / 4][FM_STRIP_ROWS][4];

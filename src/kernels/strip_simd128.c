@@ -3,10 +3,9 @@
 
 #define GROUP_COLS 256
 
-/* a, b, c, d: 16 codes of 4 rows each -> four vectors of 4 codes of each row:
- *   out[i] = a[4i .. 4i+3] b[4i .. 4i+3] c[4i .. 4i+3] d[4i .. 4i+3]
- * and the same for 4 x 4 32-bit values. */
-FM_INLINE void store_transposed(void *out, size_t step, const v128_t row[FM_STRIP_ROWS]) {
+/* A 4 x 4 transpose of 32-bit values: out[i] = {row[0][i], row[1][i], row[2][i], row[3][i]}, `step` bytes apart. A value may be
+ * 4 codes, a pair of int16 scales or an f32. */
+FM_INLINE void store_transposed(void *out, size_t step, const v128_t row[4]) {
   v128_t ab01 = wasm_i32x4_shuffle(row[0], row[1], 0, 4, 1, 5), cd01 = wasm_i32x4_shuffle(row[2], row[3], 0, 4, 1, 5);
   v128_t ab23 = wasm_i32x4_shuffle(row[0], row[1], 2, 6, 3, 7), cd23 = wasm_i32x4_shuffle(row[2], row[3], 2, 6, 3, 7);
   uint8_t *to = out;
@@ -16,81 +15,84 @@ FM_INLINE void store_transposed(void *out, size_t step, const v128_t row[FM_STRI
   wasm_v128_store(to + 3 * step, wasm_i64x2_shuffle(ab23, cd23, 1, 3));
 }
 
-/* The codes of 256 columns, less `bias`. */
-static __attribute__((noinline)) void strip_codes(const fm_simd128_kernels *type, const uint8_t *const group[FM_STRIP_ROWS], int bias,
-                        uint8_t *out) {
-  uint8_t codes[FM_STRIP_ROWS][GROUP_COLS];
+/* The codes of 256 columns of 4 rows, less `bias`. */
+FM_INLINE void strip_codes(const fm_simd128_kernels *type, const uint8_t *const group[4], int bias, uint8_t *out) {
+  uint8_t codes[4][GROUP_COLS];
   FM_NO_UNROLL
-  for (size_t r = 0; r < FM_STRIP_ROWS; r++) type->unpack(group[r], codes[r]);
+  for (size_t r = 0; r < 4; r++) type->unpack(group[r], codes[r]);
   v128_t biases = wasm_i8x16_splat((int8_t)bias);
   FM_NO_UNROLL
-  for (size_t c = 0; c < GROUP_COLS; c += 16, out += 64) {
-    v128_t row[FM_STRIP_ROWS];
-    for (size_t r = 0; r < FM_STRIP_ROWS; r++) row[r] = wasm_i8x16_sub(wasm_v128_load(codes[r] + c), biases);
-    store_transposed(out, 16, row);
+  for (size_t c = 0; c < GROUP_COLS; c += 16, out += 4 * 4 * FM_STRIP_ROWS) {
+    v128_t row[4];
+    for (size_t r = 0; r < 4; r++) row[r] = wasm_i8x16_sub(wasm_v128_load(codes[r] + c), biases);
+    store_transposed(out, 4 * FM_STRIP_ROWS, row);
   }
 }
 
-/* The f32 scales and mins of 256 columns; every second entry where sub is 32. */
-static __attribute__((noinline)) void strip_f32_scales(const fm_simd128_kernels *type, const uint8_t *const group[FM_STRIP_ROWS],
-                             fm_strip *strip, size_t first_col) {
-  float scale[FM_STRIP_ROWS][16], min[FM_STRIP_ROWS][16] = {{0}};
+/* The f32 scales and mins of 256 columns of rows first .. first + 3; every second entry where sub is 32. */
+FM_INLINE void strip_f32_scales(const fm_simd128_kernels *type, const uint8_t *const group[4], fm_strip *strip,
+                                size_t first, size_t first_col) {
+  float scale[4][16], min[4][16] = {{0}};
   FM_NO_UNROLL
-  for (size_t r = 0; r < FM_STRIP_ROWS; r++) type->f32_scales(group[r], scale[r], min[r]);
-  size_t per_sub = type->layout->sub / 16, entry = first_col / 16;
+  for (size_t r = 0; r < 4; r++) type->f32_scales(group[r], scale[r], min[r]);
+  size_t per_sub = type->layout->sub / 16, entry = first_col / 16, step = per_sub * sizeof strip->f32.scale[0];
   FM_NO_UNROLL
   for (size_t s = 0; s < 16 / per_sub; s += 4, entry += 4 * per_sub) {
-    v128_t row[FM_STRIP_ROWS];
-    for (size_t r = 0; r < FM_STRIP_ROWS; r++) row[r] = wasm_v128_load(scale[r] + s);
-    store_transposed(strip->f32.scale[entry], per_sub * 16, row);
-    for (size_t r = 0; r < FM_STRIP_ROWS; r++) row[r] = wasm_v128_load(min[r] + s);
-    store_transposed(strip->f32.min[entry], per_sub * 16, row);
+    v128_t row[4];
+    for (size_t r = 0; r < 4; r++) row[r] = wasm_v128_load(scale[r] + s);
+    store_transposed(&strip->f32.scale[entry][first], step, row);
+    for (size_t r = 0; r < 4; r++) row[r] = wasm_v128_load(min[r] + s);
+    store_transposed(&strip->f32.min[entry][first], step, row);
   }
 }
 
-/* The integer scales and mins of 256 columns. Pairs of int16 move as one 32-bit value. */
-static __attribute__((noinline)) void strip_k_scales(const fm_simd128_kernels *type, const uint8_t *const group[FM_STRIP_ROWS],
-                           fm_strip *strip, size_t first_col) {
+/* The integer scales and mins of 256 columns of rows first .. first + 3. Pairs of int16 move as one 32-bit value. */
+FM_INLINE void strip_k_scales(const fm_simd128_kernels *type, const uint8_t *const group[4], fm_strip *strip,
+                              size_t first, size_t first_col) {
   size_t block = first_col / GROUP_COLS, per_sub = type->layout->sub / 16;
-  fm_k_scales s[FM_STRIP_ROWS];
+  fm_k_scales s[4];
   FM_NO_UNROLL
-  for (size_t r = 0; r < FM_STRIP_ROWS; r++) {
+  for (size_t r = 0; r < 4; r++) {
     type->k_scales(group[r], &s[r]);
-    strip->i16.d[block][r] = s[r].d;
-    strip->i16.dmin[block][r] = s[r].dmin;
+    strip->i16.d[block][first + r] = s[r].d;
+    strip->i16.dmin[block][first + r] = s[r].dmin;
   }
   v128_t bias = wasm_i16x8_splat((int16_t)type->layout->bias);
+  size_t step = per_sub * sizeof strip->i16.scale[0];
   FM_NO_UNROLL
-  for (size_t first = 0; first < 16 / per_sub; first += 8) {
-    v128_t lo[FM_STRIP_ROWS], hi[FM_STRIP_ROWS], pairs[FM_STRIP_ROWS];
-    for (size_t r = 0; r < FM_STRIP_ROWS; r++) {
-      v128_t scales = wasm_v128_load(s[r].scale + first);
+  for (size_t sub = 0; sub < 16 / per_sub; sub += 8) {
+    v128_t lo[4], hi[4], pairs[4];
+    for (size_t r = 0; r < 4; r++) {
+      v128_t scales = wasm_v128_load(s[r].scale + sub);
       lo[r] = wasm_i16x8_shuffle(scales, scales, 0, 0, 1, 1, 2, 2, 3, 3);
       hi[r] = wasm_i16x8_shuffle(scales, scales, 4, 4, 5, 5, 6, 6, 7, 7);
-      pairs[r] = type->layout->has_min ? wasm_v128_load(s[r].min + first) : wasm_i16x8_mul(scales, bias);
+      pairs[r] = type->layout->has_min ? wasm_v128_load(s[r].min + sub) : wasm_i16x8_mul(scales, bias);
     }
-    size_t entry = 16 * block + first * per_sub;
-    store_transposed(strip->i16.scale[entry], per_sub * 16, lo);
-    store_transposed(strip->i16.scale[entry + 4 * per_sub], per_sub * 16, hi);
-    store_transposed(strip->i16.min[8 * block + first / 2], 16, pairs);
+    size_t entry = 16 * block + sub * per_sub;
+    store_transposed(strip->i16.scale[entry][first], step, lo);
+    store_transposed(strip->i16.scale[entry + 4 * per_sub][first], step, hi);
+    store_transposed(strip->i16.min[8 * block + sub / 2][first], sizeof strip->i16.min[0], pairs);
   }
 }
 
 static __attribute__((noinline)) void make_strip(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS], size_t n_values,
                        fm_strip *strip, bool for_i8) {
   const fm_layout *layout = type->layout;
-  uint8_t padded[FM_STRIP_ROWS][FM_MAX_GROUP_BYTES];
+  uint8_t padded[4][FM_MAX_GROUP_BYTES];
   strip->bias = for_i8 ? layout->bias : 0;
   for (size_t c = 0; c < n_values; c += GROUP_COLS) {
-    const uint8_t *group[FM_STRIP_ROWS];
-    for (size_t r = 0; r < FM_STRIP_ROWS; r++) {
-      group[r] = fm_group(layout, row[r] + c / GROUP_COLS * layout->group_bytes, n_values - c, padded[r]);
-    }
-    strip_codes(type, group, for_i8 ? 0 : layout->bias, &strip->code[c / 4][0][0]);
-    if (for_i8 && layout->kind == FM_SCALES_K) {
-      strip_k_scales(type, group, strip, c);
-    } else {
-      strip_f32_scales(type, group, strip, c);
+    FM_NO_UNROLL
+    for (size_t first = 0; first < FM_STRIP_ROWS; first += 4) {
+      const uint8_t *group[4];
+      for (size_t r = 0; r < 4; r++) {
+        group[r] = fm_group(layout, row[first + r] + c / GROUP_COLS * layout->group_bytes, n_values - c, padded[r]);
+      }
+      strip_codes(type, group, for_i8 ? 0 : layout->bias, strip->code[c / 4][first]);
+      if (for_i8 && layout->kind == FM_SCALES_K) {
+        strip_k_scales(type, group, strip, first, c);
+      } else {
+        strip_f32_scales(type, group, strip, first, c);
+      }
     }
   }
 }
