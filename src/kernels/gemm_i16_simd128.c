@@ -60,27 +60,21 @@ FM_INLINE void tiles(const fm_strip *strip, const fm_act_i16 *x, float *y, size_
   FM_NO_UNROLL
   for (size_t first = 0; first < n_tokens; first += TILE_TOKENS) {
     size_t n = n_tokens - first < TILE_TOKENS ? n_tokens - first : TILE_TOKENS;
-    v128_t acc[2][TILE_TOKENS];
     FM_NO_UNROLL
-    for (size_t half = 0; half < 2; half++) {
+    for (size_t row = 0; row < n_rows; row += TILE_ROWS) {
       const fm_act_i16 *token[TILE_TOKENS];
-      v128_t half_acc[TILE_TOKENS];
+      v128_t acc[TILE_TOKENS];
       for (size_t t = 0; t < TILE_TOKENS; t++) {
         token[t] = x + (first + (t < n ? t : n - 1)) * n_groups;
-        half_acc[t] = fm_zero();
+        acc[t] = fm_zero();
       }
       FM_NO_UNROLL
       for (size_t group = 0; group < n_groups; group++) {
-        size_t row = TILE_ROWS * half;
         group_tile(strip->code[64 * group][row], strip->f32.scale[16 * group] + row, strip->f32.min[16 * group] + row,
-                   token, half_acc, sub);
+                   token, acc, sub);
         for (size_t t = 0; t < TILE_TOKENS; t++) token[t]++;
       }
-      for (size_t t = 0; t < TILE_TOKENS; t++) acc[half][t] = half_acc[t];
-    }
-    for (size_t t = 0; t < n; t++) {
-      const v128_t rows[2] = {acc[0][t], acc[1][t]};
-      fm_store_rows(y + (first + t) * y_stride, rows, n_rows, accumulate);
+      fm_store_tile(y + first * y_stride + row, acc, n, y_stride, n_rows - row, accumulate);
     }
   }
 }

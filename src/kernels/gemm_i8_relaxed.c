@@ -1,7 +1,7 @@
 /* The matrix-matrix micro-kernel for int8 activations, relaxed SIMD; one for every weight type. Strip layout: strip.h.
  *
- * For 4 columns a 32-bit splat of a token's activations meets two vectors of codes, rows side by side:
- *   codes   r0c0 r0c1 r0c2 r0c3  r1c0 .. r1c3  r2c0 .. r2c3  r3c0 .. r3c3   and the same of rows 4..7
+ * For 4 columns a 32-bit splat of a token's activations meets a vector of codes, rows side by side:
+ *   codes   r0c0 r0c1 r0c2 r0c3  r1c0 .. r1c3  r2c0 .. r2c3  r3c0 .. r3c3
  *   q       a0   a1   a2   a3    a0   .. a3    a0   .. a3    a0   .. a3
  * dot16: pairs in int16. n_add of them are added before i32x4.dot_i16x8 applies the scale, sums pairs and widens at once:
  *        n_add * 2 * max_code * 127 < 2^15, so 8 for codes <= 15 (30,480), 4 for <= 31 (31,496), 2 for <= 63 (32,004).
@@ -16,7 +16,8 @@
 #include "kernels/form.h"
 #include "kernels/kernels.h"
 
-#define TILE_TOKENS 2 /* with 8 rows, all sums fit into the 16 vector registers of x86 */
+#define TILE_TOKENS 4
+#define TILE_ROWS 4 /* half a strip: 8 vectors of codes, shared by the tokens, leave 8 of 16 registers for the rest */
 
 /* A member of the family; every use is a constant. */
 typedef struct {
@@ -27,12 +28,6 @@ typedef struct {
   int dot;      /* fm_dot */
 } gemm_kind;
 
-/* 16 columns of 8 rows (two vectors for every 4 columns) against one token, added to two int32 vectors of 4 rows. The token's
- * 16 activations are loaded once and spread by shuffles: V8 folds the offset of a plain load, not that of a splatting one. */
-typedef struct {
-  v128_t rows[2];
-} eight_rows;
-
 FM_INLINE v128_t spread(v128_t q, size_t k) {
   switch (k) {
     case 0: return wasm_i32x4_shuffle(q, q, 0, 0, 0, 0);
@@ -42,163 +37,141 @@ FM_INLINE v128_t spread(v128_t q, size_t k) {
   }
 }
 
-/* sum[t] += scale * (codes . q[t]) over the n vectors (4 columns each) of one sub-block; dot16 adds `n_add` pair sums in
- * int16 before it widens. q: columns of the sub-block's start. */
-FM_INLINE void dot_sub_block(gemm_kind kind, const uint8_t *code, const int8_t *const q[TILE_TOKENS],
-                             const v128_t scale[2], eight_rows sum[TILE_TOKENS]) {
-  const size_t n_vectors = kind.sub / 4;
-  v128_t part[TILE_TOKENS][2], acts[TILE_TOKENS];
+/* n (4 or 8) vectors of codes, 4 columns each, against one token, times the scale: four int32 lanes, one a row. 16 activations
+ * are loaded once and spread by shuffles: V8 folds the offset of a plain load, not that of a splatting one. */
+FM_INLINE v128_t dot_rows(gemm_kind kind, const v128_t *codes, size_t n, const int8_t *q, v128_t scale) {
+  v128_t total = fm_zero(), part = fm_zero(), acts = fm_zero();
   FM_UNROLL
-  for (size_t k = 0; k < n_vectors; k++) {
-    v128_t codes[2] = {wasm_v128_load(code + 32 * k), wasm_v128_load(code + 32 * k + 16)};
+  for (size_t k = 0; k < n; k++) {
+    if (k % 4 == 0) acts = wasm_v128_load(q + 4 * k);
+    v128_t splat = spread(acts, k % 4);
+    if (kind.dot == FM_DOT_I32) {
+      part = wasm_i32x4_relaxed_dot_i8x16_i7x16_add(splat, codes[k], part);
+      continue;
+    }
+    v128_t pairs = wasm_i16x8_relaxed_dot_i8x16_i7x16(splat, codes[k]);
+    part = k % kind.n_add == 0 ? pairs : wasm_i16x8_add(part, pairs);
+    if ((k + 1) % kind.n_add == 0) {
+      v128_t scaled = wasm_i32x4_dot_i16x8(part, scale);
+      total = k < kind.n_add ? scaled : wasm_i32x4_add(total, scaled);
+    }
+  }
+  if (kind.dot == FM_DOT_I16) return total;
+  return kind.kind == FM_SCALES_K ? wasm_i32x4_mul(part, scale) : part;
+}
+
+FM_INLINE v128_t load_k_scale(gemm_kind kind, const int16_t *scale) {
+  v128_t pairs = wasm_v128_load(scale);
+  return kind.dot == FM_DOT_I32 ? wasm_i32x4_shr(pairs, 16) : pairs;
+}
+
+FM_INLINE void load_codes(v128_t codes[8], const uint8_t *code) {
+  FM_UNROLL
+  for (size_t k = 0; k < 8; k++) codes[k] = wasm_v128_load(code + 4 * FM_STRIP_ROWS * k);
+}
+
+/* 4 tokens x rows row .. row + 3 x one group of 256 columns, K types: acc[t] += the group's share. */
+FM_INLINE void k_group(gemm_kind kind, const fm_strip *strip, size_t row, size_t group,
+                       const fm_act_i8 *const x[TILE_TOKENS], v128_t acc[TILE_TOKENS]) {
+  v128_t sum[TILE_TOKENS];
+  for (size_t t = 0; t < TILE_TOKENS; t++) sum[t] = fm_zero();
+  const uint8_t *code = strip->code[64 * group][row];
+  const int16_t *scale = strip->i16.scale[16 * group][row];
+  FM_NO_UNROLL
+  for (size_t c = 0; c < FM_GROUP_COLS; c += 32) {
+    v128_t codes[8];
+    load_codes(codes, code);
+    v128_t first = load_k_scale(kind, scale);
+    v128_t second = kind.sub == 16 ? load_k_scale(kind, scale + 2 * FM_STRIP_ROWS) : first;
     FM_UNROLL
     for (size_t t = 0; t < TILE_TOKENS; t++) {
-      if (k % 4 == 0) acts[t] = wasm_v128_load(q[t] + 4 * k);
-      v128_t splat = spread(acts[t], k % 4);
-      FM_UNROLL
-      for (size_t half = 0; half < 2; half++) {
-        v128_t *to = &part[t][half];
-        if (kind.dot == FM_DOT_I32) {
-          *to = wasm_i32x4_relaxed_dot_i8x16_i7x16_add(splat, codes[half], k == 0 ? fm_zero() : *to);
-          if (k == n_vectors - 1) {
-            v128_t scaled = kind.kind == FM_SCALES_K ? wasm_i32x4_mul(*to, scale[half]) : *to;
-            sum[t].rows[half] = wasm_i32x4_add(sum[t].rows[half], scaled);
-          }
-        } else {
-          v128_t pairs = wasm_i16x8_relaxed_dot_i8x16_i7x16(splat, codes[half]);
-          *to = k % kind.n_add == 0 ? pairs : wasm_i16x8_add(*to, pairs);
-          if ((k + 1) % kind.n_add == 0) {
-            sum[t].rows[half] = wasm_i32x4_add(sum[t].rows[half], wasm_i32x4_dot_i16x8(*to, scale[half]));
-          }
-        }
-      }
-    }
-  }
-}
-
-FM_INLINE void load_k_scales(gemm_kind kind, const fm_strip *strip, size_t entry, v128_t scale[2]) {
-  for (size_t half = 0; half < 2; half++) {
-    scale[half] = wasm_v128_load(strip->i16.scale[entry][4 * half]);
-    if (kind.dot == FM_DOT_I32) scale[half] = wasm_i32x4_shr(scale[half], 16);
-  }
-}
-
-/* 2 tokens x 8 rows x one group of 256 columns, K types: acc += the group's share. */
-FM_INLINE void k_group(gemm_kind kind, const fm_strip *strip, size_t group, const fm_act_i8 *const x[TILE_TOKENS],
-                       eight_rows acc[TILE_TOKENS]) {
-  eight_rows sum[TILE_TOKENS];
-  for (size_t t = 0; t < TILE_TOKENS; t++) sum[t].rows[0] = sum[t].rows[1] = fm_zero();
-  const uint8_t *code = strip->code[64 * group][0];
-  const int8_t *q[TILE_TOKENS];
-  for (size_t t = 0; t < TILE_TOKENS; t++) q[t] = x[t][group].q;
-  size_t entry = 16 * group;
-  FM_NO_UNROLL
-  for (size_t c = 0; c < FM_GROUP_COLS; c += 32, entry += 2) {
-    v128_t scale[2];
-    load_k_scales(kind, strip, entry, scale);
-    dot_sub_block(kind, code, q, scale, sum);
-    if (kind.sub == 16) {
-      const int8_t *second[TILE_TOKENS];
-      for (size_t t = 0; t < TILE_TOKENS; t++) second[t] = q[t] + 16;
-      load_k_scales(kind, strip, entry + 1, scale);
-      dot_sub_block(kind, code + 128, second, scale, sum);
-    }
-    code += 256;
-    for (size_t t = 0; t < TILE_TOKENS; t++) q[t] += 32;
-  }
-  for (size_t t = 0; t < TILE_TOKENS; t++) {
-    const fm_act_i8 *a = &x[t][group];
-    const int16_t *act_sums = kind.sub == 32 ? a->sum32 : a->sum16;
-    v128_t min_sum[2] = {fm_zero(), fm_zero()}, d_act = wasm_v128_load32_splat(&a->d);
-    for (size_t pair = 0; pair < FM_GROUP_COLS / kind.sub / 2; pair++) {
-      v128_t sums = wasm_v128_load32_splat(act_sums + 2 * pair);
-      for (size_t half = 0; half < 2; half++) {
-        v128_t mins = wasm_v128_load(strip->i16.min[8 * group + pair][4 * half]);
-        min_sum[half] = wasm_i32x4_add(min_sum[half], wasm_i32x4_dot_i16x8(sums, mins));
-      }
-    }
-    for (size_t half = 0; half < 2; half++) {
-      v128_t d = wasm_v128_load(strip->i16.d[group] + 4 * half), value;
-      if (kind.has_min) {
-        v128_t dmin = wasm_v128_load(strip->i16.dmin[group] + 4 * half);
-        value = wasm_f32x4_sub(wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(sum[t].rows[half])),
-                               wasm_f32x4_mul(dmin, wasm_f32x4_convert_i32x4(min_sum[half])));
+      const int8_t *q = x[t]->q + c;
+      if (kind.sub == 32) {
+        sum[t] = wasm_i32x4_add(sum[t], dot_rows(kind, codes, 8, q, first));
       } else {
-        value = wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(wasm_i32x4_sub(sum[t].rows[half], min_sum[half])));
+        v128_t halves = wasm_i32x4_add(dot_rows(kind, codes, 4, q, first), dot_rows(kind, codes + 4, 4, q + 16, second));
+        sum[t] = wasm_i32x4_add(sum[t], halves);
       }
-      acc[t].rows[half] = wasm_f32x4_add(acc[t].rows[half], wasm_f32x4_mul(d_act, value));
     }
+    code += 32 * FM_STRIP_ROWS;
+    scale += 2 * 2 * FM_STRIP_ROWS;
+  }
+  const int16_t *min = strip->i16.min[8 * group][row];
+  v128_t d = wasm_v128_load(strip->i16.d[group] + row), dmin = wasm_v128_load(strip->i16.dmin[group] + row);
+  for (size_t t = 0; t < TILE_TOKENS; t++) {
+    v128_t min_sum = fm_zero(), sums = fm_zero();
+    FM_UNROLL
+    for (size_t pair = 0; pair < FM_GROUP_COLS / kind.sub / 2; pair++) {
+      if (pair % 4 == 0) sums = wasm_v128_load((kind.sub == 32 ? x[t]->sum32 : x[t]->sum16) + 2 * pair);
+      v128_t mins = wasm_v128_load(min + 2 * FM_STRIP_ROWS * pair);
+      min_sum = wasm_i32x4_add(min_sum, wasm_i32x4_dot_i16x8(spread(sums, pair % 4), mins));
+    }
+    v128_t value;
+    if (kind.has_min) {
+      value = wasm_f32x4_sub(wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(sum[t])),
+                             wasm_f32x4_mul(dmin, wasm_f32x4_convert_i32x4(min_sum)));
+    } else {
+      value = wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(wasm_i32x4_sub(sum[t], min_sum)));
+    }
+    acc[t] = wasm_f32x4_add(acc[t], wasm_f32x4_mul(wasm_v128_load32_splat(&x[t]->d), value));
   }
 }
 
 /* The same for f32 scales, one for each 32 columns. */
-FM_INLINE void f32_group(gemm_kind kind, const fm_strip *strip, size_t group, const fm_act_i8 *const x[TILE_TOKENS],
-                         eight_rows acc[TILE_TOKENS]) {
-  const v128_t ones[2] = {fm_hold_i32(0x00010001), fm_hold_i32(0x00010001)};
-  eight_rows total[TILE_TOKENS];
-  const int8_t *q[TILE_TOKENS];
-  const int16_t *act_sums[TILE_TOKENS];
-  for (size_t t = 0; t < TILE_TOKENS; t++) {
-    total[t].rows[0] = total[t].rows[1] = fm_zero();
-    q[t] = x[t][group].q;
-    act_sums[t] = x[t][group].sum32;
-  }
-  const uint8_t *code = strip->code[64 * group][0];
-  size_t entry = 16 * group;
+FM_INLINE void f32_group(gemm_kind kind, const fm_strip *strip, size_t row, size_t group,
+                         const fm_act_i8 *const x[TILE_TOKENS], v128_t acc[TILE_TOKENS]) {
+  v128_t total[TILE_TOKENS], ones = fm_hold_i32(0x00010001);
+  for (size_t t = 0; t < TILE_TOKENS; t++) total[t] = fm_zero();
+  const uint8_t *code = strip->code[64 * group][row];
+  const float *scale = strip->f32.scale[16 * group] + row, *min = strip->f32.min[16 * group] + row;
   FM_NO_UNROLL
-  for (size_t c = 0; c < FM_GROUP_COLS; c += 32, entry += 2, code += 256) {
-    eight_rows sum[TILE_TOKENS];
-    v128_t act_sum[TILE_TOKENS];
+  for (size_t c = 0; c < FM_GROUP_COLS; c += 32) {
+    v128_t codes[8], scales = wasm_v128_load(scale);
+    load_codes(codes, code);
+    FM_UNROLL
     for (size_t t = 0; t < TILE_TOKENS; t++) {
-      act_sum[t] = wasm_i32x4_splat(*act_sums[t]);
-      sum[t].rows[0] = sum[t].rows[1] = fm_zero();
-      if (!kind.has_min) sum[t].rows[0] = sum[t].rows[1] = wasm_i32x4_splat(-strip->bias * *act_sums[t]);
-    }
-    dot_sub_block(kind, code, q, ones, sum);
-    for (size_t t = 0; t < TILE_TOKENS; t++) {
-      for (size_t half = 0; half < 2; half++) {
-        v128_t scale = wasm_v128_load(strip->f32.scale[entry] + 4 * half);
-        v128_t part = wasm_f32x4_mul(scale, wasm_f32x4_convert_i32x4(sum[t].rows[half]));
-        if (kind.has_min) {
-          v128_t min = wasm_v128_load(strip->f32.min[entry] + 4 * half);
-          part = wasm_f32x4_sub(part, wasm_f32x4_mul(min, wasm_f32x4_convert_i32x4(act_sum[t])));
-        }
-        total[t].rows[half] = wasm_f32x4_add(total[t].rows[half], part);
+      v128_t sum = dot_rows(kind, codes, 8, x[t]->q + c, ones);
+      int32_t act_sum = x[t]->sum32[c / 32];
+      if (!kind.has_min) sum = wasm_i32x4_sub(sum, wasm_i32x4_splat(strip->bias * act_sum));
+      v128_t part = wasm_f32x4_mul(scales, wasm_f32x4_convert_i32x4(sum));
+      if (kind.has_min) {
+        part = wasm_f32x4_sub(part, wasm_f32x4_mul(wasm_v128_load(min), wasm_f32x4_splat((float)act_sum)));
       }
-      q[t] += 32;
-      act_sums[t]++;
+      total[t] = wasm_f32x4_add(total[t], part);
     }
+    code += 32 * FM_STRIP_ROWS;
+    scale += 2 * FM_STRIP_ROWS;
+    min += 2 * FM_STRIP_ROWS;
   }
   for (size_t t = 0; t < TILE_TOKENS; t++) {
-    v128_t d = wasm_v128_load32_splat(&x[t][group].d);
-    for (size_t half = 0; half < 2; half++) {
-      acc[t].rows[half] = wasm_f32x4_add(acc[t].rows[half], wasm_f32x4_mul(d, total[t].rows[half]));
-    }
+    acc[t] = wasm_f32x4_add(acc[t], wasm_f32x4_mul(wasm_v128_load32_splat(&x[t]->d), total[t]));
   }
 }
 
-/* An odd token at the end stands twice, and is stored once: one tile size serves every n_tokens. */
+/* Past the last token the last one stands again, and its result is not stored: one tile size serves every n_tokens. */
 FM_INLINE void tiles(gemm_kind kind, const fm_strip *strip, const fm_act_i8 *x, float *y, size_t n_groups,
                      size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
   FM_NO_UNROLL
   for (size_t first = 0; first < n_tokens; first += TILE_TOKENS) {
     size_t n = n_tokens - first < TILE_TOKENS ? n_tokens - first : TILE_TOKENS;
-    const fm_act_i8 *token[TILE_TOKENS];
-    eight_rows acc[TILE_TOKENS];
-    for (size_t t = 0; t < TILE_TOKENS; t++) {
-      token[t] = x + (first + (t < n ? t : n - 1)) * n_groups;
-      acc[t].rows[0] = acc[t].rows[1] = fm_zero();
-    }
     FM_NO_UNROLL
-    for (size_t group = 0; group < n_groups; group++) {
-      if (kind.kind == FM_SCALES_K) {
-        k_group(kind, strip, group, token, acc);
-      } else {
-        f32_group(kind, strip, group, token, acc);
+    for (size_t row = 0; row < n_rows; row += TILE_ROWS) {
+      const fm_act_i8 *token[TILE_TOKENS];
+      v128_t acc[TILE_TOKENS];
+      for (size_t t = 0; t < TILE_TOKENS; t++) {
+        token[t] = x + (first + (t < n ? t : n - 1)) * n_groups;
+        acc[t] = fm_zero();
       }
-    }
-    for (size_t t = 0; t < TILE_TOKENS; t++) {
-      if (t < n) fm_store_rows(y + (first + t) * y_stride, acc[t].rows, n_rows, accumulate);
+      FM_NO_UNROLL
+      for (size_t group = 0; group < n_groups; group++) {
+        if (kind.kind == FM_SCALES_K) {
+          k_group(kind, strip, row, group, token, acc);
+        } else {
+          f32_group(kind, strip, row, group, token, acc);
+        }
+        for (size_t t = 0; t < TILE_TOKENS; t++) token[t]++;
+      }
+      fm_store_tile(y + first * y_stride + row, acc, n, y_stride, n_rows - row, accumulate);
     }
   }
 }

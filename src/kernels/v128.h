@@ -55,20 +55,24 @@ FM_INLINE v128_t fm_f16x4_to_f32x4(v128_t half, const fm_f16_held *held) {
 #define FM_UNROLL _Pragma("clang loop unroll(full)")
 #define FM_NO_UNROLL _Pragma("clang loop unroll(disable)")
 
-/* Stores (adds) the first n_rows (1..8) of two vectors of rows: an edge tile writes nothing past the last row. */
-FM_INLINE void fm_store_rows(float *y, const v128_t rows[2], size_t n_rows, _Bool accumulate) {
-  if (n_rows == 8) {
-    for (size_t half = 0; half < 2; half++) {
-      float *to = y + 4 * half;
-      wasm_v128_store(to, accumulate ? wasm_f32x4_add(wasm_v128_load(to), rows[half]) : rows[half]);
+/* Stores (adds) n_tokens (1..4) x n_rows (4 stands for more) of a 4 x 4 tile: an edge tile writes nothing outside of y. */
+FM_INLINE void fm_store_tile(float *y, const v128_t acc[4], size_t n_tokens, size_t y_stride, size_t n_rows,
+                             _Bool accumulate) {
+  if (n_tokens == 4 && n_rows >= 4) {
+    FM_UNROLL
+    for (size_t t = 0; t < 4; t++, y += y_stride) {
+      wasm_v128_store(y, accumulate ? wasm_f32x4_add(wasm_v128_load(y), acc[t]) : acc[t]);
     }
     return;
   }
-  float value[8];
-  wasm_v128_store(value, rows[0]);
-  wasm_v128_store(value + 4, rows[1]);
+  float value[4][4];
+  for (size_t t = 0; t < 4; t++) wasm_v128_store(value[t], acc[t]);
+  if (n_rows > 4) n_rows = 4;
   FM_NO_UNROLL
-  for (size_t r = 0; r < n_rows; r++) y[r] = accumulate ? y[r] + value[r] : value[r];
+  for (size_t t = 0; t < n_tokens; t++, y += y_stride) {
+    FM_NO_UNROLL
+    for (size_t r = 0; r < n_rows; r++) y[r] = accumulate ? y[r] + value[t][r] : value[t][r];
+  }
 }
 
 #endif
