@@ -8,6 +8,9 @@
 #ifdef __wasm__
 #define EXPORT __attribute__((visibility("default"), used))
 extern unsigned char __heap_base;
+/* Emscripten calls it when the memory has grown; defined here, so that the module imports nothing. */
+void emscripten_notify_memory_growth(size_t memory);
+void emscripten_notify_memory_growth(size_t memory) { (void)memory; }
 static uint64_t heap_start(void) { return (uintptr_t)&__heap_base; }
 static uint64_t heap_end(void) { return (uint64_t)__builtin_wasm_memory_size(0) << 16; }
 #else
@@ -16,7 +19,8 @@ static uint64_t heap_start(void) { return 1; }
 static uint64_t heap_end(void) { return UINTPTR_MAX; }
 #endif
 
-#define HEAP_ALIGNMENT 64 /* a cache line */
+#define HEAP_ALIGNMENT 64       /* a cache line */
+#define MAX_ALLOC_MARGIN 0x10000 /* so that neither rounding nor the allocator's own header wraps around */
 
 /* The bytes an argument spans. 64-bit: the largest product of checked factors is below 2^64; see product(). */
 typedef struct {
@@ -129,7 +133,7 @@ EXPORT uint32_t fm_type_alignment(int32_t type) {
 }
 
 EXPORT void *fm_alloc(size_t bytes) {
-  if (bytes == 0 || bytes > SIZE_MAX - HEAP_ALIGNMENT) return NULL;
+  if (bytes == 0 || bytes > SIZE_MAX - MAX_ALLOC_MARGIN) return NULL;
   return aligned_alloc(HEAP_ALIGNMENT, (bytes + HEAP_ALIGNMENT - 1) & ~(size_t)(HEAP_ALIGNMENT - 1));
 }
 
@@ -143,7 +147,8 @@ EXPORT int32_t fm_isa(void) { return fm_current.isa; }
 
 EXPORT int32_t fm_select(int32_t isa, int32_t dot) {
   if (isa < FM_ISA_SCALAR || isa > fm_isa_max() || dot < FM_DOT_I16 || dot > FM_DOT_I32) return FM_ERR_ISA;
-  fm_current = (fm_dispatch){isa, dot};
+  fm_current.isa = isa;
+  fm_current.dot = dot;
   return FM_OK;
 }
 

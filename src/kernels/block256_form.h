@@ -37,7 +37,7 @@ FM_INLINE fm_d_dmin fm_iq4_xs_d(const uint8_t *group) {
 }
 
 static const fm_form fm_iq4_xs_form = {
-    .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_iq4_xs), .block_values = 256, .sub = 32},
+    .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_iq4_xs), .block_values = 256, .sub = 32, .wide = true},
     .hold = fm_iq4_xs_hold,
     .codes = fm_iq4_xs_codes,
     .k_scales = fm_iq4_xs_k_scales,
@@ -109,7 +109,7 @@ FM_INLINE v128_t fm_q8_k_scales(const uint8_t *group, size_t half, const fm_held
 }
 
 static const fm_form fm_q8_k_form = {
-    .layout = {.kind = FM_SCALES_F32, .group_bytes = sizeof(fm_block_q8_k), .block_values = 256, .sub = 32},
+    .layout = {.kind = FM_SCALES_F32, .group_bytes = sizeof(fm_block_q8_k), .block_values = 256, .sub = 32, .wide = true},
     .hold = fm_no_hold,
     .codes = fm_q8_k_codes,
     .f32_scales = fm_q8_k_scales,

@@ -1,6 +1,8 @@
-/* TQ1_0, TQ2_0 with int8 activations. */
+/* TQ1_0, TQ2_0, Q8_K, IQ4_XS with int8 activations. */
 #include "kernels/block256_form.h"
 #include "kernels/form_relaxed.h"
 
 FM_RELAXED_KERNELS(tq1_0, fm_gemm_i8_f32_bias4_dot16__relaxed, fm_gemm_i8_f32_bias_dot32__relaxed)
 FM_RELAXED_KERNELS(tq2_0, fm_gemm_i8_f32_bias4_dot16__relaxed, fm_gemm_i8_f32_bias_dot32__relaxed)
+FM_WIDE_KERNELS(q8_k)
+FM_WIDE_KERNELS(iq4_xs)

@@ -112,7 +112,7 @@ FM_INLINE v128_t fm_q8_0_codes(const uint8_t *group, size_t half, size_t j, cons
   return wasm_v128_load(((const fm_block_q8_0 *)group)[4 * half + j / 2].qs + 16 * (j % 2));
 }
 static const fm_form fm_q8_0_form = {
-    .layout = {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q8_0), .block_values = 32, .sub = 32},
+    .layout = {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q8_0), .block_values = 32, .sub = 32, .wide = true},
     .hold = fm_block32_hold8,
     .codes = fm_q8_0_codes,
     .f32_scales = fm_q8_0_scales,
@@ -126,7 +126,7 @@ FM_INLINE v128_t fm_iq4_nl_codes(const uint8_t *group, size_t half, size_t j, co
   return fm_lookup(held->table, fm_half_nibbles(((const fm_block_iq4_nl *)group)[4 * half + j / 2].qs, j, held));
 }
 static const fm_form fm_iq4_nl_form = {
-    .layout = {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_iq4_nl), .block_values = 32, .sub = 32},
+    .layout = {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_iq4_nl), .block_values = 32, .sub = 32, .wide = true},
     .hold = fm_iq4_nl_hold,
     .codes = fm_iq4_nl_codes,
     .f32_scales = fm_iq4_nl_scales,

@@ -1,4 +1,4 @@
-/* Q4_0, Q4_1, Q5_0, Q5_1, MXFP4 with int8 activations. */
+/* Q4_0, Q4_1, Q5_0, Q5_1, MXFP4, Q8_0, IQ4_NL with int8 activations. */
 #include "kernels/block32_form.h"
 #include "kernels/form_relaxed.h"
 
@@ -7,3 +7,5 @@ FM_RELAXED_KERNELS(q4_1, fm_gemm_i8_f32_min4_dot16__relaxed, fm_gemm_i8_f32_min_
 FM_RELAXED_KERNELS(q5_0, fm_gemm_i8_f32_bias5_dot16__relaxed, fm_gemm_i8_f32_bias_dot32__relaxed)
 FM_RELAXED_KERNELS(q5_1, fm_gemm_i8_f32_min5_dot16__relaxed, fm_gemm_i8_f32_min_dot32__relaxed)
 FM_RELAXED_KERNELS(mxfp4, fm_gemm_i8_f32_bias5_dot16__relaxed, fm_gemm_i8_f32_bias_dot32__relaxed)
+FM_WIDE_KERNELS(q8_0)
+FM_WIDE_KERNELS(iq4_nl)

@@ -34,13 +34,14 @@ typedef struct {
   v128_t table;             /* 16 bytes that codes index */
   v128_t bit, first, second; /* for fm_fifth_bits */
   v128_t ones;              /* int16 */
+  v128_t wide;              /* bytes that wide codes are xored with: 0x80 adds fm_wide_bias */
   fm_f16_held f16;
 } fm_held;
 
 typedef struct {
   fm_layout layout;
   fm_held (*hold)(void);
-  /* 16 codes: columns 128 * half + 16 * j .. + 15. 0..63 for types with relaxed kernels, else int8. NULL where they are
+  /* 16 codes: columns 128 * half + 16 * j .. + 15; 0..63, or int8 where the layout is wide. NULL where they are
    * dear to take apart one vector at a time: then unpack does all 256. */
   v128_t (*codes)(const uint8_t *group, size_t half, size_t j, const fm_held *held);
   void (*unpack)(const uint8_t *group, uint8_t *codes);

@@ -3,8 +3,9 @@
  * Codes are the second (7-bit) operand of the dot product, where 0..127 is exact and the same on every engine.
  * dot16: i16x8.relaxed_dot sums pairs in int16, 2 * 63 * 127 = 16,002 at most; two of them still fit.
  * dot32: i32x4.relaxed_dot_add sums fours in int32.
+ *        Wide codes (int8) meet it only where fm_probe_wide__relaxed has found it exact for them too.
  * K types: |sum over a group| <= 256 * 127 * code * scale < 2^31 with code <= 63 and scale <= 128 (Q6_K), or code <= 31 and
- * scale <= 63 (Q5_K); the bias term is smaller. */
+ * scale <= 63 (Q5_K), or code <= 255 and scale <= 32 (IQ4_XS); the bias term is smaller. */
 #ifndef FM_KERNELS_FORM_RELAXED_H
 #define FM_KERNELS_FORM_RELAXED_H
 
@@ -20,20 +21,31 @@ FM_INLINE v128_t fm_quad_dot(v128_t codes, const int8_t *q, v128_t sum) {
   return wasm_i32x4_relaxed_dot_i8x16_i7x16_add(wasm_v128_load(q), codes, sum);
 }
 
+/* Codes as the second operand wants them. */
+FM_INLINE v128_t fm_exact_codes(const fm_form *form, const uint8_t *source, size_t half, size_t j, const fm_held *held) {
+  v128_t codes = fm_form_codes(form, source, half, j, held);
+  return form->layout.wide ? wasm_v128_xor(codes, held->wide) : codes;
+}
+
+/* What the sums must lose again, for each code. */
+FM_INLINE int32_t fm_exact_bias(const fm_form *form) {
+  return form->layout.wide ? fm_wide_bias(fm_current.wide) : form->layout.bias;
+}
+
 /* Sub-block s of a half against q, the half's activations: four int32 lanes, each times `scale` (16-bit lanes, or
  * 32-bit ones for dot32; f32 scales: ones). */
 FM_INLINE v128_t fm_sub_dot(const fm_form *form, const uint8_t *source, size_t half, const int8_t *q, size_t s,
                             v128_t scale, int dot, const fm_held *held) {
   size_t sub = form->layout.sub, j = s * sub / 16;
-  v128_t first = fm_form_codes(form, source, half, j, held);
+  v128_t first = fm_exact_codes(form, source, half, j, held);
   q += s * sub;
   if (dot == FM_DOT_I32) {
     v128_t sum = fm_quad_dot(first, q, fm_zero());
-    if (sub == 32) sum = fm_quad_dot(fm_form_codes(form, source, half, j + 1, held), q + 16, sum);
+    if (sub == 32) sum = fm_quad_dot(fm_exact_codes(form, source, half, j + 1, held), q + 16, sum);
     return form->layout.kind == FM_SCALES_K ? wasm_i32x4_mul(sum, scale) : sum;
   }
   v128_t pairs = fm_pair_dot(first, q);
-  if (sub == 32) pairs = wasm_i16x8_add(pairs, fm_pair_dot(fm_form_codes(form, source, half, j + 1, held), q + 16));
+  if (sub == 32) pairs = wasm_i16x8_add(pairs, fm_pair_dot(fm_exact_codes(form, source, half, j + 1, held), q + 16));
   return wasm_i32x4_dot_i16x8(pairs, scale);
 }
 
@@ -62,8 +74,8 @@ FM_INLINE v128_t fm_k_group_value(const fm_form *form, const uint8_t *group, con
     of_half = layout->sub == 32 ? wasm_i64x2_shuffle(of_half, of_half, 1, 1) : scales.hi;
   }
   v128_t code_sum = wasm_i32x4_add(sum[0], sum[1]);
-  if (layout->bias) {
-    v128_t bias = wasm_i32x4_mul(fm_sums_dot(form, scales, a), wasm_i32x4_splat(layout->bias));
+  if (layout->bias || layout->wide) {
+    v128_t bias = wasm_i32x4_mul(fm_sums_dot(form, scales, a), wasm_i32x4_splat(fm_exact_bias(form)));
     code_sum = wasm_i32x4_sub(code_sum, bias);
   }
   fm_d_dmin dd = form->d_dmin(group);
@@ -86,7 +98,9 @@ FM_INLINE v128_t fm_f32_group_value(const fm_form *form, const uint8_t *group, c
     for (size_t s = 0; s < 4; s++) sum[s] = fm_sub_dot(form, source, half, a->q + 128 * half, s, ones, dot, held);
     v128_t four = fm_sum_four(sum[0], sum[1], sum[2], sum[3]);
     v128_t act_sums = wasm_i32x4_load16x4(a->sum32 + 4 * half);
-    if (layout->bias) four = wasm_i32x4_sub(four, wasm_i32x4_mul(act_sums, wasm_i32x4_splat(layout->bias)));
+    if (layout->bias || layout->wide) {
+      four = wasm_i32x4_sub(four, wasm_i32x4_mul(act_sums, wasm_i32x4_splat(fm_exact_bias(form))));
+    }
     v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(four), form->f32_scales(group, half, held));
     if (layout->has_min) {
       value = wasm_f32x4_sub(value, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(act_sums), form->f32_mins(group, half, held)));
@@ -101,6 +115,7 @@ FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row
   uint8_t padded[FM_MAX_GROUP_BYTES], buffer[FM_GROUP_COLS];
   fm_held held = form->hold();
   held.ones = fm_hold_i32(0x00010001);
+  if (form->layout.wide) held.wide = fm_hold_i8((int8_t)fm_wide_bias(fm_current.wide));
   for (size_t r = 0; r < n_rows; r++, w += row_bytes) {
     const uint8_t *next = w;
     const fm_act_i8 *a = x;
@@ -119,17 +134,24 @@ FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row
   }
 }
 
+#define FM_GEMV_I8(name, suffix, dot)                                                                       \
+  static void gemv_##name##_i8_##suffix##__relaxed(const uint8_t *w, size_t row_bytes, const fm_act_i8 *x,  \
+                                                   float *y, size_t n_rows, size_t n_values,                \
+                                                   bool accumulate) {                                       \
+    fm_form_gemv_i8(&fm_##name##_form, w, row_bytes, x, y, n_rows, n_values, accumulate, dot);              \
+  }
+
 /* The kernels of a type: fm_<name>__relaxed, from fm_<name>_form and the two GEMM kernels that fit it. */
-#define FM_RELAXED_KERNELS(name, gemm_dot16, gemm_dot32)                                                        \
-  static void gemv_##name##_i8_dot16__relaxed(const uint8_t *w, size_t row_bytes, const fm_act_i8 *x, float *y, \
-                                              size_t n_rows, size_t n_values, bool accumulate) {                \
-    fm_form_gemv_i8(&fm_##name##_form, w, row_bytes, x, y, n_rows, n_values, accumulate, FM_DOT_I16);           \
-  }                                                                                                             \
-  static void gemv_##name##_i8_dot32__relaxed(const uint8_t *w, size_t row_bytes, const fm_act_i8 *x, float *y, \
-                                              size_t n_rows, size_t n_values, bool accumulate) {                \
-    fm_form_gemv_i8(&fm_##name##_form, w, row_bytes, x, y, n_rows, n_values, accumulate, FM_DOT_I32);           \
-  }                                                                                                             \
-  const fm_relaxed_kernels fm_##name##__relaxed = {                                                             \
+#define FM_RELAXED_KERNELS(name, gemm_dot16, gemm_dot32)                                        \
+  FM_GEMV_I8(name, dot16, FM_DOT_I16)                                                           \
+  FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                           \
+  const fm_relaxed_kernels fm_##name##__relaxed = {                                             \
       {gemv_##name##_i8_dot16__relaxed, gemv_##name##_i8_dot32__relaxed}, {gemm_dot16, gemm_dot32}};
+
+/* The same for wide codes, which int16 cannot hold. */
+#define FM_WIDE_KERNELS(name)                                                                     \
+  FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                             \
+  const fm_relaxed_kernels fm_##name##__relaxed = {{NULL, gemv_##name##_i8_dot32__relaxed},       \
+                                                   {NULL, fm_gemm_i8_f32_bias_dot32__relaxed}};
 
 #endif

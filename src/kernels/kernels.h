@@ -56,6 +56,7 @@ typedef struct {
   size_t sub;          /* columns that share a scale: 16 or 32 */
   int32_t bias;        /* subtracted from every code; 0 where the type has mins */
   bool has_min;
+  bool wide; /* codes are int8, not 0..63: see fm_wide */
 } fm_layout;
 
 /* The integer scales and mins of a group, 256 / sub of each. */
@@ -78,6 +79,15 @@ typedef struct {
   fm_gemv_i8_fn *gemv_i8[2]; /* by fm_dot */
   fm_gemm_i8_fn *gemm_i8[2]; /* by fm_dot */
 } fm_relaxed_kernels;
+
+/* What i32x4.relaxed_dot_i8x16_i7x16_add makes of a second operand over 127. The standard lets an engine choose, once for all;
+ * fm_probe_wide__relaxed finds out. Where the answer is exact, codes of 8 bits take one instruction too (Arm: sdot, signed;
+ * x86 with AVX-VNNI: vpdpbusd, unsigned); where int16 saturates on the way, types with such codes are served by int16. */
+typedef enum { FM_WIDE_UNKNOWN, FM_WIDE_NONE, FM_WIDE_SIGNED, FM_WIDE_UNSIGNED } fm_wide;
+fm_wide fm_probe_wide__relaxed(void);
+
+/* What is added to int8 codes so that they are exact as the second operand; int8 sums take it away again. */
+static inline int32_t fm_wide_bias(fm_wide wide) { return wide == FM_WIDE_UNSIGNED ? 128 : 0; }
 
 /* Decode n_values (<= FM_PANEL_COLS) columns of FM_STRIP_ROWS rows into the strip; columns up to the next multiple of 256
  * become zero weights. row[i]: first block of row i; rows may be the same. */
@@ -115,8 +125,12 @@ const fm_kernels *fm_kernels_of(int32_t type);
 typedef struct {
   int32_t isa; /* fm_isa_id */
   int32_t dot; /* fm_dot */
+  fm_wide wide; /* of this engine */
 } fm_dispatch;
 extern fm_dispatch fm_current;
+
+/* Whether the relaxed int8 kernels of a type give exact sums on this engine. */
+bool fm_relaxed_is_exact(const fm_kernels *kernels);
 
 /* The best instruction set compiled into this module. */
 int32_t fm_isa_max(void);
@@ -153,5 +167,6 @@ extern const fm_relaxed_kernels fm_q2_k__relaxed, fm_q3_k__relaxed, fm_q4_k__rel
     fm_q6_k__relaxed;
 extern const fm_relaxed_kernels fm_q4_0__relaxed, fm_q4_1__relaxed, fm_q5_0__relaxed, fm_q5_1__relaxed;
 extern const fm_relaxed_kernels fm_mxfp4__relaxed, fm_tq1_0__relaxed, fm_tq2_0__relaxed;
+extern const fm_relaxed_kernels fm_q8_0__relaxed, fm_q8_k__relaxed, fm_iq4_nl__relaxed, fm_iq4_xs__relaxed;
 
 #endif

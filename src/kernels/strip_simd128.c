@@ -15,16 +15,16 @@ FM_INLINE void store_transposed(void *out, size_t step, const v128_t row[4]) {
   wasm_v128_store(to + 3 * step, wasm_i64x2_shuffle(ab23, cd23, 1, 3));
 }
 
-/* The codes of 256 columns of 4 rows, less `bias`. */
-FM_INLINE void strip_codes(const fm_simd128_kernels *type, const uint8_t *const group[4], int bias, uint8_t *out) {
+/* The codes of 256 columns of 4 rows, plus `added`. */
+FM_INLINE void strip_codes(const fm_simd128_kernels *type, const uint8_t *const group[4], int32_t added, uint8_t *out) {
   uint8_t codes[4][GROUP_COLS];
   FM_NO_UNROLL
   for (size_t r = 0; r < 4; r++) type->unpack(group[r], codes[r]);
-  v128_t biases = wasm_i8x16_splat((int8_t)bias);
+  v128_t addend = wasm_i8x16_splat((int8_t)added);
   FM_NO_UNROLL
   for (size_t c = 0; c < GROUP_COLS; c += 16, out += 4 * 4 * FM_STRIP_ROWS) {
     v128_t row[4];
-    for (size_t r = 0; r < 4; r++) row[r] = wasm_i8x16_sub(wasm_v128_load(codes[r] + c), biases);
+    for (size_t r = 0; r < 4; r++) row[r] = wasm_i8x16_add(wasm_v128_load(codes[r] + c), addend);
     store_transposed(out, 4 * FM_STRIP_ROWS, row);
   }
 }
@@ -79,7 +79,9 @@ static __attribute__((noinline)) void make_strip(const fm_simd128_kernels *type,
                        fm_strip *strip, bool for_i8) {
   const fm_layout *layout = type->layout;
   uint8_t padded[4][FM_MAX_GROUP_BYTES];
-  strip->bias = for_i8 ? layout->bias : 0;
+  /* int8: codes must not be negative (or stay as they are where the engine takes signed ones); int16: they are signed. */
+  int32_t added = for_i8 ? (layout->wide ? fm_wide_bias(fm_current.wide) : 0) : -layout->bias;
+  strip->bias = for_i8 ? layout->bias + added : 0;
   for (size_t c = 0; c < n_values; c += GROUP_COLS) {
     FM_NO_UNROLL
     for (size_t first = 0; first < FM_STRIP_ROWS; first += 4) {
@@ -87,8 +89,8 @@ static __attribute__((noinline)) void make_strip(const fm_simd128_kernels *type,
       for (size_t r = 0; r < 4; r++) {
         group[r] = fm_group(layout, row[first + r] + c / GROUP_COLS * layout->group_bytes, n_values - c, padded[r]);
       }
-      strip_codes(type, group, for_i8 ? 0 : layout->bias, strip->code[c / 4][first]);
-      if (for_i8 && layout->kind == FM_SCALES_K) {
+      strip_codes(type, group, added, strip->code[c / 4][first]);
+      if (for_i8 && layout->kind == FM_SCALES_K && !layout->wide) {
         strip_k_scales(type, group, strip, first, c);
       } else {
         strip_f32_scales(type, group, strip, first, c);

@@ -43,7 +43,7 @@ fm_service fm_service_of(const fm_kernels *kernels, int32_t activation) {
   if (!kernels->decode || activation == FM_ACT_F32) {
     return (fm_service){isa > FM_ISA_SIMD128 ? FM_ISA_SIMD128 : isa, FM_ACT_F32};
   }
-  if (activation == FM_ACT_INT8 && isa >= FM_ISA_RELAXED && kernels->relaxed) {
+  if (activation == FM_ACT_INT8 && isa >= FM_ISA_RELAXED && fm_relaxed_is_exact(kernels)) {
     return (fm_service){FM_ISA_RELAXED, FM_ACT_INT8};
   }
   if (isa >= FM_ISA_SIMD128 && kernels->simd128) return (fm_service){FM_ISA_SIMD128, FM_ACT_INT16};
@@ -117,10 +117,11 @@ static void matmul_i16(const panel *p) {
 
 static void matmul_i8(const panel *p) {
   const fm_relaxed_kernels *k = p->kernels->relaxed;
+  int32_t dot = p->kernels->simd128->layout->wide ? FM_DOT_I32 : fm_current.dot;
   quantize_i8(p);
   if (p->n_tokens <= GEMV_MAX_TOKENS) {
     for (size_t t = 0; t < p->n_tokens; t++) {
-      k->gemv_i8[fm_current.dot](p->w, p->row_bytes, scratch.i8 + t * act_blocks(p), p->y + t * p->n_rows,
+      k->gemv_i8[dot](p->w, p->row_bytes, scratch.i8 + t * act_blocks(p), p->y + t * p->n_rows,
                                           p->n_rows, p->panel_cols, p->accumulate);
     }
     return;
@@ -129,7 +130,7 @@ static void matmul_i8(const panel *p) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
     fm_shared_kernels_of(p->service.isa)->strip_i8(p->kernels->simd128, row, p->panel_cols, &strip);
-    k->gemm_i8[fm_current.dot](&strip, scratch.i8, p->y + r, act_blocks(p), p->n_tokens, p->n_rows, n,
+    k->gemm_i8[dot](&strip, scratch.i8, p->y + r, act_blocks(p), p->n_tokens, p->n_rows, n,
                                         p->accumulate);
   }
 }
