@@ -19,7 +19,7 @@ static uint64_t heap_start(void) { return 1; }
 static uint64_t heap_end(void) { return UINTPTR_MAX; }
 #endif
 
-#define HEAP_ALIGNMENT 64       /* a cache line */
+#define HEAP_ALIGNMENT 64        /* a cache line */
 #define MAX_ALLOC_MARGIN 0x10000 /* so that neither rounding nor the allocator's own header wraps around */
 
 /* The bytes an argument spans. 64-bit: the largest product of checked factors is below 2^64; see product(). */

@@ -66,7 +66,11 @@ typedef enum {
   FM_ACT_INT8 = 2   /* int8 per 256 columns, one f32 scale; where int16 is no slower, int16 serves it */
 } fm_activation;
 
-typedef enum { FM_ISA_SCALAR = 0, FM_ISA_SIMD128 = 1, FM_ISA_RELAXED = 2 } fm_isa_id;
+typedef enum {
+  FM_ISA_SCALAR = 0,
+  FM_ISA_SIMD128 = 1,
+  FM_ISA_RELAXED = 2
+} fm_isa_id;
 
 /* Which relaxed instruction the int8 kernels of FM_ISA_RELAXED are built on; ignored by the other sets. */
 typedef enum {

@@ -11,9 +11,7 @@ FM_INLINE fm_held fm_no_hold(void) { return (fm_held){0}; }
 
 /* IQ4_XS: integer scales -32..31 of 8 sub-blocks; codes from a table, -127..113. */
 
-FM_INLINE fm_held fm_iq4_xs_hold(void) {
-  return (fm_held){.low = fm_hold_i8(15), .table = fm_hold(fm_iq4_values)};
-}
+FM_INLINE fm_held fm_iq4_xs_hold(void) { return (fm_held){.low = fm_hold_i8(15), .table = fm_hold(fm_iq4_values)}; }
 FM_INLINE v128_t fm_iq4_xs_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   v128_t packed = wasm_v128_load(((const fm_block_iq4_xs *)group)->qs + 64 * half + 16 * (j / 2));
   return fm_lookup(held->table, fm_move_bits(packed, j % 2 ? 4 : 0, 0, held->low));
@@ -37,7 +35,8 @@ FM_INLINE fm_d_dmin fm_iq4_xs_d(const uint8_t *group) {
 }
 
 static const fm_form fm_iq4_xs_form = {
-    .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_iq4_xs), .block_values = 256, .sub = 32, .wide = true},
+    .layout =
+        {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_iq4_xs), .block_values = 256, .sub = 32, .wide = true},
     .hold = fm_iq4_xs_hold,
     .codes = fm_iq4_xs_codes,
     .k_scales = fm_iq4_xs_k_scales,
@@ -109,7 +108,8 @@ FM_INLINE v128_t fm_q8_k_scales(const uint8_t *group, size_t half, const fm_held
 }
 
 static const fm_form fm_q8_k_form = {
-    .layout = {.kind = FM_SCALES_F32, .group_bytes = sizeof(fm_block_q8_k), .block_values = 256, .sub = 32, .wide = true},
+    .layout =
+        {.kind = FM_SCALES_F32, .group_bytes = sizeof(fm_block_q8_k), .block_values = 256, .sub = 32, .wide = true},
     .hold = fm_no_hold,
     .codes = fm_q8_k_codes,
     .f32_scales = fm_q8_k_scales,

@@ -45,15 +45,15 @@ FM_INLINE fm_held fm_block32_hold5(void) {
 FM_INLINE fm_held fm_block32_hold8(void) { return (fm_held){.f16 = fm_hold_f16()}; }
 
 /* d (first field of every block here), and m, which follows it where there is one. */
-#define FM_BLOCK32_SCALES(name, block_type)                                                        \
-  FM_INLINE v128_t fm_##name##_scales(const uint8_t *group, size_t half, const fm_held *held) {       \
-    return fm_gather_f16(group + 4 * half * sizeof(block_type), sizeof(block_type), held);            \
+#define FM_BLOCK32_SCALES(name, block_type)                                                                            \
+  FM_INLINE v128_t fm_##name##_scales(const uint8_t *group, size_t half, const fm_held *held) {                        \
+    return fm_gather_f16(group + 4 * half * sizeof(block_type), sizeof(block_type), held);                             \
   }
 /* value = d * code + m: the form subtracts its min. */
-#define FM_BLOCK32_MINS(name, block_type)                                                          \
-  FM_INLINE v128_t fm_##name##_mins(const uint8_t *group, size_t half, const fm_held *held) {         \
-    const uint8_t *first = group + 4 * half * sizeof(block_type) + offsetof(block_type, m);           \
-    return wasm_f32x4_neg(fm_gather_f16(first, sizeof(block_type), held));                               \
+#define FM_BLOCK32_MINS(name, block_type)                                                                              \
+  FM_INLINE v128_t fm_##name##_mins(const uint8_t *group, size_t half, const fm_held *held) {                          \
+    const uint8_t *first = group + 4 * half * sizeof(block_type) + offsetof(block_type, m);                            \
+    return wasm_f32x4_neg(fm_gather_f16(first, sizeof(block_type), held));                                             \
   }
 
 FM_BLOCK32_SCALES(q4_0, fm_block_q4_0)
@@ -61,7 +61,8 @@ FM_INLINE v128_t fm_q4_0_codes(const uint8_t *group, size_t half, size_t j, cons
   return fm_half_nibbles(((const fm_block_q4_0 *)group)[4 * half + j / 2].qs, j, held);
 }
 static const fm_form fm_q4_0_form = {
-    .layout = {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q4_0), .block_values = 32, .sub = 32, .bias = 8},
+    .layout =
+        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q4_0), .block_values = 32, .sub = 32, .bias = 8},
     .hold = fm_block32_hold4,
     .codes = fm_q4_0_codes,
     .f32_scales = fm_q4_0_scales,
@@ -73,7 +74,11 @@ FM_INLINE v128_t fm_q4_1_codes(const uint8_t *group, size_t half, size_t j, cons
   return fm_half_nibbles(((const fm_block_q4_1 *)group)[4 * half + j / 2].qs, j, held);
 }
 static const fm_form fm_q4_1_form = {
-    .layout = {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q4_1), .block_values = 32, .sub = 32, .has_min = true},
+    .layout = {.kind = FM_SCALES_F32,
+               .group_bytes = 8 * sizeof(fm_block_q4_1),
+               .block_values = 32,
+               .sub = 32,
+               .has_min = true},
     .hold = fm_block32_hold4,
     .codes = fm_q4_1_codes,
     .f32_scales = fm_q4_1_scales,
@@ -86,7 +91,8 @@ FM_INLINE v128_t fm_q5_0_codes(const uint8_t *group, size_t half, size_t j, cons
   return wasm_v128_or(fm_half_nibbles(b->qs, j, held), fm_fifth_bits(b->qh, j, held));
 }
 static const fm_form fm_q5_0_form = {
-    .layout = {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q5_0), .block_values = 32, .sub = 32, .bias = 16},
+    .layout =
+        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q5_0), .block_values = 32, .sub = 32, .bias = 16},
     .hold = fm_block32_hold5,
     .codes = fm_q5_0_codes,
     .f32_scales = fm_q5_0_scales,
@@ -99,7 +105,11 @@ FM_INLINE v128_t fm_q5_1_codes(const uint8_t *group, size_t half, size_t j, cons
   return wasm_v128_or(fm_half_nibbles(b->qs, j, held), fm_fifth_bits(b->qh, j, held));
 }
 static const fm_form fm_q5_1_form = {
-    .layout = {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q5_1), .block_values = 32, .sub = 32, .has_min = true},
+    .layout = {.kind = FM_SCALES_F32,
+               .group_bytes = 8 * sizeof(fm_block_q5_1),
+               .block_values = 32,
+               .sub = 32,
+               .has_min = true},
     .hold = fm_block32_hold5,
     .codes = fm_q5_1_codes,
     .f32_scales = fm_q5_1_scales,
@@ -112,7 +122,8 @@ FM_INLINE v128_t fm_q8_0_codes(const uint8_t *group, size_t half, size_t j, cons
   return wasm_v128_load(((const fm_block_q8_0 *)group)[4 * half + j / 2].qs + 16 * (j % 2));
 }
 static const fm_form fm_q8_0_form = {
-    .layout = {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q8_0), .block_values = 32, .sub = 32, .wide = true},
+    .layout =
+        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q8_0), .block_values = 32, .sub = 32, .wide = true},
     .hold = fm_block32_hold8,
     .codes = fm_q8_0_codes,
     .f32_scales = fm_q8_0_scales,
@@ -126,7 +137,11 @@ FM_INLINE v128_t fm_iq4_nl_codes(const uint8_t *group, size_t half, size_t j, co
   return fm_lookup(held->table, fm_half_nibbles(((const fm_block_iq4_nl *)group)[4 * half + j / 2].qs, j, held));
 }
 static const fm_form fm_iq4_nl_form = {
-    .layout = {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_iq4_nl), .block_values = 32, .sub = 32, .wide = true},
+    .layout = {.kind = FM_SCALES_F32,
+               .group_bytes = 8 * sizeof(fm_block_iq4_nl),
+               .block_values = 32,
+               .sub = 32,
+               .wide = true},
     .hold = fm_iq4_nl_hold,
     .codes = fm_iq4_nl_codes,
     .f32_scales = fm_iq4_nl_scales,
@@ -134,9 +149,7 @@ static const fm_form fm_iq4_nl_form = {
 
 /* MXFP4: values -12..12 plus 12; scale 2^(e - 128), whose bits are (e - 1) << 23, or a subnormal for e < 2. */
 static const uint8_t fm_mxfp4_plus_12[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
-FM_INLINE fm_held fm_mxfp4_hold(void) {
-  return (fm_held){.low = fm_hold_i8(15), .table = fm_hold(fm_mxfp4_plus_12)};
-}
+FM_INLINE fm_held fm_mxfp4_hold(void) { return (fm_held){.low = fm_hold_i8(15), .table = fm_hold(fm_mxfp4_plus_12)}; }
 FM_INLINE v128_t fm_mxfp4_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   return fm_lookup(held->table, fm_half_nibbles(((const fm_block_mxfp4 *)group)[4 * half + j / 2].qs, j, held));
 }
@@ -149,7 +162,8 @@ FM_INLINE v128_t fm_mxfp4_scales(const uint8_t *group, size_t half, const fm_hel
   return wasm_v128_bitselect(normal, subnormal, wasm_i32x4_gt(e, wasm_i32x4_const_splat(1)));
 }
 static const fm_form fm_mxfp4_form = {
-    .layout = {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_mxfp4), .block_values = 32, .sub = 32, .bias = 12},
+    .layout =
+        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_mxfp4), .block_values = 32, .sub = 32, .bias = 12},
     .hold = fm_mxfp4_hold,
     .codes = fm_mxfp4_codes,
     .f32_scales = fm_mxfp4_scales,

@@ -30,11 +30,11 @@ typedef struct {
 
 /* The constants that a form's functions use, kept in registers across a kernel's loops; see v128.h. */
 typedef struct {
-  v128_t low, high;         /* masks of a code's low and high bits at their places */
-  v128_t table;             /* 16 bytes that codes index */
+  v128_t low, high;          /* masks of a code's low and high bits at their places */
+  v128_t table;              /* 16 bytes that codes index */
   v128_t bit, first, second; /* for fm_fifth_bits */
-  v128_t ones;              /* int16 */
-  v128_t wide;              /* bytes that wide codes are xored with: 0x80 adds fm_wide_bias */
+  v128_t ones;               /* int16 */
+  v128_t wide;               /* bytes that wide codes are xored with: 0x80 adds fm_wide_bias */
   fm_f16_held f16;
 } fm_held;
 
@@ -55,10 +55,8 @@ typedef struct {
 } fm_form;
 
 /* Lane i, a constant once loops are unrolled, in every lane. */
-typedef int16_t fm_i16x8 __attribute__((vector_size(16)));
-typedef float fm_f32x4 __attribute__((vector_size(16)));
-FM_INLINE v128_t fm_splat_i16(v128_t v, size_t i) { return wasm_i16x8_splat(((fm_i16x8)v)[i]); }
-FM_INLINE v128_t fm_splat_f32(v128_t v, size_t i) { return wasm_f32x4_splat(((fm_f32x4)v)[i]); }
+typedef int32_t fm_i32x4 __attribute__((vector_size(16)));
+FM_INLINE v128_t fm_splat_i32(v128_t v, size_t i) { return wasm_i32x4_splat(((fm_i32x4)v)[i]); }
 
 /* Lanes 0..3 or 4..7 of int16 as f32. */
 FM_INLINE v128_t fm_low_i16_to_f32(v128_t v) { return wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(v)); }
@@ -70,8 +68,7 @@ FM_INLINE const uint8_t *fm_form_source(const fm_form *form, const uint8_t *grou
   form->unpack(group, buffer);
   return buffer;
 }
-FM_INLINE v128_t fm_form_codes(const fm_form *form, const uint8_t *source, size_t half, size_t j,
-                               const fm_held *held) {
+FM_INLINE v128_t fm_form_codes(const fm_form *form, const uint8_t *source, size_t half, size_t j, const fm_held *held) {
   return form->unpack ? wasm_v128_load(source + 128 * half + 16 * j) : form->codes(source, half, j, held);
 }
 

@@ -22,7 +22,8 @@ FM_INLINE v128_t fm_quad_dot(v128_t codes, const int8_t *q, v128_t sum) {
 }
 
 /* Codes as the second operand wants them. */
-FM_INLINE v128_t fm_exact_codes(const fm_form *form, const uint8_t *source, size_t half, size_t j, const fm_held *held) {
+FM_INLINE v128_t fm_exact_codes(const fm_form *form, const uint8_t *source, size_t half, size_t j,
+                                const fm_held *held) {
   v128_t codes = fm_form_codes(form, source, half, j, held);
   return form->layout.wide ? wasm_v128_xor(codes, held->wide) : codes;
 }
@@ -49,6 +50,24 @@ FM_INLINE v128_t fm_sub_dot(const fm_form *form, const uint8_t *source, size_t h
   return wasm_i32x4_dot_i16x8(pairs, scale);
 }
 
+/* Four of eight int16 scales, in 32-bit lanes: twice each for dot16, sign-extended for dot32. */
+FM_INLINE v128_t fm_scale_lanes(v128_t scales, bool upper, int dot) {
+  if (dot == FM_DOT_I32) return upper ? wasm_i32x4_extend_high_i16x8(scales) : wasm_i32x4_extend_low_i16x8(scales);
+  return upper ? wasm_i16x8_shuffle(scales, scales, 4, 4, 5, 5, 6, 6, 7, 7)
+               : wasm_i16x8_shuffle(scales, scales, 0, 0, 1, 1, 2, 2, 3, 3);
+}
+
+/* Sub-blocks s and s + 1 of 16 columns: both vectors of pair sums are folded into one (2 * 2 * 63 * 127 = 32,004 < 2^15), which
+ * then meets both scales at once. */
+FM_INLINE v128_t fm_two_subs_dot16(const fm_form *form, const uint8_t *source, size_t half, const int8_t *q, size_t s,
+                                   v128_t lanes, const fm_held *held) {
+  v128_t even = fm_pair_dot(fm_exact_codes(form, source, half, s, held), q + 16 * s);
+  v128_t odd = fm_pair_dot(fm_exact_codes(form, source, half, s + 1, held), q + 16 * s + 16);
+  v128_t folded = wasm_i16x8_add(wasm_i64x2_shuffle(even, odd, 0, 2), wasm_i64x2_shuffle(even, odd, 1, 3));
+  v128_t scale = s % 4 ? wasm_i32x4_shuffle(lanes, lanes, 2, 2, 3, 3) : wasm_i32x4_shuffle(lanes, lanes, 0, 0, 1, 1);
+  return wasm_i32x4_dot_i16x8(folded, scale);
+}
+
 /* sum over the sub-blocks of lanes[sub] * (sum of the activations): four int32 lanes. */
 FM_INLINE v128_t fm_sums_dot(const fm_form *form, fm_lanes16 lanes, const fm_act_i8 *a) {
   if (form->layout.sub == 32) return wasm_i32x4_dot_i16x8(wasm_v128_load(a->sum32), lanes.lo);
@@ -64,11 +83,17 @@ FM_INLINE v128_t fm_k_group_value(const fm_form *form, const uint8_t *group, con
   v128_t of_half = scales.lo;
   FM_NO_UNROLL
   for (size_t half = 0; half < 2; half++) {
+    const int8_t *q = a->q + 128 * half;
+    v128_t first = fm_scale_lanes(of_half, false, dot), second = fm_scale_lanes(of_half, true, dot);
     FM_UNROLL
     for (size_t s = 0; s < 128 / layout->sub; s++) {
-      v128_t scale = fm_splat_i16(of_half, s);
-      if (dot == FM_DOT_I32) scale = wasm_i32x4_shr(scale, 16);
-      v128_t part = fm_sub_dot(form, source, half, a->q + 128 * half, s, scale, dot, held);
+      v128_t lanes = s < 4 ? first : second, part;
+      if (layout->sub == 16 && dot == FM_DOT_I16) {
+        if (s % 2) continue;
+        part = fm_two_subs_dot16(form, source, half, q, s, lanes, held);
+      } else {
+        part = fm_sub_dot(form, source, half, q, s, fm_splat_i32(lanes, s % 4), dot, held);
+      }
       sum[s / 2 % 2] = wasm_i32x4_add(sum[s / 2 % 2], part);
     }
     of_half = layout->sub == 32 ? wasm_i64x2_shuffle(of_half, of_half, 1, 1) : scales.hi;
@@ -87,8 +112,8 @@ FM_INLINE v128_t fm_k_group_value(const fm_form *form, const uint8_t *group, con
   return value;
 }
 
-FM_INLINE v128_t fm_f32_group_value(const fm_form *form, const uint8_t *group, const uint8_t *source, const fm_act_i8 *a,
-                                  int dot, const fm_held *held) {
+FM_INLINE v128_t fm_f32_group_value(const fm_form *form, const uint8_t *group, const uint8_t *source,
+                                    const fm_act_i8 *a, int dot, const fm_held *held) {
   const fm_layout *layout = &form->layout;
   v128_t total = fm_zero(), ones = held->ones;
   FM_NO_UNROLL
@@ -103,7 +128,8 @@ FM_INLINE v128_t fm_f32_group_value(const fm_form *form, const uint8_t *group, c
     }
     v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(four), form->f32_scales(group, half, held));
     if (layout->has_min) {
-      value = wasm_f32x4_sub(value, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(act_sums), form->f32_mins(group, half, held)));
+      value =
+          wasm_f32x4_sub(value, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(act_sums), form->f32_mins(group, half, held)));
     }
     total = wasm_f32x4_add(total, value);
   }
@@ -124,8 +150,9 @@ FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row
     do {
       const uint8_t *group = fm_group(&form->layout, next, n_values - c, padded);
       const uint8_t *source = fm_form_source(form, group, buffer);
-      acc = wasm_f32x4_add(acc, form->layout.kind == FM_SCALES_K ? fm_k_group_value(form, group, source, a, dot, &held)
-                                                                 : fm_f32_group_value(form, group, source, a, dot, &held));
+      acc = wasm_f32x4_add(acc, form->layout.kind == FM_SCALES_K
+                                    ? fm_k_group_value(form, group, source, a, dot, &held)
+                                    : fm_f32_group_value(form, group, source, a, dot, &held));
       c += FM_GROUP_COLS;
       next += form->layout.group_bytes;
       a++;
@@ -134,24 +161,23 @@ FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row
   }
 }
 
-#define FM_GEMV_I8(name, suffix, dot)                                                                       \
-  static void gemv_##name##_i8_##suffix##__relaxed(const uint8_t *w, size_t row_bytes, const fm_act_i8 *x,  \
-                                                   float *y, size_t n_rows, size_t n_values,                \
-                                                   bool accumulate) {                                       \
-    fm_form_gemv_i8(&fm_##name##_form, w, row_bytes, x, y, n_rows, n_values, accumulate, dot);              \
+#define FM_GEMV_I8(name, suffix, dot)                                                                                  \
+  static void gemv_##name##_i8_##suffix##__relaxed(const uint8_t *w, size_t row_bytes, const fm_act_i8 *x, float *y,   \
+                                                   size_t n_rows, size_t n_values, bool accumulate) {                  \
+    fm_form_gemv_i8(&fm_##name##_form, w, row_bytes, x, y, n_rows, n_values, accumulate, dot);                         \
   }
 
 /* The kernels of a type: fm_<name>__relaxed, from fm_<name>_form and the two GEMM kernels that fit it. */
-#define FM_RELAXED_KERNELS(name, gemm_dot16, gemm_dot32)                                        \
-  FM_GEMV_I8(name, dot16, FM_DOT_I16)                                                           \
-  FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                           \
-  const fm_relaxed_kernels fm_##name##__relaxed = {                                             \
-      {gemv_##name##_i8_dot16__relaxed, gemv_##name##_i8_dot32__relaxed}, {gemm_dot16, gemm_dot32}};
+#define FM_RELAXED_KERNELS(name, gemm_dot16, gemm_dot32)                                                               \
+  FM_GEMV_I8(name, dot16, FM_DOT_I16)                                                                                  \
+  FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                                                  \
+  const fm_relaxed_kernels fm_##name##__relaxed = {{gemv_##name##_i8_dot16__relaxed, gemv_##name##_i8_dot32__relaxed}, \
+                                                   {gemm_dot16, gemm_dot32}};
 
 /* The same for wide codes, which int16 cannot hold. */
-#define FM_WIDE_KERNELS(name)                                                                     \
-  FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                             \
-  const fm_relaxed_kernels fm_##name##__relaxed = {{NULL, gemv_##name##_i8_dot32__relaxed},       \
+#define FM_WIDE_KERNELS(name)                                                                                          \
+  FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                                                  \
+  const fm_relaxed_kernels fm_##name##__relaxed = {{NULL, gemv_##name##_i8_dot32__relaxed},                            \
                                                    {NULL, fm_gemm_i8_f32_bias_dot32__relaxed}};
 
 #endif

@@ -98,7 +98,7 @@ FM_INLINE fm_half_scales fm_form_half_mins(const fm_form *form, const uint8_t *g
 /* Four sub-blocks at a time: their int32 sums (at most 32 * 128 * 32767 < 2^27) are brought into one vector, which the
  * four scales then meet. */
 FM_INLINE v128_t fm_form_half_i16(const fm_form *form, const uint8_t *group, const uint8_t *source, const fm_act_i16 *a,
-                                   size_t half, const fm_held *held) {
+                                  size_t half, const fm_held *held) {
   const size_t sub = form->layout.sub, per_sub = sub / 16;
   const int16_t *q = a->q + 128 * half;
   fm_half_scales scales = fm_form_half_scales(form, group, half, held);
@@ -127,8 +127,8 @@ FM_INLINE v128_t fm_form_half_i16(const fm_form *form, const uint8_t *group, con
   return total;
 }
 
-FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t row_bytes, const fm_act_i16 *x,
-                                float *y, size_t n_rows, size_t n_values, bool accumulate) {
+FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t row_bytes, const fm_act_i16 *x, float *y,
+                                size_t n_rows, size_t n_values, bool accumulate) {
   uint8_t padded[FM_MAX_GROUP_BYTES], buffer[FM_GROUP_COLS];
   fm_held held = form->hold();
   for (size_t r = 0; r < n_rows; r++, w += row_bytes) {
@@ -155,26 +155,23 @@ FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t ro
 
 /* The kernels of a type: fm_<name>__simd128, from fm_<name>_form and the GEMM kernel of its sub-block size. k_scales:
  * k_scales_<name>, made by FM_K_SCALES, or NULL for types with f32 scales. */
-#define FM_SIMD128_KERNELS(name, k_scales_fn, gemm)                                                         \
-  static void unpack_##name##__simd128(const uint8_t *group, uint8_t codes[256]) {                          \
-    fm_form_unpack(&fm_##name##_form, group, codes);                                                        \
-  }                                                                                                         \
-  static void f32_scales_##name##__simd128(const uint8_t *group, float scale[16], float min[16]) {          \
-    fm_form_f32_scales(&fm_##name##_form, group, scale, min);                                               \
-  }                                                                                                         \
-  static void gemv_##name##_i16__simd128(const uint8_t *w, size_t row_bytes, const fm_act_i16 *x, float *y, \
-                                         size_t n_rows, size_t n_values, bool accumulate) {                 \
-    fm_form_gemv_i16(&fm_##name##_form, w, row_bytes, x, y, n_rows, n_values, accumulate);                  \
-  }                                                                                                         \
-  const fm_simd128_kernels fm_##name##__simd128 = {&fm_##name##_form.layout,                                \
-                                                   unpack_##name##__simd128,                                \
-                                                   f32_scales_##name##__simd128,                            \
-                                                   k_scales_fn,                                             \
-                                                   gemv_##name##_i16__simd128,                              \
-                                                   gemm};
-#define FM_K_SCALES(name)                                                     \
-  static void k_scales_##name(const uint8_t *group, fm_k_scales *out) {       \
-    fm_form_k_scales(&fm_##name##_form, group, out);                          \
+#define FM_SIMD128_KERNELS(name, k_scales_fn, gemm)                                                                    \
+  static void unpack_##name##__simd128(const uint8_t *group, uint8_t codes[256]) {                                     \
+    fm_form_unpack(&fm_##name##_form, group, codes);                                                                   \
+  }                                                                                                                    \
+  static void f32_scales_##name##__simd128(const uint8_t *group, float scale[16], float min[16]) {                     \
+    fm_form_f32_scales(&fm_##name##_form, group, scale, min);                                                          \
+  }                                                                                                                    \
+  static void gemv_##name##_i16__simd128(const uint8_t *w, size_t row_bytes, const fm_act_i16 *x, float *y,            \
+                                         size_t n_rows, size_t n_values, bool accumulate) {                            \
+    fm_form_gemv_i16(&fm_##name##_form, w, row_bytes, x, y, n_rows, n_values, accumulate);                             \
+  }                                                                                                                    \
+  const fm_simd128_kernels fm_##name##__simd128 = {&fm_##name##_form.layout,     unpack_##name##__simd128,             \
+                                                   f32_scales_##name##__simd128, k_scales_fn,                          \
+                                                   gemv_##name##_i16__simd128,   gemm};
+#define FM_K_SCALES(name)                                                                                              \
+  static void k_scales_##name(const uint8_t *group, fm_k_scales *out) {                                                \
+    fm_form_k_scales(&fm_##name##_form, group, out);                                                                   \
   }
 
 #endif

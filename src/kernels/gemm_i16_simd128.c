@@ -79,12 +79,12 @@ FM_INLINE void tiles(const fm_strip *strip, const fm_act_i16 *x, float *y, size_
   }
 }
 
-void fm_gemm_i16_sub16__simd128(const fm_strip *strip, const fm_act_i16 *x, float *y, size_t n_blocks,
-                                size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
+void fm_gemm_i16_sub16__simd128(const fm_strip *strip, const fm_act_i16 *x, float *y, size_t n_blocks, size_t n_tokens,
+                                size_t y_stride, size_t n_rows, bool accumulate) {
   tiles(strip, x, y, n_blocks, n_tokens, y_stride, n_rows, 16, accumulate);
 }
 
-void fm_gemm_i16_sub32__simd128(const fm_strip *strip, const fm_act_i16 *x, float *y, size_t n_blocks,
-                                size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
+void fm_gemm_i16_sub32__simd128(const fm_strip *strip, const fm_act_i16 *x, float *y, size_t n_blocks, size_t n_tokens,
+                                size_t y_stride, size_t n_rows, bool accumulate) {
   tiles(strip, x, y, n_blocks, n_tokens, y_stride, n_rows, 32, accumulate);
 }

@@ -99,30 +99,30 @@ void fm_quantize_i16__scalar(const float *x, fm_act_i16 *out, size_t n_cols) {
 /* One decoded block against activations q, whose sums over 16 columns are sum16:
  *   sum_sub scale * (sum code * q) - min * sum q
  * An integer sum holds 16 products of at most 128 * 32767: below 2^27. */
-#define DEFINE_ROWS(name, act_type)                                                                                   \
-  void name(fm_decode_fn *decode, const uint8_t *w, size_t row_bytes, size_t block_values, size_t block_bytes,        \
-            const act_type *x, float *y, size_t n_rows, size_t n_values, size_t n_tokens, size_t y_stride,            \
-            bool accumulate) {                                                                                        \
-    size_t x_stride = (n_values + FM_ACT_COLS - 1) / FM_ACT_COLS;                                                     \
-    for (size_t r = 0; r < n_rows; r++, w += row_bytes) {                                                             \
-      for (size_t t = 0; t < n_tokens && !accumulate; t++) y[t * y_stride + r] = 0.0f;                                \
-      const uint8_t *block = w;                                                                                       \
-      for (size_t c = 0; c < n_values; c += block_values, block += block_bytes) {                                     \
-        fm_codes b;                                                                                                   \
-        decode(block, &b);                                                                                            \
-        for (size_t t = 0; t < n_tokens; t++) {                                                                       \
-          const act_type *a = x + t * x_stride + c / FM_ACT_COLS;                                                     \
-          size_t first = c % FM_ACT_COLS;                                                                             \
-          float total = 0.0f;                                                                                         \
-          for (size_t sub = 0; sub < block_values / FM_CODES_SUB; sub++) {                                            \
-            int32_t sum = 0;                                                                                          \
+#define DEFINE_ROWS(name, act_type)                                                                                    \
+  void name(fm_decode_fn *decode, const uint8_t *w, size_t row_bytes, size_t block_values, size_t block_bytes,         \
+            const act_type *x, float *y, size_t n_rows, size_t n_values, size_t n_tokens, size_t y_stride,             \
+            bool accumulate) {                                                                                         \
+    size_t x_stride = (n_values + FM_ACT_COLS - 1) / FM_ACT_COLS;                                                      \
+    for (size_t r = 0; r < n_rows; r++, w += row_bytes) {                                                              \
+      for (size_t t = 0; t < n_tokens && !accumulate; t++) y[t * y_stride + r] = 0.0f;                                 \
+      const uint8_t *block = w;                                                                                        \
+      for (size_t c = 0; c < n_values; c += block_values, block += block_bytes) {                                      \
+        fm_codes b;                                                                                                    \
+        decode(block, &b);                                                                                             \
+        for (size_t t = 0; t < n_tokens; t++) {                                                                        \
+          const act_type *a = x + t * x_stride + c / FM_ACT_COLS;                                                      \
+          size_t first = c % FM_ACT_COLS;                                                                              \
+          float total = 0.0f;                                                                                          \
+          for (size_t sub = 0; sub < block_values / FM_CODES_SUB; sub++) {                                             \
+            int32_t sum = 0;                                                                                           \
             for (size_t i = sub * FM_CODES_SUB; i < (sub + 1) * FM_CODES_SUB; i++) sum += b.code[i] * a->q[first + i]; \
-            total += b.scale[sub] * (float)sum - b.min[sub] * (float)a->sum16[first / FM_CODES_SUB + sub];            \
-          }                                                                                                           \
-          y[t * y_stride + r] += a->d * total;                                                                        \
-        }                                                                                                             \
-      }                                                                                                               \
-    }                                                                                                                 \
+            total += b.scale[sub] * (float)sum - b.min[sub] * (float)a->sum16[first / FM_CODES_SUB + sub];             \
+          }                                                                                                            \
+          y[t * y_stride + r] += a->d * total;                                                                         \
+        }                                                                                                              \
+      }                                                                                                                \
+    }                                                                                                                  \
   }
 
 DEFINE_ROWS(fm_rows_i8__scalar, fm_act_i8)

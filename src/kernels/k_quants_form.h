@@ -46,7 +46,8 @@ FM_INLINE fm_d_dmin fm_q4_k_d_dmin(const uint8_t *group) {
 }
 
 static const fm_form fm_q4_k_form = {
-    .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q4_k), .block_values = 256, .sub = 32, .has_min = true},
+    .layout =
+        {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q4_k), .block_values = 256, .sub = 32, .has_min = true},
     .hold = fm_q4_k_hold,
     .codes = fm_q4_k_codes,
     .k_scales = fm_q4_k_k_scales,
@@ -59,12 +60,14 @@ static const fm_form fm_q4_k_form = {
 FM_INLINE fm_held fm_q5_k_hold(void) { return (fm_held){.low = fm_hold_i8(15), .high = fm_hold_i8(16)}; }
 FM_INLINE v128_t fm_q5_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   const fm_block_q5_k *b = (const fm_block_q5_k *)group;
-  v128_t low = fm_move_bits(wasm_v128_load(b->qs + 64 * half + 32 * (j / 4) + 16 * (j % 2)), j / 2 % 2 ? 4 : 0, 0, held->low);
+  v128_t low =
+      fm_move_bits(wasm_v128_load(b->qs + 64 * half + 32 * (j / 4) + 16 * (j % 2)), j / 2 % 2 ? 4 : 0, 0, held->low);
   return wasm_v128_or(low, fm_move_bits(fm_half_bits(b->qh + 16 * (j % 2), half), (int)(j / 2), 4, held->high));
 }
 
 static const fm_form fm_q5_k_form = {
-    .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q5_k), .block_values = 256, .sub = 32, .has_min = true},
+    .layout =
+        {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q5_k), .block_values = 256, .sub = 32, .has_min = true},
     .hold = fm_q5_k_hold,
     .codes = fm_q5_k_codes,
     .k_scales = fm_q4_k_k_scales,
@@ -80,7 +83,8 @@ FM_INLINE v128_t fm_q2_k_codes(const uint8_t *group, size_t half, size_t j, cons
   return fm_move_bits(wasm_v128_load(b->qs + 32 * half + 16 * (j % 2)), (int)(2 * (j / 2)), 0, held->low);
 }
 FM_INLINE fm_lanes16 fm_q2_k_k_scales(const uint8_t *group) {
-  v128_t scales = fm_move_bits(wasm_v128_load(((const fm_block_q2_k *)group)->scales), 0, 0, wasm_i8x16_const_splat(15));
+  v128_t scales =
+      fm_move_bits(wasm_v128_load(((const fm_block_q2_k *)group)->scales), 0, 0, wasm_i8x16_const_splat(15));
   return (fm_lanes16){wasm_u16x8_extend_low_u8x16(scales), wasm_u16x8_extend_high_u8x16(scales)};
 }
 FM_INLINE fm_lanes16 fm_q2_k_k_mins(const uint8_t *group) {
@@ -93,7 +97,8 @@ FM_INLINE fm_d_dmin fm_q2_k_d_dmin(const uint8_t *group) {
 }
 
 static const fm_form fm_q2_k_form = {
-    .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q2_k), .block_values = 256, .sub = 16, .has_min = true},
+    .layout =
+        {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q2_k), .block_values = 256, .sub = 16, .has_min = true},
     .hold = fm_q2_k_hold,
     .codes = fm_q2_k_codes,
     .k_scales = fm_q2_k_k_scales,
@@ -142,7 +147,8 @@ FM_INLINE v128_t fm_q6_k_codes(const uint8_t *group, size_t half, size_t j, cons
   size_t quarter = j / 2;
   v128_t low = wasm_v128_load(b->ql + 64 * half + 32 * (quarter % 2) + 16 * (j % 2));
   v128_t high = wasm_v128_load(b->qh + 32 * half + 16 * (j % 2));
-  return wasm_v128_or(fm_move_bits(low, quarter / 2 ? 4 : 0, 0, held->low), fm_move_bits(high, (int)(2 * quarter), 4, held->high));
+  return wasm_v128_or(fm_move_bits(low, quarter / 2 ? 4 : 0, 0, held->low),
+                      fm_move_bits(high, (int)(2 * quarter), 4, held->high));
 }
 FM_INLINE fm_lanes16 fm_q6_k_k_scales(const uint8_t *group) {
   v128_t scales = wasm_v128_load(((const fm_block_q6_k *)group)->scales);

@@ -38,6 +38,10 @@ typedef void fm_gemm_i16_fn(const fm_strip *strip, const fm_act_i16 *x, float *y
 typedef void fm_dot_f32_fn(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens, size_t x_stride,
                            size_t y_stride, bool accumulate);
 
+/* One row of 16-bit floats with one token, converted in registers. Returns false, and no result, where the row holds values
+ * that it cannot convert: the caller then dequantises. */
+typedef bool fm_row_dot_fn(const void *w, const float *x, size_t n_cols, float *out);
+
 /* The scalar integer products, generic over the types through their decoder. y[t * y_stride + r] as in gemm. */
 void fm_rows_i8__scalar(fm_decode_fn *decode, const uint8_t *w, size_t row_bytes, size_t block_values,
                         size_t block_bytes, const fm_act_i8 *x, float *y, size_t n_rows, size_t n_values,
@@ -46,7 +50,10 @@ void fm_rows_i16__scalar(fm_decode_fn *decode, const uint8_t *w, size_t row_byte
                          size_t block_bytes, const fm_act_i16 *x, float *y, size_t n_rows, size_t n_values,
                          size_t n_tokens, size_t y_stride, bool accumulate);
 
-typedef enum { FM_SCALES_K, FM_SCALES_F32 } fm_scale_kind;
+typedef enum {
+  FM_SCALES_K,
+  FM_SCALES_F32
+} fm_scale_kind;
 
 /* What strips and dequantisation need to know of a coded type; see form.h. A group is 256 columns of one row. */
 typedef struct {
@@ -83,7 +90,12 @@ typedef struct {
 /* What i32x4.relaxed_dot_i8x16_i7x16_add makes of a second operand over 127. The standard lets an engine choose, once for all;
  * fm_probe_wide__relaxed finds out. Where the answer is exact, codes of 8 bits take one instruction too (Arm: sdot, signed;
  * x86 with AVX-VNNI: vpdpbusd, unsigned); where int16 saturates on the way, types with such codes are served by int16. */
-typedef enum { FM_WIDE_UNKNOWN, FM_WIDE_NONE, FM_WIDE_SIGNED, FM_WIDE_UNSIGNED } fm_wide;
+typedef enum {
+  FM_WIDE_UNKNOWN,
+  FM_WIDE_NONE,
+  FM_WIDE_SIGNED,
+  FM_WIDE_UNSIGNED
+} fm_wide;
 fm_wide fm_probe_wide__relaxed(void);
 
 /* What is added to int8 codes so that they are exact as the second operand; int8 sums take it away again. */
@@ -100,10 +112,11 @@ typedef void fm_dequantize_codes_fn(const fm_simd128_kernels *type, const uint8_
 /* Who serves a type. The scalar kernels are generic: a type brings its decoder. */
 typedef struct {
   int32_t type;
-  fm_decode_fn *decode;                 /* NULL: the values are floats themselves (F32, F16, BF16) */
-  fm_dequantize_fn *dequantize[2];      /* only where decode is NULL: scalar, SIMD128 */
-  const fm_simd128_kernels *simd128;    /* NULL where the module has none */
-  const fm_relaxed_kernels *relaxed;    /* NULL where the module has none, or int16 activations serve the type better */
+  fm_decode_fn *decode;              /* NULL: the values are floats themselves (F32, F16, BF16) */
+  fm_dequantize_fn *dequantize[2];   /* only where decode is NULL: scalar, SIMD128 */
+  fm_row_dot_fn *row_dot;               /* SIMD128, floats only; NULL where there is none */
+  const fm_simd128_kernels *simd128; /* NULL where the module has none */
+  const fm_relaxed_kernels *relaxed; /* NULL where the module has none, or int16 activations serve the type better */
 } fm_kernels;
 
 /* Kernels that serve every type, by instruction set. */
@@ -123,8 +136,8 @@ const fm_kernels *fm_kernels_of(int32_t type);
 
 /* The dispatch state: the only mutable global. */
 typedef struct {
-  int32_t isa; /* fm_isa_id */
-  int32_t dot; /* fm_dot */
+  int32_t isa;  /* fm_isa_id */
+  int32_t dot;  /* fm_dot */
   fm_wide wide; /* of this engine */
 } fm_dispatch;
 extern fm_dispatch fm_current;
@@ -137,8 +150,7 @@ int32_t fm_isa_max(void);
 
 /* Kernels of every type and instruction set that are not static, by family. */
 fm_dot_f32_fn fm_dot_f32__scalar, fm_dot_f32__simd128;
-fm_dequantize_fn fm_dequantize_f32__scalar, fm_dequantize_f16__scalar,
-    fm_dequantize_bf16__scalar;
+fm_dequantize_fn fm_dequantize_f32__scalar, fm_dequantize_f16__scalar, fm_dequantize_bf16__scalar;
 
 fm_gemm_i16_fn fm_gemm_i16_sub16__simd128, fm_gemm_i16_sub32__simd128;
 fm_gemm_i8_fn fm_gemm_i8_q4_k_dot16__relaxed, fm_gemm_i8_q5_k_dot16__relaxed, fm_gemm_i8_q2_k_dot16__relaxed,
@@ -149,11 +161,12 @@ fm_gemm_i8_fn fm_gemm_i8_f32_bias4_dot16__relaxed, fm_gemm_i8_f32_bias5_dot16__r
     fm_gemm_i8_f32_min_dot32__relaxed;
 
 fm_decode_fn fm_decode_q4_0__scalar, fm_decode_q4_1__scalar, fm_decode_q5_0__scalar, fm_decode_q5_1__scalar,
-    fm_decode_q8_0__scalar, fm_decode_q2_k__scalar, fm_decode_q3_k__scalar, fm_decode_q4_k__scalar, fm_decode_q5_k__scalar,
-    fm_decode_q6_k__scalar, fm_decode_q8_k__scalar, fm_decode_iq4_nl__scalar, fm_decode_iq4_xs__scalar,
-    fm_decode_tq1_0__scalar, fm_decode_tq2_0__scalar, fm_decode_mxfp4__scalar;
+    fm_decode_q8_0__scalar, fm_decode_q2_k__scalar, fm_decode_q3_k__scalar, fm_decode_q4_k__scalar,
+    fm_decode_q5_k__scalar, fm_decode_q6_k__scalar, fm_decode_q8_k__scalar, fm_decode_iq4_nl__scalar,
+    fm_decode_iq4_xs__scalar, fm_decode_tq1_0__scalar, fm_decode_tq2_0__scalar, fm_decode_mxfp4__scalar;
 
 fm_dequantize_fn fm_dequantize_f16__simd128, fm_dequantize_bf16__simd128;
+fm_row_dot_fn fm_row_dot_f16__simd128, fm_row_dot_bf16__simd128;
 fm_dequantize_codes_fn fm_dequantize_codes__simd128;
 fm_strip_fn fm_strip_i8__simd128, fm_strip_i16__simd128;
 

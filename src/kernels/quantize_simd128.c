@@ -35,8 +35,7 @@ static quant_scale scale_for(uint32_t max_bits, float levels) {
 /* Nearest integers, ties to even: 1.5 * 2^23 pushes the fraction out of the mantissa. */
 FM_INLINE v128_t quantize4(const float *x, quant_scale s) {
   v128_t scaled = wasm_f32x4_mul(wasm_f32x4_mul(wasm_v128_load(x), s.lift), s.inverse);
-  return wasm_i32x4_sub(wasm_f32x4_add(scaled, wasm_f32x4_const_splat(0x1.8p23f)),
-                        wasm_i32x4_const_splat(0x4b400000));
+  return wasm_i32x4_sub(wasm_f32x4_add(scaled, wasm_f32x4_const_splat(0x1.8p23f)), wasm_i32x4_const_splat(0x4b400000));
 }
 
 FM_INLINE int32_t hsum_i32(v128_t v) {

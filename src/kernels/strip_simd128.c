@@ -75,8 +75,9 @@ FM_INLINE void strip_k_scales(const fm_simd128_kernels *type, const uint8_t *con
   }
 }
 
-static __attribute__((noinline)) void make_strip(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS], size_t n_values,
-                       fm_strip *strip, bool for_i8) {
+static __attribute__((noinline)) void make_strip(const fm_simd128_kernels *type,
+                                                 const uint8_t *const row[FM_STRIP_ROWS], size_t n_values,
+                                                 fm_strip *strip, bool for_i8) {
   const fm_layout *layout = type->layout;
   uint8_t padded[4][FM_MAX_GROUP_BYTES];
   /* int8: codes must not be negative (or stay as they are where the engine takes signed ones); int16: they are signed. */
@@ -112,8 +113,8 @@ void fm_strip_i16__simd128(const fm_simd128_kernels *type, const uint8_t *const 
 /* 16 columns: value = scale * (code - bias) - min, in the order of formats/codes.h, so bit for bit the scalar one's. */
 FM_INLINE void dequantize16(v128_t codes, float scale, float min, bool has_min, float *y) {
   v128_t lo = wasm_i16x8_extend_low_i8x16(codes), hi = wasm_i16x8_extend_high_i8x16(codes);
-  v128_t quads[4] = {wasm_i32x4_extend_low_i16x8(lo), wasm_i32x4_extend_high_i16x8(lo),
-                     wasm_i32x4_extend_low_i16x8(hi), wasm_i32x4_extend_high_i16x8(hi)};
+  v128_t quads[4] = {wasm_i32x4_extend_low_i16x8(lo), wasm_i32x4_extend_high_i16x8(lo), wasm_i32x4_extend_low_i16x8(hi),
+                     wasm_i32x4_extend_high_i16x8(hi)};
   for (size_t k = 0; k < 4; k++) {
     v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(quads[k]), wasm_f32x4_splat(scale));
     if (has_min) value = wasm_f32x4_sub(value, wasm_f32x4_splat(min));

@@ -30,36 +30,42 @@ static const fm_shared_kernels shared[] = {
 
 const fm_shared_kernels *fm_shared_kernels_of(int32_t isa) { return &shared[isa >= FM_ISA_SIMD128]; }
 
+#define CODED(TYPE, name)                                                                       \
+  {FM_TYPE_##TYPE, fm_decode_##name##__scalar,       {NULL, NULL}, NULL,                        \
+   SIMD128(&fm_##name##__simd128), RELAXED(&fm_##name##__relaxed)}
+
 static const fm_kernels rows[] = {
-    {FM_TYPE_F32, NULL, {fm_dequantize_f32__scalar, fm_dequantize_f32__scalar}, NULL, NULL},
-    {FM_TYPE_F16, NULL, {fm_dequantize_f16__scalar, SIMD128(fm_dequantize_f16__simd128)}, NULL, NULL},
-    {FM_TYPE_BF16, NULL, {fm_dequantize_bf16__scalar, SIMD128(fm_dequantize_bf16__simd128)}, NULL, NULL},
-    {FM_TYPE_Q4_0, fm_decode_q4_0__scalar, {NULL, NULL}, SIMD128(&fm_q4_0__simd128), RELAXED(&fm_q4_0__relaxed)},
-    {FM_TYPE_Q4_1, fm_decode_q4_1__scalar, {NULL, NULL}, SIMD128(&fm_q4_1__simd128), RELAXED(&fm_q4_1__relaxed)},
-    {FM_TYPE_Q5_0, fm_decode_q5_0__scalar, {NULL, NULL}, SIMD128(&fm_q5_0__simd128), RELAXED(&fm_q5_0__relaxed)},
-    {FM_TYPE_Q5_1, fm_decode_q5_1__scalar, {NULL, NULL}, SIMD128(&fm_q5_1__simd128), RELAXED(&fm_q5_1__relaxed)},
-    {FM_TYPE_Q8_0, fm_decode_q8_0__scalar, {NULL, NULL}, SIMD128(&fm_q8_0__simd128), RELAXED(&fm_q8_0__relaxed)},
-    {FM_TYPE_Q2_K, fm_decode_q2_k__scalar, {NULL, NULL}, SIMD128(&fm_q2_k__simd128), RELAXED(&fm_q2_k__relaxed)},
-    {FM_TYPE_Q3_K, fm_decode_q3_k__scalar, {NULL, NULL}, SIMD128(&fm_q3_k__simd128), RELAXED(&fm_q3_k__relaxed)},
-    {FM_TYPE_Q4_K, fm_decode_q4_k__scalar, {NULL, NULL}, SIMD128(&fm_q4_k__simd128), RELAXED(&fm_q4_k__relaxed)},
-    {FM_TYPE_Q5_K, fm_decode_q5_k__scalar, {NULL, NULL}, SIMD128(&fm_q5_k__simd128), RELAXED(&fm_q5_k__relaxed)},
-    {FM_TYPE_Q6_K, fm_decode_q6_k__scalar, {NULL, NULL}, SIMD128(&fm_q6_k__simd128), RELAXED(&fm_q6_k__relaxed)},
-    {FM_TYPE_Q8_K, fm_decode_q8_k__scalar, {NULL, NULL}, SIMD128(&fm_q8_k__simd128), RELAXED(&fm_q8_k__relaxed)},
-    {FM_TYPE_IQ4_NL, fm_decode_iq4_nl__scalar, {NULL, NULL}, SIMD128(&fm_iq4_nl__simd128), RELAXED(&fm_iq4_nl__relaxed)},
-    {FM_TYPE_IQ4_XS, fm_decode_iq4_xs__scalar, {NULL, NULL}, SIMD128(&fm_iq4_xs__simd128), RELAXED(&fm_iq4_xs__relaxed)},
-    {FM_TYPE_MXFP4, fm_decode_mxfp4__scalar, {NULL, NULL}, SIMD128(&fm_mxfp4__simd128), RELAXED(&fm_mxfp4__relaxed)},
-    {FM_TYPE_TQ1_0, fm_decode_tq1_0__scalar, {NULL, NULL}, SIMD128(&fm_tq1_0__simd128), RELAXED(&fm_tq1_0__relaxed)},
-    {FM_TYPE_TQ2_0, fm_decode_tq2_0__scalar, {NULL, NULL}, SIMD128(&fm_tq2_0__simd128), RELAXED(&fm_tq2_0__relaxed)},
+    {FM_TYPE_F32, NULL, {fm_dequantize_f32__scalar, fm_dequantize_f32__scalar}, NULL, NULL, NULL},
+    {FM_TYPE_F16, NULL, {fm_dequantize_f16__scalar, SIMD128(fm_dequantize_f16__simd128)},
+     SIMD128(fm_row_dot_f16__simd128), NULL, NULL},
+    {FM_TYPE_BF16, NULL, {fm_dequantize_bf16__scalar, SIMD128(fm_dequantize_bf16__simd128)},
+     SIMD128(fm_row_dot_bf16__simd128), NULL, NULL},
+    CODED(Q4_0, q4_0),
+    CODED(Q4_1, q4_1),
+    CODED(Q5_0, q5_0),
+    CODED(Q5_1, q5_1),
+    CODED(Q8_0, q8_0),
+    CODED(Q2_K, q2_k),
+    CODED(Q3_K, q3_k),
+    CODED(Q4_K, q4_k),
+    CODED(Q5_K, q5_k),
+    CODED(Q6_K, q6_k),
+    CODED(Q8_K, q8_k),
+    CODED(IQ4_NL, iq4_nl),
+    CODED(IQ4_XS, iq4_xs),
+    CODED(MXFP4, mxfp4),
+    CODED(TQ1_0, tq1_0),
+    CODED(TQ2_0, tq2_0),
 };
 
 fm_dispatch fm_current = {
-    .isa = FM_HAS_RELAXED ? FM_ISA_RELAXED : FM_HAS_SIMD128 ? FM_ISA_SIMD128 : FM_ISA_SCALAR,
+    .isa = FM_HAS_RELAXED   ? FM_ISA_RELAXED
+           : FM_HAS_SIMD128 ? FM_ISA_SIMD128
+                            : FM_ISA_SCALAR,
     .dot = FM_DOT_I16,
 };
 
-int32_t fm_isa_max(void) {
-  return FM_HAS_RELAXED ? FM_ISA_RELAXED : FM_HAS_SIMD128 ? FM_ISA_SIMD128 : FM_ISA_SCALAR;
-}
+int32_t fm_isa_max(void) { return FM_HAS_RELAXED ? FM_ISA_RELAXED : FM_HAS_SIMD128 ? FM_ISA_SIMD128 : FM_ISA_SCALAR; }
 
 const fm_kernels *fm_kernels_of(int32_t type) {
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -14,8 +14,7 @@ static void dequantize_decoded(const fm_traits *traits, fm_decode_fn *decode, co
   }
 }
 
-void fm_op_dequantize(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, float *y,
-                      size_t n_values) {
+void fm_op_dequantize(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, float *y, size_t n_values) {
   bool simd = fm_current.isa >= FM_ISA_SIMD128;
   if (!kernels->decode) {
     kernels->dequantize[simd](w, y, n_values);

@@ -52,9 +52,15 @@ fm_service fm_service_of(const fm_kernels *kernels, int32_t activation) {
 
 static void matmul_f32(const panel *p) {
   fm_dot_f32_fn *dot = fm_shared_kernels_of(p->service.isa)->dot_f32;
+  fm_row_dot_fn *row_dot = p->service.isa >= FM_ISA_SIMD128 && p->n_tokens == 1 ? p->kernels->row_dot : NULL;
   bool is_f32 = p->traits->type == FM_TYPE_F32;
   for (size_t r = 0; r < p->n_rows; r++) {
     const uint8_t *w = p->w + r * p->row_bytes;
+    float sum;
+    if (row_dot && row_dot(w, p->x, p->panel_cols, &sum)) {
+      p->y[r] = p->accumulate ? p->y[r] + sum : sum;
+      continue;
+    }
     if (!is_f32) fm_op_dequantize(p->traits, p->kernels, w, scratch.row, p->panel_cols);
     dot(is_f32 ? (const float *)w : scratch.row, p->x, p->y + r, p->panel_cols, p->n_tokens, p->n_cols, p->n_rows,
         p->accumulate);
@@ -102,8 +108,8 @@ static void matmul_i16(const panel *p) {
   quantize_i16(p);
   if (p->n_tokens <= GEMV_MAX_TOKENS) {
     for (size_t t = 0; t < p->n_tokens; t++) {
-      k->gemv_i16(p->w, p->row_bytes, scratch.i16 + t * act_blocks(p), p->y + t * p->n_rows, p->n_rows,
-                           p->panel_cols, p->accumulate);
+      k->gemv_i16(p->w, p->row_bytes, scratch.i16 + t * act_blocks(p), p->y + t * p->n_rows, p->n_rows, p->panel_cols,
+                  p->accumulate);
     }
     return;
   }
@@ -121,8 +127,8 @@ static void matmul_i8(const panel *p) {
   quantize_i8(p);
   if (p->n_tokens <= GEMV_MAX_TOKENS) {
     for (size_t t = 0; t < p->n_tokens; t++) {
-      k->gemv_i8[dot](p->w, p->row_bytes, scratch.i8 + t * act_blocks(p), p->y + t * p->n_rows,
-                                          p->n_rows, p->panel_cols, p->accumulate);
+      k->gemv_i8[dot](p->w, p->row_bytes, scratch.i8 + t * act_blocks(p), p->y + t * p->n_rows, p->n_rows,
+                      p->panel_cols, p->accumulate);
     }
     return;
   }
@@ -130,8 +136,7 @@ static void matmul_i8(const panel *p) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
     fm_shared_kernels_of(p->service.isa)->strip_i8(p->kernels->simd128, row, p->panel_cols, &strip);
-    k->gemm_i8[dot](&strip, scratch.i8, p->y + r, act_blocks(p), p->n_tokens, p->n_rows, n,
-                                        p->accumulate);
+    k->gemm_i8[dot](&strip, scratch.i8, p->y + r, act_blocks(p), p->n_tokens, p->n_rows, n, p->accumulate);
   }
 }
 
