@@ -22,9 +22,15 @@ FM_INLINE void strip_codes(const fm_simd128_kernels *type, const uint8_t *const 
   for (size_t r = 0; r < 4; r++) type->unpack(group[r], codes[r]);
   v128_t addend = wasm_i8x16_splat((int8_t)added);
   FM_NO_UNROLL
+  for (size_t c = 0; added != 0 && c < GROUP_COLS; c += 16) {
+    for (size_t r = 0; r < 4; r++) {
+      wasm_v128_store(codes[r] + c, wasm_i8x16_add(wasm_v128_load(codes[r] + c), addend));
+    }
+  }
+  FM_NO_UNROLL
   for (size_t c = 0; c < GROUP_COLS; c += 16, out += 4 * 4 * FM_STRIP_ROWS) {
     v128_t row[4];
-    for (size_t r = 0; r < 4; r++) row[r] = wasm_i8x16_add(wasm_v128_load(codes[r] + c), addend);
+    for (size_t r = 0; r < 4; r++) row[r] = wasm_v128_load(codes[r] + c);
     store_transposed(out, 4 * FM_STRIP_ROWS, row);
   }
 }

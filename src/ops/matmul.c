@@ -50,20 +50,31 @@ fm_service fm_service_of(const fm_kernels *kernels, int32_t activation) {
   return (fm_service){FM_ISA_SCALAR, activation};
 }
 
-static void matmul_f32(const panel *p) {
+/* One row, decoded piece by piece, with all tokens. */
+static void row_f32(const panel *p, size_t r) {
+  const fm_traits *f = p->traits;
   fm_dot_f32_fn *dot = fm_shared_kernels_of(p->service.isa)->dot_f32;
+  const uint8_t *w = p->w + r * p->row_bytes;
+  if (f->type == FM_TYPE_F32) {
+    dot((const float *)w, p->x, p->y + r, p->panel_cols, p->n_tokens, p->n_cols, p->n_rows, p->accumulate);
+    return;
+  }
+  for (size_t c = 0; c < p->panel_cols; c += FM_PANEL_COLS) {
+    size_t n = min_size(p->panel_cols - c, FM_PANEL_COLS);
+    fm_op_dequantize(f, p->kernels, w + c / f->block_values * f->block_bytes, scratch.row, n);
+    dot(scratch.row, p->x + c, p->y + r, n, p->n_tokens, p->n_cols, p->n_rows, p->accumulate || c > 0);
+  }
+}
+
+static void matmul_f32(const panel *p) {
   fm_row_dot_fn *row_dot = p->service.isa >= FM_ISA_SIMD128 && p->n_tokens == 1 ? p->kernels->row_dot : NULL;
-  bool is_f32 = p->traits->type == FM_TYPE_F32;
   for (size_t r = 0; r < p->n_rows; r++) {
-    const uint8_t *w = p->w + r * p->row_bytes;
     float sum;
-    if (row_dot && row_dot(w, p->x, p->panel_cols, &sum)) {
+    if (row_dot && row_dot(p->w + r * p->row_bytes, p->x, p->panel_cols, &sum)) {
       p->y[r] = p->accumulate ? p->y[r] + sum : sum;
-      continue;
+    } else {
+      row_f32(p, r);
     }
-    if (!is_f32) fm_op_dequantize(p->traits, p->kernels, w, scratch.row, p->panel_cols);
-    dot(is_f32 ? (const float *)w : scratch.row, p->x, p->y + r, p->panel_cols, p->n_tokens, p->n_cols, p->n_rows,
-        p->accumulate);
   }
 }
 
@@ -157,9 +168,14 @@ void fm_op_matmul(const fm_traits *traits, const fm_kernels *kernels, const uint
   panel p = {.traits = traits, .kernels = kernels, .service = fm_service_of(kernels, activation), .n_rows = n_rows};
   p.n_cols = n_cols;
   p.row_bytes = n_cols / traits->block_values * traits->block_bytes;
-  /* A matrix-vector product has no strip to fit into L1: its panel is as long as the scratch allows. */
-  bool is_gemv = p.service.activation != FM_ACT_F32 && n_tokens <= GEMV_MAX_TOKENS;
-  size_t max_cols = is_gemv ? FM_ACT_COLS * (SCRATCH_BLOCKS / n_tokens) : FM_PANEL_COLS;
+  /* A matrix-vector product has no strip and no tokens to fit into a cache: its panel is as long as the scratch allows, so
+   * that rows are read from end to end. */
+  size_t max_cols = FM_PANEL_COLS;
+  if (p.service.activation == FM_ACT_F32) {
+    if (n_tokens == 1) max_cols = n_cols;
+  } else if (n_tokens <= GEMV_MAX_TOKENS) {
+    max_cols = FM_ACT_COLS * (SCRATCH_BLOCKS / n_tokens);
+  }
   for (size_t t = 0; t < n_tokens; t += TOKEN_BLOCK) {
     p.n_tokens = min_size(n_tokens - t, TOKEN_BLOCK);
     p.y = y + t * n_rows;
