@@ -1,0 +1,204 @@
+/**
+ * `npm run build`: everything the package ships, in dist/. Each step runs only when something it is made of changed.
+ *
+ *   dist/fused-{scalar,simd128,relaxed}.wasm   by CMake and Emscripten from src/
+ *   dist/gguf-parser.js                        the GGUF header parser, bundled by esbuild
+ *   dist/types/                                .d.ts from the JSDoc of js/, by tsc
+ */
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { isMain, main, root, run, SetupError, which, withLock } from './setup/run.js';
+import { ensureSetup } from './setup.js';
+
+/** The modules and the most bytes each may have. */
+export const MODULE_BUDGETS = Object.freeze({
+  'fused-scalar.wasm': 60 * 1024,
+  'fused-simd128.wasm': 120 * 1024,
+  'fused-relaxed.wasm': 160 * 1024,
+});
+
+const inRoot = (/** @type {string[]} */ ...parts) => path.join(root, ...parts);
+const read = (/** @type {string} */ file) => readFileSync(inRoot(file));
+
+/** @param {string} file @param {string | Uint8Array} content */
+function writeIfChanged(file, content) {
+  const full = inRoot(file);
+  if (existsSync(full) && readFileSync(full).equals(Buffer.from(content))) return false;
+  mkdirSync(path.dirname(full), { recursive: true });
+  writeFileSync(full, content);
+  return true;
+}
+
+/**
+ * Runs `work` unless it already ran on the same inputs and its outputs are there.
+ * @param {string} name
+ * @param {{ inputs: (string | Uint8Array)[], outputs: string[] }} facts  contents; files
+ * @param {() => Promise<void>} work
+ * @returns {Promise<boolean>}  whether it ran
+ */
+async function whenChanged(name, { inputs, outputs }, work) {
+  const hash = createHash('sha256');
+  for (const input of inputs) hash.update(input).update('\0');
+  const digest = hash.digest('hex');
+  const stamp = `build/stamps/${name}`;
+  const current = existsSync(inRoot(stamp)) && read(stamp).toString() === digest;
+  if (current && outputs.every((file) => existsSync(inRoot(file)))) return false;
+  await work();
+  writeIfChanged(stamp, digest);
+  return true;
+}
+
+/**
+ * Configures a CMake build folder once, and builds a target in it.
+ * @param {string} folder
+ * @param {{ settings: string[], target?: string, env?: NodeJS.ProcessEnv }} options
+ */
+async function cmake(folder, { settings, target, env }) {
+  const generator = which('ninja') ? 'Ninja' : 'Unix Makefiles';
+  const configure = ['-S', inRoot('src'), '-B', inRoot(folder), '-G', generator, ...settings];
+  const stamp = `${folder}/configured-with`;
+  const asked = configure.join('\n');
+  if (!existsSync(inRoot(stamp)) || read(stamp).toString() !== asked) {
+    rmSync(inRoot(folder), { recursive: true, force: true });
+    await run('cmake', configure, { env, quiet: true, hint: `configuring ${folder}` });
+    writeIfChanged(stamp, asked);
+  }
+  const only = target ? ['--target', target] : [];
+  await run('cmake', ['--build', inRoot(folder), '--parallel', ...only], {
+    env,
+    quiet: true,
+    hint: `building ${folder}`,
+  });
+}
+
+/** @param {import('./setup/emscripten.js').Emscripten} emscripten */
+async function buildModules(emscripten) {
+  await cmake('build/wasm', {
+    settings: [
+      `-DCMAKE_TOOLCHAIN_FILE=${inRoot('emscripten.cmake')}`,
+      `-DEMSCRIPTEN_ROOT_PATH=${emscripten.root}`,
+      '-DCMAKE_BUILD_TYPE=Release',
+    ],
+    env: emscripten.env,
+  });
+  const changed = Object.keys(MODULE_BUDGETS).map((name) =>
+    writeIfChanged(`dist/${name}`, read(`build/wasm/${name}`)),
+  );
+  return changed.includes(true);
+}
+
+async function buildParser() {
+  const packageFile = (/** @type {string} */ name) => read(`node_modules/${name}/package.json`);
+  const facts = {
+    inputs: [packageFile('@huggingface/gguf'), packageFile('esbuild'), read('scripts/bundle-gguf.js')],
+    outputs: ['dist/gguf-parser.js', 'dist/gguf-parser.d.ts'],
+  };
+  return whenChanged('gguf-parser', facts, async () => {
+    const { bundleGguf } = await import('./bundle-gguf.js');
+    for (const [name, content] of await bundleGguf(root)) writeIfChanged(`dist/${name}`, content);
+  });
+}
+
+/**
+ * The sources lie beside dist/, their declarations in it; Symbol.dispose is in no library that is on by default.
+ * @param {string} text
+ */
+function finishDeclarations(text) {
+  const reference = text.includes('Symbol.dispose') ? '/// <reference lib="esnext.disposable" />\n' : '';
+  return reference + text.replaceAll('../dist/', '../');
+}
+
+async function buildTypes() {
+  const sources = readdirSync(inRoot('js')).filter((name) => name.endsWith('.js'));
+  const configs = ['tsconfig.json', 'scripts/tsconfig.types.json', 'node_modules/typescript/package.json'];
+  const facts = {
+    inputs: [
+      ...sources,
+      ...sources.map((name) => read(`js/${name}`)),
+      ...configs.map(read),
+      read('dist/gguf-parser.d.ts'),
+      read('scripts/build.js'),
+    ],
+    outputs: sources.map((name) => `dist/types/${name.replace(/\.js$/, '.d.ts')}`),
+  };
+  return whenChanged('types', facts, async () => {
+    rmSync(inRoot('dist/types'), { recursive: true, force: true });
+    const tsc = inRoot('node_modules/typescript/bin/tsc');
+    await run(process.execPath, [tsc, '-p', 'scripts/tsconfig.types.json'], {
+      quiet: true,
+      hint: 'types from JSDoc',
+    });
+    for (const file of facts.outputs) writeIfChanged(file, finishDeclarations(read(file).toString()));
+  });
+}
+
+/** @returns {{ name: string, bytes: number, gzipped: number, budget: number | undefined }[]} */
+export function sizes() {
+  const budgets = /** @type {Record<string, number | undefined>} */ (MODULE_BUDGETS);
+  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js'].map((name) => {
+    const content = read(`dist/${name}`);
+    return {
+      name,
+      bytes: content.length,
+      gzipped: gzipSync(content, { level: 9 }).length,
+      budget: budgets[name],
+    };
+  });
+}
+
+function printSizes() {
+  const kilobytes = (/** @type {number} */ bytes) => `${(bytes / 1024).toFixed(1)} KB`.padStart(9);
+  for (const { name, bytes, gzipped, budget } of sizes()) {
+    const limit = budget ? `  (at most ${budget / 1024} KB)` : '';
+    process.stdout.write(
+      `  dist/${name.padEnd(20)}${kilobytes(bytes)}${kilobytes(gzipped)} gzipped${limit}\n`,
+    );
+  }
+}
+
+function checkBudgets() {
+  const over = sizes().filter(({ bytes, budget }) => budget !== undefined && bytes > budget);
+  if (over.length === 0) return;
+  const list = over.map(({ name, bytes, budget }) => `${name} has ${bytes} bytes, ${budget} are allowed`);
+  throw new SetupError(`over the size budget: ${list.join('; ')}`);
+}
+
+/**
+ * @param {{ quiet?: boolean }} [options]
+ * @returns {Promise<boolean>}  whether anything changed
+ */
+export async function build({ quiet = false } = {}) {
+  const emscripten = await ensureSetup();
+  return withLock('build', async () => {
+    const changed = [await buildModules(emscripten), await buildParser(), await buildTypes()].includes(true);
+    if (!quiet) {
+      process.stdout.write(
+        changed ? `built with Emscripten ${emscripten.version}\n` : 'dist/ is up to date\n',
+      );
+      printSizes();
+    }
+    checkBudgets();
+    return changed;
+  });
+}
+
+/**
+ * Builds the native tests: the scalar C under the address and undefined-behaviour sanitizers.
+ * @returns {Promise<string>}  path of the test program
+ */
+export async function buildNative() {
+  await ensureSetup({ native: true });
+  const compiler = process.env.CC ?? ['cc', 'gcc', 'clang'].map(which).find(Boolean);
+  return withLock('native', async () => {
+    await cmake('build/native', { settings: [`-DCMAKE_C_COMPILER=${compiler}`], target: 'fm_native_tests' });
+    return inRoot('build/native/fm_native_tests');
+  });
+}
+
+if (isMain(import.meta.url)) {
+  await main(async () => {
+    await build({ quiet: process.argv.includes('--quiet') });
+  });
+}

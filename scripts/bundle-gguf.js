@@ -1,0 +1,63 @@
+/**
+ * Bundles the GGUF header parser into dist/gguf-parser.js.
+ *
+ * `@huggingface/gguf` is bundled here instead of being a runtime dependency, because its exports map has no
+ * browser condition (users' bundlers would meet `fs` and `url`) and because its index re-exports the tables of
+ * `@huggingface/tasks`, fifteen times the parser's size. Its licence goes into the banner.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { build } from 'esbuild';
+
+/** The part of the parser's interface js/gguf.js uses. */
+const DECLARATION = `/** Parses the header of a GGUF file read by Range requests through \`fetch\`. */
+export function gguf(
+  uri: string,
+  params?: { fetch?: typeof fetch; additionalFetchHeaders?: Record<string, string>; typedMetadata?: boolean },
+): Promise<{
+  metadata: Record<string, unknown>;
+  tensorInfos: { name: string; n_dims: number; shape: bigint[]; dtype: number; offset: bigint }[];
+  tensorDataOffset: bigint;
+  littleEndian: boolean;
+}>;
+`;
+
+/**
+ * @param {string} root  the repository
+ * @returns {Promise<Map<string, string>>}  file name in dist/ -> content
+ */
+export async function bundleGguf(root) {
+  const folder = path.join(root, 'node_modules/@huggingface/gguf');
+  const entry = path.join(folder, 'src/gguf.ts');
+  if (!existsSync(entry)) throw new Error(`${path.relative(root, entry)} is missing: run npm ci`);
+  const { version } = JSON.parse(readFileSync(path.join(folder, 'package.json'), 'utf8'));
+  const licence = readFileSync(path.join(folder, 'LICENSE'), 'utf8').trim();
+  const result = await build({
+    stdin: { contents: "export { gguf } from './gguf.ts';", resolveDir: path.dirname(entry) },
+    bundle: true,
+    format: 'esm',
+    platform: 'browser',
+    target: 'es2022',
+    minify: true,
+    write: false,
+    legalComments: 'none',
+    logLevel: 'silent',
+    banner: { js: `/*! @huggingface/gguf ${version}\n${licence}\n*/` },
+    plugins: [{ name: 'drop-unused-tables', setup: dropUnusedTables }],
+  });
+  return new Map([
+    ['gguf-parser.js', result.outputFiles[0].text],
+    ['gguf-parser.d.ts', DECLARATION],
+  ]);
+}
+
+/** The parser's modules do nothing when they are loaded: say so, and esbuild leaves out those it does not use. */
+function dropUnusedTables(/** @type {import('esbuild').PluginBuild} */ bundler) {
+  const inside = { pluginData: 'inside' };
+  bundler.onResolve({ filter: /.*/ }, async (args) => {
+    if (args.pluginData === 'inside' || args.kind !== 'import-statement') return undefined;
+    const { importer, kind, resolveDir } = args;
+    const found = await bundler.resolve(args.path, { importer, kind, resolveDir, ...inside });
+    return { ...found, sideEffects: false };
+  });
+}

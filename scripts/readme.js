@@ -1,0 +1,98 @@
+/**
+ * The tables of README.md that are made, not written: the support matrix, from the kernel table of the built modules, and
+ * their sizes. `node scripts/readme.js` writes them; tests/readme.test.js holds them equal.
+ *
+ * The matrix needs an engine with relaxed SIMD: elsewhere the script runs itself in one.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build, sizes } from './build.js';
+import { ask, isMain, main, root, SetupError } from './setup/run.js';
+import { relaxedNode } from './setup.js';
+
+export const README = path.join(root, 'README.md');
+const ACTIVATIONS = /** @type {const} */ (['f32', 'int16', 'int8']);
+
+/** @param {string[][]} rows  the heads first */
+function markdown(rows) {
+  const [heads, ...body] = rows;
+  return [heads, heads.map(() => '---'), ...body].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}
+
+/** In this engine, which must have relaxed SIMD. @returns {Promise<string>} */
+async function supportMatrixHere() {
+  const { createKernels } = await import('../js/index.js');
+  const relaxed = await createKernels({ isa: 'relaxed' });
+  const simd128 = await createKernels({ isa: 'simd128' });
+  const scalar = await createKernels({ isa: 'scalar' });
+  const rows = relaxed.types.map(({ name, id, blockValues, blockBytes }) => {
+    const by = (/** @type {typeof relaxed} */ fm) =>
+      ACTIVATIONS.map((activation) => {
+        const served = fm.servedBy(name, activation);
+        return `${served.isa} ${served.activation}`;
+      });
+    const bits = (8 * blockBytes) / blockValues;
+    const cells = [name, `${id}`, `${blockValues}`, `${blockBytes}`, `${Number(bits.toFixed(4))}`];
+    return [...cells, ...by(relaxed), by(simd128)[2], by(scalar)[2]];
+  });
+  const heads = ['type', 'id', 'values a block', 'bytes a block', 'bits a weight', 'f32', 'int16', 'int8'];
+  return markdown([[...heads, 'int8 without relaxed SIMD', 'int8 without SIMD'], ...rows]);
+}
+
+/** @returns {Promise<string>}  Markdown */
+export async function supportMatrix() {
+  const node = await relaxedNode();
+  const matrix = ask(node, [fileURLToPath(import.meta.url), '--print-matrix']);
+  if (!matrix)
+    throw new SetupError('the support matrix could not be made: see node scripts/readme.js --print-matrix');
+  return matrix;
+}
+
+/** @returns {string}  Markdown */
+export function sizeTable() {
+  const kilobytes = (/** @type {number} */ bytes) => `${(bytes / 1024).toFixed(1)} KB`;
+  const rows = sizes().map(({ name, bytes, gzipped, budget }) => [
+    `\`dist/${name}\``,
+    kilobytes(bytes),
+    kilobytes(gzipped),
+    budget ? `${budget / 1024} KB` : '-',
+  ]);
+  return markdown([['file', 'bytes', 'gzipped', 'budget'], ...rows]);
+}
+
+const marks = (/** @type {string} */ name) => [
+  `<!-- ${name}: made by scripts/readme.js -->\n`,
+  `\n<!-- end of ${name} -->`,
+];
+
+/** @param {string} text @param {string} name @returns {[number, number]}  where what stands between the marks begins and ends */
+function place(text, name) {
+  const [open, close] = marks(name);
+  const start = text.indexOf(open) + open.length;
+  const end = text.indexOf(close, start);
+  if (start < open.length || end < 0)
+    throw new SetupError(`README.md has no place for ${name}: ${open.trim()} ...${close}`);
+  return [start, end];
+}
+
+/** @param {string} text @param {string} name */
+export const section = (text, name) => text.slice(...place(text, name));
+
+async function writeSections() {
+  await build({ quiet: true });
+  let text = readFileSync(README, 'utf8');
+  const tables = { 'support matrix': await supportMatrix(), sizes: sizeTable() };
+  for (const [name, table] of Object.entries(tables)) {
+    const [start, end] = place(text, name);
+    text = text.slice(0, start) + table + text.slice(end);
+  }
+  writeFileSync(README, text);
+}
+
+if (isMain(import.meta.url)) {
+  await main(async () => {
+    if (process.argv.includes('--print-matrix')) process.stdout.write(await supportMatrixHere());
+    else await writeSections();
+  });
+}

