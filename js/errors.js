@@ -1,0 +1,165 @@
+/* Every error the library throws. Each has a `code`; where numbers are involved they stand in the message and
+ * in fields. ShapeError is a RangeError and ArgumentError a TypeError, so that they can be caught as what
+ * JavaScript would throw; `e instanceof FmError` holds for all of them. */
+
+/** The base of the library's errors. */
+export class FmError extends Error {
+  /** @type {string} */
+  code = 'FM_ERROR';
+
+  /**
+   * @param {string} message
+   * @param {{ cause?: unknown }} [options]
+   */
+  constructor(message, options) {
+    super(message, options);
+    this.name = 'FmError';
+  }
+}
+
+/** A length or a dimension does not fit; `got` and `expected` are in the message too. */
+export class ShapeError extends RangeError {
+  code = 'FM_SHAPE';
+
+  /**
+   * @param {string} message
+   * @param {{ got?: number, expected?: number }} [numbers]
+   */
+  constructor(message, { got, expected } = {}) {
+    super(message);
+    this.name = 'ShapeError';
+    this.got = got;
+    this.expected = expected;
+  }
+}
+
+/** An argument is of the wrong kind. */
+export class ArgumentError extends TypeError {
+  code = 'FM_ARGUMENT';
+
+  /** @param {string} message */
+  constructor(message) {
+    super(message);
+    this.name = 'ArgumentError';
+  }
+}
+
+// The two that extend a class of JavaScript's count as FmErrors as well. Subclasses inherit this, and mean
+// themselves.
+Object.defineProperty(FmError, Symbol.hasInstance, {
+  /** @param {unknown} value */
+  value(value) {
+    const is = (/** @type {Function} */ kind) => Function.prototype[Symbol.hasInstance].call(kind, value);
+    return is(this) || (this === FmError && (is(ShapeError) || is(ArgumentError)));
+  },
+});
+
+/** A handle that cannot be used: freed, made by other kernels, or its owner is disposed. */
+export class HandleError extends FmError {
+  code = 'FM_HANDLE';
+
+  /**
+   * @param {string} message
+   * @param {'freed' | 'foreign' | 'disposed'} reason
+   */
+  constructor(message, reason) {
+    super(message);
+    this.name = 'HandleError';
+    this.reason = reason;
+  }
+}
+
+/** A GGUF file that cannot be read or is malformed; `offset` is where in the file, `tensor` which one. */
+export class GgufError extends FmError {
+  code = 'FM_GGUF';
+
+  /**
+   * @param {string} message
+   * @param {{ offset?: number, tensor?: string, cause?: unknown }} [where]
+   */
+  constructor(message, { offset, tensor, cause } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = 'GgufError';
+    this.offset = offset;
+    this.tensor = tensor;
+  }
+}
+
+/** An instruction set that this engine or this module lacks, or that failed its self-test. */
+export class IsaError extends FmError {
+  code = 'FM_ISA';
+
+  /**
+   * @param {string} message
+   * @param {{ isa?: string, cause?: unknown }} [what]
+   */
+  constructor(message, { isa, cause } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = 'IsaError';
+    this.isa = isa;
+  }
+}
+
+/** A wasm module could not be fetched, compiled or instantiated. */
+export class LoadError extends FmError {
+  code = 'FM_LOAD';
+
+  /**
+   * @param {string} message
+   * @param {{ url?: string, cause?: unknown }} [what]
+   */
+  constructor(message, { url, cause } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = 'LoadError';
+    this.url = url;
+  }
+}
+
+/** The linear memory cannot hold `asked` bytes more. */
+export class MemoryError extends FmError {
+  code = 'FM_MEMORY';
+
+  /**
+   * @param {string} message
+   * @param {{ asked: number, inUse: number, limit: number }} numbers
+   */
+  constructor(message, { asked, inUse, limit }) {
+    super(message);
+    this.name = 'MemoryError';
+    this.asked = asked;
+    this.inUse = inUse;
+    this.limit = limit;
+  }
+}
+
+/**
+ * The error for a status of the C ABI that the checks in JavaScript did not foresee.
+ * @param {number} status  fm_status, not FM_OK
+ * @param {string} call  what was called, for the message
+ */
+export function statusError(status, call) {
+  const why = [
+    'ok',
+    'unknown weight type',
+    'dimensions that do not fit the type or the address space',
+    'a pointer outside the memory',
+    'a pointer that is not aligned',
+    'an output that overlaps an input',
+    'unknown activation mode',
+    'an instruction set that this module does not hold',
+  ][status];
+  const message = `${call}: ${why ?? `status ${status}`}`;
+  if (status === 2) return new ShapeError(message);
+  if (status === 7) return new IsaError(message);
+  return new ArgumentError(message);
+}
+
+/**
+ * A value as an error message shows it.
+ * @param {unknown} value
+ */
+export function show(value) {
+  if (typeof value === 'string') return JSON.stringify(value);
+  if (typeof value === 'object' && value !== null) return value.constructor?.name ?? 'an object';
+  return typeof value === 'function' ? 'a function' : String(value);
+}

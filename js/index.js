@@ -1,0 +1,17 @@
+/* fused-matmul: f32 activations times GGUF-quantised weights, in WebAssembly. */
+
+export {
+  ArgumentError,
+  FmError,
+  GgufError,
+  HandleError,
+  IsaError,
+  LoadError,
+  MemoryError,
+  ShapeError,
+} from './errors.js';
+export { GgufFile, openGguf } from './gguf.js';
+export { Tensor, Weight } from './handles.js';
+export { createKernels, Kernels } from './kernels.js';
+export { VERSION as version } from './loader.js';
+export { types } from './types.js';

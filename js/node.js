@@ -1,0 +1,17 @@
+/* What only Node has, kept away from bundlers for browsers: its modules are asked for by a name that no
+ * bundler resolves. */
+
+/** @type {{ versions?: { node?: string }, type?: string, getBuiltinModule?: (id: string) => any } | undefined} */
+const nodeProcess = /** @type {any} */ (globalThis).process;
+
+/** True in Node and what behaves like it, false in browsers, their workers and Electron's pages. */
+export const isNode = typeof nodeProcess?.versions?.node === 'string' && nodeProcess.type !== 'renderer';
+
+/**
+ * @param {string} name  without the scheme, e.g. 'fs/promises'
+ * @returns {Promise<any>}
+ */
+export async function nodeModule(name) {
+  const id = `node:${name}`;
+  return nodeProcess?.getBuiltinModule?.(id) ?? import(/* webpackIgnore: true */ /* @vite-ignore */ id);
+}
