@@ -5,11 +5,11 @@
  * by the scalar scale. One row and one token at a time, whatever n_tokens is. */
 #include <stdlib.h>
 
+#include "formats/blocks.h"
 #include "formats/f16.h"
 #include "kernels/activations.h"
-#include "kernels/v128.h"
-#include "formats/blocks.h"
 #include "kernels/q4_k.h"
+#include "kernels/v128.h"
 
 #define EXPORT __attribute__((visibility("default"), used))
 
@@ -31,10 +31,10 @@ FM_INLINE int32_t dot_sub_block(const uint8_t *qs, const int8_t *q, int high) {
   for (int half = 0; half < 32; half += 16) {
     v128_t packed = wasm_v128_load(qs + half), acts = wasm_v128_load(q + half);
     v128_t codes = high ? wasm_u8x16_shr(packed, 4) : wasm_v128_and(packed, wasm_i8x16_const_splat(15));
-    sum = wasm_i32x4_add(
-        sum, wasm_i32x4_dot_i16x8(wasm_u16x8_extend_low_u8x16(codes), wasm_i16x8_extend_low_i8x16(acts)));
-    sum = wasm_i32x4_add(
-        sum, wasm_i32x4_dot_i16x8(wasm_u16x8_extend_high_u8x16(codes), wasm_i16x8_extend_high_i8x16(acts)));
+    sum = wasm_i32x4_add(sum,
+                         wasm_i32x4_dot_i16x8(wasm_u16x8_extend_low_u8x16(codes), wasm_i16x8_extend_low_i8x16(acts)));
+    sum = wasm_i32x4_add(sum,
+                         wasm_i32x4_dot_i16x8(wasm_u16x8_extend_high_u8x16(codes), wasm_i16x8_extend_high_i8x16(acts)));
   }
   return horizontal_sum(sum);
 }

@@ -1,0 +1,65 @@
+/**
+ * The laboratory: contenders take turns within one process, so that whatever the machine does meanwhile happens to all of
+ * them. Times are per call; a sample is as many calls as take SAMPLE_MS.
+ */
+
+/** A sample takes at least this long, so that the clock and the call from JavaScript do not matter. */
+const SAMPLE_MS = 3;
+/** Calls before the first sample: the engine compiles hot functions a second time in the background. */
+const WARM_UP_MS = 150;
+const WARM_UP_CALLS = 12;
+
+/** @typedef {{ name: string, run: () => void }} Contender */
+/** @typedef {{ name: string, medianMs: number, minMs: number, samples: number }} Timing */
+
+/** @param {() => void} run @param {number} calls @returns {number} milliseconds a call */
+function sample(run, calls) {
+  const start = performance.now();
+  for (let i = 0; i < calls; i++) run();
+  return (performance.now() - start) / calls;
+}
+
+/** @param {Contender} contender @returns {number} calls a sample */
+function warmUp({ run }) {
+  const start = performance.now();
+  let calls = 0;
+  while (calls < WARM_UP_CALLS && performance.now() - start < 8 * WARM_UP_MS) {
+    run();
+    calls++;
+  }
+  while (performance.now() - start < WARM_UP_MS) run();
+  return Math.max(1, Math.ceil(SAMPLE_MS / sample(run, 1)));
+}
+
+/** @param {number[]} times */
+export function median(times) {
+  const sorted = times.toSorted((a, b) => a - b);
+  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
+}
+
+/**
+ * @param {Contender[]} contenders @param {{ minRounds: number, maxRounds: number, budgetMs: number }} limits
+ * @returns {Timing[]}
+ */
+export function race(contenders, { minRounds, maxRounds, budgetMs }) {
+  const entries = contenders.map((contender) => ({
+    ...contender,
+    calls: warmUp(contender),
+    times: /** @type {number[]} */ ([]),
+  }));
+  const start = performance.now();
+  for (let round = 0; round < maxRounds; round++) {
+    if (round >= minRounds && performance.now() - start > budgetMs) break;
+    /* another one begins each round */
+    for (let i = 0; i < entries.length; i++) {
+      const entry = entries[(i + round) % entries.length];
+      entry.times.push(sample(entry.run, entry.calls));
+    }
+  }
+  return entries.map(({ name, times }) => ({
+    name,
+    medianMs: median(times),
+    minMs: Math.min(...times),
+    samples: times.length,
+  }));
+}

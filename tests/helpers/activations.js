@@ -1,0 +1,74 @@
+/** Activations for tests: x [nTokens][nCols], f32. */
+
+/** @import { Prng } from './prng.js' */
+
+/** Columns that share one quantisation scale in the integer activation modes. */
+export const GROUP_COLS = 256;
+
+/**
+ * Integers up to `largest`, which every group of a token holds at least once, times a power of two per group: the
+ * quantisation of an integer mode with that largest code then loses nothing.
+ * @param {number} largest @returns {(nTokens: number, nCols: number, prng: Prng) => Float32Array}
+ */
+const exactIntegers = (largest) => (nTokens, nCols, prng) => {
+  const x = new Float32Array(nTokens * nCols);
+  for (let t = 0; t < nTokens; t++) {
+    for (let first = 0; first < nCols; first += GROUP_COLS) {
+      const n = Math.min(GROUP_COLS, nCols - first);
+      const scale = 2 ** prng.int(-4, 4);
+      const peak = prng.int(0, n - 1);
+      for (let i = 0; i < n; i++) {
+        const code = i === peak ? prng.pick([-largest, largest]) : prng.int(-largest, largest);
+        x[t * nCols + first + i] = code * scale;
+      }
+    }
+  }
+  return x;
+};
+
+/** @type {Record<string, (nTokens: number, nCols: number, prng: Prng) => Float32Array>} */
+export const activations = {
+  gaussian: (nTokens, nCols, prng) => Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian()),
+  /** One value in 64 is a hundred times the others, as in the activations of trained transformers. */
+  outliers: (nTokens, nCols, prng) =>
+    Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian() * (prng.int(0, 63) ? 1 : 100)),
+  zeros: (nTokens, nCols, prng) => Float32Array.from({ length: nTokens * nCols }, () => prng.pick([0, -0])),
+  /** Whole groups of zeros beside groups of values. */
+  gaps: (nTokens, nCols, prng) => {
+    const x = activations.gaussian(nTokens, nCols, prng);
+    for (let first = 0; first < x.length; first += GROUP_COLS) {
+      if (prng.int(0, 1)) x.fill(0, first, first + GROUP_COLS);
+    }
+    return x;
+  },
+  denormals: (nTokens, nCols, prng) =>
+    Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian() * 1e-40),
+  /** Where the inverse of a scale leaves f32; a token for each power of ten. */
+  tiny: (nTokens, nCols, prng) =>
+    Float32Array.from(
+      { length: nTokens * nCols },
+      (_, i) => prng.gaussian() * 10 ** (-34 - (Math.floor(i / nCols) % 5)),
+    ),
+  /** The largest activations whose products with natural weights stay in f32. */
+  huge: (nTokens, nCols, prng) =>
+    Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian() * 1e31),
+  exactInt8: exactIntegers(127),
+  exactInt16: exactIntegers(32767),
+};
+
+/**
+ * Token rows that drive integer sums to their ends: all at the largest code of one sign, of the other, and with the sign
+ * of each weight of a few given rows.
+ * @param {number} largest @param {number} nCols @param {Float64Array[]} weightRows
+ * @returns {{ x: Float32Array, nTokens: number }}
+ */
+export function extremeActivations(largest, nCols, weightRows) {
+  /** @type {((c: number) => number)[]} */
+  const tokens = [() => largest, () => -largest];
+  for (const row of weightRows) tokens.push((c) => (row[c] < 0 ? -largest : largest));
+  const x = new Float32Array(tokens.length * nCols);
+  tokens.forEach((value, t) => {
+    for (let c = 0; c < nCols; c++) x[t * nCols + c] = value(c);
+  });
+  return { x, nTokens: tokens.length };
+}

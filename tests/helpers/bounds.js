@@ -1,0 +1,195 @@
+/**
+ * What a product may differ from its float64 reference, per output, derived for any order of summation; nothing here is
+ * measured or tuned.
+ *
+ * u = 2^-24 is the unit roundoff of f32. The *mass* of a weight is the sum of the magnitudes of the terms its formula is
+ * made of when codes stay unsigned: |d*sc|*q + |dmin*m| for Q4_K, |d*sc|*(q + 32) for Q6_K, whose 32 may be folded in
+ * apart, and so on (reference.js). A kernel rounds these terms, or sums of them, so the errors go with the mass and not
+ * with the weight, which may be small by cancellation.
+ *
+ * f32: y is a sum of n_cols products whose factors took at most 8 roundings (d*sc, *q, -min, *x, and the factored forms'
+ *   sum(x)*min). Adding n terms in any order errs by at most (n - 1) u times the sum of their magnitudes, hence
+ *     |got - ref| <= (n_cols + 8) u sum_c |x_c| mass_c.
+ *
+ * int16, int8: per group of 256 columns the activations become round(x / d), d = max|x| / largest, largest = 32767 or
+ *   127. With every step of that in f32 the code is within 1/2 of x / d * (1 + 3u) and d is off by at most a factor
+ *   1 + u, so that
+ *     |d code - x| <= d/2 (1 + u) + 4 u |x|.
+ *   The first part makes the quantisation error, sum over groups of d/2 * sum_c |w_c|. Integer sums are exact. They cover
+ *   at least 16 columns before they meet f32 (the smallest sub-block), with two terms (codes, offsets) each, every term
+ *   with at most 8 roundings: depth n_cols / 8 + 16, on masses of the quantised activations |x| + d/2:
+ *     |got - ref| <= sum_g d_g/2 sum_c |w_c| + (n_cols / 8 + 16) u sum_c (|x_c| + d/2) mass_c.
+ *
+ * Underflow: where a result is below the normal numbers a rounding errs by up to 2^-150 instead.
+ *   f32: at most four such roundings per product, which later factors (codes and 6-bit scales, together under 2^14, and
+ *   x) can enlarge: n_cols * 2^14 * 2^-150 * (1 + 3 max|x|).
+ *   Integer: d itself, times the codes: largest * 2^-150 * sum mass. The product of d and a weight's scale, twice, times
+ *   the integer sums, which are at most largest * sum mass / the smallest scale; and the products with those, twice per
+ *   16 columns.
+ */
+import { GROUP_COLS } from './activations.js';
+import { dequantizeF32, dequantizeF64, scaleOf } from './reference.js';
+
+/** @import { ReferenceType } from './reference.js' */
+
+const u = 2 ** -24;
+/** The largest code of each activation mode (fm_activation); 0: stays f32. */
+export const LARGEST_CODE = [0, 32767, 127];
+export const ACTIVATION_NAMES = /** @type {const} */ (['f32', 'int16', 'int8']);
+
+/** One weight's float64 values, and what the bounds need of them per group of columns. */
+export class ReferenceWeight {
+  /** @type {Float32Array | undefined} */
+  #exactF32;
+
+  /** @param {ReferenceType} type @param {Uint8Array} bytes @param {number} nRows @param {number} nCols */
+  constructor(type, bytes, nRows, nCols) {
+    const { values, masses } = dequantizeF64(type, bytes);
+    if (values.length !== nRows * nCols)
+      throw new RangeError(`${values.length} values, not ${nRows} x ${nCols}`);
+    this.type = type;
+    this.bytes = bytes;
+    this.nRows = nRows;
+    this.nCols = nCols;
+    this.values = values;
+    this.masses = masses;
+    this.nGroups = Math.ceil(nCols / GROUP_COLS);
+    this.groupAbs = this.#groupSums(values);
+    this.groupMass = this.#groupSums(masses);
+    this.smallestScale = this.#findSmallestScale();
+  }
+
+  /** The values in ggml's f32 arithmetic, bit for bit. */
+  get exactF32() {
+    this.#exactF32 ??= dequantizeF32(this.type, this.bytes);
+    return this.#exactF32;
+  }
+
+  /** The least magnitude of a scale that is not 0. */
+  #findSmallestScale() {
+    const { type, bytes } = this;
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    let smallest = 1;
+    for (let at = 0; at < bytes.length; at += type.blockBytes) {
+      for (const field of type.fields) {
+        const scale = Math.abs(scaleOf(view, at, field) ?? 1);
+        if (scale > 0 && scale < smallest) smallest = scale;
+      }
+    }
+    return smallest;
+  }
+
+  /** @param {Float64Array} list */
+  #groupSums(list) {
+    const sums = new Float64Array(this.nRows * this.nGroups);
+    for (let r = 0; r < this.nRows; r++) {
+      for (let c = 0; c < this.nCols; c++) {
+        sums[r * this.nGroups + Math.floor(c / GROUP_COLS)] += Math.abs(list[r * this.nCols + c]);
+      }
+    }
+    return sums;
+  }
+}
+
+/** Y = X * W^T in float64 and its bounds. */
+export class ReferenceProduct {
+  /** @param {ReferenceWeight} w @param {Float32Array} x @param {number} nTokens */
+  constructor(w, x, nTokens) {
+    if (x.length !== nTokens * w.nCols)
+      throw new RangeError(`${x.length} activations, not ${nTokens} x ${w.nCols}`);
+    this.w = w;
+    this.nTokens = nTokens;
+    this.y = new Float64Array(nTokens * w.nRows);
+    /** sum_c |x_c| mass_c per output */
+    this.mass = new Float64Array(nTokens * w.nRows);
+    /** max|x| per token and group */
+    this.groupMax = new Float64Array(nTokens * w.nGroups);
+    const { nRows, nCols, nGroups } = w;
+    for (let t = 0; t < nTokens; t++) {
+      const row = x.subarray(t * nCols, (t + 1) * nCols);
+      for (let c = 0; c < nCols; c++) {
+        const g = t * nGroups + Math.floor(c / GROUP_COLS);
+        this.groupMax[g] = Math.max(this.groupMax[g], Math.abs(row[c]));
+      }
+      for (let r = 0; r < nRows; r++) {
+        let sum = 0;
+        let mass = 0;
+        for (let c = 0, i = r * nCols; c < nCols; c++, i++) {
+          sum += row[c] * w.values[i];
+          mass += Math.abs(row[c]) * w.masses[i];
+        }
+        this.y[t * nRows + r] = sum;
+        this.mass[t * nRows + r] = mass;
+      }
+    }
+  }
+
+  /**
+   * @param {number} t @param {number} r @param {number} activation  fm_activation the kernel gets
+   * @param {boolean} [lossless]  the activations are exact in that mode: no quantisation error is allowed
+   * @returns {number}
+   */
+  bound(t, r, activation, lossless = false) {
+    const { nRows, nCols, nGroups, groupAbs, groupMass } = this.w;
+    const mass = this.mass[t * nRows + r];
+    const largest = LARGEST_CODE[activation];
+    if (largest === 0) {
+      let most = 0;
+      for (let g = 0; g < nGroups; g++) most = Math.max(most, this.groupMax[t * nGroups + g]);
+      return (nCols + 8) * u * mass + nCols * 2 ** -136 * (1 + 3 * most);
+    }
+    let quantisation = 0;
+    let roundedMass = mass;
+    let underflow = (nCols / 8) * 2 ** -150;
+    for (let g = 0; g < nGroups; g++) {
+      const half = this.groupMax[t * nGroups + g] / largest / 2;
+      quantisation += half * groupAbs[r * nGroups + g];
+      roundedMass += half * groupMass[r * nGroups + g];
+      underflow += largest * 2 ** -150 * groupMass[r * nGroups + g] * (1 + 2 / this.w.smallestScale);
+    }
+    return (lossless ? 0 : quantisation * (1 + u)) + (nCols / 8 + 16) * u * roundedMass + underflow;
+  }
+
+  /**
+   * Throws when an output of `got` [nTokens][nRows], which may be the first rows and tokens only, is out of bounds.
+   * @param {Float32Array} got @param {{ nTokens?: number, nRows?: number, activation: number, lossless?: boolean,
+   *   what: string }} how
+   * @returns {number} the largest error, as a fraction of its bound
+   */
+  check(got, { nTokens = this.nTokens, nRows = this.w.nRows, activation, lossless, what }) {
+    if (got.length !== nTokens * nRows)
+      throw new Error(`${what}: ${got.length} outputs, not ${nTokens} x ${nRows}`);
+    let worst = 0;
+    for (let t = 0; t < nTokens; t++) {
+      for (let r = 0; r < nRows; r++) {
+        const value = got[t * nRows + r];
+        const expected = this.y[t * this.w.nRows + r];
+        const bound = this.bound(t, r, activation, lossless);
+        const error = Math.abs(value - expected);
+        if (!(error <= bound)) {
+          throw new Error(
+            `${what}: y[${t}][${r}] is ${value}, float64 gives ${expected}: error ${error}, bound ${bound}`,
+          );
+        }
+        if (error > 0) worst = Math.max(worst, error / bound);
+      }
+    }
+    return worst;
+  }
+
+  /** @param {ArrayLike<number>} got  all outputs @returns {number} ||got - ref|| / ||ref|| */
+  normError(got) {
+    return normError(got, this.y);
+  }
+}
+
+/** @param {ArrayLike<number>} got @param {ArrayLike<number>} expected @returns {number} ||got - ref|| / ||ref|| */
+export function normError(got, expected) {
+  let difference = 0;
+  let size = 0;
+  for (let i = 0; i < expected.length; i++) {
+    difference += (got[i] - expected[i]) ** 2;
+    size += expected[i] ** 2;
+  }
+  return difference === 0 ? 0 : Math.sqrt(difference / size);
+}

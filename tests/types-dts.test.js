@@ -1,0 +1,94 @@
+/** The generated .d.ts, as a strict TypeScript user meets them. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, test } from 'node:test';
+import { root } from '../scripts/setup/run.js';
+
+const folder = mkdtempSync(path.join(tmpdir(), 'fused-matmul-types-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+mkdirSync(path.join(folder, 'node_modules'));
+symlinkSync(root, path.join(folder, 'node_modules/fused-matmul'), 'junction');
+writeFileSync(path.join(folder, 'package.json'), '{ "type": "module" }');
+
+/** @param {string} code @param {string[]} [options] */
+function compile(code, options = ['--module', 'nodenext']) {
+  writeFileSync(path.join(folder, 'consumer.ts'), code);
+  const flags = [
+    '--ignoreConfig',
+    '--noEmit',
+    '--strict',
+    '--target',
+    'es2022',
+    '--types',
+    '',
+    '--pretty',
+    'false',
+  ];
+  const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
+  const { status, stdout } = spawnSync(process.execPath, [tsc, ...flags, ...options, 'consumer.ts'], {
+    cwd: folder,
+    encoding: 'utf8',
+  });
+  return { status, stdout };
+}
+
+const CONSUMER = `
+import { createKernels, openGguf, types, version, FmError, GgufError, HandleError, IsaError, LoadError, MemoryError, ShapeError } from 'fused-matmul';
+import type { GgufFile, Kernels, Tensor, Weight } from 'fused-matmul';
+
+export async function multiply(source: string | URL | Blob | ArrayBuffer): Promise<Float32Array> {
+  const gguf: GgufFile = await openGguf(source, { signal: new AbortController().signal });
+  using fm: Kernels = await createKernels({ isa: 'simd128', activation: 'int8' });
+  const w: Weight = await fm.loadWeight(gguf, 'blk.0.ffn_gate.weight', {
+    onProgress: ({ loaded, total }) => { const part: number = loaded / total; void part; },
+  });
+  const x: Float32Array = new Float32Array(w.nCols);
+  const y: Float32Array = fm.fusedMatmul(w, x, { activation: 'int16' });
+  const t: Tensor = fm.tensor({ nRows: 1, nCols: w.nCols, data: x });
+  const yt: Tensor = fm.fusedMatmul(w, t);
+  const rows: Float32Array = fm.dequantize(w, { start: 0, end: 1 });
+  const isa: 'relaxed' | 'simd128' | 'scalar' = fm.info.isa;
+  const steps: { isa: string; ok: boolean; reason: string }[] = fm.info.steps;
+  const inUse: number = fm.memory().inUse;
+  void [yt.toArray(), rows, isa, steps, inUse, version.length, types.length];
+  w.free();
+  return y;
+}
+const range: RangeError = new ShapeError('x', { got: 1, expected: 2 });
+export const errors: (typeof FmError)[] = [GgufError, HandleError, IsaError, LoadError, MemoryError] as never;
+void range;
+`;
+
+for (const resolution of ['nodenext', 'bundler']) {
+  test(`a strict consumer compiles, module resolution ${resolution}`, () => {
+    const options =
+      resolution === 'bundler' ? ['--module', 'esnext', '--moduleResolution', 'bundler'] : undefined;
+    const { status, stdout } = compile(CONSUMER, options);
+    assert.equal(stdout, '');
+    assert.equal(status, 0);
+  });
+}
+
+/** @type {[string, string][]} */
+const MISTAKES = [
+  ['an instruction set that does not exist', "void createKernels({ isa: 'avx2' });"],
+  ['an activation mode that does not exist', "void createKernels({ activation: 'int4' });"],
+  ['a plain array as activations', 'void createKernels().then((fm) => fm.fusedMatmul(w, [1, 2, 3]));'],
+  [
+    'a Tensor taken for a Float32Array',
+    'void createKernels().then((fm) => { const y: Float32Array = fm.fusedMatmul(w, t); });',
+  ],
+];
+for (const [what, line] of MISTAKES) {
+  test(`the types reject ${what}`, () => {
+    const head =
+      "import { createKernels, type Tensor, type Weight } from 'fused-matmul';\ndeclare const w: Weight; declare const t: Tensor;\n";
+    assert.equal(compile(`${head}void w; void t; void createKernels;`).stdout, '');
+    const { status, stdout } = compile(`${head}${line}\nvoid w; void t;`);
+    assert.notEqual(status, 0);
+    assert.match(stdout, /error TS\d+/);
+  });
+}
