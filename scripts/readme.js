@@ -20,6 +20,13 @@ function markdown(rows) {
   return [heads, heads.map(() => '---'), ...body].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
+/**
+ * Types with 8-bit codes: relaxed int8 where this engine's i32 relaxed dot product is exact for them (fm_wide in
+ * src/kernels/kernels.h), else int16. The table must not depend on the machine it is made on.
+ */
+const WIDE_TYPES = new Set(['Q8_0', 'Q8_K', 'IQ4_NL', 'IQ4_XS']);
+const WIDE_SERVICES = ['relaxed int8', 'simd128 int16'];
+
 /** In this engine, which must have relaxed SIMD. @returns {Promise<string>} */
 async function supportMatrixHere() {
   const { createKernels } = await import('../js/index.js');
@@ -30,7 +37,9 @@ async function supportMatrixHere() {
     const by = (/** @type {typeof relaxed} */ fm) =>
       ACTIVATIONS.map((activation) => {
         const served = fm.servedBy(name, activation);
-        return `${served.isa} ${served.activation}`;
+        const cell = `${served.isa} ${served.activation}`;
+        const isWide = fm === relaxed && activation === 'int8' && WIDE_TYPES.has(name);
+        return isWide && WIDE_SERVICES.includes(cell) ? 'relaxed int8 (*)' : cell;
       });
     const bits = (8 * blockBytes) / blockValues;
     const cells = [name, `${id}`, `${blockValues}`, `${blockBytes}`, `${Number(bits.toFixed(4))}`];

@@ -30,10 +30,14 @@ typedef struct {
 
 FM_INLINE v128_t spread(v128_t q, size_t k) {
   switch (k) {
-    case 0: return wasm_i32x4_shuffle(q, q, 0, 0, 0, 0);
-    case 1: return wasm_i32x4_shuffle(q, q, 1, 1, 1, 1);
-    case 2: return wasm_i32x4_shuffle(q, q, 2, 2, 2, 2);
-    default: return wasm_i32x4_shuffle(q, q, 3, 3, 3, 3);
+  case 0:
+    return wasm_i32x4_shuffle(q, q, 0, 0, 0, 0);
+  case 1:
+    return wasm_i32x4_shuffle(q, q, 1, 1, 1, 1);
+  case 2:
+    return wasm_i32x4_shuffle(q, q, 2, 2, 2, 2);
+  default:
+    return wasm_i32x4_shuffle(q, q, 3, 3, 3, 3);
   }
 }
 
@@ -89,7 +93,8 @@ FM_INLINE void k_group(gemm_kind kind, const fm_strip *strip, size_t row, size_t
       if (kind.sub == 32) {
         sum[t] = wasm_i32x4_add(sum[t], dot_rows(kind, codes, 8, q, first));
       } else {
-        v128_t halves = wasm_i32x4_add(dot_rows(kind, codes, 4, q, first), dot_rows(kind, codes + 4, 4, q + 16, second));
+        v128_t halves =
+            wasm_i32x4_add(dot_rows(kind, codes, 4, q, first), dot_rows(kind, codes + 4, 4, q + 16, second));
         sum[t] = wasm_i32x4_add(sum[t], halves);
       }
     }
@@ -176,24 +181,24 @@ FM_INLINE void tiles(gemm_kind kind, const fm_strip *strip, const fm_act_i8 *x, 
   }
 }
 
-#define GEMM_I8(name, ...)                                                                                      \
-  void fm_gemm_i8_##name##__relaxed(const fm_strip *strip, const fm_act_i8 *x, float *y, size_t n_blocks,       \
-                                    size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {         \
-    tiles((gemm_kind){__VA_ARGS__}, strip, x, y, n_blocks, n_tokens, y_stride, n_rows, accumulate);             \
+#define GEMM_I8(name, ...)                                                                                             \
+  void fm_gemm_i8_##name##__relaxed(const fm_strip *strip, const fm_act_i8 *x, float *y, size_t n_blocks,              \
+                                    size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {                \
+    tiles((gemm_kind){__VA_ARGS__}, strip, x, y, n_blocks, n_tokens, y_stride, n_rows, accumulate);                    \
   }
 
 /*      name              kind           sub  has_min  n_add  dot */
-GEMM_I8(q2_k_dot16,       FM_SCALES_K,   16,  true,    4,     FM_DOT_I16)
-GEMM_I8(q3_k_dot16,       FM_SCALES_K,   16,  false,   4,     FM_DOT_I16)
-GEMM_I8(q4_k_dot16,       FM_SCALES_K,   32,  true,    8,     FM_DOT_I16)
-GEMM_I8(q5_k_dot16,       FM_SCALES_K,   32,  true,    4,     FM_DOT_I16)
-GEMM_I8(q6_k_dot16,       FM_SCALES_K,   16,  false,   2,     FM_DOT_I16)
-GEMM_I8(min16_dot32,      FM_SCALES_K,   16,  true,    0,     FM_DOT_I32)
-GEMM_I8(min32_dot32,      FM_SCALES_K,   32,  true,    0,     FM_DOT_I32)
-GEMM_I8(bias16_dot32,     FM_SCALES_K,   16,  false,   0,     FM_DOT_I32)
-GEMM_I8(f32_bias4_dot16,  FM_SCALES_F32, 32,  false,   8,     FM_DOT_I16)
-GEMM_I8(f32_bias5_dot16,  FM_SCALES_F32, 32,  false,   4,     FM_DOT_I16)
-GEMM_I8(f32_min4_dot16,   FM_SCALES_F32, 32,  true,    8,     FM_DOT_I16)
-GEMM_I8(f32_min5_dot16,   FM_SCALES_F32, 32,  true,    4,     FM_DOT_I16)
-GEMM_I8(f32_bias_dot32,   FM_SCALES_F32, 32,  false,   0,     FM_DOT_I32)
-GEMM_I8(f32_min_dot32,    FM_SCALES_F32, 32,  true,    0,     FM_DOT_I32)
+GEMM_I8(q2_k_dot16, FM_SCALES_K, 16, true, 4, FM_DOT_I16)
+GEMM_I8(q3_k_dot16, FM_SCALES_K, 16, false, 4, FM_DOT_I16)
+GEMM_I8(q4_k_dot16, FM_SCALES_K, 32, true, 8, FM_DOT_I16)
+GEMM_I8(q5_k_dot16, FM_SCALES_K, 32, true, 4, FM_DOT_I16)
+GEMM_I8(q6_k_dot16, FM_SCALES_K, 16, false, 2, FM_DOT_I16)
+GEMM_I8(min16_dot32, FM_SCALES_K, 16, true, 0, FM_DOT_I32)
+GEMM_I8(min32_dot32, FM_SCALES_K, 32, true, 0, FM_DOT_I32)
+GEMM_I8(bias16_dot32, FM_SCALES_K, 16, false, 0, FM_DOT_I32)
+GEMM_I8(f32_bias4_dot16, FM_SCALES_F32, 32, false, 8, FM_DOT_I16)
+GEMM_I8(f32_bias5_dot16, FM_SCALES_F32, 32, false, 4, FM_DOT_I16)
+GEMM_I8(f32_min4_dot16, FM_SCALES_F32, 32, true, 8, FM_DOT_I16)
+GEMM_I8(f32_min5_dot16, FM_SCALES_F32, 32, true, 4, FM_DOT_I16)
+GEMM_I8(f32_bias_dot32, FM_SCALES_F32, 32, false, 0, FM_DOT_I32)
+GEMM_I8(f32_min_dot32, FM_SCALES_F32, 32, true, 0, FM_DOT_I32)

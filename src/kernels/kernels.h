@@ -114,7 +114,7 @@ typedef struct {
   int32_t type;
   fm_decode_fn *decode;              /* NULL: the values are floats themselves (F32, F16, BF16) */
   fm_dequantize_fn *dequantize[2];   /* only where decode is NULL: scalar, SIMD128 */
-  fm_row_dot_fn *row_dot;               /* SIMD128, floats only; NULL where there is none */
+  fm_row_dot_fn *row_dot;            /* SIMD128, floats only; NULL where there is none */
   const fm_simd128_kernels *simd128; /* NULL where the module has none */
   const fm_relaxed_kernels *relaxed; /* NULL where the module has none, or int16 activations serve the type better */
 } fm_kernels;
