@@ -178,6 +178,6 @@ FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row
 #define FM_WIDE_KERNELS(name)                                                                                          \
   FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                                                  \
   const fm_relaxed_kernels fm_##name##__relaxed = {{NULL, gemv_##name##_i8_dot32__relaxed},                            \
-                                                   {NULL, fm_gemm_i8_f32_bias_dot32__relaxed}};
+                                                   {NULL, fm_gemm_i8_f32_dot32__relaxed}};
 
 #endif

@@ -10,8 +10,8 @@
  * K types, sums of a super-block of 256 columns exact in int32 (bound: form_relaxed.h):
  *   y[t][r] += d[t] * (d[r] * sum_sub scale * (sum code * q) - dmin[r] * sum_sub min * (sum q))
  *   with a bias d = dmin, and the two sums are subtracted before they leave int32
- * f32 scales, sums of 32 columns:
- *   y[t][r] += d[t] * sum_sub (scale * (sum code * q - bias * sum q) - min * (sum q)) */
+ * f32 scales, sums of 32 columns; min holds bias * scale where the type has a bias:
+ *   y[t][r] += d[t] * (sum_sub scale * (sum code * q) - sum_sub min * (sum q)) */
 #include "fused.h"
 #include "kernels/form.h"
 #include "kernels/kernels.h"
@@ -122,7 +122,7 @@ FM_INLINE void k_group(gemm_kind kind, const fm_strip *strip, size_t row, size_t
   }
 }
 
-/* The same for f32 scales, one for each 32 columns. */
+/* The same for f32 scales, one for each 32 columns; the bias is part of the mins. */
 FM_INLINE void f32_group(gemm_kind kind, const fm_strip *strip, size_t row, size_t group,
                          const fm_act_i8 *const x[TILE_TOKENS], v128_t acc[TILE_TOKENS]) {
   v128_t total[TILE_TOKENS], ones = fm_hold_i32(0x00010001);
@@ -135,21 +135,22 @@ FM_INLINE void f32_group(gemm_kind kind, const fm_strip *strip, size_t row, size
     load_codes(codes, code);
     FM_UNROLL
     for (size_t t = 0; t < TILE_TOKENS; t++) {
-      v128_t sum = dot_rows(kind, codes, 8, x[t]->q + c, ones);
-      int32_t act_sum = x[t]->sum32[c / 32];
-      if (!kind.has_min) sum = wasm_i32x4_sub(sum, wasm_i32x4_splat(strip->bias * act_sum));
-      v128_t part = wasm_f32x4_mul(scales, wasm_f32x4_convert_i32x4(sum));
-      if (kind.has_min) {
-        part = wasm_f32x4_sub(part, wasm_f32x4_mul(wasm_v128_load(min), wasm_f32x4_splat((float)act_sum)));
-      }
-      total[t] = wasm_f32x4_add(total[t], part);
+      v128_t sum = wasm_f32x4_convert_i32x4(dot_rows(kind, codes, 8, x[t]->q + c, ones));
+      total[t] = wasm_f32x4_add(total[t], wasm_f32x4_mul(scales, sum));
     }
     code += 32 * FM_STRIP_ROWS;
     scale += 2 * FM_STRIP_ROWS;
-    min += 2 * FM_STRIP_ROWS;
   }
   for (size_t t = 0; t < TILE_TOKENS; t++) {
-    acc[t] = wasm_f32x4_add(acc[t], wasm_f32x4_mul(wasm_v128_load32_splat(&x[t]->d), total[t]));
+    v128_t sums = wasm_v128_load(x[t]->sum32), min_sum = fm_zero();
+    v128_t act_sum[2] = {fm_low_i16_to_f32(sums), fm_high_i16_to_f32(sums)};
+    FM_UNROLL
+    for (size_t sub = 0; sub < 8; sub++) {
+      v128_t mins = wasm_v128_load(min + 2 * FM_STRIP_ROWS * sub);
+      min_sum = wasm_f32x4_add(min_sum, wasm_f32x4_mul(spread(act_sum[sub / 4], sub % 4), mins));
+    }
+    v128_t d = wasm_v128_load32_splat(&x[t]->d);
+    acc[t] = wasm_f32x4_add(acc[t], wasm_f32x4_mul(d, wasm_f32x4_sub(total[t], min_sum)));
   }
 }
 
@@ -196,9 +197,6 @@ GEMM_I8(q6_k_dot16, FM_SCALES_K, 16, false, 2, FM_DOT_I16)
 GEMM_I8(min16_dot32, FM_SCALES_K, 16, true, 0, FM_DOT_I32)
 GEMM_I8(min32_dot32, FM_SCALES_K, 32, true, 0, FM_DOT_I32)
 GEMM_I8(bias16_dot32, FM_SCALES_K, 16, false, 0, FM_DOT_I32)
-GEMM_I8(f32_bias4_dot16, FM_SCALES_F32, 32, false, 8, FM_DOT_I16)
-GEMM_I8(f32_bias5_dot16, FM_SCALES_F32, 32, false, 4, FM_DOT_I16)
-GEMM_I8(f32_min4_dot16, FM_SCALES_F32, 32, true, 8, FM_DOT_I16)
-GEMM_I8(f32_min5_dot16, FM_SCALES_F32, 32, true, 4, FM_DOT_I16)
-GEMM_I8(f32_bias_dot32, FM_SCALES_F32, 32, false, 0, FM_DOT_I32)
-GEMM_I8(f32_min_dot32, FM_SCALES_F32, 32, true, 0, FM_DOT_I32)
+GEMM_I8(f32_4bit_dot16, FM_SCALES_F32, 32, true, 8, FM_DOT_I16)
+GEMM_I8(f32_5bit_dot16, FM_SCALES_F32, 32, true, 4, FM_DOT_I16)
+GEMM_I8(f32_dot32, FM_SCALES_F32, 32, true, 0, FM_DOT_I32)

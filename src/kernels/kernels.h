@@ -156,9 +156,7 @@ fm_gemm_i16_fn fm_gemm_i16_sub16__simd128, fm_gemm_i16_sub32__simd128;
 fm_gemm_i8_fn fm_gemm_i8_q4_k_dot16__relaxed, fm_gemm_i8_q5_k_dot16__relaxed, fm_gemm_i8_q2_k_dot16__relaxed,
     fm_gemm_i8_q3_k_dot16__relaxed, fm_gemm_i8_q6_k_dot16__relaxed, fm_gemm_i8_min16_dot32__relaxed,
     fm_gemm_i8_min32_dot32__relaxed, fm_gemm_i8_bias16_dot32__relaxed;
-fm_gemm_i8_fn fm_gemm_i8_f32_bias4_dot16__relaxed, fm_gemm_i8_f32_bias5_dot16__relaxed,
-    fm_gemm_i8_f32_min4_dot16__relaxed, fm_gemm_i8_f32_min5_dot16__relaxed, fm_gemm_i8_f32_bias_dot32__relaxed,
-    fm_gemm_i8_f32_min_dot32__relaxed;
+fm_gemm_i8_fn fm_gemm_i8_f32_4bit_dot16__relaxed, fm_gemm_i8_f32_5bit_dot16__relaxed, fm_gemm_i8_f32_dot32__relaxed;
 
 fm_decode_fn fm_decode_q4_0__scalar, fm_decode_q4_1__scalar, fm_decode_q5_0__scalar, fm_decode_q5_1__scalar,
     fm_decode_q8_0__scalar, fm_decode_q2_k__scalar, fm_decode_q3_k__scalar, fm_decode_q4_k__scalar,

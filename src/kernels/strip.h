@@ -6,7 +6,7 @@
  *         r0c0 r0c1 r0c2 r0c3  r1c0..3    r2c0..3   ..   r7c0..3
  *
  * Scales for int16 activations and for types with f32 scales (f32, 8 rows for each 16 columns):
- *   value = scale_f32[c/16] * (code - bias) - min_f32[c/16],  code signed and bias 0 for int16, code 0..127 for int8
+ *   value = scale_f32[c/16] * code - min_f32[c/16],  code signed for int16; 0..127 for int8, where min holds bias * scale
  * Scales for int8 activations of K types (int16, each row's value twice, so that i32x4.dot_i16x8 applies it to both halves
  * of a pair sum):
  *   value = d[c/256] * scale_i16[c/16] * code - dmin[c/256] * min_i16,  code 0..127
@@ -22,7 +22,6 @@
 
 typedef struct {
   _Alignas(128) uint8_t code[FM_PANEL_COLS / 4][FM_STRIP_ROWS][4];
-  int32_t bias; /* f32 scales: to be subtracted from every code */
   union {
     struct {
       float scale[FM_PANEL_COLS / 16][FM_STRIP_ROWS];

@@ -15,29 +15,34 @@ FM_INLINE void store_transposed(void *out, size_t step, const v128_t row[4]) {
   wasm_v128_store(to + 3 * step, wasm_i64x2_shuffle(ab23, cd23, 1, 3));
 }
 
+FM_INLINE void strip_vectors(uint8_t (*codes)[GROUP_COLS], v128_t addend, bool has_addend, uint8_t *out) {
+  FM_NO_UNROLL
+  for (size_t c = 0; c < GROUP_COLS; c += 16, out += 4 * 4 * FM_STRIP_ROWS) {
+    v128_t row[4];
+    for (size_t r = 0; r < 4; r++) {
+      row[r] = wasm_v128_load(codes[r] + c);
+      if (has_addend) row[r] = wasm_i8x16_add(row[r], addend);
+    }
+    store_transposed(out, 4 * FM_STRIP_ROWS, row);
+  }
+}
+
 /* The codes of 256 columns of 4 rows, plus `added`. */
 FM_INLINE void strip_codes(const fm_simd128_kernels *type, const uint8_t *const group[4], int32_t added, uint8_t *out) {
   uint8_t codes[4][GROUP_COLS];
   FM_NO_UNROLL
   for (size_t r = 0; r < 4; r++) type->unpack(group[r], codes[r]);
-  v128_t addend = wasm_i8x16_splat((int8_t)added);
-  FM_NO_UNROLL
-  for (size_t c = 0; added != 0 && c < GROUP_COLS; c += 16) {
-    for (size_t r = 0; r < 4; r++) {
-      wasm_v128_store(codes[r] + c, wasm_i8x16_add(wasm_v128_load(codes[r] + c), addend));
-    }
-  }
-  FM_NO_UNROLL
-  for (size_t c = 0; c < GROUP_COLS; c += 16, out += 4 * 4 * FM_STRIP_ROWS) {
-    v128_t row[4];
-    for (size_t r = 0; r < 4; r++) row[r] = wasm_v128_load(codes[r] + c);
-    store_transposed(out, 4 * FM_STRIP_ROWS, row);
+  if (added) {
+    strip_vectors(codes, wasm_i8x16_splat((int8_t)added), true, out);
+  } else {
+    strip_vectors(codes, fm_zero(), false, out);
   }
 }
 
-/* The f32 scales and mins of 256 columns of rows first .. first + 3; every second entry where sub is 32. */
+/* The f32 scales and mins (bias * scale where there is a bias) of 256 columns of rows first .. first + 3; every second entry where sub is 32. */
 FM_INLINE void strip_f32_scales(const fm_simd128_kernels *type, const uint8_t *const group[4], fm_strip *strip,
-                                size_t first, size_t first_col) {
+                                size_t first, size_t first_col, int32_t bias) {
+  v128_t biases = wasm_f32x4_splat((float)bias);
   float scale[4][16], min[4][16] = {{0}};
   FM_NO_UNROLL
   for (size_t r = 0; r < 4; r++) type->f32_scales(group[r], scale[r], min[r]);
@@ -47,7 +52,9 @@ FM_INLINE void strip_f32_scales(const fm_simd128_kernels *type, const uint8_t *c
     v128_t row[4];
     for (size_t r = 0; r < 4; r++) row[r] = wasm_v128_load(scale[r] + s);
     store_transposed(&strip->f32.scale[entry][first], step, row);
-    for (size_t r = 0; r < 4; r++) row[r] = wasm_v128_load(min[r] + s);
+    for (size_t r = 0; r < 4; r++) {
+      row[r] = bias ? wasm_f32x4_mul(row[r], biases) : wasm_v128_load(min[r] + s);
+    }
     store_transposed(&strip->f32.min[entry][first], step, row);
   }
 }
@@ -88,7 +95,7 @@ static __attribute__((noinline)) void make_strip(const fm_simd128_kernels *type,
   uint8_t padded[4][FM_MAX_GROUP_BYTES];
   /* int8: codes must not be negative (or stay as they are where the engine takes signed ones); int16: they are signed. */
   int32_t added = for_i8 ? (layout->wide ? fm_wide_bias(fm_current.wide) : 0) : -layout->bias;
-  strip->bias = for_i8 ? layout->bias + added : 0;
+  int32_t bias = for_i8 ? layout->bias + added : 0;
   for (size_t c = 0; c < n_values; c += GROUP_COLS) {
     FM_NO_UNROLL
     for (size_t first = 0; first < FM_STRIP_ROWS; first += 4) {
@@ -100,7 +107,7 @@ static __attribute__((noinline)) void make_strip(const fm_simd128_kernels *type,
       if (for_i8 && layout->kind == FM_SCALES_K && !layout->wide) {
         strip_k_scales(type, group, strip, first, c);
       } else {
-        strip_f32_scales(type, group, strip, first, c);
+        strip_f32_scales(type, group, strip, first, c, bias);
       }
     }
   }
