@@ -246,7 +246,7 @@ function checkVersion(exports, url) {
  */
 function explain({ isa, dot, dotTimes }, steps, forced) {
   const parts = [`${isa} ${forced ? 'was asked for and' : 'is the best set that'} passed its self-test`];
-  const fmt = (/** @type {number} */ ms) => `${(ms * 1000).toFixed(2)} us`;
+  const fmt = (/** @type {number} */ ms) => `${(ms * 1000).toFixed(2)} µs`;
   if (dot && dotTimes)
     parts.push(
       `dot ${dot} was timed fastest (${Object.entries(dotTimes)

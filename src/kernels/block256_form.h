@@ -2,9 +2,11 @@
 #ifndef FM_KERNELS_BLOCK256_FORM_H
 #define FM_KERNELS_BLOCK256_FORM_H
 
+#include <string.h>
+
 #include "formats/blocks.h"
+#include "formats/f16.h"
 #include "kernels/form.h"
-#include "kernels/k_quants_form.h"
 #include "kernels/nibbles.h"
 
 FM_INLINE fm_held fm_no_hold(void) { return (fm_held){0}; }

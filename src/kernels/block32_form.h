@@ -3,10 +3,10 @@
 #define FM_KERNELS_BLOCK32_FORM_H
 
 #include <stddef.h>
+#include <string.h>
 
 #include "formats/blocks.h"
 #include "kernels/form.h"
-#include "kernels/k_quants_form.h"
 #include "kernels/nibbles.h"
 
 /* Four halves, `stride` bytes apart, as f32. */

@@ -58,6 +58,14 @@ typedef struct {
 typedef int32_t fm_i32x4 __attribute__((vector_size(16)));
 FM_INLINE v128_t fm_splat_i32(v128_t v, size_t i) { return wasm_i32x4_splat(((fm_i32x4)v)[i]); }
 
+/* Bits from.. of every byte, moved to bits to.. and masked there. x86 has no byte shifts: a 16-bit shift, and the mask takes away
+ * what came from the neighbour. */
+FM_INLINE v128_t fm_move_bits(v128_t bytes, int from, int to, v128_t mask) {
+  if (from > to) bytes = wasm_u16x8_shr(bytes, (uint32_t)(from - to));
+  if (from < to) bytes = wasm_i16x8_shl(bytes, (uint32_t)(to - from));
+  return wasm_v128_and(bytes, mask);
+}
+
 /* Lanes 0..3 or 4..7 of int16 as f32. */
 FM_INLINE v128_t fm_low_i16_to_f32(v128_t v) { return wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(v)); }
 FM_INLINE v128_t fm_high_i16_to_f32(v128_t v) { return wasm_f32x4_convert_i32x4(wasm_i32x4_extend_high_i16x8(v)); }

@@ -1,6 +1,5 @@
 /* Q2_K, Q3_K, Q4_K, Q5_K, Q6_K as forms: super-blocks of 256 with integer scales. Layouts: formats/blocks.h.
- *
- * x86 has no byte shifts: codes are moved by 16-bit shifts, and a mask takes away what came from the neighbour. */
+ */
 #ifndef FM_KERNELS_K_QUANTS_FORM_H
 #define FM_KERNELS_K_QUANTS_FORM_H
 
@@ -8,13 +7,6 @@
 #include "formats/f16.h"
 #include "kernels/form.h"
 #include "kernels/q4_k.h"
-
-/* Bits from.. of every byte, moved to bits to.. and masked there. */
-FM_INLINE v128_t fm_move_bits(v128_t bytes, int from, int to, v128_t mask) {
-  if (from > to) bytes = wasm_u16x8_shr(bytes, (uint32_t)(from - to));
-  if (from < to) bytes = wasm_i16x8_shl(bytes, (uint32_t)(to - from));
-  return wasm_v128_and(bytes, mask);
-}
 
 /* The high bits of the codes of one half: bits 4 * half .. 4 * half + 3 of every byte, in bits 0..3. */
 FM_INLINE v128_t fm_half_bits(const uint8_t *bytes, size_t half) {

@@ -12,6 +12,7 @@ import { referenceById } from '../helpers/reference.js';
 import { enter } from './contenders.js';
 import { race } from './lab.js';
 import { caseTable, promises, summary } from './report.js';
+import { startup } from './startup.js';
 
 /** @import { RawModule } from '../helpers/raw.js' */
 /** @import { Case } from './contenders.js' */
@@ -25,6 +26,7 @@ const HELP = `npm run bench -- [options]
   --cold           weights rotate through more than 160 MB, so that they come from memory
   --json FILE      results as JSON
   --seconds N      time for each case (default 2)
+  --startup        instead: time from createKernels() to the first result, in fresh processes
   --list           the cases, without running them
   --help`;
 
@@ -36,6 +38,7 @@ const OPTIONS = /** @type {const} */ ({
   cold: { type: 'boolean', default: false },
   json: { type: 'string' },
   seconds: { type: 'string', default: '2' },
+  startup: { type: 'boolean', default: false },
   list: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
 });
@@ -105,6 +108,7 @@ async function bench() {
   const { values: options } = parseArgs({ options: OPTIONS });
   if (options.help) return console.log(HELP);
   if (await runElsewhere()) return;
+  if (options.startup) return console.log(startup(15));
   const module = bestModule();
   const selected = cases(module, options);
   if (options.list) return console.log(selected.map(caseName).join('\n'));
