@@ -1,8 +1,6 @@
 /* Q4_K, scalar: the readable reference. Layout: formats/blocks.h.
  *
  *   value = (d * scale[sub]) * code - dmin * min[sub],  8 sub-blocks of 32 */
-#include <string.h>
-
 #include "formats/blocks.h"
 #include "formats/f16.h"
 #include "kernels/kernels.h"
@@ -15,8 +13,8 @@ void fm_decode_q4_k__scalar(const void *block, fm_codes *out) {
   for (int sub = 0; sub < 8; sub++) {
     const uint8_t *qs = b->qs + 32 * (sub / 2);
     int shift = 4 * (sub % 2);
-    out->scale[2 * sub] = out->scale[2 * sub + 1] = d * (float)(s.scales >> 8 * sub & 63);
-    out->min[2 * sub] = out->min[2 * sub + 1] = dmin * (float)(s.mins >> 8 * sub & 63);
+    fm_codes_set_scale(out, 32 * sub, 32, d * (float)(s.scales >> 8 * sub & 63),
+                       dmin * (float)(s.mins >> 8 * sub & 63));
     for (int l = 0; l < 32; l++) out->code[32 * sub + l] = (int8_t)(qs[l] >> shift & 15);
   }
 }

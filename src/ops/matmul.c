@@ -2,7 +2,7 @@
  *
  *   activation f32     each weight row's panel is decoded once, 8 KB, and multiplied with all tokens of the block
  *   up to 2 tokens     matrix-vector: blocks decoded in registers, once per token
- *   more tokens        matrix-matrix: 4 rows decoded into a strip, all tokens of the block reuse it
+ *   more tokens        matrix-matrix: 8 rows decoded into a strip, all tokens of the block reuse it
  *
  * Sums over panels go through y, so that scratch is bounded whatever n_cols is. A row's result depends neither on the rows
  * beside it nor on how rows are split. */
