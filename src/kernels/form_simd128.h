@@ -54,7 +54,7 @@ FM_INLINE void fm_form_k_scales(const fm_form *form, const uint8_t *group, fm_k_
   }
   fm_d_dmin dd = form->d_dmin(group);
   out->d = dd.d;
-  out->dmin = dd.dmin;
+  out->dmin = form->layout.has_min ? dd.dmin : dd.d;
 }
 
 /* 16 codes against 16 activations: four int32 lanes, at most 4 * 128 * 32767 each. */

@@ -7,9 +7,9 @@
  *        n_add * 2 * max_code * 127 < 2^15, so 8 for codes <= 15 (30,480), 4 for <= 31 (31,496), 2 for <= 63 (32,004).
  * dot32: fours in int32, then an int32 multiplication by the scale.
  *
- * K types, sums of a super-block of 256 columns exact in int32 (bound: form_relaxed.h):
+ * K types, sums of a super-block of 256 columns exact in int32 (bound: form_relaxed.h); where the type has a bias, dmin is d and
+ * min is bias * scale:
  *   y[t][r] += d[t] * (d[r] * sum_sub scale * (sum code * q) - dmin[r] * sum_sub min * (sum q))
- *   with a bias d = dmin, and the two sums are subtracted before they leave int32
  * f32 scales, sums of 32 columns; min holds bias * scale where the type has a bias:
  *   y[t][r] += d[t] * (sum_sub scale * (sum code * q) - sum_sub min * (sum q)) */
 #include "fused.h"
@@ -22,8 +22,7 @@
 /* A member of the family; every use is a constant. */
 typedef struct {
   fm_scale_kind kind;
-  size_t sub; /* columns that share a scale: 16 or 32 */
-  bool has_min;
+  size_t sub;   /* columns that share a scale: 16 or 32 */
   size_t n_add; /* pair sums that int16 holds */
   int dot;      /* fm_dot */
 } gemm_kind;
@@ -111,13 +110,8 @@ FM_INLINE void k_group(gemm_kind kind, const fm_strip *strip, size_t row, size_t
       v128_t mins = wasm_v128_load(min + 2 * FM_STRIP_ROWS * pair);
       min_sum = wasm_i32x4_add(min_sum, wasm_i32x4_dot_i16x8(spread(sums, pair % 4), mins));
     }
-    v128_t value;
-    if (kind.has_min) {
-      value = wasm_f32x4_sub(wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(sum[t])),
-                             wasm_f32x4_mul(dmin, wasm_f32x4_convert_i32x4(min_sum)));
-    } else {
-      value = wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(wasm_i32x4_sub(sum[t], min_sum)));
-    }
+    v128_t value = wasm_f32x4_sub(wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(sum[t])),
+                                  wasm_f32x4_mul(dmin, wasm_f32x4_convert_i32x4(min_sum)));
     acc[t] = wasm_f32x4_add(acc[t], wasm_f32x4_mul(wasm_v128_load32_splat(&x[t]->d), value));
   }
 }
@@ -188,15 +182,13 @@ FM_INLINE void tiles(gemm_kind kind, const fm_strip *strip, const fm_act_i8 *x, 
     tiles((gemm_kind){__VA_ARGS__}, strip, x, y, n_blocks, n_tokens, y_stride, n_rows, accumulate);                    \
   }
 
-/*      name              kind           sub  has_min  n_add  dot */
-GEMM_I8(q2_k_dot16, FM_SCALES_K, 16, true, 4, FM_DOT_I16)
-GEMM_I8(q3_k_dot16, FM_SCALES_K, 16, false, 4, FM_DOT_I16)
-GEMM_I8(q4_k_dot16, FM_SCALES_K, 32, true, 8, FM_DOT_I16)
-GEMM_I8(q5_k_dot16, FM_SCALES_K, 32, true, 4, FM_DOT_I16)
-GEMM_I8(q6_k_dot16, FM_SCALES_K, 16, false, 2, FM_DOT_I16)
-GEMM_I8(min16_dot32, FM_SCALES_K, 16, true, 0, FM_DOT_I32)
-GEMM_I8(min32_dot32, FM_SCALES_K, 32, true, 0, FM_DOT_I32)
-GEMM_I8(bias16_dot32, FM_SCALES_K, 16, false, 0, FM_DOT_I32)
-GEMM_I8(f32_4bit_dot16, FM_SCALES_F32, 32, true, 8, FM_DOT_I16)
-GEMM_I8(f32_5bit_dot16, FM_SCALES_F32, 32, true, 4, FM_DOT_I16)
-GEMM_I8(f32_dot32, FM_SCALES_F32, 32, true, 0, FM_DOT_I32)
+/* name, kind of scales, sub, n_add, dot */
+GEMM_I8(k16_3bit_dot16, FM_SCALES_K, 16, 4, FM_DOT_I16)
+GEMM_I8(k16_6bit_dot16, FM_SCALES_K, 16, 2, FM_DOT_I16)
+GEMM_I8(k32_4bit_dot16, FM_SCALES_K, 32, 8, FM_DOT_I16)
+GEMM_I8(k32_5bit_dot16, FM_SCALES_K, 32, 4, FM_DOT_I16)
+GEMM_I8(k16_dot32, FM_SCALES_K, 16, 0, FM_DOT_I32)
+GEMM_I8(k32_dot32, FM_SCALES_K, 32, 0, FM_DOT_I32)
+GEMM_I8(f32_4bit_dot16, FM_SCALES_F32, 32, 8, FM_DOT_I16)
+GEMM_I8(f32_5bit_dot16, FM_SCALES_F32, 32, 4, FM_DOT_I16)
+GEMM_I8(f32_dot32, FM_SCALES_F32, 32, 0, FM_DOT_I32)

@@ -2,8 +2,8 @@
 #include "kernels/form_relaxed.h"
 #include "kernels/k_quants_form.h"
 
-FM_RELAXED_KERNELS(q2_k, fm_gemm_i8_q2_k_dot16__relaxed, fm_gemm_i8_min16_dot32__relaxed)
-FM_RELAXED_KERNELS(q3_k, fm_gemm_i8_q3_k_dot16__relaxed, fm_gemm_i8_bias16_dot32__relaxed)
-FM_RELAXED_KERNELS(q4_k, fm_gemm_i8_q4_k_dot16__relaxed, fm_gemm_i8_min32_dot32__relaxed)
-FM_RELAXED_KERNELS(q5_k, fm_gemm_i8_q5_k_dot16__relaxed, fm_gemm_i8_min32_dot32__relaxed)
-FM_RELAXED_KERNELS(q6_k, fm_gemm_i8_q6_k_dot16__relaxed, fm_gemm_i8_bias16_dot32__relaxed)
+FM_RELAXED_KERNELS(q2_k, fm_gemm_i8_k16_3bit_dot16__relaxed, fm_gemm_i8_k16_dot32__relaxed)
+FM_RELAXED_KERNELS(q3_k, fm_gemm_i8_k16_3bit_dot16__relaxed, fm_gemm_i8_k16_dot32__relaxed)
+FM_RELAXED_KERNELS(q4_k, fm_gemm_i8_k32_4bit_dot16__relaxed, fm_gemm_i8_k32_dot32__relaxed)
+FM_RELAXED_KERNELS(q5_k, fm_gemm_i8_k32_5bit_dot16__relaxed, fm_gemm_i8_k32_dot32__relaxed)
+FM_RELAXED_KERNELS(q6_k, fm_gemm_i8_k16_6bit_dot16__relaxed, fm_gemm_i8_k16_dot32__relaxed)

@@ -153,9 +153,9 @@ fm_dot_f32_fn fm_dot_f32__scalar, fm_dot_f32__simd128;
 fm_dequantize_fn fm_dequantize_f32__scalar, fm_dequantize_f16__scalar, fm_dequantize_bf16__scalar;
 
 fm_gemm_i16_fn fm_gemm_i16_sub16__simd128, fm_gemm_i16_sub32__simd128;
-fm_gemm_i8_fn fm_gemm_i8_q4_k_dot16__relaxed, fm_gemm_i8_q5_k_dot16__relaxed, fm_gemm_i8_q2_k_dot16__relaxed,
-    fm_gemm_i8_q3_k_dot16__relaxed, fm_gemm_i8_q6_k_dot16__relaxed, fm_gemm_i8_min16_dot32__relaxed,
-    fm_gemm_i8_min32_dot32__relaxed, fm_gemm_i8_bias16_dot32__relaxed;
+fm_gemm_i8_fn fm_gemm_i8_k16_3bit_dot16__relaxed, fm_gemm_i8_k16_6bit_dot16__relaxed,
+    fm_gemm_i8_k32_4bit_dot16__relaxed, fm_gemm_i8_k32_5bit_dot16__relaxed, fm_gemm_i8_k16_dot32__relaxed,
+    fm_gemm_i8_k32_dot32__relaxed;
 fm_gemm_i8_fn fm_gemm_i8_f32_4bit_dot16__relaxed, fm_gemm_i8_f32_5bit_dot16__relaxed, fm_gemm_i8_f32_dot32__relaxed;
 
 fm_decode_fn fm_decode_q4_0__scalar, fm_decode_q4_1__scalar, fm_decode_q5_0__scalar, fm_decode_q5_1__scalar,
