@@ -1,56 +1,18 @@
-/* The only file with exported symbols: checks every argument, then calls an operation. Contracts: fused.h. */
-#include <stdbool.h>
+/* The exports of the product itself, of types, memory and dispatch. Every exports*.c checks all arguments, then calls
+ * an operation; no other file exports a symbol. Contracts: fused.h. */
 #include <stdlib.h>
 
-#include "fused.h"
+#include "checks.h"
 #include "ops/ops.h"
 
 #ifdef __wasm__
-#define EXPORT __attribute__((visibility("default"), used))
-extern unsigned char __heap_base;
 /* Emscripten calls it when the memory has grown; defined here, so that the module imports nothing. */
 void emscripten_notify_memory_growth(size_t memory);
 void emscripten_notify_memory_growth(size_t memory) { (void)memory; }
-static uint64_t heap_start(void) { return (uintptr_t)&__heap_base; }
-static uint64_t heap_end(void) { return (uint64_t)__builtin_wasm_memory_size(0) << 16; }
-#else
-#define EXPORT
-static uint64_t heap_start(void) { return 1; }
-static uint64_t heap_end(void) { return UINTPTR_MAX; }
 #endif
 
 #define HEAP_ALIGNMENT 64        /* a cache line */
 #define MAX_ALLOC_MARGIN 0x10000 /* so that neither rounding nor the allocator's own header wraps around */
-
-/* The bytes an argument spans. 64-bit: the largest product of checked factors is below 2^64; see product(). */
-typedef struct {
-  uint64_t start, bytes;
-} span;
-
-static bool in_heap(span s) {
-  return s.start >= heap_start() && s.start <= heap_end() && s.bytes <= heap_end() - s.start;
-}
-
-static bool overlap(span a, span b) { return a.start < b.start + b.bytes && b.start < a.start + a.bytes; }
-
-static bool is_aligned(const void *p, uintptr_t alignment) { return ((uintptr_t)p & (alignment - 1)) == 0; }
-
-/* a * b * unit bytes, or false where that is more than an address can name. a, b < 2^32, unit <= 2^9. */
-static bool product(uint64_t a, uint64_t b, uint64_t unit, uint64_t *bytes) {
-  uint64_t count = a * b;
-  if (count > SIZE_MAX / unit) return false;
-  *bytes = count * unit;
-  return true;
-}
-
-/* The checks that fused_matmul and fm_dequantize_rows share: the shape of W, and the bytes it spans. */
-static int32_t check_weights(const fm_traits *traits, const void *w, uint32_t n_rows, uint32_t n_cols, span *out) {
-  if (!traits) return FM_ERR_TYPE;
-  if (n_rows == 0 || n_cols == 0 || n_cols % traits->block_values != 0) return FM_ERR_SHAPE;
-  if (!product(n_rows, n_cols / traits->block_values, traits->block_bytes, &out->bytes)) return FM_ERR_SHAPE;
-  out->start = (uintptr_t)w;
-  return FM_OK;
-}
 
 EXPORT int32_t fused_matmul(int32_t type, const void *w, const float *x, float *y, uint32_t n_tokens, uint32_t n_rows,
                             uint32_t n_cols, int32_t activation) {
@@ -67,7 +29,9 @@ EXPORT int32_t fused_matmul(int32_t type, const void *w, const float *x, float *
   if (!is_aligned(w, traits->alignment) || !is_aligned(x, sizeof *x) || !is_aligned(y, sizeof *y)) return FM_ERR_ALIGN;
   if (!in_heap(sw) || !in_heap(sx) || !in_heap(sy)) return FM_ERR_RANGE;
   if (overlap(sy, sx) || overlap(sy, sw)) return FM_ERR_OVERLAP;
-  fm_op_matmul(traits, fm_kernels_of(type), w, x, y, n_tokens, n_rows, n_cols, activation);
+  const fm_target target = {.type = type, .n_rows = n_rows, .w = w, .y = y};
+  const fm_source source = {.kind = FM_SOURCE_PLAIN, .x = x};
+  fm_op_matmul(&target, 1, &source, n_tokens, n_cols, activation, false);
   return FM_OK;
 }
 

@@ -32,7 +32,7 @@ typedef enum {
   FM_ERR_RANGE = 3,      /* a pointer, or the end of what it points to, outside the heap */
   FM_ERR_ALIGN = 4,      /* a pointer is not aligned: 4 for f32, fm_type_alignment for weights */
   FM_ERR_OVERLAP = 5,    /* an output overlaps an input */
-  FM_ERR_ACTIVATION = 6, /* the activation mode is none of fm_activation */
+  FM_ERR_ACTIVATION = 6, /* the activation mode is none of fm_activation, or act none of fm_gate */
   FM_ERR_ISA = 7         /* this module does not hold that instruction set or variant */
 } fm_status;
 
@@ -140,6 +140,125 @@ int32_t fm_isa(void);
 
 /* Uses another instruction set (and fm_dot) of those in this module. Returns FM_OK or FM_ERR_ISA. */
 int32_t fm_select(int32_t isa, int32_t dot);
+
+/* ---- The rest of a transformer layer. Tensors are f32, row-major, 4-byte aligned, in the heap, as above. ---- */
+
+/* One weight of several that share their activations: y = X * W^T as in fused_matmul. */
+typedef struct {
+  int32_t type; /* fm_type */
+  uint32_t n_rows;
+  const void *w; /* [n_rows][n_cols / block_values] blocks */
+  float *y;      /* [n_tokens][n_rows] */
+} fm_target;
+
+typedef enum {
+  FM_GATE_SILU = 0,
+  FM_GATE_GELU = 1
+} fm_gate; /* GELU: the tanh form */
+
+/* fused_matmul for n_targets weights; x is quantised once. No y may overlap x, a weight, the list or another y.
+ * Returns as fused_matmul; FM_ERR_SHAPE where n_targets is 0. */
+int32_t fused_matmul_many(const fm_target *targets, uint32_t n_targets, const float *x, uint32_t n_tokens,
+                          uint32_t n_cols, int32_t activation);
+
+/* The same for rms_norm(x) * norm_weight: normalised and quantised in one pass, never written to memory as f32.
+ * norm_weight [n_cols], or NULL for ones; eps >= 0, and with eps 0 a row of zeros stays one. No y may overlap
+ * norm_weight. A row that holds NaN or Inf gets NaN. The results are those of fm_rms_norm and fused_matmul. */
+int32_t fused_rmsnorm_matmul(const fm_target *targets, uint32_t n_targets, const float *x, const float *norm_weight,
+                             float eps, uint32_t n_tokens, uint32_t n_cols, int32_t activation);
+
+/* y = (act(gate) * up) * W^T; gate, up [n_tokens][n_cols], act an fm_gate. y must overlap no input. The results are those
+ * of fm_gated and fused_matmul. */
+int32_t fused_swiglu_matmul(int32_t type, const void *w, const float *gate, const float *up, float *y,
+                            uint32_t n_tokens, uint32_t n_rows, uint32_t n_cols, int32_t act, int32_t activation);
+
+/* A feed-forward block: h = rms_norm(x) * norm_weight; y = (act(h * Wg^T) * (h * Wu^T)) * Wd^T (+ x where residual).
+ * x, y [n_tokens][n_embd], y may be x itself; gate, up: n_ff rows of n_embd; down: n_embd rows of n_ff.
+ * norm_weight NULL: no norm at all. Needs workspace [2 * n_tokens][n_ff] f32, which must overlap nothing; it then holds
+ * h * Wg^T and h * Wu^T. Returns as fused_matmul. */
+typedef struct {
+  int32_t gate_type, up_type, down_type;
+  const void *gate, *up, *down;
+} fm_ffn_weights;
+int32_t fused_ffn(const fm_ffn_weights *weights, const float *x, const float *norm_weight, float eps, float *y,
+                  float *workspace, uint32_t n_tokens, uint32_t n_embd, uint32_t n_ff, int32_t act, int32_t residual,
+                  int32_t activation);
+
+/* The seed's attention scores: scores[i][j] = softmax_j(scale * sum_c q[i][c] * k[j][c] + mask), q [n_q][head_size],
+ * k [n_k][head_size], head_size 1..256, scores [n_q][n_k]. causal != 0: j > i + n_k - n_q is masked. Rows sum to 1, masked
+ * entries are exactly 0, a row whose entries are all masked is all 0. Scores of -Inf count as masked; a score of NaN or
+ * +Inf makes the entries of its row that are not masked NaN or 0, and one of them NaN. What is masked changes nothing.
+ * Returns FM_OK, FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP. */
+int32_t fused_attention_score(const float *q, const float *k, float *scores, uint32_t n_q, uint32_t n_k,
+                              uint32_t head_size, float scale, int32_t causal);
+
+typedef enum {
+  FM_KV_F32 = 0,
+  FM_KV_F16 = 1,
+  FM_KV_Q8_0 = 8
+} fm_kv_type; /* as fm_type numbers them */
+
+/* Grouped-query attention over a KV cache, one pass with online softmax; the scores are never stored. Memory of its
+ * own: O(head_size x tile).
+ *
+ * q        [n_tokens][n_heads][head_size]    out  the same shape; must not overlap the others
+ * k, v     [n_positions][n_kv_heads][head_size] of kv_type; Q8_0: head_size % 32 == 0
+ * head_size 1..256; n_heads % n_kv_heads == 0; query head h reads KV head h / (n_heads / n_kv_heads)
+ * first_position  position of q[0]; causal: token t sees positions j <= first_position + t
+ * window   > 0: only the last `window` positions that it may see; 0: all
+ * softcap  > 0: scores become softcap * tanh(score / softcap) before the mask; 0: none
+ * A token that sees no position gets zeros; so does one whose scores are all -Inf, which counts as masked. A NaN in the
+ * query or a key that it sees, or a score of +Inf, makes the head's output NaN; NaN or Inf in a value that it sees makes that
+ * column NaN or Inf. What a token does not see changes nothing, whatever it is.
+ * Returns FM_OK, FM_ERR_TYPE (of the cache), FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP. */
+typedef struct {
+  uint32_t n_tokens, n_heads, n_kv_heads, head_size, n_positions, first_position;
+  int32_t kv_type, causal;
+  uint32_t window;
+  float scale, softcap;
+} fm_attention;
+int32_t fm_flash_attention(const fm_attention *shape, const float *q, const void *k, const void *v, float *out);
+
+/* Writes rows of f32 into a KV cache: cache[position + t] = x[t], rows of n_cols = n_kv_heads * head_size values, converted to
+ * kv_type: F16 rounds to nearest, ties to even; Q8_0 is as fm_quantize_rows, where a NaN counts as 0. cache holds n_positions rows;
+ * FM_ERR_RANGE where position + n_tokens is over that. */
+int32_t fm_kv_write(int32_t kv_type, void *cache, const float *x, uint32_t n_tokens, uint32_t n_cols, uint32_t position,
+                    uint32_t n_positions);
+
+/* y = x / sqrt(mean(x^2) + eps) * weight; weight [n_cols] or NULL; y may be x. The sum is in f64: no square overflows. The factor is
+ * FLT_MAX at most, so that zeros stay zeros with eps 0 too. These and the following return FM_OK, FM_ERR_TYPE (of a table or a
+ * cache), FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP; "y may be x": from the same address on, or apart. */
+int32_t fm_rms_norm(const float *x, const float *weight, float *y, uint32_t n_rows, uint32_t n_cols, float eps);
+
+/* y = (x - mean) / sqrt(variance + eps) * weight + bias; weight and bias [n_cols] or NULL; y may be x. */
+int32_t fm_layer_norm(const float *x, const float *weight, const float *bias, float *y, uint32_t n_rows,
+                      uint32_t n_cols, float eps);
+
+/* Softmax of each row, in place allowed. -Inf entries become exactly 0, a row of only -Inf all 0; a row with NaN or Inf all NaN. */
+int32_t fm_softmax(const float *x, float *y, uint32_t n_rows, uint32_t n_cols);
+
+typedef enum {
+  FM_ROPE_ADJACENT = 0,
+  FM_ROPE_HALVES = 1
+} fm_rope_pairing; /* (2i, 2i+1) or (i, i + n_dims/2) */
+
+/* Rotates x [n_tokens][n_heads][head_size] in place: the first n_dims (even) values of every head, pair i at position p by the angle
+ * (p / linear_scale) * base^(-2i/n_dims) / factors[i]. factors [n_dims/2] (llama3) or NULL. The angle is computed in f64; where it
+ * is not below 2^32, or base not positive and finite, the pair becomes NaN. FM_ERR_SHAPE where n_dims is odd, 0 or over head_size, or
+ * the pairing unknown. */
+int32_t fm_rope(float *x, uint32_t n_tokens, uint32_t n_heads, uint32_t head_size, uint32_t n_dims,
+                uint32_t first_position, float base, float linear_scale, const float *factors, int32_t pairing);
+
+/* y[t] = row ids[t] of a quantised table of n_rows rows, dequantised. FM_ERR_RANGE where an id is >= n_rows. */
+int32_t fm_embed(int32_t type, const void *table, const uint32_t *ids, float *y, uint32_t n_tokens, uint32_t n_rows,
+                 uint32_t n_cols);
+
+/* y = a + b over n values; y may be a or b. */
+int32_t fm_add(const float *a, const float *b, float *y, uint32_t n);
+
+/* y = act(gate) * up over n values, act an fm_gate (else FM_ERR_ACTIVATION); y may be gate or up. act(-Inf) is -0; below -88.72 silu is
+ * -0 too, where its value is above -2.7e-37. */
+int32_t fm_gated(const float *gate, const float *up, float *y, uint32_t n, int32_t act);
 
 /* How (type, activation) is served now: fm_isa_id of the kernels | fm_activation they get << 8; -1 where the type or
  * the activation is unknown. */

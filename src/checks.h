@@ -1,0 +1,54 @@
+/* What the exports check arguments with: spans of bytes, alignment, the heap, overlap. Included by exports*.c only. */
+#ifndef FM_CHECKS_H
+#define FM_CHECKS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "formats/traits.h"
+#include "fused.h"
+
+#ifdef __wasm__
+#define EXPORT __attribute__((visibility("default"), used))
+extern unsigned char __heap_base;
+static inline uint64_t heap_start(void) { return (uintptr_t)&__heap_base; }
+static inline uint64_t heap_end(void) { return (uint64_t)__builtin_wasm_memory_size(0) << 16; }
+#else
+#define EXPORT
+static inline uint64_t heap_start(void) { return 1; }
+static inline uint64_t heap_end(void) { return UINTPTR_MAX; }
+#endif
+
+/* The bytes an argument spans. 64-bit: the largest product of checked factors is below 2^64; see product(). */
+typedef struct {
+  uint64_t start, bytes;
+} span;
+
+static inline bool in_heap(span s) {
+  return s.start >= heap_start() && s.start <= heap_end() && s.bytes <= heap_end() - s.start;
+}
+
+static inline bool overlap(span a, span b) { return a.start < b.start + b.bytes && b.start < a.start + a.bytes; }
+
+static inline bool is_aligned(const void *p, uintptr_t alignment) { return ((uintptr_t)p & (alignment - 1)) == 0; }
+
+/* a * b * unit bytes, or false where that is more than an address can name. a, b < 2^32, unit <= 2^9. */
+static inline bool product(uint64_t a, uint64_t b, uint64_t unit, uint64_t *bytes) {
+  uint64_t count = a * b;
+  if (count > SIZE_MAX / unit) return false;
+  *bytes = count * unit;
+  return true;
+}
+
+/* The shape of W, and the bytes it spans. */
+static inline int32_t check_weights(const fm_traits *traits, const void *w, uint32_t n_rows, uint32_t n_cols,
+                                    span *out) {
+  if (!traits) return FM_ERR_TYPE;
+  if (n_rows == 0 || n_cols == 0 || n_cols % traits->block_values != 0) return FM_ERR_SHAPE;
+  if (!product(n_rows, n_cols / traits->block_values, traits->block_bytes, &out->bytes)) return FM_ERR_SHAPE;
+  out->start = (uintptr_t)w;
+  return FM_OK;
+}
+
+#endif
