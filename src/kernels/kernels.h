@@ -5,12 +5,14 @@
 #ifndef FM_KERNELS_KERNELS_H
 #define FM_KERNELS_KERNELS_H
 
+#include <float.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "formats/codes.h"
 #include "kernels/activations.h"
+#include "kernels/attention.h"
 #include "kernels/strip.h"
 
 /* Decodes one block. */
@@ -41,6 +43,36 @@ typedef void fm_dot_f32_fn(const float *w, const float *x, float *y, size_t n_co
 /* One row of 16-bit floats with one token, converted in registers. Returns false, and no result, where the row holds values
  * that it cannot convert: the caller then dequantises. */
 typedef bool fm_row_dot_fn(const void *w, const float *x, size_t n_cols, float *out);
+
+/* What makes activations on the way into a product, and serves fm_rms_norm and fm_gated as well, so that both give the
+ * same bits; in source_{scalar,simd128}.c. y may be any of the inputs.
+ *   sum_squares   sum of x[i]^2, in f64, where no square of an f32 overflows
+ *   scale         y[i] = x[i] * factor * weight[i]; weight NULL: ones
+ *   gated         y[i] = act(gate[i]) * up[i]; act: an fm_gate */
+typedef double fm_sum_squares_fn(const float *x, size_t n_values);
+typedef void fm_scale_fn(const float *x, const float *weight, float factor, float *y, size_t n_values);
+typedef void fm_gated_fn(const float *gate, const float *up, float *y, size_t n_values, int32_t act);
+
+/* 1 / sqrt(mean of squares + eps), at most FLT_MAX: a row of zeros stays one with eps 0 too. */
+static inline float fm_rms_factor(double sum_squares, size_t n_values, float eps) {
+  double factor = 1.0 / __builtin_sqrt(sum_squares / (double)n_values + (double)eps);
+  return factor > (double)FLT_MAX ? FLT_MAX : (float)factor;
+}
+
+/* The operations of a layer that are no products; in layer_{scalar,simd128}.c. y may be any of the inputs.
+ *   layer_norm    one row: y[i] = (x[i] - mean) * factor * weight[i] + bias[i], factor by fm_rms_factor of x - mean, sums in
+ *                 f64; weight, bias NULL: ones, zeros
+ *   softmax       one row, n_values >= 1: y[i] = e^(x[i] - max) / sum, the sum in f64
+ *   rotate        pair i, by the angle whose cosine and sine are given: x[i] and x[i + distance], distance >= n_pairs; with
+ *                 distance 1 x[2i] and x[2i + 1]
+ *   add           y[i] = a[i] + b[i]
+ *   to_f16        as fm_f32_to_f16 */
+typedef void fm_layer_norm_fn(const float *x, const float *weight, const float *bias, float *y, size_t n_values,
+                              float eps);
+typedef void fm_softmax_fn(const float *x, float *y, size_t n_values);
+typedef void fm_rotate_fn(float *x, size_t distance, const float *cosine, const float *sine, size_t n_pairs);
+typedef void fm_add_fn(const float *a, const float *b, float *y, size_t n_values);
+typedef void fm_to_f16_fn(const float *x, uint16_t *y, size_t n_values);
 
 /* The scalar integer products, generic over the types through their decoder. y[t * y_stride + r] as in gemm. */
 void fm_rows_i8__scalar(fm_decode_fn *decode, const uint8_t *w, size_t row_bytes, size_t block_values,
@@ -126,6 +158,15 @@ typedef struct {
   fm_dot_f32_fn *dot_f32;
   fm_dequantize_codes_fn *dequantize; /* SIMD128 */
   fm_strip_fn *strip_i8, *strip_i16;  /* SIMD128 */
+  fm_sum_squares_fn *sum_squares;
+  fm_scale_fn *scale;
+  fm_gated_fn *gated;
+  fm_layer_norm_fn *layer_norm;
+  fm_softmax_fn *softmax;
+  fm_rotate_fn *rotate;
+  fm_add_fn *add;
+  fm_to_f16_fn *to_f16;
+  const fm_attention_kernels *attention, *attention_relaxed;
 } fm_shared_kernels;
 
 /* isa: one that this module holds. */
@@ -151,6 +192,15 @@ int32_t fm_isa_max(void);
 /* Kernels of every type and instruction set that are not static, by family. */
 fm_dot_f32_fn fm_dot_f32__scalar, fm_dot_f32__simd128;
 fm_dequantize_fn fm_dequantize_f32__scalar, fm_dequantize_f16__scalar, fm_dequantize_bf16__scalar;
+
+fm_sum_squares_fn fm_sum_squares__scalar, fm_sum_squares__simd128;
+fm_scale_fn fm_scale__scalar, fm_scale__simd128;
+fm_gated_fn fm_gated__scalar, fm_gated__simd128;
+fm_layer_norm_fn fm_layer_norm__scalar, fm_layer_norm__simd128;
+fm_softmax_fn fm_softmax__scalar, fm_softmax__simd128;
+fm_rotate_fn fm_rotate__scalar, fm_rotate__simd128;
+fm_add_fn fm_add__scalar, fm_add__simd128;
+fm_to_f16_fn fm_to_f16__scalar, fm_to_f16__simd128;
 
 fm_gemm_i16_fn fm_gemm_i16_sub16__simd128, fm_gemm_i16_sub32__simd128;
 fm_gemm_i8_fn fm_gemm_i8_k16_3bit_dot16__relaxed, fm_gemm_i8_k16_6bit_dot16__relaxed,

@@ -23,9 +23,34 @@ bool fm_relaxed_is_exact(const fm_kernels *kernels) {
 }
 
 static const fm_shared_kernels shared[] = {
-    {fm_quantize_i8__scalar, fm_quantize_i16__scalar, fm_dot_f32__scalar, NULL, NULL, NULL},
-    {SIMD128(fm_quantize_i8__simd128), SIMD128(fm_quantize_i16__simd128), SIMD128(fm_dot_f32__simd128),
-     SIMD128(fm_dequantize_codes__simd128), SIMD128(fm_strip_i8__simd128), SIMD128(fm_strip_i16__simd128)},
+    {.quantize_i8 = fm_quantize_i8__scalar,
+     .attention = &fm_attention__scalar,
+     .quantize_i16 = fm_quantize_i16__scalar,
+     .dot_f32 = fm_dot_f32__scalar,
+     .sum_squares = fm_sum_squares__scalar,
+     .scale = fm_scale__scalar,
+     .gated = fm_gated__scalar,
+     .layer_norm = fm_layer_norm__scalar,
+     .softmax = fm_softmax__scalar,
+     .rotate = fm_rotate__scalar,
+     .add = fm_add__scalar,
+     .to_f16 = fm_to_f16__scalar},
+    {.quantize_i8 = SIMD128(fm_quantize_i8__simd128),
+     .attention = SIMD128(&fm_attention__simd128),
+     .attention_relaxed = RELAXED(&fm_attention__relaxed),
+     .quantize_i16 = SIMD128(fm_quantize_i16__simd128),
+     .dot_f32 = SIMD128(fm_dot_f32__simd128),
+     .dequantize = SIMD128(fm_dequantize_codes__simd128),
+     .strip_i8 = SIMD128(fm_strip_i8__simd128),
+     .strip_i16 = SIMD128(fm_strip_i16__simd128),
+     .sum_squares = SIMD128(fm_sum_squares__simd128),
+     .scale = SIMD128(fm_scale__simd128),
+     .gated = SIMD128(fm_gated__simd128),
+     .layer_norm = SIMD128(fm_layer_norm__simd128),
+     .softmax = SIMD128(fm_softmax__simd128),
+     .rotate = SIMD128(fm_rotate__simd128),
+     .add = SIMD128(fm_add__simd128),
+     .to_f16 = SIMD128(fm_to_f16__simd128)},
 };
 
 const fm_shared_kernels *fm_shared_kernels_of(int32_t isa) { return &shared[isa >= FM_ISA_SIMD128]; }

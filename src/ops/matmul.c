@@ -1,11 +1,12 @@
-/* Y = X * W^T: blocking over tokens and columns, and the choice between the three shapes of kernel.
+/* Y = X * W^T: blocking over tokens and columns, and the choice between the three shapes of kernel. X is made (normed,
+ * gated) and quantised once per token block and panel, for all targets that get the same activations.
  *
  *   activation f32     each weight row's panel is decoded once, 8 KB, and multiplied with all tokens of the block
  *   up to 2 tokens     matrix-vector: blocks decoded in registers, once per token
  *   more tokens        matrix-matrix: 8 rows decoded into a strip, all tokens of the block reuse it
  *
- * Sums over panels go through y, so that scratch is bounded whatever n_cols is. A row's result depends neither on the rows
- * beside it nor on how rows are split. */
+ * Sums over panels go through y, so that scratch is bounded whatever n_cols is. A row's result depends neither on the
+ * rows beside it nor on how rows are split. */
 #include "fused.h"
 #include "ops/ops.h"
 
@@ -14,25 +15,40 @@
 #define SCRATCH_BLOCKS (TOKEN_BLOCK * PANEL_BLOCKS)
 #define GEMV_MAX_TOKENS 2 /* from 3 tokens on, decoding a strip once is cheaper than decoding every row per token */
 
-/* One matmul at a time; see fused.h. */
+/* One matmul at a time; see fused.h. acts holds the activations of a token block and panel. */
 static union {
   fm_act_i8 i8[SCRATCH_BLOCKS];
   fm_act_i16 i16[SCRATCH_BLOCKS];
-  _Alignas(64) float row[FM_PANEL_COLS];
-} scratch;
+  _Alignas(64) float f32[SCRATCH_BLOCKS * sizeof(fm_act_i16) / sizeof(float)];
+} acts;
+static _Alignas(64) float decoded[FM_PANEL_COLS]; /* of a weight row, or activations about to be quantised */
 static fm_strip strip;
 
+#define SCRATCH_FLOATS (sizeof acts.f32 / sizeof acts.f32[0])
+#define F32_TOKEN_BLOCK (SCRATCH_FLOATS / FM_PANEL_COLS) /* where f32 activations must be made: 80 */
+static_assert(F32_TOKEN_BLOCK % 4 == 0 && F32_TOKEN_BLOCK <= TOKEN_BLOCK, "whole tiles of 4 tokens, within factors[]");
+
+/* What the targets of a call share. */
+typedef struct {
+  const fm_target *targets;
+  size_t n_targets;
+  const fm_source *source;
+  size_t n_tokens, n_cols;
+  int32_t activation; /* asked for */
+  bool accumulate;
+} call;
+
+/* One target's part of a token block and panel of columns. */
 typedef struct {
   const fm_traits *traits;
   const fm_kernels *kernels;
   fm_service service;
   const uint8_t *w; /* first row, first block of the panel */
   size_t row_bytes; /* of the whole matrix */
-  const float *x;   /* first token, first column of the panel */
-  float *y;         /* first token */
-  size_t n_tokens, n_rows;
-  size_t n_cols;     /* of the whole matrix: the stride of x */
-  size_t panel_cols; /* of this panel */
+  const float *x;   /* f32 activations: first token, first column of the panel; the others are in acts */
+  size_t x_stride;
+  float *y; /* first token */
+  size_t n_tokens, n_rows, panel_cols;
   bool accumulate;
 } panel;
 
@@ -56,13 +72,13 @@ static void row_f32(const panel *p, size_t r) {
   fm_dot_f32_fn *dot = fm_shared_kernels_of(p->service.isa)->dot_f32;
   const uint8_t *w = p->w + r * p->row_bytes;
   if (f->type == FM_TYPE_F32) {
-    dot((const float *)w, p->x, p->y + r, p->panel_cols, p->n_tokens, p->n_cols, p->n_rows, p->accumulate);
+    dot((const float *)w, p->x, p->y + r, p->panel_cols, p->n_tokens, p->x_stride, p->n_rows, p->accumulate);
     return;
   }
   for (size_t c = 0; c < p->panel_cols; c += FM_PANEL_COLS) {
     size_t n = min_size(p->panel_cols - c, FM_PANEL_COLS);
-    fm_op_dequantize(f, p->kernels, w + c / f->block_values * f->block_bytes, scratch.row, n);
-    dot(scratch.row, p->x + c, p->y + r, n, p->n_tokens, p->n_cols, p->n_rows, p->accumulate || c > 0);
+    fm_op_dequantize(f, p->kernels, w + c / f->block_values * f->block_bytes, decoded, n);
+    dot(decoded, p->x + c, p->y + r, n, p->n_tokens, p->x_stride, p->n_rows, p->accumulate || c > 0);
   }
 }
 
@@ -78,31 +94,15 @@ static void matmul_f32(const panel *p) {
   }
 }
 
-static size_t act_blocks(const panel *p) { return (p->panel_cols + FM_ACT_COLS - 1) / FM_ACT_COLS; }
-
-static void quantize_i8(const panel *p) {
-  fm_quantize_i8_fn *quantize = fm_shared_kernels_of(p->service.isa)->quantize_i8;
-  for (size_t t = 0; t < p->n_tokens; t++) {
-    quantize(p->x + t * p->n_cols, scratch.i8 + t * act_blocks(p), p->panel_cols);
-  }
-}
-
-static void quantize_i16(const panel *p) {
-  fm_quantize_i16_fn *quantize = fm_shared_kernels_of(p->service.isa)->quantize_i16;
-  for (size_t t = 0; t < p->n_tokens; t++) {
-    quantize(p->x + t * p->n_cols, scratch.i16 + t * act_blocks(p), p->panel_cols);
-  }
-}
+static size_t act_blocks(size_t panel_cols) { return (panel_cols + FM_ACT_COLS - 1) / FM_ACT_COLS; }
 
 static void matmul_scalar(const panel *p) {
   const fm_traits *f = p->traits;
   if (p->service.activation == FM_ACT_INT8) {
-    quantize_i8(p);
-    fm_rows_i8__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes, scratch.i8, p->y,
+    fm_rows_i8__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes, acts.i8, p->y,
                        p->n_rows, p->panel_cols, p->n_tokens, p->n_rows, p->accumulate);
   } else {
-    quantize_i16(p);
-    fm_rows_i16__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes, scratch.i16, p->y,
+    fm_rows_i16__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes, acts.i16, p->y,
                         p->n_rows, p->panel_cols, p->n_tokens, p->n_rows, p->accumulate);
   }
 }
@@ -116,11 +116,10 @@ static size_t strip_rows(const panel *p, size_t r, const uint8_t *row[FM_STRIP_R
 
 static void matmul_i16(const panel *p) {
   const fm_simd128_kernels *k = p->kernels->simd128;
-  quantize_i16(p);
   if (p->n_tokens <= GEMV_MAX_TOKENS) {
     for (size_t t = 0; t < p->n_tokens; t++) {
-      k->gemv_i16(p->w, p->row_bytes, scratch.i16 + t * act_blocks(p), p->y + t * p->n_rows, p->n_rows, p->panel_cols,
-                  p->accumulate);
+      k->gemv_i16(p->w, p->row_bytes, acts.i16 + t * act_blocks(p->panel_cols), p->y + t * p->n_rows, p->n_rows,
+                  p->panel_cols, p->accumulate);
     }
     return;
   }
@@ -128,17 +127,16 @@ static void matmul_i16(const panel *p) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
     fm_shared_kernels_of(p->service.isa)->strip_i16(k, row, p->panel_cols, &strip);
-    k->gemm_i16(&strip, scratch.i16, p->y + r, act_blocks(p), p->n_tokens, p->n_rows, n, p->accumulate);
+    k->gemm_i16(&strip, acts.i16, p->y + r, act_blocks(p->panel_cols), p->n_tokens, p->n_rows, n, p->accumulate);
   }
 }
 
 static void matmul_i8(const panel *p) {
   const fm_relaxed_kernels *k = p->kernels->relaxed;
   int32_t dot = p->kernels->simd128->layout->wide ? FM_DOT_I32 : fm_current.dot;
-  quantize_i8(p);
   if (p->n_tokens <= GEMV_MAX_TOKENS) {
     for (size_t t = 0; t < p->n_tokens; t++) {
-      k->gemv_i8[dot](p->w, p->row_bytes, scratch.i8 + t * act_blocks(p), p->y + t * p->n_rows, p->n_rows,
+      k->gemv_i8[dot](p->w, p->row_bytes, acts.i8 + t * act_blocks(p->panel_cols), p->y + t * p->n_rows, p->n_rows,
                       p->panel_cols, p->accumulate);
     }
     return;
@@ -147,7 +145,7 @@ static void matmul_i8(const panel *p) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
     fm_shared_kernels_of(p->service.isa)->strip_i8(p->kernels->simd128, row, p->panel_cols, &strip);
-    k->gemm_i8[dot](&strip, scratch.i8, p->y + r, act_blocks(p), p->n_tokens, p->n_rows, n, p->accumulate);
+    k->gemm_i8[dot](&strip, acts.i8, p->y + r, act_blocks(p->panel_cols), p->n_tokens, p->n_rows, n, p->accumulate);
   }
 }
 
@@ -163,28 +161,100 @@ static void matmul_panel(const panel *p) {
   }
 }
 
-void fm_op_matmul(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, const float *x, float *y,
-                  size_t n_tokens, size_t n_rows, size_t n_cols, int32_t activation) {
-  panel p = {.traits = traits, .kernels = kernels, .service = fm_service_of(kernels, activation), .n_rows = n_rows};
-  p.n_cols = n_cols;
-  p.row_bytes = n_cols / traits->block_values * traits->block_bytes;
-  /* A matrix-vector product has no strip and no tokens to fit into a cache: its panel is as long as the scratch allows, so
-   * that rows are read from end to end. */
-  size_t max_cols = FM_PANEL_COLS;
-  if (p.service.activation == FM_ACT_F32) {
-    if (n_tokens == 1) max_cols = n_cols;
-  } else if (n_tokens <= GEMV_MAX_TOKENS) {
-    max_cols = FM_ACT_COLS * (SCRATCH_BLOCKS / n_tokens);
+/* Tokens first_token.. and columns first_col.. of the activations. */
+typedef struct {
+  size_t first_token, n_tokens, first_col, n_cols;
+} tile;
+
+static void quantize(const float *x, int32_t served, size_t first_block, size_t n_cols) {
+  const fm_shared_kernels *shared = fm_shared_kernels_of(fm_current.isa);
+  if (served == FM_ACT_INT8) {
+    shared->quantize_i8(x, acts.i8 + first_block, n_cols);
+  } else {
+    shared->quantize_i16(x, acts.i16 + first_block, n_cols);
   }
-  for (size_t t = 0; t < n_tokens; t += TOKEN_BLOCK) {
-    p.n_tokens = min_size(n_tokens - t, TOKEN_BLOCK);
-    p.y = y + t * n_rows;
-    for (size_t c = 0; c < n_cols; c += max_cols) {
-      p.panel_cols = min_size(n_cols - c, max_cols);
-      p.w = w + c / traits->block_values * traits->block_bytes;
-      p.x = x + t * n_cols + c;
-      p.accumulate = c > 0;
-      matmul_panel(&p);
+}
+
+/* Fills acts; f32 activations that are x itself are left where they are. */
+static void make_activations(const call *c, int32_t served, const tile *at, const float *factors) {
+  bool plain = c->source->kind == FM_SOURCE_PLAIN;
+  if (plain && served == FM_ACT_F32) return;
+  for (size_t i = 0; i < at->n_tokens; i++) {
+    size_t t = at->first_token + i, first_block = i * act_blocks(at->n_cols);
+    if (plain) {
+      quantize(c->source->x + t * c->n_cols + at->first_col, served, first_block, at->n_cols);
+      continue;
     }
+    if (served == FM_ACT_F32) {
+      fm_source_row(c->source, t, c->n_cols, at->first_col, at->n_cols, factors[i], acts.f32 + i * at->n_cols);
+      continue;
+    }
+    for (size_t col = 0; col < at->n_cols; col += FM_PANEL_COLS) {
+      size_t n = min_size(at->n_cols - col, FM_PANEL_COLS);
+      fm_source_row(c->source, t, c->n_cols, at->first_col + col, n, factors[i], decoded);
+      quantize(decoded, served, first_block + col / FM_ACT_COLS, n);
+    }
+  }
+}
+
+static void matmul_target(const call *c, const fm_target *target, int32_t served, const tile *at) {
+  const fm_kernels *kernels = fm_kernels_of(target->type);
+  fm_service service = fm_service_of(kernels, c->activation);
+  if (service.activation != served) return;
+  const fm_traits *traits = fm_traits_of(target->type);
+  bool in_place = c->source->kind == FM_SOURCE_PLAIN;
+  panel p = {
+      .traits = traits,
+      .kernels = kernels,
+      .service = service,
+      .w = (const uint8_t *)target->w + at->first_col / traits->block_values * traits->block_bytes,
+      .row_bytes = c->n_cols / traits->block_values * traits->block_bytes,
+      .x = in_place ? c->source->x + at->first_token * c->n_cols + at->first_col : acts.f32,
+      .x_stride = in_place ? c->n_cols : at->n_cols,
+      .y = target->y + at->first_token * target->n_rows,
+      .n_tokens = at->n_tokens,
+      .n_rows = target->n_rows,
+      .panel_cols = at->n_cols,
+      .accumulate = c->accumulate || at->first_col > 0,
+  };
+  matmul_panel(&p);
+}
+
+/* A matrix-vector product has no strip and no tokens to fit into a cache: its panel is as long as the scratch allows, so
+ * that rows are read from end to end. */
+static size_t panel_limit(const call *c, int32_t served) {
+  if (served == FM_ACT_F32) {
+    if (c->n_tokens > 1) return FM_PANEL_COLS;
+    return c->source->kind == FM_SOURCE_PLAIN ? c->n_cols : SCRATCH_FLOATS;
+  }
+  return c->n_tokens <= GEMV_MAX_TOKENS ? FM_ACT_COLS * (SCRATCH_BLOCKS / c->n_tokens) : FM_PANEL_COLS;
+}
+
+/* All targets whose kernels get one kind of activations. */
+static void matmul_served(const call *c, int32_t served) {
+  float factors[TOKEN_BLOCK] = {0};
+  bool made_f32 = served == FM_ACT_F32 && c->source->kind != FM_SOURCE_PLAIN;
+  size_t max_tokens = made_f32 ? F32_TOKEN_BLOCK : TOKEN_BLOCK, max_cols = panel_limit(c, served);
+  for (size_t t = 0; t < c->n_tokens; t += max_tokens) {
+    tile at = {.first_token = t, .n_tokens = min_size(c->n_tokens - t, max_tokens)};
+    fm_source_factors(c->source, t, at.n_tokens, c->n_cols, factors);
+    for (size_t col = 0; col < c->n_cols; col += max_cols) {
+      at.first_col = col;
+      at.n_cols = min_size(c->n_cols - col, max_cols);
+      make_activations(c, served, &at, factors);
+      for (size_t i = 0; i < c->n_targets; i++) matmul_target(c, c->targets + i, served, &at);
+    }
+  }
+}
+
+void fm_op_matmul(const fm_target *targets, size_t n_targets, const fm_source *source, size_t n_tokens, size_t n_cols,
+                  int32_t activation, bool accumulate) {
+  const call c = {targets, n_targets, source, n_tokens, n_cols, activation, accumulate};
+  bool needed[FM_ACT_INT8 + 1] = {false};
+  for (size_t i = 0; i < n_targets; i++) {
+    needed[fm_service_of(fm_kernels_of(targets[i].type), activation).activation] = true;
+  }
+  for (int32_t served = FM_ACT_F32; served <= FM_ACT_INT8; served++) {
+    if (needed[served]) matmul_served(&c, served);
   }
 }

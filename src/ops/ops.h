@@ -1,16 +1,49 @@
-/* The operations: loops, blocking, scratch. Arguments have been checked by exports.c. */
+/* The operations: loops, blocking, scratch. Arguments have been checked by exports*.c. */
 #ifndef FM_OPS_OPS_H
 #define FM_OPS_OPS_H
 
 #include <stdint.h>
 
 #include "formats/traits.h"
+#include "fused.h"
 #include "kernels/kernels.h"
 #include "quantize/quantizers.h"
 
-/* Contracts: fused_matmul and fm_dequantize_rows in fused.h. */
-void fm_op_matmul(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, const float *x, float *y,
-                  size_t n_tokens, size_t n_rows, size_t n_cols, int32_t activation);
+/* Where the activations of a product come from. They are made a panel at a time, into scratch. */
+typedef enum {
+  FM_SOURCE_PLAIN,
+  FM_SOURCE_NORMED, /* rms_norm(x) * other */
+  FM_SOURCE_GATED   /* act(x) * other */
+} fm_source_kind;
+
+typedef struct {
+  fm_source_kind kind;
+  const float *x;     /* [n_tokens][n_cols] */
+  const float *other; /* NORMED: [n_cols], or NULL for ones; GATED: [n_tokens][n_cols] */
+  float eps;          /* NORMED */
+  int32_t act;        /* GATED: an fm_gate */
+} fm_source;
+
+/* The factors of NORMED rows, which take whole rows: factor[i] for token first_token + i, i = 0..n_tokens-1. */
+void fm_source_factors(const fm_source *source, size_t first_token, size_t n_tokens, size_t n_cols, float *factor);
+
+/* out[0 .. n_values) = the activations of a token from first_col on, of a source that is not PLAIN;
+ * factor: the token's, where NORMED. */
+void fm_source_row(const fm_source *source, size_t token, size_t n_cols, size_t first_col, size_t n_values,
+                   float factor, float *out);
+
+/* y (= or, where accumulate, +=) X * W^T for every target; X is made and quantised once for all that get the same
+ * activations.
+ * Contracts: fused_matmul, fused_matmul_many, fused_rmsnorm_matmul and fused_swiglu_matmul in fused.h. */
+void fm_op_matmul(const fm_target *targets, size_t n_targets, const fm_source *source, size_t n_tokens, size_t n_cols,
+                  int32_t activation, bool accumulate);
+
+/* Contract: fused_ffn in fused.h. */
+void fm_op_ffn(const fm_ffn_weights *weights, const float *x, const float *norm_weight, float eps, float *y,
+               float *workspace, size_t n_tokens, size_t n_embd, size_t n_ff, int32_t act, bool residual,
+               int32_t activation);
+
+/* Contract: fm_dequantize_rows in fused.h. */
 void fm_op_dequantize(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, float *y, size_t n_values);
 
 /* The flat layout of fused_dequant_matmul_q4k_legacy, drawn in ops/legacy.c. */
@@ -30,5 +63,28 @@ typedef struct {
 } fm_service;
 
 fm_service fm_service_of(const fm_kernels *kernels, int32_t activation);
+
+/* Contracts: fm_rms_norm .. fm_gated and fm_kv_write in fused.h; rows: the first of the cache to be written. */
+typedef struct {
+  size_t n_tokens, n_heads, head_size, n_dims;
+  uint32_t first_position;
+  int32_t pairing; /* fm_rope_pairing */
+} fm_rope_shape;
+void fm_op_rms_norm(const float *x, const float *weight, float *y, size_t n_rows, size_t n_cols, float eps);
+void fm_op_layer_norm(const float *x, const float *weight, const float *bias, float *y, size_t n_rows, size_t n_cols,
+                      float eps);
+void fm_op_softmax(const float *x, float *y, size_t n_rows, size_t n_cols);
+void fm_op_rope(float *x, const fm_rope_shape *shape, float base, float linear_scale, const float *factors);
+void fm_op_embed(const fm_traits *traits, const fm_kernels *type, const uint8_t *table, const uint32_t *ids, float *y,
+                 size_t n_tokens, size_t n_cols);
+void fm_op_add(const float *a, const float *b, float *y, size_t n_values);
+void fm_op_gated(const float *gate, const float *up, float *y, size_t n_values, int32_t act);
+void fm_op_kv_write(const fm_traits *traits, uint8_t *rows, const float *x, size_t n_values);
+
+/* Contracts: fm_flash_attention and fused_attention_score in fused.h; traits, type: of the KV cache. */
+void fm_op_flash_attention(const fm_traits *traits, const fm_kernels *type, const fm_attention *shape, const float *q,
+                           const uint8_t *k, const uint8_t *v, float *out);
+void fm_op_attention_score(const float *q, const float *k, float *scores, size_t n_q, size_t n_k, size_t head_size,
+                           float scale, bool causal);
 
 #endif
