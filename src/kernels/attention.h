@@ -1,0 +1,57 @@
+/* What the attention kernels work on: 4 query rows, one in each lane of a vector, and a tile of positions.
+ *
+ * Query rows and results of a pack, f32, interleaved by 4 columns, n_dims a multiple of 8 (head_size and zeros behind it):
+ *   [n_dims / 4][4 rows][4 columns]
+ * so that every load has a constant offset. Lanes that no query row fills hold zeros or anything finite. */
+#ifndef FM_KERNELS_ATTENTION_H
+#define FM_KERNELS_ATTENTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FM_PACK_ROWS 4
+#define FM_TILE_POSITIONS 32
+#define FM_HEAD_SIZE_MAX 256
+
+/* Keys or values of a tile: row r's head at position j starts at start + offset[r] + j * stride, in bytes. */
+typedef struct {
+  const uint8_t *start;
+  size_t stride, offset[FM_PACK_ROWS];
+  size_t n_positions; /* 1..FM_TILE_POSITIONS */
+  bool is_shared;     /* all offsets are equal */
+  bool is_f16;        /* or f32; the scalar kernels know f32 only */
+} fm_kv_tile;
+
+/* Online softmax: the largest score and the sum of the weights so far, and what the last tile made of older results. */
+typedef struct {
+  _Alignas(16) float max[FM_PACK_ROWS], sum[FM_PACK_ROWS], correction[FM_PACK_ROWS];
+  int32_t first[FM_PACK_ROWS], end[FM_PACK_ROWS]; /* the positions that a row sees */
+} fm_softmax_state;
+
+typedef struct {
+  float scale, softcap; /* 0: none */
+} fm_logits;
+
+/* By position and row; of a weight there are four copies, of which the scalar kernels use the first. */
+typedef float fm_tile_scores[FM_TILE_POSITIONS + 1][FM_PACK_ROWS];
+typedef float fm_tile_weights[FM_TILE_POSITIONS][FM_PACK_ROWS][4];
+
+typedef struct {
+  /* Whether all f16 of n_rows rows are finite: the kernels of is_f16 tiles do not know Inf and NaN. row_bytes: a multiple of
+   * 16. NULL where is_f16 is not known at all. */
+  bool (*is_finite)(const uint8_t *row, size_t row_bytes, size_t stride, size_t n_rows);
+  /* scores[j][r] = sum_c q[r][c] * k[j][c]; may also write the row behind the last position. */
+  void (*score)(const fm_kv_tile *k, const float *q, size_t n_dims, fm_tile_scores scores);
+  /* weights = e^(logit - max) for scores of positions from `position` on; state: the tile included. masked: a row may
+   * not see every one of them. */
+  void (*weigh)(fm_logits logits, fm_tile_scores scores, size_t n_positions, size_t position, bool masked,
+                fm_softmax_state *state, fm_tile_weights weights);
+  /* out = out * correction + sum over positions of weight * v. */
+  void (*mix)(const fm_kv_tile *v, fm_tile_weights weights, const float correction[FM_PACK_ROWS], size_t n_dims,
+              float *out);
+} fm_attention_kernels;
+
+extern const fm_attention_kernels fm_attention__scalar, fm_attention__simd128, fm_attention__relaxed;
+
+#endif

@@ -1,0 +1,336 @@
+/* Attention: blocks of 64 query rows (a head of a token each) against tiles of positions, with an online softmax.
+ *
+ *   one token    a block is 64 heads; all of them take a tile before the next one is read, so that keys and values come from
+ *                memory once, in order; F32 and F16 are read where they are
+ *   more tokens  a block is 64 rows of (token, head) that share a KV head; a tile is converted once for all of them
+ *
+ * Scratch is bounded whatever the length: O(64 x head_size) for the block, O(tile x head_size) for the tile. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/attention.h"
+#include "ops/ops.h"
+
+#define BLOCK_PACKS 16
+#define BLOCK_ROWS (BLOCK_PACKS * FM_PACK_ROWS)
+#define DIRECT_POSITIONS 16 /* rows of a cache lie a power of two apart: more of them would evict each other from L1 */
+
+/* The rows of a pack: their KV heads, without repetition, and which of these each row reads. */
+typedef struct {
+  size_t n_heads, head[FM_PACK_ROWS], of_row[FM_PACK_ROWS];
+} pack_heads;
+
+/* One operation at a time; see fused.h. Keys and values f32, [position][head][n_dims]. */
+static struct {
+  _Alignas(64) float q[BLOCK_PACKS][FM_HEAD_SIZE_MAX * FM_PACK_ROWS];
+  float out[BLOCK_PACKS][FM_HEAD_SIZE_MAX * FM_PACK_ROWS];
+  float k[FM_TILE_POSITIONS * FM_HEAD_SIZE_MAX];
+  float v[FM_TILE_POSITIONS * FM_HEAD_SIZE_MAX];
+  _Alignas(16) fm_tile_scores scores;
+  _Alignas(16) fm_tile_weights weights;
+  fm_softmax_state state[BLOCK_PACKS];
+  pack_heads heads[BLOCK_PACKS];
+} scratch;
+
+/* A call of fm_flash_attention. */
+typedef struct {
+  const fm_attention_kernels *kernels;
+  const fm_attention *shape;
+  const fm_traits *traits;
+  const fm_kernels *type;
+  const float *q;
+  const uint8_t *k, *v;
+  float *out;
+  size_t n_dims; /* head_size, rounded up to 8 */
+  size_t head_bytes, position_bytes;
+  size_t group;   /* query heads that share a KV head */
+  bool is_direct; /* keys and values are read where they are */
+} job;
+
+/* A block: query rows first_row + i, i < n_rows, each a head of a token. */
+typedef struct {
+  const job *job;
+  size_t kv_head, first_row, n_rows, n_packs;
+  size_t first, end;         /* positions that any row sees */
+  size_t all_first, all_end; /* positions that every row sees */
+} block;
+
+static const fm_attention_kernels *kernels(void) {
+  const fm_shared_kernels *shared = fm_shared_kernels_of(fm_current.isa);
+  return fm_current.isa >= FM_ISA_RELAXED ? shared->attention_relaxed : shared->attention;
+}
+
+static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
+static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
+
+/* (token, head) of a row, as the offset of its head in q and out. */
+static size_t row_offset(const block *b, size_t row, size_t *token, size_t *kv_head) {
+  const fm_attention *s = b->job->shape;
+  size_t head = b->first_row + row;
+  *token = 0;
+  *kv_head = head / b->job->group;
+  if (s->n_tokens > 1) {
+    *token = head / b->job->group;
+    *kv_head = b->kv_head;
+    head = b->kv_head * b->job->group + head % b->job->group;
+  }
+  return (*token * s->n_heads + head) * s->head_size;
+}
+
+static void seen_positions(const fm_attention *s, size_t token, size_t *first, size_t *end) {
+  uint64_t last = (uint64_t)s->first_position + token + 1;
+  *end = s->causal && last < s->n_positions ? (size_t)last : s->n_positions;
+  *first = s->window > 0 && *end > s->window ? *end - s->window : 0;
+}
+
+/* Row r of a pack, [n_dims / 4][4 rows][4 columns], from and to n values in a row. */
+static void interleave(float *pack, size_t r, const float *row, size_t n) {
+  float *to = pack + 4 * r;
+  for (; n >= 4; n -= 4, row += 4, to += 4 * FM_PACK_ROWS) memcpy(to, row, 4 * sizeof *to);
+  for (size_t c = 0; c < n; c++) to[c] = row[c];
+}
+
+static void finish_row(const float *pack, const fm_softmax_state *state, size_t r, float *row, size_t n) {
+  float inverse = state->sum[r] == 0.0f ? 0.0f : 1.0f / state->sum[r];
+  const float *from = pack + 4 * r;
+  for (size_t c = 0; c < n; c++) row[c] = from[(c - c % 4) * FM_PACK_ROWS + c % 4] * inverse;
+}
+
+static pack_heads heads_of(const block *b, size_t p) {
+  pack_heads heads = {0};
+  for (size_t r = 0; r < FM_PACK_ROWS; r++) {
+    size_t row = min_size(p * FM_PACK_ROWS + r, b->n_rows - 1), token, kv_head; /* rows that are none repeat the last */
+    row_offset(b, row, &token, &kv_head);
+    if (heads.n_heads == 0 || heads.head[heads.n_heads - 1] != kv_head) heads.head[heads.n_heads++] = kv_head;
+    heads.of_row[r] = heads.n_heads - 1;
+  }
+  return heads;
+}
+
+static void begin_block(block *b) {
+  const job *j = b->job;
+  b->n_packs = (b->n_rows + FM_PACK_ROWS - 1) / FM_PACK_ROWS;
+  b->first = b->all_end = SIZE_MAX;
+  b->end = b->all_first = 0;
+  for (size_t p = 0; p < b->n_packs; p++) {
+    fm_softmax_state *state = &scratch.state[p];
+    memset(scratch.q[p], 0, j->n_dims * FM_PACK_ROWS * sizeof(float));
+    memset(scratch.out[p], 0, j->n_dims * FM_PACK_ROWS * sizeof(float));
+    memset(state, 0, sizeof *state);
+    scratch.heads[p] = heads_of(b, p);
+    for (size_t r = 0; r < FM_PACK_ROWS; r++) {
+      size_t row = p * FM_PACK_ROWS + r, token, kv_head, first, end;
+      state->max[r] = -INFINITY;
+      if (row >= b->n_rows) continue;
+      interleave(scratch.q[p], r, j->q + row_offset(b, row, &token, &kv_head), j->shape->head_size);
+      seen_positions(j->shape, token, &first, &end);
+      state->first[r] = (int32_t)first;
+      state->end[r] = (int32_t)end;
+      b->first = min_size(b->first, first);
+      b->end = max_size(b->end, end);
+      b->all_first = max_size(b->all_first, first);
+      b->all_end = min_size(b->all_end, end);
+    }
+  }
+}
+
+static void end_block(const block *b) {
+  for (size_t row = 0; row < b->n_rows; row++) {
+    size_t p = row / FM_PACK_ROWS, token, kv_head;
+    float *out = b->job->out + row_offset(b, row, &token, &kv_head);
+    finish_row(scratch.out[p], &scratch.state[p], row % FM_PACK_ROWS, out, b->job->shape->head_size);
+  }
+}
+
+static fm_kv_tile tile_in_cache(const job *j, const pack_heads *heads, const uint8_t *cache, size_t position,
+                                size_t n) {
+  fm_kv_tile tile = {.start = cache + position * j->position_bytes, .stride = j->position_bytes, .n_positions = n};
+  for (size_t r = 0; r < FM_PACK_ROWS; r++) tile.offset[r] = heads->head[heads->of_row[r]] * j->head_bytes;
+  tile.is_shared = heads->n_heads == 1;
+  tile.is_f16 = j->shape->kv_type == FM_KV_F16;
+  return tile;
+}
+
+/* The same tile, as f32 with zeros up to n_dims. */
+static fm_kv_tile tile_in_scratch(const job *j, const pack_heads *heads, const uint8_t *cache, size_t position,
+                                  size_t n, float *values) {
+  size_t head_size = j->shape->head_size, stride = heads->n_heads * j->n_dims;
+  fm_kv_tile tile = {.start = (const uint8_t *)values, .stride = stride * sizeof(float), .n_positions = n};
+  for (size_t r = 0; r < FM_PACK_ROWS; r++) tile.offset[r] = heads->of_row[r] * j->n_dims * sizeof(float);
+  tile.is_shared = heads->n_heads == 1;
+  for (size_t i = 0; i < n; i++) {
+    for (size_t h = 0; h < heads->n_heads; h++) {
+      const uint8_t *from = cache + (position + i) * j->position_bytes + heads->head[h] * j->head_bytes;
+      float *to = values + i * stride + h * j->n_dims;
+      fm_op_dequantize(j->traits, j->type, from, to, head_size);
+      for (size_t c = head_size; c < j->n_dims; c++) to[c] = 0.0f;
+    }
+  }
+  return tile;
+}
+
+/* Position by position, for each row those that it sees: a weight of 0 would make NaN of an Inf or a NaN elsewhere. */
+static void mix_seen(const fm_kv_tile *v, const fm_softmax_state *state, size_t position, size_t n_dims, float *out) {
+  for (size_t r = 0; r < FM_PACK_ROWS; r++) {
+    for (size_t c = 0; c < n_dims; c++) {
+      float *o = &out[(c / 4 * 4 + r) * 4 + c % 4];
+      float sum = *o * state->correction[r];
+      for (size_t i = 0; i < v->n_positions; i++) {
+        int32_t at = (int32_t)(position + i);
+        const float *value = (const float *)(const void *)(v->start + v->offset[r] + i * v->stride);
+        if (at >= state->first[r] && at < state->end[r]) sum += scratch.weights[i][r][0] * value[c];
+      }
+      *o = sum;
+    }
+  }
+}
+
+static bool all_finite(const float *values, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    if (!(fabsf(values[i]) < INFINITY)) return false;
+  }
+  return true;
+}
+
+/* One pack takes one tile. is_special: v holds Inf or NaN that not every row sees. */
+static void take_tile(const block *b, size_t p, const fm_kv_tile *k, const fm_kv_tile *v, size_t position,
+                      bool is_special) {
+  const job *j = b->job;
+  fm_softmax_state *state = &scratch.state[p];
+  size_t end = position + k->n_positions;
+  bool masked = false, any = false;
+  for (size_t r = 0; r < min_size(b->n_rows - p * FM_PACK_ROWS, FM_PACK_ROWS); r++) {
+    size_t row_first = (size_t)state->first[r], row_end = (size_t)state->end[r];
+    masked |= row_first > position || row_end < end;
+    any |= row_first < end && row_end > position;
+  }
+  if (!any) return;
+  fm_logits logits = {j->shape->scale, j->shape->softcap};
+  j->kernels->score(k, scratch.q[p], j->n_dims, scratch.scores);
+  j->kernels->weigh(logits, scratch.scores, k->n_positions, position, masked, state, scratch.weights);
+  if (masked && is_special) {
+    mix_seen(v, state, position, j->n_dims, scratch.out[p]);
+  } else {
+    j->kernels->mix(v, scratch.weights, state->correction, j->n_dims, scratch.out[p]);
+  }
+}
+
+/* f16: whether the KV heads that the block reads hold no Inf and no NaN in these positions. */
+static bool tile_is_finite(const block *b, const uint8_t *cache, size_t position, size_t n) {
+  const job *j = b->job;
+  size_t first = b->first_row / j->group, last = (b->first_row + b->n_rows - 1) / j->group;
+  const uint8_t *start = cache + position * j->position_bytes + first * j->head_bytes;
+  size_t row_bytes = (last - first + 1) * j->head_bytes;
+  if (row_bytes == j->position_bytes) return j->kernels->is_finite(start, n * row_bytes, 0, 1);
+  return j->kernels->is_finite(start, row_bytes, j->position_bytes, n);
+}
+
+/* All heads of a block see the same positions: nothing is masked. */
+static void decode_block(const block *b) {
+  const job *j = b->job;
+  /* A pack has one KV head or, where groups do not fill packs, up to 4. */
+  size_t in_scratch = j->group % FM_PACK_ROWS == 0 ? FM_TILE_POSITIONS : FM_TILE_POSITIONS / FM_PACK_ROWS;
+  for (size_t position = b->first, n; position < b->end; position += n) {
+    n = min_size(b->end - position, j->is_direct ? DIRECT_POSITIONS : in_scratch);
+    bool is_direct = j->is_direct && (j->shape->kv_type == FM_KV_F32 || tile_is_finite(b, j->k, position, n));
+    is_direct = is_direct && (j->shape->kv_type == FM_KV_F32 || tile_is_finite(b, j->v, position, n));
+    for (size_t p = 0; p < b->n_packs; p++) {
+      const pack_heads *heads = &scratch.heads[p];
+      fm_kv_tile k, v;
+      if (is_direct) {
+        k = tile_in_cache(j, heads, j->k, position, n);
+        v = tile_in_cache(j, heads, j->v, position, n);
+      }
+      for (size_t i = 0, part; i < n; i += part) {
+        part = n;
+        if (!is_direct) {
+          part = min_size(n - i, in_scratch);
+          k = tile_in_scratch(j, heads, j->k, position + i, part, scratch.k);
+          v = tile_in_scratch(j, heads, j->v, position + i, part, scratch.v);
+        }
+        take_tile(b, p, &k, &v, position + i, false);
+      }
+    }
+  }
+}
+
+static void prompt_block(const block *b) {
+  const job *j = b->job;
+  const pack_heads *heads = &scratch.heads[0];
+  for (size_t position = b->first, n; position < b->end; position += n) {
+    n = min_size(b->end - position, FM_TILE_POSITIONS);
+    fm_kv_tile k = tile_in_scratch(j, heads, j->k, position, n, scratch.k);
+    fm_kv_tile v = tile_in_scratch(j, heads, j->v, position, n, scratch.v);
+    bool is_partial = position < b->all_first || position + n > b->all_end;
+    bool is_special = is_partial && !all_finite(scratch.v, n * j->n_dims);
+    for (size_t p = 0; p < b->n_packs; p++) take_tile(b, p, &k, &v, position, is_special);
+  }
+}
+
+void fm_op_flash_attention(const fm_traits *traits, const fm_kernels *type, const fm_attention *shape, const float *q,
+                           const uint8_t *k, const uint8_t *v, float *out) {
+  job j = {.kernels = kernels(), .shape = shape, .traits = traits, .type = type, .q = q, .k = k, .v = v, .out = out};
+  j.n_dims = (shape->head_size + 7) & ~(size_t)7;
+  j.head_bytes = shape->head_size / traits->block_values * traits->block_bytes;
+  j.position_bytes = shape->n_kv_heads * j.head_bytes;
+  j.group = shape->n_heads / shape->n_kv_heads;
+  j.is_direct = fm_current.isa >= FM_ISA_SIMD128 && shape->head_size % 8 == 0 && shape->kv_type != FM_KV_Q8_0;
+  bool is_decode = shape->n_tokens == 1;
+  size_t n_rows = is_decode ? shape->n_heads : shape->n_tokens * j.group;
+  for (size_t kv_head = 0; kv_head < (is_decode ? 1 : shape->n_kv_heads); kv_head++) {
+    for (size_t row = 0; row < n_rows; row += BLOCK_ROWS) {
+      block b = {.job = &j, .kv_head = kv_head, .first_row = row, .n_rows = min_size(n_rows - row, BLOCK_ROWS)};
+      begin_block(&b);
+      if (is_decode) {
+        decode_block(&b);
+      } else {
+        prompt_block(&b);
+      }
+      end_block(&b);
+    }
+  }
+}
+
+/* The scores of up to 4 rows of q with the keys that the last of them sees. */
+static void score_rows(const fm_kv_tile *cache, const float *q, float *scores, size_t n_rows, size_t n_seen, size_t n_k,
+                       size_t head_size, size_t n_dims, float scale) {
+  memset(scratch.q[0], 0, n_dims * FM_PACK_ROWS * sizeof(float));
+  for (size_t r = 0; r < n_rows; r++) interleave(scratch.q[0], r, q + r * head_size, head_size);
+  fm_kv_tile tile = *cache;
+  for (size_t j = 0; j < n_seen; j += tile.n_positions) {
+    tile.n_positions = min_size(n_seen - j, FM_TILE_POSITIONS);
+    const uint8_t *keys = cache->start + j * cache->stride;
+    tile.start = keys;
+    if (n_dims != head_size) {
+      for (size_t i = 0; i < tile.n_positions; i++) {
+        memset(scratch.k + i * n_dims, 0, n_dims * sizeof(float));
+        memcpy(scratch.k + i * n_dims, keys + i * cache->stride, head_size * sizeof(float));
+      }
+      tile.start = (const uint8_t *)scratch.k;
+      tile.stride = n_dims * sizeof(float);
+    }
+    kernels()->score(&tile, scratch.q[0], n_dims, scratch.scores);
+    for (size_t r = 0; r < n_rows; r++) {
+      for (size_t i = 0; i < tile.n_positions; i++) scores[r * n_k + j + i] = scratch.scores[i][r] * scale;
+    }
+  }
+}
+
+void fm_op_attention_score(const float *q, const float *k, float *scores, size_t n_q, size_t n_k, size_t head_size,
+                           float scale, bool causal) {
+  size_t n_dims = (head_size + 7) & ~(size_t)7;
+  fm_kv_tile cache = {.start = (const uint8_t *)k, .stride = head_size * sizeof(float), .is_shared = true};
+  for (size_t first = 0; first < n_q; first += FM_PACK_ROWS) {
+    size_t n_rows = min_size(n_q - first, FM_PACK_ROWS), seen[FM_PACK_ROWS];
+    for (size_t r = 0; r < n_rows; r++) {
+      size_t hidden = causal ? n_q - 1 - first - r : 0; /* keys behind the last one that the row sees */
+      seen[r] = hidden < n_k ? n_k - hidden : 0;
+    }
+    float *rows = scores + first * n_k;
+    score_rows(&cache, q + first * head_size, rows, n_rows, seen[n_rows - 1], n_k, head_size, n_dims, scale);
+    for (size_t r = 0; r < n_rows; r++) {
+      if (seen[r] > 0) fm_op_softmax(rows + r * n_k, rows + r * n_k, 1, seen[r]);
+      memset(rows + r * n_k + seen[r], 0, (n_k - seen[r]) * sizeof *rows);
+    }
+  }
+}
