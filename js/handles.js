@@ -8,7 +8,7 @@ import { ArgumentError, HandleError, ShapeError, show } from './errors.js';
 /** Symbol.dispose, also where the engine does not have it yet. @type {typeof Symbol.dispose} */
 const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
 
-class Handle {
+export class Handle {
   #memory;
   #ptr;
   /** @type {Account} */

@@ -5,6 +5,7 @@
 
 import { asBytes, asFloats, checkDimension, checkLength, oneOf } from './checks.js';
 import { ArgumentError, GgufError, HandleError, IsaError, ShapeError, show, statusError } from './errors.js';
+import { FusedKernels } from './fused.js';
 import { GgufFile } from './gguf.js';
 import { Tensor, Weight } from './handles.js';
 import { matmulQ4Legacy } from './legacy.js';
@@ -96,7 +97,7 @@ export async function createKernels(options = {}) {
   return new Kernels(await load({ isa, dot, wasm }), activation);
 }
 
-export class Kernels {
+export class Kernels extends FusedKernels {
   #memory;
   #loaded;
   #activation;
@@ -114,11 +115,13 @@ export class Kernels {
    * @param {Activation} activation
    */
   constructor(loaded, activation) {
+    const memory = new Memory(loaded.exports);
+    super(memory, activation);
     this.#loaded = loaded;
     this.#activation = activation;
     this.#isa = loaded.isa;
     this.#dot = loaded.dot;
-    this.#memory = new Memory(loaded.exports);
+    this.#memory = memory;
     this.#stagedX = new Staging(this.#memory);
     this.#stagedY = new Staging(this.#memory);
     this.#types = Object.freeze(servedTypes(loaded.exports));

@@ -20,6 +20,32 @@ const STAGING_STEP = 65536;
  * @property {(w: number, scales: number, x: number, y: number, nTokens: number, nRows: number, nCols:
  *   number) =>
  *   number} fused_dequant_matmul_q4k_legacy
+ * @property {(targets: number, nTargets: number, x: number, nTokens: number, nCols: number,
+ *   activation: number) => number} fused_matmul_many
+ * @property {(targets: number, nTargets: number, x: number, normWeight: number, eps: number,
+ *   nTokens: number, nCols: number, activation: number) => number} fused_rmsnorm_matmul
+ * @property {(type: number, w: number, gate: number, up: number, y: number, nTokens: number,
+ *   nRows: number, nCols: number, act: number, activation: number) => number} fused_swiglu_matmul
+ * @property {(weights: number, x: number, normWeight: number, eps: number, y: number,
+ *   workspace: number, nTokens: number, nEmbd: number, nFf: number, act: number, residual: number,
+ *   activation: number) => number} fused_ffn
+ * @property {(q: number, k: number, scores: number, nQ: number, nK: number, headSize: number,
+ *   scale: number, causal: number) => number} fused_attention_score
+ * @property {(shape: number, q: number, k: number, v: number, out: number) => number} fm_flash_attention
+ * @property {(type: number, cache: number, x: number, nTokens: number, nCols: number,
+ *   position: number, nPositions: number) => number} fm_kv_write
+ * @property {(x: number, weight: number, y: number, nRows: number, nCols: number, eps: number) =>
+ *   number} fm_rms_norm
+ * @property {(x: number, weight: number, bias: number, y: number, nRows: number, nCols: number,
+ *   eps: number) => number} fm_layer_norm
+ * @property {(x: number, y: number, nRows: number, nCols: number) => number} fm_softmax
+ * @property {(x: number, nTokens: number, nHeads: number, headSize: number, nDims: number,
+ *   firstPosition: number, base: number, linearScale: number, factors: number, pairing: number) =>
+ *   number} fm_rope
+ * @property {(type: number, table: number, ids: number, y: number, nTokens: number, nRows: number,
+ *   nCols: number) => number} fm_embed
+ * @property {(a: number, b: number, y: number, n: number) => number} fm_add
+ * @property {(gate: number, up: number, y: number, n: number, act: number) => number} fm_gated
  * @property {(type: number) => number} fm_type_block_values
  * @property {(type: number) => number} fm_type_block_bytes
  * @property {(type: number) => number} fm_type_alignment
@@ -38,11 +64,11 @@ const STAGING_STEP = 65536;
  * @typedef {object} MemoryStats
  * @property {number} bytes  size of the linear memory
  * @property {number} weights  bytes held by weights
- * @property {number} tensors  bytes held by tensors
+ * @property {number} tensors  bytes held by tensors and KV caches
  * @property {number} scratch  bytes of the staging buffers, reused between calls
  * @property {number} inUse  the sum of the three
  * @property {number} peak  the largest inUse so far
- * @property {number} handles  weights and tensors not yet freed
+ * @property {number} handles  weights, tensors and KV caches not yet freed
  */
 
 export class Memory {
