@@ -12,9 +12,20 @@ import { SetupError } from '../scripts/setup/run.js';
 import { openModule } from './helpers/raw.js';
 import { projectRoot } from './helpers/test-data.js';
 
-const FILES = ['kernels', 'abi', 'golden', 'matmul', 'models', 'loader'].map(
-  (name) => `tests/${name}.test.js`,
-);
+const FILES = [
+  ...['kernels', 'abi', 'golden', 'matmul', 'models', 'loader'],
+  ...[
+    'layer',
+    'layer-rows',
+    'layer-abi',
+    'layer-api',
+    'fused',
+    'fused-abi',
+    'fused-api',
+    'attention',
+    'attention-abi',
+  ],
+].map((name) => `tests/${name}.test.js`);
 /** Tests that only a relaxed engine runs. */
 const MUST_RUN = [
   'kernels: relaxed module, relaxed i16',

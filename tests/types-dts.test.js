@@ -37,7 +37,7 @@ function compile(code, options = ['--module', 'nodenext']) {
 
 const CONSUMER = `
 import { createKernels, openGguf, types, version, FmError, GgufError, HandleError, IsaError, LoadError, MemoryError, ShapeError } from 'fused-matmul';
-import type { GgufFile, Kernels, Tensor, Weight } from 'fused-matmul';
+import type { GgufFile, Kernels, KvCache, Tensor, Weight } from 'fused-matmul';
 
 export async function multiply(source: string | URL | Blob | ArrayBuffer): Promise<Float32Array> {
   const gguf: GgufFile = await openGguf(source, { signal: new AbortController().signal });
@@ -54,6 +54,15 @@ export async function multiply(source: string | URL | Blob | ArrayBuffer): Promi
   const steps: { isa: string; ok: boolean; reason: string }[] = fm.info.steps;
   const inUse: number = fm.memory().inUse;
   void [yt.toArray(), rows, isa, steps, inUse, version.length, types.length];
+  const [q, k]: Float32Array[] = fm.fusedRmsNormMatmul([w, w], x, x, { eps: 1e-6 });
+  const ffn: Tensor = fm.fusedFfn({ gate: w, up: w, down: w, norm: x }, t, { act: 'gelu', residual: true });
+  using cache: KvCache = fm.kvCache({ type: 'Q8_0', nPositions: 8, nKvHeads: 1, headSize: 64 });
+  cache.write(t, 0);
+  const attended: Tensor = fm.flashAttention(t, cache, cache, { window: 8 });
+  const embedded: Float32Array = fm.embed(w, [0, 1]);
+  const rotated: Tensor = fm.rope(t, { headSize: 64, pairing: 'halves', out: t });
+  const mixed: Float32Array = fm.add(t, x, { out: x });
+  void [q, k, ffn, attended, embedded, rotated, mixed];
   w.free();
   return y;
 }
@@ -77,6 +86,11 @@ const MISTAKES = [
   ['an instruction set that does not exist', "void createKernels({ isa: 'avx2' });"],
   ['an activation mode that does not exist', "void createKernels({ activation: 'int4' });"],
   ['a plain array as activations', 'void createKernels().then((fm) => fm.fusedMatmul(w, [1, 2, 3]));'],
+  ['a gate that does not exist', "void createKernels().then((fm) => fm.gated(t, t, { act: 'relu' }));"],
+  [
+    'a cache type that does not exist',
+    "void createKernels().then((fm) => fm.kvCache({ type: 'Q4_0', nPositions: 1, nKvHeads: 1, headSize: 32 }));",
+  ],
   [
     'a Tensor taken for a Float32Array',
     'void createKernels().then((fm) => { const y: Float32Array = fm.fusedMatmul(w, t); });',

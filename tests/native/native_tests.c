@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "fused.h"
+#include "native_tests.h"
 
 #define MAX_TYPE 256
 #define ROUNDS 12
@@ -19,7 +20,7 @@ const char *__asan_default_options(void) { return "allocator_may_return_null=1";
 
 static unsigned n_checks, n_failures;
 
-static void check(bool ok, const char *format, ...) {
+void check(bool ok, const char *format, ...) {
   n_checks++;
   if (ok || ++n_failures > 20) return;
   va_list args;
@@ -32,28 +33,28 @@ static void check(bool ok, const char *format, ...) {
 
 static uint64_t random_state = 0x9e3779b97f4a7c15u;
 
-static uint32_t random_u32(void) { /* xorshift64* by Sebastiano Vigna, public domain */
+uint32_t random_u32(void) { /* xorshift64* by Sebastiano Vigna, public domain */
   random_state ^= random_state >> 12;
   random_state ^= random_state << 25;
   random_state ^= random_state >> 27;
   return (uint32_t)((random_state * 0x2545f4914f6cdd1du) >> 32);
 }
 
-static uint32_t random_between(uint32_t low, uint32_t high) { return low + random_u32() % (high - low + 1); }
+uint32_t random_between(uint32_t low, uint32_t high) { return low + random_u32() % (high - low + 1); }
 
-static void *must_malloc(size_t bytes) {
+void *must_malloc(size_t bytes) {
   void *p = malloc(bytes);
   if (p) return p;
   fputs("FAIL: out of memory\n", stderr);
   exit(2);
 }
 
-static void fill_random(uint8_t *bytes, size_t n_bytes) {
+void fill_random(uint8_t *bytes, size_t n_bytes) {
   for (size_t i = 0; i < n_bytes; i++) bytes[i] = (uint8_t)random_u32();
 }
 
 /* Activations of every kind: ordinary, zero, subnormal, the largest, and (where allowed) Inf and NaN. */
-static float random_activation(bool finite) {
+float random_activation(bool finite) {
   float unit = (float)random_u32() / 4294967296.0f - 0.5f;
   switch (random_u32() % (finite ? 8 : 10)) {
   case 0:
@@ -337,6 +338,9 @@ int main(void) {
     test_invalid(type);
     test_quantize(type);
   }
+  test_fused();
+  test_attention();
+  test_layer();
   check(n_types >= 3, "%u types", n_types);
   printf("%u checks, %u types, %u failures\n", n_checks, n_types, n_failures);
   return n_failures == 0 ? 0 : 1;

@@ -1,0 +1,198 @@
+/**
+ * Flash attention, 32 heads of 64 over 8 KV heads, F16 cache: one token at 4096 positions against a plain read loop over as
+ * many bytes, and a prompt of 512; both against the unfused sequence of our own operations (keys and values laid out by
+ * head, values transposed, as suits it best). Prints Markdown. Needs build/wasm/bench-baseline.wasm for the read loop.
+ *
+ * node tests/bench/attention.js [--seconds N] [--positions N] [--prompt N] [--cold]
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { KV, makeCase, makeShape, referenceAttention, shapeBytes } from '../helpers/attention.js';
+import { numberToF16 } from '../helpers/floats.js';
+import { Prng } from '../helpers/prng.js';
+import { ISA_NAMES, openModule, STATUS } from '../helpers/raw.js';
+import { projectRoot } from '../helpers/test-data.js';
+import { race } from './lab.js';
+import { table } from './report.js';
+
+/** @import { Case } from '../helpers/attention.js' */
+/** @import { RawModule } from '../helpers/raw.js' */
+
+const { values: options } = parseArgs({
+  options: {
+    seconds: { type: 'string', default: '2' },
+    positions: { type: 'string', default: '4096' },
+    prompt: { type: 'string', default: '512' },
+    cold: { type: 'boolean', default: false },
+  },
+});
+const LIMITS = { minRounds: 5, maxRounds: 200, budgetMs: 1000 * Number(options.seconds) };
+/** Enough that no cache holds it. */
+const COLD_BYTES = 160 * 1024 * 1024;
+
+/** @returns {RawModule} */
+function bestModule() {
+  for (const name of [...ISA_NAMES].reverse()) {
+    const { module } = openModule(name);
+    if (module) return module;
+  }
+  throw new Error('this engine takes none of the modules');
+}
+
+/** @param {number} status */
+function checked(status) {
+  if (status !== STATUS.OK) throw new Error(`status ${status}`);
+}
+
+/** @param {RawModule} module @param {ArrayBufferView} data @returns {number} */
+function put(module, data) {
+  const p = module.alloc(data.byteLength);
+  module.u8.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), p);
+  return p;
+}
+
+/** The same sums from dequantised keys: scores, softmax, and a product with transposed values, head by head. */
+function unfused(/** @type {RawModule} */ module, /** @type {Case} */ { shape: s, q, k, v }) {
+  const { fm_dequantize_rows, fused_attention_score, fused_matmul } = module.exports;
+  const group = s.nHeads / s.nKvHeads;
+  const at = (/** @type {number} */ j, /** @type {number} */ h, /** @type {number} */ c) =>
+    (j * s.nKvHeads + h) * s.headSize + c;
+  const headValues = s.nPositions * s.headSize;
+  const keys = new Uint16Array(k.values.length);
+  const values = new Uint16Array(v.values.length);
+  const queries = new Float32Array(q.length);
+  for (let h = 0; h < s.nKvHeads; h++) {
+    for (let j = 0; j < s.nPositions; j++) {
+      for (let c = 0; c < s.headSize; c++) {
+        keys[h * headValues + j * s.headSize + c] = numberToF16(k.values[at(j, h, c)]);
+        values[h * headValues + c * s.nPositions + j] = numberToF16(v.values[at(j, h, c)]);
+      }
+    }
+  }
+  /* one token: the heads of a group are its queries */
+  const perCall = s.nTokens === 1 ? group : s.nTokens;
+  for (let h = 0; h < s.nHeads; h++) {
+    for (let t = 0; t < s.nTokens; t++) {
+      const from = (t * s.nHeads + h) * s.headSize;
+      queries.set(q.subarray(from, from + s.headSize), (h * s.nTokens + t) * s.headSize);
+    }
+  }
+  const [kAt, vAt, qAt] = [keys, values, queries].map((data) => put(module, data));
+  const denseAt = module.alloc(4 * headValues);
+  const scoresAt = module.alloc(4 * perCall * s.nPositions);
+  const outAt = module.alloc(4 * q.length);
+  return () => {
+    for (let call = 0; call < q.length / s.headSize / perCall; call++) {
+      const kvHead = Math.floor((call * perCall) / s.nTokens / group);
+      const qOffset = 4 * call * perCall * s.headSize;
+      checked(fm_dequantize_rows(KV.F16, kAt + 2 * kvHead * headValues, denseAt, s.nPositions, s.headSize));
+      checked(
+        fused_attention_score(
+          qAt + qOffset,
+          denseAt,
+          scoresAt,
+          perCall,
+          s.nPositions,
+          s.headSize,
+          s.scale,
+          s.causal,
+        ),
+      );
+      checked(
+        fused_matmul(
+          KV.F16,
+          vAt + 2 * kvHead * headValues,
+          scoresAt,
+          outAt + qOffset,
+          perCall,
+          s.headSize,
+          s.nPositions,
+          0,
+        ),
+      );
+    }
+  };
+}
+
+/** @param {RawModule} module @param {Case} made */
+function flash(module, made) {
+  const bytes = made.k.bytes.length + made.v.bytes.length;
+  const copies = options.cold ? Math.ceil(COLD_BYTES / bytes) : 1;
+  const shapeAt = put(module, shapeBytes(made.shape));
+  const qAt = put(module, made.q);
+  const kv = Array.from({ length: copies }, () => [put(module, made.k.bytes), put(module, made.v.bytes)]);
+  const outAt = module.alloc(4 * made.q.length);
+  let turn = 0;
+  const run = () => {
+    const [kAt, vAt] = kv[turn++ % copies];
+    checked(module.exports.fm_flash_attention(shapeAt, qAt, kAt, vAt, outAt));
+  };
+  const result = () => new Float32Array(module.exports.memory.buffer, outAt, made.q.length).slice();
+  return { run, result, bytes, copies };
+}
+
+/** @param {number} bytes @param {number} copies @returns {(() => void) | undefined} */
+function readLoop(bytes, copies) {
+  const path = join(projectRoot, 'build/wasm/bench-baseline.wasm');
+  if (!existsSync(path)) return undefined;
+  const imports = { env: { emscripten_notify_memory_growth() {} } };
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(readFileSync(path)), imports);
+  const { bl_alloc, bl_read, memory } = /** @type {any} */ (exports);
+  const p = bl_alloc(bytes * copies) >>> 0;
+  new Uint8Array(memory.buffer).fill(1, p, p + bytes * copies);
+  let turn = 0;
+  return () => bl_read(p + (turn++ % copies) * bytes, bytes);
+}
+
+/** @param {RawModule} module @param {Case} made @param {string} title @param {boolean} isDecode */
+function compare(module, made, title, isDecode) {
+  const { run, result, bytes, copies } = flash(module, made);
+  /** @type {{ name: string, run: () => void }[]} */
+  const contenders = [];
+  const errors = new Map();
+  const reference = referenceAttention(made);
+  for (const { isa, dot, label } of module.variants) {
+    if (isa === 0 || dot > 0) continue;
+    const name = `flash ${label}`;
+    const select = () => module.exports.fm_select(isa, dot);
+    const timed = () => {
+      select();
+      run();
+    };
+    timed();
+    const error = result().reduce((worst, y, i) => Math.max(worst, Math.abs(y - reference.out[i])), 0);
+    errors.set(name, error.toExponential(1));
+    contenders.push({ name, run: timed });
+  }
+  contenders.push({ name: 'unfused sequence', run: unfused(module, made) });
+  const read = readLoop(bytes, copies);
+  if (isDecode && read) contenders.push({ name: 'read loop', run: read });
+  const timings = race(contenders, LIMITS);
+  const median = (/** @type {string} */ name) =>
+    timings.find((timing) => timing.name === name)?.medianMs ?? NaN;
+  const { nTokens, nHeads, headSize, nPositions } = made.shape;
+  /* a causal prompt sees half of its square */
+  const flops = 4 * nHeads * headSize * (isDecode ? nPositions : (nTokens * (nTokens + 1)) / 2);
+  const rows = timings.map(({ name, medianMs, minMs }) => [
+    name,
+    medianMs.toFixed(3),
+    minMs.toFixed(3),
+    name === 'read loop' ? '-' : (flops / medianMs / 1e6).toFixed(1),
+    isDecode ? (bytes / medianMs / 1e6).toFixed(1) : '-',
+    isDecode ? `${((100 * median('read loop')) / medianMs).toFixed(0)} %` : '-',
+    `${(median('unfused sequence') / medianMs).toFixed(2)}x`,
+    errors.get(name) ?? '-',
+  ]);
+  const head = ['', 'median ms', 'min ms', 'GFLOP/s', 'GB/s', 'of read loop', 'to unfused', 'max error'];
+  console.log(`#### ${title}\n\n${table(head, rows)}\n`);
+}
+
+const heads = { nHeads: 32, nKvHeads: 8, headSize: 64, kvType: KV.F16, causal: 1 };
+const nPositions = Number(options.positions);
+const nTokens = Number(options.prompt);
+console.log(`Node ${process.version}, one thread${options.cold ? ', cache from memory (cold)' : ''}\n`);
+const decode = makeCase(makeShape({ ...heads, nPositions, firstPosition: nPositions - 1 }), new Prng(1));
+compare(bestModule(), decode, `decode, ${nPositions} positions, 32 heads of 64, 8 KV heads, F16`, true);
+const prompt = makeCase(makeShape({ ...heads, nTokens, nPositions: nTokens }), new Prng(2));
+compare(bestModule(), prompt, `prompt of ${nTokens}, 32 heads of 64, 8 KV heads, F16, causal`, false);
