@@ -115,6 +115,35 @@ function unfused(/** @type {RawModule} */ module, /** @type {Case} */ { shape: s
   };
 }
 
+/** One token as JavaScript does it: f32 keys and values, plain loops. @param {Case} made */
+function plainJavaScript({ shape: s, q, k, v }) {
+  const [keys, values] = [k.values, v.values].map((x) => Float32Array.from(x));
+  const group = s.nHeads / s.nKvHeads;
+  const scores = new Float32Array(s.nPositions);
+  const out = new Float32Array(s.nHeads * s.headSize);
+  return () => {
+    out.fill(0);
+    for (let h = 0; h < s.nHeads; h++) {
+      const first = Math.floor(h / group) * s.headSize;
+      const rowValues = s.nKvHeads * s.headSize;
+      let max = Number.NEGATIVE_INFINITY;
+      for (let j = 0; j < s.nPositions; j++) {
+        let sum = 0;
+        for (let c = 0; c < s.headSize; c++) sum += q[h * s.headSize + c] * keys[j * rowValues + first + c];
+        scores[j] = sum * s.scale;
+        if (scores[j] > max) max = scores[j];
+      }
+      let total = 0;
+      for (let j = 0; j < s.nPositions; j++) total += scores[j] = Math.exp(scores[j] - max);
+      for (let j = 0; j < s.nPositions; j++) {
+        const weight = scores[j] / total;
+        for (let c = 0; c < s.headSize; c++)
+          out[h * s.headSize + c] += weight * values[j * rowValues + first + c];
+      }
+    }
+  };
+}
+
 /** @param {RawModule} module @param {Case} made */
 function flash(module, made) {
   const bytes = made.k.bytes.length + made.v.bytes.length;
@@ -166,6 +195,7 @@ function compare(module, made, title, isDecode) {
     contenders.push({ name, run: timed });
   }
   contenders.push({ name: 'unfused sequence', run: unfused(module, made) });
+  if (isDecode) contenders.push({ name: 'plain JavaScript', run: plainJavaScript(made) });
   const read = readLoop(bytes, copies);
   if (isDecode && read) contenders.push({ name: 'read loop', run: read });
   const timings = race(contenders, LIMITS);

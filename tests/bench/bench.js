@@ -5,6 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import os from 'node:os';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { relaxedNode } from '../../scripts/setup/engines.js';
 import { openModule } from '../helpers/raw.js';
@@ -26,6 +27,7 @@ const HELP = `npm run bench -- [options]
   --cold           weights rotate through more than 160 MB, so that they come from memory
   --json FILE      results as JSON
   --seconds N      time for each case (default 2)
+  --layer          instead: norm + matmuls, feed-forward block, attention, against their unfused sequences
   --startup        instead: time from createKernels() to the first result, in fresh processes
   --list           the cases, without running them
   --help`;
@@ -38,6 +40,7 @@ const OPTIONS = /** @type {const} */ ({
   cold: { type: 'boolean', default: false },
   json: { type: 'string' },
   seconds: { type: 'string', default: '2' },
+  layer: { type: 'boolean', default: false },
   startup: { type: 'boolean', default: false },
   list: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
@@ -104,11 +107,23 @@ function environment() {
   };
 }
 
+/** The programs of the fused operations, one after the other. @param {{ seconds: string, cold: boolean }} options */
+function layer({ seconds, cold }) {
+  const { machine, engine, date } = environment();
+  console.log(`${machine}; ${engine}; ${date}\n`);
+  for (const [program, ...more] of [['fused.js'], ['attention.js', ...(cold ? ['--cold'] : [])]]) {
+    const args = [fileURLToPath(new URL(program, import.meta.url)), '--seconds', seconds, ...more];
+    const { status } = spawnSync(process.execPath, args, { stdio: 'inherit' });
+    if (status !== 0) throw new Error(`${program} ended with ${status}`);
+  }
+}
+
 async function bench() {
   const { values: options } = parseArgs({ options: OPTIONS });
   if (options.help) return console.log(HELP);
   if (await runElsewhere()) return;
   if (options.startup) return console.log(startup(15));
+  if (options.layer) return layer(options);
   const module = bestModule();
   const selected = cases(module, options);
   if (options.list) return console.log(selected.map(caseName).join('\n'));
