@@ -10,7 +10,7 @@ import { createKernels, openGguf } from '../js/index.js';
 import { dataPath, projectRoot, skipWithout } from './helpers/test-data.js';
 import { libraryVariants } from './helpers/variants.js';
 
-/** @import { Kernels, Tensor, Weight } from '../js/index.js' */
+/** @import { Kernels, Tensor } from '../js/index.js' */
 
 /** Each with its reference in logits/; the README there gives 2e-4 as the largest difference. */
 const MODELS = [
