@@ -86,39 +86,42 @@ FM_INLINE even_odd convert(v128_t eight, bool is_f16, const fm_f16_held *held, v
   return (even_odd){even, wasm_v128_and(eight, upper_half)};
 }
 
-/* Adds 8 columns of W * x to sum; keeps the largest magnitude of W, as 16-bit integers without the sign. */
-FM_INLINE void dot8(const uint16_t *w, const float *x, bool is_f16, const fm_f16_held *held, v128_t upper_half,
-                    v128_t sum[2], v128_t *largest) {
-  v128_t eight = wasm_v128_load(w), lo = wasm_v128_load(x), hi = wasm_v128_load(x + 4);
-  even_odd value = convert(eight, is_f16, held, upper_half);
-  if (is_f16) *largest = wasm_u16x8_max(*largest, wasm_i16x8_add(eight, eight));
-  sum[0] = wasm_f32x4_add(sum[0], wasm_f32x4_mul(value.even, wasm_i32x4_shuffle(lo, hi, 0, 2, 4, 6)));
-  sum[1] = wasm_f32x4_add(sum[1], wasm_f32x4_mul(value.odd, wasm_i32x4_shuffle(lo, hi, 1, 3, 5, 7)));
-}
-
-/* One row; false where it holds Inf or NaN, which the short conversion of f16 does not know. */
-FM_INLINE bool dot_row(const uint16_t *w, const float *x, size_t n_cols, bool is_f16, float *out) {
+/* Two rows share each load of x and its dealing out; false where one holds Inf or NaN, which the short conversion of f16 does
+ * not know. largest: of the magnitudes of both rows, as 16-bit integers without the sign. */
+FM_INLINE bool dot_two_rows(const uint16_t *const w[2], const float *x, size_t n_cols, bool is_f16, float out[2]) {
   fm_f16_held held = fm_hold_f16();
   v128_t upper_half = fm_hold_i32(0xffff0000u), largest = fm_zero();
-  v128_t sum[4] = {fm_zero(), fm_zero(), fm_zero(), fm_zero()};
+  even_odd sum[2] = {{fm_zero(), fm_zero()}, {fm_zero(), fm_zero()}};
   size_t c = 0;
   FM_NO_UNROLL
-  for (; c + 16 <= n_cols; c += 16) {
-    dot8(w + c, x + c, is_f16, &held, upper_half, sum, &largest);
-    dot8(w + c + 8, x + c + 8, is_f16, &held, upper_half, sum + 2, &largest);
+  for (; c + 8 <= n_cols; c += 8) {
+    v128_t lo = wasm_v128_load(x + c), hi = wasm_v128_load(x + c + 4);
+    even_odd acts = {wasm_i32x4_shuffle(lo, hi, 0, 2, 4, 6), wasm_i32x4_shuffle(lo, hi, 1, 3, 5, 7)};
+    FM_UNROLL
+    for (size_t r = 0; r < 2; r++) {
+      v128_t eight = wasm_v128_load(w[r] + c);
+      even_odd value = convert(eight, is_f16, &held, upper_half);
+      if (is_f16) largest = wasm_u16x8_max(largest, wasm_i16x8_add(eight, eight));
+      sum[r].even = wasm_f32x4_add(sum[r].even, wasm_f32x4_mul(value.even, acts.even));
+      sum[r].odd = wasm_f32x4_add(sum[r].odd, wasm_f32x4_mul(value.odd, acts.odd));
+    }
   }
-  bool finite = !wasm_v128_any_true(wasm_u16x8_ge(largest, wasm_i16x8_const_splat((int16_t)0xf800)));
-  float total = fm_hsum_f32(wasm_f32x4_add(wasm_f32x4_add(sum[0], sum[1]), wasm_f32x4_add(sum[2], sum[3])));
-  FM_NO_UNROLL
-  for (; c < n_cols; c++) total += x[c] * (is_f16 ? fm_f16_to_f32(w[c]) : fm_f32_from_bits((uint32_t)w[c] << 16));
-  *out = total;
-  return finite;
+  for (size_t r = 0; r < 2; r++) {
+    out[r] = fm_hsum_f32(wasm_f32x4_add(sum[r].even, sum[r].odd));
+    FM_NO_UNROLL
+    for (size_t k = c; k < n_cols; k++) {
+      out[r] += x[k] * (is_f16 ? fm_f16_to_f32(w[r][k]) : fm_f32_from_bits((uint32_t)w[r][k] << 16));
+    }
+  }
+  return !wasm_v128_any_true(wasm_u16x8_ge(largest, wasm_i16x8_const_splat((int16_t)0xf800)));
 }
 
-bool fm_row_dot_f16__simd128(const void *w, const float *x, size_t n_cols, float *out) {
-  return dot_row(w, x, n_cols, true, out);
+bool fm_two_rows_f16__simd128(const void *const w[2], const float *x, size_t n_cols, float out[2]) {
+  const uint16_t *const rows[2] = {w[0], w[1]};
+  return dot_two_rows(rows, x, n_cols, true, out);
 }
 
-bool fm_row_dot_bf16__simd128(const void *w, const float *x, size_t n_cols, float *out) {
-  return dot_row(w, x, n_cols, false, out);
+bool fm_two_rows_bf16__simd128(const void *const w[2], const float *x, size_t n_cols, float out[2]) {
+  const uint16_t *const rows[2] = {w[0], w[1]};
+  return dot_two_rows(rows, x, n_cols, false, out);
 }

@@ -82,14 +82,21 @@ static void row_f32(const panel *p, size_t r) {
   }
 }
 
+/* Rows of 16-bit floats with one token go in pairs; the last of an odd number stands twice, and is stored once. */
 static void matmul_f32(const panel *p) {
-  fm_row_dot_fn *row_dot = p->service.isa >= FM_ISA_SIMD128 && p->n_tokens == 1 ? p->kernels->row_dot : NULL;
-  for (size_t r = 0; r < p->n_rows; r++) {
-    float sum;
-    if (row_dot && row_dot(p->w + r * p->row_bytes, p->x, p->panel_cols, &sum)) {
-      p->y[r] = p->accumulate ? p->y[r] + sum : sum;
-    } else {
-      row_f32(p, r);
+  fm_two_rows_fn *two_rows = p->service.isa >= FM_ISA_SIMD128 && p->n_tokens == 1 ? p->kernels->two_rows : NULL;
+  for (size_t r = 0; r < p->n_rows; r += 2) {
+    size_t n = min_size(p->n_rows - r, 2);
+    const uint8_t *first = p->w + r * p->row_bytes;
+    const void *const rows[2] = {first, first + (n - 1) * p->row_bytes};
+    float sum[2];
+    bool converted = two_rows && two_rows(rows, p->x, p->panel_cols, sum);
+    for (size_t i = 0; i < n; i++) {
+      if (!converted) {
+        row_f32(p, r + i);
+      } else {
+        p->y[r + i] = p->accumulate ? p->y[r + i] + sum[i] : sum[i];
+      }
     }
   }
 }
