@@ -44,6 +44,36 @@ typedef void fm_dot_f32_fn(const float *w, const float *x, float *y, size_t n_co
  * holds values that it cannot convert: the caller then dequantises. */
 typedef bool fm_two_rows_fn(const void *const w[2], const float *x, size_t n_cols, float out[2]);
 
+/* What makes activations on the way into a product, and serves fm_rms_norm and fm_gated as well, so that both give the
+ * same bits; in source_{scalar,simd128}.c. y may be any of the inputs.
+ *   sum_squares   sum of x[i]^2, in f64, where no square of an f32 overflows
+ *   scale         y[i] = x[i] * factor * weight[i]; weight NULL: ones
+ *   gated         y[i] = act(gate[i]) * up[i]; act: an fm_gate */
+typedef double fm_sum_squares_fn(const float *x, size_t n_values);
+typedef void fm_scale_fn(const float *x, const float *weight, float factor, float *y, size_t n_values);
+typedef void fm_gated_fn(const float *gate, const float *up, float *y, size_t n_values, int32_t act);
+
+/* 1 / sqrt(mean of squares + eps), at most FLT_MAX: a row of zeros stays one with eps 0 too. */
+static inline float fm_rms_factor(double sum_squares, size_t n_values, float eps) {
+  double factor = 1.0 / __builtin_sqrt(sum_squares / (double)n_values + (double)eps);
+  return factor > (double)FLT_MAX ? FLT_MAX : (float)factor;
+}
+
+/* The operations of a layer that are no products; in layer_{scalar,simd128}.c. y may be any of the inputs.
+ *   layer_norm    one row: y[i] = (x[i] - mean) * factor * weight[i] + bias[i], factor by fm_rms_factor of x - mean, sums in
+ *                 f64; weight, bias NULL: ones, zeros
+ *   softmax       one row, n_values >= 1: y[i] = e^(x[i] - max) / sum, the sum in f64
+ *   rotate        pair i, by the angle whose cosine and sine are given: x[i] and x[i + distance], distance >= n_pairs; with
+ *                 distance 1 x[2i] and x[2i + 1]
+ *   add           y[i] = a[i] + b[i]
+ *   to_f16        as fm_f32_to_f16 */
+typedef void fm_layer_norm_fn(const float *x, const float *weight, const float *bias, float *y, size_t n_values,
+                              float eps);
+typedef void fm_softmax_fn(const float *x, float *y, size_t n_values);
+typedef void fm_rotate_fn(float *x, size_t distance, const float *cosine, const float *sine, size_t n_pairs);
+typedef void fm_add_fn(const float *a, const float *b, float *y, size_t n_values);
+typedef void fm_to_f16_fn(const float *x, uint16_t *y, size_t n_values);
+
 /* The scalar integer products, generic over the types through their decoder. y[t * y_stride + r] as in gemm. */
 void fm_rows_i8__scalar(fm_decode_fn *decode, const uint8_t *w, size_t row_bytes, size_t block_values,
                         size_t block_bytes, const fm_act_i8 *x, float *y, size_t n_rows, size_t n_values,
