@@ -71,57 +71,87 @@ void fm_dequantize_bf16__simd128(const void *w, float *y, size_t n_values) {
 }
 
 /* The matrix-vector product of 16-bit floats, converted in registers. A vector of 8 is taken as 4 lanes of two: the odd values
- * stand in the upper halves, the even ones are shifted there; the activations are dealt out the same way. */
-typedef struct {
-  v128_t even, odd;
-} even_odd;
+ * stand in the upper halves, the even ones are shifted there. The activations are dealt out the same way, once for all
+ * rows. The bits of an f16 at their f32 places are w * 2^-112: x brings 2^64 of that back, the sum the rest. With w from 2^-24 on
+ * and 2^-54 <= |x| < 2^60 every product is a normal number, so that nothing but rounding is lost. */
+#define F16_X_SCALE 0x1p64f
+#define F16_SUM_SCALE 0x1p48f
+#define F16_X_LOWEST 0x24800000  /* 2^-54 */
+#define F16_X_HIGHEST 0x5d800000 /* 2^60 */
 
-FM_INLINE v128_t f16_upper(v128_t lanes, const fm_f16_held *held) {
-  return wasm_f32x4_mul(wasm_v128_and(wasm_i32x4_shr(lanes, 3), held->sign_and_magnitude), held->scale);
+/* Whether a lane is neither 0 nor from 2^-54 to 2^60. */
+FM_INLINE v128_t is_extreme(v128_t x) {
+  v128_t magnitude = wasm_v128_and(x, wasm_i32x4_const_splat(0x7fffffff));
+  v128_t out = wasm_u32x4_ge(wasm_i32x4_sub(magnitude, wasm_i32x4_const_splat(F16_X_LOWEST)),
+                             wasm_i32x4_const_splat(F16_X_HIGHEST - F16_X_LOWEST));
+  return wasm_v128_and(out, wasm_i32x4_ne(magnitude, fm_zero()));
 }
 
-FM_INLINE even_odd convert(v128_t eight, bool is_f16, const fm_f16_held *held, v128_t upper_half) {
-  v128_t even = wasm_i32x4_shl(eight, 16);
-  if (is_f16) return (even_odd){f16_upper(even, held), f16_upper(eight, held)};
-  return (even_odd){even, wasm_v128_and(eight, upper_half)};
-}
-
-/* Two rows share each load of x and its dealing out; false where one holds Inf or NaN, which the short conversion of f16 does
- * not know. largest: of the magnitudes of both rows, as 16-bit integers without the sign. */
-FM_INLINE bool dot_two_rows(const uint16_t *const w[2], const float *x, size_t n_cols, bool is_f16, float out[2]) {
-  fm_f16_held held = fm_hold_f16();
-  v128_t upper_half = fm_hold_i32(0xffff0000u), largest = fm_zero();
-  even_odd sum[2] = {{fm_zero(), fm_zero()}, {fm_zero(), fm_zero()}};
+static bool deal(const float *x, float *dealt, size_t n_cols, float scale) {
+  v128_t factor = wasm_f32x4_splat(scale), extreme = fm_zero();
   size_t c = 0;
   FM_NO_UNROLL
   for (; c + 8 <= n_cols; c += 8) {
     v128_t lo = wasm_v128_load(x + c), hi = wasm_v128_load(x + c + 4);
-    even_odd acts = {wasm_i32x4_shuffle(lo, hi, 0, 2, 4, 6), wasm_i32x4_shuffle(lo, hi, 1, 3, 5, 7)};
-    FM_UNROLL
-    for (size_t r = 0; r < 2; r++) {
-      v128_t eight = wasm_v128_load(w[r] + c);
-      even_odd value = convert(eight, is_f16, &held, upper_half);
-      if (is_f16) largest = wasm_u16x8_max(largest, wasm_i16x8_add(eight, eight));
-      sum[r].even = wasm_f32x4_add(sum[r].even, wasm_f32x4_mul(value.even, acts.even));
-      sum[r].odd = wasm_f32x4_add(sum[r].odd, wasm_f32x4_mul(value.odd, acts.odd));
-    }
+    extreme = wasm_v128_or(extreme, wasm_v128_or(is_extreme(lo), is_extreme(hi)));
+    wasm_v128_store(dealt + c, wasm_f32x4_mul(wasm_i32x4_shuffle(lo, hi, 0, 2, 4, 6), factor));
+    wasm_v128_store(dealt + c + 4, wasm_f32x4_mul(wasm_i32x4_shuffle(lo, hi, 1, 3, 5, 7), factor));
   }
-  for (size_t r = 0; r < 2; r++) {
-    out[r] = fm_hsum_f32(wasm_f32x4_add(sum[r].even, sum[r].odd));
-    FM_NO_UNROLL
-    for (size_t k = c; k < n_cols; k++) {
-      out[r] += x[k] * (is_f16 ? fm_f16_to_f32(w[r][k]) : fm_f32_from_bits((uint32_t)w[r][k] << 16));
-    }
-  }
-  return !wasm_v128_any_true(wasm_u16x8_ge(largest, wasm_i16x8_const_splat((int16_t)0xf800)));
+  FM_NO_UNROLL
+  for (; c < n_cols; c++) dealt[c] = x[c];
+  return !wasm_v128_any_true(extreme);
 }
 
-bool fm_two_rows_f16__simd128(const void *const w[2], const float *x, size_t n_cols, float out[2]) {
-  const uint16_t *const rows[2] = {w[0], w[1]};
-  return dot_two_rows(rows, x, n_cols, true, out);
+bool fm_deal_f16__simd128(const float *x, float *dealt, size_t n_cols) { return deal(x, dealt, n_cols, F16_X_SCALE); }
+bool fm_deal_bf16__simd128(const float *x, float *dealt, size_t n_cols) { return deal(x, dealt, n_cols, 1.0f); }
+
+/* What a row's loop keeps in registers. */
+typedef struct {
+  v128_t f16_mask, upper_half;
+} row_held;
+
+/* Adds 8 columns of W * x to sum; keeps the largest magnitude of W, as 16-bit integers without the sign. */
+FM_INLINE void dot8(const uint16_t *w, const float *x, bool is_f16, const row_held *held, v128_t sum[2],
+                    v128_t *largest) {
+  v128_t odd = wasm_v128_load(w), even = wasm_i32x4_shl(odd, 16);
+  if (is_f16) {
+    *largest = wasm_u16x8_max(*largest, wasm_i16x8_add(odd, odd));
+    even = wasm_v128_and(wasm_i32x4_shr(even, 3), held->f16_mask);
+    odd = wasm_v128_and(wasm_i32x4_shr(odd, 3), held->f16_mask);
+  } else {
+    odd = wasm_v128_and(odd, held->upper_half);
+  }
+  sum[0] = wasm_f32x4_add(sum[0], wasm_f32x4_mul(even, wasm_v128_load(x)));
+  sum[1] = wasm_f32x4_add(sum[1], wasm_f32x4_mul(odd, wasm_v128_load(x + 4)));
 }
 
-bool fm_two_rows_bf16__simd128(const void *const w[2], const float *x, size_t n_cols, float out[2]) {
-  const uint16_t *const rows[2] = {w[0], w[1]};
-  return dot_two_rows(rows, x, n_cols, false, out);
+/* One row with dealt activations; false where it holds Inf or NaN, which the short conversion of f16 does not know. */
+FM_INLINE bool dot_row(const uint16_t *w, const float *x, size_t n_cols, bool is_f16, float *out) {
+  row_held held = {fm_hold_i32(0x8fffe000u), fm_hold_i32(0xffff0000u)};
+  v128_t largest = fm_zero(), sum[4] = {fm_zero(), fm_zero(), fm_zero(), fm_zero()};
+  size_t c = 0;
+  FM_NO_UNROLL
+  for (; c + 16 <= n_cols; c += 16) {
+    dot8(w + c, x + c, is_f16, &held, sum, &largest);
+    dot8(w + c + 8, x + c + 8, is_f16, &held, sum + 2, &largest);
+  }
+  if (c + 8 <= n_cols) {
+    dot8(w + c, x + c, is_f16, &held, sum, &largest);
+    c += 8;
+  }
+  bool finite = !wasm_v128_any_true(wasm_u16x8_ge(largest, wasm_i16x8_const_splat((int16_t)0xf800)));
+  float total = fm_hsum_f32(wasm_f32x4_add(wasm_f32x4_add(sum[0], sum[1]), wasm_f32x4_add(sum[2], sum[3])));
+  if (is_f16) total *= F16_SUM_SCALE;
+  FM_NO_UNROLL
+  for (; c < n_cols; c++) total += x[c] * (is_f16 ? fm_f16_to_f32(w[c]) : fm_f32_from_bits((uint32_t)w[c] << 16));
+  *out = total;
+  return finite;
+}
+
+bool fm_row_dot_f16__simd128(const void *w, const float *dealt, size_t n_cols, float *out) {
+  return dot_row(w, dealt, n_cols, true, out);
+}
+
+bool fm_row_dot_bf16__simd128(const void *w, const float *dealt, size_t n_cols, float *out) {
+  return dot_row(w, dealt, n_cols, false, out);
 }

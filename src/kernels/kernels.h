@@ -40,9 +40,12 @@ typedef void fm_gemm_i16_fn(const fm_strip *strip, const fm_act_i16 *x, float *y
 typedef void fm_dot_f32_fn(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens, size_t x_stride,
                            size_t y_stride, bool accumulate);
 
-/* Two rows of 16-bit floats (or one, twice) with one token, converted in registers. Returns false, and no result, where a row
- * holds values that it cannot convert: the caller then dequantises. */
-typedef bool fm_two_rows_fn(const void *const w[2], const float *x, size_t n_cols, float out[2]);
+/* One token's activations as fm_row_dot wants them. Returns false, and no result, where they are too large for it. */
+typedef bool fm_deal_fn(const float *x, float *dealt, size_t n_cols);
+
+/* One row of 16-bit floats with one token, converted in registers. Returns false, and no result, where the row holds values
+ * that it cannot convert: the caller then dequantises. */
+typedef bool fm_row_dot_fn(const void *w, const float *dealt, size_t n_cols, float *out);
 
 /* What makes activations on the way into a product, and serves fm_rms_norm and fm_gated as well, so that both give the
  * same bits; in source_{scalar,simd128}.c. y may be any of the inputs.
@@ -146,7 +149,8 @@ typedef struct {
   int32_t type;
   fm_decode_fn *decode;              /* NULL: the values are floats themselves (F32, F16, BF16) */
   fm_dequantize_fn *dequantize[2];   /* only where decode is NULL: scalar, SIMD128 */
-  fm_two_rows_fn *two_rows;          /* SIMD128, floats only; NULL where there is none */
+  fm_deal_fn *deal;                  /* with row_dot */
+  fm_row_dot_fn *row_dot;            /* SIMD128, floats only; NULL where there is none */
   const fm_simd128_kernels *simd128; /* NULL where the module has none */
   const fm_relaxed_kernels *relaxed; /* NULL where the module has none, or int16 activations serve the type better */
 } fm_kernels;
@@ -214,7 +218,8 @@ fm_decode_fn fm_decode_q4_0__scalar, fm_decode_q4_1__scalar, fm_decode_q5_0__sca
     fm_decode_iq4_xs__scalar, fm_decode_tq1_0__scalar, fm_decode_tq2_0__scalar, fm_decode_mxfp4__scalar;
 
 fm_dequantize_fn fm_dequantize_f16__simd128, fm_dequantize_bf16__simd128;
-fm_two_rows_fn fm_two_rows_f16__simd128, fm_two_rows_bf16__simd128;
+fm_deal_fn fm_deal_f16__simd128, fm_deal_bf16__simd128;
+fm_row_dot_fn fm_row_dot_f16__simd128, fm_row_dot_bf16__simd128;
 fm_dequantize_codes_fn fm_dequantize_codes__simd128;
 fm_strip_fn fm_strip_i8__simd128, fm_strip_i16__simd128;
 

@@ -56,23 +56,20 @@ static const fm_shared_kernels shared[] = {
 const fm_shared_kernels *fm_shared_kernels_of(int32_t isa) { return &shared[isa >= FM_ISA_SIMD128]; }
 
 #define CODED(TYPE, name)                                                                                              \
-  {FM_TYPE_##TYPE, fm_decode_##name##__scalar,     {NULL, NULL},                                                       \
-   NULL,           SIMD128(&fm_##name##__simd128), RELAXED(&fm_##name##__relaxed)}
+  {.type = FM_TYPE_##TYPE,                                                                                             \
+   .decode = fm_decode_##name##__scalar,                                                                               \
+   .simd128 = SIMD128(&fm_##name##__simd128),                                                                          \
+   .relaxed = RELAXED(&fm_##name##__relaxed)}
+#define FLOAT16(TYPE, name)                                                                                            \
+  {.type = FM_TYPE_##TYPE,                                                                                             \
+   .dequantize = {fm_dequantize_##name##__scalar, SIMD128(fm_dequantize_##name##__simd128)},                           \
+   .deal = SIMD128(fm_deal_##name##__simd128),                                                                         \
+   .row_dot = SIMD128(fm_row_dot_##name##__simd128)}
 
 static const fm_kernels rows[] = {
-    {FM_TYPE_F32, NULL, {fm_dequantize_f32__scalar, fm_dequantize_f32__scalar}, NULL, NULL, NULL},
-    {FM_TYPE_F16,
-     NULL,
-     {fm_dequantize_f16__scalar, SIMD128(fm_dequantize_f16__simd128)},
-     SIMD128(fm_two_rows_f16__simd128),
-     NULL,
-     NULL},
-    {FM_TYPE_BF16,
-     NULL,
-     {fm_dequantize_bf16__scalar, SIMD128(fm_dequantize_bf16__simd128)},
-     SIMD128(fm_two_rows_bf16__simd128),
-     NULL,
-     NULL},
+    {.type = FM_TYPE_F32, .dequantize = {fm_dequantize_f32__scalar, fm_dequantize_f32__scalar}},
+    FLOAT16(F16, f16),
+    FLOAT16(BF16, bf16),
     CODED(Q4_0, q4_0),
     CODED(Q4_1, q4_1),
     CODED(Q5_0, q5_0),

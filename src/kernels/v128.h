@@ -55,23 +55,26 @@ FM_INLINE v128_t fm_f16x4_to_f32x4(v128_t half, const fm_f16_held *held) {
 #define FM_UNROLL _Pragma("clang loop unroll(full)")
 #define FM_NO_UNROLL _Pragma("clang loop unroll(disable)")
 
+/* Stores (adds) n_tokens x n_rows of a tile; out of line, since every matrix-matrix kernel has an edge. */
+static inline __attribute__((noinline)) void fm_store_edge(float *y, const float tile[4][4], size_t n_tokens,
+                                                           size_t y_stride, size_t n_rows, _Bool accumulate) {
+  for (size_t t = 0; t < n_tokens; t++, y += y_stride) {
+    for (size_t r = 0; r < n_rows; r++) y[r] = accumulate ? y[r] + tile[t][r] : tile[t][r];
+  }
+}
+
 /* Stores (adds) n_tokens (1..4) x n_rows (4 stands for more) of a 4 x 4 tile: an edge tile writes nothing outside of y. */
 FM_INLINE void fm_store_tile(float *y, const v128_t acc[4], size_t n_tokens, size_t y_stride, size_t n_rows,
                              _Bool accumulate) {
-  if (n_tokens == 4 && n_rows >= 4) {
-    FM_UNROLL
-    for (size_t t = 0; t < 4; t++, y += y_stride) {
-      wasm_v128_store(y, accumulate ? wasm_f32x4_add(wasm_v128_load(y), acc[t]) : acc[t]);
-    }
+  if (n_tokens < 4 || n_rows < 4) {
+    float tile[4][4];
+    for (size_t t = 0; t < 4; t++) wasm_v128_store(tile[t], acc[t]);
+    fm_store_edge(y, tile, n_tokens, y_stride, n_rows < 4 ? n_rows : 4, accumulate);
     return;
   }
-  float value[4][4];
-  for (size_t t = 0; t < 4; t++) wasm_v128_store(value[t], acc[t]);
-  if (n_rows > 4) n_rows = 4;
-  FM_NO_UNROLL
-  for (size_t t = 0; t < n_tokens; t++, y += y_stride) {
-    FM_NO_UNROLL
-    for (size_t r = 0; r < n_rows; r++) y[r] = accumulate ? y[r] + value[t][r] : value[t][r];
+  FM_UNROLL
+  for (size_t t = 0; t < 4; t++, y += y_stride) {
+    wasm_v128_store(y, accumulate ? wasm_f32x4_add(wasm_v128_load(y), acc[t]) : acc[t]);
   }
 }
 

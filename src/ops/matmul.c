@@ -82,21 +82,22 @@ static void row_f32(const panel *p, size_t r) {
   }
 }
 
-/* Rows of 16-bit floats with one token go in pairs; the last of an odd number stands twice, and is stored once. */
+/* Dealt activations go behind what acts holds already: x itself, where they were made. */
+static const float *deal(const panel *p) {
+  size_t taken = p->x == acts.f32 ? p->panel_cols : 0;
+  if (p->service.isa < FM_ISA_SIMD128 || p->n_tokens > 1 || !p->kernels->deal) return NULL;
+  if (taken + p->panel_cols > SCRATCH_FLOATS) return NULL;
+  return p->kernels->deal(p->x, acts.f32 + taken, p->panel_cols) ? acts.f32 + taken : NULL;
+}
+
 static void matmul_f32(const panel *p) {
-  fm_two_rows_fn *two_rows = p->service.isa >= FM_ISA_SIMD128 && p->n_tokens == 1 ? p->kernels->two_rows : NULL;
-  for (size_t r = 0; r < p->n_rows; r += 2) {
-    size_t n = min_size(p->n_rows - r, 2);
-    const uint8_t *first = p->w + r * p->row_bytes;
-    const void *const rows[2] = {first, first + (n - 1) * p->row_bytes};
-    float sum[2];
-    bool converted = two_rows && two_rows(rows, p->x, p->panel_cols, sum);
-    for (size_t i = 0; i < n; i++) {
-      if (!converted) {
-        row_f32(p, r + i);
-      } else {
-        p->y[r + i] = p->accumulate ? p->y[r + i] + sum[i] : sum[i];
-      }
+  const float *dealt = deal(p);
+  for (size_t r = 0; r < p->n_rows; r++) {
+    float sum;
+    if (dealt && p->kernels->row_dot(p->w + r * p->row_bytes, dealt, p->panel_cols, &sum)) {
+      p->y[r] = p->accumulate ? p->y[r] + sum : sum;
+    } else {
+      row_f32(p, r);
     }
   }
 }
