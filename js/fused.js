@@ -4,6 +4,7 @@
 
 import { oneOf } from './checks.js';
 import { ArgumentError, ShapeError, show } from './errors.js';
+import { constructKernels, memoryOf } from './kernels.js';
 import { KvCache } from './kv-cache.js';
 import { checkPosition, GATES, headsOf, LayerKernels } from './layer.js';
 import { Staging } from './memory.js';
@@ -73,14 +74,13 @@ export class FusedKernels extends LayerKernels {
   #activation;
 
   /**
-   * @param {import('./memory.js').Memory} memory
+   * @param {import('./loader.js').Loaded} loaded
    * @param {Activation} activation  where a call does not say
    */
-  constructor(memory, activation) {
-    const staging = new Staging(memory);
-    super(memory, staging);
-    this.#memory = memory;
-    this.#staging = staging;
+  constructor(loaded, activation) {
+    super(loaded, activation);
+    this.#memory = memoryOf(this);
+    this.#staging = new Staging(this.#memory);
     this.#activation = activation;
   }
 
@@ -426,4 +426,13 @@ function checkHeadSize(headSize) {
 function asCache(value, what) {
   if (value instanceof KvCache) return value;
   throw new ArgumentError(`${what} must come from kvCache, got ${show(value)}`);
+}
+
+/**
+ * createKernels of fused-matmul, with all operations of a layer.
+ * @param {import('./kernels.js').KernelsOptions} [options]
+ * @returns {Promise<FusedKernels>}
+ */
+export function createKernels(options) {
+  return constructKernels(FusedKernels, options);
 }

@@ -13,6 +13,5 @@ export {
 export { GgufFile, openGguf } from './gguf.js';
 export { Tensor, Weight } from './handles.js';
 export { createKernels, Kernels } from './kernels.js';
-export { KvCache } from './kv-cache.js';
 export { VERSION as version } from './loader.js';
 export { types } from './types.js';

@@ -5,7 +5,6 @@
 
 import { asBytes, asFloats, checkDimension, checkLength, oneOf } from './checks.js';
 import { ArgumentError, GgufError, HandleError, IsaError, ShapeError, show, statusError } from './errors.js';
-import { FusedKernels } from './fused.js';
 import { GgufFile } from './gguf.js';
 import { Tensor, Weight } from './handles.js';
 import { matmulQ4Legacy } from './legacy.js';
@@ -89,15 +88,30 @@ const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
  * @throws {IsaError} a forced instruction set is not to be had, or none passes its self-test
  * @throws {import('./errors.js').LoadError} the wasm could not be fetched or compiled
  */
-export async function createKernels(options = {}) {
+export function createKernels(options) {
+  return constructKernels(Kernels, options);
+}
+
+/**
+ * @template {Kernels} K
+ * @param {new (loaded: Loaded, activation: Activation) => K} Class
+ * @param {KernelsOptions} [options]
+ * @returns {Promise<K>}
+ */
+export async function constructKernels(Class, options = {}) {
   const { isa, dot, activation = 'int16', wasm } = options;
   if (isa !== undefined) oneOf(ISA_NAMES, isa, 'isa');
   if (dot !== undefined) oneOf(DOT_NAMES, dot, 'dot');
   oneOf(ACTIVATION_NAMES, activation, 'activation');
-  return new Kernels(await load({ isa, dot, wasm }), activation);
+  return new Class(await load({ isa, dot, wasm }), activation);
 }
 
-export class Kernels extends FusedKernels {
+/** The memory of kernels, for the classes that build on them. @type {(kernels: Kernels) => Memory} */
+let memoryOf;
+
+export { memoryOf };
+
+export class Kernels {
   #memory;
   #loaded;
   #activation;
@@ -110,18 +124,20 @@ export class Kernels extends FusedKernels {
   #stagedX;
   #stagedY;
 
+  static {
+    memoryOf = (kernels) => kernels.#memory;
+  }
+
   /**
    * @param {Loaded} loaded
    * @param {Activation} activation
    */
   constructor(loaded, activation) {
-    const memory = new Memory(loaded.exports);
-    super(memory, activation);
     this.#loaded = loaded;
     this.#activation = activation;
     this.#isa = loaded.isa;
     this.#dot = loaded.dot;
-    this.#memory = memory;
+    this.#memory = new Memory(loaded.exports);
     this.#stagedX = new Staging(this.#memory);
     this.#stagedY = new Staging(this.#memory);
     this.#types = Object.freeze(servedTypes(loaded.exports));

@@ -4,12 +4,12 @@
 import { checkLength, oneOf } from './checks.js';
 import { ArgumentError, ShapeError, show } from './errors.js';
 import { Tensor } from './handles.js';
+import { Kernels, memoryOf } from './kernels.js';
 import { KvCache } from './kv-cache.js';
+import { Staging } from './memory.js';
 import { asOperand, asWeight, Call, checkNumber, countRows } from './operands.js';
 
 /** @typedef {import('./operands.js').Floats} Floats */
-/** @typedef {import('./memory.js').Memory} Memory */
-/** @typedef {import('./memory.js').Staging} Staging */
 
 export const GATES = /** @type {const} */ (['silu', 'gelu']);
 const PAIRINGS = /** @type {const} */ (['adjacent', 'halves']);
@@ -48,17 +48,18 @@ function vector(value, length, what) {
   return x;
 }
 
-export class LayerKernels {
+export class LayerKernels extends Kernels {
   #memory;
   #staging;
 
   /**
-   * @param {Memory} memory
-   * @param {Staging} staging
+   * @param {import('./loader.js').Loaded} loaded
+   * @param {import('./selftest.js').Activation} activation
    */
-  constructor(memory, staging) {
-    this.#memory = memory;
-    this.#staging = staging;
+  constructor(loaded, activation) {
+    super(loaded, activation);
+    this.#memory = memoryOf(this);
+    this.#staging = new Staging(this.#memory);
   }
 
   /**

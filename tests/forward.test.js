@@ -6,11 +6,11 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { createKernels, openGguf } from '../js/index.js';
+import { createKernels, openGguf } from '../js/layer-index.js';
 import { dataPath, projectRoot, skipWithout } from './helpers/test-data.js';
 import { libraryVariants } from './helpers/variants.js';
 
-/** @import { Kernels, Tensor } from '../js/index.js' */
+/** @import { Kernels, Tensor } from '../js/layer-index.js' */
 
 /** Each with its reference in logits/; the README there gives 2e-4 as the largest difference. */
 const MODELS = [

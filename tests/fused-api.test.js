@@ -3,7 +3,7 @@
  * and tensors in, arrays and tensors out.
  */
 import assert from 'node:assert/strict';
-import { KvCache } from '../js/index.js';
+import { KvCache } from '../js/layer-index.js';
 import {
   bothKinds,
   close,
@@ -15,7 +15,7 @@ import {
   weight,
 } from './helpers/layer-api.js';
 
-/** @import { Tensor } from '../js/index.js' */
+/** @import { Tensor } from '../js/layer-index.js' */
 /** @import { Floats } from './helpers/layer-api.js' */
 
 everywhere('fused products', (fm) => {

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ArgumentError, createKernels, HandleError, MemoryError, ShapeError } from '../js/index.js';
+import { ArgumentError, createKernels, HandleError, MemoryError, ShapeError } from '../js/layer-index.js';
 import { bothKinds, byRow, close, everywhere, gaussian, softmax, sum, weight } from './helpers/layer-api.js';
 
 everywhere('norms, softmax, add, gated', (fm) => {

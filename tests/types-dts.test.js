@@ -36,8 +36,8 @@ function compile(code, options = ['--module', 'nodenext']) {
 }
 
 const CONSUMER = `
-import { createKernels, openGguf, types, version, FmError, GgufError, HandleError, IsaError, LoadError, MemoryError, ShapeError } from 'fused-matmul';
-import type { GgufFile, Kernels, KvCache, Tensor, Weight } from 'fused-matmul';
+import { createKernels, openGguf, types, version, FmError, GgufError, HandleError, IsaError, LoadError, MemoryError, ShapeError } from 'fused-matmul/layer';
+import type { GgufFile, Kernels, KvCache, Tensor, Weight } from 'fused-matmul/layer';
 
 export async function multiply(source: string | URL | Blob | ArrayBuffer): Promise<Float32Array> {
   const gguf: GgufFile = await openGguf(source, { signal: new AbortController().signal });
@@ -99,7 +99,7 @@ const MISTAKES = [
 for (const [what, line] of MISTAKES) {
   test(`the types reject ${what}`, () => {
     const head =
-      "import { createKernels, type Tensor, type Weight } from 'fused-matmul';\ndeclare const w: Weight; declare const t: Tensor;\n";
+      "import { createKernels, type Tensor, type Weight } from 'fused-matmul/layer';\ndeclare const w: Weight; declare const t: Tensor;\n";
     assert.equal(compile(`${head}void w; void t; void createKernels;`).stdout, '');
     const { status, stdout } = compile(`${head}${line}\nvoid w; void t;`);
     assert.notEqual(status, 0);

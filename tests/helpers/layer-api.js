@@ -1,13 +1,13 @@
 /** The JavaScript API of a layer's operations: float64 JavaScript beside it, every kind of input and output. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createKernels, Tensor } from '../../js/index.js';
+import { createKernels, Tensor } from '../../js/layer-index.js';
 import { makeWeights } from './blocks.js';
 import { Prng } from './prng.js';
 import { referenceByName } from './reference.js';
 import { libraryVariants } from './variants.js';
 
-/** @import { Kernels } from '../../js/index.js' */
+/** @import { Kernels } from '../../js/layer-index.js' */
 /** @import { ReferenceType } from './reference.js' */
 
 /** @typedef {Float32Array | Tensor} Floats */
