@@ -1,4 +1,4 @@
-/* TQ1_0, TQ2_0, Q8_K, IQ4_XS with int8 activations. */
+/* TQ1_0, TQ2_0, Q8_K, IQ4_XS with int8 activations. Q8_K and IQ4_XS take all 8 bits: see block32_relaxed.c. */
 #include "kernels/block256_form.h"
 #include "kernels/form_relaxed.h"
 

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #define FM_STRIP_ROWS 8
-#define FM_PANEL_COLS 2048 /* 16 KB of codes + 5 KB of int8 activations for 2 tokens: together within a 32 KB L1 */
+#define FM_PANEL_COLS 2048 /* 16 KB of codes + 10 KB of int8 activations for 4 tokens: together within a 32 KB L1 */
 
 typedef struct {
   _Alignas(128) uint8_t code[FM_PANEL_COLS / 4][FM_STRIP_ROWS][4];
