@@ -152,7 +152,7 @@ typedef struct {
   fm_deal_fn *deal;                  /* with row_dot */
   fm_row_dot_fn *row_dot;            /* SIMD128, floats only; NULL where there is none */
   const fm_simd128_kernels *simd128; /* NULL where the module has none */
-  const fm_relaxed_kernels *relaxed; /* NULL where the module has none, or int16 activations serve the type better */
+  const fm_relaxed_kernels *relaxed; /* NULL where the module has none */
 } fm_kernels;
 
 /* Kernels that serve every type, by instruction set. */
