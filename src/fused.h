@@ -78,7 +78,7 @@ typedef enum {
   FM_DOT_I32 = 1  /* i32x4.relaxed_dot_i8x16_i7x16_add_s: one instruction on Arm and AVX-VNNI */
 } fm_dot;
 
-/* Y = X * W^T; W stays quantised, its blocks are decoded in registers or into a strip of 4 rows in L1.
+/* Y = X * W^T; W stays quantised, its blocks are decoded in registers or into a strip of 8 rows in L1.
  *
  * type        fm_type of w
  * w           [n_rows][n_cols / block_values] blocks; fm_type_alignment-aligned

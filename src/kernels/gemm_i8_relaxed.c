@@ -27,19 +27,6 @@ typedef struct {
   int dot;      /* fm_dot */
 } gemm_kind;
 
-FM_INLINE v128_t spread(v128_t q, size_t k) {
-  switch (k) {
-  case 0:
-    return wasm_i32x4_shuffle(q, q, 0, 0, 0, 0);
-  case 1:
-    return wasm_i32x4_shuffle(q, q, 1, 1, 1, 1);
-  case 2:
-    return wasm_i32x4_shuffle(q, q, 2, 2, 2, 2);
-  default:
-    return wasm_i32x4_shuffle(q, q, 3, 3, 3, 3);
-  }
-}
-
 /* n (4 or 8) vectors of codes, 4 columns each, against one token, times the scale: four int32 lanes, one a row. 16 activations
  * are loaded once and spread by shuffles: V8 folds the offset of a plain load, not that of a splatting one. */
 FM_INLINE v128_t dot_rows(gemm_kind kind, const v128_t *codes, size_t n, const int8_t *q, v128_t scale) {
@@ -47,7 +34,7 @@ FM_INLINE v128_t dot_rows(gemm_kind kind, const v128_t *codes, size_t n, const i
   FM_UNROLL
   for (size_t k = 0; k < n; k++) {
     if (k % 4 == 0) acts = wasm_v128_load(q + 4 * k);
-    v128_t splat = spread(acts, k % 4);
+    v128_t splat = fm_splat_i32(acts, k % 4);
     if (kind.dot == FM_DOT_I32) {
       part = wasm_i32x4_relaxed_dot_i8x16_i7x16_add(splat, codes[k], part);
       continue;
@@ -108,7 +95,7 @@ FM_INLINE void k_group(gemm_kind kind, const fm_strip *strip, size_t row, size_t
     for (size_t pair = 0; pair < FM_GROUP_COLS / kind.sub / 2; pair++) {
       if (pair % 4 == 0) sums = wasm_v128_load((kind.sub == 32 ? x[t]->sum32 : x[t]->sum16) + 2 * pair);
       v128_t mins = wasm_v128_load(min + 2 * FM_STRIP_ROWS * pair);
-      min_sum = wasm_i32x4_add(min_sum, wasm_i32x4_dot_i16x8(spread(sums, pair % 4), mins));
+      min_sum = wasm_i32x4_add(min_sum, wasm_i32x4_dot_i16x8(fm_splat_i32(sums, pair % 4), mins));
     }
     v128_t value = wasm_f32x4_sub(wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(sum[t])),
                                   wasm_f32x4_mul(dmin, wasm_f32x4_convert_i32x4(min_sum)));
@@ -141,7 +128,7 @@ FM_INLINE void f32_group(gemm_kind kind, const fm_strip *strip, size_t row, size
     FM_UNROLL
     for (size_t sub = 0; sub < 8; sub++) {
       v128_t mins = wasm_v128_load(min + 2 * FM_STRIP_ROWS * sub);
-      min_sum = wasm_f32x4_add(min_sum, wasm_f32x4_mul(spread(act_sum[sub / 4], sub % 4), mins));
+      min_sum = wasm_f32x4_add(min_sum, wasm_f32x4_mul(fm_splat_i32(act_sum[sub / 4], sub % 4), mins));
     }
     v128_t d = wasm_v128_load32_splat(&x[t]->d);
     acc[t] = wasm_f32x4_add(acc[t], wasm_f32x4_mul(d, wasm_f32x4_sub(total[t], min_sum)));
