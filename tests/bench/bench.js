@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util';
 import { relaxedNode } from '../../scripts/setup/engines.js';
 import { openModule } from '../helpers/raw.js';
 import { limitCases } from './limits.js';
+import { onnxCases } from './onnx.js';
 import { productCases } from './products.js';
 import { caseTable, summary } from './report.js';
 import { startup } from './startup.js';
@@ -25,6 +26,7 @@ import { verdictTable } from './verdict.js';
  * @property {RegExp} kernels  contenders that take part
  * @property {boolean} all  also those known to be slow
  * @property {boolean} quick
+ * @property {boolean} peers  other engines too
  */
 /**
  * @typedef {object} LabCase
@@ -37,6 +39,8 @@ const HELP = `npm run bench -- [options]
   --filter REGEX   only cases whose name matches, of all that --list shows: 'Q4_K 4096x4096 M=1$', 'growth', 'limits', ...
                    without it: those behind the verdict, a few minutes
   --kernels REGEX  only contenders whose name matches: 'int8 relaxed i16', 'int16 simd128', 'naive', 'baseline', 'limit', ...
+  --peers          also the same work by other engines: onnxruntime-web, wllama. Installs them on first use, from npm, into
+                   build/peers (170 MB); the cases "onnx" and "llama"
   --quick          small shapes, few rounds: does it run, not how fast
   --all            contenders known to be slow, too: scalar and f32 kernels for many tokens
   --json FILE      results into FILE; cases that it already has stay, unless measured again
@@ -51,6 +55,7 @@ const OPTIONS = /** @type {const} */ ({
   kernels: { type: 'string', default: '' },
   quick: { type: 'boolean', default: false },
   all: { type: 'boolean', default: false },
+  peers: { type: 'boolean', default: false },
   cold: { type: 'boolean', default: false },
   json: { type: 'string' },
   seconds: { type: 'string', default: '1.5' },
@@ -123,7 +128,7 @@ async function bench() {
   if (await runElsewhere()) return;
   if (options.startup) return console.log(startup(15));
   if (options.layer) return layer(options);
-  const { quick, all } = options;
+  const { quick, all, peers } = options;
   const budgetMs = (quick ? 0.2 : Number(options.seconds)) * 1000;
   /** @type {Lab} */
   const lab = {
@@ -132,8 +137,9 @@ async function bench() {
     kernels: new RegExp(options.kernels),
     all,
     quick,
+    peers,
   };
-  const cases = [...limitCases(), ...productCases(lab)];
+  const cases = [...limitCases(), ...productCases(lab), ...onnxCases(lab)];
   const pattern = options.filter === undefined ? undefined : new RegExp(options.filter);
   const selected = cases.filter(({ name, byDefault }) =>
     pattern ? pattern.test(name) : byDefault || options.list,
