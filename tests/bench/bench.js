@@ -8,8 +8,10 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { relaxedNode } from '../../scripts/setup/engines.js';
 import { openModule } from '../helpers/raw.js';
+import { growthCases } from './growth.js';
 import { limitCases } from './limits.js';
 import { onnxCases } from './onnx.js';
+import { overheadCases } from './overhead.js';
 import { productCases } from './products.js';
 import { caseTable, summary } from './report.js';
 import { startup } from './startup.js';
@@ -33,6 +35,7 @@ import { verdictTable } from './verdict.js';
  * @property {string} name
  * @property {boolean} byDefault  runs where there is no --filter
  * @property {(lab: Lab) => Promise<Result[]>} run
+ * @property {(results: Result[]) => string} [show]  as Markdown; default: a row a contender
  */
 
 const HELP = `npm run bench -- [options]
@@ -139,7 +142,13 @@ async function bench() {
     quick,
     peers,
   };
-  const cases = [...limitCases(), ...productCases(lab), ...onnxCases(lab)];
+  const cases = [
+    ...limitCases(),
+    ...productCases(lab),
+    ...overheadCases(),
+    ...growthCases(lab),
+    ...onnxCases(lab),
+  ];
   const pattern = options.filter === undefined ? undefined : new RegExp(options.filter);
   const selected = cases.filter(({ name, byDefault }) =>
     pattern ? pattern.test(name) : byDefault || options.list,
@@ -154,10 +163,10 @@ async function bench() {
   );
   /** @type {Result[]} */
   const results = [];
-  for (const { name, run } of selected) {
+  for (const { name, run, show = caseTable } of selected) {
     const found = await run(lab);
     results.push(...found);
-    console.log(`#### ${name}\n\n${caseTable(found)}\n`);
+    console.log(`#### ${name}\n\n${show(found)}\n`);
   }
   const known = options.json ? merged(options.json, results) : results;
   console.log(summary(known));

@@ -10,6 +10,8 @@
  * @property {number} [nCols]
  * @property {number} [nTokens]
  * @property {boolean} [cold]  weights come from memory, not from a cache
+ * @property {string} [curve]  of growth: the curve that this is a point of
+ * @property {number} [at]  where on its axis
  * @property {number} medianMs  a call
  * @property {number} minMs
  * @property {number} samples
