@@ -10,6 +10,7 @@ import { relaxedNode } from '../../scripts/setup/engines.js';
 import { openModule } from '../helpers/raw.js';
 import { growthCases } from './growth.js';
 import { limitCases } from './limits.js';
+import { llamaCases } from './llama.js';
 import { onnxCases } from './onnx.js';
 import { overheadCases } from './overhead.js';
 import { productCases } from './products.js';
@@ -148,6 +149,7 @@ async function bench() {
     ...overheadCases(),
     ...growthCases(lab),
     ...onnxCases(lab),
+    ...llamaCases(lab),
   ];
   const pattern = options.filter === undefined ? undefined : new RegExp(options.filter);
   const selected = cases.filter(({ name, byDefault }) =>

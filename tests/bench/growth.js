@@ -203,8 +203,26 @@ export function curvesOf(results) {
   return curves;
 }
 
-/** Deviation of each curve of a case from its line, by minima: what the machine does meanwhile only adds. @param {Result[]} curve */
-export const lineOf = (curve) => fitLine(curve.map(({ flops, minMs }) => ({ work: flops, ms: minMs })));
+/**
+ * The line of each curve, by minima: what the machine does meanwhile only adds. Curves over tokens have two, with and without the
+ * few tokens that a matrix-vector kernel serves.
+ * @param {Result[]} results  of growth cases
+ * @returns {{ name: string, a: number, b: number, worst: number, worstAt: number }[]}
+ */
+export function linesOf(results) {
+  const cases = [...new Set(results.map((result) => result.case))];
+  return cases.flatMap((name) =>
+    [...curvesOf(results.filter((result) => result.case === name))].flatMap(([label, curve]) => {
+      const isTokens = name.startsWith('growth M');
+      return (isTokens ? [1, MATRIX_MATRIX] : [0]).map((from) => {
+        const part = curve.filter(({ at = 0 }) => at >= from);
+        const line = fitLine(part.map(({ flops, minMs }) => ({ work: flops, ms: minMs })));
+        const { at = 0 } = part[line.worstAt];
+        return { ...line, name: `${name}, ${label}${isTokens ? `, M >= ${from}` : ''}`, worstAt: at };
+      });
+    }),
+  );
+}
 
 /** @param {Result[]} results  of one case */
 function growthTable(results) {
@@ -218,14 +236,9 @@ function growthTable(results) {
     ]),
   ]);
   const head = ['', ...curves.flatMap(([name]) => [`${name}, median ms`, 'GFLOP/s (min)'])];
-  const lines = curves.flatMap(([name, curve]) => {
-    const isTokens = curve[0].case.startsWith('growth M');
-    return (isTokens ? [1, MATRIX_MATRIX] : [0]).map((from) => {
-      const part = curve.filter(({ at = 0 }) => at >= from);
-      const { a, b, worst, worstAt } = lineOf(part);
-      const line = `${(1000 * a).toPrecision(2)} µs + work / ${(1 / b / 1e6).toPrecision(3)} GFLOP/s`;
-      return `- ${name}${isTokens ? `, M >= ${from}` : ''}: ${line}, off by ${percent(worst)} at most (at ${part[worstAt].at})`;
-    });
+  const lines = linesOf(results).map(({ name, a, b, worst, worstAt }) => {
+    const line = `${(1000 * a).toPrecision(2)} µs + work / ${(1 / b / 1e6).toPrecision(3)} GFLOP/s`;
+    return `- ${name}: ${line}, off by ${percent(worst)} at most (at ${worstAt})`;
   });
   return `${table(head, rows)}\n\n${lines.join('\n')}`;
 }

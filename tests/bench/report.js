@@ -18,7 +18,10 @@
  * @property {number} flops  a call
  * @property {number} bytes  of weights a call reads
  * @property {number} [error]  norm-wise, to float64
+ * @property {LlamaNumbers} [llama]  of whole models
  */
+
+/** @typedef {{ chromium: string, promptPerSecond: number, decodePerSecond: number, firstMs: number, loadMs: number, megabytes: number }} LlamaNumbers */
 
 /** @param {number} value @param {number} [digits]  significant ones */
 export const number = (value, digits = 3) =>

@@ -1,4 +1,5 @@
 /** What the project promises, what was measured, and whether it is met. All ratios come from one interleaved race. */
+import { linesOf } from './growth.js';
 import { finder, gbps, number, ofLimit, percent, ratio, table } from './report.js';
 
 /** @import { Result } from './report.js' */
@@ -59,8 +60,10 @@ const PROMISES = [
   { case: `F16 ${SQUARE} M=1`, kernel: 'f32', gbps: 12 },
 ];
 
-/** @param {Result[]} results @returns {{ what: string, promised: string, measured: string, met: boolean }[]} */
-export function verdict(results) {
+/** @typedef {{ what: string, promised: string, measured: string, met: boolean }} Judged */
+
+/** @param {Result[]} results @returns {Judged[]} */
+function products(results) {
   return PROMISES.flatMap((promise) => {
     const race = results.filter((result) => result.case === promise.case);
     const fastest = (/** @type {string} */ kernel) =>
@@ -68,11 +71,10 @@ export function verdict(results) {
     const own = fastest(promise.kernel);
     const other = promise.to === undefined ? undefined : fastest(promise.to);
     if (!own || (promise.to !== undefined && !other)) return [];
-    const fraction = ofLimit(own, race);
     const conditions = [
       {
         needed: promise.least,
-        got: other ? other.medianMs / own.medianMs : undefined,
+        got: other && other.medianMs / own.medianMs,
         show: ratio,
         of: ` ${promise.to}`,
       },
@@ -82,19 +84,101 @@ export function verdict(results) {
         show: (/** @type {number} */ v) => `${number(v)} GB/s`,
         of: '',
       },
-      { needed: promise.ofLimit, got: fraction, show: percent, of: ' of the limit' },
+      { needed: promise.ofLimit, got: ofLimit(own, race), show: percent, of: ' of the limit' },
     ].filter(({ needed }) => needed !== undefined);
-    const met = conditions.some(({ needed = 0, got = Number.NaN }) => got >= needed);
     return [
       {
         what: `${promise.case}, ${own.kernel}`,
         promised: conditions.map(({ needed = 0, show, of }) => `>= ${show(needed)}${of}`).join(' or '),
         measured: conditions.map(({ got = Number.NaN, show }) => show(got)).join(', '),
-        met,
+        met: conditions.some(({ needed = 0, got = Number.NaN }) => got >= needed),
       },
     ];
   });
 }
+
+/** What JavaScript adds to a kernel, in microseconds. */
+const MOST_OVERHEAD = 1;
+
+/** @param {Result[]} results @returns {Judged[]} */
+function overheads(results) {
+  const calls = results.filter((result) => result.case === 'overhead 1x256');
+  const bare = calls.find(({ kernel }) => kernel === 'the export alone');
+  if (!bare) return [];
+  return calls
+    .filter((result) => result !== bare)
+    .map(({ kernel, medianMs }) => {
+      const micros = 1000 * (medianMs - bare.medianMs);
+      return {
+        what: `a call of fusedMatmul, ${kernel}`,
+        promised: `<= ${MOST_OVERHEAD} µs beyond the kernel`,
+        measured: `${micros.toFixed(2)} µs`,
+        met: micros <= MOST_OVERHEAD,
+      };
+    });
+}
+
+/** How far from a straight line a curve may be. */
+const MOST_DEVIATION = 0.1;
+
+/** @param {Result[]} results @returns {Judged[]} */
+function curves(results) {
+  return linesOf(results.filter(({ section }) => section === 'growth')).map(({ name, worst, worstAt }) => ({
+    what: name,
+    promised: `<= ${percent(MOST_DEVIATION)} off a straight line`,
+    measured: `${percent(worst)} (at ${worstAt})`,
+    met: worst <= MOST_DEVIATION,
+  }));
+}
+
+/** Times as fast as ONNX Runtime Web at its better level. */
+const ONNX = { 'onnx 4096x4096 M=1': 30, 'onnx 4096x4096 M=128': 3.5 };
+/** Times as fast as wllama: prompt, decode. */
+const LLAMA = { Q4_K_M: [7, 3.5], Q4_0: [10, 5], Q8_0: [10, 3] };
+
+/** @param {Result[]} results @returns {Judged[]} */
+function peers(results) {
+  const atLeast = (
+    /** @type {string} */ what,
+    /** @type {number} */ least,
+    /** @type {string} */ to,
+    /** @type {number} */ got,
+  ) => ({
+    what,
+    promised: `>= ${ratio(least)} ${to}`,
+    measured: ratio(got),
+    met: got >= least,
+  });
+  const onnx = Object.entries(ONNX).flatMap(([name, least]) => {
+    const race = results.filter((result) => result.case === name);
+    const fastest = (/** @type {string} */ start) =>
+      finder(race.filter(({ kernel }) => kernel.startsWith(start)))({});
+    const other = fastest('onnxruntime');
+    return ['Q4_K', 'Q4_0'].flatMap((type) => {
+      const own = fastest(`${type} int8`);
+      if (!own || !other) return [];
+      return [atLeast(`${name}, ${own.kernel}`, least, 'onnxruntime-web', other.medianMs / own.medianMs)];
+    });
+  });
+  const llama = Object.entries(LLAMA).flatMap(([file, [prompt, decode]]) =>
+    [...new Set(results.map((result) => result.case))]
+      .filter((name) => name.startsWith(`llama ${file},`))
+      .flatMap((name) => {
+        const race = results.filter((result) => result.case === name);
+        const own = race.find(({ kernel }) => kernel.startsWith('fused'))?.llama;
+        const other = race.find(({ kernel }) => kernel.startsWith('wllama'))?.llama;
+        if (!own || !other) return [];
+        return [
+          atLeast(`${name}, prompt`, prompt, 'wllama', own.promptPerSecond / other.promptPerSecond),
+          atLeast(`${name}, decode`, decode, 'wllama', own.decodePerSecond / other.decodePerSecond),
+        ];
+      }),
+  );
+  return [...onnx, ...llama];
+}
+
+/** @param {Result[]} results @returns {Judged[]} what of the promises was measured */
+export const verdict = (results) => [products, overheads, curves, peers].flatMap((judge) => judge(results));
 
 /** @param {Result[]} results @returns {string} '' where nothing promised was measured */
 export function verdictTable(results) {
