@@ -9,8 +9,9 @@ export {
   LoadError,
   MemoryError,
   ShapeError,
+  WorkerError,
 } from './errors.js';
-export { GgufFile, openGguf } from './gguf.js';
+export { clearCachedGgufs, deleteCachedGguf, GgufFile, listCachedGgufs, openGguf } from './gguf.js';
 export { Tensor, Weight } from './handles.js';
 export { createKernels, Kernels } from './kernels.js';
 export { VERSION as version } from './loader.js';
