@@ -3,6 +3,7 @@
  *
  *   dist/fused-{scalar,simd128,relaxed}.wasm   by CMake and Emscripten from src/
  *   dist/gguf-parser.js                        the GGUF header parser, bundled by esbuild
+ *   dist/worker-host.js                        what runs in a worker of createWorkerKernels, bundled by esbuild
  *   dist/types/                                .d.ts from the JSDoc of js/, by tsc
  */
 import { createHash } from 'node:crypto';
@@ -101,6 +102,23 @@ async function buildParser() {
   });
 }
 
+async function buildWorker() {
+  const sources = readdirSync(inRoot('js')).filter((name) => name.endsWith('.js'));
+  const facts = {
+    inputs: [
+      ...sources.map((name) => read(`js/${name}`)),
+      read('node_modules/wasm-feature-detect/package.json'),
+      read('node_modules/esbuild/package.json'),
+      read('scripts/bundle-worker.js'),
+    ],
+    outputs: ['dist/worker-host.js'],
+  };
+  return whenChanged('worker-host', facts, async () => {
+    const { bundleWorker } = await import('./bundle-worker.js');
+    writeIfChanged('dist/worker-host.js', await bundleWorker(root));
+  });
+}
+
 /**
  * The sources lie beside dist/, their declarations in it; Symbol.dispose is in no library that is on by default.
  * @param {string} text
@@ -137,7 +155,7 @@ async function buildTypes() {
 /** @returns {{ name: string, bytes: number, gzipped: number, budget: number | undefined }[]} */
 export function sizes() {
   const budgets = /** @type {Record<string, number | undefined>} */ (MODULE_BUDGETS);
-  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js'].map((name) => {
+  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js', 'worker-host.js'].map((name) => {
     const content = read(`dist/${name}`);
     return {
       name,
@@ -172,7 +190,12 @@ function checkBudgets() {
 export async function build({ quiet = false } = {}) {
   const emscripten = await ensureSetup();
   return withLock('build', async () => {
-    const changed = [await buildModules(emscripten), await buildParser(), await buildTypes()].includes(true);
+    const changed = [
+      await buildModules(emscripten),
+      await buildParser(),
+      await buildWorker(),
+      await buildTypes(),
+    ].includes(true);
     if (!quiet) {
       process.stdout.write(
         changed ? `built with Emscripten ${emscripten.version}\n` : 'dist/ is up to date\n',

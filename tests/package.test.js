@@ -81,6 +81,7 @@ test('the tarball holds what is needed to run, and nothing else', () => {
     'fused-relaxed.wasm',
     'gguf-parser.js',
     'gguf-parser.d.ts',
+    'worker-host.js',
   ];
   allowed.push(new RegExp(`^dist/(${dist.join('|').replaceAll('.', '\\.')})$`));
   assert.deepEqual(
