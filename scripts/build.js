@@ -57,7 +57,7 @@ async function whenChanged(name, { inputs, outputs }, work) {
  * @param {string} folder
  * @param {{ settings: string[], target?: string, env?: NodeJS.ProcessEnv }} options
  */
-async function cmake(folder, { settings, target, env }) {
+export async function cmake(folder, { settings, target, env }) {
   const generator = which('ninja') ? 'Ninja' : 'Unix Makefiles';
   const configure = ['-S', inRoot('src'), '-B', inRoot(folder), '-G', generator, ...settings];
   const stamp = `${folder}/configured-with`;
