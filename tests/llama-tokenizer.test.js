@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { BPE } from '@huggingface/tokenizers';
+import * as library from '@huggingface/tokenizers';
 import { ModelError, openGguf } from '../js/llama/index.js';
 import { mergeSymbols } from '../js/llama/merge.js';
 import { PRE_TOKENIZERS, preTokenizer } from '../js/llama/pre-tokenizers.js';

@@ -35,8 +35,8 @@ const NUMBERS = {
  * @throws {ArgumentError} an unknown name, or a value out of range
  */
 export function checkGenerateOptions(options) {
-  const { stop = [], signal, ...numbers } = options;
   checkNames(options, [...Object.keys(NUMBERS), 'stop', 'signal']);
+  const { stop = [], signal, ...numbers } = options;
   /** @type {Record<string, number>} */
   const values = {};
   for (const [name, { by, from, to, integer }] of Object.entries(NUMBERS)) {
