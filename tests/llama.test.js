@@ -110,6 +110,9 @@ test('llama: pieces, statistics, reasons to end', async (t) => {
     await model.generate(PROMPT, { temperature: 0, stop: '.' }).text(),
     story.slice(0, story.indexOf('.')),
   );
+  const on = model.generate(PROMPT, { temperature: 0, maxTokens: 240, ignoreEnd: true });
+  assert.ok((await on.text()).startsWith(story));
+  assert.equal(on.tokens.length, 240);
   const done = await run.next();
   assert.equal(done.done, true);
 });
@@ -253,7 +256,7 @@ test('llama: sources', async (t) => {
   };
   const texts = [];
   for (const [name, source] of Object.entries(sources)) {
-    /** @type {{ loaded: number, total: number, tensor: string }[]} */
+    /** @type {{ loaded: number, total: number }[]} */
     const seen = [];
     const model = await Llama.load(source, { onProgress: (progress) => seen.push(progress) });
     texts.push(await model.generate(PROMPT, greedy).text());
@@ -320,6 +323,7 @@ test('llama: options that are none are named, with what they were', async (t) =>
   refused({ seed: -1 }, /seed/);
   refused({ repeatPenalty: 0 }, /repeatPenalty/);
   refused({ stop: [''] }, /stop must be/);
+  refused({ ignoreEnd: 1 }, /ignoreEnd must be true or false, got 1/);
   refused({ stop: 3 }, /stop must be/);
   refused({ signal: {} }, /signal must be an AbortSignal/);
   refused({ max_tokens: 5 }, /no option "max_tokens"; options are maxTokens/);
