@@ -148,7 +148,9 @@ function finishDeclarations(text) {
 
 async function buildTypes() {
   const names = /** @type {string[]} */ (readdirSync(inRoot('js'), { recursive: true }));
-  const sources = names.filter((name) => name.endsWith('.js')).map((name) => name.replaceAll('\\', '/'));
+  const sources = names
+    .map((name) => name.replaceAll('\\', '/'))
+    .filter((name) => name.endsWith('.js') && !name.startsWith('cli/'));
   const configs = ['tsconfig.json', 'scripts/tsconfig.types.json', 'node_modules/typescript/package.json'];
   const facts = {
     inputs: [
