@@ -112,7 +112,7 @@ function finishDeclarations(text) {
 
 async function buildTypes() {
   const sources = readdirSync(inRoot('js')).filter((name) => name.endsWith('.js'));
-  const configs = ['tsconfig.json', 'scripts/tsconfig.types.json', 'node_modules/typescript/package.json'];
+  const configs = ['tsconfig.json', 'scripts/tsconfig.types.json', 'node_modules/typescript-native/package.json'];
   const facts = {
     inputs: [
       ...sources,
@@ -125,7 +125,7 @@ async function buildTypes() {
   };
   return whenChanged('types', facts, async () => {
     rmSync(inRoot('dist/types'), { recursive: true, force: true });
-    const tsc = inRoot('node_modules/typescript/bin/tsc');
+    const tsc = inRoot('node_modules/typescript-native/bin/tsc');
     await run(process.execPath, [tsc, '-p', 'scripts/tsconfig.types.json'], {
       quiet: true,
       hint: 'types from JSDoc',
