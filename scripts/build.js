@@ -110,9 +110,26 @@ function finishDeclarations(text) {
   return reference + text.replaceAll('../dist/', '../');
 }
 
+/** The declarations that users can get at: the entries of package.json and what they name, and so on. */
+function keepReachableTypes() {
+  const { exports } = JSON.parse(read('package.json').toString());
+  const kept = new Set(
+    Object.values(exports).flatMap((/** @type {any} */ { types }) => (types ? [path.normalize(types)] : [])),
+  );
+  for (const file of kept) {
+    for (const [, name] of read(file).toString().matchAll(/(?:from |import\()["'](\.[^"']+)\.js["']/g))
+      kept.add(path.join(path.dirname(file), `${name}.d.ts`));
+  }
+  const all = /** @type {string[]} */ (readdirSync(inRoot('dist/types'), { recursive: true }));
+  for (const name of all) {
+    const file = path.join('dist/types', name);
+    if (name.endsWith('.d.ts') && !kept.has(file)) rmSync(inRoot(file));
+  }
+}
+
 async function buildTypes() {
   const sources = readdirSync(inRoot('js')).filter((name) => name.endsWith('.js'));
-  const configs = ['tsconfig.json', 'scripts/tsconfig.types.json', 'node_modules/typescript-native/package.json'];
+  const configs = ['package.json', 'tsconfig.json', 'scripts/tsconfig.types.json', 'node_modules/typescript-native/package.json'];
   const facts = {
     inputs: [
       ...sources,
@@ -121,7 +138,7 @@ async function buildTypes() {
       read('dist/gguf-parser.d.ts'),
       read('scripts/build.js'),
     ],
-    outputs: sources.map((name) => `dist/types/${name.replace(/\.js$/, '.d.ts')}`),
+    outputs: ['dist/types/index.d.ts'],
   };
   return whenChanged('types', facts, async () => {
     rmSync(inRoot('dist/types'), { recursive: true, force: true });
@@ -130,7 +147,11 @@ async function buildTypes() {
       quiet: true,
       hint: 'types from JSDoc',
     });
-    for (const file of facts.outputs) writeIfChanged(file, finishDeclarations(read(file).toString()));
+    for (const name of sources) {
+      const file = `dist/types/${name.replace(/\.js$/, '.d.ts')}`;
+      writeIfChanged(file, finishDeclarations(read(file).toString()));
+    }
+    keepReachableTypes();
   });
 }
 
