@@ -15,14 +15,21 @@
 #define SCRATCH_BLOCKS (TOKEN_BLOCK * PANEL_BLOCKS)
 #define GEMV_MAX_TOKENS 2 /* from 3 tokens on, decoding a strip once is cheaper than decoding every row per token */
 
-/* One matmul at a time; see fused.h. acts holds the activations of a token block and panel. */
+/* One matmul at a time; see fused.h. acts holds the activations of a token block and panel: of matrix-matrix kernels as tiles
+ * of 4 tokens, of the others token by token. */
 static union {
   fm_act_i8 i8[SCRATCH_BLOCKS];
   fm_act_i16 i16[SCRATCH_BLOCKS];
+  fm_act_tile_i8 tile_i8[SCRATCH_BLOCKS / FM_TILE_TOKENS];
+  fm_act_tile_i16 tile_i16[SCRATCH_BLOCKS / FM_TILE_TOKENS];
   _Alignas(64) float f32[SCRATCH_BLOCKS * sizeof(fm_act_i16) / sizeof(float)];
 } acts;
 static _Alignas(64) float decoded[FM_PANEL_COLS]; /* of a weight row, or activations about to be quantised */
 static fm_strip strip;
+static union {
+  fm_act_i8 i8[FM_TILE_TOKENS * PANEL_BLOCKS];
+  fm_act_i16 i16[FM_TILE_TOKENS * PANEL_BLOCKS];
+} unpacked; /* the tokens of a tile */
 
 #define SCRATCH_FLOATS (sizeof acts.f32 / sizeof acts.f32[0])
 #define F32_TOKEN_BLOCK (SCRATCH_FLOATS / FM_PANEL_COLS) /* where f32 activations must be made: 80 */
@@ -124,6 +131,7 @@ static size_t strip_rows(const panel *p, size_t r, const uint8_t *row[FM_STRIP_R
 
 static void matmul_i16(const panel *p) {
   const fm_simd128_kernels *k = p->kernels->simd128;
+  const fm_shared_kernels *shared = fm_shared_kernels_of(p->service.isa);
   if (p->n_tokens <= GEMV_MAX_TOKENS) {
     for (size_t t = 0; t < p->n_tokens; t++) {
       k->gemv_i16(p->w, p->row_bytes, acts.i16 + t * act_blocks(p->panel_cols), p->y + t * p->n_rows, p->n_rows,
@@ -134,14 +142,16 @@ static void matmul_i16(const panel *p) {
   for (size_t r = 0; r < p->n_rows; r += FM_STRIP_ROWS) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
-    fm_shared_kernels_of(p->service.isa)->strip_i16(k, row, p->panel_cols, &strip);
-    k->gemm_i16(&strip, acts.i16, p->y + r, act_blocks(p->panel_cols), p->n_tokens, p->n_rows, n, p->accumulate);
+    shared->strip_i16(k, row, p->panel_cols, &strip);
+    shared->gemm_i16(k->layout, &strip, acts.tile_i16, p->y + r, act_blocks(p->panel_cols), p->n_tokens, p->n_rows, n, p->accumulate);
   }
 }
 
 static void matmul_i8(const panel *p) {
   const fm_relaxed_kernels *k = p->kernels->relaxed;
-  int32_t dot = p->kernels->simd128->layout->wide ? FM_DOT_I32 : fm_current.dot;
+  const fm_simd128_kernels *simd128 = p->kernels->simd128;
+  const fm_shared_kernels *shared = fm_shared_kernels_of(p->service.isa);
+  int32_t dot = simd128->layout->wide ? FM_DOT_I32 : fm_current.dot;
   if (p->n_tokens <= GEMV_MAX_TOKENS) {
     for (size_t t = 0; t < p->n_tokens; t++) {
       k->gemv_i8[dot](p->w, p->row_bytes, acts.i8 + t * act_blocks(p->panel_cols), p->y + t * p->n_rows, p->n_rows,
@@ -152,8 +162,9 @@ static void matmul_i8(const panel *p) {
   for (size_t r = 0; r < p->n_rows; r += FM_STRIP_ROWS) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
-    fm_shared_kernels_of(p->service.isa)->strip_i8(p->kernels->simd128, row, p->panel_cols, &strip);
-    k->gemm_i8[dot](&strip, acts.i8, p->y + r, act_blocks(p->panel_cols), p->n_tokens, p->n_rows, n, p->accumulate);
+    shared->strip_i8(simd128, row, p->panel_cols, dot == FM_DOT_I32, &strip);
+    k->gemm_i8[dot](simd128->layout, &strip, acts.tile_i8, p->y + r, act_blocks(p->panel_cols), p->n_tokens, p->n_rows,
+                    n, p->accumulate);
   }
 }
 
@@ -174,33 +185,69 @@ typedef struct {
   size_t first_token, n_tokens, first_col, n_cols;
 } tile;
 
-static void quantize(const float *x, int32_t served, size_t first_block, size_t n_cols) {
+/* Where quantised activations go: token by token, or through `unpacked` into tiles. */
+typedef struct {
+  fm_act_i8 *i8;
+  fm_act_i16 *i16;
+} act_row;
+
+static void quantize(const float *x, int32_t served, act_row to, size_t first_block, size_t n_cols) {
   const fm_shared_kernels *shared = fm_shared_kernels_of(fm_current.isa);
   if (served == FM_ACT_INT8) {
-    shared->quantize_i8(x, acts.i8 + first_block, n_cols);
+    shared->quantize_i8(x, to.i8 + first_block, n_cols);
   } else {
-    shared->quantize_i16(x, acts.i16 + first_block, n_cols);
+    shared->quantize_i16(x, to.i16 + first_block, n_cols);
   }
 }
+
+/* One token: to.. = its activations, quantised. */
+static void quantize_token(const call *c, int32_t served, const tile *at, size_t t, float factor, act_row to) {
+  if (c->source->kind == FM_SOURCE_PLAIN) {
+    quantize(c->source->x + t * c->n_cols + at->first_col, served, to, 0, at->n_cols);
+    return;
+  }
+  for (size_t col = 0; col < at->n_cols; col += FM_PANEL_COLS) {
+    size_t n = min_size(at->n_cols - col, FM_PANEL_COLS);
+    fm_source_row(c->source, t, c->n_cols, at->first_col + col, n, factor, decoded);
+    quantize(decoded, served, to, col / FM_ACT_COLS, n);
+  }
+}
+
+/* Tile by tile; whole tiles, so that where a tile begins does not matter to its tokens. */
+static void make_tiles(const call *c, int32_t served, const tile *at, const float *factors) {
+  const fm_shared_kernels *shared = fm_shared_kernels_of(fm_current.isa);
+  size_t n_blocks = act_blocks(at->n_cols);
+  for (size_t i = 0; i < at->n_tokens; i += FM_TILE_TOKENS) {
+    size_t n = min_size(at->n_tokens - i, FM_TILE_TOKENS), first = i / FM_TILE_TOKENS * n_blocks;
+    for (size_t k = 0; k < n; k++) {
+      const act_row to = {unpacked.i8 + k * n_blocks, unpacked.i16 + k * n_blocks};
+      quantize_token(c, served, at, at->first_token + i + k, factors[i + k], to);
+    }
+    if (served == FM_ACT_INT8) {
+      shared->pack_i8(unpacked.i8, n, n_blocks, acts.tile_i8 + first);
+    } else {
+      shared->pack_i16(unpacked.i16, n, n_blocks, acts.tile_i16 + first);
+    }
+  }
+}
+
+/* Whether a product with so many tokens goes through strips, and its activations into tiles. */
+static bool uses_strips(size_t n_tokens) { return fm_current.isa >= FM_ISA_SIMD128 && n_tokens > GEMV_MAX_TOKENS; }
 
 /* Fills acts; f32 activations that are x itself are left where they are. */
 static void make_activations(const call *c, int32_t served, const tile *at, const float *factors) {
   bool plain = c->source->kind == FM_SOURCE_PLAIN;
   if (plain && served == FM_ACT_F32) return;
+  if (served != FM_ACT_F32 && uses_strips(at->n_tokens)) {
+    make_tiles(c, served, at, factors);
+    return;
+  }
   for (size_t i = 0; i < at->n_tokens; i++) {
     size_t t = at->first_token + i, first_block = i * act_blocks(at->n_cols);
-    if (plain) {
-      quantize(c->source->x + t * c->n_cols + at->first_col, served, first_block, at->n_cols);
-      continue;
-    }
     if (served == FM_ACT_F32) {
       fm_source_row(c->source, t, c->n_cols, at->first_col, at->n_cols, factors[i], acts.f32 + i * at->n_cols);
-      continue;
-    }
-    for (size_t col = 0; col < at->n_cols; col += FM_PANEL_COLS) {
-      size_t n = min_size(at->n_cols - col, FM_PANEL_COLS);
-      fm_source_row(c->source, t, c->n_cols, at->first_col + col, n, factors[i], decoded);
-      quantize(decoded, served, first_block + col / FM_ACT_COLS, n);
+    } else {
+      quantize_token(c, served, at, t, factors[i], (act_row){acts.i8 + first_block, acts.i16 + first_block});
     }
   }
 }
