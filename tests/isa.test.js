@@ -24,6 +24,9 @@ const FILES = [
     'fused-api',
     'attention',
     'attention-abi',
+    'threads',
+    'thread-lifecycle',
+    'memory64',
     'llama-logits',
   ],
 ].map((name) => `tests/${name}.test.js`);
