@@ -60,7 +60,7 @@ export class HandleError extends FmError {
 
   /**
    * @param {string} message
-   * @param {'freed' | 'foreign' | 'disposed'} reason
+   * @param {'freed' | 'foreign' | 'disposed' | 'view'} reason
    */
   constructor(message, reason) {
     super(message);
@@ -172,12 +172,18 @@ export function statusError(status, call) {
   return new ArgumentError(message);
 }
 
+/** What of a string a message shows: names come from files that anyone may have made. */
+const MAX_SHOWN = 100;
+
 /**
  * A value as an error message shows it.
  * @param {unknown} value
  */
 export function show(value) {
-  if (typeof value === 'string') return JSON.stringify(value);
+  if (typeof value === 'string') {
+    if (value.length <= MAX_SHOWN) return JSON.stringify(value);
+    return `${JSON.stringify(value.slice(0, MAX_SHOWN))}... (${value.length} characters)`;
+  }
   if (typeof value === 'object' && value !== null) return value.constructor?.name ?? 'an object';
   return typeof value === 'function' ? 'a function' : String(value);
 }
