@@ -33,9 +33,8 @@ const bytesOf = (fm, weights) =>
 /** @param {any} fm @param {any[]} weights @param {number[]} numbers  of wideGguf's tensors @param {number} length */
 function same(fm, weights, numbers, length) {
   assert.equal(weights.length, numbers.length);
-  bytesOf(fm, weights).forEach((bytes, i) =>
-    assert.ok(bytes.equals(countedBytes(length, numbers[i] + 1)), `t${numbers[i]}`),
-  );
+  for (const [i, bytes] of bytesOf(fm, weights).entries())
+    assert.ok(bytes.equals(countedBytes(length, numbers[i] + 1)), `t${numbers[i]}`);
 }
 
 /** Only the requests of the load. @param {{ requests: any[] }} server */
@@ -93,9 +92,8 @@ test('progress is that of all, rises, and ends at the total', async (t) => {
   const steps = [];
   await fm.loadWeights(gguf, gguf.tensors.keys(), { onProgress: (step) => steps.push(step) });
   assert.ok(steps.length >= 12);
-  steps.forEach(({ loaded, total }, i) =>
-    assert.ok(total === 12 * MB && loaded > (steps[i - 1]?.loaded ?? 0)),
-  );
+  for (const [i, { loaded, total }] of steps.entries())
+    assert.ok(total === 12 * MB && loaded > (steps[i - 1]?.loaded ?? 0));
   assert.equal(steps.at(-1)?.loaded, 12 * MB);
 });
 
@@ -183,7 +181,8 @@ test('a connection that breaks is taken up again where it broke', async (t) => {
   assert.equal(ranges.length, 13);
   const starts = ranges.map((range) => Number(/=(\d+)/.exec(range)?.[1]));
   assert.equal(starts[0], offset);
-  starts.slice(1).forEach((start, i) => assert.ok(start > starts[i] && start <= starts[i] + 200_000));
+  for (const [i, start] of starts.slice(1).entries())
+    assert.ok(start > starts[i] && start <= starts[i] + 200_000);
   for (const range of ranges) assert.ok(range.endsWith(`-${gguf.tensor('t4').offset + MB - 1}`), range);
   assert.equal(server.requests[0].headers['if-range'], undefined);
   for (const { headers } of server.requests.slice(1)) assert.equal(headers['if-range'], '"v1"');
@@ -283,8 +282,11 @@ test('a gap between tensors: a small one is read over, a large one is not', asyn
   const server = await serve(t, bytes);
   const gguf = await openGguf(server.url);
   let last = { loaded: 0, total: 0 };
-  const ws = await fm.loadWeights(gguf, ['a', 'b', 'c'], { onProgress: (step) => (last = step) });
-  bytesOf(fm, ws).forEach((got, i) => assert.ok(got.equals(data(i + 1)), ws[i].name));
+  const onProgress = (/** @type {typeof last} */ step) => {
+    last = step;
+  };
+  const ws = await fm.loadWeights(gguf, ['a', 'b', 'c'], { onProgress });
+  for (const [i, got] of bytesOf(fm, ws).entries()) assert.ok(got.equals(data(i + 1)), ws[i].name);
   assert.equal(rangesOf(server).length, 2);
   assert.deepEqual(last, { loaded: 3 * 4096, total: 3 * 4096 }, 'what is read over does not count');
 });

@@ -24,14 +24,16 @@ import { createServer } from 'node:http';
  */
 
 /**
+ * Answers requests for a file.
  * @param {Uint8Array} file
  * @param {Behaviour} [behaviour]  may be changed between requests
  */
-export async function startServer(file, behaviour = {}) {
+export function rangeHandler(file, behaviour = {}) {
   /** @type {{ method: string, range: string | undefined, headers: import('node:http').IncomingHttpHeaders }[]} */
   const requests = [];
   const left = { early: 0, open: 0 };
-  const server = createServer((request, response) => {
+  /** @type {import('node:http').RequestListener} */
+  const handler = (request, response) => {
     left.open += 1;
     response.on('close', () => {
       left.open -= 1;
@@ -79,7 +81,17 @@ export async function startServer(file, behaviour = {}) {
       if (isCut || breakAt !== undefined) setTimeout(() => response.destroy(), 20);
     });
     return undefined;
-  });
+  };
+  return { handler, requests, behaviour, left };
+}
+
+/**
+ * @param {Uint8Array} file
+ * @param {Behaviour} [behaviour]  may be changed between requests
+ */
+export async function startServer(file, behaviour = {}) {
+  const { handler, requests, left } = rangeHandler(file, behaviour);
+  const server = createServer(handler);
   await new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(undefined)));
   const { port } = /** @type {import('node:net').AddressInfo} */ (server.address());
   return {
