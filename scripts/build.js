@@ -153,7 +153,9 @@ function keepReachableTypes() {
     Object.values(exports).flatMap((/** @type {any} */ { types }) => (types ? [path.normalize(types)] : [])),
   );
   for (const file of kept) {
-    for (const [, name] of read(file).toString().matchAll(/(?:from |import\()["'](\.[^"']+)\.js["']/g))
+    for (const [, name] of read(file)
+      .toString()
+      .matchAll(/(?:from |import\()["'](\.[^"']+)\.js["']/g))
       kept.add(path.join(path.dirname(file), `${name}.d.ts`));
   }
   const all = /** @type {string[]} */ (readdirSync(inRoot('dist/types'), { recursive: true }));

@@ -14,7 +14,16 @@ export async function program(model, options) {
   const x = Float32Array.from({ length: 3 * w.nCols }, (_, i) => Math.sin(i) * (1 + (i % 7)));
   const y = fm.fusedMatmul(w, x);
   const { isa, reason, version, wasmUrl } = fm.info;
-  const result = { type: w.type, nRows: w.nRows, nCols: w.nCols, y: Array.from(y), isa, reason, version, wasmUrl };
+  const result = {
+    type: w.type,
+    nRows: w.nRows,
+    nCols: w.nCols,
+    y: Array.from(y),
+    isa,
+    reason,
+    version,
+    wasmUrl,
+  };
   w.free();
   fm.dispose();
   return result;
