@@ -1,11 +1,11 @@
 /**
  * `npm run build`: everything the package ships, in dist/. Each step runs only when something it is made of changed.
  *
- *   dist/fused-{scalar,simd128,relaxed}.wasm   by CMake and Emscripten from src/
- *   dist/gguf-parser.js                        the GGUF header parser, bundled by esbuild
- *   dist/worker-host.js                        what runs in a worker of createWorkerKernels, bundled by esbuild
- *   dist/jinja.js                              the engine of chat templates, bundled likewise
- *   dist/types/                                .d.ts from the JSDoc of js/, by tsc
+ *   dist/fused-*.wasm     the six modules, by CMake and Emscripten from src/
+ *   dist/gguf-parser.js   the GGUF header parser, bundled by esbuild
+ *   dist/jinja.js         the engine of chat templates, bundled likewise
+ *   dist/worker-host.js   what runs in a worker of createWorkerKernels, bundled likewise
+ *   dist/types/           .d.ts from the JSDoc of js/, by tsc
  */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -19,6 +19,9 @@ export const MODULE_BUDGETS = Object.freeze({
   'fused-scalar.wasm': 60 * 1024,
   'fused-simd128.wasm': 120 * 1024,
   'fused-relaxed.wasm': 160 * 1024,
+  'fused-simd128-mt.wasm': 124 * 1024,
+  'fused-relaxed-mt.wasm': 164 * 1024,
+  'fused-relaxed-mt-64.wasm': 176 * 1024,
 });
 
 const inRoot = (/** @type {string[]} */ ...parts) => path.join(root, ...parts);
@@ -162,8 +165,15 @@ function keepReachableTypes() {
 
 async function buildTypes() {
   const names = /** @type {string[]} */ (readdirSync(inRoot('js'), { recursive: true }));
-  const sources = names.filter((name) => name.endsWith('.js')).map((name) => name.replaceAll('\\', '/'));
-  const configs = ['package.json', 'tsconfig.json', 'scripts/tsconfig.types.json', 'node_modules/typescript-native/package.json'];
+  const sources = names
+    .map((name) => name.replaceAll('\\', '/'))
+    .filter((name) => name.endsWith('.js') && !name.startsWith('cli/'));
+  const configs = [
+    'package.json',
+    'tsconfig.json',
+    'scripts/tsconfig.types.json',
+    'node_modules/typescript-native/package.json',
+  ];
   const facts = {
     inputs: [
       ...sources,
