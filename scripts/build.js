@@ -138,12 +138,23 @@ const buildJinja = () =>
   );
 
 /**
- * The sources lie beside dist/, their declarations in it; Symbol.dispose is in no library that is on by default.
+ * What tsc writes, as users should meet it: the sources lie beside dist/, their declarations in it; Symbol.dispose is in no
+ * library that is on by default; a constructor that its JSDoc hides is no way to make one; a type taken over from another file
+ * is that type, not a copy of it.
  * @param {string} text
  */
 function finishDeclarations(text) {
   const reference = text.includes('Symbol.dispose') ? '/// <reference lib="esnext.disposable" />\n' : '';
-  return reference + text.replaceAll('../dist/', '../');
+  return (
+    reference +
+    text
+      .replaceAll('../dist/', '../')
+      .replace(/(\/\*\*(?:(?!\*\/)[^])*@hideconstructor(?:(?!\*\/)[^])*\*\/\s*)constructor\([^]*?\);/g, '$1protected constructor();')
+      .replace(
+        /export type (\w+)(?:<[^=]*>)? = import\((["']\.[^"']+["'])\)\.\1(?:<[\w, ]+>)?;/g,
+        'import type { $1 } from $2;\nexport type { $1 };',
+      )
+  );
 }
 
 /** The declarations that users can get at: the entries of package.json and what they name, and so on. */

@@ -148,7 +148,7 @@ export class Pages {
     this.#browser ??= await launchChromium();
     const { page, problems, close } = await openPage(this.#browser, url);
     try {
-      const outcome = await page.waitForFunction('globalThis.outcome', undefined, { timeout: 60_000 });
+      const outcome = await page.waitForFunction('globalThis.outcome', undefined, { timeout: 30_000 });
       const { result, error } = /** @type {any} */ (await outcome.jsonValue());
       assert.equal(error, undefined);
       assert.deepEqual(problems, []);
