@@ -1,7 +1,7 @@
 /* Chooses a module and, in it, an instruction set: feature detection, self-test, timed choice, threads; one step down
  * on each failure. */
 
-import { memory64 as hasMemory64, relaxedSimd, simd, threads as hasThreads } from 'wasm-feature-detect';
+import { memory64 as hasMemory64, threads as hasThreads, relaxedSimd, simd } from 'wasm-feature-detect';
 import { ArgumentError, IsaError, LoadError, show } from './errors.js';
 import { DOT_NAMES, ISA_NAMES, selfTest, timeDots } from './selftest.js';
 import { planThreads } from './threads.js';
@@ -379,8 +379,7 @@ function explain({ isa, dot, dotTimes }, steps, forced) {
         .join(', ')})`,
     );
   for (const step of steps)
-    if (!step.ok)
-      parts.push(`${step.module ?? step.isa}${step.dot ? ` ${step.dot}` : ''}: ${step.reason}`);
+    if (!step.ok) parts.push(`${step.module ?? step.isa}${step.dot ? ` ${step.dot}` : ''}: ${step.reason}`);
   return parts.join('; ');
 }
 
@@ -402,7 +401,9 @@ function explainRest({ memory64, wasm }, { name, isa, instance, pool }, { plan, 
     threadsReason = `one thread: ${failed(/-mt/) ?? (name ? none : 'the given module has none')}`;
   }
   if (!memory64) return { threadsReason, memory64Reason: undefined };
-  const none = isModuleTable(wasm ?? WASM_URLS) ? 'wasm has no relaxed-mt-64' : 'the given module has 32 bits';
+  const none = isModuleTable(wasm ?? WASM_URLS)
+    ? 'wasm has no relaxed-mt-64'
+    : 'the given module has 32 bits';
   const memory64Reason = instance.is64 ? 'asked for' : `32 bits: ${failed(/-64$/) ?? none}`;
   return { threadsReason, memory64Reason };
 }

@@ -2,7 +2,8 @@
  * there are to be any. */
 
 import { isNode, nodeModule } from './node.js';
-import { threadTest } from './selftest.js';
+import { ACTIVATION_NAMES, hashValues, N_COLS, testActivations, testWeights, withData } from './selftest.js';
+import { findType } from './types.js';
 
 /** @typedef {import('./memory.js').WasmExports} WasmExports */
 /** @typedef {import('./thread.js').ThreadStart} ThreadStart */
@@ -11,6 +12,11 @@ import { threadTest } from './selftest.js';
 const START_MS = 10_000;
 /** fm_threads_use: share work as soon as it pays. */
 const USUAL_WORK = 0xffffffff;
+
+/** The product of the self-test: enough for threads that sleep to wake and take part. */
+const SHARED_ROWS = 192;
+const SHARED_TOKENS = 25;
+const RUNS = 4;
 
 /** A worker of either kind. @typedef {{ worker: any, ready: Promise<void>, end: () => void }} Thread */
 
@@ -31,6 +37,8 @@ const forgotten = new FinalizationRegistry((pool) => pool.end());
 export class ThreadPool {
   /** Why there is one thread only. @type {string | undefined} */
   failure;
+  /** Where the stacks of the other threads start; scratch lies below them. @type {number[]} */
+  stacks = [];
   #exports;
   /** @type {Thread[]} */
   #threads = [];
@@ -56,6 +64,7 @@ export class ThreadPool {
       for (let thread = 1; thread < this.count; thread++) {
         const stack = this.#exports.fm_thread_stack(thread);
         if (stack === 0) throw new Error('no memory for another thread');
+        this.stacks.push(stack);
         const worker = makeWorker();
         this.#threads.push({ worker, ...watch(worker, (why) => this.#fail(why)) });
         worker.postMessage({ module, memory, thread, stack: is64 ? BigInt(stack) : stack });
@@ -108,6 +117,36 @@ export class ThreadPool {
     this.failure ??= why;
     this.end();
   }
+}
+
+/**
+ * Compares products that threads share, however little work they are, with those of one thread: they are the same bits.
+ * @param {WasmExports} exports
+ * @param {(share: boolean) => void} use  what fm_threads_use is to be called for
+ * @returns {string | undefined} why threads cannot be used
+ */
+function threadTest(exports, use) {
+  const { id } = /** @type {import('./types.js').GgmlType} */ (findType('Q4_K'));
+  const x = new Float32Array(SHARED_TOKENS * N_COLS);
+  const some = testActivations();
+  for (let at = 0; at < x.length; at += some.length) x.set(some, at);
+  const w = testWeights('Q4_K', SHARED_ROWS);
+  return withData(exports, { w, x, nOut: SHARED_ROWS * SHARED_TOKENS }, (at) => {
+    const product = (/** @type {boolean} */ share, /** @type {number} */ nTokens) => {
+      use(share);
+      at.out().fill(Number.NaN);
+      const [tokens, rows, int8] = [nTokens, SHARED_ROWS, ACTIVATION_NAMES.indexOf('int8')];
+      exports.fused_matmul(id, at.w, at.x, at.y, tokens, rows, N_COLS, int8);
+      return hashValues(at.out());
+    };
+    for (const nTokens of [1, SHARED_TOKENS]) {
+      const right = product(false, nTokens);
+      for (let run = 0; run < RUNS; run++) {
+        if (product(true, nTokens) !== right) return 'self-test failed: threads compute other bits';
+      }
+    }
+    return undefined;
+  });
 }
 
 /** @returns {Promise<() => any>} */

@@ -20,7 +20,7 @@ export const ACTIVATION_NAMES = /** @type {const} */ (['f32', 'int16', 'int8']);
 
 /** A strip of the matrix-matrix kernels and one row more. */
 const N_ROWS = 5;
-const N_COLS = 512;
+export const N_COLS = 512;
 /** Token counts: the matrix-vector kernels, and the matrix-matrix kernels with a tail. */
 const TOKENS = [1, 5];
 /**
@@ -97,7 +97,7 @@ export function hashValues(values) {
  * @param {{ w: Uint8Array, x: Float32Array, nOut: number }} data
  * @param {(at: { w: number, x: number, y: number, out: () => Float32Array }) => T} body
  */
-function withData(exports, { w, x, nOut }, body) {
+export function withData(exports, { w, x, nOut }, body) {
   const room = [w.byteLength, x.byteLength, nOut * 4].map((bytes) => exports.fm_alloc(bytes));
   try {
     if (room.includes(0)) throw new Error('the memory cannot hold the test');
@@ -207,41 +207,6 @@ export function selfTest(exports, isa, dot) {
     return `self-test failed: ${error instanceof Error ? error.message : error}`;
   }
   return undefined;
-}
-
-/** Enough for threads that sleep to wake and take part. */
-const SHARED_ROWS = 192;
-const SHARED_TOKENS = 24;
-
-/**
- * Compares products that threads share, however little work they are, with those of one thread: they are the same bits.
- * @param {WasmExports} exports
- * @param {(share: boolean) => void} use  what fm_threads_use is to be called for
- * @returns {string | undefined} why threads cannot be used
- */
-export function threadTest(exports, use) {
-  const { id } = /** @type {import('./types.js').GgmlType} */ (findType('Q4_K'));
-  const x = new Float32Array(SHARED_TOKENS * N_COLS);
-  for (let t = 0; t < SHARED_TOKENS; t += TOKENS[1]) {
-    x.set(testActivations().subarray(0, Math.min(TOKENS[1], SHARED_TOKENS - t) * N_COLS), t * N_COLS);
-  }
-  const w = testWeights('Q4_K', SHARED_ROWS);
-  return withData(exports, { w, x, nOut: SHARED_ROWS * SHARED_TOKENS }, (at) => {
-    const product = (/** @type {boolean} */ share, /** @type {number} */ nTokens) => {
-      use(share);
-      at.out().fill(Number.NaN);
-      const [tokens, rows, int8] = [nTokens, SHARED_ROWS, ACTIVATION_NAMES.indexOf('int8')];
-      exports.fused_matmul(id, at.w, at.x, at.y, tokens, rows, N_COLS, int8);
-      return hashValues(at.out());
-    };
-    for (const nTokens of [1, SHARED_TOKENS]) {
-      const right = product(false, nTokens);
-      for (let run = 0; run < 2 * REPEATS; run++) {
-        if (product(true, nTokens) !== right) return 'self-test failed: threads compute other bits';
-      }
-    }
-    return undefined;
-  });
 }
 
 /** A round of the timed choice, a variant: long enough for a clock of 0.1 ms, short enough for a start-up. */

@@ -132,7 +132,8 @@ test('installed into an empty folder it reads a GGUF file', () => {
 test('the wasm files and package.json can be resolved', () => {
   const output = runInApp(`
     import { existsSync } from 'node:fs';
-    const urls = ['scalar', 'simd128', 'relaxed'].map((isa) => import.meta.resolve(\`fused-matmul/wasm/fused-\${isa}.wasm\`));
+    const names = ['scalar', 'simd128', 'relaxed', 'simd128-mt', 'relaxed-mt', 'relaxed-mt-64'];
+    const urls = names.map((name) => import.meta.resolve(\`fused-matmul/wasm/fused-\${name}.wasm\`));
     console.log(urls.every((url) => existsSync(new URL(url))), existsSync(new URL(import.meta.resolve('fused-matmul/package.json'))));
   `);
   assert.equal(output, 'true true');

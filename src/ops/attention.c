@@ -29,11 +29,11 @@ typedef struct {
   float *out;
   size_t n_dims; /* head_size, rounded up to 8 */
   size_t head_bytes, position_bytes;
-  size_t group;         /* query heads that share a KV head */
-  bool is_direct;       /* keys and values are read where they are */
-  size_t n_rows;        /* of a token, or of all that share a KV head */
-  size_t n_blocks;      /* of a KV head */
-  size_t rows_of_item;  /* one token: heads that a thread takes at a time */
+  size_t group;        /* query heads that share a KV head */
+  bool is_direct;      /* keys and values are read where they are */
+  size_t n_rows;       /* of a token, or of all that share a KV head */
+  size_t n_blocks;     /* of a KV head */
+  size_t rows_of_item; /* one token: heads that a thread takes at a time */
 } job;
 
 /* A block: query rows first_row + i, i < n_rows, each a head of a token. */
