@@ -25,6 +25,8 @@ const FILES = [
     'attention',
     'attention-abi',
     'llama-logits',
+    'llama-architectures',
+    'llama',
   ],
 ].map((name) => `tests/${name}.test.js`);
 /** Tests that only a relaxed engine runs. */
