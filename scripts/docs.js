@@ -16,7 +16,14 @@ const ENTRIES = {
 };
 
 /** Steps on the way from the operations to those of a worker, and of a sequence: what they come to is shown. */
-const NOT_EXPORTED = ['In', 'MethodName', 'Promised', 'SequenceValue', 'WorkerOnlyOptions', 'dist/types/worker-client.d.ts:WorkerKernels'];
+const NOT_EXPORTED = [
+  'In',
+  'MethodName',
+  'Promised',
+  'SequenceValue',
+  'WorkerOnlyOptions',
+  'dist/types/worker-client.d.ts:WorkerKernels',
+];
 
 const DOCUMENTED = ['Variable', 'Function', 'Class', 'Interface', 'Property', 'Method', 'Accessor'];
 
@@ -38,7 +45,10 @@ export async function buildDocs() {
   await build({ quiet: true });
   const entryPoints = writeEntries();
   const tsconfig = path.join(root, 'build/docs/tsconfig.json');
-  writeFileSync(tsconfig, '{ "compilerOptions": { "module": "nodenext", "target": "es2022", "lib": ["es2023", "esnext.disposable", "dom", "dom.iterable"], "types": [], "strict": true, "noEmit": true }, "include": ["*.d.ts"] }\n');
+  writeFileSync(
+    tsconfig,
+    '{ "compilerOptions": { "module": "nodenext", "target": "es2022", "lib": ["es2023", "esnext.disposable", "dom", "dom.iterable"], "types": [], "strict": true, "noEmit": true }, "include": ["*.d.ts"] }\n',
+  );
   const { Application } = await import('typedoc');
   const app = await Application.bootstrap({
     entryPoints,
