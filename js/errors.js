@@ -60,7 +60,7 @@ export class HandleError extends FmError {
 
   /**
    * @param {string} message
-   * @param {'freed' | 'foreign' | 'disposed'} reason
+   * @param {'freed' | 'foreign' | 'disposed' | 'view'} reason
    */
   constructor(message, reason) {
     super(message);

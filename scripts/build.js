@@ -3,6 +3,7 @@
  *
  *   dist/fused-{scalar,simd128,relaxed}.wasm   by CMake and Emscripten from src/
  *   dist/gguf-parser.js                        the GGUF header parser, bundled by esbuild
+ *   dist/jinja.js                              the engine of chat templates, bundled likewise
  *   dist/types/                                .d.ts from the JSDoc of js/, by tsc
  */
 import { createHash } from 'node:crypto';
@@ -89,17 +90,32 @@ async function buildModules(emscripten) {
   return changed.includes(true);
 }
 
-async function buildParser() {
-  const packageFile = (/** @type {string} */ name) => read(`node_modules/${name}/package.json`);
+/**
+ * A package that is bundled into dist/.
+ * @param {string} name  of what comes out
+ * @param {string} from  the package
+ * @param {string} script  that bundles it
+ * @param {() => Promise<Map<string, string>>} work  gives file names in dist/ and contents
+ */
+async function buildBundle(name, from, script, work) {
+  const packageFile = (/** @type {string} */ of) => read(`node_modules/${of}/package.json`);
   const facts = {
-    inputs: [packageFile('@huggingface/gguf'), packageFile('esbuild'), read('scripts/bundle-gguf.js')],
-    outputs: ['dist/gguf-parser.js', 'dist/gguf-parser.d.ts'],
+    inputs: [packageFile(from), packageFile('esbuild'), read(script)],
+    outputs: [`dist/${name}.js`, `dist/${name}.d.ts`],
   };
-  return whenChanged('gguf-parser', facts, async () => {
-    const { bundleGguf } = await import('./bundle-gguf.js');
-    for (const [name, content] of await bundleGguf(root)) writeIfChanged(`dist/${name}`, content);
+  return whenChanged(name, facts, async () => {
+    for (const [file, content] of await work()) writeIfChanged(`dist/${file}`, content);
   });
 }
+
+const buildParser = () =>
+  buildBundle('gguf-parser', '@huggingface/gguf', 'scripts/bundle-gguf.js', async () =>
+    (await import('./bundle-gguf.js')).bundleGguf(root),
+  );
+const buildJinja = () =>
+  buildBundle('jinja', '@huggingface/jinja', 'scripts/bundle-jinja.js', async () =>
+    (await import('./bundle-jinja.js')).bundleJinja(root),
+  );
 
 /**
  * The sources lie beside dist/, their declarations in it; Symbol.dispose is in no library that is on by default.
@@ -111,7 +127,8 @@ function finishDeclarations(text) {
 }
 
 async function buildTypes() {
-  const sources = readdirSync(inRoot('js')).filter((name) => name.endsWith('.js'));
+  const names = /** @type {string[]} */ (readdirSync(inRoot('js'), { recursive: true }));
+  const sources = names.filter((name) => name.endsWith('.js')).map((name) => name.replaceAll('\\', '/'));
   const configs = ['tsconfig.json', 'scripts/tsconfig.types.json', 'node_modules/typescript/package.json'];
   const facts = {
     inputs: [
@@ -119,6 +136,7 @@ async function buildTypes() {
       ...sources.map((name) => read(`js/${name}`)),
       ...configs.map(read),
       read('dist/gguf-parser.d.ts'),
+      read('dist/jinja.d.ts'),
       read('scripts/build.js'),
     ],
     outputs: sources.map((name) => `dist/types/${name.replace(/\.js$/, '.d.ts')}`),
@@ -137,7 +155,7 @@ async function buildTypes() {
 /** @returns {{ name: string, bytes: number, gzipped: number, budget: number | undefined }[]} */
 export function sizes() {
   const budgets = /** @type {Record<string, number | undefined>} */ (MODULE_BUDGETS);
-  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js'].map((name) => {
+  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js', 'jinja.js'].map((name) => {
     const content = read(`dist/${name}`);
     return {
       name,
@@ -172,7 +190,8 @@ function checkBudgets() {
 export async function build({ quiet = false } = {}) {
   const emscripten = await ensureSetup();
   return withLock('build', async () => {
-    const changed = [await buildModules(emscripten), await buildParser(), await buildTypes()].includes(true);
+    const modules = await buildModules(emscripten);
+    const changed = [modules, await buildParser(), await buildJinja(), await buildTypes()].includes(true);
     if (!quiet) {
       process.stdout.write(
         changed ? `built with Emscripten ${emscripten.version}\n` : 'dist/ is up to date\n',

@@ -24,6 +24,7 @@ const FILES = [
     'fused-api',
     'attention',
     'attention-abi',
+    'llama-logits',
   ],
 ].map((name) => `tests/${name}.test.js`);
 /** Tests that only a relaxed engine runs. */

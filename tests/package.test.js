@@ -71,8 +71,8 @@ function runInApp(code) {
 test('the tarball holds what is needed to run, and nothing else', () => {
   const files = packed.files.map((file) => file.path);
   const allowed = [
-    /^js\/[^/]+\.js$/,
-    /^dist\/types\/[^/]+\.d\.ts$/,
+    /^js\/((llama|cli)\/)?[^/]+\.js$/,
+    /^dist\/types\/((llama|cli)\/)?[^/]+\.d\.ts$/,
     /^(package\.json|README\.md|CHANGELOG\.md|LICENSE)$/,
   ];
   const dist = [
@@ -81,6 +81,8 @@ test('the tarball holds what is needed to run, and nothing else', () => {
     'fused-relaxed.wasm',
     'gguf-parser.js',
     'gguf-parser.d.ts',
+    'jinja.js',
+    'jinja.d.ts',
   ];
   allowed.push(new RegExp(`^dist/(${dist.join('|').replaceAll('.', '\\.')})$`));
   assert.deepEqual(
@@ -90,7 +92,9 @@ test('the tarball holds what is needed to run, and nothing else', () => {
   for (const name of [
     ...dist.map((file) => `dist/${file}`),
     'dist/types/index.d.ts',
+    'dist/types/llama/index.d.ts',
     'js/index.js',
+    'js/llama/index.js',
     'LICENSE',
     'README.md',
   ]) {
