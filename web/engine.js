@@ -10,6 +10,7 @@ import { measure } from './measure.js';
 const idleBytes = 256e6;
 /** How often progress and text are sent: about once a frame. */
 const frameMs = 16;
+const warmUpMs = 100;
 
 /** @typedef {{ signal: AbortSignal, onEvent: (event: any) => void }} Context */
 /** @typedef {import('../js/index.js').GgufFile} GgufFile */
@@ -35,6 +36,19 @@ function obstacle(tensor, types) {
   if (!type || !tensor.supported) return 'type not supported yet';
   if (tensor.shape.length < 2) return 'vector, not a matrix';
   return tensor.nCols % type.blockValues === 0 ? '' : `rows are no multiple of ${type.blockValues}`;
+}
+
+/**
+ * Runs a model for a moment, so that the engine has its kernels compiled in full when the first text is written.
+ * @param {Llama} model @param {AbortSignal} signal
+ */
+async function warmUp(model, signal) {
+  const start = performance.now();
+  const tokens = Array.from({ length: Math.min(8, model.info.contextLength - 1) }, (_, i) => i + 1);
+  const maxTokens = 1000;
+  for await (const _ of model.generate(tokens, { maxTokens, temperature: 1, seed: 1, signal })) {
+    if (performance.now() - start > warmUpMs) break;
+  }
 }
 
 export class Engine {
@@ -148,7 +162,9 @@ export class Engine {
       signal,
       onProgress: ({ loaded, total }) => progress({ loaded, total }, loaded === total),
     });
-    return { info: this.#model.info, loadMs: performance.now() - start, memory: this.#memory() };
+    const loadMs = performance.now() - start;
+    await warmUp(this.#model, signal);
+    return { info: this.#model.info, loadMs, memory: this.#memory() };
   }
 
   /**
@@ -161,22 +177,24 @@ export class Engine {
     if (!model) throw new Error('No model is loaded.');
     const all = { ...options, signal };
     const generation = messages ? await model.chat(messages, all) : model.generate(prompt, all);
-    const send = throttled(onEvent);
     let text = '';
-    const flush = (/** @type {boolean} */ now) => {
-      send({ get text() { const pending = text; text = ''; return pending; }, stats: generation.stats }, now);
+    let last = 0;
+    const flush = () => {
+      last = performance.now();
+      onEvent({ text, stats: generation.stats });
+      text = '';
     };
     let stopped = false;
     try {
       for await (const piece of generation) {
         text += piece;
-        flush(false);
+        if (performance.now() - last >= frameMs) flush();
       }
     } catch (error) {
       if (!signal.aborted) throw error;
       stopped = true;
     }
-    flush(true);
+    flush();
     return { stats: generation.stats, stopped, memory: this.#memory() };
   }
 
