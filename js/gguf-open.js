@@ -7,8 +7,8 @@ import { HeaderReader, PARSER_CHUNK, walkHeader } from './gguf-header.js';
 import { openSource } from './source.js';
 import { findType, weightBytes } from './types.js';
 
-/** @typedef {import('./gguf.js').GgufTensor} GgufTensor */
-/** @typedef {import('./gguf.js').MetadataValue} MetadataValue */
+/** @typedef {import('./gguf-file.js').GgufTensor} GgufTensor */
+/** @typedef {import('./gguf-file.js').MetadataValue} MetadataValue */
 /** @typedef {Awaited<ReturnType<typeof gguf>>} Parsed */
 
 const DEFAULT_ALIGNMENT = 32;
@@ -17,11 +17,12 @@ const DEFAULT_ALIGNMENT = 32;
  * The source and the checked header of a file.
  * @param {import('./source.js').GgufSource} source
  * @param {import('./gguf.js').OpenOptions} options
- * @returns {Promise<[import('./bytes.js').ByteSource, import('./gguf.js').Header]>}
+ * @returns {Promise<[import('./bytes.js').ByteSource, import('./gguf-file.js').Header]>}
  */
-export async function open(source, { signal, fetch, headers }) {
+export async function open(source, options) {
+  const { signal } = options;
   signal?.throwIfAborted();
-  const bytes = await openSource(source, { signal, fetch, headers });
+  const bytes = await openSource(source, options);
   const reader = new HeaderReader(bytes, signal);
   const layout = await walkHeader(reader);
   const parsed = await parse(reader);

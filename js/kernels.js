@@ -4,8 +4,8 @@
  * Y = X * W^T. */
 
 import { asBytes, asFloats, checkDimension, checkLength, oneOf } from './checks.js';
-import { ArgumentError, GgufError, HandleError, IsaError, ShapeError, show, statusError } from './errors.js';
-import { GgufFile } from './gguf.js';
+import { ArgumentError, HandleError, IsaError, ShapeError, show, statusError } from './errors.js';
+import { GgufFile, sourceOf } from './gguf-file.js';
 import { Tensor, Weight } from './handles.js';
 import { matmulQ4Legacy } from './legacy.js';
 import { load, VERSION, verify } from './loader.js';
@@ -212,36 +212,37 @@ export class Kernels {
    * @param {string} name
    * @param {LoadOptions} [options]
    * @returns {Promise<Weight>}
-   * @throws {GgufError} no such tensor, or its bytes cannot be read
+   * @throws {import('./errors.js').GgufError} no such tensor, or its bytes cannot be read
    * @throws {ArgumentError} its type is not served
    * @throws {import('./errors.js').MemoryError}
    */
-  async loadWeight(gguf, name, { onProgress, signal } = {}) {
+  async loadWeight(gguf, name, options) {
+    const [weight] = await this.loadWeights(gguf, [name], { ...options, concurrency: 1 });
+    return weight;
+  }
+
+  /**
+   * Streams several tensors, those that are neighbours in the file by one request: all of them, or on any failure none.
+   * Beside the weights it holds a chunk of each request that is under way.
+   * @param {GgufFile} gguf
+   * @param {Iterable<string>} names
+   * @param {LoadOptions & { concurrency?: number }} [options]  progress is that of all; concurrency: at most so many
+   *   requests at a time, default 4
+   * @returns {Promise<Weight[]>}  in the order of names
+   * @throws {import('./errors.js').GgufError} no such tensor, or its bytes cannot be read
+   * @throws {ArgumentError} a type is not served
+   * @throws {import('./errors.js').MemoryError}
+   */
+  async loadWeights(gguf, names, options) {
     if (!(gguf instanceof GgufFile))
       throw new ArgumentError(`gguf must come from openGguf, got ${show(gguf)}`);
     if (this.disposed) throw new HandleError('these kernels are disposed', 'disposed');
-    signal?.throwIfAborted();
-    const { type: typeName, nRows, nCols, byteLength: total } = gguf.tensor(name);
-    const type = servedType(typeName);
-    const memory = this.#memory;
-    const ptr = memory.alloc(total, 'weights');
-    try {
-      let loaded = 0;
-      for await (const chunk of gguf.stream(name, { signal })) {
-        if (loaded + chunk.length > total) break;
-        memory.u8.set(chunk, ptr + loaded);
-        loaded += chunk.length;
-        onProgress?.({ loaded, total });
-        signal?.throwIfAborted();
-      }
-      if (loaded !== total)
-        throw new GgufError(`tensor ${show(name)}: got ${loaded} bytes of ${total}`, { tensor: name });
-      if (memory.disposed) throw new HandleError('these kernels are disposed', 'disposed');
-      return new Weight(memory, { ptr, nRows, nCols, byteLength: total }, type, name);
-    } catch (error) {
-      memory.free(ptr, total, 'weights');
-      throw error;
-    }
+    if (typeof names === 'string' || typeof names?.[Symbol.iterator] !== 'function')
+      throw new ArgumentError(`names must be a list of tensor names, got ${show(names)}`);
+    const tensors = Array.from(names, (name) => gguf.tensor(name));
+    const source = sourceOf(gguf);
+    const { loadTensors } = await import('./load.js');
+    return loadTensors(this.#memory, source, tensors, options);
   }
 
   /**

@@ -3,6 +3,7 @@
  *
  *   dist/fused-{scalar,simd128,relaxed}.wasm   by CMake and Emscripten from src/
  *   dist/gguf-parser.js                        the GGUF header parser, bundled by esbuild
+ *   dist/worker-host.js                        what runs in a worker of createWorkerKernels, bundled by esbuild
  *   dist/jinja.js                              the engine of chat templates, bundled likewise
  *   dist/types/                                .d.ts from the JSDoc of js/, by tsc
  */
@@ -56,7 +57,7 @@ async function whenChanged(name, { inputs, outputs }, work) {
  * @param {string} folder
  * @param {{ settings: string[], target?: string, env?: NodeJS.ProcessEnv }} options
  */
-async function cmake(folder, { settings, target, env }) {
+export async function cmake(folder, { settings, target, env }) {
   const generator = which('ninja') ? 'Ninja' : 'Unix Makefiles';
   const configure = ['-S', inRoot('src'), '-B', inRoot(folder), '-G', generator, ...settings];
   const stamp = `${folder}/configured-with`;
@@ -108,6 +109,22 @@ async function buildBundle(name, from, script, work) {
   });
 }
 
+async function buildWorker() {
+  const sources = readdirSync(inRoot('js')).filter((name) => name.endsWith('.js'));
+  const facts = {
+    inputs: [
+      ...sources.map((name) => read(`js/${name}`)),
+      read('node_modules/wasm-feature-detect/package.json'),
+      read('node_modules/esbuild/package.json'),
+      read('scripts/bundle-worker.js'),
+    ],
+    outputs: ['dist/worker-host.js'],
+  };
+  return whenChanged('worker-host', facts, async () => {
+    const { bundleWorker } = await import('./bundle-worker.js');
+    writeIfChanged('dist/worker-host.js', await bundleWorker(root));
+  });
+}
 const buildParser = () =>
   buildBundle('gguf-parser', '@huggingface/gguf', 'scripts/bundle-gguf.js', async () =>
     (await import('./bundle-gguf.js')).bundleGguf(root),
@@ -155,7 +172,7 @@ async function buildTypes() {
 /** @returns {{ name: string, bytes: number, gzipped: number, budget: number | undefined }[]} */
 export function sizes() {
   const budgets = /** @type {Record<string, number | undefined>} */ (MODULE_BUDGETS);
-  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js', 'jinja.js'].map((name) => {
+  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js', 'jinja.js', 'worker-host.js'].map((name) => {
     const content = read(`dist/${name}`);
     return {
       name,
@@ -190,8 +207,13 @@ function checkBudgets() {
 export async function build({ quiet = false } = {}) {
   const emscripten = await ensureSetup();
   return withLock('build', async () => {
-    const modules = await buildModules(emscripten);
-    const changed = [modules, await buildParser(), await buildJinja(), await buildTypes()].includes(true);
+    const changed = [
+      await buildModules(emscripten),
+      await buildParser(),
+      await buildJinja(),
+      await buildWorker(),
+      await buildTypes(),
+    ].includes(true);
     if (!quiet) {
       process.stdout.write(
         changed ? `built with Emscripten ${emscripten.version}\n` : 'dist/ is up to date\n',

@@ -13,7 +13,7 @@ import { openModule } from './helpers/raw.js';
 import { projectRoot } from './helpers/test-data.js';
 
 const FILES = [
-  ...['kernels', 'abi', 'golden', 'matmul', 'models', 'loader'],
+  ...['kernels', 'abi', 'golden', 'matmul', 'models', 'loader', 'robust-blocks'],
   ...[
     'layer',
     'layer-rows',

@@ -48,8 +48,20 @@ for (const name of VOCABULARIES) {
     const { tokenizer } = await readVocabulary(name);
     const prng = new Prng(7);
     const ranges = [
-      ...[[32, 126], [9, 13], [0xa0, 0x24f], [0x400, 0x4ff], [0x600, 0x6ff], [0x900, 0x97f]],
-      ...[[0x2000, 0x206f], [0x4e00, 0x4fff], [0x1f300, 0x1f6ff], [0xe000, 0xe0ff]],
+      ...[
+        [32, 126],
+        [9, 13],
+        [0xa0, 0x24f],
+        [0x400, 0x4ff],
+        [0x600, 0x6ff],
+        [0x900, 0x97f],
+      ],
+      ...[
+        [0x2000, 0x206f],
+        [0x4e00, 0x4fff],
+        [0x1f300, 0x1f6ff],
+        [0xe000, 0xe0ff],
+      ],
     ];
     for (let i = 0; i < 300; i++) {
       const length = prng.int(1, 60);
@@ -57,12 +69,18 @@ for (const name of VOCABULARIES) {
         const [low, high] = prng.pick(prng.unit() < 0.5 ? ranges.slice(0, 1) : ranges);
         return String.fromCodePoint(prng.int(low, high));
       }).join('');
-      assert.equal(tokenizer.decode(tokenizer.encode(text, plain)), text, `text ${i}: ${JSON.stringify(text)}`);
+      assert.equal(
+        tokenizer.decode(tokenizer.encode(text, plain)),
+        text,
+        `text ${i}: ${JSON.stringify(text)}`,
+      );
     }
   });
 }
 
-test('tokenizer: merges as another implementation makes them', { skip: skipWithout('vocab/ggml-vocab-gpt-2.gguf') }, async () => {
+test('tokenizer: merges as another implementation makes them', {
+  skip: skipWithout('vocab/ggml-vocab-gpt-2.gguf'),
+}, async () => {
   const { metadata } = await readVocabulary('gpt-2');
   const tokens = /** @type {string[]} */ (metadata['tokenizer.ggml.tokens']);
   const merges = /** @type {string[]} */ (metadata['tokenizer.ggml.merges']);
@@ -71,7 +89,9 @@ test('tokenizer: merges as another implementation makes them', { skip: skipWitho
   const prng = new Prng(11);
   const letters = [...'etaoinshrdlucmfwypvbgkjqxzETAOIN.,0123456789', 'Ġ', 'Ġ', 'Ċ'];
   for (let i = 0; i < 3000; i++) {
-    const word = Array.from({ length: prng.int(1, i % 100 === 0 ? 400 : 24) }, () => prng.pick(letters)).join('');
+    const word = Array.from({ length: prng.int(1, i % 100 === 0 ? 400 : 24) }, () => prng.pick(letters)).join(
+      '',
+    );
     let start = 0;
     const ours = mergeSymbols(word, (text, from, middle, to) =>
       ranks.get(`${text.slice(from, middle)} ${text.slice(middle, to)}`),
@@ -99,7 +119,20 @@ test('tokenizer: long texts without a break take no quadratic time to merge', ()
 /** @param {Record<string, any>} [changes] */
 const pieces = (changes = {}) => ({
   'tokenizer.ggml.model': 'llama',
-  'tokenizer.ggml.tokens': ['<unk>', '<s>', '</s>', '<0xC3>', '<0xA9>', '\u2581', 'a', 'b', 'ab', '\u2581ab', '<|x|>', '<user>'],
+  'tokenizer.ggml.tokens': [
+    '<unk>',
+    '<s>',
+    '</s>',
+    '<0xC3>',
+    '<0xA9>',
+    '\u2581',
+    'a',
+    'b',
+    'ab',
+    '\u2581ab',
+    '<|x|>',
+    '<user>',
+  ],
   'tokenizer.ggml.scores': [0, 0, 0, 0, 0, -5, -6, -7, -1, -2, 0, 0],
   'tokenizer.ggml.token_type': [2, 3, 3, 6, 6, 1, 1, 1, 1, 1, 3, 4],
   'tokenizer.ggml.bos_token_id': 1,
@@ -114,19 +147,27 @@ test('tokenizer: sentence pieces', () => {
   assert.deepEqual(tokenizer.encode('', { bos: false }), []);
   assert.deepEqual(tokenizer.encode('aé', plain), [5, 6, 3, 4], 'bytes where no piece fits');
   assert.deepEqual(tokenizer.encode('z', plain), [5, 0], 'unknown where there is no byte');
-  assert.deepEqual(tokenizer.encode('ab<|x|>ab'), [1, 9, 10, 9], 'after a control token a space is put again');
+  assert.deepEqual(
+    tokenizer.encode('ab<|x|>ab'),
+    [1, 9, 10, 9],
+    'after a control token a space is put again',
+  );
   assert.equal(tokenizer.encode('<|x|>', plain).includes(10), false, 'plain text is no control token');
   assert.deepEqual(tokenizer.encode('ab<user>', plain), [9, 11], 'user-defined tokens are found in any text');
   assert.deepEqual(tokenizer.encode('<s>ab'), [1, 9], 'no second BOS');
   assert.equal(tokenizer.decode([1, 9, 10, 9]), 'ab ab');
   assert.equal(tokenizer.decode([1, 9, 10], { special: true }), '<s> ab<|x|>');
   assert.equal(tokenizer.decode([3]), '\ufffd', 'half a character');
-  const bare = new Tokenizer(pieces({ 'tokenizer.ggml.add_space_prefix': false, 'tokenizer.ggml.add_bos_token': false }));
+  const bare = new Tokenizer(
+    pieces({ 'tokenizer.ggml.add_space_prefix': false, 'tokenizer.ggml.add_bos_token': false }),
+  );
   assert.deepEqual(bare.encode('ab ab'), [8, 9]);
   assert.equal(bare.decode(bare.encode(' ab')), ' ab');
 });
 
-test('tokenizer: control tokens of a chat template', { skip: skipWithout('vocab/ggml-vocab-qwen2.gguf') }, async () => {
+test('tokenizer: control tokens of a chat template', {
+  skip: skipWithout('vocab/ggml-vocab-qwen2.gguf'),
+}, async () => {
   const { tokenizer } = await readVocabulary('qwen2');
   const text = '<|im_start|>user\nHi<|im_end|>\n';
   assert.deepEqual(tokenizer.encode(text), [151644, 872, 198, 13048, 151645, 198]);
@@ -145,7 +186,10 @@ test('tokenizer: what is not supported is refused, with the list', () => {
   refused({ 'tokenizer.ggml.tokens': undefined }, /tokenizer.ggml.tokens is missing/);
   refused({ 'tokenizer.ggml.scores': [1] }, /1 values for 12 tokens/);
   refused({ 'tokenizer.ggml.model': 'gpt2' }, /merges is missing/);
-  refused({ 'tokenizer.ggml.model': 'gpt2', 'tokenizer.ggml.pre': 'new' }, /"new" is not supported; .*gpt-2.*qwen2/);
+  refused(
+    { 'tokenizer.ggml.model': 'gpt2', 'tokenizer.ggml.pre': 'new' },
+    /"new" is not supported; .*gpt-2.*qwen2/,
+  );
   assert.throws(() => new Tokenizer(pieces()).decode([12]), /no token 12: the vocabulary has 12/);
 });
 

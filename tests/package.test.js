@@ -81,6 +81,7 @@ test('the tarball holds what is needed to run, and nothing else', () => {
     'fused-relaxed.wasm',
     'gguf-parser.js',
     'gguf-parser.d.ts',
+    'worker-host.js',
     'jinja.js',
     'jinja.d.ts',
   ];

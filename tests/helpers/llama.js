@@ -43,6 +43,8 @@ export function readReference(name) {
  *   smallest cosine of a row
  */
 export function distance(got, expected, nCols) {
+  if (got.length === 0 || got.length !== expected.length)
+    throw new Error(`${got.length} values, expected ${expected.length}`);
   let [max, squares, cosine] = [0, 0, 1];
   for (let row = 0; row < expected.length; row += nCols) {
     let [dot, a, b] = [0, 0, 0];
