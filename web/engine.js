@@ -2,7 +2,7 @@
  * What the worker holds: kernels, an open file, the model that was loaded from it, and a weight that is measured. The
  * weight lives in kernels of its own, so that measuring does not grow the model's memory.
  */
-import { createKernels, Llama, openGguf } from '../js/llama/index.js';
+import { createKernels, deleteCachedGguf, Llama, listCachedGgufs, openGguf } from '../js/llama/index.js';
 import { benchmark } from './bench.js';
 import { measure } from './measure.js';
 
@@ -113,7 +113,9 @@ export class Engine {
   /** @param {{ source: string | File }} args @param {Context} context */
   async open({ source }, { signal }) {
     const { types } = await this.#kernels();
-    const opened = await openGguf(source, { signal });
+    // What comes from elsewhere is kept, so that it is fetched once.
+    const cache = typeof source === 'string' && new URL(source).origin !== location.origin;
+    const opened = await openGguf(source, { signal, cache });
     const tensors = [...opened.tensors.values()]
       .sort((a, b) => a.offset - b.offset)
       .map((tensor) => ({
@@ -217,6 +219,17 @@ export class Engine {
   async bench(_, { signal, onEvent }) {
     this.#dropLab();
     return benchmark({ model: this.#model, threads: this.#threads, signal, onEvent });
+  }
+
+  /** The files from links that this browser keeps. */
+  async kept() {
+    return listCachedGgufs();
+  }
+
+  /** @param {{ url: string }} args */
+  async forget({ url }) {
+    await deleteCachedGguf(url);
+    return listCachedGgufs();
   }
 
   #memory() {

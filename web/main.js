@@ -43,6 +43,8 @@ setUpChooser({
   file: (file) => run(file, file.name),
   link: ({ url, file }) => run(url, file),
   builtIn: () => runBuiltIn(),
+  kept: () => client.call('kept'),
+  forget: (url) => client.call('forget', { url }),
 });
 
 const runBuiltIn = () => run(new URL(builtInFile, document.baseURI).href, builtInFile);
@@ -63,7 +65,6 @@ async function run(source, name) {
   tensors.show(file.tensors, state.engine.served, options.loading.activation);
   showTypes(file.tensors, state.engine.served, options.loading.activation);
   const usable = file.tensors.some((/** @type {any} */ row) => !row.obstacle);
-  byId('multiply-first').disabled = !usable;
   result.message(
     usable
       ? 'Multiplies by one tensor of the file, fused and dequantised first, and checks the result against float64.'

@@ -1,3 +1,4 @@
+/// <reference types="vite/client" />
 /**
  * Keeps the page for use without a network, by sw.js. Where a host sends no isolation headers, sw.js adds them from the
  * next load on: threads then need one reload.

@@ -8,7 +8,7 @@
 /** @type {{ version: string, files: string[] }} */
 const { version, files } = /* built: */ { version: 'none', files: [] };
 
-const prefix = 'fused-matmul-';
+const prefix = 'fused-matmul-page-';
 const cacheName = prefix + version;
 const worker = /** @type {any} */ (self);
 

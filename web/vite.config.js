@@ -68,6 +68,8 @@ export default defineConfig({
     target: 'es2022',
     assetsInlineLimit: 0,
     sourcemap: true,
+    // On a slow machine it would tell which plugins took the time.
+    rolldownOptions: { checks: { pluginTimings: false } },
   },
   server: { headers: isolation, fs: { allow: ['..'] } },
   preview: { headers },

@@ -21,7 +21,14 @@ const operations = {
   multiply: (args, context) => engine.multiply(args, context),
   /** @type {Engine['bench']} */
   bench: (args, context) => engine.bench(args, context),
+  /** @type {Engine['kept']} */
+  kept: () => engine.kept(),
+  /** @type {Engine['forget']} */
+  forget: (args) => engine.forget(args),
 };
+
+/** These touch nothing that the others use, and wait for none of them. */
+const atOnce = ['kept', 'forget'];
 
 /** @typedef {typeof operations} Operations */
 
@@ -51,5 +58,6 @@ addEventListener('message', ({ data }) => {
   }
   const controller = new AbortController();
   running.set(data.id, controller);
-  queue = queue.then(() => serve(data, controller.signal));
+  if (atOnce.includes(data.op)) serve(data, controller.signal);
+  else queue = queue.then(() => serve(data, controller.signal));
 });

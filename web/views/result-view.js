@@ -130,6 +130,7 @@ export class ResultView {
     this.#outcome.setAttribute('aria-busy', 'false');
     this.#outcome.replaceChildren(this.#placeholder);
     byId('outcome-placeholder').textContent = text;
+    byId('multiply-first').disabled = !usable;
     byId('multiply-first').parentElement.hidden = !usable;
     this.#matrix.textContent = '\u00a0';
     this.#clearVerified();

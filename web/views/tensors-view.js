@@ -60,7 +60,7 @@ export class TensorsView {
    */
   async show(tensors, served, activation) {
     this.#filter.value = '';
-    /** @type {typeof this.#rows} */
+    /** @type {{ tensor: TensorRow, row: HTMLElement, text: string }[]} */
     const rows = [];
     this.#rows = rows;
     this.#body.replaceChildren();
