@@ -119,7 +119,7 @@ pageTest(
     const bars = await page.locator('.bench-bar').evaluateAll((nodes) =>
       nodes.map((node) => [
         Number(/** @type {HTMLElement} */ (node.querySelector('.fill')).style.getPropertyValue('--part')),
-        Number.parseFloat(/** @type {HTMLElement} */ (node.lastElementChild).innerText.replace(/^.*: /, '').replace(',', '')),
+        Number(/: ([\d.,]+)/.exec(node.textContent ?? '')?.[1].replace(',', '')),
       ]),
     );
     const longest = Math.max(...bars.map(([, value]) => value));
