@@ -12,6 +12,7 @@ import { load, VERSION, verify } from './loader.js';
 import { Memory, Staging } from './memory.js';
 import { quantizeRows } from './quantize.js';
 import { ACTIVATION_NAMES, DOT_NAMES, ISA_NAMES } from './selftest.js';
+import { checkThreads } from './threads.js';
 import { servedType, types, weightBytes } from './types.js';
 
 /** @typedef {import('./selftest.js').Isa} Isa */
@@ -25,7 +26,10 @@ import { servedType, types, weightBytes } from './types.js';
  * @property {Isa} [isa]  only this instruction set; default: the best that passes its self-test
  * @property {Activation} [activation]  what activations become, where a call does not say; default 'int16'
  * @property {Dot} [dot]  the relaxed variant; default: the faster one, timed
- * @property {WasmSource | Partial<Record<Isa, WasmSource>>} [wasm]  instead of the package's own modules
+ * @property {number} [threads]  1 to 64, the caller included; default: a share of the processors, 8 at most. Without shared memory it
+ *   is one thread, and info.threadsReason says why
+ * @property {boolean} [memory64]  64-bit addresses, for more than 4 GiB, where the engine has them; info.memory64 says whether
+ * @property {WasmSource | import('./loader.js').ModuleTable} [wasm]  instead of the package's own modules: one, or by name
  */
 
 /**
@@ -36,6 +40,10 @@ import { servedType, types, weightBytes } from './types.js';
  * @property {Activation} activation
  * @property {import('./loader.js').Step[]} steps  what was tried, in order
  * @property {string} reason  one line
+ * @property {number} threads  that operations use, the caller included
+ * @property {string} threadsReason  one line: why so many; where they could be more, how
+ * @property {boolean} memory64  addresses have 64 bits
+ * @property {string | undefined} memory64Reason  one line, where memory64 was asked for
  * @property {import('./loader.js').Features} features  of this engine
  * @property {Loaded['timings']} timings  milliseconds
  * @property {Record<string, number> | undefined} dotTimes  milliseconds a call, where a choice was timed
@@ -99,11 +107,14 @@ export function createKernels(options) {
  * @returns {Promise<K>}
  */
 export async function constructKernels(Class, options = {}) {
-  const { isa, dot, activation = 'int16', wasm } = options;
+  const { isa, dot, activation = 'int16', wasm, threads, memory64 = false } = options;
   if (isa !== undefined) oneOf(ISA_NAMES, isa, 'isa');
   if (dot !== undefined) oneOf(DOT_NAMES, dot, 'dot');
   oneOf(ACTIVATION_NAMES, activation, 'activation');
-  return new Class(await load({ isa, dot, wasm }), activation);
+  checkThreads(threads);
+  if (typeof memory64 !== 'boolean')
+    throw new ArgumentError(`memory64 must be true or false, got ${show(memory64)}`);
+  return new Class(await load({ isa, dot, wasm, threads, memory64 }), activation);
 }
 
 /** The memory of kernels, for the classes that build on them. @type {(kernels: Kernels) => Memory} */
@@ -137,15 +148,18 @@ export class Kernels {
     this.#activation = activation;
     this.#isa = loaded.isa;
     this.#dot = loaded.dot;
-    this.#memory = new Memory(loaded.exports);
+    this.#memory = new Memory(loaded.instance);
+    loaded.pool?.belongTo(this);
     this.#stagedX = new Staging(this.#memory);
     this.#stagedY = new Staging(this.#memory);
-    this.#types = Object.freeze(servedTypes(loaded.exports));
+    this.#types = Object.freeze(servedTypes(loaded.instance.exports));
   }
 
   /** What was chosen and why. @returns {KernelsInfo} */
   get info() {
     const { steps, reason, features, timings, dotTimes, wasmUrl, wasmBytes } = this.#loaded;
+    const { instance, pool, threadsReason, memory64Reason } = this.#loaded;
+    const failure = pool?.failure;
     return {
       version: VERSION,
       isa: this.#isa,
@@ -153,6 +167,10 @@ export class Kernels {
       activation: this.#activation,
       steps: steps.map((step) => ({ ...step })),
       reason,
+      threads: pool && !failure ? pool.count : 1,
+      threadsReason: failure ? `one thread: ${failure}` : threadsReason,
+      memory64: instance.is64,
+      memory64Reason,
       features: { ...features },
       timings: { ...timings },
       dotTimes: dotTimes && { ...dotTimes },
@@ -434,8 +452,9 @@ export class Kernels {
     return this.#memory.stats();
   }
 
-  /** Lets go of the module instance with all its weights and tensors. Calling it again does nothing. */
+  /** Lets go of the module instance with all its weights and tensors, and ends its threads. Calling it again does nothing. */
   dispose() {
+    this.#loaded.pool?.end();
     this.#memory.dispose();
   }
 

@@ -34,9 +34,6 @@ const symbols = {
   asyncDispose: Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose'),
 };
 
-/** Flags that a busy worker sees too, where memory can be shared. */
-const canShare = typeof SharedArrayBuffer === 'function';
-
 export class WorkerKernels {
   /** @type {import('./worker-port.js').Port | undefined} */
   #port;
@@ -275,7 +272,8 @@ export class WorkerKernels {
       signal?.throwIfAborted();
       if (this.#end) throw this.#end;
       const id = ++this.#lastId;
-      const flag = signal && canShare ? new SharedArrayBuffer(4) : undefined;
+      // A flag that a busy worker sees too, where memory can be shared.
+      const flag = signal && typeof SharedArrayBuffer === 'function' ? new SharedArrayBuffer(4) : undefined;
       /** @type {Pending} */
       const pending = { resolve, reject, onProgress };
       if (signal) {

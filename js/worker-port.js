@@ -52,7 +52,13 @@ async function spawn(source) {
   if (isNode) {
     const { Worker: NodeWorker } = await nodeModule('worker_threads');
     const url = given ?? new URL('../dist/worker-host.js', import.meta.url);
-    return new NodeWorker(/^[a-z]{2,}:/i.test(String(url)) ? new URL(url) : url, { name: 'fused-matmul' });
+    // A worker inherits the options of this process, of which the one for code on the command line is wrong for it.
+    const { execArgv } = process;
+    const fromCommandLine = execArgv.some((option) => option.startsWith('--input-type'));
+    return new NodeWorker(/^[a-z]{2,}:/i.test(String(url)) ? new URL(url) : url, {
+      name: 'fused-matmul',
+      ...(fromCommandLine && { execArgv: [] }),
+    });
   }
   if (given !== undefined) return new Worker(given, { type: 'module', name: 'fused-matmul' });
   try {

@@ -1,11 +1,11 @@
 /**
  * `npm run build`: everything the package ships, in dist/. Each step runs only when something it is made of changed.
  *
- *   dist/fused-{scalar,simd128,relaxed}.wasm   by CMake and Emscripten from src/
- *   dist/gguf-parser.js                        the GGUF header parser, bundled by esbuild
- *   dist/worker-host.js                        what runs in a worker of createWorkerKernels, bundled by esbuild
- *   dist/jinja.js                              the engine of chat templates, bundled likewise
- *   dist/types/                                .d.ts from the JSDoc of js/, by tsc
+ *   dist/fused-*.wasm     the six modules, by CMake and Emscripten from src/
+ *   dist/gguf-parser.js   the GGUF header parser, bundled by esbuild
+ *   dist/jinja.js         the engine of chat templates, bundled likewise
+ *   dist/worker-host.js   what runs in a worker of createWorkerKernels, bundled likewise
+ *   dist/types/           .d.ts from the JSDoc of js/, by tsc
  */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -19,6 +19,9 @@ export const MODULE_BUDGETS = Object.freeze({
   'fused-scalar.wasm': 60 * 1024,
   'fused-simd128.wasm': 120 * 1024,
   'fused-relaxed.wasm': 160 * 1024,
+  'fused-simd128-mt.wasm': 124 * 1024,
+  'fused-relaxed-mt.wasm': 164 * 1024,
+  'fused-relaxed-mt-64.wasm': 176 * 1024,
 });
 
 const inRoot = (/** @type {string[]} */ ...parts) => path.join(root, ...parts);
@@ -143,10 +146,34 @@ function finishDeclarations(text) {
   return reference + text.replaceAll('../dist/', '../');
 }
 
+/** The declarations that users can get at: the entries of package.json and what they name, and so on. */
+function keepReachableTypes() {
+  const { exports } = JSON.parse(read('package.json').toString());
+  const kept = new Set(
+    Object.values(exports).flatMap((/** @type {any} */ { types }) => (types ? [path.normalize(types)] : [])),
+  );
+  for (const file of kept) {
+    for (const [, name] of read(file).toString().matchAll(/(?:from |import\()["'](\.[^"']+)\.js["']/g))
+      kept.add(path.join(path.dirname(file), `${name}.d.ts`));
+  }
+  const all = /** @type {string[]} */ (readdirSync(inRoot('dist/types'), { recursive: true }));
+  for (const name of all) {
+    const file = path.join('dist/types', name);
+    if (name.endsWith('.d.ts') && !kept.has(file)) rmSync(inRoot(file));
+  }
+}
+
 async function buildTypes() {
   const names = /** @type {string[]} */ (readdirSync(inRoot('js'), { recursive: true }));
-  const sources = names.filter((name) => name.endsWith('.js')).map((name) => name.replaceAll('\\', '/'));
-  const configs = ['tsconfig.json', 'scripts/tsconfig.types.json', 'node_modules/typescript/package.json'];
+  const sources = names
+    .map((name) => name.replaceAll('\\', '/'))
+    .filter((name) => name.endsWith('.js') && !name.startsWith('cli/'));
+  const configs = [
+    'package.json',
+    'tsconfig.json',
+    'scripts/tsconfig.types.json',
+    'node_modules/typescript-native/package.json',
+  ];
   const facts = {
     inputs: [
       ...sources,
@@ -156,16 +183,20 @@ async function buildTypes() {
       read('dist/jinja.d.ts'),
       read('scripts/build.js'),
     ],
-    outputs: sources.map((name) => `dist/types/${name.replace(/\.js$/, '.d.ts')}`),
+    outputs: ['dist/types/index.d.ts'],
   };
   return whenChanged('types', facts, async () => {
     rmSync(inRoot('dist/types'), { recursive: true, force: true });
-    const tsc = inRoot('node_modules/typescript/bin/tsc');
+    const tsc = inRoot('node_modules/typescript-native/bin/tsc');
     await run(process.execPath, [tsc, '-p', 'scripts/tsconfig.types.json'], {
       quiet: true,
       hint: 'types from JSDoc',
     });
-    for (const file of facts.outputs) writeIfChanged(file, finishDeclarations(read(file).toString()));
+    for (const name of sources) {
+      const file = `dist/types/${name.replace(/\.js$/, '.d.ts')}`;
+      writeIfChanged(file, finishDeclarations(read(file).toString()));
+    }
+    keepReachableTypes();
   });
 }
 

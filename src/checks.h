@@ -38,10 +38,11 @@ static inline bool overlap(span a, span b) { return a.start < b.start + b.bytes 
 
 static inline bool is_aligned(const void *p, uintptr_t alignment) { return ((uintptr_t)p & (alignment - 1)) == 0; }
 
-/* a * b * unit bytes, or false where that is more than an address can name. a, b < 2^32, unit <= 2^9. */
+/* a * b * unit bytes, or false where that is more than an address can name. a, b < 2^32, unit <= 2^9. With 64 bits any unit makes do
+ * with the limit of the largest: a division would become a multiplication of 128 bits. */
 static inline bool product(uint64_t a, uint64_t b, uint64_t unit, uint64_t *bytes) {
   uint64_t count = a * b;
-  if (count > SIZE_MAX / unit) return false;
+  if (count > (sizeof(size_t) > 4 ? SIZE_MAX >> 9 : SIZE_MAX / unit)) return false;
   *bytes = count * unit;
   return true;
 }

@@ -8,7 +8,10 @@ import { test } from 'node:test';
 import createWabt from 'wabt';
 import { enter } from './bench/contenders.js';
 import { checkResult, makeData } from './bench/data.js';
+import { fitLine, linesOf } from './bench/growth.js';
 import { race } from './bench/lab.js';
+import { promptOf } from './bench/large-llama.js';
+import { checkAgreement } from './bench/llama.js';
 import { verdict } from './bench/verdict.js';
 import { freshModule, openModule } from './helpers/raw.js';
 import { referenceById, referenceByName } from './helpers/reference.js';
@@ -156,6 +159,43 @@ test('bench: the verdict says NO where a promise is not met', () => {
     [1.4, 1.6].map((own) => verdict(race(own)).map(({ met }) => met)),
     [[true], [false]],
   );
+});
+
+test('bench: a line is fitted, and the point farthest from it found', () => {
+  const points = [1, 2, 4, 8].map((work) => ({ work, ms: 3 + 0.5 * work }));
+  const line = fitLine(points);
+  assert.ok(Math.abs(line.a - 3) < 1e-9 && Math.abs(line.b - 0.5) < 1e-9 && line.worst < 1e-9);
+  points[2].ms *= 1.3;
+  const bent = fitLine(points);
+  assert.ok(bent.worst > 0.1 && bent.worstAt === 2);
+  const results = points.map(({ work, ms }) => ({
+    ...{ section: 'growth', case: 'growth N: x', kernel: 'k', curve: 'k', at: 10 * work },
+    ...{ medianMs: ms, minMs: ms, samples: 3, flops: work, bytes: 0 },
+  }));
+  const [{ worstAt, name }] = linesOf(results);
+  assert.deepEqual([worstAt, name], [40, 'growth N: x, k']);
+  assert.deepEqual(
+    verdict(results).map(({ met }) => met),
+    [false],
+  );
+});
+
+test('bench: engines that disagree on the next token are found out', () => {
+  const likely = [1, 2, 3].map((id) => ({ id, logProbability: -id }));
+  const same = { ours: likely, wllama: [likely[1], likely[0], likely[2]] };
+  assert.doesNotThrow(() => checkAgreement(same));
+  const stranger = [{ id: 9, logProbability: -1 }];
+  assert.throws(() => checkAgreement({ ours: likely, wllama: stranger }), /disagree/);
+  assert.throws(() => checkAgreement({ ours: stranger, wllama: likely }), /disagree/);
+  const surer = likely.map(({ id, logProbability }) => ({ id, logProbability: logProbability - 3 }));
+  assert.throws(() => checkAgreement({ ours: surer, wllama: likely }), /disagree/);
+});
+
+test('bench: prompts have the length asked for, and differ', () => {
+  const words = promptOf(128, 1).split(' ');
+  assert.equal(words.length, 127);
+  assert.ok(words.every((word) => /^[a-m]{3}$/.test(word)));
+  assert.notEqual(promptOf(128, 1), promptOf(128, 2));
 });
 
 test('bench: the loops of the limits hold their instructions, twelve each', async (t) => {

@@ -39,11 +39,7 @@ const samples = [
   ggufBytes({
     pairs: [
       ['s', 'array', { of: 'string', items: ['one', 'two', 'three', ''] }],
-      [
-        'n',
-        'array',
-        { of: 'array', items: [{ of: 'array', items: [{ of: 'u16', items: [1, 2] }] }] },
-      ],
+      ['n', 'array', { of: 'array', items: [{ of: 'array', items: [{ of: 'u16', items: [1, 2] }] }] }],
     ],
     tensors: [{ name: 'q', typeId: 8, shape: [64, 4], data: countedBytes(8 * 34) }],
   }),
@@ -56,7 +52,10 @@ async function survives(bytes, what) {
     const gguf = await openGguf(bytes);
     let end = 0;
     for (const { name, offset, byteLength, nRows, nCols } of gguf.tensors.values()) {
-      assert.ok(Number.isSafeInteger(nRows * nCols) && nRows > 0 && nCols > 0, `${what}: ${nRows} x ${nCols}`);
+      assert.ok(
+        Number.isSafeInteger(nRows * nCols) && nRows > 0 && nCols > 0,
+        `${what}: ${nRows} x ${nCols}`,
+      );
       assert.ok(offset >= 24 && offset + byteLength <= bytes.length, `${what}: ${offset} + ${byteLength}`);
       const read = await gguf.read(name);
       assert.deepEqual(read, bytes.slice(offset, offset + byteLength), what);

@@ -90,7 +90,11 @@ const operations = {
   layerNorm: (fm, o) => fm.layerNorm(o.tx, o.ones, o.ones),
   softmax: (fm) => fm.softmax(ramp(LARGE), { nCols: 64 }),
   rope: (fm, o) => fm.rope(o.tx, { headSize: 32, position: 3, factors: ramp(16) }),
-  embed: (fm, o) => fm.embed(o.w, Array.from({ length: ROWS }, (_, i) => i % 64)),
+  embed: (fm, o) =>
+    fm.embed(
+      o.w,
+      Array.from({ length: ROWS }, (_, i) => i % 64),
+    ),
   add: (fm, o) => fm.add(o.tx, o.x),
   gated: (fm, o) => fm.gated(o.tx, o.x),
   fusedMatmulMany: (fm, o) => fm.fusedMatmulMany([o.w, o.w2], o.tx),
@@ -146,7 +150,10 @@ for (const [name, run] of Object.entries(operations)) {
         (/** @type {any} */ error) => {
           assert.ok(error instanceof MemoryError, `${what}: ${error}`);
           assert.equal(error.code, 'FM_MEMORY');
-          assert.match(error.message, new RegExp(`no room for ${error.asked} bytes: ${error.inUse} are in use`));
+          assert.match(
+            error.message,
+            new RegExp(`no room for ${error.asked} bytes: ${error.inUse} are in use`),
+          );
           return true;
         },
       );

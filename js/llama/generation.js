@@ -103,7 +103,7 @@ export class Generation {
    * @returns {AsyncGenerator<string, GenerationStats, void>}
    */
   async *#run(prompt, open) {
-    const { maxTokens, stops, signal } = this.#options;
+    const { maxTokens, stops, ignoreEnd, signal } = this.#options;
     signal?.throwIfAborted();
     const { context, bytes, ends, done } = open();
     try {
@@ -123,7 +123,7 @@ export class Generation {
         const took = performance.now() - since;
         if (this.tokens.length === 0) stats.first = took;
         else stats.decodeMs += took;
-        if (ends.has(token)) {
+        if (!ignoreEnd && ends.has(token)) {
           this.#finish = 'end';
           break;
         }

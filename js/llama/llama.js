@@ -26,7 +26,7 @@ import { checkTensors, freeWeights, loadWeights } from './weights.js';
  * @typedef {object} LoadOptions
  * @property {FusedKernels} [kernels]  from createKernels of fused-matmul/layer; without them the model makes its own, and
  *   disposes them when it is disposed
- * @property {(progress: { loaded: number, total: number, tensor: string }) => void} [onProgress]  bytes of weights
+ * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  bytes of weights
  * @property {AbortSignal} [signal]
  * @property {number} [contextLength]  positions of the KV cache; default: the model's own, at most 4096
  * @property {import('../kv-cache.js').KvType} [kvType]  default 'F16'
@@ -36,14 +36,19 @@ import { checkTensors, freeWeights, loadWeights } from './weights.js';
  * @property {import('../selftest.js').Isa} [isa]  of own kernels
  * @property {import('../selftest.js').Dot} [dot]  of own kernels
  * @property {import('../kernels.js').KernelsOptions['wasm']} [wasm]  of own kernels
- * @property {typeof globalThis.fetch} [fetch]  for URLs
- * @property {HeadersInit} [headers]  for URLs
+ * @property {typeof globalThis.fetch} [fetch]  this and the following for URLs, as in openGguf
+ * @property {HeadersInit} [headers]
+ * @property {number} [retries]
+ * @property {number} [retryDelay]
+ * @property {boolean | string} [cache]  keeps the file in the browser's Cache Storage
  */
 
 const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'isa', 'dot', 'wasm']);
+const OPEN_OPTIONS = /** @type {const} */ (['fetch', 'headers', 'retries', 'retryDelay', 'cache']);
 const LOAD_OPTIONS = [
-  ...['kernels', 'onProgress', 'signal', 'contextLength', 'kvType', 'activation', 'fetch', 'headers'],
+  ...['kernels', 'onProgress', 'signal', 'contextLength', 'kvType', 'activation'],
   ...KERNEL_OPTIONS,
+  ...OPEN_OPTIONS,
 ];
 const DEFAULT_CONTEXT = 4096;
 const LARGEST_CONTEXT = 2 ** 24;
@@ -90,7 +95,7 @@ export class Llama {
    */
   static async load(source, options = {}) {
     checkNames(options, LOAD_OPTIONS);
-    const { kernels, onProgress, signal, fetch, headers } = options;
+    const { kernels, onProgress, signal } = options;
     const { kvType = 'F16', activation = 'int8' } = options;
     oneOf(KV_TYPES, kvType, 'kvType');
     oneOf(ACTIVATION_NAMES, activation, 'activation');
@@ -106,7 +111,7 @@ export class Llama {
       since = now;
     };
     const isOpen = source instanceof GgufFile;
-    const gguf = isOpen ? source : await openGguf(source, { signal, fetch, headers });
+    const gguf = isOpen ? source : await openGguf(source, { signal, ...pick(options, OPEN_OPTIONS) });
     lap('header');
     /** @type {(() => void)[]} */
     const undo = [];
@@ -118,7 +123,7 @@ export class Llama {
       const contextLength = options.contextLength ?? Math.min(shape.trainedContext, DEFAULT_CONTEXT);
       const settings = { contextLength, kvType, activation };
       const { kvBytes, workspaceBytes } = decoderMemory(shape, { ...settings, nVocab: tokenizer.size });
-      const fm = kernels ?? (await createKernels(kernelOptions(options)));
+      const fm = kernels ?? (await createKernels(pick(options, KERNEL_OPTIONS)));
       if (!kernels) undo.push(() => fm.dispose());
       lap('kernels');
       const otherBytes = kvBytes + workspaceBytes;
@@ -350,11 +355,11 @@ export class Llama {
   }
 }
 
-/** @param {LoadOptions} options */
-function kernelOptions(options) {
-  const given = KERNEL_OPTIONS.filter((name) => options[name] !== undefined);
-  return Object.fromEntries(given.map((name) => [name, options[name]]));
-}
+/** Those options that are given. @param {LoadOptions} options @param {readonly (keyof LoadOptions)[]} names */
+const pick = (options, names) =>
+  Object.fromEntries(
+    names.filter((name) => options[name] !== undefined).map((name) => [name, options[name]]),
+  );
 
 /** @param {unknown} kernels @param {LoadOptions} options */
 function checkKernels(kernels, options) {
@@ -364,7 +369,7 @@ function checkKernels(kernels, options) {
       `kernels must come from createKernels of fused-matmul/layer, got ${show(kernels)}`,
     );
   }
-  const own = Object.keys(kernelOptions(options));
+  const own = Object.keys(pick(options, KERNEL_OPTIONS));
   if (own.length > 0)
     throw new ArgumentError(`${own.join(', ')} belong(s) to own kernels, and kernels are given`);
 }

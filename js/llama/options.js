@@ -13,6 +13,7 @@ import { ArgumentError, show } from '../errors.js';
  * @property {number} [repeatPenalty]  over 1 makes repetition less likely; default 1
  * @property {number} [repeatWindow]  how many tokens back repetition counts; default 64
  * @property {string | readonly string[]} [stop]  texts that end the generation, and are not given out
+ * @property {boolean} [ignoreEnd]  writes on where the model would end, as measurements need it; default false
  * @property {AbortSignal} [signal]  ends the generation with its reason
  */
 
@@ -35,8 +36,8 @@ const NUMBERS = {
  * @throws {ArgumentError} an unknown name, or a value out of range
  */
 export function checkGenerateOptions(options) {
-  const { stop = [], signal, ...numbers } = options;
-  checkNames(options, [...Object.keys(NUMBERS), 'stop', 'signal']);
+  checkNames(options, [...Object.keys(NUMBERS), 'stop', 'ignoreEnd', 'signal']);
+  const { stop = [], ignoreEnd = false, signal, ...numbers } = options;
   /** @type {Record<string, number>} */
   const values = {};
   for (const [name, { by, from, to, integer }] of Object.entries(NUMBERS)) {
@@ -47,9 +48,12 @@ export function checkGenerateOptions(options) {
   const stops = typeof stop === 'string' ? [stop] : stop;
   if (!Array.isArray(stops) || stops.some((one) => typeof one !== 'string' || one === ''))
     throw new ArgumentError(`stop must be a text or a list of texts, none of them empty, got ${show(stop)}`);
+  if (typeof ignoreEnd !== 'boolean')
+    throw new ArgumentError(`ignoreEnd must be true or false, got ${show(ignoreEnd)}`);
   if (signal !== undefined && typeof signal?.throwIfAborted !== 'function')
     throw new ArgumentError(`signal must be an AbortSignal, got ${show(signal)}`);
-  return { .../** @type {Required<Omit<GenerateOptions, 'stop' | 'signal'>>} */ (values), stops, signal };
+  const checked = /** @type {Required<Omit<GenerateOptions, 'stop' | 'ignoreEnd' | 'signal'>>} */ (values);
+  return { ...checked, stops, ignoreEnd, signal };
 }
 
 /**

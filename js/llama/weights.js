@@ -33,8 +33,6 @@ import { ModelError } from './errors.js';
  * @property {Tensor | undefined} ropeFactors
  */
 
-/** Tensors that are read at a time: a server's delay is not waited for once for each. */
-const PARALLEL = 4;
 const ADDRESS_SPACE = 2 ** 32;
 
 /**
@@ -135,19 +133,20 @@ export function checkTensors(gguf, shape, nVocab) {
 /** @typedef {ReturnType<typeof checkTensors>} Plan */
 
 /**
- * Loads what checkTensors found.
+ * Loads what checkTensors found: all of it, or on any failure nothing.
  * @param {Kernels} fm
  * @param {GgufFile} gguf
  * @param {Hyperparameters} shape
  * @param {Plan} tensors
  * @param {object} options
  * @param {number} options.otherBytes  that the model will need beside its weights
- * @param {(progress: { loaded: number, total: number, tensor: string }) => void} [options.onProgress]
+ * @param {(progress: { loaded: number, total: number }) => void} [options.onProgress]
  * @param {AbortSignal} [options.signal]
  * @returns {Promise<Weights>}
  */
 export async function loadWeights(fm, gguf, shape, tensors, { otherBytes, onProgress, signal }) {
-  const total = tensors.reduce((sum, { name }) => sum + gguf.tensor(name).byteLength, 0);
+  const names = tensors.map(({ name }) => name);
+  const total = names.reduce((sum, name) => sum + gguf.tensor(name).byteLength, 0);
   const { inUse } = fm.memory();
   if (inUse + total + otherBytes > ADDRESS_SPACE) {
     throw new MemoryError(
@@ -155,40 +154,15 @@ export async function loadWeights(fm, gguf, shape, tensors, { otherBytes, onProg
       { asked: total + otherBytes, inUse, limit: ADDRESS_SPACE },
     );
   }
+  const weights = await fm.loadWeights(gguf, names, { onProgress, signal });
   /** @type {Map<string, any>} */
   const loaded = new Map();
-  let bytes = 0;
-  const queue = [...tensors];
-  // The first failure ends the other readers too.
-  const failure = new AbortController();
-  const stop = signal ? AbortSignal.any([signal, failure.signal]) : failure.signal;
-  const reader = async () => {
-    for (let next = queue.shift(); next; next = queue.shift()) {
-      const { name, use } = next;
-      let before = 0;
-      const progress = (/** @type {{ loaded: number }} */ { loaded: now }) => {
-        bytes += now - before;
-        before = now;
-        onProgress?.({ loaded: bytes, total, tensor: name });
-      };
-      const weight = await fm.loadWeight(gguf, name, { onProgress: progress, signal: stop });
-      loaded.set(name, prepare(fm, weight, use));
-    }
-  };
-  const readers = Array.from({ length: PARALLEL }, async () => {
-    try {
-      await reader();
-    } catch (error) {
-      failure.abort(error);
-      throw error;
-    }
-  });
-  const results = await Promise.allSettled(readers);
-  if (failure.signal.aborted) {
-    for (const one of loaded.values()) freePrepared(one);
-    throw failure.signal.reason;
+  try {
+    for (const [i, { name, use }] of tensors.entries()) loaded.set(name, prepare(fm, weights[i], use));
+  } catch (error) {
+    for (const one of [...weights, ...loaded.values()]) freePrepared(one);
+    throw error;
   }
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
   return arrange(loaded, shape);
 }
 
@@ -200,16 +174,11 @@ export async function loadWeights(fm, gguf, shape, tensors, { otherBytes, onProg
  */
 function prepare(fm, weight, use) {
   if (use === 'matrix') return weight;
-  try {
-    const tensor = fm.tensor({ nRows: 1, nCols: weight.nCols });
-    fm.dequantize(weight, { out: tensor });
-    if (use === 'bias') return { weight, tensor };
-    weight.free();
-    return tensor;
-  } catch (error) {
-    weight.free();
-    throw error;
-  }
+  const tensor = fm.tensor({ nRows: 1, nCols: weight.nCols });
+  fm.dequantize(weight, { out: tensor });
+  if (use === 'bias') return { weight, tensor };
+  weight.free();
+  return tensor;
 }
 
 /** @param {Weight | Tensor | Bias} one */

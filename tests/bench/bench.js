@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { relaxedNode } from '../../scripts/setup/engines.js';
 import { openModule } from '../helpers/raw.js';
+import { drawCharts } from './charts.js';
 import { growthCases } from './growth.js';
 import { limitCases } from './limits.js';
 import { llamaCases } from './llama.js';
@@ -48,6 +49,7 @@ const HELP = `npm run bench -- [options]
   --quick          small shapes, few rounds: does it run, not how fast
   --all            contenders known to be slow, too: scalar and f32 kernels for many tokens
   --json FILE      results into FILE; cases that it already has stay, unless measured again
+  --charts FOLDER  draws the results (with --json: all that the file has) as SVG; Vega comes as --peers do
   --seconds N      time for each case (default 1.5)
   --layer          instead: norm + matmuls, feed-forward block, attention, against their unfused sequences; --cold: from memory
   --startup        instead: time from createKernels() to the first result, in fresh processes
@@ -62,6 +64,7 @@ const OPTIONS = /** @type {const} */ ({
   peers: { type: 'boolean', default: false },
   cold: { type: 'boolean', default: false },
   json: { type: 'string' },
+  charts: { type: 'string' },
   seconds: { type: 'string', default: '1.5' },
   layer: { type: 'boolean', default: false },
   startup: { type: 'boolean', default: false },
@@ -176,6 +179,7 @@ async function bench() {
   if (verdict) console.log(`\n${verdict}`);
   if (options.json)
     writeFileSync(options.json, `${JSON.stringify({ ...setting, results: known }, null, 2)}\n`);
+  if (options.charts) console.log(`\n${(await drawCharts(known, options.charts)).join('\n')}`);
 }
 
 await bench();

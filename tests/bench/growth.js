@@ -204,10 +204,22 @@ export function curvesOf(results) {
 }
 
 /**
+ * @typedef {object} Line  ms = a + b * flops
+ * @property {string} name
+ * @property {string} case
+ * @property {string} curve
+ * @property {number} from  the least size that it covers
+ * @property {number} a
+ * @property {number} b
+ * @property {number} worst  largest deviation, relative
+ * @property {number} worstAt  size
+ */
+
+/**
  * The line of each curve, by minima: what the machine does meanwhile only adds. Curves over tokens have two, with and without the
  * few tokens that a matrix-vector kernel serves.
  * @param {Result[]} results  of growth cases
- * @returns {{ name: string, a: number, b: number, worst: number, worstAt: number }[]}
+ * @returns {Line[]}
  */
 export function linesOf(results) {
   const cases = [...new Set(results.map((result) => result.case))];
@@ -218,7 +230,14 @@ export function linesOf(results) {
         const part = curve.filter(({ at = 0 }) => at >= from);
         const line = fitLine(part.map(({ flops, minMs }) => ({ work: flops, ms: minMs })));
         const { at = 0 } = part[line.worstAt];
-        return { ...line, name: `${name}, ${label}${isTokens ? `, M >= ${from}` : ''}`, worstAt: at };
+        return {
+          ...line,
+          case: name,
+          curve: label,
+          from,
+          name: `${name}, ${label}${isTokens ? `, M >= ${from}` : ''}`,
+          worstAt: at,
+        };
       });
     }),
   );

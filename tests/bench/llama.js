@@ -3,21 +3,21 @@
  * a prompt of 128 tokens and some decoded ones. Both must first agree on what comes next.
  */
 import { existsSync, readFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { relative } from 'node:path';
 import { findChromium } from '../../scripts/setup/engines.js';
 import { root } from '../../scripts/setup/run.js';
 import { launchChromium } from '../browser/helpers.js';
 import { median } from './lab.js';
+import { FILE_TYPES, largeLlama, promptOf } from './large-llama.js';
 import { servePages } from './page-server.js';
 import { ensurePeers, PEERS } from './peers.js';
 import { table } from './report.js';
-import { FILE_TYPES, promptOf, syntheticLlama } from './synthetic-llama.js';
 
 /** @import { Browser, Page } from 'playwright-core' */
 /** @import { Lab, LabCase } from './bench.js' */
 /** @import { Likely, Run } from './page/engine.js' */
 /** @import { Result } from './report.js' */
-/** @import { FileType } from './synthetic-llama.js' */
+/** @import { FileType } from './large-llama.js' */
 
 const PROMPT = 128;
 const DECODED = 32;
@@ -72,11 +72,8 @@ export function checkAgreement({ ours, wllama }) {
 /** @param {string} name @param {FileType} fileType @param {number} threads @returns {Promise<Result[]>} */
 async function compare(name, fileType, threads) {
   await ensurePeers();
-  const url = `/${relative(root, syntheticLlama(fileType))}`;
-  /* without the runner there is still the peer to be measured */
-  const names = /** @type {EngineName[]} */ (
-    existsSync(join(root, 'js/llama/index.js')) ? ['ours', 'wllama'] : ['wllama']
-  );
+  const url = `/${relative(root, largeLlama(fileType))}`;
+  const names = /** @type {EngineName[]} */ (Object.keys(ENGINES));
   const server = await servePages();
   const browser = await launchChromium();
   try {
@@ -97,7 +94,7 @@ async function compare(name, fileType, threads) {
       likely[engine] = await call(page, engine, 'likely', promptOf(16, 1), N_LIKELY);
       facts[engine] = { ...loaded, megabytes: (await rendererMegabytes(browser)) - before };
     }
-    if (names.length > 1) checkAgreement(likely);
+    checkAgreement(likely);
     const runs = /** @type {Record<EngineName, Run[]>} */ ({ ours: [], wllama: [] });
     const start = performance.now();
     for (let round = 0; round === 0 || performance.now() - start < BUDGET_MS; round++) {

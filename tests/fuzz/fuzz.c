@@ -52,7 +52,7 @@ uint32_t fuzz_below(fuzz *f, uint32_t n) { return (n <= 256 ? fuzz_u8(f) : fuzz_
 bool fuzz_rarely(fuzz *f) { return f->hostile && fuzz_u8(f) >= 224; }
 
 uint32_t fuzz_dimension(fuzz *f, uint32_t most) {
-  static const uint32_t wrong[] = {0,       UINT32_MAX, UINT32_MAX - 255, 1u << 31, (1u << 31) + 256, 1u << 30,
+  static const uint32_t wrong[] = {0,        UINT32_MAX, UINT32_MAX - 255, 1u << 31, (1u << 31) + 256, 1u << 30,
                                    1u << 24, 1u << 16,   (1u << 16) + 1,   65535,    1u << 20,         INT32_MAX};
   if (!fuzz_rarely(f)) return 1 + fuzz_below(f, most);
   uint32_t which = fuzz_below(f, 16);
@@ -60,9 +60,9 @@ uint32_t fuzz_dimension(fuzz *f, uint32_t most) {
 }
 
 int32_t fuzz_type(fuzz *f) {
-  static const int32_t known[] = {FM_TYPE_F32,  FM_TYPE_F16,  FM_TYPE_Q4_0, FM_TYPE_Q4_1,   FM_TYPE_Q5_0,
-                                  FM_TYPE_Q5_1, FM_TYPE_Q8_0, FM_TYPE_Q2_K, FM_TYPE_Q3_K,   FM_TYPE_Q4_K,
-                                  FM_TYPE_Q5_K, FM_TYPE_Q6_K, FM_TYPE_Q8_K, FM_TYPE_IQ4_NL, FM_TYPE_IQ4_XS,
+  static const int32_t known[] = {FM_TYPE_F32,  FM_TYPE_F16,   FM_TYPE_Q4_0,  FM_TYPE_Q4_1,   FM_TYPE_Q5_0,
+                                  FM_TYPE_Q5_1, FM_TYPE_Q8_0,  FM_TYPE_Q2_K,  FM_TYPE_Q3_K,   FM_TYPE_Q4_K,
+                                  FM_TYPE_Q5_K, FM_TYPE_Q6_K,  FM_TYPE_Q8_K,  FM_TYPE_IQ4_NL, FM_TYPE_IQ4_XS,
                                   FM_TYPE_BF16, FM_TYPE_TQ1_0, FM_TYPE_TQ2_0, FM_TYPE_MXFP4};
   if (fuzz_rarely(f)) return fuzz_u8(f) < 128 ? (int32_t)fuzz_u8(f) : (int32_t)fuzz_u32(f);
   return known[fuzz_below(f, sizeof known / sizeof known[0])];
@@ -88,8 +88,9 @@ static float float_of(uint32_t bits) {
 }
 
 float fuzz_parameter(fuzz *f) {
-  static const float some[] = {0.125f, 1.0f, 0.0f,     -0.0f,     1e-5f, 10000.0f, 30.0f,     -1.0f,
-                               1e-40f, 3e38f, -3e38f, (float)INFINITY, -(float)INFINITY, (float)NAN, 1e-45f};
+  static const float some[] = {0.125f, 1.0f,   0.0f,  -0.0f,  1e-5f,           10000.0f,         30.0f,
+                               -1.0f,  1e-40f, 3e38f, -3e38f, (float)INFINITY, -(float)INFINITY, (float)NAN,
+                               1e-45f};
   uint32_t which = fuzz_below(f, 16);
   return which < sizeof some / sizeof some[0] ? some[which] : float_of(fuzz_u32(f));
 }
@@ -133,20 +134,34 @@ static uintptr_t wrong_place(fuzz *f, size_t bytes, uintptr_t alignment) {
   uintptr_t end = (uintptr_t)fm_fuzz_heap_end, start = (uintptr_t)fm_fuzz_heap_start;
   const fuzz_operand *other = f->n_operands > 0 ? &f->operands[fuzz_below(f, f->n_operands)] : NULL;
   switch (fuzz_below(f, 14)) {
-  case 0: return 0;
-  case 1: return start;
-  case 2: return start - alignment * (1 + fuzz_below(f, 16));
-  case 3: return (end - bytes) & ~(alignment - 1); /* the last place where it fits */
-  case 4: return ((end - bytes) & ~(alignment - 1)) + alignment;
-  case 5: return end;
-  case 6: return end - alignment;
-  case 7: return UINTPTR_MAX & ~(alignment - 1);
-  case 8: return UINTPTR_MAX - fuzz_below(f, 256);
-  case 9: return f->cursor + 1 + fuzz_below(f, 8); /* perhaps misaligned */
-  case 10: return fuzz_u32(f);
-  case 11: return other ? other->at : 0;
-  case 12: return other ? other->at + other->bytes - alignment : 0;
-  default: return other ? other->at - bytes + alignment : 0;
+  case 0:
+    return 0;
+  case 1:
+    return start;
+  case 2:
+    return start - alignment * (1 + fuzz_below(f, 16));
+  case 3:
+    return (end - bytes) & ~(alignment - 1); /* the last place where it fits */
+  case 4:
+    return ((end - bytes) & ~(alignment - 1)) + alignment;
+  case 5:
+    return end;
+  case 6:
+    return end - alignment;
+  case 7:
+    return UINTPTR_MAX & ~(alignment - 1);
+  case 8:
+    return UINTPTR_MAX - fuzz_below(f, 256);
+  case 9:
+    return f->cursor + 1 + fuzz_below(f, 8); /* perhaps misaligned */
+  case 10:
+    return fuzz_u32(f);
+  case 11:
+    return other ? other->at : 0;
+  case 12:
+    return other ? other->at + other->bytes - alignment : 0;
+  default:
+    return other ? other->at - bytes + alignment : 0;
   }
 }
 
@@ -158,7 +173,8 @@ void *fuzz_place(fuzz *f, fuzz_role role, size_t bytes, uintptr_t alignment) {
   } else {
     /* 64 bytes apart, at no better alignment than it needs; or right behind the one before */
     uintptr_t gap = fuzz_below(f, 4);
-    at = gap == 0 ? (f->cursor + alignment - 1) & ~(alignment - 1) : ((f->cursor + 127) & ~(uintptr_t)63) + gap * alignment;
+    at = gap == 0 ? (f->cursor + alignment - 1) & ~(alignment - 1)
+                  : ((f->cursor + 127) & ~(uintptr_t)63) + gap * alignment;
     if (in_heap(at, bytes)) f->cursor = at + bytes;
   }
   f->operands[f->n_operands++] =
@@ -183,13 +199,20 @@ bool fuzz_is_readable(const fuzz *f, unsigned operand) {
 static float random_activation(fuzz *f) {
   float unit = (float)random_u32(f) / 4294967296.0f - 0.5f;
   switch (random_u32(f) % 16) {
-  case 0: return 0.0f;
-  case 1: return -0.0f;
-  case 2: return unit * 1e-38f * 1e-4f;
-  case 3: return unit * 3.4e38f;
-  case 4: return unit < 0 ? -(float)INFINITY : (float)INFINITY;
-  case 5: return (float)NAN;
-  default: return unit * 16;
+  case 0:
+    return 0.0f;
+  case 1:
+    return -0.0f;
+  case 2:
+    return unit * 1e-38f * 1e-4f;
+  case 3:
+    return unit * 3.4e38f;
+  case 4:
+    return unit < 0 ? -(float)INFINITY : (float)INFINITY;
+  case 5:
+    return (float)NAN;
+  default:
+    return unit * 16;
   }
 }
 
@@ -337,7 +360,8 @@ void fuzz_dequantize(int32_t type, const void *w, float *y, uint32_t n_rows, uin
 
 /* ---- the fuzzer's side ---- */
 
-static const fuzz_target *const groups[] = {fuzz_products, fuzz_fused, fuzz_rows, fuzz_layer, fuzz_attention, fuzz_module};
+static const fuzz_target *const groups[] = {fuzz_products, fuzz_fused,     fuzz_rows,
+                                            fuzz_layer,    fuzz_attention, fuzz_module};
 #define N_GROUPS (sizeof groups / sizeof groups[0])
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);

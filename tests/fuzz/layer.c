@@ -82,7 +82,8 @@ static int32_t call_rope(void *p) {
 }
 
 static void run_rope(fuzz *f) {
-  arguments a = {.base = fuzz_parameter(f), .linear_scale = fuzz_parameter(f), .position = fuzz_u32(f) >> fuzz_below(f, 32)};
+  arguments a = {
+      .base = fuzz_parameter(f), .linear_scale = fuzz_parameter(f), .position = fuzz_u32(f) >> fuzz_below(f, 32)};
   a.n_rows = fuzz_dimension(f, 4);
   a.n_heads = fuzz_dimension(f, 4);
   a.head_size = fuzz_dimension(f, 200);
@@ -134,6 +135,10 @@ static void run_gated(fuzz *f) {
   fuzz_run(f, call_gated, &a);
 }
 
-const fuzz_target fuzz_layer[] = {
-    {"fm_rms_norm", run_rms_norm}, {"fm_layer_norm", run_layer_norm}, {"fm_softmax", run_softmax}, {"fm_rope", run_rope},
-    {"fm_add", run_add},           {"fm_gated", run_gated},           {NULL, NULL}};
+const fuzz_target fuzz_layer[] = {{"fm_rms_norm", run_rms_norm},
+                                  {"fm_layer_norm", run_layer_norm},
+                                  {"fm_softmax", run_softmax},
+                                  {"fm_rope", run_rope},
+                                  {"fm_add", run_add},
+                                  {"fm_gated", run_gated},
+                                  {NULL, NULL}};

@@ -11,13 +11,15 @@ static void run_types(fuzz *f) {
   do {
     int32_t type = fuzz_u8(f) < 200 ? (int32_t)fuzz_u8(f) : (int32_t)fuzz_u32(f);
     int32_t activation = fuzz_u8(f) < 200 ? (int32_t)fuzz_below(f, 4) : (int32_t)fuzz_u32(f);
-    uint32_t values = fm_type_block_values(type), bytes = fm_type_block_bytes(type), alignment = fm_type_alignment(type);
+    uint32_t values = fm_type_block_values(type), bytes = fm_type_block_bytes(type),
+             alignment = fm_type_alignment(type);
     int32_t served = fm_served_by(type, activation);
     bool is_known = values != 0;
     if ((bytes != 0) != is_known || (alignment != 0) != is_known) fuzz_fail("type %d is half known", type);
     if (is_known && (type < 0 || type >= MAX_TYPE || bytes % alignment != 0)) fuzz_fail("type %d", type);
     bool is_mode = activation >= FM_ACT_F32 && activation <= FM_ACT_INT8;
-    if ((served >= 0) != (is_known && is_mode)) fuzz_fail("type %d, activation %d: served %d", type, activation, served);
+    if ((served >= 0) != (is_known && is_mode))
+      fuzz_fail("type %d, activation %d: served %d", type, activation, served);
   } while (f->n_data > 0);
 }
 
@@ -52,7 +54,9 @@ static void run_alloc(fuzz *f) {
       continue;
     }
     uint32_t kind = fuzz_below(f, 8);
-    size_t bytes = kind == 0 ? 0 : kind == 1 ? SIZE_MAX - fuzz_u32(f) % 0x20000 : fuzz_u32(f) >> (16 + fuzz_below(f, 16));
+    size_t bytes = kind == 0   ? 0
+                   : kind == 1 ? SIZE_MAX - fuzz_u32(f) % 0x20000
+                               : fuzz_u32(f) >> (16 + fuzz_below(f, 16));
     p = fm_alloc(bytes);
     if (kind < 2 && p) fuzz_fail("fm_alloc(%zu) gave memory", bytes);
     if (bytes == 0 || kind == 1) continue;

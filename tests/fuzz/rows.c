@@ -100,7 +100,8 @@ static void run_kv_write(fuzz *f) {
   fuzz_fault(f, !is_known, FM_ERR_TYPE);
   a.n_rows = fuzz_dimension(f, 12);
   a.position = fuzz_rarely(f) ? fuzz_u32(f) : fuzz_below(f, a.n_rows == 0 ? 1 : a.n_rows);
-  a.n_tokens = a.position < a.n_rows && !fuzz_rarely(f) ? 1 + fuzz_below(f, a.n_rows - a.position) : fuzz_dimension(f, 4);
+  a.n_tokens =
+      a.position < a.n_rows && !fuzz_rarely(f) ? 1 + fuzz_below(f, a.n_rows - a.position) : fuzz_dimension(f, 4);
   a.n_cols = fuzz_columns(f, a.type, 256);
   fuzz_fault(f, a.position > a.n_rows || a.n_tokens > a.n_rows - a.position, FM_ERR_RANGE);
   size_t bytes = fuzz_weight_bytes(f, a.type, a.n_rows, a.n_cols);

@@ -145,7 +145,14 @@ export function makeModel(given) {
   pair('tokenizer.ggml.add_space_prefix', 'bool', false);
   Object.assign(pairs, spec.pairs);
   const { bytes } = ggufBytes({ pairs: Object.values(pairs), tensors: spec.change?.(tensors) ?? tensors });
-  return { bytes, spec, logits: (/** @type {number[]} */ tokens) => forward(spec, values, tokens) };
+  return {
+    bytes,
+    spec,
+    /** @param {number[]} tokens */
+    logits: (tokens) => forward(spec, values, tokens).logits,
+    /** @param {number[]} tokens  the hidden states after the final norm */
+    hidden: (tokens) => forward(spec, values, tokens).hidden,
+  };
 }
 
 /** @param {Float64Array} w [nRows][nCols] @param {number[]} x @returns {number[]} */
@@ -169,7 +176,7 @@ const plus = (a, b) => a.map((value, i) => value + b[i]);
 
 /**
  * @param {ReturnType<typeof complete>} spec @param {Map<string, Float64Array>} values @param {number[]} tokens
- * @returns {Float64Array} tokens.length x nVocab
+ * @returns {{ hidden: number[][], logits: Float64Array }}  logits: tokens.length x nVocab
  */
 function forward(spec, values, tokens) {
   const { architecture, nLayers, nEmbd, nHeads, nKvHeads, headSize, nDims, eps, base, linear } = spec;
@@ -236,7 +243,6 @@ function forward(spec, values, tokens) {
     });
   }
   const output = values.get('output.weight') ?? tensor('token_embd.weight');
-  return Float64Array.from(
-    xs.flatMap((x) => multiply(output, norm(x, tensor('output_norm.weight'), f32(eps)))),
-  );
+  const hidden = xs.map((x) => norm(x, tensor('output_norm.weight'), f32(eps)));
+  return { hidden, logits: Float64Array.from(hidden.flatMap((h) => multiply(output, h))) };
 }

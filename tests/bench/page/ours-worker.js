@@ -1,16 +1,15 @@
 /** fused-matmul/llama in a worker, as an application would run it: page.js sends { method, args }. */
 
+import { Llama } from '../../../js/llama/index.js';
+
 /** @import { Likely, Run } from './engine.js' */
 
-const RUNNER = '../../../js/llama/index.js';
-
-/** @type {any} */
+/** @type {Llama} */
 let model;
 
 const methods = {
   /** @param {Blob} file @param {number} threads @param {number} nContext */
   async load(file, threads, nContext) {
-    const { Llama } = await import(RUNNER);
     const start = performance.now();
     model = await Llama.load(file, { contextLength: nContext, ...(threads > 1 ? { threads } : {}) });
     const { info } = model.kernels;

@@ -169,7 +169,7 @@ function fileBytes(fileType) {
 }
 
 /** Writes the file into build/ unless it is there. @param {FileType} fileType @returns {string} its path */
-export function syntheticLlama(fileType) {
+export function largeLlama(fileType) {
   const path = join(root, `build/bench-models/synthetic-llama-${fileType}.gguf`);
   if (!existsSync(path)) {
     mkdirSync(dirname(path), { recursive: true });
