@@ -2,7 +2,7 @@
  * The benchmark: matrices of real models' size with 1 and many tokens, one thread against all of them, and against
  * dequantising first; then the loaded model. What is compared runs in turns, so that whatever slows the machine slows all of it.
  */
-import { createKernels } from '../js/llama/index.js';
+import { createKernels } from '../js/fused.js';
 import { randomActivations } from './reference.js';
 
 /** Rows and columns: an attention projection of a model of 7 billion parameters. */
@@ -127,7 +127,7 @@ async function measureType([one, all], type, nTokens, signal) {
 
 /**
  * Tokens per second of a model, on a prompt that it has not read before.
- * @param {import('../js/llama/index.js').Llama} model
+ * @param {import('../js/llama/llama.js').Llama} model
  * @param {AbortSignal} signal
  */
 async function measureModel(model, signal) {
@@ -152,7 +152,7 @@ async function measureModel(model, signal) {
     architecture,
     name,
     activation: mode,
-    threads: /** @type {any} */ (kernels).threads ?? 1,
+    threads: kernels.threads,
     promptTokens: runs[0].promptTokens,
     promptTokensPerSecond: median((run) => run.promptTokensPerSecond),
     timeToFirstToken: median((run) => run.timeToFirstToken),
@@ -162,13 +162,13 @@ async function measureModel(model, signal) {
 }
 
 /**
- * @param {{ model?: import('../js/llama/index.js').Llama, threads?: number, signal: AbortSignal,
+ * @param {{ model?: import('../js/llama/llama.js').Llama, threads?: number, signal: AbortSignal,
  *   onEvent: (event: { done: number, total: number, label: string }) => void }} options
  */
 export async function benchmark({ model, threads, signal, onEvent }) {
   const one = await createKernels({ threads: 1 });
   const all = await createKernels({ threads });
-  const nThreads = /** @type {any} */ (all.info).threads ?? 1;
+  const nThreads = all.info.threads;
   const kernels = nThreads > 1 ? [one, all] : [one];
   try {
     const total = 2 * benchTypes.length + (model ? 1 : 0);

@@ -2,7 +2,10 @@
  * What the worker holds: kernels, an open file, the model that was loaded from it, and a weight that is measured. The
  * weight lives in kernels of its own, so that measuring does not grow the model's memory.
  */
-import { createKernels, deleteCachedGguf, Llama, listCachedGgufs, openGguf } from '../js/llama/index.js';
+// Not from the index: the page has a worker of its own, and needs none of createWorkerKernels.
+import { createKernels } from '../js/fused.js';
+import { deleteCachedGguf, listCachedGgufs, openGguf } from '../js/gguf.js';
+import { Llama } from '../js/llama/llama.js';
 import { benchmark } from './bench.js';
 import { measure } from './measure.js';
 

@@ -48,7 +48,9 @@ worker.addEventListener('activate', (/** @type {any} */ event) => {
 async function answer(request) {
   const cache = await caches.open(cacheName);
   const page = request.mode === 'navigate';
-  const kept = () => cache.match(page ? new URL('./', worker.registration.scope) : request, { ignoreSearch: true });
+  // Hosts that vary their answers by Origin or encoding mean the same file.
+  const how = { ignoreSearch: true, ignoreVary: true };
+  const kept = () => cache.match(page ? new URL('./', worker.registration.scope) : request, how);
   // A page comes from the network where there is one, so that a new version is seen; its parts have their version in their name.
   const found = page ? undefined : await kept();
   if (found) return withHeaders(found);
