@@ -41,19 +41,23 @@ async function useAll(page, file) {
 }
 
 /**
- * Seconds of processor time that the longest task of the page's own thread took. On a machine that is busy with other things a
+ * Milliseconds of processor time that the longest task of the page's own thread took. On a machine that is busy with other things a
  * task may last long without doing much.
- * @param {Buffer} trace
+ * @param {Buffer} trace @param {string} url  of the page
  */
-function longestComputation(trace) {
+function longestComputation(trace, url) {
   const { traceEvents } = JSON.parse(trace.toString());
-  const mains = new Set(
-    traceEvents
-      .filter((/** @type {any} */ event) => event.name === 'thread_name' && event.args.name === 'CrRendererMain')
-      .map((/** @type {any} */ { pid, tid }) => `${pid} ${tid}`),
+  // Chromium's own pages have renderers too.
+  const ours = traceEvents.findLast(
+    (/** @type {any} */ { name, args }) => name === 'FrameCommittedInBrowser' && args.data.url.startsWith(url),
+  );
+  const main = traceEvents.find(
+    (/** @type {any} */ { name, pid, args }) =>
+      name === 'thread_name' && args.name === 'CrRendererMain' && pid === ours?.args.data.processId,
   );
   const tasks = traceEvents.filter(
-    (/** @type {any} */ { name, pid, tid, tdur }) => /RunTask$/.test(name) && mains.has(`${pid} ${tid}`) && tdur !== undefined,
+    (/** @type {any} */ { name, pid, tid, tdur }) =>
+      /RunTask$/.test(name) && pid === main?.pid && tid === main?.tid && tdur !== undefined,
   );
   assert.ok(tasks.length > 50, `the trace has ${tasks.length} tasks`);
   return Math.max(...tasks.map((/** @type {any} */ { tdur }) => tdur / 1000));
@@ -71,14 +75,10 @@ test('no task of the page’s own thread takes 50 ms, while it loads, writes and
       await page.goto(server.url);
       await useAll(page, file);
       const tasks = await page.evaluate(() => /** @type {number[]} */ (/** @type {any} */ (globalThis).longTasks));
-      const computed = longestComputation(await browser.stopTracing());
+      const computed = longestComputation(await browser.stopTracing(), server.url);
       t.diagnostic(`long tasks: ${JSON.stringify(tasks)}; longest by processor time: ${computed} ms`);
-      assert.ok(computed < longTaskMs, `a task computed for ${computed} ms`);
-      if (tasks.length === 0) return;
-      if (attempt === 3) {
-        t.diagnostic('other programs kept this machine busy: judged by processor time');
-        return;
-      }
+      if (tasks.length === 0 || computed < longTaskMs) return;
+      assert.ok(attempt < 3, `a task computed for ${computed} ms, and so did one in each of the attempts before`);
     } finally {
       await context.close();
     }
