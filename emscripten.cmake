@@ -7,9 +7,11 @@
 #   FM_FLAGS_SIMD128   128-bit SIMD
 #   FM_FLAGS_RELAXED   128-bit SIMD and relaxed SIMD
 #   FM_FLAGS_THREADS   atomics, for a shared memory
+#   FM_FLAGS_MEMORY64  64-bit addresses; at the link too
 set(FM_FLAGS_SIMD128 -msimd128)
 set(FM_FLAGS_RELAXED -msimd128 -mrelaxed-simd)
 set(FM_FLAGS_THREADS -matomics -mbulk-memory)
+set(FM_FLAGS_MEMORY64 -sMEMORY64=1 -Wno-experimental)
 
 list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES EMSCRIPTEN_ROOT_PATH)
 set(_em_candidates "${EMSCRIPTEN_ROOT_PATH}" "$ENV{EMSCRIPTEN_ROOT_PATH}")

@@ -4,16 +4,26 @@ import { GgufError } from './errors.js';
 
 /**
  * A file of known size, read by ranges that the caller has checked against it. Chunks are for reading, at
- * once: they may be views of what the source holds.
+ * once: they may be views of what the source holds, or of the buffer it was given.
  * @typedef {object} ByteSource
  * @property {string} name  for messages
  * @property {number} size  bytes
- * @property {(offset: number, length: number, signal?: AbortSignal) => AsyncIterable<Uint8Array>} stream
- *   exactly `length` bytes in chunks, or a GgufError
+ * @property {(offset: number, length: number, signal?: AbortSignal, buffer?: Uint8Array) =>
+ *   AsyncIterable<Uint8Array>} stream  exactly `length` bytes in chunks, or a GgufError. A buffer of CHUNK_BYTES is
+ *   filled again and again instead of a new one for each chunk
+ * @property {() => SourceRecipe} [recipe]  by which another thread opens the same source without this one's help
+ * @property {() => import('./gguf-cache.js').CacheState} [cached]
+ */
+
+/**
+ * What `reopenSource` takes; it can be posted to a worker.
+ * @typedef {{ kind: 'url', facts: import('./http-source.js').UrlFacts }
+ *   | { kind: 'blob', blob: Blob }
+ *   | { kind: 'file', path: string, isUrl: boolean, known: { size: number, mtimeMs: number } }} SourceRecipe
  */
 
 /** Bytes of a chunk where we choose it. */
-const CHUNK_BYTES = 1 << 20;
+export const CHUNK_BYTES = 1 << 20;
 
 /**
  * Reads a range in one piece.

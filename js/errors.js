@@ -60,7 +60,7 @@ export class HandleError extends FmError {
 
   /**
    * @param {string} message
-   * @param {'freed' | 'foreign' | 'disposed'} reason
+   * @param {'freed' | 'foreign' | 'disposed' | 'view'} reason
    */
   constructor(message, reason) {
     super(message);
@@ -69,19 +69,23 @@ export class HandleError extends FmError {
   }
 }
 
-/** A GGUF file that cannot be read or is malformed; `offset` is where in the file, `tensor` which one. */
+/**
+ * A GGUF file that cannot be read or is malformed; `offset` is where in the file, `tensor` which one. `changed` where it is
+ * another file than the one that was opened.
+ */
 export class GgufError extends FmError {
   code = 'FM_GGUF';
 
   /**
    * @param {string} message
-   * @param {{ offset?: number, tensor?: string, cause?: unknown }} [where]
+   * @param {{ offset?: number, tensor?: string, changed?: boolean, cause?: unknown }} [where]
    */
-  constructor(message, { offset, tensor, cause } = {}) {
+  constructor(message, { offset, tensor, changed = false, cause } = {}) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = 'GgufError';
     this.offset = offset;
     this.tensor = tensor;
+    this.changed = changed;
   }
 }
 
@@ -132,6 +136,20 @@ export class MemoryError extends FmError {
   }
 }
 
+/** The worker of createWorkerKernels ended by itself: it crashed, was terminated, or ran out of memory. */
+export class WorkerError extends FmError {
+  code = 'FM_WORKER';
+
+  /**
+   * @param {string} message
+   * @param {{ cause?: unknown }} [options]
+   */
+  constructor(message, options) {
+    super(message, options);
+    this.name = 'WorkerError';
+  }
+}
+
 /**
  * The error for a status of the C ABI that the checks in JavaScript did not foresee.
  * @param {number} status  fm_status, not FM_OK
@@ -154,12 +172,18 @@ export function statusError(status, call) {
   return new ArgumentError(message);
 }
 
+/** What of a string a message shows: names come from files that anyone may have made. */
+const MAX_SHOWN = 100;
+
 /**
  * A value as an error message shows it.
  * @param {unknown} value
  */
 export function show(value) {
-  if (typeof value === 'string') return JSON.stringify(value);
+  if (typeof value === 'string') {
+    if (value.length <= MAX_SHOWN) return JSON.stringify(value);
+    return `${JSON.stringify(value.slice(0, MAX_SHOWN))}... (${value.length} characters)`;
+  }
   if (typeof value === 'object' && value !== null) return value.constructor?.name ?? 'an object';
   return typeof value === 'function' ? 'a function' : String(value);
 }

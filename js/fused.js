@@ -63,10 +63,11 @@ import { ACTIVATION_NAMES } from './selftest.js';
  * @property {U} [out]  as many values as q; not q itself
  */
 
-/** In 32-bit words: fm_target, fm_ffn_weights, fm_attention. */
-const TARGET_WORDS = 4;
-const FFN_WORDS = 6;
-const ATTENTION_WORDS = 11;
+/** Structs of src/fused.h, as Memory.writeStruct takes them. */
+const TARGET = 'wwaa';
+const FFN_WEIGHTS = 'wwwaaa';
+/** The last two fields are floats. */
+const ATTENTION = 'wwwwwwwwwww';
 
 export class FusedKernels extends LayerKernels {
   #memory;
@@ -213,8 +214,10 @@ export class FusedKernels extends LayerKernels {
     const atY = call.output(out, x, nTokens, nEmbd);
     const workspace = call.scratch(2 * nTokens * nFf);
     const three = [gate, up, down];
-    const words = [...three.map((w) => w.typeId), ...three.map((w) => w.ptrIn(memory))];
-    const struct = call.scratch(FFN_WORDS, (ptr) => this.#words(ptr, FFN_WORDS).set(words));
+    const fields = [...three.map((w) => w.typeId), ...three.map((w) => w.ptrIn(memory))];
+    const struct = call.scratch(memory.structBytes(FFN_WEIGHTS) / 4, (ptr) =>
+      memory.writeStruct(ptr, FFN_WEIGHTS, fields),
+    );
     call.run('fusedFfn', () =>
       memory.exports.fused_ffn(
         struct.ptr,
@@ -316,7 +319,7 @@ export class FusedKernels extends LayerKernels {
     checkNumber(softcap, 'softcap', { from: 0 });
     const call = new Call(this.#memory, this.#staging);
     const [atQ, atY] = [call.input(q), call.output(out, q, nTokens, nCols)];
-    const struct = call.scratch(ATTENTION_WORDS, (ptr) => {
+    const struct = call.scratch(ATTENTION.length, (ptr) => {
       const integers = [
         nTokens,
         nHeads,
@@ -328,7 +331,7 @@ export class FusedKernels extends LayerKernels {
         causal ? 1 : 0,
         window,
       ];
-      this.#words(ptr, ATTENTION_WORDS).set(integers);
+      memory.writeStruct(ptr, ATTENTION.slice(0, integers.length), integers);
       memory.f32.set([scale, softcap], ptr / 4 + integers.length);
     });
     call.run('flashAttention', () =>
@@ -373,9 +376,12 @@ export class FusedKernels extends LayerKernels {
     const call = new Call(this.#memory, this.#staging);
     const [atX, atNorm] = [call.input(x), call.optional(this.#norm(norm, nCols))];
     const outputs = weights.map((w, i) => call.output(out?.[i], x, nTokens, w.nRows, `out[${i}]`));
-    const targets = call.scratch(TARGET_WORDS * weights.length, (ptr) => {
-      const words = weights.flatMap((w, i) => [w.typeId, w.nRows, pointers[i], outputs[i].ptr]);
-      this.#words(ptr, words.length).set(words);
+    const targetBytes = this.#memory.structBytes(TARGET);
+    const targets = call.scratch((targetBytes / 4) * weights.length, (ptr) => {
+      for (const [i, w] of weights.entries()) {
+        const fields = [w.typeId, w.nRows, pointers[i], outputs[i].ptr];
+        this.#memory.writeStruct(ptr + i * targetBytes, TARGET, fields);
+      }
     });
     call.run(`${what} of ${first}`, () => run(targets.ptr, atX.ptr, atNorm.ptr, nTokens, nCols, mode));
     return outputs.map((output) => call.result(output));
@@ -396,11 +402,6 @@ export class FusedKernels extends LayerKernels {
   #mode(activation = this.#activation) {
     oneOf(ACTIVATION_NAMES, activation, 'activation');
     return ACTIVATION_NAMES.indexOf(activation);
-  }
-
-  /** @param {number} ptr @param {number} n */
-  #words(ptr, n) {
-    return new Uint32Array(this.#memory.u8.buffer, ptr, n);
   }
 }
 

@@ -26,6 +26,9 @@ const MAX_STRING_BYTES = 1_500_000;
 const MAX_DIMS = 4;
 const MAX_ARRAY_DEPTH = 4;
 
+/** Arrays of so many items are read here, not by the parser: vocabularies, for which it takes seconds. */
+const LARGE_ITEMS = 1024;
+
 /** Bytes of a metadata value by its type; 0: string, array. */
 const VALUE_BYTES = [1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8];
 const STRING = 8;
@@ -39,9 +42,31 @@ const MIN_INFO_BYTES = 8 + 4 + 8 + 4 + 8;
  * @property {number} version
  * @property {string[]} keys  of the metadata, in file order
  * @property {{ path: (string | number)[], text: string }[]} cutStrings  metadata strings the parser cuts
+ * @property {LargeArray[]} large  arrays that are hidden from the parser, in file order
+ * @property {number} hidden  bytes of them so far: by this much the parser is ahead of the file
  * @property {number[]} infoOffsets  where each tensor info starts
  * @property {number} end  where the tensor infos end
  */
+
+/**
+ * @typedef {object} LargeArray
+ * @property {string} key
+ * @property {(string | number | boolean)[]} items
+ * @property {number} start  where its length stands in the file
+ * @property {number} end  behind its last item
+ */
+
+/** How numbers are read, by type: those that JavaScript has as numbers. @type {Record<number, (view: DataView, at: number) => number | boolean>} */
+const READERS = {
+  0: (view, at) => view.getUint8(at),
+  1: (view, at) => view.getInt8(at),
+  2: (view, at) => view.getUint16(at, true),
+  3: (view, at) => view.getInt16(at, true),
+  4: (view, at) => view.getUint32(at, true),
+  5: (view, at) => view.getInt32(at, true),
+  6: (view, at) => view.getFloat32(at, true),
+  7: (view, at) => view.getUint8(at) !== 0,
+};
 
 /** The header's bytes, read as far as they are needed. */
 export class HeaderReader {
@@ -49,6 +74,7 @@ export class HeaderReader {
   #signal;
   #bytes = new Uint8Array(0);
   #view = new DataView(this.#bytes.buffer);
+  #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   at = 0;
 
   /**
@@ -88,14 +114,20 @@ export class HeaderReader {
   }
 
   /**
-   * A chunk for the parser; shorter or empty where the file ends.
-   * @param {number} start
-   * @param {number} end
+   * The header as the parser sees it: large arrays are empty.
+   * @param {HeaderLayout} layout
+   * @returns {Uint8Array<ArrayBuffer>}
    */
-  async slice(start, end) {
-    const to = Math.min(end, this.size);
-    if (to > this.#bytes.length) await this.#fill(to);
-    return this.#bytes.slice(start, to);
+  plain({ large, hidden, end }) {
+    const plain = new Uint8Array(end - hidden);
+    let [from, to] = [0, 0];
+    for (const { start, end: next } of [...large, { start: end, end }]) {
+      plain.set(this.#bytes.subarray(from, start), to);
+      // Behind it the 8 bytes of a length stay zero.
+      to += start - from + 8;
+      from = next;
+    }
+    return plain;
   }
 
   /** @param {number} end */
@@ -124,19 +156,45 @@ export class HeaderReader {
     return Number(value);
   }
 
-  /** Passes a string that is in memory and crosses no chunk of the parser; false where it is not so plain. */
-  skipPlainString() {
+  /**
+   * Passes a string that is in memory and crosses no chunk of the parser; false where it is not so plain.
+   * @param {number} hidden
+   */
+  skipPlainString(hidden) {
     const start = this.at + 8;
-    if (start > this.#bytes.length || this.#view.getUint32(this.at + 4, true) !== 0) return false;
-    const end = start + this.#view.getUint32(this.at, true);
-    if (end > this.#bytes.length || crossesChunk(start, end)) return false;
+    const end = this.#stringEnd();
+    if (end === undefined || crossesChunk(start - hidden, end - hidden)) return false;
     this.at = end;
     return true;
   }
 
+  /** A string that is in memory, undefined where it is not. */
+  plainString() {
+    const start = this.at + 8;
+    const end = this.#stringEnd();
+    if (end === undefined) return undefined;
+    this.at = end;
+    return this.#decoder.decode(this.#bytes.subarray(start, end));
+  }
+
+  /** After need() of all of them. @param {number} type @param {number} n */
+  numbers(type, n) {
+    const [read, size, start] = [READERS[type], VALUE_BYTES[type], this.at];
+    this.at += n * size;
+    return Array.from({ length: n }, (_, i) => read(this.#view, start + i * size));
+  }
+
+  /** Where a string ends that is in memory with its length. */
+  #stringEnd() {
+    const start = this.at + 8;
+    if (start > this.#bytes.length || this.#view.getUint32(this.at + 4, true) !== 0) return undefined;
+    const end = start + this.#view.getUint32(this.at, true);
+    return end > this.#bytes.length ? undefined : end;
+  }
+
   /** After need(nBytes). @param {number} nBytes */
   text(nBytes) {
-    const text = new TextDecoder().decode(this.#bytes.subarray(this.at, this.at + nBytes));
+    const text = this.#decoder.decode(this.#bytes.subarray(this.at, this.at + nBytes));
     this.at += nBytes;
     return text;
   }
@@ -160,7 +218,7 @@ export async function walkHeader(reader) {
   const nPairs = await count(reader, 'metadata pairs', MIN_KV_BYTES);
 
   /** @type {HeaderLayout} */
-  const layout = { version, keys: [], cutStrings: [], infoOffsets: [], end: 0 };
+  const layout = { version, keys: [], cutStrings: [], large: [], hidden: 0, infoOffsets: [], end: 0 };
   const seen = new Set();
   for (let i = 0; i < nPairs; i++) {
     const start = reader.at;
@@ -246,6 +304,13 @@ async function skipValue(reader, { type, path, what, layout }) {
       at,
     );
   }
+  const isLarge = nItems >= LARGE_ITEMS && path.length === 1;
+  if (isLarge && (itemType === STRING || itemType in READERS)) {
+    const items = await readItems(reader, itemType, nItems, what);
+    layout.large.push({ key: String(path[0]), items, start: at, end: reader.at });
+    layout.hidden += reader.at - at - 8;
+    return;
+  }
   if (itemBytes > 0) {
     await reader.need(nItems * itemBytes, what);
     reader.at += nItems * itemBytes;
@@ -253,8 +318,44 @@ async function skipValue(reader, { type, path, what, layout }) {
   }
   for (let i = 0; i < nItems; i++) {
     if (itemType !== STRING) await skipValue(reader, { type: itemType, path: [...path, i], what, layout });
-    else if (!reader.skipPlainString()) await skipString(reader, [...path, i], what, layout);
+    else if (!reader.skipPlainString(layout.hidden)) await skipString(reader, [...path, i], what, layout);
   }
+}
+
+/**
+ * @param {HeaderReader} reader
+ * @param {number} type
+ * @param {number} n  that are known to fit into the file
+ * @param {() => string} what
+ */
+async function readItems(reader, type, n, what) {
+  if (type !== STRING) {
+    await reader.need(n * VALUE_BYTES[type], what);
+    return reader.numbers(type, n);
+  }
+  const items = [];
+  for (let i = 0; i < n; i++) items.push(reader.plainString() ?? (await readString(reader, what)));
+  return items;
+}
+
+/** @param {HeaderReader} reader @param {() => string} what */
+async function stringLength(reader, what) {
+  await reader.need(8, what);
+  const nBytes = reader.u64(() => `the length of a string of ${what()}`);
+  if (nBytes > MAX_STRING_BYTES && nBytes <= reader.size - reader.at) {
+    throw reader.error(
+      `${what()} holds a string of ${nBytes} bytes, more than ${MAX_STRING_BYTES}`,
+      reader.at - 8,
+    );
+  }
+  return nBytes;
+}
+
+/** @param {HeaderReader} reader @param {() => string} what */
+async function readString(reader, what) {
+  const nBytes = await stringLength(reader, what);
+  await reader.need(nBytes, what);
+  return reader.text(nBytes);
 }
 
 /**
@@ -264,17 +365,11 @@ async function skipValue(reader, { type, path, what, layout }) {
  * @param {HeaderLayout} layout
  */
 async function skipString(reader, path, what, layout) {
-  await reader.need(8, what);
-  const nBytes = reader.u64(() => `the length of a string of ${what()}`);
-  if (nBytes > MAX_STRING_BYTES && nBytes <= reader.size - reader.at) {
-    throw reader.error(
-      `${what()} holds a string of ${nBytes} bytes, more than ${MAX_STRING_BYTES}`,
-      reader.at - 8,
-    );
-  }
+  const nBytes = await stringLength(reader, what);
   await reader.need(nBytes, what);
   const start = reader.at;
-  if (crossesChunk(start, start + nBytes)) {
+  const ahead = start - layout.hidden;
+  if (crossesChunk(ahead, ahead + nBytes)) {
     layout.cutStrings.push({ path, text: reader.text(nBytes) });
   } else {
     reader.at += nBytes;

@@ -7,8 +7,8 @@ import { HeaderReader, PARSER_CHUNK, walkHeader } from './gguf-header.js';
 import { openSource } from './source.js';
 import { findType, weightBytes } from './types.js';
 
-/** @typedef {import('./gguf.js').GgufTensor} GgufTensor */
-/** @typedef {import('./gguf.js').MetadataValue} MetadataValue */
+/** @typedef {import('./gguf-file.js').GgufTensor} GgufTensor */
+/** @typedef {import('./gguf-file.js').MetadataValue} MetadataValue */
 /** @typedef {Awaited<ReturnType<typeof gguf>>} Parsed */
 
 const DEFAULT_ALIGNMENT = 32;
@@ -17,14 +17,15 @@ const DEFAULT_ALIGNMENT = 32;
  * The source and the checked header of a file.
  * @param {import('./source.js').GgufSource} source
  * @param {import('./gguf.js').OpenOptions} options
- * @returns {Promise<[import('./bytes.js').ByteSource, import('./gguf.js').Header]>}
+ * @returns {Promise<[import('./bytes.js').ByteSource, import('./gguf-file.js').Header]>}
  */
-export async function open(source, { signal, fetch, headers }) {
+export async function open(source, options) {
+  const { signal } = options;
   signal?.throwIfAborted();
-  const bytes = await openSource(source, { signal, fetch, headers });
+  const bytes = await openSource(source, options);
   const reader = new HeaderReader(bytes, signal);
   const layout = await walkHeader(reader);
-  const parsed = await parse(reader);
+  const parsed = await parse(reader.plain(layout));
   signal?.throwIfAborted();
   if (parsed.tensorInfos.length !== layout.infoOffsets.length) {
     throw reader.error(
@@ -40,14 +41,14 @@ export async function open(source, { signal, fetch, headers }) {
 
 /**
  * Lets the parser read the header from us. It takes a URL and a fetch: the URL is never asked for.
- * @param {HeaderReader} reader
+ * @param {Uint8Array<ArrayBuffer>} header
  * @returns {Promise<Parsed>}
  */
-async function parse(reader) {
+async function parse(header) {
   let start = 0;
   /** @type {typeof globalThis.fetch} */
   const fetchChunk = async () => {
-    const chunk = await reader.slice(start, start + PARSER_CHUNK);
+    const chunk = header.subarray(start, start + PARSER_CHUNK);
     start += PARSER_CHUNK;
     return new Response(chunk);
   };
@@ -67,10 +68,11 @@ async function parse(reader) {
  * @param {import('./gguf-header.js').HeaderLayout} layout
  * @returns {Record<string, MetadataValue>}
  */
-function plainMetadata(parsed, { keys, cutStrings }) {
+function plainMetadata(parsed, { keys, cutStrings, large }) {
   /** @type {any} */
   const metadata = {};
   for (const key of keys) metadata[key] = plainValue(parsed[key]);
+  for (const { key, items } of large) metadata[key] = items;
   for (const { path, text } of cutStrings) {
     let holder = metadata;
     for (const step of path.slice(0, -1)) holder = holder[step];

@@ -76,6 +76,11 @@ export class Handle {
     this.ptrIn(this.#memory);
     return this.#memory.f32;
   }
+
+  /** @internal @returns {Memory} its owner, for subclasses */
+  get memory() {
+    return this.#memory;
+  }
 }
 
 /** W [nRows][nCols] in GGUF blocks, byte for byte as a file holds them. */
@@ -132,4 +137,53 @@ export class Tensor extends Handle {
     const start = this.ptr / 4;
     return this.heap.slice(start, start + this.length);
   }
+
+  /**
+   * The same memory under another shape, from row `start` of `nCols` values on. It owns nothing and ends with this tensor.
+   * @param {{ start?: number, nRows: number, nCols?: number }} shape  start: 0; nCols: this tensor's
+   * @returns {Tensor}
+   * @throws {ShapeError} it reaches beyond this tensor; the message has both numbers
+   */
+  view({ start = 0, nRows, nCols = this.nCols }) {
+    const isCount = (/** @type {number} */ n, least = 1) => Number.isSafeInteger(n) && n >= least;
+    const end = (start + nRows) * nCols;
+    if (isCount(start, 0) && isCount(nRows) && isCount(nCols) && end <= this.length)
+      return new TensorView(this, start, nRows, nCols);
+    throw new ShapeError(
+      `${this}: ${show(nRows)} row(s) of ${show(nCols)} from row ${show(start)} on end at ${show(end)} of ${this.length} values`,
+      { got: end, expected: this.length },
+    );
+  }
+}
+
+class TensorView extends Tensor {
+  #of;
+  #offset;
+
+  /**
+   * @param {Tensor} of
+   * @param {number} start
+   * @param {number} nRows
+   * @param {number} nCols
+   */
+  constructor(of, start, nRows, nCols) {
+    super(of.memory, { ptr: 0, nRows, nCols, byteLength: 4 * nRows * nCols });
+    this.#of = of;
+    this.#offset = 4 * start * nCols;
+  }
+
+  get freed() {
+    return this.#of.freed;
+  }
+
+  /** @param {Memory} memory */
+  ptrIn(memory) {
+    return this.#of.ptrIn(memory) + this.#offset;
+  }
+
+  free() {
+    throw new HandleError(`${this} is a view: free the tensor it shows`, 'view');
+  }
+
+  [dispose]() {}
 }

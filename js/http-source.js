@@ -1,44 +1,86 @@
-/* A GGUF file behind a URL, read by HTTP Range requests. */
+/* A GGUF file behind a URL, read by HTTP Range requests that are taken up again where a connection broke. */
 
 import { memorySource } from './bytes.js';
 import { GgufError } from './errors.js';
+import {
+  afterFailure,
+  bodyOf,
+  discard,
+  isTransient,
+  messageOf,
+  parseContentRange,
+  transient,
+} from './http-body.js';
 
 /** What the first request asks for: it tells the size, and mostly holds the header. */
 const FIRST_BYTES = 2_000_000;
 /** A file from a server without Range support is held in memory whole, up to this size. */
 const WHOLE_FILE_LIMIT = 256 * 2 ** 20;
+/** Statuses that another attempt may turn into an answer. */
+const TRANSIENT_STATUS = new Set([408, 425, 429, 500, 502, 503, 504]);
+/** An attempt that brought this many bytes is no failure. */
+const PROGRESS_BYTES = 1 << 16;
 
 /**
- * @param {string} url
- * @param {{ signal?: AbortSignal, fetch?: typeof globalThis.fetch, headers?: HeadersInit }} options
+ * What is known of a file behind a URL: enough to read on from any thread.
+ * @typedef {object} UrlFacts
+ * @property {string} url  absolute
+ * @property {[string, string][]} headers  of each request
+ * @property {number} size  bytes
+ * @property {string | null} etag
+ * @property {string | null} modified  Last-Modified
+ * @property {number} retries
+ * @property {number} retryDelay  milliseconds
+ * @property {string} [cache]  the name of the cache it is kept in
+ */
+
+/**
+ * @typedef {object} UrlOptions
+ * @property {AbortSignal} [signal]
+ * @property {typeof globalThis.fetch} [fetch]
+ * @property {HeadersInit} [headers]
+ * @property {number} [retries]
+ * @property {number} [retryDelay]
+ */
+
+/**
+ * @param {string} given
+ * @param {UrlOptions} options
  * @returns {Promise<import('./bytes.js').ByteSource>}
  */
-export async function openUrl(url, { signal, fetch: fetchWith = globalThis.fetch, headers }) {
-  /**
-   * @param {RequestInit} init
-   * @param {AbortSignal} [abort]
-   */
-  const request = async (init, abort) => {
-    try {
-      return await fetchWith(url, { ...init, signal: abort });
-    } catch (cause) {
-      abort?.throwIfAborted();
-      throw new GgufError(`cannot fetch ${url}: ${messageOf(cause)}`, { cause });
-    }
-  };
-  /**
-   * @param {number} start
-   * @param {number} end  exclusive
-   * @param {AbortSignal} [abort]
-   */
-  const requestRange = (start, end, abort) => {
-    const all = new Headers(headers);
-    all.set('range', `bytes=${start}-${end - 1}`);
-    return request({ headers: all }, abort);
-  };
+export async function openUrl(given, options) {
+  const url = absolute(given);
+  const probe = await probeUrl(url, options);
+  if (probe.whole) return memorySource(probe.whole, url);
+  return urlSource(probe.facts, { fetch: options.fetch, beginning: probe.beginning });
+}
 
-  const first = await requestRange(0, FIRST_BYTES, signal);
-  if (first.status === 200) return bufferWhole(url, first, signal);
+/**
+ * Relative to the page, since a worker's own address is another one.
+ * @param {string} url
+ */
+export function absolute(url) {
+  const base = globalThis.document?.baseURI ?? globalThis.location?.href;
+  try {
+    return new URL(url, base).href;
+  } catch {
+    return url;
+  }
+}
+
+/**
+ * The first request: the facts and the first bytes, or the whole of a file that cannot be read by ranges.
+ * @param {string} url
+ * @param {UrlOptions} options
+ * @returns {Promise<{ facts: UrlFacts } & ({ beginning: Uint8Array<ArrayBuffer>, whole?: undefined } | { whole: Uint8Array<ArrayBuffer> })>}
+ */
+export async function probeUrl(url, { signal, fetch, headers, retries = 4, retryDelay = 250 }) {
+  const client = new Client({ url, headers: [...new Headers(headers)], retries, retryDelay }, fetch);
+  const first = await client.range(0, FIRST_BYTES, signal);
+  if (first.status === 200) {
+    const whole = await bufferWhole(url, first, signal);
+    return { facts: { ...client.facts, size: whole.length, ...validators(first) }, whole };
+  }
   const range = parseContentRange(first);
   if (range && range.start !== 0) {
     await discard(first);
@@ -53,11 +95,10 @@ export async function openUrl(url, { signal, fetch: fetchWith = globalThis.fetch
       `cannot fetch ${url}: HTTP ${first.status}${first.status === 416 ? ', an empty file' : ''}`,
     );
   }
-  const etag = first.headers.get('etag');
   let size = range?.total;
   if (size === undefined) {
     // Content-Range is hidden from other origins unless the server exposes it; Content-Length is not.
-    const head = await request({ method: 'HEAD', headers }, signal);
+    const head = await client.request({ method: 'HEAD', headers: client.facts.headers }, signal);
     const length = head.ok ? Number(head.headers.get('content-length') ?? Number.NaN) : Number.NaN;
     if (!Number.isSafeInteger(length)) {
       await discard(first);
@@ -68,37 +109,164 @@ export async function openUrl(url, { signal, fetch: fetchWith = globalThis.fetch
     }
     size = length;
   }
-  const total = size;
-  const start = await collect(first, { url, offset: 0, length: Math.min(FIRST_BYTES, total), signal });
-  const beginning = memorySource(start, url);
+  Object.assign(client.facts, { size, ...validators(first) });
+  const beginning = new Uint8Array(Math.min(FIRST_BYTES, size));
+  let filled = 0;
+  for await (const chunk of client.stream(0, beginning.length, signal, first)) {
+    beginning.set(chunk, filled);
+    filled += chunk.length;
+  }
+  return { facts: client.facts, beginning };
+}
 
+/**
+ * @param {UrlFacts} facts
+ * @param {{ fetch?: typeof globalThis.fetch, beginning?: Uint8Array }} [have]  beginning: its first bytes
+ * @returns {import('./bytes.js').ByteSource}
+ */
+export function urlSource(facts, { fetch, beginning = new Uint8Array(0) } = {}) {
+  const client = new Client(facts, fetch);
+  const start = memorySource(beginning, facts.url);
   return {
-    name: url,
-    size: total,
-    async *stream(offset, length, abort) {
+    name: facts.url,
+    size: facts.size,
+    async *stream(offset, length, signal) {
       if (length === 0) return;
-      if (offset + length <= start.length) {
-        yield* beginning.stream(offset, length, abort);
-        return;
-      }
-      const response = await requestRange(offset, offset + length, abort);
-      const answered = parseContentRange(response);
-      const now = response.headers.get('etag');
-      let wrong;
-      if (response.status === 200) wrong = 'the server stopped answering Range requests (HTTP 200)';
-      else if (response.status !== 206) wrong = `HTTP ${response.status}`;
-      else if (answered && answered.start !== offset)
-        wrong = `the server answered from offset ${answered.start}`;
-      else if ((answered?.total ?? total) !== total)
-        wrong = `the file changed from ${total} to ${answered?.total} bytes`;
-      else if (etag && now && etag !== now) wrong = 'the file changed since it was opened';
-      if (wrong) {
-        await discard(response);
-        throw new GgufError(`${url}: bytes ${offset} to ${offset + length}: ${wrong}`, { offset });
-      }
-      yield* bodyOf(response, { url, offset, length, signal: abort });
+      if (offset + length <= beginning.length) yield* start.stream(offset, length, signal);
+      else yield* client.stream(offset, length, signal);
     },
+    // A fetch of the caller's is a function, which no other thread can have.
+    recipe: fetch ? undefined : () => ({ kind: 'url', facts }),
   };
+}
+
+/**
+ * By which a file is told from a later one at the same address.
+ * @param {Response} response
+ */
+export function validators({ headers }) {
+  return { etag: headers.get('etag'), modified: headers.get('last-modified') };
+}
+
+export class Client {
+  #fetch;
+
+  /**
+   * @param {Pick<UrlFacts, 'url' | 'headers' | 'retries' | 'retryDelay'> & Partial<UrlFacts>} facts
+   * @param {typeof globalThis.fetch} [fetch]
+   */
+  constructor(facts, fetch) {
+    this.facts = /** @type {UrlFacts} */ ({ size: 0, etag: null, modified: null, ...facts });
+    this.#fetch = fetch;
+  }
+
+  /**
+   * @param {RequestInit} init
+   * @param {AbortSignal} [signal]
+   */
+  async request(init, signal) {
+    const { url } = this.facts;
+    try {
+      return await (this.#fetch ?? globalThis.fetch)(url, { ...init, signal });
+    } catch (cause) {
+      signal?.throwIfAborted();
+      throw transient(new GgufError(`cannot fetch ${url}: ${messageOf(cause)}`, { cause }));
+    }
+  }
+
+  /**
+   * @param {number} start
+   * @param {number} end  exclusive
+   * @param {AbortSignal} [signal]
+   */
+  range(start, end, signal) {
+    const headers = new Headers(this.facts.headers);
+    headers.set('range', `bytes=${start}-${end - 1}`);
+    const guard = this.#ifRange();
+    if (guard) headers.set('if-range', guard);
+    return this.request({ headers }, signal);
+  }
+
+  /**
+   * Exactly these bytes; a broken connection is taken up again behind the last byte that came.
+   * @param {number} offset
+   * @param {number} length
+   * @param {AbortSignal} [signal]
+   * @param {Response} [first]  the answer to this range, where it has come already
+   * @returns {AsyncGenerator<Uint8Array, void>}
+   */
+  async *stream(offset, length, signal, first) {
+    const { url, retries, retryDelay } = this.facts;
+    const end = offset + length;
+    let at = offset;
+    let failures = 0;
+    /** @type {unknown} */
+    let before;
+    while (at < end) {
+      const began = at;
+      try {
+        const response = first ?? (await this.range(at, end, signal));
+        first = undefined;
+        await this.#check(response, at, end);
+        for await (const chunk of bodyOf(response, { url, offset: at, length: end - at, signal })) {
+          at += chunk.length;
+          yield chunk;
+        }
+      } catch (error) {
+        signal?.throwIfAborted();
+        // The file ends where the connection did: that it ended too early says more than 416.
+        if (before && /** @type {any} */ (error).status === 416) throw before;
+        failures = at - began >= PROGRESS_BYTES ? 1 : failures + 1;
+        if (!isTransient(error) || failures > retries) throw error;
+        before = error;
+        await afterFailure(error, failures, retryDelay, signal);
+      }
+    }
+  }
+
+  /**
+   * @param {Response} response
+   * @param {number} offset
+   * @param {number} end
+   */
+  async #check(response, offset, end) {
+    const { url, size, etag, modified } = this.facts;
+    const { status, headers } = response;
+    const answered = parseContentRange(response);
+    const now = validators(response);
+    let wrong;
+    let changed = false;
+    if (status !== 200 && status !== 206) wrong = `HTTP ${status}`;
+    else if (
+      (etag && now.etag && etag !== now.etag) ||
+      (modified && now.modified && modified !== now.modified)
+    ) {
+      changed = true;
+      wrong = 'the file changed since it was opened';
+    } else if (status === 200) wrong = 'the server stopped answering Range requests (HTTP 200)';
+    else if (answered && answered.start !== offset)
+      wrong = `the server answered from offset ${answered.start}`;
+    else if ((answered?.total ?? size) !== size) {
+      changed = true;
+      wrong = `the file changed from ${size} to ${answered?.total} bytes`;
+    }
+    if (!wrong) return;
+    await discard(response);
+    const error = new GgufError(`${url}: bytes ${offset} to ${end}: ${wrong}`, { offset, changed });
+    Object.defineProperty(error, 'status', { value: status });
+    throw TRANSIENT_STATUS.has(status) ? transient(error, Number(headers.get('retry-after'))) : error;
+  }
+
+  /**
+   * A file that changed is then answered with all of it instead of a part. Weak tags are not for ranges; to
+   * another origin the header would need its permission, and what #check compares must do.
+   */
+  #ifRange() {
+    const { url, etag, modified } = this.facts;
+    const origin = globalThis.location?.origin;
+    if (origin && new URL(url).origin !== origin) return undefined;
+    return etag && !etag.startsWith('W/') ? etag : modified;
+  }
 }
 
 /**
@@ -121,7 +289,7 @@ async function bufferWhole(url, response, signal) {
   /** @type {Uint8Array[]} */
   const chunks = [];
   let length = 0;
-  for await (const chunk of chunksOf(response, url, () => length, signal)) {
+  for await (const chunk of bodyOf(response, { url, offset: 0, signal })) {
     chunks.push(chunk);
     length += chunk.length;
     if (length > WHOLE_FILE_LIMIT) throw tooLarge(`over ${WHOLE_FILE_LIMIT}`);
@@ -136,92 +304,5 @@ async function bufferWhole(url, response, signal) {
     bytes.set(chunk, filled);
     filled += chunk.length;
   }
-  return memorySource(bytes, url);
-}
-
-/**
- * The body of an answer to a Range request: exactly the bytes that were asked for.
- * @param {Response} response
- * @param {{ url: string, offset: number, length: number, signal?: AbortSignal }} range
- */
-async function* bodyOf(response, { url, offset, length, signal }) {
-  let received = 0;
-  for await (const chunk of chunksOf(response, url, () => offset + received, signal)) {
-    received += chunk.length;
-    if (received > length) break;
-    yield chunk;
-  }
-  if (received !== length) {
-    const what =
-      received > length ? `more than the ${length} bytes asked for` : `${received} of ${length} bytes`;
-    throw new GgufError(`${url}: got ${what} at offset ${offset}`, { offset });
-  }
-}
-
-/**
- * @param {Response} response
- * @param {{ url: string, offset: number, length: number, signal?: AbortSignal }} range
- */
-async function collect(response, range) {
-  const bytes = new Uint8Array(range.length);
-  let filled = 0;
-  for await (const chunk of bodyOf(response, range)) {
-    bytes.set(chunk, filled);
-    filled += chunk.length;
-  }
   return bytes;
-}
-
-/**
- * @param {Response} response
- * @param {string} url
- * @param {() => number} at  the offset in the file, for messages
- * @param {AbortSignal} [signal]
- * @returns {AsyncGenerator<Uint8Array, void>}
- */
-async function* chunksOf(response, url, at, signal) {
-  if (!response.body) {
-    yield new Uint8Array(await response.arrayBuffer());
-    return;
-  }
-  const reader = response.body.getReader();
-  try {
-    for (;;) {
-      const { done, value } = await reader.read().catch((cause) => {
-        signal?.throwIfAborted();
-        throw new GgufError(`${url}: the connection failed at offset ${at()}: ${messageOf(cause)}`, {
-          offset: at(),
-          cause,
-        });
-      });
-      signal?.throwIfAborted();
-      if (done) return;
-      yield value;
-    }
-  } finally {
-    await reader.cancel().catch(() => {});
-  }
-}
-
-/**
- * "bytes 0-999/1234"; a total of * is unknown.
- * @param {Response} response
- */
-function parseContentRange(response) {
-  const match = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(response.headers.get('content-range') ?? '');
-  return match
-    ? { start: Number(match[1]), total: match[2] === '*' ? undefined : Number(match[2]) }
-    : undefined;
-}
-
-/** @param {Response} response */
-async function discard(response) {
-  await response.body?.cancel().catch(() => {});
-}
-
-/** @param {unknown} error */
-function messageOf(error) {
-  if (!(error instanceof Error)) return String(error);
-  const { cause } = error;
-  return cause instanceof Error && cause.message ? `${error.message} (${cause.message})` : error.message;
 }

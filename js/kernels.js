@@ -4,14 +4,15 @@
  * Y = X * W^T. */
 
 import { asBytes, asFloats, checkDimension, checkLength, oneOf } from './checks.js';
-import { ArgumentError, GgufError, HandleError, IsaError, ShapeError, show, statusError } from './errors.js';
-import { GgufFile } from './gguf.js';
+import { ArgumentError, HandleError, IsaError, ShapeError, show, statusError } from './errors.js';
+import { GgufFile, sourceOf } from './gguf-file.js';
 import { Tensor, Weight } from './handles.js';
 import { matmulQ4Legacy } from './legacy.js';
 import { load, VERSION, verify } from './loader.js';
 import { Memory, Staging } from './memory.js';
 import { quantizeRows } from './quantize.js';
 import { ACTIVATION_NAMES, DOT_NAMES, ISA_NAMES } from './selftest.js';
+import { checkThreads } from './threads.js';
 import { servedType, types, weightBytes } from './types.js';
 
 /** @typedef {import('./selftest.js').Isa} Isa */
@@ -25,7 +26,10 @@ import { servedType, types, weightBytes } from './types.js';
  * @property {Isa} [isa]  only this instruction set; default: the best that passes its self-test
  * @property {Activation} [activation]  what activations become, where a call does not say; default 'int16'
  * @property {Dot} [dot]  the relaxed variant; default: the faster one, timed
- * @property {WasmSource | Partial<Record<Isa, WasmSource>>} [wasm]  instead of the package's own modules
+ * @property {number} [threads]  1 to 64, the caller included; default: a share of the processors, 8 at most. Without shared memory it
+ *   is one thread, and info.threadsReason says why
+ * @property {boolean} [memory64]  64-bit addresses, for more than 4 GiB, where the engine has them; info.memory64 says whether
+ * @property {WasmSource | import('./loader.js').ModuleTable} [wasm]  instead of the package's own modules: one, or by name
  */
 
 /**
@@ -36,6 +40,10 @@ import { servedType, types, weightBytes } from './types.js';
  * @property {Activation} activation
  * @property {import('./loader.js').Step[]} steps  what was tried, in order
  * @property {string} reason  one line
+ * @property {number} threads  that operations use, the caller included
+ * @property {string} threadsReason  one line: why so many; where they could be more, how
+ * @property {boolean} memory64  addresses have 64 bits
+ * @property {string | undefined} memory64Reason  one line, where memory64 was asked for
  * @property {import('./loader.js').Features} features  of this engine
  * @property {Loaded['timings']} timings  milliseconds
  * @property {Record<string, number> | undefined} dotTimes  milliseconds a call, where a choice was timed
@@ -99,11 +107,14 @@ export function createKernels(options) {
  * @returns {Promise<K>}
  */
 export async function constructKernels(Class, options = {}) {
-  const { isa, dot, activation = 'int16', wasm } = options;
+  const { isa, dot, activation = 'int16', wasm, threads, memory64 = false } = options;
   if (isa !== undefined) oneOf(ISA_NAMES, isa, 'isa');
   if (dot !== undefined) oneOf(DOT_NAMES, dot, 'dot');
   oneOf(ACTIVATION_NAMES, activation, 'activation');
-  return new Class(await load({ isa, dot, wasm }), activation);
+  checkThreads(threads);
+  if (typeof memory64 !== 'boolean')
+    throw new ArgumentError(`memory64 must be true or false, got ${show(memory64)}`);
+  return new Class(await load({ isa, dot, wasm, threads, memory64 }), activation);
 }
 
 /** The memory of kernels, for the classes that build on them. @type {(kernels: Kernels) => Memory} */
@@ -137,15 +148,18 @@ export class Kernels {
     this.#activation = activation;
     this.#isa = loaded.isa;
     this.#dot = loaded.dot;
-    this.#memory = new Memory(loaded.exports);
+    this.#memory = new Memory(loaded.instance);
+    loaded.pool?.belongTo(this);
     this.#stagedX = new Staging(this.#memory);
     this.#stagedY = new Staging(this.#memory);
-    this.#types = Object.freeze(servedTypes(loaded.exports));
+    this.#types = Object.freeze(servedTypes(loaded.instance.exports));
   }
 
   /** What was chosen and why. @returns {KernelsInfo} */
   get info() {
     const { steps, reason, features, timings, dotTimes, wasmUrl, wasmBytes } = this.#loaded;
+    const { instance, pool, threadsReason, memory64Reason } = this.#loaded;
+    const failure = pool?.failure;
     return {
       version: VERSION,
       isa: this.#isa,
@@ -153,6 +167,10 @@ export class Kernels {
       activation: this.#activation,
       steps: steps.map((step) => ({ ...step })),
       reason,
+      threads: pool && !failure ? pool.count : 1,
+      threadsReason: failure ? `one thread: ${failure}` : threadsReason,
+      memory64: instance.is64,
+      memory64Reason,
       features: { ...features },
       timings: { ...timings },
       dotTimes: dotTimes && { ...dotTimes },
@@ -212,36 +230,37 @@ export class Kernels {
    * @param {string} name
    * @param {LoadOptions} [options]
    * @returns {Promise<Weight>}
-   * @throws {GgufError} no such tensor, or its bytes cannot be read
+   * @throws {import('./errors.js').GgufError} no such tensor, or its bytes cannot be read
    * @throws {ArgumentError} its type is not served
    * @throws {import('./errors.js').MemoryError}
    */
-  async loadWeight(gguf, name, { onProgress, signal } = {}) {
+  async loadWeight(gguf, name, options) {
+    const [weight] = await this.loadWeights(gguf, [name], { ...options, concurrency: 1 });
+    return weight;
+  }
+
+  /**
+   * Streams several tensors, those that are neighbours in the file by one request: all of them, or on any failure none.
+   * Beside the weights it holds a chunk of each request that is under way.
+   * @param {GgufFile} gguf
+   * @param {Iterable<string>} names
+   * @param {LoadOptions & { concurrency?: number }} [options]  progress is that of all; concurrency: at most so many
+   *   requests at a time, default 4
+   * @returns {Promise<Weight[]>}  in the order of names
+   * @throws {import('./errors.js').GgufError} no such tensor, or its bytes cannot be read
+   * @throws {ArgumentError} a type is not served
+   * @throws {import('./errors.js').MemoryError}
+   */
+  async loadWeights(gguf, names, options) {
     if (!(gguf instanceof GgufFile))
       throw new ArgumentError(`gguf must come from openGguf, got ${show(gguf)}`);
     if (this.disposed) throw new HandleError('these kernels are disposed', 'disposed');
-    signal?.throwIfAborted();
-    const { type: typeName, nRows, nCols, byteLength: total } = gguf.tensor(name);
-    const type = servedType(typeName);
-    const memory = this.#memory;
-    const ptr = memory.alloc(total, 'weights');
-    try {
-      let loaded = 0;
-      for await (const chunk of gguf.stream(name, { signal })) {
-        if (loaded + chunk.length > total) break;
-        memory.u8.set(chunk, ptr + loaded);
-        loaded += chunk.length;
-        onProgress?.({ loaded, total });
-        signal?.throwIfAborted();
-      }
-      if (loaded !== total)
-        throw new GgufError(`tensor ${show(name)}: got ${loaded} bytes of ${total}`, { tensor: name });
-      if (memory.disposed) throw new HandleError('these kernels are disposed', 'disposed');
-      return new Weight(memory, { ptr, nRows, nCols, byteLength: total }, type, name);
-    } catch (error) {
-      memory.free(ptr, total, 'weights');
-      throw error;
-    }
+    if (typeof names === 'string' || typeof names?.[Symbol.iterator] !== 'function')
+      throw new ArgumentError(`names must be a list of tensor names, got ${show(names)}`);
+    const tensors = Array.from(names, (name) => gguf.tensor(name));
+    const source = sourceOf(gguf);
+    const { loadTensors } = await import('./load.js');
+    return loadTensors(this.#memory, source, tensors, options);
   }
 
   /**
@@ -433,8 +452,9 @@ export class Kernels {
     return this.#memory.stats();
   }
 
-  /** Lets go of the module instance with all its weights and tensors. Calling it again does nothing. */
+  /** Lets go of the module instance with all its weights and tensors, and ends its threads. Calling it again does nothing. */
   dispose() {
+    this.#loaded.pool?.end();
     this.#memory.dispose();
   }
 

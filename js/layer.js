@@ -1,7 +1,7 @@
 /* The operations of a transformer layer that are no products. Everywhere: a Float32Array is copied in and out, a Tensor used
  * where it is; the result is `out`, by default a new one of x's kind; `out` may be x itself. */
 
-import { checkLength, oneOf } from './checks.js';
+import { checkDimension, checkLength, oneOf } from './checks.js';
 import { ArgumentError, ShapeError, show } from './errors.js';
 import { Tensor } from './handles.js';
 import { Kernels, memoryOf } from './kernels.js';
@@ -118,6 +118,7 @@ export class LayerKernels extends Kernels {
    * @returns {NoInfer<U>}
    */
   softmax(x, { nCols = ownCols(asOperand(x, 'x')), out } = {}) {
+    checkDimension(nCols, 'nCols');
     const nRows = countRows(asOperand(x, 'x'), nCols, 'x', 'a row');
     const call = this.#call();
     const [atX, atY] = [call.input(x), call.output(out, x, nRows, nCols)];
@@ -274,7 +275,7 @@ export class LayerKernels extends Kernels {
 export function checkPosition(value, what) {
   if (Number.isInteger(value) && Number(value) >= 0 && Number(value) <= 0xffffffff) return;
   throw new ShapeError(`${what} must be an integer from 0 to 4294967295, got ${show(value)}`, {
-    got: Number(value),
+    got: typeof value === 'number' ? value : undefined,
     expected: 0,
   });
 }

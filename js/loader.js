@@ -1,28 +1,46 @@
-/* Chooses a module and, in it, an instruction set: feature detection, self-test, timed choice; one step down
+/* Chooses a module and, in it, an instruction set: feature detection, self-test, timed choice, threads; one step down
  * on each failure. */
 
-import { relaxedSimd, simd, threads } from 'wasm-feature-detect';
+import { memory64 as hasMemory64, threads as hasThreads, relaxedSimd, simd } from 'wasm-feature-detect';
 import { ArgumentError, IsaError, LoadError, show } from './errors.js';
 import { DOT_NAMES, ISA_NAMES, selfTest, timeDots } from './selftest.js';
+import { planThreads } from './threads.js';
 import { compile, instantiate } from './wasm.js';
 
 /** @typedef {import('./memory.js').WasmExports} WasmExports */
 /** @typedef {import('./selftest.js').Isa} Isa */
 /** @typedef {import('./selftest.js').Dot} Dot */
 /** @typedef {import('./wasm.js').WasmSource} WasmSource */
-/** @typedef {{ isa: Isa, dot?: Dot, ok: boolean, reason: string }} Step */
-/** @typedef {{ simd: boolean, relaxedSimd: boolean, threads: boolean }} Features */
+/** @typedef {import('./threads.js').ThreadPlan} ThreadPlan */
+/** @typedef {{ isa: Isa, module?: ModuleName, dot?: Dot, threads?: number, ok: boolean, reason: string }} Step
+ *   module: where one of several for that set was tried */
+/** @typedef {{ simd: boolean, relaxedSimd: boolean, threads: boolean, memory64: boolean }} Features */
+/** @typedef {Isa | 'simd128-mt' | 'relaxed-mt' | 'relaxed-mt-64'} ModuleName */
+/** @typedef {Partial<Record<ModuleName, WasmSource>>} ModuleTable */
+
+/**
+ * What was asked for.
+ * @typedef {object} Wanted
+ * @property {Isa} [isa]
+ * @property {Dot} [dot]
+ * @property {WasmSource | ModuleTable} [wasm]
+ * @property {number} [threads]
+ * @property {boolean} [memory64]
+ */
 
 /**
  * @typedef {object} Loaded
  * @property {WebAssembly.Module} module
- * @property {WasmExports} exports  with isa and dot selected
+ * @property {import('./wasm.js').Instance} instance  with isa and dot selected
+ * @property {import('./pool.js').ThreadPool | undefined} pool  of the other threads, where there are any
  * @property {Isa} isa
  * @property {Dot | undefined} dot  of the relaxed set only
  * @property {Step[]} steps  what was tried, in order
  * @property {string} reason  one line: why this one
+ * @property {string} threadsReason  one line: why so many
+ * @property {string | undefined} memory64Reason  one line, where 64-bit addresses were asked for
  * @property {Features} features
- * @property {{ compileMs: number, selfTestMs: number, chooseMs: number, totalMs: number }} timings
+ * @property {{ compileMs: number, selfTestMs: number, chooseMs: number, threadsMs: number, totalMs: number }} timings
  * @property {Record<string, number> | undefined} dotTimes  milliseconds a call, where a choice was timed
  * @property {string | undefined} wasmUrl
  * @property {number | undefined} wasmBytes
@@ -36,6 +54,9 @@ const ORDER = /** @type {Isa[]} */ ([...ISA_NAMES].reverse());
 
 /** Each URL a literal of its own: bundlers find the files by this pattern. */
 const WASM_URLS = {
+  'relaxed-mt-64': new URL('../dist/fused-relaxed-mt-64.wasm', import.meta.url),
+  'relaxed-mt': new URL('../dist/fused-relaxed-mt.wasm', import.meta.url),
+  'simd128-mt': new URL('../dist/fused-simd128-mt.wasm', import.meta.url),
   relaxed: new URL('../dist/fused-relaxed.wasm', import.meta.url),
   simd128: new URL('../dist/fused-simd128.wasm', import.meta.url),
   scalar: new URL('../dist/fused-scalar.wasm', import.meta.url),
@@ -51,55 +72,85 @@ const verdicts = new WeakMap();
 
 /** @returns {Promise<Features>} */
 export async function detectFeatures() {
-  const [hasSimd, hasRelaxedSimd, hasThreads] = await Promise.all([simd(), relaxedSimd(), threads()]);
-  return { simd: hasSimd, relaxedSimd: hasRelaxedSimd, threads: hasThreads };
+  const [hasSimd, hasRelaxedSimd, threads, memory64] = await Promise.all([
+    simd(),
+    relaxedSimd(),
+    hasThreads(),
+    hasMemory64(),
+  ]);
+  return { simd: hasSimd, relaxedSimd: hasRelaxedSimd, threads, memory64 };
 }
 
+/** One module to try, and the instruction sets to try in it. @typedef {{ name?: ModuleName, isas: Isa[], source: WasmSource }} Candidate */
+
 /**
- * @param {{ isa?: Isa, dot?: Dot, wasm?: WasmSource | Partial<Record<Isa, WasmSource>> }} options
+ * What an attempt writes down.
+ * @typedef {object} Attempt
+ * @property {Dot} [dot]
+ * @property {Features} features
+ * @property {ThreadPlan} plan
+ * @property {Step[]} steps
+ * @property {Loaded['timings']} timings
+ * @property {Set<Isa>} ruledOut  sets that no module can offer here
+ */
+
+/**
+ * @param {Wanted} wanted
  * @returns {Promise<Loaded>}
  */
-export async function load({ isa, dot, wasm }) {
+export async function load(wanted) {
   if (typeof WebAssembly !== 'object') throw new LoadError('this engine has no WebAssembly');
+  const { isa, dot } = wanted;
   const started = performance.now();
   const features = await detectFeatures();
-  /** @type {Step[]} */
-  const steps = [];
-  const timings = { compileMs: 0, selfTestMs: 0, chooseMs: 0, totalMs: 0 };
+  const plan = await planThreads(wanted.threads, features);
+  const timings = { compileMs: 0, selfTestMs: 0, chooseMs: 0, threadsMs: 0, totalMs: 0 };
+  /** @type {Attempt} */
+  const attempt = { dot, features, plan, steps: [], timings, ruledOut: new Set() };
+  const { steps } = attempt;
   /** @type {unknown[]} */
   const failures = [];
-  for (const candidate of candidates(isa, wasm)) {
+  for (const candidate of candidates(wanted, plan)) {
+    if (candidate.isas.every((name) => attempt.ruledOut.has(name))) continue;
     try {
-      const loaded = await tryModule(candidate, { dot, features, steps, timings });
+      const loaded = await tryModule(candidate, attempt);
       timings.totalMs = performance.now() - started;
-      return { ...loaded, features, steps, timings, reason: explain(loaded, steps, isa) };
+      const reasons = { reason: explain(loaded, steps, isa), ...explainRest(wanted, loaded, attempt) };
+      return { ...loaded, ...reasons, features, steps, timings };
     } catch (error) {
       if (error instanceof ArgumentError) throw error;
       failures.push(error);
-      if (error instanceof LoadError)
-        steps.push({ isa: candidate.isas[0], ok: false, reason: error.message });
+      if (error instanceof LoadError) steps.push({ ...stepOf(candidate), ok: false, reason: error.message });
     }
   }
   if (failures.length === 1) throw failures[0];
-  const reasons = steps.map((step) => `${step.isa}: ${step.reason}`).join('; ');
+  const reasons = steps.map((step) => `${step.module ?? step.isa}: ${step.reason}`).join('; ');
   const cause = failures.at(-1);
   if (cause instanceof LoadError) throw new LoadError(`no module can be loaded: ${reasons}`, { cause });
   throw new IsaError(`no instruction set can be used: ${reasons}`, { isa, cause });
 }
 
 /**
- * The modules to try, each with the instruction sets to try in it. Of the package's own modules each stands
- * for the set it is named after; a single module that was given stands for all it holds.
- * @param {Isa | undefined} forced
- * @param {WasmSource | Partial<Record<Isa, WasmSource>> | undefined} wasm
- * @returns {{ isas: Isa[], source: WasmSource }[]}
+ * The modules to try. Of the package's own modules each stands for the set it is named after, but the 64-bit one for
+ * all it holds, as a single module that was given.
+ * @param {Wanted} wanted
+ * @param {ThreadPlan} plan
+ * @returns {Candidate[]}
  */
-function candidates(forced, wasm = WASM_URLS) {
+function candidates({ isa: forced, wasm = WASM_URLS, memory64 }, { count }) {
   const isas = forced ? [forced] : ORDER;
   if (!isModuleTable(wasm)) return [{ isas, source: wasm }];
-  const found = isas.flatMap((isa) =>
-    wasm[isa] === undefined ? [] : [{ isas: [isa], source: /** @type {WasmSource} */ (wasm[isa]) }],
-  );
+  /** @type {Candidate[]} */
+  const found = [];
+  const add = (/** @type {ModuleName} */ name, /** @type {Isa[]} */ sets) => {
+    const source = wasm[name];
+    if (source !== undefined) found.push({ name, isas: sets, source });
+  };
+  if (memory64) add('relaxed-mt-64', isas);
+  for (const isa of isas) {
+    if (count > 1 && isa !== 'scalar') add(`${isa}-mt`, [isa]);
+    add(isa, [isa]);
+  }
   if (found.length > 0) return found;
   throw new ArgumentError(
     `wasm has no module for ${isas.join(', ')}: its keys are ${show(Object.keys(wasm).join(', '))}`,
@@ -108,46 +159,82 @@ function candidates(forced, wasm = WASM_URLS) {
 
 /**
  * @param {unknown} wasm
- * @returns {wasm is Partial<Record<Isa, WasmSource>>}
+ * @returns {wasm is ModuleTable}
  */
 function isModuleTable(wasm) {
-  return typeof wasm === 'object' && wasm !== null && ORDER.some((isa) => isa in wasm);
+  return typeof wasm === 'object' && wasm !== null && Object.keys(WASM_URLS).some((name) => name in wasm);
 }
 
 /**
- * @param {{ isas: Isa[], source: WasmSource }} candidate
- * @param {{ dot?: Dot, features: Features, steps: Step[], timings: Loaded['timings'] }} attempt
+ * What a step says about a module.
+ * @param {Candidate} candidate
+ * @param {Isa} [isa]
  */
-async function tryModule({ isas, source }, { dot, features, steps, timings }) {
+function stepOf({ name, isas }, isa = isas[0]) {
+  return name === undefined || name === isa ? { isa } : { isa, module: name };
+}
+
+/**
+ * @param {Candidate} candidate
+ * @param {Attempt} attempt
+ */
+async function tryModule(candidate, attempt) {
+  const { dot, features, steps, timings, plan, ruledOut } = attempt;
+  const { isas } = candidate;
+  const no64 = candidate.name === 'relaxed-mt-64' ? lacking64(features) : undefined;
+  if (no64) {
+    steps.push({ ...stepOf(candidate), ok: false, reason: no64 });
+    throw new IsaError(no64, { isa: isas[0] });
+  }
   const usable = isas.filter((isa) => {
     const reason = lacking(isa, features);
     if (reason) steps.push({ isa, ok: false, reason });
+    if (reason) ruledOut.add(isa);
     return !reason;
   });
   if (usable.length === 0) throw new IsaError(`${isas[0]}: ${lacking(isas[0], features)}`, { isa: isas[0] });
 
   let start = performance.now();
-  const { module, url, bytes } = await compile(source);
-  const exports = await instantiate(module, url);
+  const { module, url, bytes } = await compile(candidate.source);
+  const instance = await instantiate(module, url);
+  const { exports } = instance;
   timings.compileMs += performance.now() - start;
   checkVersion(exports, url);
+
+  start = performance.now();
+  const pool = instance.isShared && plan.count > 1 ? await newPool(exports, plan.count) : undefined;
+  await pool?.spawn(module, instance);
+  timings.threadsMs += performance.now() - start;
 
   const best = ISA_NAMES[exports.fm_isa()];
   for (const isa of usable) {
     // A module that was given may simply be a lower one: no failure to report.
     if (isas.length > 1 && ISA_NAMES.indexOf(isa) > ISA_NAMES.indexOf(best)) continue;
     start = performance.now();
-    const dots = testVariants({ exports, module, steps }, isa, dot);
+    const dots = testVariants({ exports, module, steps }, stepOf(candidate, isa), dot);
     timings.selfTestMs += performance.now() - start;
-    if (dots.length === 0) continue;
+    if (dots.length === 0) {
+      if (candidate.name) ruledOut.add(isa);
+      continue;
+    }
     start = performance.now();
     const choice = chooseDot(exports, module, isa, dots);
     timings.chooseMs += performance.now() - start;
-    return { exports, module, isa, ...choice, wasmUrl: url, wasmBytes: bytes };
+    start = performance.now();
+    await pool?.ready();
+    timings.threadsMs += performance.now() - start;
+    return { name: candidate.name, module, instance, pool, isa, ...choice, wasmUrl: url, wasmBytes: bytes };
   }
+  pool?.end();
   throw new IsaError(`${isas[0]}: ${steps.at(-1)?.reason ?? `the module holds ${best} at most`}`, {
     isa: isas[0],
   });
+}
+
+/** @param {WasmExports} exports @param {number} count */
+async function newPool(exports, count) {
+  const { ThreadPool } = await import('./pool.js');
+  return new ThreadPool(exports, count);
 }
 
 /**
@@ -162,18 +249,28 @@ function lacking(isa, features) {
 }
 
 /**
+ * @param {Features} features
+ * @returns {string | undefined}
+ */
+function lacking64({ memory64, relaxedSimd: hasRelaxed }) {
+  if (!memory64) return 'this engine has no 64-bit memories';
+  return hasRelaxed ? undefined : 'the 64-bit module needs relaxed SIMD, which this engine lacks';
+}
+
+/**
  * The variants of an instruction set that pass the self-test; each is a step.
  * @param {{ exports: WasmExports, module: WebAssembly.Module, steps: Step[] }} target
- * @param {Isa} isa
+ * @param {{ isa: Isa, module?: ModuleName }} step
  * @param {Dot} [forced]
  * @returns {Dot[]}
  */
-function testVariants({ exports, module, steps }, isa, forced) {
+function testVariants({ exports, module, steps }, step, forced) {
+  const { isa } = step;
   /** @type {readonly Dot[]} */
   const dots = isa !== 'relaxed' ? ['i16'] : forced ? [forced] : DOT_NAMES;
   return dots.filter((dot) => {
     const failure = verify(exports, module, isa, dot);
-    const which = isa === 'relaxed' ? { isa, dot } : { isa };
+    const which = isa === 'relaxed' ? { ...step, dot } : step;
     steps.push({ ...which, ok: !failure, reason: failure ?? 'passed its self-test' });
     return !failure;
   });
@@ -254,6 +351,31 @@ function explain({ isa, dot, dotTimes }, steps, forced) {
         .join(', ')})`,
     );
   for (const step of steps)
-    if (!step.ok) parts.push(`${step.isa}${step.dot ? ` ${step.dot}` : ''}: ${step.reason}`);
+    if (!step.ok) parts.push(`${step.module ?? step.isa}${step.dot ? ` ${step.dot}` : ''}: ${step.reason}`);
   return parts.join('; ');
+}
+
+/**
+ * Why there are as many threads as there are, and whether addresses have 64 bits.
+ * @param {Wanted} wanted
+ * @param {{ name?: ModuleName, isa: Isa, instance: import('./wasm.js').Instance, pool?: import('./pool.js').ThreadPool }} loaded
+ * @param {Attempt} attempt
+ */
+function explainRest({ memory64, wasm }, { name, isa, instance, pool }, { plan, steps }) {
+  const failed = (/** @type {RegExp} */ modules) => {
+    const step = steps.find((other) => !other.ok && modules.test(other.module ?? ''));
+    return step && `${step.module}: ${step.reason}`;
+  };
+  let threadsReason = plan.reason;
+  if (pool?.failure) threadsReason = `one thread: ${pool.failure}`;
+  else if (!pool && plan.count > 1) {
+    const none = isa === 'scalar' ? 'there is no scalar module with threads' : `wasm has no ${isa}-mt`;
+    threadsReason = `one thread: ${failed(/-mt/) ?? (name ? none : 'the given module has none')}`;
+  }
+  if (!memory64) return { threadsReason, memory64Reason: undefined };
+  const none = isModuleTable(wasm ?? WASM_URLS)
+    ? 'wasm has no relaxed-mt-64'
+    : 'the given module has 32 bits';
+  const memory64Reason = instance.is64 ? 'asked for' : `32 bits: ${failed(/-64$/) ?? none}`;
+  return { threadsReason, memory64Reason };
 }

@@ -3,14 +3,11 @@
 
 import { HandleError, MemoryError } from './errors.js';
 
-/** Bytes that 32-bit addresses reach. */
-const ADDRESS_SPACE = 2 ** 32;
-
 /** Staging buffers grow in these steps, so that slowly growing calls do not reallocate each time. */
 const STAGING_STEP = 65536;
 
 /**
- * The functions of src/fused.h as a module exports them. Pointers come back signed.
+ * The functions of src/fused.h as a module exports them, with the memory. Addresses are numbers from 0 on (wasm.js sees to it).
  * @typedef {object} WasmExports
  * @property {WebAssembly.Memory} memory
  * @property {(type: number, w: number, x: number, y: number, nTokens: number, nRows: number, nCols: number,
@@ -55,7 +52,9 @@ const STAGING_STEP = 65536;
  * @property {() => number} fm_isa
  * @property {(isa: number, dot: number) => number} fm_select
  * @property {(type: number, activation: number) => number} fm_served_by
- * @property {() => void} [_initialize]
+ * @property {(thread: number) => number} fm_thread_stack  this and the next: of modules with threads only
+ * @property {(nThreads: number, forkWork: number, maySleep: number) => number} fm_threads_use
+ * @property {() => void} fm_threads_stop
  */
 
 /** @typedef {'weights' | 'tensors' | 'scratch'} Account */
@@ -79,10 +78,14 @@ export class Memory {
   #held = { weights: 0, tensors: 0, scratch: 0 };
   #peak = 0;
   #handles = 0;
+  #limit;
+  #addressBytes;
 
-  /** @param {WasmExports} exports */
-  constructor(exports) {
+  /** @param {Pick<import('./wasm.js').Instance, 'exports' | 'limit' | 'is64'>} instance */
+  constructor({ exports, limit, is64 }) {
     this.#exports = exports;
+    this.#limit = limit;
+    this.#addressBytes = is64 ? 8 : 4;
   }
 
   get disposed() {
@@ -117,13 +120,14 @@ export class Memory {
    */
   alloc(bytes, account) {
     const { fm_alloc } = this.exports;
-    const ptr = bytes <= ADDRESS_SPACE - STAGING_STEP ? fm_alloc(bytes) >>> 0 : 0;
+    const limit = this.#limit;
+    const ptr = bytes <= limit - STAGING_STEP ? fm_alloc(bytes) : 0;
     const { inUse } = this;
     if (ptr === 0) {
       throw new MemoryError(
         `no room for ${bytes} bytes: ${inUse} are in use, the linear memory has ` +
-          `${this.exports.memory.buffer.byteLength} and can never have more than ${ADDRESS_SPACE}`,
-        { asked: bytes, inUse, limit: ADDRESS_SPACE },
+          `${this.exports.memory.buffer.byteLength} and can never have more than ${limit}`,
+        { asked: bytes, inUse, limit },
       );
     }
     this.#held[account] += bytes;
@@ -143,6 +147,45 @@ export class Memory {
     this.#exports.fm_free(ptr);
     this.#held[account] -= bytes;
     if (account !== 'scratch') this.#handles -= 1;
+  }
+
+  /**
+   * The bytes of a struct of C.
+   * @param {string} fields  one letter each: w for 32 bits, a for an address
+   */
+  structBytes(fields) {
+    let end = 0;
+    for (const field of fields) end = this.#fieldAt(field, end) + this.#fieldBytes(field);
+    const alignment = fields.includes('a') ? this.#addressBytes : 4;
+    return Math.ceil(end / alignment) * alignment;
+  }
+
+  /**
+   * Writes a struct of C.
+   * @param {number} ptr
+   * @param {string} fields  as for structBytes
+   * @param {number[]} values
+   */
+  writeStruct(ptr, fields, values) {
+    const view = new DataView(this.u8.buffer, ptr, this.structBytes(fields));
+    let end = 0;
+    for (const [i, field] of [...fields].entries()) {
+      const at = this.#fieldAt(field, end);
+      end = at + this.#fieldBytes(field);
+      view.setUint32(at, values[i] % 2 ** 32, true);
+      if (end - at === 8) view.setUint32(at + 4, Math.floor(values[i] / 2 ** 32), true);
+    }
+  }
+
+  /** @param {string} field @param {number} end  of the one before it */
+  #fieldAt(field, end) {
+    const bytes = this.#fieldBytes(field);
+    return Math.ceil(end / bytes) * bytes;
+  }
+
+  /** @param {string} field */
+  #fieldBytes(field) {
+    return field === 'a' ? this.#addressBytes : 4;
   }
 
   get inUse() {

@@ -19,7 +19,7 @@ export const ACTIVATION_NAMES = /** @type {const} */ (['f32', 'int16', 'int8']);
 
 /** A strip of the matrix-matrix kernels and one row more. */
 const N_ROWS = 5;
-const N_COLS = 512;
+export const N_COLS = 512;
 /** Token counts: the matrix-vector kernels, and the matrix-matrix kernels with a tail. */
 const TOKENS = [1, 5];
 /**
@@ -96,8 +96,8 @@ export function hashValues(values) {
  * @param {{ w: Uint8Array, x: Float32Array, nOut: number }} data
  * @param {(at: { w: number, x: number, y: number, out: () => Float32Array }) => T} body
  */
-function withData(exports, { w, x, nOut }, body) {
-  const room = [w.byteLength, x.byteLength, nOut * 4].map((bytes) => exports.fm_alloc(bytes) >>> 0);
+export function withData(exports, { w, x, nOut }, body) {
+  const room = [w.byteLength, x.byteLength, nOut * 4].map((bytes) => exports.fm_alloc(bytes));
   try {
     if (room.includes(0)) throw new Error('the memory cannot hold the test');
     const heap = new Uint8Array(exports.memory.buffer);

@@ -2,10 +2,11 @@
 
 import { checkFull, memorySource, steps } from './bytes.js';
 import { ArgumentError, GgufError, show } from './errors.js';
-import { openUrl } from './http-source.js';
+import { openUrl, urlSource } from './http-source.js';
 import { isNode, nodeModule } from './node.js';
 
 /** @typedef {import('./bytes.js').ByteSource} ByteSource */
+/** @typedef {import('./bytes.js').SourceRecipe} SourceRecipe */
 
 /**
  * What openGguf takes.
@@ -14,7 +15,7 @@ import { isNode, nodeModule } from './node.js';
 
 /**
  * @param {GgufSource} source
- * @param {{ signal?: AbortSignal, fetch?: typeof globalThis.fetch, headers?: HeadersInit }} options
+ * @param {import('./gguf.js').OpenOptions} options
  * @returns {Promise<ByteSource>}
  */
 export async function openSource(source, options) {
@@ -23,6 +24,10 @@ export async function openSource(source, options) {
     // A scheme has two letters at least: C:\model.gguf is a path.
     if (isNode && !/^(?!file:)[a-z][a-z0-9+.-]+:/i.test(text))
       return openFile(/^file:/i.test(text) ? new URL(text) : text);
+    if (options.cache) {
+      const { openCached } = await import('./gguf-cache.js');
+      return openCached(text, options);
+    }
     return openUrl(text, options);
   }
   if (typeof Blob === 'function' && source instanceof Blob) return blobSource(source);
@@ -41,6 +46,20 @@ export async function openSource(source, options) {
 }
 
 /**
+ * The source that another thread opened.
+ * @param {SourceRecipe} recipe
+ * @returns {Promise<ByteSource>}
+ */
+export async function reopenSource(recipe) {
+  if (recipe.kind === 'blob') return blobSource(recipe.blob);
+  if (recipe.kind === 'file')
+    return openFile(recipe.isUrl ? new URL(recipe.path) : recipe.path, recipe.known);
+  if (recipe.facts.cache === undefined) return urlSource(recipe.facts);
+  const { cachedSource } = await import('./gguf-cache.js');
+  return cachedSource(recipe.facts, {});
+}
+
+/**
  * @param {Blob} blob
  * @returns {ByteSource}
  */
@@ -49,6 +68,7 @@ function blobSource(blob) {
   return {
     name,
     size: blob.size,
+    recipe: () => ({ kind: 'blob', blob }),
     async *stream(offset, length, signal) {
       for (const [start, end] of steps(offset, length)) {
         signal?.throwIfAborted();
@@ -73,13 +93,12 @@ function blobSource(blob) {
  * A file by its path. It is opened for each read, so that nothing stays open; one that changes meanwhile is
  * refused.
  * @param {string | URL} path
+ * @param {{ size: number, mtimeMs: number }} [known]  when it was opened first
  * @returns {Promise<ByteSource>}
  */
-async function openFile(path) {
+async function openFile(path, known) {
   const fs = await nodeModule('fs/promises');
   const name = String(path);
-  /** @type {{ size: number, mtimeMs: number } | undefined} */
-  let known;
 
   /** @returns {Promise<any>} */
   async function open() {
@@ -99,16 +118,17 @@ async function openFile(path) {
   }
 
   await (await open()).close();
-  const { size } = /** @type {{ size: number }} */ (known);
+  const facts = /** @type {{ size: number, mtimeMs: number }} */ (known);
   return {
     name,
-    size,
-    async *stream(offset, length, signal) {
+    size: facts.size,
+    recipe: () => ({ kind: 'file', path: name, isUrl: path instanceof URL, known: facts }),
+    async *stream(offset, length, signal, buffer) {
       const handle = await open();
       try {
         for (const [start, end] of steps(offset, length)) {
           signal?.throwIfAborted();
-          const chunk = new Uint8Array(end - start);
+          const chunk = buffer ? buffer.subarray(0, end - start) : new Uint8Array(end - start);
           let filled = 0;
           while (filled < chunk.length) {
             const { bytesRead } = await handle.read(chunk, filled, chunk.length - filled, start + filled);

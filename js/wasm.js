@@ -97,25 +97,98 @@ async function compileUrl(url) {
   return { module, url, bytes: bytes.byteLength };
 }
 
+/** Pages of 64 KiB. The first number is what every module says it needs, the others what it can have at most; some engines give only
+ * less of a shared memory. */
+const INITIAL_PAGES = 32;
+const PAGES_32 = [65536, 32768, 16384];
+const PAGES_64 = [262144, 131072, 65536];
+const PAGE_BYTES = 65536;
+
+/**
+ * An instance, with its memory.
+ * @typedef {object} Instance
+ * @property {WasmExports} exports  with numbers for addresses, and with the memory, whoever made it
+ * @property {WebAssembly.Memory} memory
+ * @property {number} limit  bytes that the memory can have at most
+ * @property {boolean} isShared  the module has threads
+ * @property {boolean} is64  it has 64-bit addresses
+ */
+
+/** Whether a module has threads: its memory is shared, and therefore imported. @param {WebAssembly.Module} module */
+export function hasThreads(module) {
+  return WebAssembly.Module.imports(module).some(({ kind }) => kind === 'memory');
+}
+
 /**
  * @param {WebAssembly.Module} module
  * @param {string | undefined} url
- * @returns {Promise<WasmExports>}
+ * @returns {Promise<Instance>}
  * @throws {LoadError} also when it is not one of ours
  */
 export async function instantiate(module, url) {
-  const imports = { env: { emscripten_notify_memory_growth: () => {} } };
-  const instance = await tryTo('instantiate', url, () => WebAssembly.instantiate(module, imports));
-  const exports = /** @type {WasmExports} */ (/** @type {unknown} */ (instance.exports));
+  if (!hasThreads(module)) {
+    const { exports } = await tryTo('instantiate', url, () => WebAssembly.instantiate(module, {}));
+    const memory = /** @type {WebAssembly.Memory} */ (exports.memory);
+    return finish({ exports, memory, limit: PAGES_32[0] * PAGE_BYTES, isShared: false, is64: false }, url);
+  }
+  for (const is64 of [false, true]) {
+    const { memory, limit } = await tryTo('make a shared memory for', url, async () => sharedMemory(is64));
+    try {
+      const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
+      return finish({ exports, memory, limit, isShared: true, is64 }, url);
+    } catch (error) {
+      // A memory of the other kind: what addresses a module has cannot be asked.
+      if (!is64 && error instanceof WebAssembly.LinkError) continue;
+      await tryTo('instantiate', url, () => Promise.reject(error));
+    }
+  }
+  throw new LoadError('unreachable');
+}
+
+/** @param {boolean} is64 */
+function sharedMemory(is64) {
+  let cause;
+  for (const pages of is64 ? PAGES_64 : PAGES_32) {
+    const descriptor = is64
+      ? { address: 'i64', initial: BigInt(INITIAL_PAGES), maximum: BigInt(pages), shared: true }
+      : { initial: INITIAL_PAGES, maximum: pages, shared: true };
+    try {
+      const memory = new WebAssembly.Memory(/** @type {WebAssembly.MemoryDescriptor} */ (descriptor));
+      return { memory, limit: pages * PAGE_BYTES };
+    } catch (error) {
+      cause = error;
+    }
+  }
+  throw cause;
+}
+
+/**
+ * @param {Omit<Instance, 'exports'> & { exports: WebAssembly.Exports }} instance
+ * @param {string | undefined} url
+ * @returns {Promise<Instance>}
+ */
+async function finish({ exports, memory, ...rest }, url) {
   const missing = REQUIRED.filter((name) => typeof exports[name] !== 'function');
-  if (!(exports.memory instanceof WebAssembly.Memory) || missing.length > 0) {
+  if (!(memory instanceof WebAssembly.Memory) || missing.length > 0) {
     throw new LoadError(
       `${url ?? 'the given module'} is no fused-matmul module: it lacks ${missing[0] ?? 'memory'}`,
       { url },
     );
   }
-  exports._initialize?.();
-  return exports;
+  const raw = /** @type {any} */ (exports);
+  (raw._initialize ?? raw.__wasm_call_ctors)?.();
+  const named = rest.is64 ? (await import('./memory64.js')).withNumbers(raw) : withUnsigned(raw);
+  return { exports: /** @type {WasmExports} */ ({ ...named, memory }), memory, ...rest };
+}
+
+/** 32-bit addresses come back signed. @param {any} exports */
+function withUnsigned(exports) {
+  const { fm_alloc, fm_thread_stack } = exports;
+  return {
+    ...exports,
+    fm_alloc: (/** @type {number} */ bytes) => fm_alloc(bytes) >>> 0,
+    fm_thread_stack: (/** @type {number} */ thread) => fm_thread_stack(thread) >>> 0,
+  };
 }
 
 /**

@@ -1,9 +1,11 @@
 /**
  * `npm run build`: everything the package ships, in dist/. Each step runs only when something it is made of changed.
  *
- *   dist/fused-{scalar,simd128,relaxed}.wasm   by CMake and Emscripten from src/
- *   dist/gguf-parser.js                        the GGUF header parser, bundled by esbuild
- *   dist/types/                                .d.ts from the JSDoc of js/, by tsc
+ *   dist/fused-*.wasm     the six modules, by CMake and Emscripten from src/
+ *   dist/gguf-parser.js   the GGUF header parser, bundled by esbuild
+ *   dist/jinja.js         the engine of chat templates, bundled likewise
+ *   dist/worker-host.js   what runs in a worker of createWorkerKernels, bundled likewise
+ *   dist/types/           .d.ts from the JSDoc of js/, by tsc
  */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -17,6 +19,9 @@ export const MODULE_BUDGETS = Object.freeze({
   'fused-scalar.wasm': 60 * 1024,
   'fused-simd128.wasm': 120 * 1024,
   'fused-relaxed.wasm': 160 * 1024,
+  'fused-simd128-mt.wasm': 124 * 1024,
+  'fused-relaxed-mt.wasm': 164 * 1024,
+  'fused-relaxed-mt-64.wasm': 176 * 1024,
 });
 
 const inRoot = (/** @type {string[]} */ ...parts) => path.join(root, ...parts);
@@ -55,7 +60,7 @@ async function whenChanged(name, { inputs, outputs }, work) {
  * @param {string} folder
  * @param {{ settings: string[], target?: string, env?: NodeJS.ProcessEnv }} options
  */
-async function cmake(folder, { settings, target, env }) {
+export async function cmake(folder, { settings, target, env }) {
   const generator = which('ninja') ? 'Ninja' : 'Unix Makefiles';
   const configure = ['-S', inRoot('src'), '-B', inRoot(folder), '-G', generator, ...settings];
   const stamp = `${folder}/configured-with`;
@@ -89,17 +94,48 @@ async function buildModules(emscripten) {
   return changed.includes(true);
 }
 
-async function buildParser() {
-  const packageFile = (/** @type {string} */ name) => read(`node_modules/${name}/package.json`);
+/**
+ * A package that is bundled into dist/.
+ * @param {string} name  of what comes out
+ * @param {string} from  the package
+ * @param {string} script  that bundles it
+ * @param {() => Promise<Map<string, string>>} work  gives file names in dist/ and contents
+ */
+async function buildBundle(name, from, script, work) {
+  const packageFile = (/** @type {string} */ of) => read(`node_modules/${of}/package.json`);
   const facts = {
-    inputs: [packageFile('@huggingface/gguf'), packageFile('esbuild'), read('scripts/bundle-gguf.js')],
-    outputs: ['dist/gguf-parser.js', 'dist/gguf-parser.d.ts'],
+    inputs: [packageFile(from), packageFile('esbuild'), read(script)],
+    outputs: [`dist/${name}.js`, `dist/${name}.d.ts`],
   };
-  return whenChanged('gguf-parser', facts, async () => {
-    const { bundleGguf } = await import('./bundle-gguf.js');
-    for (const [name, content] of await bundleGguf(root)) writeIfChanged(`dist/${name}`, content);
+  return whenChanged(name, facts, async () => {
+    for (const [file, content] of await work()) writeIfChanged(`dist/${file}`, content);
   });
 }
+
+async function buildWorker() {
+  const sources = readdirSync(inRoot('js')).filter((name) => name.endsWith('.js'));
+  const facts = {
+    inputs: [
+      ...sources.map((name) => read(`js/${name}`)),
+      read('node_modules/wasm-feature-detect/package.json'),
+      read('node_modules/esbuild/package.json'),
+      read('scripts/bundle-worker.js'),
+    ],
+    outputs: ['dist/worker-host.js'],
+  };
+  return whenChanged('worker-host', facts, async () => {
+    const { bundleWorker } = await import('./bundle-worker.js');
+    writeIfChanged('dist/worker-host.js', await bundleWorker(root));
+  });
+}
+const buildParser = () =>
+  buildBundle('gguf-parser', '@huggingface/gguf', 'scripts/bundle-gguf.js', async () =>
+    (await import('./bundle-gguf.js')).bundleGguf(root),
+  );
+const buildJinja = () =>
+  buildBundle('jinja', '@huggingface/jinja', 'scripts/bundle-jinja.js', async () =>
+    (await import('./bundle-jinja.js')).bundleJinja(root),
+  );
 
 /**
  * The sources lie beside dist/, their declarations in it; Symbol.dispose is in no library that is on by default.
@@ -110,34 +146,64 @@ function finishDeclarations(text) {
   return reference + text.replaceAll('../dist/', '../');
 }
 
+/** The declarations that users can get at: the entries of package.json and what they name, and so on. */
+function keepReachableTypes() {
+  const { exports } = JSON.parse(read('package.json').toString());
+  const kept = new Set(
+    Object.values(exports).flatMap((/** @type {any} */ { types }) => (types ? [path.normalize(types)] : [])),
+  );
+  for (const file of kept) {
+    for (const [, name] of read(file).toString().matchAll(/(?:from |import\()["'](\.[^"']+)\.js["']/g))
+      kept.add(path.join(path.dirname(file), `${name}.d.ts`));
+  }
+  const all = /** @type {string[]} */ (readdirSync(inRoot('dist/types'), { recursive: true }));
+  for (const name of all) {
+    const file = path.join('dist/types', name);
+    if (name.endsWith('.d.ts') && !kept.has(file)) rmSync(inRoot(file));
+  }
+}
+
 async function buildTypes() {
-  const sources = readdirSync(inRoot('js')).filter((name) => name.endsWith('.js'));
-  const configs = ['tsconfig.json', 'scripts/tsconfig.types.json', 'node_modules/typescript/package.json'];
+  const names = /** @type {string[]} */ (readdirSync(inRoot('js'), { recursive: true }));
+  const sources = names
+    .map((name) => name.replaceAll('\\', '/'))
+    .filter((name) => name.endsWith('.js') && !name.startsWith('cli/'));
+  const configs = [
+    'package.json',
+    'tsconfig.json',
+    'scripts/tsconfig.types.json',
+    'node_modules/typescript-native/package.json',
+  ];
   const facts = {
     inputs: [
       ...sources,
       ...sources.map((name) => read(`js/${name}`)),
       ...configs.map(read),
       read('dist/gguf-parser.d.ts'),
+      read('dist/jinja.d.ts'),
       read('scripts/build.js'),
     ],
-    outputs: sources.map((name) => `dist/types/${name.replace(/\.js$/, '.d.ts')}`),
+    outputs: ['dist/types/index.d.ts'],
   };
   return whenChanged('types', facts, async () => {
     rmSync(inRoot('dist/types'), { recursive: true, force: true });
-    const tsc = inRoot('node_modules/typescript/bin/tsc');
+    const tsc = inRoot('node_modules/typescript-native/bin/tsc');
     await run(process.execPath, [tsc, '-p', 'scripts/tsconfig.types.json'], {
       quiet: true,
       hint: 'types from JSDoc',
     });
-    for (const file of facts.outputs) writeIfChanged(file, finishDeclarations(read(file).toString()));
+    for (const name of sources) {
+      const file = `dist/types/${name.replace(/\.js$/, '.d.ts')}`;
+      writeIfChanged(file, finishDeclarations(read(file).toString()));
+    }
+    keepReachableTypes();
   });
 }
 
 /** @returns {{ name: string, bytes: number, gzipped: number, budget: number | undefined }[]} */
 export function sizes() {
   const budgets = /** @type {Record<string, number | undefined>} */ (MODULE_BUDGETS);
-  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js'].map((name) => {
+  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js', 'jinja.js', 'worker-host.js'].map((name) => {
     const content = read(`dist/${name}`);
     return {
       name,
@@ -172,7 +238,13 @@ function checkBudgets() {
 export async function build({ quiet = false } = {}) {
   const emscripten = await ensureSetup();
   return withLock('build', async () => {
-    const changed = [await buildModules(emscripten), await buildParser(), await buildTypes()].includes(true);
+    const changed = [
+      await buildModules(emscripten),
+      await buildParser(),
+      await buildJinja(),
+      await buildWorker(),
+      await buildTypes(),
+    ].includes(true);
     if (!quiet) {
       process.stdout.write(
         changed ? `built with Emscripten ${emscripten.version}\n` : 'dist/ is up to date\n',

@@ -30,7 +30,7 @@ await main(async () => {
         ...(write ? ['-i'] : ['--dry-run', '--Werror']),
         ...cFiles(),
       ]),
-    () => (write ? Promise.resolve('') : runPackage('typescript/bin/tsc', ['-p', '.'])),
+    () => (write ? Promise.resolve('') : runPackage('typescript-native/bin/tsc', ['-p', '.'])),
   ];
   const results = await Promise.allSettled(checks.map((check) => check()));
   for (const result of results) if (result.status === 'rejected') throw result.reason;

@@ -1,5 +1,5 @@
 /**
- * `npm start`: set-up, build, the main job on a GGUF file, then the demo page.
+ * `npm start`: set-up, build, the main job on a GGUF file, a story by the embedded model, then the demo page.
  *
  * The main job multiplies by one matrix of each shape and type in the file, fused and by dequantise-then-multiply (both
  * in the same module and instruction set, in turns), checks the result against float64, and prints what was gained.
@@ -14,7 +14,7 @@ import { formatBytes, formatNumber, formatTable, formatTime } from './start/tabl
 const USAGE = `usage: npm start -- [--once] [model.gguf]
 
   model.gguf  a path or an http(s) address; default: the embedded tiny-tales model
-  --once      exit after the table; so it does where stdout is no terminal
+  --once      exit after the story; so it does where stdout is no terminal
   --help      this text
 `;
 
@@ -174,6 +174,28 @@ async function mainJob({ source }) {
   }
 }
 
+/** The embedded model writes a story, as it comes. */
+async function tellStory() {
+  const { Llama } = await import('../js/llama/index.js');
+  const prompt = 'Once upon a time';
+  const model = await Llama.load(DEFAULT_MODEL);
+  try {
+    const run = model.generate(prompt, { maxTokens: 230 });
+    process.stdout.write(
+      `\na story by ${path.relative(root, DEFAULT_MODEL)}, seed ${run.stats.seed}:\n\n${prompt}`,
+    );
+    for await (const piece of run) process.stdout.write(piece);
+    const { promptTokensPerSecond, decodeTokensPerSecond, tokens, timeToFirstToken } = run.stats;
+    const { memory, activation } = model.info;
+    process.stdout.write(
+      `\n\n${tokens} tokens, ${formatNumber(decodeTokensPerSecond)} a second (prompt ${formatNumber(promptTokensPerSecond)}), ` +
+        `the first after ${timeToFirstToken.toFixed(0)} ms; activations ${activation}; ${formatBytes(memory.linear)} of memory\n`,
+    );
+  } finally {
+    model.dispose();
+  }
+}
+
 /** @param {number[]} values */
 const range = (values) => `${Math.min(...values).toFixed(1)}x to ${Math.max(...values).toFixed(1)}x`;
 
@@ -209,6 +231,7 @@ async function start(args) {
   const { source, once } = readArguments(args);
   await build({ quiet: true });
   await mainJob({ source });
+  await tellStory();
   if (once || !process.stdout.isTTY) return;
   const { serveDemo } = await import('../web/serve.js');
   const { url } = await serveDemo();

@@ -14,6 +14,11 @@
 extern unsigned char __heap_base;
 static inline uint64_t heap_start(void) { return (uintptr_t)&__heap_base; }
 static inline uint64_t heap_end(void) { return (uint64_t)__builtin_wasm_memory_size(0) << 16; }
+#elif defined(FM_FUZZ) /* tests/fuzz: a heap whose bounds the harness knows */
+#define EXPORT
+extern uint64_t fm_fuzz_heap_start, fm_fuzz_heap_end;
+static inline uint64_t heap_start(void) { return fm_fuzz_heap_start; }
+static inline uint64_t heap_end(void) { return fm_fuzz_heap_end; }
 #else
 #define EXPORT
 static inline uint64_t heap_start(void) { return 1; }
@@ -33,10 +38,11 @@ static inline bool overlap(span a, span b) { return a.start < b.start + b.bytes 
 
 static inline bool is_aligned(const void *p, uintptr_t alignment) { return ((uintptr_t)p & (alignment - 1)) == 0; }
 
-/* a * b * unit bytes, or false where that is more than an address can name. a, b < 2^32, unit <= 2^9. */
+/* a * b * unit bytes, or false where that is more than an address can name. a, b < 2^32, unit <= 2^9. With 64 bits any unit makes do
+ * with the limit of the largest: a division would become a multiplication of 128 bits. */
 static inline bool product(uint64_t a, uint64_t b, uint64_t unit, uint64_t *bytes) {
   uint64_t count = a * b;
-  if (count > SIZE_MAX / unit) return false;
+  if (count > (sizeof(size_t) > 4 ? SIZE_MAX >> 9 : SIZE_MAX / unit)) return false;
   *bytes = count * unit;
   return true;
 }

@@ -44,7 +44,7 @@ EXPORT int32_t fm_dequantize_rows(int32_t type, const void *w, float *y, uint32_
   if (!is_aligned(w, traits->alignment) || !is_aligned(y, sizeof *y)) return FM_ERR_ALIGN;
   if (!in_heap(sw) || !in_heap(sy)) return FM_ERR_RANGE;
   if (overlap(sy, sw)) return FM_ERR_OVERLAP;
-  fm_op_dequantize(traits, fm_kernels_of(type), w, y, (size_t)n_rows * n_cols);
+  fm_op_dequantize_all(traits, fm_kernels_of(type), w, y, (size_t)n_rows * n_cols);
   return FM_OK;
 }
 

@@ -7,7 +7,8 @@
  *
  * Every function returns a status (or a value that cannot fail), never prints, never aborts, and touches no
  * memory before all arguments are checked. On any status but FM_OK the outputs are as they were.
- * Not reentrant: a module instance owns one scratch area. Pointers are offsets into the linear memory and must lie
+ * Not reentrant: one operation at a time runs in a memory, whose scratch it uses, and one thread, the memory's owner, calls; the
+ * operation itself may run on several threads (see Threads, below). Pointers are offsets into the linear memory and must lie
  * in its heap, which is where fm_alloc takes from. */
 #ifndef FUSED_H
 #define FUSED_H
@@ -263,5 +264,30 @@ int32_t fm_gated(const float *gate, const float *up, float *y, uint32_t n, int32
 /* How (type, activation) is served now: fm_isa_id of the kernels | fm_activation they get << 8; -1 where the type or
  * the activation is unknown. */
 int32_t fm_served_by(int32_t type, int32_t activation);
+
+/* ---- Threads: in the modules with shared memory only (fused-*-mt*.wasm). A thread is another instance of the module on the same
+ * memory, in a worker. ----
+ *
+ * Start:  the owner calls fm_thread_stack(i) for i = 1 .. n - 1; worker i sets its stack pointer to the result
+ *         (_emscripten_stack_restore), then calls fm_thread_run(i), which returns after fm_threads_stop only. Then the owner calls
+ *         fm_threads_use(n, ..).
+ * Results are the same bits for any number of threads. */
+
+/* The end of a stack for a thread, 1..63, which is where it starts; the thread's scratch lies in front of it. NULL: out of memory. */
+void *fm_thread_stack(uint32_t thread);
+
+/* Takes part in the operations of the owner until fm_threads_stop; sleeps when there is nothing to do. */
+void fm_thread_run(uint32_t thread);
+
+/* Says that fm_thread_run trapped. The operation that it took part in then traps in the owner, and later ones run on one thread. */
+void fm_thread_failed(void);
+
+/* From now on operations use n_threads, 1..64, the owner included, of those that run. fork_work: the work (in multiply-adds of an
+ * int8 product) from which on they do; UINT32_MAX: the usual. may_sleep: 0 where the owner is a browser's main thread, which must
+ * not wait in a futex. Returns FM_OK or FM_ERR_SHAPE. */
+int32_t fm_threads_use(uint32_t n_threads, uint32_t fork_work, int32_t may_sleep);
+
+/* Lets every fm_thread_run return, for good. */
+void fm_threads_stop(void);
 
 #endif

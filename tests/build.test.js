@@ -17,6 +17,7 @@ const read = (/** @type {string} */ file) => readFileSync(path.join(root, file))
 const RUNTIME_EXPORTS = [
   'memory',
   '_initialize',
+  '__wasm_call_ctors',
   '__indirect_function_table',
   '_emscripten_stack_restore',
   'emscripten_stack_get_current',
@@ -24,7 +25,7 @@ const RUNTIME_EXPORTS = [
 
 /** Text of a module, by a disassembler: raw bytes may look like any opcode. @param {string} file */
 function disassemble(file) {
-  const module = readWasm(read(file), { simd: true, relaxed_simd: true });
+  const module = readWasm(read(file), { simd: true, relaxed_simd: true, threads: true, memory64: true });
   try {
     return module.toText({ foldExprs: false, inlineExport: false });
   } finally {
@@ -43,25 +44,33 @@ const vectorOpcodes = (set) => [...set].filter((opcode) => /^(v128|[if]\d+x\d+)\
 const texts = new Map(names.map((name) => [name, disassemble(`dist/${name}`)]));
 const text = (/** @type {string} */ name) => /** @type {string} */ (texts.get(name));
 
-/** The functions that src/fused.h declares. */
-function declaredFunctions() {
+/** The functions that src/fused.h declares; those of the pool are in modules with threads only. @param {boolean} hasThreads */
+function declaredFunctions(hasThreads) {
   const code = read('src/fused.h')
     .toString()
     .replace(/\/\*[\s\S]*?\*\//g, '');
-  return [...code.matchAll(/\b((?:fm|fused)_[a-z0-9_]+)\s*\(/g)].map(([, name]) => name).sort();
+  const declared = [...code.matchAll(/\b((?:fm|fused)_[a-z0-9_]+)\s*\(/g)].map(([, name]) => name).sort();
+  return declared.filter((name) => hasThreads || !/^fm_threads?_/.test(name));
 }
 
 for (const name of names) {
+  const hasThreads = /-mt/.test(name);
+
   test(`${name}: exports are the functions of fused.h`, () => {
     const exported = [...text(name).matchAll(/^\s*\(export "([^"]+)"/gm)].map(([, symbol]) => symbol);
     const ours = exported.filter((symbol) => !RUNTIME_EXPORTS.includes(symbol)).sort();
-    assert.ok(exported.includes('memory'));
+    assert.equal(exported.includes('memory'), !hasThreads);
+    assert.equal(exported.includes('_emscripten_stack_restore'), true);
     assert.ok(ours.length >= 10);
-    assert.deepEqual(ours, declaredFunctions());
+    assert.deepEqual(ours, declaredFunctions(hasThreads));
   });
 
-  test(`${name}: imports nothing`, () => {
-    assert.doesNotMatch(text(name), /^\s*\(import /m);
+  test(`${name}: imports ${hasThreads ? 'a shared memory' : 'nothing'}`, () => {
+    const imports = [...text(name).matchAll(/^\s*\(import (.*)$/gm)].map(([, what]) => what);
+    const is64 = name.includes('-64');
+    const pages = is64 ? 16 * 2 ** 14 : 65536;
+    const expected = `"env" "memory" (memory (;0;) ${is64 ? 'i64 ' : ''}32 ${pages} shared))`;
+    assert.deepEqual(imports, hasThreads ? [expected] : []);
   });
 
   test(`${name}: within its size budget`, () => {
@@ -77,20 +86,32 @@ test('the scalar module holds no vector instruction', () => {
   assert.deepEqual(vectorOpcodes(found), []);
 });
 
-test('the simd128 module holds vector instructions, and no relaxed one', () => {
-  const found = vectorOpcodes(opcodes(text('fused-simd128.wasm')));
-  assert.ok(found.includes('i32x4.dot_i16x8_s'));
-  assert.deepEqual(
-    found.filter((opcode) => opcode.includes('relaxed')),
-    [],
-  );
-});
+for (const name of ['fused-simd128.wasm', 'fused-simd128-mt.wasm']) {
+  test(`${name} holds vector instructions, and no relaxed one`, () => {
+    const found = vectorOpcodes(opcodes(text(name)));
+    assert.ok(found.includes('i32x4.dot_i16x8_s'));
+    assert.deepEqual(
+      found.filter((opcode) => opcode.includes('relaxed')),
+      [],
+    );
+  });
+}
 
-test('the relaxed module holds both relaxed dots', () => {
-  const found = opcodes(text('fused-relaxed.wasm'));
-  assert.ok(found.has('i16x8.relaxed_dot_i8x16_i7x16_s'));
-  assert.ok(found.has('i32x4.relaxed_dot_i8x16_i7x16_add_s'));
-});
+for (const name of names.filter((other) => other.includes('relaxed'))) {
+  test(`${name} holds both relaxed dots`, () => {
+    const found = opcodes(text(name));
+    assert.ok(found.has('i16x8.relaxed_dot_i8x16_i7x16_s'));
+    assert.ok(found.has('i32x4.relaxed_dot_i8x16_i7x16_add_s'));
+  });
+}
+
+for (const name of names) {
+  test(`${name}: atomics and waiting only where there are threads`, () => {
+    const found = opcodes(text(name));
+    const wanted = ['memory.atomic.wait32', 'memory.atomic.notify', 'i32.atomic.rmw.cmpxchg'];
+    for (const opcode of wanted) assert.equal(found.has(opcode), /-mt/.test(name), opcode);
+  });
+}
 
 /* Relaxed sources either say what is fused (attention) or multiply integers, whose scaling must not be fused. */
 test('nothing is fused that the source does not fuse', () => {

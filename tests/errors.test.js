@@ -63,6 +63,8 @@ test('every status of the C ABI becomes an error that says what was called', () 
 });
 
 test('values are shown so that a message can be read', () => {
+  assert.equal(show('x'.repeat(100)), `"${'x'.repeat(100)}"`);
+  assert.equal(show('x'.repeat(70000)), `"${'x'.repeat(100)}"... (70000 characters)`);
   assert.equal(show('a"b'), '"a\\"b"');
   assert.equal(show(null), 'null');
   assert.equal(show(undefined), 'undefined');

@@ -13,7 +13,7 @@ import { openModule } from './helpers/raw.js';
 import { projectRoot } from './helpers/test-data.js';
 
 const FILES = [
-  ...['kernels', 'abi', 'golden', 'matmul', 'models', 'loader'],
+  ...['kernels', 'abi', 'golden', 'matmul', 'models', 'loader', 'robust-blocks'],
   ...[
     'layer',
     'layer-rows',
@@ -24,6 +24,7 @@ const FILES = [
     'fused-api',
     'attention',
     'attention-abi',
+    'llama-logits',
   ],
 ].map((name) => `tests/${name}.test.js`);
 /** Tests that only a relaxed engine runs. */

@@ -128,10 +128,11 @@ test('by default the best set that this engine has, and it says why', async (t) 
   else assert.equal(fm.isa, best);
   assert.match(info.reason, /passed its self-test/);
   if (!hasRelaxed) assert.match(info.reason, /relaxed: this engine has no relaxed SIMD/);
-  assert.equal(info.wasmBytes, wasmBytes(fm.isa).length);
-  assert.equal(info.wasmUrl, pathToFileURL(wasmPath(fm.isa)).href);
-  const { compileMs, selfTestMs, chooseMs, totalMs } = info.timings;
-  assert.ok(totalMs > 0 && compileMs + selfTestMs + chooseMs <= totalMs + 1);
+  const module = info.threads > 1 ? `${fm.isa}-mt` : fm.isa;
+  assert.equal(info.wasmBytes, wasmBytes(module).length);
+  assert.equal(info.wasmUrl, pathToFileURL(wasmPath(module)).href);
+  const { compileMs, selfTestMs, chooseMs, threadsMs, totalMs } = info.timings;
+  assert.ok(totalMs > 0 && compileMs + selfTestMs + chooseMs + threadsMs <= totalMs + 1);
   info.steps.length = 0;
   assert.ok(fm.info.steps.length > 0, 'info is a copy');
   assertRight(product(fm));
@@ -162,6 +163,12 @@ test('options of the wrong kind', async () => {
     { activation: 'bf16' },
     { wasm: 5 },
     { wasm: {} },
+    { threads: 0 },
+    { threads: 65 },
+    { threads: 1.5 },
+    { threads: '2' },
+    { threads: null },
+    { memory64: 1 },
   ]) {
     await assert.rejects(createKernels(/** @type {any} */ (options)), ArgumentError, JSON.stringify(options));
   }

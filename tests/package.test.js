@@ -3,61 +3,41 @@
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
+import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core';
 import { build as bundle } from 'esbuild';
 import { publint } from 'publint';
-import { npmCommand } from '../scripts/setup/packages.js';
-import { environment, root } from '../scripts/setup/run.js';
+import { MODULE_BUDGETS } from '../scripts/build.js';
+import { root } from '../scripts/setup/run.js';
+import { manifest, packedPackage } from './helpers/consumers.js';
 
-const folder = mkdtempSync(path.join(tmpdir(), 'fused-matmul-package-'));
-after(() => rmSync(folder, { recursive: true, force: true }));
-const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
-
-/** Everything but the chunks that are fetched when a file is opened. */
+/** Everything but the chunks that are fetched when they are needed. */
 const LOADER_BUDGET = 12 * 1024;
-/** Three modules of at most 160 KB, and the rest. */
-const PACKED_BUDGET = 240 * 1024;
+const PACKED_BUDGET = 600 * 1024;
 
-/** @param {string[]} args @param {string} cwd */
-function npm(args, cwd) {
-  const [file, first] = npmCommand();
-  const result = spawnSync(file, [...first, ...args, '--no-audit', '--no-fund', '--loglevel=error'], {
-    cwd,
-    env: environment(),
-    encoding: 'utf8',
-  });
-  assert.equal(result.status, 0, `npm ${args.join(' ')}\n${result.stdout}\n${result.stderr}`);
-  return result.stdout;
-}
-
-/** @typedef {{ filename: string, size: number, files: { path: string, size: number }[] }} Packed */
-
-/** @param {string} from @returns {Packed} */
-function pack(from) {
-  const [packed] = JSON.parse(
-    npm(['pack', '--json', '--ignore-scripts', '--pack-destination', folder], from),
-  );
-  return packed;
-}
-
-/** @type {Packed} */
+/** @type {ReturnType<typeof packedPackage>} */
+let installed;
+/** @type {ReturnType<typeof packedPackage>['packed']} */
 let packed;
-const app = path.join(folder, 'app');
+/** @type {string} */
+let app;
 
 before(() => {
-  packed = pack(root);
-  const dependencies = Object.keys(manifest.dependencies).map((name) =>
-    pack(path.join(root, 'node_modules', name)),
-  );
-  mkdirSync(app);
-  writeFileSync(path.join(app, 'package.json'), '{ "private": true, "type": "module" }');
-  const tarballs = [packed, ...dependencies].map(({ filename }) => path.join(folder, filename));
-  npm(['install', '--offline', '--ignore-scripts', ...tarballs], app);
+  installed = packedPackage();
+  packed = installed.packed;
+  app = installed.app('main');
 });
+
+after(() => installed?.remove());
+
+/** @returns {ArrayBuffer} */
+function readTarball() {
+  const bytes = readFileSync(installed.tarball);
+  return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
+}
 
 /** Runs a module in the folder that has the package installed. @param {string} code */
 function runInApp(code) {
@@ -68,40 +48,52 @@ function runInApp(code) {
   return stdout.trim();
 }
 
-test('the tarball holds what is needed to run, and nothing else', () => {
-  const files = packed.files.map((file) => file.path);
-  const allowed = [
-    /^js\/[^/]+\.js$/,
-    /^dist\/types\/[^/]+\.d\.ts$/,
-    /^(package\.json|README\.md|CHANGELOG\.md|LICENSE)$/,
-  ];
-  const dist = [
-    'fused-scalar.wasm',
-    'fused-simd128.wasm',
-    'fused-relaxed.wasm',
-    'gguf-parser.js',
-    'gguf-parser.d.ts',
-  ];
-  allowed.push(new RegExp(`^dist/(${dist.join('|').replaceAll('.', '\\.')})$`));
-  assert.deepEqual(
-    files.filter((file) => !allowed.some((pattern) => pattern.test(file))),
-    [],
+/** Files that others name, from what package.json exports on; the texts that belong to any package. */
+function reachable() {
+  const conditions = (/** @type {any} */ entry) =>
+    typeof entry === 'string' ? [entry] : Object.values(entry).flatMap(conditions);
+  const targets = [...conditions(manifest.exports), ...Object.values(manifest.bin ?? {})];
+  const found = new Set(
+    targets.filter((target) => !target.includes('*')).map((target) => path.posix.normalize(target)),
   );
-  for (const name of [
-    ...dist.map((file) => `dist/${file}`),
-    'dist/types/index.d.ts',
-    'js/index.js',
-    'LICENSE',
-    'README.md',
-  ]) {
-    assert.ok(files.includes(name), name);
+  for (const file of found) {
+    if (!/\.[jt]s$/.test(file)) continue;
+    const text = readFileSync(path.join(root, file), 'utf8');
+    const named = text.matchAll(/(?:\bfrom|\bimport|\bimport\(|new URL\()\s*(['"])(\.\.?\/[^'"]+)\1/g);
+    for (const [, , relative] of named) {
+      const target = path.posix.join(path.posix.dirname(file), relative);
+      found.add(file.endsWith('.d.ts') ? target.replace(/\.js$/, '.d.ts') : target);
+    }
   }
+  return new Set([...found, 'README.md', 'CHANGELOG.md', 'LICENSE']);
+}
+
+test('the tarball holds what is needed to run, and nothing else', (t) => {
+  const files = packed.files.map((file) => file.path).sort();
+  assert.deepEqual(files, [...reachable()].sort());
+  const modules = files.filter((file) => file.endsWith('.wasm')).map((file) => path.basename(file));
+  assert.deepEqual(modules.sort(), Object.keys(MODULE_BUDGETS).sort());
+  t.diagnostic(`package: ${packed.size} bytes packed, ${packed.unpackedSize} unpacked, ${files.length} files`);
   assert.ok(packed.size <= PACKED_BUDGET, `${packed.size} bytes packed, budget ${PACKED_BUDGET}`);
 });
 
 test('package.json and what it points to are as publint wants them', async () => {
-  const { messages } = await publint({ pkgDir: root, strict: true, pack: false });
+  const { messages } = await publint({ pack: { tarball: readTarball() }, strict: true });
   assert.deepEqual(messages, []);
+});
+
+test('every entry resolves with its types, as arethetypeswrong wants them (ES modules only)', async () => {
+  const analysis = await checkPackage(createPackageFromTarballData(new Uint8Array(readTarball())));
+  assert.ok(analysis.types, 'no types');
+  assert.deepEqual(Object.keys(analysis.entrypoints).sort(), Object.keys(manifest.exports).sort());
+  const esmOnly = (/** @type {any} */ { kind, resolutionKind }) =>
+    resolutionKind !== 'node10' && resolutionKind !== 'node16-cjs' && kind !== 'CJSResolvesToESM';
+  assert.deepEqual(analysis.problems.filter(esmOnly), []);
+});
+
+test('types come first among the conditions of every entry', () => {
+  for (const [entry, conditions] of Object.entries(manifest.exports))
+    if (typeof conditions === 'object') assert.equal(Object.keys(conditions)[0], 'types', entry);
 });
 
 test('installed into an empty folder it multiplies', () => {
@@ -140,7 +132,8 @@ test('installed into an empty folder it reads a GGUF file', () => {
 test('the wasm files and package.json can be resolved', () => {
   const output = runInApp(`
     import { existsSync } from 'node:fs';
-    const urls = ['scalar', 'simd128', 'relaxed'].map((isa) => import.meta.resolve(\`fused-matmul/wasm/fused-\${isa}.wasm\`));
+    const names = ['scalar', 'simd128', 'relaxed', 'simd128-mt', 'relaxed-mt', 'relaxed-mt-64'];
+    const urls = names.map((name) => import.meta.resolve(\`fused-matmul/wasm/fused-\${name}.wasm\`));
     console.log(urls.every((url) => existsSync(new URL(url))), existsSync(new URL(import.meta.resolve('fused-matmul/package.json'))));
   `);
   assert.equal(output, 'true true');
@@ -165,7 +158,7 @@ async function bundleForBrowser(options) {
 }
 
 test('the loader is small', async (t) => {
-  const files = await bundleForBrowser({ splitting: true, outdir: path.join(folder, 'out') });
+  const files = await bundleForBrowser({ splitting: true, outdir: path.join(root, 'build/out') });
   const text = (/** @type {string} */ name) =>
     files.find((file) => path.basename(file.path) === name)?.text ?? assert.fail(name);
   const loaded = new Set(['stdin.js']);
@@ -180,7 +173,7 @@ test('the loader is small', async (t) => {
 });
 
 test('a browser bundle has the header parser in a chunk of its own', async () => {
-  const files = await bundleForBrowser({ splitting: true, outdir: path.join(folder, 'out') });
+  const files = await bundleForBrowser({ splitting: true, outdir: path.join(root, 'build/out') });
   const withParser = files.filter(({ text }) => text.includes('GGUF magic number'));
   assert.equal(withParser.length, 1);
   assert.ok(!withParser[0].text.includes('fused_matmul'));

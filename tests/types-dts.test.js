@@ -27,7 +27,7 @@ function compile(code, options = ['--module', 'nodenext']) {
     '--pretty',
     'false',
   ];
-  const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
+  const tsc = path.join(root, 'node_modules/typescript-native/bin/tsc');
   const { status, stdout } = spawnSync(process.execPath, [tsc, ...flags, ...options, 'consumer.ts'], {
     cwd: folder,
     encoding: 'utf8',

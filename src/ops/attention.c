@@ -4,33 +4,19 @@
  *                memory once, in order; F32 and F16 are read where they are
  *   more tokens  a block is 64 rows of (token, head) that share a KV head; a tile is converted once for all of them
  *
+ * Threads share blocks of a prompt, and the heads of one token. What a row becomes depends on its pack only, or, in a prompt, on its
+ * block, which are the same for any number of threads.
+ *
  * Scratch is bounded whatever the length: O(64 x head_size) for the block, O(tile x head_size) for the tile. */
 #include <math.h>
 #include <string.h>
 
 #include "kernels/attention.h"
 #include "ops/ops.h"
+#include "ops/scratch.h"
 
-#define BLOCK_PACKS 16
-#define BLOCK_ROWS (BLOCK_PACKS * FM_PACK_ROWS)
+#define BLOCK_ROWS (FM_ATTENTION_PACKS * FM_PACK_ROWS)
 #define DIRECT_POSITIONS 16 /* rows of a cache lie a power of two apart: more of them would evict each other from L1 */
-
-/* The rows of a pack: their KV heads, without repetition, and which of these each row reads. */
-typedef struct {
-  size_t n_heads, head[FM_PACK_ROWS], of_row[FM_PACK_ROWS];
-} pack_heads;
-
-/* One operation at a time; see fused.h. Keys and values f32, [position][head][n_dims]. */
-static struct {
-  _Alignas(64) float q[BLOCK_PACKS][FM_HEAD_SIZE_MAX * FM_PACK_ROWS];
-  float out[BLOCK_PACKS][FM_HEAD_SIZE_MAX * FM_PACK_ROWS];
-  float k[FM_TILE_POSITIONS * FM_HEAD_SIZE_MAX];
-  float v[FM_TILE_POSITIONS * FM_HEAD_SIZE_MAX];
-  _Alignas(16) fm_tile_scores scores;
-  _Alignas(16) fm_tile_weights weights;
-  fm_softmax_state state[BLOCK_PACKS];
-  pack_heads heads[BLOCK_PACKS];
-} scratch;
 
 /* A call of fm_flash_attention. */
 typedef struct {
@@ -43,13 +29,17 @@ typedef struct {
   float *out;
   size_t n_dims; /* head_size, rounded up to 8 */
   size_t head_bytes, position_bytes;
-  size_t group;   /* query heads that share a KV head */
-  bool is_direct; /* keys and values are read where they are */
+  size_t group;        /* query heads that share a KV head */
+  bool is_direct;      /* keys and values are read where they are */
+  size_t n_rows;       /* of a token, or of all that share a KV head */
+  size_t n_blocks;     /* of a KV head */
+  size_t rows_of_item; /* one token: heads that a thread takes at a time */
 } job;
 
 /* A block: query rows first_row + i, i < n_rows, each a head of a token. */
 typedef struct {
   const job *job;
+  fm_attention_scratch *scratch;
   size_t kv_head, first_row, n_rows, n_packs;
   size_t first, end;         /* positions that any row sees */
   size_t all_first, all_end; /* positions that every row sees */
@@ -96,8 +86,8 @@ static void finish_row(const float *pack, const fm_softmax_state *state, size_t 
   for (size_t c = 0; c < n; c++) row[c] = from[(c - c % 4) * FM_PACK_ROWS + c % 4] * inverse;
 }
 
-static pack_heads heads_of(const block *b, size_t p) {
-  pack_heads heads = {0};
+static fm_pack_heads heads_of(const block *b, size_t p) {
+  fm_pack_heads heads = {0};
   for (size_t r = 0; r < FM_PACK_ROWS; r++) {
     size_t row = min_size(p * FM_PACK_ROWS + r, b->n_rows - 1), token, kv_head; /* rows that are none repeat the last */
     row_offset(b, row, &token, &kv_head);
@@ -113,16 +103,16 @@ static void begin_block(block *b) {
   b->first = b->all_end = SIZE_MAX;
   b->end = b->all_first = 0;
   for (size_t p = 0; p < b->n_packs; p++) {
-    fm_softmax_state *state = &scratch.state[p];
-    memset(scratch.q[p], 0, j->n_dims * FM_PACK_ROWS * sizeof(float));
-    memset(scratch.out[p], 0, j->n_dims * FM_PACK_ROWS * sizeof(float));
+    fm_softmax_state *state = &b->scratch->state[p];
+    memset(b->scratch->q[p], 0, j->n_dims * FM_PACK_ROWS * sizeof(float));
+    memset(b->scratch->out[p], 0, j->n_dims * FM_PACK_ROWS * sizeof(float));
     memset(state, 0, sizeof *state);
-    scratch.heads[p] = heads_of(b, p);
+    b->scratch->heads[p] = heads_of(b, p);
     for (size_t r = 0; r < FM_PACK_ROWS; r++) {
       size_t row = p * FM_PACK_ROWS + r, token, kv_head, first, end;
       state->max[r] = -INFINITY;
       if (row >= b->n_rows) continue;
-      interleave(scratch.q[p], r, j->q + row_offset(b, row, &token, &kv_head), j->shape->head_size);
+      interleave(b->scratch->q[p], r, j->q + row_offset(b, row, &token, &kv_head), j->shape->head_size);
       seen_positions(j->shape, token, &first, &end);
       state->first[r] = (int32_t)first;
       state->end[r] = (int32_t)end;
@@ -138,11 +128,11 @@ static void end_block(const block *b) {
   for (size_t row = 0; row < b->n_rows; row++) {
     size_t p = row / FM_PACK_ROWS, token, kv_head;
     float *out = b->job->out + row_offset(b, row, &token, &kv_head);
-    finish_row(scratch.out[p], &scratch.state[p], row % FM_PACK_ROWS, out, b->job->shape->head_size);
+    finish_row(b->scratch->out[p], &b->scratch->state[p], row % FM_PACK_ROWS, out, b->job->shape->head_size);
   }
 }
 
-static fm_kv_tile tile_in_cache(const job *j, const pack_heads *heads, const uint8_t *cache, size_t position,
+static fm_kv_tile tile_in_cache(const job *j, const fm_pack_heads *heads, const uint8_t *cache, size_t position,
                                 size_t n) {
   fm_kv_tile tile = {.start = cache + position * j->position_bytes, .stride = j->position_bytes, .n_positions = n};
   for (size_t r = 0; r < FM_PACK_ROWS; r++) tile.offset[r] = heads->head[heads->of_row[r]] * j->head_bytes;
@@ -152,7 +142,7 @@ static fm_kv_tile tile_in_cache(const job *j, const pack_heads *heads, const uin
 }
 
 /* The same tile, as f32 with zeros up to n_dims. */
-static fm_kv_tile tile_in_scratch(const job *j, const pack_heads *heads, const uint8_t *cache, size_t position,
+static fm_kv_tile tile_in_scratch(const job *j, const fm_pack_heads *heads, const uint8_t *cache, size_t position,
                                   size_t n, float *values) {
   size_t head_size = j->shape->head_size, stride = heads->n_heads * j->n_dims;
   fm_kv_tile tile = {.start = (const uint8_t *)values, .stride = stride * sizeof(float), .n_positions = n};
@@ -170,7 +160,8 @@ static fm_kv_tile tile_in_scratch(const job *j, const pack_heads *heads, const u
 }
 
 /* Position by position, for each row those that it sees: a weight of 0 would make NaN of an Inf or a NaN elsewhere. */
-static void mix_seen(const fm_kv_tile *v, const fm_softmax_state *state, size_t position, size_t n_dims, float *out) {
+static void mix_seen(const fm_kv_tile *v, const fm_softmax_state *state, fm_tile_weights weights, size_t position,
+                     size_t n_dims, float *out) {
   for (size_t r = 0; r < FM_PACK_ROWS; r++) {
     for (size_t c = 0; c < n_dims; c++) {
       float *o = &out[(c / 4 * 4 + r) * 4 + c % 4];
@@ -178,7 +169,7 @@ static void mix_seen(const fm_kv_tile *v, const fm_softmax_state *state, size_t 
       for (size_t i = 0; i < v->n_positions; i++) {
         int32_t at = (int32_t)(position + i);
         const float *value = (const float *)(const void *)(v->start + v->offset[r] + i * v->stride);
-        if (at >= state->first[r] && at < state->end[r]) sum += scratch.weights[i][r][0] * value[c];
+        if (at >= state->first[r] && at < state->end[r]) sum += weights[i][r][0] * value[c];
       }
       *o = sum;
     }
@@ -196,7 +187,7 @@ static bool all_finite(const float *values, size_t n) {
 static void take_tile(const block *b, size_t p, const fm_kv_tile *k, const fm_kv_tile *v, size_t position,
                       bool is_special) {
   const job *j = b->job;
-  fm_softmax_state *state = &scratch.state[p];
+  fm_softmax_state *state = &b->scratch->state[p];
   size_t end = position + k->n_positions;
   bool masked = false, any = false;
   for (size_t r = 0; r < min_size(b->n_rows - p * FM_PACK_ROWS, FM_PACK_ROWS); r++) {
@@ -206,36 +197,45 @@ static void take_tile(const block *b, size_t p, const fm_kv_tile *k, const fm_kv
   }
   if (!any) return;
   fm_logits logits = {j->shape->scale, j->shape->softcap};
-  j->kernels->score(k, scratch.q[p], j->n_dims, scratch.scores);
-  j->kernels->weigh(logits, scratch.scores, k->n_positions, position, masked, state, scratch.weights);
+  j->kernels->score(k, b->scratch->q[p], j->n_dims, b->scratch->scores);
+  j->kernels->weigh(logits, b->scratch->scores, k->n_positions, position, masked, state, b->scratch->weights);
   if (masked && is_special) {
-    mix_seen(v, state, position, j->n_dims, scratch.out[p]);
+    mix_seen(v, state, b->scratch->weights, position, j->n_dims, b->scratch->out[p]);
   } else {
-    j->kernels->mix(v, scratch.weights, state->correction, j->n_dims, scratch.out[p]);
+    j->kernels->mix(v, b->scratch->weights, state->correction, j->n_dims, b->scratch->out[p]);
   }
 }
 
-/* f16: whether the KV heads that the block reads hold no Inf and no NaN in these positions. */
-static bool tile_is_finite(const block *b, const uint8_t *cache, size_t position, size_t n) {
+/* f16: whether the KV heads that n_rows rows of the block read hold no Inf and no NaN in these positions. */
+static bool cache_is_finite(const block *b, size_t row, size_t n_rows, const uint8_t *cache, size_t position,
+                            size_t n) {
   const job *j = b->job;
-  size_t first = b->first_row / j->group, last = (b->first_row + b->n_rows - 1) / j->group;
+  size_t first = (b->first_row + row) / j->group, last = (b->first_row + row + n_rows - 1) / j->group;
   const uint8_t *start = cache + position * j->position_bytes + first * j->head_bytes;
   size_t row_bytes = (last - first + 1) * j->head_bytes;
   if (row_bytes == j->position_bytes) return j->kernels->is_finite(start, n * row_bytes, 0, 1);
   return j->kernels->is_finite(start, row_bytes, j->position_bytes, n);
 }
 
-/* All heads of a block see the same positions: nothing is masked. */
+static bool tile_is_finite(const block *b, size_t row, size_t n_rows, size_t position, size_t n) {
+  if (b->job->shape->kv_type == FM_KV_F32) return true;
+  return cache_is_finite(b, row, n_rows, b->job->k, position, n) &&
+         cache_is_finite(b, row, n_rows, b->job->v, position, n);
+}
+
+/* All heads of a block see the same positions: nothing is masked. Whether a pack reads them where they are depends on its own
+ * KV heads only; the block is asked first, in one go. */
 static void decode_block(const block *b) {
   const job *j = b->job;
   /* A pack has one KV head or, where groups do not fill packs, up to 4. */
   size_t in_scratch = j->group % FM_PACK_ROWS == 0 ? FM_TILE_POSITIONS : FM_TILE_POSITIONS / FM_PACK_ROWS;
   for (size_t position = b->first, n; position < b->end; position += n) {
     n = min_size(b->end - position, j->is_direct ? DIRECT_POSITIONS : in_scratch);
-    bool is_direct = j->is_direct && (j->shape->kv_type == FM_KV_F32 || tile_is_finite(b, j->k, position, n));
-    is_direct = is_direct && (j->shape->kv_type == FM_KV_F32 || tile_is_finite(b, j->v, position, n));
+    bool all_direct = j->is_direct && tile_is_finite(b, 0, b->n_rows, position, n);
     for (size_t p = 0; p < b->n_packs; p++) {
-      const pack_heads *heads = &scratch.heads[p];
+      size_t row = p * FM_PACK_ROWS, n_rows = min_size(b->n_rows - row, FM_PACK_ROWS);
+      bool is_direct = all_direct || (j->is_direct && tile_is_finite(b, row, n_rows, position, n));
+      const fm_pack_heads *heads = &b->scratch->heads[p];
       fm_kv_tile k, v;
       if (is_direct) {
         k = tile_in_cache(j, heads, j->k, position, n);
@@ -245,8 +245,8 @@ static void decode_block(const block *b) {
         part = n;
         if (!is_direct) {
           part = min_size(n - i, in_scratch);
-          k = tile_in_scratch(j, heads, j->k, position + i, part, scratch.k);
-          v = tile_in_scratch(j, heads, j->v, position + i, part, scratch.v);
+          k = tile_in_scratch(j, heads, j->k, position + i, part, b->scratch->k);
+          v = tile_in_scratch(j, heads, j->v, position + i, part, b->scratch->v);
         }
         take_tile(b, p, &k, &v, position + i, false);
       }
@@ -256,14 +256,41 @@ static void decode_block(const block *b) {
 
 static void prompt_block(const block *b) {
   const job *j = b->job;
-  const pack_heads *heads = &scratch.heads[0];
+  const fm_pack_heads *heads = &b->scratch->heads[0];
   for (size_t position = b->first, n; position < b->end; position += n) {
     n = min_size(b->end - position, FM_TILE_POSITIONS);
-    fm_kv_tile k = tile_in_scratch(j, heads, j->k, position, n, scratch.k);
-    fm_kv_tile v = tile_in_scratch(j, heads, j->v, position, n, scratch.v);
+    fm_kv_tile k = tile_in_scratch(j, heads, j->k, position, n, b->scratch->k);
+    fm_kv_tile v = tile_in_scratch(j, heads, j->v, position, n, b->scratch->v);
     bool is_partial = position < b->all_first || position + n > b->all_end;
-    bool is_special = is_partial && !all_finite(scratch.v, n * j->n_dims);
+    bool is_special = is_partial && !all_finite(b->scratch->v, n * j->n_dims);
     for (size_t p = 0; p < b->n_packs; p++) take_tile(b, p, &k, &v, position, is_special);
+  }
+}
+
+static void run_block(const job *j, size_t kv_head, size_t first_row, size_t n_rows, size_t thread) {
+  fm_attention_scratch *scratch = &fm_scratch_of(thread)->attention;
+  block b = {.job = j, .scratch = scratch, .kv_head = kv_head, .first_row = first_row, .n_rows = n_rows};
+  begin_block(&b);
+  if (j->shape->n_tokens == 1) {
+    decode_block(&b);
+  } else {
+    prompt_block(&b);
+  }
+  end_block(&b);
+}
+
+static void decode_items(const void *context, size_t begin, size_t end, size_t thread) {
+  const job *j = context;
+  size_t row = begin * j->rows_of_item, end_row = min_size(end * j->rows_of_item, j->n_rows);
+  for (; row < end_row; row += BLOCK_ROWS) run_block(j, 0, row, min_size(end_row - row, BLOCK_ROWS), thread);
+}
+
+/* The last tokens, which see most, come first: no thread is left alone with them at the end. */
+static void prompt_items(const void *context, size_t begin, size_t end, size_t thread) {
+  const job *j = context;
+  for (size_t i = begin; i < end; i++) {
+    size_t kv_head = i % j->shape->n_kv_heads, row = (j->n_blocks - 1 - i / j->shape->n_kv_heads) * BLOCK_ROWS;
+    run_block(j, kv_head, row, min_size(j->n_rows - row, BLOCK_ROWS), thread);
   }
 }
 
@@ -276,61 +303,86 @@ void fm_op_flash_attention(const fm_traits *traits, const fm_kernels *type, cons
   j.group = shape->n_heads / shape->n_kv_heads;
   j.is_direct = fm_current.isa >= FM_ISA_SIMD128 && shape->head_size % 8 == 0 && shape->kv_type != FM_KV_Q8_0;
   bool is_decode = shape->n_tokens == 1;
-  size_t n_rows = is_decode ? shape->n_heads : shape->n_tokens * j.group;
-  for (size_t kv_head = 0; kv_head < (is_decode ? 1 : shape->n_kv_heads); kv_head++) {
-    for (size_t row = 0; row < n_rows; row += BLOCK_ROWS) {
-      block b = {.job = &j, .kv_head = kv_head, .first_row = row, .n_rows = min_size(n_rows - row, BLOCK_ROWS)};
-      begin_block(&b);
-      if (is_decode) {
-        decode_block(&b);
-      } else {
-        prompt_block(&b);
+  j.n_rows = is_decode ? shape->n_heads : shape->n_tokens * j.group;
+  j.n_blocks = (j.n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+  fm_work row_work = (fm_work)2 * FM_WORK_F32 * j.n_dims * shape->n_positions;
+  if (fm_current.isa == FM_ISA_SCALAR) row_work *= FM_WORK_SCALAR;
+  if (!is_decode) {
+    fm_parallel(prompt_items, &j, shape->n_kv_heads * j.n_blocks, row_work * min_size(j.n_rows, BLOCK_ROWS), 1);
+    return;
+  }
+  /* Two items for each thread: more of them, and each would read few bytes of a position. Heads of a pack stay together. */
+  size_t n_threads = fm_threads_in_use(), n_packs = (j.n_rows + FM_PACK_ROWS - 1) / FM_PACK_ROWS;
+  size_t packs = n_threads == 1 ? n_packs : (n_packs + 2 * n_threads - 1) / (2 * n_threads);
+  j.rows_of_item = min_size(packs * FM_PACK_ROWS, BLOCK_ROWS);
+  size_t n_items = (j.n_rows + j.rows_of_item - 1) / j.rows_of_item;
+  fm_parallel(decode_items, &j, n_items, row_work * j.rows_of_item, 1);
+}
+
+/* A call of fused_attention_score. Its items are packs of rows of q. */
+typedef struct {
+  const float *q, *k;
+  float *scores;
+  size_t n_q, n_k, head_size, n_dims;
+  float scale;
+  bool causal;
+} score_job;
+
+/* The scores of up to 4 rows of q with the keys that the last of them sees. */
+static void score_rows(const score_job *s, const float *q, float *scores, size_t n_rows, size_t n_seen,
+                       fm_attention_scratch *scratch) {
+  size_t head_size = s->head_size, n_dims = s->n_dims;
+  memset(scratch->q[0], 0, n_dims * FM_PACK_ROWS * sizeof(float));
+  for (size_t r = 0; r < n_rows; r++) interleave(scratch->q[0], r, q + r * head_size, head_size);
+  for (size_t j = 0, n; j < n_seen; j += n) {
+    n = min_size(n_seen - j, FM_TILE_POSITIONS);
+    const float *keys = s->k + j * head_size;
+    if (n_dims != head_size) {
+      for (size_t i = 0; i < n; i++) {
+        memset(scratch->k + i * n_dims, 0, n_dims * sizeof(float));
+        memcpy(scratch->k + i * n_dims, keys + i * head_size, head_size * sizeof(float));
       }
-      end_block(&b);
+      keys = scratch->k;
+    }
+    fm_kv_tile tile = {.start = (const uint8_t *)keys, .n_positions = n, .is_shared = true};
+    tile.stride = n_dims * sizeof(float);
+    kernels()->score(&tile, scratch->q[0], n_dims, scratch->scores);
+    for (size_t r = 0; r < n_rows; r++) {
+      for (size_t i = 0; i < n; i++) scores[r * s->n_k + j + i] = scratch->scores[i][r] * s->scale;
     }
   }
 }
 
-/* The scores of up to 4 rows of q with the keys that the last of them sees. */
-static void score_rows(const fm_kv_tile *cache, const float *q, float *scores, size_t n_rows, size_t n_seen, size_t n_k,
-                       size_t head_size, size_t n_dims, float scale) {
-  memset(scratch.q[0], 0, n_dims * FM_PACK_ROWS * sizeof(float));
-  for (size_t r = 0; r < n_rows; r++) interleave(scratch.q[0], r, q + r * head_size, head_size);
-  fm_kv_tile tile = *cache;
-  for (size_t j = 0; j < n_seen; j += tile.n_positions) {
-    tile.n_positions = min_size(n_seen - j, FM_TILE_POSITIONS);
-    const uint8_t *keys = cache->start + j * cache->stride;
-    tile.start = keys;
-    if (n_dims != head_size) {
-      for (size_t i = 0; i < tile.n_positions; i++) {
-        memset(scratch.k + i * n_dims, 0, n_dims * sizeof(float));
-        memcpy(scratch.k + i * n_dims, keys + i * cache->stride, head_size * sizeof(float));
-      }
-      tile.start = (const uint8_t *)scratch.k;
-      tile.stride = n_dims * sizeof(float);
-    }
-    kernels()->score(&tile, scratch.q[0], n_dims, scratch.scores);
+static void score_items(const void *context, size_t begin, size_t end, size_t thread) {
+  const score_job *s = context;
+  fm_softmax_fn *softmax = fm_shared_kernels_of(fm_current.isa)->softmax;
+  for (size_t first = begin * FM_PACK_ROWS; first < min_size(end * FM_PACK_ROWS, s->n_q); first += FM_PACK_ROWS) {
+    size_t n_rows = min_size(s->n_q - first, FM_PACK_ROWS), n_k = s->n_k, seen[FM_PACK_ROWS];
     for (size_t r = 0; r < n_rows; r++) {
-      for (size_t i = 0; i < tile.n_positions; i++) scores[r * n_k + j + i] = scratch.scores[i][r] * scale;
+      size_t hidden = s->causal ? s->n_q - 1 - first - r : 0; /* keys behind the last one that the row sees */
+      seen[r] = hidden < n_k ? n_k - hidden : 0;
+    }
+    float *rows = s->scores + first * n_k;
+    score_rows(s, s->q + first * s->head_size, rows, n_rows, seen[n_rows - 1], &fm_scratch_of(thread)->attention);
+    for (size_t r = 0; r < n_rows; r++) {
+      if (seen[r] > 0) softmax(rows + r * n_k, rows + r * n_k, seen[r]);
+      memset(rows + r * n_k + seen[r], 0, (n_k - seen[r]) * sizeof *rows);
     }
   }
 }
 
 void fm_op_attention_score(const float *q, const float *k, float *scores, size_t n_q, size_t n_k, size_t head_size,
                            float scale, bool causal) {
-  size_t n_dims = (head_size + 7) & ~(size_t)7;
-  fm_kv_tile cache = {.start = (const uint8_t *)k, .stride = head_size * sizeof(float), .is_shared = true};
-  for (size_t first = 0; first < n_q; first += FM_PACK_ROWS) {
-    size_t n_rows = min_size(n_q - first, FM_PACK_ROWS), seen[FM_PACK_ROWS];
-    for (size_t r = 0; r < n_rows; r++) {
-      size_t hidden = causal ? n_q - 1 - first - r : 0; /* keys behind the last one that the row sees */
-      seen[r] = hidden < n_k ? n_k - hidden : 0;
-    }
-    float *rows = scores + first * n_k;
-    score_rows(&cache, q + first * head_size, rows, n_rows, seen[n_rows - 1], n_k, head_size, n_dims, scale);
-    for (size_t r = 0; r < n_rows; r++) {
-      if (seen[r] > 0) fm_op_softmax(rows + r * n_k, rows + r * n_k, 1, seen[r]);
-      memset(rows + r * n_k + seen[r], 0, (n_k - seen[r]) * sizeof *rows);
-    }
-  }
+  const score_job s = {.q = q,
+                       .k = k,
+                       .scores = scores,
+                       .n_q = n_q,
+                       .n_k = n_k,
+                       .head_size = head_size,
+                       .n_dims = (head_size + 7) & ~(size_t)7,
+                       .scale = scale,
+                       .causal = causal};
+  fm_work work = (fm_work)FM_PACK_ROWS * n_k * (FM_WORK_F32 * s.n_dims + FM_WORK_EXP);
+  if (fm_current.isa == FM_ISA_SCALAR) work *= FM_WORK_SCALAR;
+  fm_parallel(score_items, &s, (n_q + FM_PACK_ROWS - 1) / FM_PACK_ROWS, work, 1);
 }

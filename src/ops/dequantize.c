@@ -1,5 +1,6 @@
 #include "fused.h"
 #include "ops/ops.h"
+#include "threads/threads.h"
 
 /* value = scale * code - min, block by block; see formats/codes.h. */
 static void dequantize_decoded(const fm_traits *traits, fm_decode_fn *decode, const uint8_t *w, float *y,
@@ -23,4 +24,29 @@ void fm_op_dequantize(const fm_traits *traits, const fm_kernels *kernels, const 
   } else {
     dequantize_decoded(traits, kernels->decode, w, y, n_values);
   }
+}
+
+/* Items of whole blocks, whatever the type. */
+#define ITEM_VALUES 1024
+
+typedef struct {
+  const fm_traits *traits;
+  const fm_kernels *kernels;
+  const uint8_t *w;
+  float *y;
+  size_t n_values;
+} dequantize_job;
+
+static void dequantize_items(const void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const dequantize_job *j = context;
+  size_t first = begin * ITEM_VALUES, last = end * ITEM_VALUES < j->n_values ? end * ITEM_VALUES : j->n_values;
+  const uint8_t *w = j->w + first / j->traits->block_values * j->traits->block_bytes;
+  fm_op_dequantize(j->traits, j->kernels, w, j->y + first, last - first);
+}
+
+void fm_op_dequantize_all(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, float *y,
+                          size_t n_values) {
+  const dequantize_job j = {traits, kernels, w, y, n_values};
+  fm_parallel(dequantize_items, &j, (n_values + ITEM_VALUES - 1) / ITEM_VALUES, ITEM_VALUES * FM_WORK_CONVERT, 1);
 }

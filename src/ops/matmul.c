@@ -6,17 +6,21 @@
  *   more tokens        matrix-matrix: 8 rows decoded into a strip, all tokens of the block reuse it
  *
  * Sums over panels go through y, so that scratch is bounded whatever n_cols is. A row's result depends neither on the
- * rows beside it nor on how rows are split. */
+ * rows beside it nor on how rows are split, so threads share them: first the making of activations, then the rows (and tokens, where
+ * rows are few) of each target. */
 #include "fused.h"
 #include "ops/ops.h"
+#include "ops/scratch.h"
 
 #define TOKEN_BLOCK 128 /* tokens whose quantised activations are held at once: 320 KB as int8, within L2 */
 #define PANEL_BLOCKS (FM_PANEL_COLS / FM_ACT_COLS)
 #define SCRATCH_BLOCKS (TOKEN_BLOCK * PANEL_BLOCKS)
 #define GEMV_MAX_TOKENS 2 /* from 3 tokens on, decoding a strip once is cheaper than decoding every row per token */
 
-/* One matmul at a time; see fused.h. acts holds the activations of a token block and panel: of matrix-matrix kernels as tiles
- * of 4 tokens, of the others token by token. */
+/* Threads split tokens in groups of a multiple of that, so that tiles of tokens are the same however many there are. */
+#define TOKEN_GROUP 16
+/* One matmul at a time; see fused.h. The activations of a token block and panel, which all threads read: for strips as tiles of
+ * 4 tokens, else token by token. */
 static union {
   fm_act_i8 i8[SCRATCH_BLOCKS];
   fm_act_i16 i16[SCRATCH_BLOCKS];
@@ -24,13 +28,6 @@ static union {
   fm_act_tile_i16 tile_i16[SCRATCH_BLOCKS / FM_TILE_TOKENS];
   _Alignas(64) float f32[SCRATCH_BLOCKS * sizeof(fm_act_i16) / sizeof(float)];
 } acts;
-static _Alignas(64) float decoded[FM_PANEL_COLS]; /* of a weight row, or activations about to be quantised */
-static fm_strip strip;
-static union {
-  fm_act_i8 i8[FM_TILE_TOKENS * PANEL_BLOCKS];
-  fm_act_i16 i16[FM_TILE_TOKENS * PANEL_BLOCKS];
-} unpacked; /* the tokens of a tile */
-
 #define SCRATCH_FLOATS (sizeof acts.f32 / sizeof acts.f32[0])
 #define F32_TOKEN_BLOCK (SCRATCH_FLOATS / FM_PANEL_COLS) /* where f32 activations must be made: 80 */
 static_assert(F32_TOKEN_BLOCK % 4 == 0 && F32_TOKEN_BLOCK <= TOKEN_BLOCK, "whole tiles of 4 tokens, within factors[]");
@@ -45,7 +42,7 @@ typedef struct {
   bool accumulate;
 } call;
 
-/* One target's part of a token block and panel of columns. */
+/* One target's part of a token block and panel of columns, or the rows and tokens of it that a thread takes. */
 typedef struct {
   const fm_traits *traits;
   const fm_kernels *kernels;
@@ -53,12 +50,16 @@ typedef struct {
   const uint8_t *w; /* first row, first block of the panel */
   size_t row_bytes; /* of the whole matrix */
   const float *x;   /* f32 activations: first token, first column of the panel; the others are in acts */
-  size_t x_stride;
-  float *y; /* first token */
+  const float *dealt;
+  size_t x_stride, first_act; /* of the first token, in acts */
+  float *y;                   /* first token, first row */
+  size_t y_stride;
   size_t n_tokens, n_rows, panel_cols;
-  bool accumulate;
+  bool is_gemv, accumulate;
+  fm_matmul_scratch *scratch;
 } panel;
 
+static bool is_gemv(size_t n_tokens) { return n_tokens <= GEMV_MAX_TOKENS; }
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 
 fm_service fm_service_of(const fm_kernels *kernels, int32_t activation) {
@@ -79,13 +80,14 @@ static void row_f32(const panel *p, size_t r) {
   fm_dot_f32_fn *dot = fm_shared_kernels_of(p->service.isa)->dot_f32;
   const uint8_t *w = p->w + r * p->row_bytes;
   if (f->type == FM_TYPE_F32) {
-    dot((const float *)w, p->x, p->y + r, p->panel_cols, p->n_tokens, p->x_stride, p->n_rows, p->accumulate);
+    dot((const float *)w, p->x, p->y + r, p->panel_cols, p->n_tokens, p->x_stride, p->y_stride, p->accumulate);
     return;
   }
+  float *decoded = p->scratch->decoded;
   for (size_t c = 0; c < p->panel_cols; c += FM_PANEL_COLS) {
     size_t n = min_size(p->panel_cols - c, FM_PANEL_COLS);
     fm_op_dequantize(f, p->kernels, w + c / f->block_values * f->block_bytes, decoded, n);
-    dot(decoded, p->x + c, p->y + r, n, p->n_tokens, p->x_stride, p->n_rows, p->accumulate || c > 0);
+    dot(decoded, p->x + c, p->y + r, n, p->n_tokens, p->x_stride, p->y_stride, p->accumulate || c > 0);
   }
 }
 
@@ -98,10 +100,9 @@ static const float *deal(const panel *p) {
 }
 
 static void matmul_f32(const panel *p) {
-  const float *dealt = deal(p);
   for (size_t r = 0; r < p->n_rows; r++) {
     float sum;
-    if (dealt && p->kernels->row_dot(p->w + r * p->row_bytes, dealt, p->panel_cols, &sum)) {
+    if (p->dealt && p->kernels->row_dot(p->w + r * p->row_bytes, p->dealt, p->panel_cols, &sum)) {
       p->y[r] = p->accumulate ? p->y[r] + sum : sum;
     } else {
       row_f32(p, r);
@@ -114,11 +115,12 @@ static size_t act_blocks(size_t panel_cols) { return (panel_cols + FM_ACT_COLS -
 static void matmul_scalar(const panel *p) {
   const fm_traits *f = p->traits;
   if (p->service.activation == FM_ACT_INT8) {
-    fm_rows_i8__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes, acts.i8, p->y,
-                       p->n_rows, p->panel_cols, p->n_tokens, p->n_rows, p->accumulate);
+    fm_rows_i8__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes, acts.i8 + p->first_act,
+                       p->y, p->n_rows, p->panel_cols, p->n_tokens, p->y_stride, p->accumulate);
   } else {
-    fm_rows_i16__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes, acts.i16, p->y,
-                        p->n_rows, p->panel_cols, p->n_tokens, p->n_rows, p->accumulate);
+    fm_rows_i16__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes,
+                        acts.i16 + p->first_act, p->y, p->n_rows, p->panel_cols, p->n_tokens, p->y_stride,
+                        p->accumulate);
   }
 }
 
@@ -132,18 +134,20 @@ static size_t strip_rows(const panel *p, size_t r, const uint8_t *row[FM_STRIP_R
 static void matmul_i16(const panel *p) {
   const fm_simd128_kernels *k = p->kernels->simd128;
   const fm_shared_kernels *shared = fm_shared_kernels_of(p->service.isa);
-  if (p->n_tokens <= GEMV_MAX_TOKENS) {
+  if (p->is_gemv) {
     for (size_t t = 0; t < p->n_tokens; t++) {
-      k->gemv_i16(p->w, p->row_bytes, acts.i16 + t * act_blocks(p->panel_cols), p->y + t * p->n_rows, p->n_rows,
+      k->gemv_i16(p->w, p->row_bytes, acts.i16 + t * act_blocks(p->panel_cols), p->y + t * p->y_stride, p->n_rows,
                   p->panel_cols, p->accumulate);
     }
     return;
   }
+  fm_strip *strip = &p->scratch->strip;
   for (size_t r = 0; r < p->n_rows; r += FM_STRIP_ROWS) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
-    shared->strip_i16(k, row, p->panel_cols, &strip);
-    shared->gemm_i16(k->layout, &strip, acts.tile_i16, p->y + r, act_blocks(p->panel_cols), p->n_tokens, p->n_rows, n, p->accumulate);
+    shared->strip_i16(k, row, p->panel_cols, strip);
+    shared->gemm_i16(k->layout, strip, acts.tile_i16 + p->first_act / FM_TILE_TOKENS, p->y + r,
+                     act_blocks(p->panel_cols), p->n_tokens, p->y_stride, n, p->accumulate);
   }
 }
 
@@ -152,23 +156,24 @@ static void matmul_i8(const panel *p) {
   const fm_simd128_kernels *simd128 = p->kernels->simd128;
   const fm_shared_kernels *shared = fm_shared_kernels_of(p->service.isa);
   int32_t dot = simd128->layout->wide ? FM_DOT_I32 : fm_current.dot;
-  if (p->n_tokens <= GEMV_MAX_TOKENS) {
+  if (p->is_gemv) {
     for (size_t t = 0; t < p->n_tokens; t++) {
-      k->gemv_i8[dot](p->w, p->row_bytes, acts.i8 + t * act_blocks(p->panel_cols), p->y + t * p->n_rows, p->n_rows,
+      k->gemv_i8[dot](p->w, p->row_bytes, acts.i8 + t * act_blocks(p->panel_cols), p->y + t * p->y_stride, p->n_rows,
                       p->panel_cols, p->accumulate);
     }
     return;
   }
+  fm_strip *strip = &p->scratch->strip;
   for (size_t r = 0; r < p->n_rows; r += FM_STRIP_ROWS) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
-    shared->strip_i8(simd128, row, p->panel_cols, dot == FM_DOT_I32, &strip);
-    k->gemm_i8[dot](simd128->layout, &strip, acts.tile_i8, p->y + r, act_blocks(p->panel_cols), p->n_tokens, p->n_rows,
-                    n, p->accumulate);
+    shared->strip_i8(simd128, row, p->panel_cols, dot == FM_DOT_I32, strip);
+    k->gemm_i8[dot](simd128->layout, strip, acts.tile_i8 + p->first_act / FM_TILE_TOKENS, p->y + r,
+                    act_blocks(p->panel_cols), p->n_tokens, p->y_stride, n, p->accumulate);
   }
 }
 
-static void matmul_panel(const panel *p) {
+static void matmul_rows(const panel *p) {
   if (p->service.activation == FM_ACT_F32) {
     matmul_f32(p);
   } else if (p->service.isa == FM_ISA_SCALAR) {
@@ -180,76 +185,133 @@ static void matmul_panel(const panel *p) {
   }
 }
 
+/* A panel's items are strips of rows: all strips with the first group of tokens, then all with the next. */
+typedef struct {
+  const panel *whole;
+  size_t n_strips, group_tokens;
+} panel_job;
+
+static void matmul_items(const void *context, size_t begin, size_t end, size_t thread) {
+  const panel_job *j = context;
+  const panel *whole = j->whole;
+  for (size_t i = begin, last; i < end; i = last) {
+    size_t group = i / j->n_strips, first_token = group * j->group_tokens;
+    size_t first_row = (i - group * j->n_strips) * FM_STRIP_ROWS;
+    last = min_size(end, (group + 1) * j->n_strips);
+    panel p = *whole;
+    p.w += first_row * p.row_bytes;
+    p.x += first_token * p.x_stride;
+    p.y += first_token * p.y_stride + first_row;
+    p.first_act = first_token * act_blocks(p.panel_cols);
+    p.n_rows = min_size((last - i) * FM_STRIP_ROWS, whole->n_rows - first_row);
+    p.n_tokens = min_size(j->group_tokens, whole->n_tokens - first_token);
+    p.scratch = &fm_scratch_of(thread)->matmul;
+    matmul_rows(&p);
+  }
+}
+
+static void matmul_panel(const panel *p) {
+  panel_job j = {.whole = p, .n_strips = (p->n_rows + FM_STRIP_ROWS - 1) / FM_STRIP_ROWS, .group_tokens = p->n_tokens};
+  size_t n_threads = fm_threads_in_use(), wanted = 4 * n_threads / j.n_strips, most = p->n_tokens / TOKEN_GROUP;
+  size_t n_groups = n_threads > 1 ? min_size(wanted, most) : 0;
+  if (n_groups > 1) {
+    size_t tokens = (p->n_tokens + n_groups - 1) / n_groups;
+    j.group_tokens = (tokens + TOKEN_GROUP - 1) / TOKEN_GROUP * TOKEN_GROUP;
+  }
+  n_groups = (p->n_tokens + j.group_tokens - 1) / j.group_tokens;
+  fm_work work = FM_STRIP_ROWS * p->panel_cols * j.group_tokens;
+  if (fm_current.isa == FM_ISA_SCALAR) work *= FM_WORK_SCALAR;
+  if (p->service.activation == FM_ACT_F32) work *= FM_WORK_F32;
+  fm_parallel(matmul_items, &j, j.n_strips * n_groups, work, 1);
+}
+
 /* Tokens first_token.. and columns first_col.. of the activations. */
 typedef struct {
   size_t first_token, n_tokens, first_col, n_cols;
 } tile;
 
-/* Where quantised activations go: token by token, or through `unpacked` into tiles. */
+/* The making of a tile's activations. Its items are pieces of FM_PANEL_COLS columns, token by token. */
+typedef struct {
+  const call *call;
+  const tile *at;
+  const float *factors;
+  int32_t served;
+  size_t n_pieces; /* of a token */
+} activations_job;
+
+/* The block that quantised activations go to. */
 typedef struct {
   fm_act_i8 *i8;
   fm_act_i16 *i16;
-} act_row;
+} act_block;
 
-static void quantize(const float *x, int32_t served, act_row to, size_t first_block, size_t n_cols) {
+/* Token i of the tile, columns col .. col + n - 1: quantised. */
+static void quantize(const activations_job *j, size_t i, size_t col, size_t n, float *decoded, act_block to) {
   const fm_shared_kernels *shared = fm_shared_kernels_of(fm_current.isa);
-  if (served == FM_ACT_INT8) {
-    shared->quantize_i8(x, to.i8 + first_block, n_cols);
+  const fm_source *source = j->call->source;
+  size_t t = j->at->first_token + i, first_col = j->at->first_col + col;
+  const float *x = decoded;
+  if (source->kind == FM_SOURCE_PLAIN) {
+    x = source->x + t * j->call->n_cols + first_col;
   } else {
-    shared->quantize_i16(x, to.i16 + first_block, n_cols);
+    fm_source_row(source, t, j->call->n_cols, first_col, n, j->factors[i], decoded);
+  }
+  if (j->served == FM_ACT_INT8) {
+    shared->quantize_i8(x, to.i8, n);
+  } else {
+    shared->quantize_i16(x, to.i16, n);
   }
 }
 
-/* One token: to.. = its activations, quantised. */
-static void quantize_token(const call *c, int32_t served, const tile *at, size_t t, float factor, act_row to) {
-  if (c->source->kind == FM_SOURCE_PLAIN) {
-    quantize(c->source->x + t * c->n_cols + at->first_col, served, to, 0, at->n_cols);
-    return;
-  }
-  for (size_t col = 0; col < at->n_cols; col += FM_PANEL_COLS) {
-    size_t n = min_size(at->n_cols - col, FM_PANEL_COLS);
-    fm_source_row(c->source, t, c->n_cols, at->first_col + col, n, factor, decoded);
-    quantize(decoded, served, to, col / FM_ACT_COLS, n);
-  }
-}
-
-/* Tile by tile; whole tiles, so that where a tile begins does not matter to its tokens. */
-static void make_tiles(const call *c, int32_t served, const tile *at, const float *factors) {
+/* Items are tiles of tokens, one panel wide. */
+static void make_tiles(const void *context, size_t begin, size_t end, size_t thread) {
+  const activations_job *j = context;
   const fm_shared_kernels *shared = fm_shared_kernels_of(fm_current.isa);
-  size_t n_blocks = act_blocks(at->n_cols);
-  for (size_t i = 0; i < at->n_tokens; i += FM_TILE_TOKENS) {
-    size_t n = min_size(at->n_tokens - i, FM_TILE_TOKENS), first = i / FM_TILE_TOKENS * n_blocks;
+  fm_matmul_scratch *scratch = &fm_scratch_of(thread)->matmul;
+  size_t n_blocks = act_blocks(j->at->n_cols);
+  for (size_t i = begin; i < end; i++) {
+    size_t first = i * FM_TILE_TOKENS, n = min_size(j->at->n_tokens - first, FM_TILE_TOKENS);
     for (size_t k = 0; k < n; k++) {
-      const act_row to = {unpacked.i8 + k * n_blocks, unpacked.i16 + k * n_blocks};
-      quantize_token(c, served, at, at->first_token + i + k, factors[i + k], to);
+      const act_block to = {scratch->unpacked.i8 + k * n_blocks, scratch->unpacked.i16 + k * n_blocks};
+      quantize(j, first + k, 0, j->at->n_cols, scratch->decoded, to);
     }
-    if (served == FM_ACT_INT8) {
-      shared->pack_i8(unpacked.i8, n, n_blocks, acts.tile_i8 + first);
+    if (j->served == FM_ACT_INT8) {
+      shared->pack_i8(scratch->unpacked.i8, n, n_blocks, acts.tile_i8 + i * n_blocks);
     } else {
-      shared->pack_i16(unpacked.i16, n, n_blocks, acts.tile_i16 + first);
+      shared->pack_i16(scratch->unpacked.i16, n, n_blocks, acts.tile_i16 + i * n_blocks);
     }
   }
 }
 
-/* Whether a product with so many tokens goes through strips, and its activations into tiles. */
-static bool uses_strips(size_t n_tokens) { return fm_current.isa >= FM_ISA_SIMD128 && n_tokens > GEMV_MAX_TOKENS; }
+static void make_pieces(const void *context, size_t begin, size_t end, size_t thread) {
+  const activations_job *j = context;
+  const tile *at = j->at;
+  float *decoded = fm_scratch_of(thread)->matmul.decoded;
+  for (size_t piece = begin; piece < end; piece++) {
+    size_t i = piece / j->n_pieces, col = piece % j->n_pieces * FM_PANEL_COLS;
+    size_t n = min_size(at->n_cols - col, FM_PANEL_COLS);
+    size_t first_block = i * act_blocks(at->n_cols) + col / FM_ACT_COLS;
+    if (j->served == FM_ACT_F32) {
+      fm_source_row(j->call->source, at->first_token + i, j->call->n_cols, at->first_col + col, n, j->factors[i],
+                    acts.f32 + i * at->n_cols + col);
+    } else {
+      quantize(j, i, col, n, decoded, (act_block){acts.i8 + first_block, acts.i16 + first_block});
+    }
+  }
+}
 
 /* Fills acts; f32 activations that are x itself are left where they are. */
 static void make_activations(const call *c, int32_t served, const tile *at, const float *factors) {
-  bool plain = c->source->kind == FM_SOURCE_PLAIN;
-  if (plain && served == FM_ACT_F32) return;
-  if (served != FM_ACT_F32 && uses_strips(at->n_tokens)) {
-    make_tiles(c, served, at, factors);
+  fm_source_kind kind = c->source->kind;
+  if (kind == FM_SOURCE_PLAIN && served == FM_ACT_F32) return;
+  activations_job j = {c, at, factors, served, (at->n_cols + FM_PANEL_COLS - 1) / FM_PANEL_COLS};
+  fm_work work = kind == FM_SOURCE_GATED ? FM_WORK_EXP : kind == FM_SOURCE_NORMED ? FM_WORK_CONVERT : FM_WORK_COPY;
+  if (served != FM_ACT_F32 && fm_current.isa >= FM_ISA_SIMD128 && !is_gemv(at->n_tokens)) {
+    size_t n_tiles = (at->n_tokens + FM_TILE_TOKENS - 1) / FM_TILE_TOKENS;
+    fm_parallel(make_tiles, &j, n_tiles, work * FM_TILE_TOKENS * at->n_cols, 1);
     return;
   }
-  for (size_t i = 0; i < at->n_tokens; i++) {
-    size_t t = at->first_token + i, first_block = i * act_blocks(at->n_cols);
-    if (served == FM_ACT_F32) {
-      fm_source_row(c->source, t, c->n_cols, at->first_col, at->n_cols, factors[i], acts.f32 + i * at->n_cols);
-    } else {
-      quantize_token(c, served, at, t, factors[i], (act_row){acts.i8 + first_block, acts.i16 + first_block});
-    }
-  }
+  fm_parallel(make_pieces, &j, at->n_tokens * j.n_pieces, work * min_size(at->n_cols, FM_PANEL_COLS), 1);
 }
 
 static void matmul_target(const call *c, const fm_target *target, int32_t served, const tile *at) {
@@ -267,11 +329,14 @@ static void matmul_target(const call *c, const fm_target *target, int32_t served
       .x = in_place ? c->source->x + at->first_token * c->n_cols + at->first_col : acts.f32,
       .x_stride = in_place ? c->n_cols : at->n_cols,
       .y = target->y + at->first_token * target->n_rows,
+      .y_stride = target->n_rows,
       .n_tokens = at->n_tokens,
       .n_rows = target->n_rows,
       .panel_cols = at->n_cols,
+      .is_gemv = is_gemv(at->n_tokens),
       .accumulate = c->accumulate || at->first_col > 0,
   };
+  if (served == FM_ACT_F32) p.dealt = deal(&p);
   matmul_panel(&p);
 }
 

@@ -43,8 +43,10 @@ void fm_op_ffn(const fm_ffn_weights *weights, const float *x, const float *norm_
                float *workspace, size_t n_tokens, size_t n_embd, size_t n_ff, int32_t act, bool residual,
                int32_t activation);
 
-/* Contract: fm_dequantize_rows in fused.h. */
+/* Contract: fm_dequantize_rows in fused.h; _all shares the work between threads. */
 void fm_op_dequantize(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, float *y, size_t n_values);
+void fm_op_dequantize_all(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, float *y,
+                          size_t n_values);
 
 /* The flat layout of fused_dequant_matmul_q4k_legacy, drawn in ops/legacy.c. */
 #define FM_LEGACY_BLOCK_VALUES 256

@@ -2,6 +2,7 @@
 
 #include "formats/codes.h"
 #include "ops/ops.h"
+#include "threads/threads.h"
 
 /* What a quantiser gets: no NaN, nothing over its limit, nothing below FM_QUANTIZE_TINY; see fm_quantize_rows. */
 static float representable(float x, float limit) {
@@ -9,11 +10,29 @@ static float representable(float x, float limit) {
   return x > limit ? limit : x < -limit ? -limit : x;
 }
 
+typedef struct {
+  const fm_traits *traits;
+  const fm_quantizer *quantizer;
+  const float *x;
+  uint8_t *w;
+} quantize_job;
+
+static void quantize_blocks(const void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const quantize_job *j = context;
+  size_t block_values = j->traits->block_values;
+  for (size_t b = begin; b < end; b++) {
+    const float *x = j->x + b * block_values;
+    float values[FM_MAX_BLOCK_VALUES];
+    for (size_t i = 0; i < block_values; i++) values[i] = representable(x[i], j->quantizer->limit);
+    j->quantizer->block(values, j->w + b * j->traits->block_bytes);
+  }
+}
+
 void fm_op_quantize(const fm_traits *traits, const fm_quantizer *quantizer, const float *x, uint8_t *w,
                     size_t n_values) {
-  for (size_t c = 0; c < n_values; c += traits->block_values, w += traits->block_bytes) {
-    float values[FM_MAX_BLOCK_VALUES];
-    for (size_t i = 0; i < traits->block_values; i++) values[i] = representable(x[c + i], quantizer->limit);
-    quantizer->block(values, w);
-  }
+  const quantize_job j = {traits, quantizer, x, w};
+  bool searched = traits->block_values == FM_MAX_BLOCK_VALUES;
+  fm_work work = traits->block_values * (fm_work)(searched ? FM_WORK_SEARCH : FM_WORK_EXP);
+  fm_parallel(quantize_blocks, &j, n_values / traits->block_values, work, 1);
 }

@@ -1,12 +1,25 @@
 #include "ops/ops.h"
+#include "threads/threads.h"
+
+typedef struct {
+  const float *x;
+  size_t n_cols;
+  float eps, *factor;
+} factors_job;
+
+static void make_factors(const void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const factors_job *j = context;
+  fm_sum_squares_fn *sum_squares = fm_shared_kernels_of(fm_current.isa)->sum_squares;
+  for (size_t i = begin; i < end; i++) {
+    j->factor[i] = fm_rms_factor(sum_squares(j->x + i * j->n_cols, j->n_cols), j->n_cols, j->eps);
+  }
+}
 
 void fm_source_factors(const fm_source *source, size_t first_token, size_t n_tokens, size_t n_cols, float *factor) {
   if (source->kind != FM_SOURCE_NORMED) return;
-  fm_sum_squares_fn *sum_squares = fm_shared_kernels_of(fm_current.isa)->sum_squares;
-  const float *x = source->x + first_token * n_cols;
-  for (size_t i = 0; i < n_tokens; i++, x += n_cols) {
-    factor[i] = fm_rms_factor(sum_squares(x, n_cols), n_cols, source->eps);
-  }
+  const factors_job j = {source->x + first_token * n_cols, n_cols, source->eps, factor};
+  fm_parallel(make_factors, &j, n_tokens, (fm_work)n_cols * FM_WORK_CONVERT, 1);
 }
 
 void fm_source_row(const fm_source *source, size_t token, size_t n_cols, size_t first_col, size_t n_values,

@@ -88,10 +88,17 @@ void fm_quantize_q5_1(const float *x, void *block) {
   pack_fifth_bits(code, b->qh);
 }
 
+/* As roundf, without a library; |x| < 2^31. Both differences are exact. */
+static int32_t round_half_away(float x) {
+  int32_t whole = (int32_t)x;
+  float rest = x - (float)whole;
+  return whole + (rest >= 0.5f) - (rest <= -0.5f);
+}
+
 void fm_quantize_q8_0(const float *x, void *block) {
   fm_block_q8_0 *b = block;
   float d = fabsf(fm_extreme_of(x, VALUES)) / 127.0f;
   b->d = fm_f32_to_f16(d);
   float inverse = inverse_of(d, b->d);
-  for (int i = 0; i < VALUES; i++) b->qs[i] = (int8_t)roundf(x[i] * inverse);
+  for (int i = 0; i < VALUES; i++) b->qs[i] = (int8_t)round_half_away(x[i] * inverse);
 }

@@ -5,15 +5,13 @@
  *
  * node tests/bench/attention.js [--seconds N] [--positions N] [--prompt N] [--cold]
  */
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { KV, makeCase, makeShape, referenceAttention, shapeBytes } from '../helpers/attention.js';
 import { numberToF16 } from '../helpers/floats.js';
 import { Prng } from '../helpers/prng.js';
 import { ISA_NAMES, openModule, STATUS } from '../helpers/raw.js';
-import { projectRoot } from '../helpers/test-data.js';
 import { race } from './lab.js';
+import { COLD_BYTES, readLimit } from './limits.js';
 import { table } from './report.js';
 
 /** @import { Case } from '../helpers/attention.js' */
@@ -28,8 +26,7 @@ const { values: options } = parseArgs({
   },
 });
 const LIMITS = { minRounds: 5, maxRounds: 200, budgetMs: 1000 * Number(options.seconds) };
-/** Enough that no cache holds it. */
-const COLD_BYTES = 160 * 1024 * 1024;
+const READ_LOOP = 'read loop';
 
 /** @returns {RawModule} */
 function bestModule() {
@@ -158,25 +155,12 @@ function flash(module, made) {
     checked(module.exports.fm_flash_attention(shapeAt, qAt, kAt, vAt, outAt));
   };
   const result = () => new Float32Array(module.exports.memory.buffer, outAt, made.q.length).slice();
-  return { run, result, bytes, copies };
-}
-
-/** @param {number} bytes @param {number} copies @returns {(() => void) | undefined} */
-function readLoop(bytes, copies) {
-  const path = join(projectRoot, 'build/wasm/bench-baseline.wasm');
-  if (!existsSync(path)) return undefined;
-  const imports = { env: { emscripten_notify_memory_growth() {} } };
-  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(readFileSync(path)), imports);
-  const { bl_alloc, bl_read, memory } = /** @type {any} */ (exports);
-  const p = bl_alloc(bytes * copies) >>> 0;
-  new Uint8Array(memory.buffer).fill(1, p, p + bytes * copies);
-  let turn = 0;
-  return () => bl_read(p + (turn++ % copies) * bytes, bytes);
+  return { run, result, bytes };
 }
 
 /** @param {RawModule} module @param {Case} made @param {string} title @param {boolean} isDecode */
-function compare(module, made, title, isDecode) {
-  const { run, result, bytes, copies } = flash(module, made);
+async function compare(module, made, title, isDecode) {
+  const { run, result, bytes } = flash(module, made);
   /** @type {{ name: string, run: () => void }[]} */
   const contenders = [];
   const errors = new Map();
@@ -196,9 +180,9 @@ function compare(module, made, title, isDecode) {
   }
   contenders.push({ name: 'unfused sequence', run: unfused(module, made) });
   if (isDecode) contenders.push({ name: 'plain JavaScript', run: plainJavaScript(made) });
-  const read = readLoop(bytes, copies);
-  if (isDecode && read) contenders.push({ name: 'read loop', run: read });
-  const timings = race(contenders, LIMITS);
+  const [read] = isDecode ? readLimit(bytes, options.cold) : [];
+  if (read) contenders.push({ ...read, name: READ_LOOP });
+  const timings = await race(contenders, LIMITS);
   const median = (/** @type {string} */ name) =>
     timings.find((timing) => timing.name === name)?.medianMs ?? NaN;
   const { nTokens, nHeads, headSize, nPositions } = made.shape;
@@ -208,9 +192,9 @@ function compare(module, made, title, isDecode) {
     name,
     medianMs.toFixed(3),
     minMs.toFixed(3),
-    name === 'read loop' ? '-' : (flops / medianMs / 1e6).toFixed(1),
+    name === READ_LOOP ? '-' : (flops / medianMs / 1e6).toFixed(1),
     isDecode ? (bytes / medianMs / 1e6).toFixed(1) : '-',
-    isDecode ? `${((100 * median('read loop')) / medianMs).toFixed(0)} %` : '-',
+    isDecode ? `${((100 * median(READ_LOOP)) / medianMs).toFixed(0)} %` : '-',
     `${(median('unfused sequence') / medianMs).toFixed(2)}x`,
     errors.get(name) ?? '-',
   ]);
@@ -223,6 +207,6 @@ const nPositions = Number(options.positions);
 const nTokens = Number(options.prompt);
 console.log(`Node ${process.version}, one thread${options.cold ? ', cache from memory (cold)' : ''}\n`);
 const decode = makeCase(makeShape({ ...heads, nPositions, firstPosition: nPositions - 1 }), new Prng(1));
-compare(bestModule(), decode, `decode, ${nPositions} positions, 32 heads of 64, 8 KV heads, F16`, true);
+await compare(bestModule(), decode, `decode, ${nPositions} positions, 32 heads of 64, 8 KV heads, F16`, true);
 const prompt = makeCase(makeShape({ ...heads, nTokens, nPositions: nTokens }), new Prng(2));
-compare(bestModule(), prompt, `prompt of ${nTokens}, 32 heads of 64, 8 KV heads, F16, causal`, false);
+await compare(bestModule(), prompt, `prompt of ${nTokens}, 32 heads of 64, 8 KV heads, F16, causal`, false);

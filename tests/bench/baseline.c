@@ -1,6 +1,7 @@
-/* The benchmark's opponent: Q4_K the way the wasm kernel of llama.cpp works, written for SIMD128 from its description.
+/* The benchmark's opponents: Q4_K, Q6_K, Q8_0 and Q4_0 the way the wasm kernels of llama.cpp work, written for SIMD128 from
+ * their description.
  *
- * int8 activations per 256 columns (quantised as ours are). For each block and each sub-block of 32: nibbles and
+ * int8 activations per 256 columns (quantised as ours are). For each block that has a scale of its own: codes and
  * activations are extended to int16, multiplied by i32x4.dot_i16x8, summed horizontally, and the scalar sum is multiplied
  * by the scalar scale. One row and one token at a time, whatever n_tokens is. */
 #include <stdlib.h>
@@ -26,49 +27,88 @@ FM_INLINE int32_t horizontal_sum(v128_t v) {
          wasm_i32x4_extract_lane(v, 3);
 }
 
-FM_INLINE int32_t dot_sub_block(const uint8_t *qs, const int8_t *q, int high) {
-  v128_t sum = fm_zero();
-  for (int half = 0; half < 32; half += 16) {
-    v128_t packed = wasm_v128_load(qs + half), acts = wasm_v128_load(q + half);
-    v128_t codes = high ? wasm_u8x16_shr(packed, 4) : wasm_v128_and(packed, wasm_i8x16_const_splat(15));
-    sum = wasm_i32x4_add(sum,
-                         wasm_i32x4_dot_i16x8(wasm_u16x8_extend_low_u8x16(codes), wasm_i16x8_extend_low_i8x16(acts)));
-    sum = wasm_i32x4_add(sum,
-                         wasm_i32x4_dot_i16x8(wasm_u16x8_extend_high_u8x16(codes), wasm_i16x8_extend_high_i8x16(acts)));
-  }
-  return horizontal_sum(sum);
+/* Sums of 16 products of int8, four lanes to be added. */
+FM_INLINE v128_t dot_16(v128_t codes, const int8_t *q) {
+  v128_t acts = wasm_v128_load(q);
+  return wasm_i32x4_add(wasm_i32x4_dot_i16x8(wasm_i16x8_extend_low_i8x16(codes), wasm_i16x8_extend_low_i8x16(acts)),
+                        wasm_i32x4_dot_i16x8(wasm_i16x8_extend_high_i8x16(codes), wasm_i16x8_extend_high_i8x16(acts)));
 }
 
-EXPORT void bl_matmul_q4_k(const fm_block_q4_k *w, const fm_act_i8 *act, float *y, size_t n_tokens, size_t n_rows,
-                           size_t n_cols) {
-  size_t n_blocks = n_cols / 256;
-  for (size_t t = 0; t < n_tokens; t++) {
-    for (size_t r = 0; r < n_rows; r++) {
-      const fm_block_q4_k *b = w + r * n_blocks;
-      const fm_act_i8 *a = act + t * n_blocks;
-      float total = 0.0f;
-      for (size_t i = 0; i < n_blocks; i++, b++, a++) {
-        fm_scales8 s = fm_q4_k_scales(b->scales);
-        int32_t code_sum = 0, min_sum = 0;
-        for (int sub = 0; sub < 8; sub++) {
-          int32_t dot = dot_sub_block(b->qs + 32 * (sub / 2), a->q + 32 * sub, sub % 2);
-          code_sum += dot * (int32_t)(s.scales >> 8 * sub & 63);
-          min_sum += a->sum32[sub] * (int32_t)(s.mins >> 8 * sub & 63);
-        }
-        total += a->d * (fm_f16_to_f32(b->d) * (float)code_sum - fm_f16_to_f32(b->dmin) * (float)min_sum);
-      }
-      y[t * n_rows + r] = total;
-    }
-  }
+FM_INLINE v128_t nibbles(v128_t packed, int high) {
+  return high ? wasm_u8x16_shr(packed, 4) : wasm_v128_and(packed, wasm_i8x16_const_splat(15));
 }
 
-/* The plainest read loop: what the memory gives one core. bytes is a multiple of 64. */
-EXPORT int32_t bl_read(const uint8_t *p, size_t bytes) {
-  v128_t sum[4] = {fm_zero(), fm_zero(), fm_zero(), fm_zero()};
-  FM_NO_UNROLL
-  for (const uint8_t *end = p + bytes; p < end; p += 64) {
-    FM_UNROLL
-    for (size_t i = 0; i < 4; i++) sum[i] = wasm_i32x4_add(sum[i], wasm_v128_load(p + 16 * i));
+FM_INLINE float q4_k_block(const fm_block_q4_k *b, const fm_act_i8 *a) {
+  fm_scales8 s = fm_q4_k_scales(b->scales);
+  int32_t code_sum = 0, min_sum = 0;
+  FM_UNROLL
+  for (int sub = 0; sub < 8; sub++) {
+    const uint8_t *qs = b->qs + 32 * (sub / 2);
+    const int8_t *q = a->q + 32 * sub;
+    v128_t sums = wasm_i32x4_add(dot_16(nibbles(wasm_v128_load(qs), sub % 2), q),
+                                 dot_16(nibbles(wasm_v128_load(qs + 16), sub % 2), q + 16));
+    code_sum += horizontal_sum(sums) * (int32_t)(s.scales >> 8 * sub & 63);
+    min_sum += a->sum32[sub] * (int32_t)(s.mins >> 8 * sub & 63);
   }
-  return wasm_i32x4_extract_lane(wasm_i32x4_add(wasm_i32x4_add(sum[0], sum[1]), wasm_i32x4_add(sum[2], sum[3])), 0);
+  return a->d * (fm_f16_to_f32(b->d) * (float)code_sum - fm_f16_to_f32(b->dmin) * (float)min_sum);
 }
+
+FM_INLINE float q6_k_block(const fm_block_q6_k *b, const fm_act_i8 *a) {
+  int32_t sum = 0;
+  FM_UNROLL
+  for (int sub = 0; sub < 16; sub++) {
+    int group = sub / 8, part = sub % 8 / 2, half = sub % 2;
+    v128_t low = nibbles(wasm_v128_load(b->ql + 64 * group + 32 * (part % 2) + 16 * half), part / 2);
+    v128_t high = wasm_u8x16_shr(wasm_v128_load(b->qh + 32 * group + 16 * half), (uint32_t)(2 * part));
+    high = wasm_i8x16_shl(wasm_v128_and(high, wasm_i8x16_const_splat(3)), 4);
+    v128_t codes = wasm_i8x16_sub(wasm_v128_or(low, high), wasm_i8x16_const_splat(32));
+    sum += horizontal_sum(dot_16(codes, a->q + 16 * sub)) * b->scales[sub];
+  }
+  return a->d * fm_f16_to_f32(b->d) * (float)sum;
+}
+
+FM_INLINE float q8_0_group(const fm_block_q8_0 *b, const fm_act_i8 *a) {
+  float sum = 0.0f;
+  FM_UNROLL
+  for (int i = 0; i < 8; i++, b++) {
+    const int8_t *q = a->q + 32 * i;
+    v128_t sums = wasm_i32x4_add(dot_16(wasm_v128_load(b->qs), q), dot_16(wasm_v128_load(b->qs + 16), q + 16));
+    sum += fm_f16_to_f32(b->d) * (float)horizontal_sum(sums);
+  }
+  return a->d * sum;
+}
+
+FM_INLINE float q4_0_group(const fm_block_q4_0 *b, const fm_act_i8 *a) {
+  v128_t eight = wasm_i8x16_const_splat(8);
+  float sum = 0.0f;
+  FM_UNROLL
+  for (int i = 0; i < 8; i++, b++) {
+    const int8_t *q = a->q + 32 * i;
+    v128_t packed = wasm_v128_load(b->qs);
+    v128_t sums = wasm_i32x4_add(dot_16(wasm_i8x16_sub(nibbles(packed, 0), eight), q),
+                                 dot_16(wasm_i8x16_sub(nibbles(packed, 1), eight), q + 16));
+    sum += fm_f16_to_f32(b->d) * (float)horizontal_sum(sums);
+  }
+  return a->d * sum;
+}
+
+/* value_of(b, a): the product of one row's block (or 8 blocks of 32) b with the activations a of one token's 256 columns. */
+#define BASELINE(type, blocks_per_group, value_of)                                                                     \
+  EXPORT void bl_matmul_##type(const fm_block_##type *w, const fm_act_i8 *act, float *y, size_t n_tokens,              \
+                               size_t n_rows, size_t n_cols) {                                                         \
+    size_t n_groups = n_cols / 256;                                                                                    \
+    for (size_t t = 0; t < n_tokens; t++) {                                                                            \
+      for (size_t r = 0; r < n_rows; r++) {                                                                            \
+        const fm_block_##type *b = w + r * n_groups * (blocks_per_group);                                              \
+        const fm_act_i8 *a = act + t * n_groups;                                                                       \
+        float total = 0.0f;                                                                                            \
+        for (size_t i = 0; i < n_groups; i++, b += (blocks_per_group), a++) total += value_of(b, a);                   \
+        y[t * n_rows + r] = total;                                                                                     \
+      }                                                                                                                \
+    }                                                                                                                  \
+  }
+
+BASELINE(q4_k, 1, q4_k_block)
+BASELINE(q6_k, 1, q6_k_block)
+BASELINE(q8_0, 8, q8_0_group)
+BASELINE(q4_0, 8, q4_0_group)

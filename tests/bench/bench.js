@@ -1,74 +1,76 @@
 /**
- * `npm run bench`: every weight type and kernel against the naive pipeline and the baseline kernel, interleaved, one
- * thread. Prints Markdown. `--help` lists the options.
+ * `npm run bench`: the laboratory. README.md of this folder says what it measures and how. `--help` lists the options.
  */
 import { spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { relaxedNode } from '../../scripts/setup/engines.js';
 import { openModule } from '../helpers/raw.js';
-import { referenceById } from '../helpers/reference.js';
-import { enter } from './contenders.js';
-import { race } from './lab.js';
-import { caseTable, promises, summary } from './report.js';
+import { drawCharts } from './charts.js';
+import { growthCases } from './growth.js';
+import { limitCases } from './limits.js';
+import { llamaCases } from './llama.js';
+import { onnxCases } from './onnx.js';
+import { overheadCases } from './overhead.js';
+import { productCases } from './products.js';
+import { caseTable, summary } from './report.js';
 import { startup } from './startup.js';
+import { verdictTable } from './verdict.js';
 
 /** @import { RawModule } from '../helpers/raw.js' */
-/** @import { Case } from './contenders.js' */
+/** @import { Limits } from './lab.js' */
 /** @import { Result } from './report.js' */
 
+/**
+ * @typedef {object} Lab  what every case gets
+ * @property {RawModule} module  the best one this engine takes
+ * @property {Limits} limits  rounds and time of a race
+ * @property {RegExp} kernels  contenders that take part
+ * @property {boolean} all  also those known to be slow
+ * @property {boolean} quick
+ * @property {boolean} peers  other engines too
+ */
+/**
+ * @typedef {object} LabCase
+ * @property {string} name
+ * @property {boolean} byDefault  runs where there is no --filter
+ * @property {(lab: Lab) => Promise<Result[]>} run
+ * @property {(results: Result[]) => string} [show]  as Markdown; default: a row a contender
+ */
+
 const HELP = `npm run bench -- [options]
-  --filter REGEX   only cases whose name matches, such as 'Q4_K 4096x4096 M=1$'
-  --kernels REGEX  only kernels whose name matches: 'int8 relaxed i16', 'int16 simd128', 'naive', 'baseline', ...
-  --quick          one small shape, M = 1 and 8, few rounds: does it run, not how fast
-  --all            scalar kernels for many tokens too (slow)
-  --cold           weights rotate through more than 160 MB, so that they come from memory
-  --json FILE      results as JSON
-  --seconds N      time for each case (default 2)
-  --layer          instead: norm + matmuls, feed-forward block, attention, against their unfused sequences
+  --filter REGEX   only cases whose name matches, of all that --list shows: 'Q4_K 4096x4096 M=1$', 'growth', 'limits', ...
+                   without it: those behind the verdict, a few minutes
+  --kernels REGEX  only contenders whose name matches: 'int8 relaxed i16', 'int16 simd128', 'naive', 'baseline', 'limit', ...
+  --peers          also the same work by other engines: onnxruntime-web, wllama. Installs them on first use, from npm, into
+                   build/peers (170 MB); the cases "onnx" and "llama"
+  --quick          small shapes, few rounds: does it run, not how fast
+  --all            contenders known to be slow, too: scalar and f32 kernels for many tokens
+  --json FILE      results into FILE; cases that it already has stay, unless measured again
+  --charts FOLDER  draws the results (with --json: all that the file has) as SVG; Vega comes as --peers do
+  --seconds N      time for each case (default 1.5)
+  --layer          instead: norm + matmuls, feed-forward block, attention, against their unfused sequences; --cold: from memory
   --startup        instead: time from createKernels() to the first result, in fresh processes
   --list           the cases, without running them
   --help`;
 
 const OPTIONS = /** @type {const} */ ({
-  filter: { type: 'string', default: '' },
+  filter: { type: 'string' },
   kernels: { type: 'string', default: '' },
   quick: { type: 'boolean', default: false },
   all: { type: 'boolean', default: false },
+  peers: { type: 'boolean', default: false },
   cold: { type: 'boolean', default: false },
   json: { type: 'string' },
-  seconds: { type: 'string', default: '2' },
+  charts: { type: 'string' },
+  seconds: { type: 'string', default: '1.5' },
   layer: { type: 'boolean', default: false },
   startup: { type: 'boolean', default: false },
   list: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
 });
-
-/** The square shape of the promises, and the down projection of TinyLlama 1.1B. */
-const SHAPES = [
-  [4096, 4096],
-  [2048, 5632],
-];
-const QUICK_SHAPES = [[512, 1024]];
-
-/** @param {Case} c */
-const caseName = ({ type, nRows, nCols, nTokens }) => `${type.name} ${nRows}x${nCols} M=${nTokens}`;
-
-/** @param {RawModule} module @param {{ quick: boolean, filter: string }} options @returns {Case[]} */
-function cases(module, { quick, filter }) {
-  const pattern = new RegExp(filter);
-  const known = module.types.flatMap(({ id }) => referenceById.get(id) ?? []);
-  /* Q4_K first: the others are compared with it. */
-  const types = known.sort((a, b) => Number(b.name === 'Q4_K') - Number(a.name === 'Q4_K'));
-  const shapes = quick ? QUICK_SHAPES : SHAPES;
-  const tokens = quick ? [1, 8] : [1, 8, 32, 128];
-  const all = types.flatMap((type) =>
-    shapes.flatMap(([nRows, nCols]) => tokens.map((nTokens) => ({ type, nRows, nCols, nTokens }))),
-  );
-  return all.filter((made) => pattern.test(caseName(made)));
-}
 
 /** The best module this engine takes. @returns {RawModule} */
 function bestModule() {
@@ -101,7 +103,7 @@ function environment() {
   const cpus = os.cpus();
   return {
     machine: `${cpus[0]?.model.trim() ?? 'unknown processor'}, ${cpus.length} threads, ${process.platform} ${process.arch}`,
-    engine: `Node ${process.versions.node} (V8 ${process.versions.v8}), one thread`,
+    engine: `Node ${process.versions.node} (V8 ${process.versions.v8})`,
     command: ['npm run bench --', ...process.argv.slice(2)].join(' ').replace(/ --$/, ''),
     date: new Date().toISOString().slice(0, 10),
   };
@@ -118,47 +120,66 @@ function layer({ seconds, cold }) {
   }
 }
 
+/** @param {string} file @param {Result[]} results  of this run @returns {Result[]} with those the file has of other cases */
+function merged(file, results) {
+  if (!existsSync(file)) return results;
+  const measured = new Set(results.map((result) => result.case));
+  /** @type {{ results: Result[] }} */
+  const before = JSON.parse(readFileSync(file, 'utf8'));
+  return [...before.results.filter((result) => !measured.has(result.case)), ...results];
+}
+
 async function bench() {
   const { values: options } = parseArgs({ options: OPTIONS });
   if (options.help) return console.log(HELP);
   if (await runElsewhere()) return;
   if (options.startup) return console.log(startup(15));
   if (options.layer) return layer(options);
-  const module = bestModule();
-  const selected = cases(module, options);
-  if (options.list) return console.log(selected.map(caseName).join('\n'));
+  const { quick, all, peers } = options;
+  const budgetMs = (quick ? 0.2 : Number(options.seconds)) * 1000;
+  /** @type {Lab} */
+  const lab = {
+    module: bestModule(),
+    limits: quick ? { minRounds: 3, maxRounds: 10, budgetMs } : { minRounds: 5, maxRounds: 200, budgetMs },
+    kernels: new RegExp(options.kernels),
+    all,
+    quick,
+    peers,
+  };
+  const cases = [
+    ...limitCases(),
+    ...productCases(lab),
+    ...overheadCases(),
+    ...growthCases(lab),
+    ...onnxCases(lab),
+    ...llamaCases(lab),
+  ];
+  const pattern = options.filter === undefined ? undefined : new RegExp(options.filter);
+  const selected = cases.filter(({ name, byDefault }) =>
+    pattern ? pattern.test(name) : byDefault || options.list,
+  );
+  if (options.list) return console.log(selected.map(({ name }) => name).join('\n'));
   if (selected.length === 0) throw new Error(`no case matches ${options.filter}`);
 
   const setting = environment();
   console.log(`${setting.machine}; ${setting.engine}; ${setting.date}; \`${setting.command}\``);
-  console.log(`M: tokens. Times are medians${options.cold ? ', weights from memory (cold)' : ''}.\n`);
-  const budgetMs = (options.quick ? 0.2 : Number(options.seconds)) * 1000;
-  const limits = options.quick
-    ? { minRounds: 3, maxRounds: 10, budgetMs }
-    : { minRounds: 7, maxRounds: 200, budgetMs };
+  console.log(
+    'M: tokens. Times are medians of interleaved runs; weights from the caches, but for cold cases.\n',
+  );
   /** @type {Result[]} */
   const results = [];
-  for (const made of selected) {
-    const { type, nRows, nCols, nTokens } = made;
-    const entered = enter(module, made, { ...options, kernels: new RegExp(options.kernels) });
-    const found = race(entered.contenders, limits).map(({ name, ...timing }) => ({
-      type: type.name,
-      nRows,
-      nCols,
-      nTokens,
-      kernel: name,
-      ...timing,
-      gflops: (2 * nTokens * nRows * nCols) / timing.medianMs / 1e6,
-      gbps: entered.weightBytes / timing.medianMs / 1e6,
-      error: entered.errors.get(name) ?? Number.NaN,
-    }));
-    entered.free();
+  for (const { name, run, show = caseTable } of selected) {
+    const found = await run(lab);
     results.push(...found);
-    console.log(`#### ${caseName(made)}\n\n${caseTable(found)}\n`);
+    console.log(`#### ${name}\n\n${show(found)}\n`);
   }
-  console.log(`${summary(results)}\n\n${promises(results)}`);
+  const known = options.json ? merged(options.json, results) : results;
+  console.log(summary(known));
+  const verdict = verdictTable(known);
+  if (verdict) console.log(`\n${verdict}`);
   if (options.json)
-    writeFileSync(options.json, `${JSON.stringify({ ...setting, cold: options.cold, results }, null, 2)}\n`);
+    writeFileSync(options.json, `${JSON.stringify({ ...setting, results: known }, null, 2)}\n`);
+  if (options.charts) console.log(`\n${(await drawCharts(known, options.charts)).join('\n')}`);
 }
 
 await bench();

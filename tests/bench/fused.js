@@ -210,7 +210,7 @@ for (const [what, enter] of /** @type {const} */ ([
       const title = `${what}, M=${nTokens}, ${ACTIVATION_NAMES[mode]}`;
       if (!pattern.test(title)) continue;
       const { contenders, free } = enter(nTokens, mode);
-      const timings = race(contenders, LIMITS);
+      const timings = await race(contenders, LIMITS);
       free();
       const rows = timings.map(({ name, medianMs, minMs }) => [
         name,

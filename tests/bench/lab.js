@@ -9,26 +9,30 @@ const SAMPLE_MS = 3;
 const WARM_UP_MS = 150;
 const WARM_UP_CALLS = 12;
 
-/** @typedef {{ name: string, run: () => void }} Contender */
+/** @typedef {{ name: string, run: () => unknown }} Contender  run: a promise is waited for */
 /** @typedef {{ name: string, medianMs: number, minMs: number, samples: number }} Timing */
+/** @typedef {{ minRounds: number, maxRounds: number, budgetMs: number }} Limits */
 
-/** @param {() => void} run @param {number} calls @returns {number} milliseconds a call */
-function sample(run, calls) {
+/** @param {() => unknown} run @param {number} calls @returns {Promise<number>} milliseconds a call */
+async function sample(run, calls) {
   const start = performance.now();
-  for (let i = 0; i < calls; i++) run();
+  for (let i = 0; i < calls; i++) {
+    const pending = run();
+    if (pending instanceof Promise) await pending;
+  }
   return (performance.now() - start) / calls;
 }
 
-/** @param {Contender} contender @returns {number} calls a sample */
-function warmUp({ run }) {
+/** @param {Contender} contender @returns {Promise<number>} calls a sample */
+async function warmUp({ run }) {
   const start = performance.now();
   let calls = 0;
   while (calls < WARM_UP_CALLS && performance.now() - start < 8 * WARM_UP_MS) {
-    run();
+    await run();
     calls++;
   }
-  while (performance.now() - start < WARM_UP_MS) run();
-  return Math.max(1, Math.ceil(SAMPLE_MS / sample(run, 1)));
+  while (performance.now() - start < WARM_UP_MS) await run();
+  return Math.max(1, Math.ceil(SAMPLE_MS / (await sample(run, 1))));
 }
 
 /** @param {number[]} times */
@@ -38,26 +42,26 @@ export function median(times) {
 }
 
 /**
- * @param {Contender[]} contenders @param {{ minRounds: number, maxRounds: number, budgetMs: number }} limits
- * @returns {Timing[]}
+ * @template {Contender} C
+ * @param {C[]} contenders @param {Limits} limits
+ * @returns {Promise<(C & Timing)[]>}
  */
-export function race(contenders, { minRounds, maxRounds, budgetMs }) {
-  const entries = contenders.map((contender) => ({
-    ...contender,
-    calls: warmUp(contender),
-    times: /** @type {number[]} */ ([]),
-  }));
+export async function race(contenders, { minRounds, maxRounds, budgetMs }) {
+  const entries = [];
+  for (const contender of contenders) {
+    entries.push({ contender, calls: await warmUp(contender), times: /** @type {number[]} */ ([]) });
+  }
   const start = performance.now();
   for (let round = 0; round < maxRounds; round++) {
     if (round >= minRounds && performance.now() - start > budgetMs) break;
     /* another one begins each round */
     for (let i = 0; i < entries.length; i++) {
       const entry = entries[(i + round) % entries.length];
-      entry.times.push(sample(entry.run, entry.calls));
+      entry.times.push(await sample(entry.contender.run, entry.calls));
     }
   }
-  return entries.map(({ name, times }) => ({
-    name,
+  return entries.map(({ contender, times }) => ({
+    ...contender,
     medianMs: median(times),
     minMs: Math.min(...times),
     samples: times.length,

@@ -173,3 +173,14 @@ export function sampleGguf() {
     ],
   });
 }
+
+/**
+ * A file of F32 tensors t0, t1..., each of so many bytes, of counted bytes of its own.
+ * @param {{ nTensors: number, bytes: number }} size  bytes: a multiple of 1024
+ */
+export function wideGguf({ nTensors, bytes }) {
+  const tensors = Array.from({ length: nTensors }, (_, i) => {
+    return { name: `t${i}`, typeId: 0, shape: [256, bytes / 1024], data: countedBytes(bytes, i + 1) };
+  });
+  return ggufBytes({ tensors });
+}

@@ -1,0 +1,67 @@
+/* fused-matmul generate: a text that goes on. */
+
+import { COMMON, given, MODEL, SAMPLING, UsageError } from './options.js';
+import { engineText, formatRate, loadModel, readStdin, threadsOf } from './output.js';
+
+/** @typedef {import('../llama/generation.js').GenerationStats} Stats */
+
+/** @param {Stats} stats */
+export function statsText(stats) {
+  const reused = stats.reusedTokens > 0 ? `, ${stats.reusedTokens} of them known` : '';
+  return [
+    `prompt: ${stats.promptTokens} tokens${reused}, ${formatRate(stats.promptTokensPerSecond)} tokens/s; first token after ${stats.timeToFirstToken.toFixed(0)} ms`,
+    `decode: ${stats.tokens} tokens, ${formatRate(stats.decodeTokensPerSecond)} tokens/s; seed ${stats.seed}`,
+  ].join('\n');
+}
+
+/** @type {import('./options.js').Command} */
+export const generate = {
+  name: 'generate',
+  summary: 'Continues a text. The text goes to stdout; speed, memory and instruction set to stderr.',
+  usage: 'MODEL.gguf --prompt TEXT [options]',
+  nArguments: 1,
+  options: {
+    prompt: {
+      kind: 'text',
+      short: 'p',
+      value: 'TEXT',
+      help: 'what the text begins with; - reads it from stdin',
+    },
+    ...SAMPLING,
+    ...MODEL,
+    ...COMMON,
+  },
+  examples: [
+    'examples:',
+    '  fused-matmul generate model.gguf --prompt "Once upon a time" --max-tokens 100',
+    '  cat letter.txt | fused-matmul generate model.gguf --prompt - --temperature 0',
+  ].join('\n'),
+  async run(values, [file], io) {
+    if (values.prompt === undefined)
+      throw new UsageError('--prompt is missing: a text, or - to read it from stdin');
+    const prompt = values.prompt === '-' ? await readStdin(io) : values.prompt;
+    const model = await loadModel(file, values, io);
+    try {
+      const run = model.generate(prompt, { ...given(values, SAMPLING), signal: io.signal });
+      let text = '';
+      try {
+        if (!values.json) io.stdout.write(prompt);
+        for await (const piece of run) {
+          text += piece;
+          if (!values.json) io.stdout.write(piece);
+        }
+      } finally {
+        if (!values.json) io.stdout.write('\n');
+      }
+      const { info } = model;
+      if (values.json) {
+        const { kernels, memory, activation, kvType } = info;
+        const { isa, dot } = kernels;
+        const engine = { isa, dot, threads: threadsOf(info), activation, kvType };
+        io.stdout.write(`${JSON.stringify({ prompt, text, ...run.stats, memory, ...engine })}\n`);
+      } else io.stderr.write(`\n${statsText(run.stats)}\n${engineText(info)}\n`);
+    } finally {
+      model.dispose();
+    }
+  },
+};

@@ -1,0 +1,123 @@
+/* fused-matmul inspect: what is in a file, and what would run how. */
+
+import { FmError } from '../errors.js';
+import { createKernels } from '../fused.js';
+import { openGguf } from '../gguf.js';
+import { ARCHITECTURES, readHyperparameters } from '../llama/architectures.js';
+import { Tokenizer } from '../llama/tokenizer.js';
+import { checkTensors } from '../llama/weights.js';
+import { COMMON } from './options.js';
+import { formatBytes, formatTable, modelSource } from './output.js';
+
+const LONGEST = 60;
+
+/** @param {unknown} value */
+function shorten(value) {
+  const text = Array.isArray(value)
+    ? `[${value.length}] ${value.slice(0, 3).map(String).join(', ')}${value.length > 3 ? ', ...' : ''}`
+    : String(value).replaceAll('\n', '\\n');
+  return text.length > LONGEST ? `${text.slice(0, LONGEST - 3)}...` : text;
+}
+
+/**
+ * Whether the runner takes the file, or why not.
+ * @param {import('../gguf.js').GgufFile} gguf
+ */
+function judge(gguf) {
+  try {
+    const shape = readHyperparameters(gguf.metadata);
+    checkTensors(gguf, shape, new Tokenizer(gguf.metadata).size);
+    return { runs: true, reason: ARCHITECTURES[shape.architecture].models };
+  } catch (error) {
+    if (error instanceof FmError) return { runs: false, reason: error.message };
+    throw error;
+  }
+}
+
+/** @type {import('./options.js').Command} */
+export const inspect = {
+  name: 'inspect',
+  summary: 'Lists metadata and tensors, the kernels that serve each, and whether generate takes the file.',
+  usage: 'MODEL.gguf [options]',
+  nArguments: 1,
+  options: {
+    activation: { kind: 'text', value: 'MODE', help: 'asked for: f32, int16 or int8 (int8)' },
+    isa: {
+      kind: 'text',
+      value: 'SET',
+      help: 'instruction set: scalar, simd128 or relaxed (the best that works)',
+    },
+    metadata: { kind: 'switch', help: 'metadata only' },
+    ...COMMON,
+  },
+  async run(values, [file], io) {
+    const gguf = await openGguf(modelSource(file), { signal: io.signal });
+    const fm = await createKernels({ isa: values.isa, activation: values.activation ?? 'int8' });
+    try {
+      const verdict = judge(gguf);
+      const tensors = [...gguf.tensors.values()].map(({ name, type, shape, byteLength, supported }) => ({
+        ...{ name, type, shape, byteLength },
+        servedBy: supported ? fm.servedBy(type) : undefined,
+      }));
+      if (values.json) {
+        const { metadata, version, byteLength } = gguf;
+        const text = JSON.stringify(
+          { file, version, byteLength, ...verdict, metadata, tensors },
+          (_, value) => (typeof value === 'bigint' ? String(value) : value),
+        );
+        io.stdout.write(`${text}\n`);
+        return;
+      }
+      io.stdout.write(
+        `${file}: GGUF version ${gguf.version}, ${formatBytes(gguf.byteLength)}, ${gguf.tensors.size} tensors\n\n`,
+      );
+      const pairs = Object.entries(gguf.metadata).map(([key, value]) => [key, shorten(value)]);
+      io.stdout.write(`${formatTable(['metadata', ''], pairs)}\n`);
+      if (!values.metadata) {
+        io.stdout.write(`${tensorTable(tensors)}\n${typeTable(tensors)}\n`);
+        io.stdout.write(`instruction set: ${fm.info.isa}: ${fm.info.reason}\n`);
+      }
+      io.stdout.write(
+        verdict.runs
+          ? `generate takes this file: ${gguf.metadata['general.architecture']} (${verdict.reason})\n`
+          : `generate does not take this file: ${verdict.reason}\n`,
+      );
+    } finally {
+      gguf.close();
+      fm.dispose();
+    }
+  },
+};
+
+/** @typedef {{ name: string, type: string, shape: readonly number[], byteLength: number, servedBy: { isa: string, activation: string } | undefined }} Row */
+
+/** @param {Row['servedBy']} served */
+const kernelOf = (served) => (served ? `${served.isa} ${served.activation}` : 'none');
+
+/** @param {Row[]} tensors */
+const tensorTable = (tensors) =>
+  formatTable(
+    ['tensor', 'type', '>shape', '>size', 'kernels'],
+    tensors.map(({ name, type, shape, byteLength, servedBy }) => [
+      name,
+      type,
+      shape.join(' x '),
+      formatBytes(byteLength),
+      kernelOf(servedBy),
+    ]),
+  );
+
+/** @param {Row[]} tensors */
+function typeTable(tensors) {
+  /** @type {Map<string, { count: number, bytes: number, kernel: string }>} */
+  const types = new Map();
+  for (const { type, byteLength, servedBy } of tensors) {
+    const row = types.get(type) ?? { count: 0, bytes: 0, kernel: kernelOf(servedBy) };
+    types.set(type, { ...row, count: row.count + 1, bytes: row.bytes + byteLength });
+  }
+  const rows = [...types].sort(([, a], [, b]) => b.bytes - a.bytes);
+  return formatTable(
+    ['type', '>tensors', '>size', 'kernels'],
+    rows.map(([type, { count, bytes, kernel }]) => [type, `${count}`, formatBytes(bytes), kernel]),
+  );
+}

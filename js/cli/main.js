@@ -1,0 +1,65 @@
+#!/usr/bin/env node
+/* The fused-matmul command. Exit codes: 0 done, 1 failed, 2 called wrongly, 130 ended by Ctrl-C. */
+
+import { ArgumentError, FmError } from '../errors.js';
+import { VERSION } from '../loader.js';
+import { bench } from './bench.js';
+import { chat } from './chat.js';
+import { generate } from './generate.js';
+import { inspect } from './inspect.js';
+import { helpText, readArguments, UsageError } from './options.js';
+
+const COMMANDS = [generate, chat, inspect, bench];
+
+const OVERVIEW = `usage: fused-matmul COMMAND MODEL.gguf [options]
+
+Runs quantised language models on WebAssembly kernels. MODEL is a path or an http(s) address.
+
+${COMMANDS.map(({ name, summary }) => `  ${name.padEnd(10)}${summary.split('. ')[0].replace(/\.$/, '')}`).join('\n')}
+
+fused-matmul COMMAND --help tells more; fused-matmul --version the version.
+`;
+
+/** @param {string[]} args @param {import('./output.js').Io} io */
+async function run([name, ...rest], io) {
+  if (name === '--version') io.stdout.write(`${VERSION}\n`);
+  else if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
+    io.stdout.write(OVERVIEW);
+    if (name === undefined) throw new UsageError('a command is missing');
+  } else {
+    const command = COMMANDS.find((one) => one.name === name);
+    if (!command) {
+      throw new UsageError(
+        `there is no command "${name}"; commands are ${COMMANDS.map((one) => one.name).join(', ')}`,
+      );
+    }
+    const { values, args } = readArguments(command, rest);
+    if (values.help) io.stdout.write(helpText(command));
+    else await command.run(values, args, io);
+  }
+}
+
+/** @param {unknown} error @returns {number} */
+function exitCode(error) {
+  const one = /** @type {Error} */ (error);
+  process.stderr.write(`fused-matmul: ${String(one?.message ?? error).replace(/\s*\n\s*/g, ' ')}\n`);
+  if (error instanceof UsageError || error instanceof ArgumentError) return 2;
+  // What is no error of ours is a mistake of ours: where it happened helps.
+  if (!(error instanceof FmError) && !(error instanceof RangeError) && one?.stack)
+    process.stderr.write(`${one.stack}\n`);
+  return 1;
+}
+
+const interrupt = new AbortController();
+process.once('SIGINT', () => interrupt.abort());
+// The reader of a pipe went away (| head): nobody is left to tell.
+process.stdout.on('error', (/** @type {NodeJS.ErrnoException} */ error) =>
+  process.exit(error.code === 'EPIPE' ? 0 : 1),
+);
+
+try {
+  const { stdout, stderr, stdin } = process;
+  await run(process.argv.slice(2), { stdout, stderr, stdin, signal: interrupt.signal });
+} catch (error) {
+  process.exitCode = interrupt.signal.aborted ? 130 : exitCode(error);
+}

@@ -1,0 +1,131 @@
+/* Options of the commands: one table each, from which parsing and help are made. */
+
+import { parseArgs } from 'node:util';
+
+/** A mistake in how a command was called: exit code 2. */
+export class UsageError extends Error {}
+
+/**
+ * @typedef {object} Option
+ * @property {'number' | 'text' | 'switch'} kind
+ * @property {string} [value]  what stands for it in the help
+ * @property {string} help
+ * @property {boolean} [many]  may be given several times
+ * @property {string} [short]
+ */
+
+/** @typedef {Record<string, Option>} Options */
+
+/** @type {Options} */
+export const COMMON = {
+  json: { kind: 'switch', help: 'print one JSON object instead of text' },
+  help: { kind: 'switch', short: 'h', help: 'this text' },
+};
+
+/** @type {Options} */
+export const MODEL = {
+  context: { kind: 'number', value: 'N', help: "positions of the context (the model's own, at most 4096)" },
+  'kv-type': { kind: 'text', value: 'TYPE', help: 'of the KV cache: F32, F16 or Q8_0 (F16)' },
+  activation: { kind: 'text', value: 'MODE', help: 'f32, int16 or int8: exact to fast (int8)' },
+  threads: { kind: 'number', value: 'N', help: 'threads of the kernels' },
+  isa: {
+    kind: 'text',
+    value: 'SET',
+    help: 'instruction set: scalar, simd128 or relaxed (the best that works)',
+  },
+};
+
+/** @type {Options} */
+export const SAMPLING = {
+  'max-tokens': { kind: 'number', value: 'N', help: 'tokens to write at most (256)' },
+  temperature: { kind: 'number', value: 'T', help: '0 takes the most likely token each time (0.8)' },
+  'top-k': { kind: 'number', value: 'K', help: 'only the K most likely tokens, 0: all (40)' },
+  'top-p': { kind: 'number', value: 'P', help: 'of them the smallest set with probability P (0.95)' },
+  'min-p': { kind: 'number', value: 'P', help: 'of them those with P of the largest probability (0.05)' },
+  'repeat-penalty': { kind: 'number', value: 'R', help: 'over 1 makes repetition less likely (1)' },
+  seed: { kind: 'number', value: 'N', help: 'the same seed, the same text (random)' },
+  'ignore-end': { kind: 'switch', help: 'write on where the model would end' },
+  stop: { kind: 'text', value: 'TEXT', many: true, help: 'ends the text; may be given several times' },
+};
+
+/** @typedef {Record<string, any>} Values */
+
+/**
+ * @typedef {object} Command
+ * @property {string} name
+ * @property {string} summary
+ * @property {string} usage  what follows the name
+ * @property {Options} options
+ * @property {string} [examples]
+ * @property {number} nArguments
+ * @property {(values: Values, args: string[], io: import('./output.js').Io) => Promise<void>} run
+ */
+
+/**
+ * @param {Command} command
+ * @param {string[]} args
+ * @returns {{ values: Values, args: string[] }}
+ */
+export function readArguments({ name, options, nArguments, usage }, args) {
+  const config = Object.fromEntries(
+    Object.entries(options).map(([option, { kind, many = false, short }]) => [
+      option,
+      {
+        type: /** @type {'string' | 'boolean'} */ (kind === 'switch' ? 'boolean' : 'string'),
+        multiple: many,
+        ...(short ? { short } : {}),
+      },
+    ]),
+  );
+  let parsed;
+  try {
+    parsed = parseArgs({ args, options: config, allowPositionals: true });
+  } catch (error) {
+    const [first] = /** @type {Error} */ (error).message.split(/\.? To specify|\.\s/);
+    throw new UsageError(`${first}; see fused-matmul ${name} --help`);
+  }
+  /** @type {Values} */
+  const values = {};
+  for (const [option, text] of Object.entries(parsed.values)) {
+    values[option] = options[option].kind === 'number' ? readNumber(String(text), option) : text;
+  }
+  const { positionals } = parsed;
+  if (!values.help && positionals.length !== nArguments) {
+    throw new UsageError(
+      `${positionals.length} argument(s) given, expected ${nArguments}: fused-matmul ${name} ${usage}`,
+    );
+  }
+  return { values, args: positionals };
+}
+
+/** @param {string} text @param {string} option */
+function readNumber(text, option) {
+  const number = Number(text);
+  if (text.trim() === '' || Number.isNaN(number))
+    throw new UsageError(`--${option} must be a number, got "${text}"`);
+  return number;
+}
+
+/** @param {Command} command */
+export function helpText({ name, summary, usage, options, examples }) {
+  const rows = Object.entries(options).map(([option, { value, short, help }]) => [
+    `${short ? `-${short}, ` : ''}--${option}${value ? ` ${value}` : ''}`,
+    help,
+  ]);
+  const width = Math.max(...rows.map(([left]) => left.length)) + 2;
+  const list = rows.map(([left, help]) => `  ${left.padEnd(width)}${help}`).join('\n');
+  return `usage: fused-matmul ${name} ${usage}\n\n${summary}\n\n${list}\n${examples ? `\n${examples}\n` : ''}`;
+}
+
+/** --top-k as topK. @param {string} option */
+const camel = (option) => option.replace(/-(.)/g, (_, letter) => letter.toUpperCase());
+
+/**
+ * Those of a table that were given, as the library names them.
+ * @param {Values} values
+ * @param {Options} table
+ */
+export function given(values, table) {
+  const names = Object.keys(table).filter((option) => values[option] !== undefined);
+  return Object.fromEntries(names.map((option) => [camel(option), values[option]]));
+}

@@ -1,0 +1,116 @@
+/* What commands print: text and results to stdout, progress and notes to stderr. */
+
+import { Llama } from '../llama/llama.js';
+import { given, MODEL, UsageError } from './options.js';
+
+/**
+ * @typedef {object} Io
+ * @property {NodeJS.WritableStream & { isTTY?: boolean, columns?: number }} stdout
+ * @property {NodeJS.WritableStream & { isTTY?: boolean, columns?: number }} stderr
+ * @property {NodeJS.ReadableStream & { isTTY?: boolean }} stdin
+ * @property {AbortSignal} signal  aborted by Ctrl-C
+ */
+
+/** @param {number} bytes */
+export function formatBytes(bytes) {
+  const units = ['B', 'KB', 'MB', 'GB'];
+  let [value, unit] = [bytes, 0];
+  for (; value >= 1000 && unit < units.length - 1; unit++) value /= 1000;
+  return `${value.toFixed(unit === 0 || value >= 100 ? 0 : 1)} ${units[unit]}`;
+}
+
+/** @param {number} value */
+export const formatRate = (value) => (value >= 100 ? value.toFixed(0) : value.toFixed(1));
+
+/**
+ * @param {string[]} heads  one that starts with '>' is aligned right
+ * @param {string[][]} rows
+ */
+export function formatTable(heads, rows) {
+  const lines = [heads.map((head) => head.replace(/^>/, '')), ...rows];
+  const widths = heads.map((_, i) => Math.max(...lines.map((line) => line[i].length)));
+  const cell = (/** @type {string} */ text, /** @type {number} */ i) =>
+    heads[i].startsWith('>') ? text.padStart(widths[i]) : text.padEnd(widths[i]);
+  return lines.map((line) => `${line.map(cell).join('  ').trimEnd()}\n`).join('');
+}
+
+/** A line on the terminal that is written over; nothing where stderr is no terminal. */
+export class Progress {
+  #stream;
+  #what;
+  #shown = '';
+
+  /** @param {Io} io @param {string} what */
+  constructor({ stderr }, what) {
+    this.#stream = stderr;
+    this.#what = what;
+  }
+
+  /** @param {{ loaded: number, total: number, note?: string }} progress */
+  update({ loaded, total, note = `${formatBytes(loaded)} of ${formatBytes(total)}` }) {
+    if (!this.#stream.isTTY) return;
+    const share = total > 0 ? loaded / total : 0;
+    const done = Math.round(24 * share);
+    const text = `${this.#what} [${'#'.repeat(done)}${'.'.repeat(24 - done)}] ${String(Math.floor(100 * share)).padStart(3)} %  ${note}`;
+    if (text === this.#shown) return;
+    this.#shown = text;
+    this.#stream.write(`\r\x1b[K${text.slice(0, (this.#stream.columns ?? 80) - 1)}`);
+  }
+
+  done() {
+    if (this.#shown) this.#stream.write('\r\x1b[K');
+    this.#shown = '';
+  }
+}
+
+/**
+ * A path, or an address; the page of a file on Hugging Face stands for the file.
+ * @param {string} text
+ */
+export function modelSource(text) {
+  if (!/^https?:\/\//i.test(text)) return text;
+  return text.replace(/^(https:\/\/huggingface\.co\/[^/]+\/[^/]+)\/blob\//, '$1/resolve/');
+}
+
+/**
+ * @param {string} model
+ * @param {import('./options.js').Values} values
+ * @param {Io} io
+ */
+export async function loadModel(model, values, io) {
+  const { context, ...options } = given(values, MODEL);
+  const progress = new Progress(io, 'loading');
+  try {
+    return await Llama.load(modelSource(model), {
+      ...options,
+      ...(context === undefined ? {} : { contextLength: context }),
+      signal: io.signal,
+      onProgress: (state) => progress.update(state),
+    });
+  } finally {
+    progress.done();
+  }
+}
+
+/** Threads of kernels. @param {import('../llama/info.js').ModelInfo} info */
+export const threadsOf = ({ kernels }) => Number(/** @type {{ threads?: number }} */ (kernels).threads ?? 1);
+
+/** @param {import('../llama/info.js').ModelInfo} info */
+export function engineText({ kernels, memory, activation, kvType, ...info }) {
+  const { isa, dot } = kernels;
+  return [
+    `memory: ${formatBytes(memory.linear)} (weights ${formatBytes(memory.weights)}, KV cache ${formatBytes(memory.kvCache)} ${kvType})`,
+    `instruction set: ${isa}${dot ? ` (dot ${dot})` : ''}, activations ${activation}, threads: ${threadsOf({ kernels, memory, activation, kvType, ...info })}`,
+  ].join('\n');
+}
+
+/** All of stdin. @param {Io} io */
+export async function readStdin({ stdin }) {
+  if (stdin.isTTY) throw new UsageError('the prompt is to come from stdin, which is a terminal');
+  /** @type {Buffer[]} */
+  const chunks = [];
+  for await (const chunk of stdin) chunks.push(Buffer.from(chunk));
+  return Buffer.concat(chunks)
+    .toString('utf8')
+    .replace(/\r?\n$/, '');
+}

@@ -1,0 +1,67 @@
+/* What a model has read so far: the tokens whose keys and values are in the cache. */
+
+/** @typedef {import('./decoder.js').Decoder} Decoder */
+/** @typedef {import('./pause.js').Pace} Pace */
+
+export class Context {
+  #decoder;
+  /** @type {number[]} */
+  #past = [];
+  #lastRow = 0;
+
+  /**
+   * @param {Decoder} decoder
+   * @param {number} length  positions
+   */
+  constructor(decoder, length) {
+    this.#decoder = decoder;
+    this.length = length;
+  }
+
+  /** Positions left. */
+  get room() {
+    return this.length - this.#past.length;
+  }
+
+  /**
+   * Goes back to where the context and `tokens` part, at least one token before their end.
+   * @param {readonly number[]} tokens
+   * @returns {number}  how many of them are in the context
+   */
+  rewind(tokens) {
+    const limit = Math.min(tokens.length - 1, this.#past.length);
+    let same = 0;
+    while (same < limit && this.#past[same] === tokens[same]) same += 1;
+    this.#past.length = same;
+    return same;
+  }
+
+  clear() {
+    this.#past.length = 0;
+  }
+
+  /**
+   * Reads on, in batches.
+   * @param {readonly number[]} tokens
+   * @param {Pace} pace
+   * @param {(start: number, nTokens: number) => void} [afterBatch]  counted from the first of `tokens`
+   */
+  async extend(tokens, pace, afterBatch) {
+    const { batch } = this.#decoder;
+    for (let start = 0; start < tokens.length; start += batch) {
+      const some = tokens.slice(start, start + batch);
+      await this.#decoder.forward(some, this.#past.length, pace);
+      // Only now: a pass that was broken off is repeated.
+      for (const token of some) this.#past.push(token);
+      this.#lastRow = some.length - 1;
+      afterBatch?.(start, some.length);
+      if (pace.due) await pace.rest();
+    }
+  }
+
+  /** Of the last token, where they are in wasm memory: valid until anything else is computed. @returns {Float32Array} */
+  logits() {
+    const { ptr, length, heap } = this.#decoder.logitsOf(this.#lastRow, 1);
+    return heap.subarray(ptr / 4, ptr / 4 + length);
+  }
+}

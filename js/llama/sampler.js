@@ -1,0 +1,189 @@
+/* Choosing the next token from logits. The order of llama.cpp: repeat penalty, top-k, top-p, min-p, temperature, and the draw.
+ * Only candidates are ever sorted: a vocabulary of 150,000 is walked once or twice. */
+
+/**
+ * @typedef {object} SamplerOptions
+ * @property {number} temperature  0: the most likely token
+ * @property {number} topK  candidates, 0: all
+ * @property {number} topP  the smallest set of candidates with so much probability
+ * @property {number} minP  only candidates with so much of the largest probability
+ * @property {number} repeatPenalty  over 1: tokens of the last `repeatWindow` become less likely
+ * @property {number} repeatWindow
+ * @property {number} seed  an integer
+ */
+
+/** How many candidates are looked at first, where only a probability bounds them. */
+const FIRST_CANDIDATES = 128;
+
+export class Sampler {
+  #options;
+  #random;
+
+  /** @param {SamplerOptions} options */
+  constructor(options) {
+    this.#options = options;
+    this.#random = sfc32(options.seed);
+  }
+
+  /**
+   * @param {Float32Array} logits  changed where there is a repeat penalty
+   * @param {readonly number[]} history  tokens so far
+   * @returns {number}
+   */
+  next(logits, history) {
+    const { temperature, topK, topP, minP, repeatPenalty, repeatWindow } = this.#options;
+    if (repeatPenalty !== 1 && repeatWindow > 0) {
+      for (const id of new Set(history.slice(-repeatWindow))) {
+        logits[id] = logits[id] > 0 ? logits[id] / repeatPenalty : logits[id] * repeatPenalty;
+      }
+    }
+    if (temperature === 0) return argmax(logits);
+    const ids = candidates(logits, topK, topP, minP);
+    return ids
+      ? draw(logits, ids, temperature, this.#random())
+      : drawAny(logits, temperature, this.#random());
+  }
+}
+
+/**
+ * The first of the largest.
+ * @param {Float32Array} logits
+ */
+export function argmax(logits) {
+  let best = 0;
+  for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
+  return best;
+}
+
+/**
+ * What may be drawn, the most likely first; undefined: everything.
+ * @param {Float32Array} logits
+ * @param {number} topK
+ * @param {number} topP
+ * @param {number} minP
+ * @returns {Uint32Array | undefined}
+ */
+export function candidates(logits, topK, topP, minP) {
+  const limit = topK > 0 ? Math.min(topK, logits.length) : logits.length;
+  const unbounded = limit === logits.length;
+  if (unbounded && topP >= 1 && minP <= 0) return undefined;
+  const peak = logits[argmax(logits)];
+  const lowest = minP > 0 ? peak + Math.log(minP) : Number.NEGATIVE_INFINITY;
+  // The share of top-p is counted among the candidates of top-k.
+  const all = unbounded && topP < 1 ? sumOfExp(logits, peak) : 0;
+  for (let n = unbounded ? Math.min(FIRST_CANDIDATES, limit) : limit; ; n = Math.min(limit, 16 * n)) {
+    const ids = largest(logits, n);
+    let total = all;
+    if (!unbounded && topP < 1) for (const id of ids) total += Math.exp(logits[id] - peak);
+    let kept = 0;
+    let mass = 0;
+    let enough = false;
+    while (kept < ids.length && !enough) {
+      const value = logits[ids[kept]];
+      if (kept > 0 && !(value >= lowest)) enough = true;
+      else {
+        kept += 1;
+        mass += Math.exp(value - peak);
+        enough = topP < 1 && mass >= topP * total;
+      }
+    }
+    if (enough || n === limit) return ids.subarray(0, Math.max(1, kept));
+  }
+}
+
+/**
+ * The ids of the n largest values, largest first; of equals the lower id first.
+ * @param {Float32Array} values
+ * @param {number} n
+ */
+export function largest(values, n) {
+  if (n >= values.length / 8) {
+    const ids = Uint32Array.from(values, (_, i) => i);
+    return ids.sort((a, b) => values[b] - values[a] || a - b).subarray(0, n);
+  }
+  // A heap of the n best so far, the worst of them on top.
+  const heap = new Uint32Array(n);
+  const worse = (/** @type {number} */ a, /** @type {number} */ b) =>
+    values[a] < values[b] || (values[a] === values[b] && a > b);
+  const sink = (/** @type {number} */ at, /** @type {number} */ id) => {
+    let i = at;
+    for (let child = 2 * i + 1; child < n; child = 2 * i + 1) {
+      if (child + 1 < n && worse(heap[child + 1], heap[child])) child += 1;
+      if (!worse(heap[child], id)) break;
+      heap[i] = heap[child];
+      i = child;
+    }
+    heap[i] = id;
+  };
+  for (let i = 0; i < n; i++) heap[i] = i;
+  for (let i = (n >> 1) - 1; i >= 0; i--) sink(i, heap[i]);
+  let bar = values[heap[0]];
+  for (let i = n; i < values.length; i++) {
+    if (values[i] > bar) {
+      sink(0, i);
+      bar = values[heap[0]];
+    }
+  }
+  return heap.sort((a, b) => values[b] - values[a] || a - b);
+}
+
+/** @param {Float32Array} logits @param {number} peak */
+function sumOfExp(logits, peak) {
+  let sum = 0;
+  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i] - peak);
+  return sum;
+}
+
+/**
+ * @param {Float32Array} logits
+ * @param {Uint32Array} ids  the most likely first
+ * @param {number} temperature
+ * @param {number} random  0 to 1
+ */
+function draw(logits, ids, temperature, random) {
+  const peak = logits[ids[0]];
+  const weights = Float64Array.from(ids, (id) => Math.exp((logits[id] - peak) / temperature));
+  let left = random * weights.reduce((sum, weight) => sum + weight, 0);
+  for (const [i, weight] of weights.entries()) {
+    left -= weight;
+    if (left < 0) return ids[i];
+  }
+  return ids[0];
+}
+
+/**
+ * A draw among all tokens, without sorting.
+ * @param {Float32Array} logits
+ * @param {number} temperature
+ * @param {number} random
+ */
+function drawAny(logits, temperature, random) {
+  const best = argmax(logits);
+  const peak = logits[best];
+  let total = 0;
+  for (let i = 0; i < logits.length; i++) total += Math.exp((logits[i] - peak) / temperature);
+  let left = random * total;
+  for (let i = 0; i < logits.length; i++) {
+    left -= Math.exp((logits[i] - peak) / temperature);
+    if (left < 0) return i;
+  }
+  return best;
+}
+
+/**
+ * Numbers from 0 to 1, the same on every engine (sfc32 by Chris Doty-Humphrey, public domain).
+ * @param {number} seed
+ */
+function sfc32(seed) {
+  let [a, b, c, counter] = [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0, 0x9e3779b9, 1];
+  const next = () => {
+    const t = (a + b + counter) >>> 0;
+    counter = (counter + 1) >>> 0;
+    a = b ^ (b >>> 9);
+    b = (c + (c << 3)) >>> 0;
+    c = (((c << 21) | (c >>> 11)) + t) >>> 0;
+    return t / 2 ** 32;
+  };
+  for (let i = 0; i < 12; i++) next();
+  return next;
+}

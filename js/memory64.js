@@ -1,0 +1,46 @@
+/* The exports of a module with 64-bit addresses, as functions of plain numbers. Fetched only when there is one. */
+
+/** By export: which parameters are addresses (or size_t). */
+const ADDRESSES = {
+  fused_matmul: [1, 2, 3],
+  fm_dequantize_rows: [1, 2],
+  fm_quantize_rows: [1, 2],
+  fused_dequant_matmul_q4k_legacy: [0, 1, 2, 3],
+  fused_matmul_many: [0, 2],
+  fused_rmsnorm_matmul: [0, 2, 3],
+  fused_swiglu_matmul: [1, 2, 3, 4],
+  fused_ffn: [0, 1, 2, 4, 5],
+  fused_attention_score: [0, 1, 2],
+  fm_flash_attention: [0, 1, 2, 3, 4],
+  fm_kv_write: [1, 2],
+  fm_rms_norm: [0, 1, 2],
+  fm_layer_norm: [0, 1, 2, 3],
+  fm_softmax: [0, 1],
+  fm_rope: [0, 8],
+  fm_embed: [1, 2, 3],
+  fm_add: [0, 1, 2],
+  fm_gated: [0, 1, 2],
+  fm_alloc: [0],
+  fm_free: [0],
+};
+/** Those that return one. */
+const RETURNS_ADDRESS = ['fm_alloc', 'fm_thread_stack'];
+
+/**
+ * @param {Record<string, any>} exports
+ * @returns {Record<string, any>}
+ */
+export function withNumbers(exports) {
+  const wrapped = { ...exports };
+  for (const [name, addresses] of Object.entries(ADDRESSES)) {
+    wrapped[name] = (/** @type {(number | bigint)[]} */ ...args) => {
+      for (const i of addresses) args[i] = BigInt(args[i]);
+      return exports[name](...args);
+    };
+  }
+  for (const name of RETURNS_ADDRESS) {
+    const call = wrapped[name];
+    wrapped[name] = (/** @type {number[]} */ ...args) => Number(call(...args));
+  }
+  return wrapped;
+}

@@ -1,0 +1,34 @@
+/**
+ * Bundles js/worker-host.js into dist/worker-host.js, one file without imports: import maps do not reach into workers, bundlers
+ * make workers that must not be split, and one request starts sooner than twenty. dist/ lies beside js/, so that the addresses
+ * of the modules in it (`../dist/...`) hold in both.
+ */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { build } from 'esbuild';
+
+/**
+ * @param {string} root  the repository
+ * @returns {Promise<string>}  the content
+ */
+export async function bundleWorker(root) {
+  const manifest = path.join(root, 'node_modules/wasm-feature-detect/package.json');
+  const { version, license } = JSON.parse(readFileSync(manifest, 'utf8'));
+  const result = await build({
+    absWorkingDir: root,
+    entryPoints: ['js/worker-host.js'],
+    bundle: true,
+    format: 'esm',
+    platform: 'neutral',
+    mainFields: ['module', 'main'],
+    target: 'es2022',
+    // Names stay: messages name classes, and stacks functions.
+    minifySyntax: true,
+    minifyWhitespace: true,
+    write: false,
+    legalComments: 'none',
+    logLevel: 'silent',
+    banner: { js: `/*! holds parts of wasm-feature-detect ${version} (${license}, Google Chrome Labs) */` },
+  });
+  return result.outputFiles[0].text;
+}

@@ -1,0 +1,54 @@
+/* Memory that an operation works in, one for each thread. */
+#ifndef FM_OPS_SCRATCH_H
+#define FM_OPS_SCRATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "kernels/attention.h"
+#include "kernels/kernels.h"
+#include "threads/threads.h"
+
+#define FM_ATTENTION_PACKS 16
+
+/* The rows of a pack: their KV heads, without repetition, and which of these each row reads. */
+typedef struct {
+  size_t n_heads, head[FM_PACK_ROWS], of_row[FM_PACK_ROWS];
+} fm_pack_heads;
+
+/* Of a product. decoded: a piece of a weight row, or of activations about to be quantised; unpacked: the tokens of a tile. */
+typedef struct {
+  fm_strip strip;
+  union {
+    fm_act_i8 i8[FM_TILE_TOKENS * FM_PANEL_COLS / FM_ACT_COLS];
+    fm_act_i16 i16[FM_TILE_TOKENS * FM_PANEL_COLS / FM_ACT_COLS];
+  } unpacked;
+  _Alignas(64) float decoded[FM_PANEL_COLS];
+} fm_matmul_scratch;
+
+/* Of attention. Keys and values f32, [position][head][n_dims]. */
+typedef struct {
+  _Alignas(64) float q[FM_ATTENTION_PACKS][FM_HEAD_SIZE_MAX * FM_PACK_ROWS];
+  float out[FM_ATTENTION_PACKS][FM_HEAD_SIZE_MAX * FM_PACK_ROWS];
+  float k[FM_TILE_POSITIONS * FM_HEAD_SIZE_MAX];
+  float v[FM_TILE_POSITIONS * FM_HEAD_SIZE_MAX];
+  _Alignas(16) fm_tile_scores scores;
+  _Alignas(16) fm_tile_weights weights;
+  fm_softmax_state state[FM_ATTENTION_PACKS];
+  fm_pack_heads heads[FM_ATTENTION_PACKS];
+} fm_attention_scratch;
+
+typedef union {
+  fm_matmul_scratch matmul;
+  fm_attention_scratch attention;
+} fm_scratch;
+
+/* The caller's (thread 0) is always there. */
+fm_scratch *fm_scratch_of(size_t thread);
+
+#if FM_HAS_THREADS
+/* Gives a thread its own: memory for an fm_scratch, that stays. thread: 1 .. FM_MAX_THREADS - 1. */
+void fm_scratch_give(size_t thread, void *memory);
+#endif
+
+#endif

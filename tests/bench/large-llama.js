@@ -1,0 +1,187 @@
+/**
+ * Writes a llama of 2048/5632 columns and 8 layers as a GGUF file, with random weights: as large and as slow as a real one, so that
+ * engines can be compared without a download. Its tokenizer (SPM) has pieces of up to three letters, so that " abc" is one token.
+ */
+import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { root } from '../../scripts/setup/run.js';
+import { numberToF16 } from '../helpers/floats.js';
+import { ggufBytes } from '../helpers/gguf-bytes.js';
+import { Prng } from '../helpers/prng.js';
+import { referenceByName } from '../helpers/reference.js';
+
+/** @import { Pair, TensorSpec } from '../helpers/gguf-bytes.js' */
+/** @import { ReferenceType } from '../helpers/reference.js' */
+
+const [N_EMBD, N_FF, N_LAYERS, N_HEADS, N_KV_HEADS, N_VOCAB] = [2048, 5632, 8, 32, 8, 32000];
+const HEAD_SIZE = N_EMBD / N_HEADS;
+const CONTEXT = 2048;
+/** Standard deviation of the weights: 1 / sqrt(2048), so that activations keep their size. */
+const SIGMA = 0.022;
+/** Random codes, taken from a ring of a prime number of bytes: no two rows are alike. */
+const RING_BYTES = 4_194_301;
+
+/** The types llama.cpp gives the tensors of a file of each name: the bulk, and what deserves more bits. */
+export const FILE_TYPES = /** @type {const} */ ({
+  Q4_K_M: { bulk: 'Q4_K', better: 'Q6_K', output: 'Q6_K', id: 15 },
+  Q4_0: { bulk: 'Q4_0', better: 'Q4_0', output: 'Q6_K', id: 2 },
+  Q8_0: { bulk: 'Q8_0', better: 'Q8_0', output: 'Q8_0', id: 7 },
+});
+
+/** @typedef {keyof typeof FILE_TYPES} FileType */
+
+/** Q4_K_M spends more on attn_v and ffn_down of the first and last eighth of the layers, and of each third one between. @param {number} i */
+const deservesMore = (i) =>
+  i < N_LAYERS / 8 || i >= (7 * N_LAYERS) / 8 || (i - Math.floor(N_LAYERS / 8)) % 3 === 2;
+
+/**
+ * Scales that give random codes a mean of 0 and a standard deviation of SIGMA; what a block of random bytes then needs.
+ * @type {Record<string, (view: DataView, at: number, sign: number) => void>}
+ */
+const scaleBlock = {
+  /* d * scale * (code - 7.5): minimums equal the scales, dmin = 7.5 d; scales 32..63 of 6 bits */
+  Q4_K: (view, at, sign) => {
+    const d = SIGMA / (48 * 4.6);
+    view.setUint16(at, numberToF16(sign * d), true);
+    view.setUint16(at + 2, numberToF16(sign * 7.5 * d), true);
+    for (let j = 0; j < 4; j++) {
+      const first = 32 | (view.getUint8(at + 4 + j) & 31);
+      const second = 32 | (view.getUint8(at + 12 + j) & 31);
+      view.setUint8(at + 4 + j, first | ((second >> 4) << 6));
+      view.setUint8(at + 8 + j, first | ((second >> 4) << 6));
+      view.setUint8(at + 12 + j, (second & 15) | ((second & 15) << 4));
+    }
+  },
+  Q6_K: (view, at, sign) => {
+    for (let j = 0; j < 16; j++) view.setInt8(at + 192 + j, 32 + (view.getUint8(at + 192 + j) & 31));
+    view.setUint16(at + 208, numberToF16((sign * SIGMA) / (48 * 18.5)), true);
+  },
+  Q4_0: (view, at, sign) => view.setUint16(at, numberToF16((sign * SIGMA) / 4.6), true),
+  Q8_0: (view, at, sign) => view.setUint16(at, numberToF16((sign * SIGMA) / 74), true),
+};
+
+/** @param {string} typeName @param {number} nRows @param {number} nCols @param {Uint8Array} ring @param {{ at: number }} position */
+function randomWeight(typeName, nRows, nCols, ring, position) {
+  const { blockValues, blockBytes } = /** @type {ReferenceType} */ (referenceByName.get(typeName));
+  const data = new Uint8Array(((nRows * nCols) / blockValues) * blockBytes);
+  for (let at = 0; at < data.length; ) {
+    const piece = ring.subarray(position.at, position.at + data.length - at);
+    data.set(piece, at);
+    at += piece.length;
+    position.at = (position.at + piece.length) % ring.length;
+  }
+  const view = new DataView(data.buffer);
+  const scale = scaleBlock[typeName];
+  for (let at = 0, sign = 1; at < data.length; at += blockBytes, sign = data[at - 1] & 1 ? 1 : -1)
+    scale(view, at, sign);
+  return data;
+}
+
+/** 32000 pieces: the control tokens, bytes, then words of one to three letters; shorter ones merge first. */
+function vocabulary() {
+  const letters = [...'abcdefghijklmnopqrstuvwxyz'];
+  const longer = (/** @type {string[]} */ words) =>
+    words.flatMap((word) => letters.map((letter) => word + letter));
+  const [two, three] = [longer(letters), longer(longer(letters))];
+  const spaced = (/** @type {string[]} */ words) => words.map((word) => `▁${word}`);
+  const bytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, '0')}>`);
+  const pieces = ['▁', ...letters, ...two, ...spaced(letters), ...spaced(two), ...three, ...spaced(three)];
+  const tokens = ['<unk>', '<s>', '</s>', ...bytes, ...pieces].slice(0, N_VOCAB);
+  /* token types: 2 unknown, 3 control, 6 byte, 1 normal */
+  const types = tokens.map((_, i) => (i === 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1));
+  const scores = tokens.map((_, i) => (i < 259 ? 0 : 258 - i));
+  return { tokens, types, scores };
+}
+
+/** @param {FileType} fileType @returns {Uint8Array<ArrayBuffer>} */
+function fileBytes(fileType) {
+  const { bulk, better, output, id } = FILE_TYPES[fileType];
+  const prng = new Prng(id);
+  const ring = new Uint8Array(RING_BYTES);
+  prng.fill(ring);
+  const position = { at: 0 };
+  /** @type {TensorSpec[]} */
+  const tensors = [];
+  const matrix = (
+    /** @type {string} */ name,
+    /** @type {string} */ type,
+    /** @type {number} */ nRows,
+    nCols = N_EMBD,
+  ) => {
+    const typeId = /** @type {ReferenceType} */ (referenceByName.get(type)).id;
+    tensors.push({
+      name: `${name}.weight`,
+      typeId,
+      shape: [nCols, nRows],
+      data: randomWeight(type, nRows, nCols, ring, position),
+    });
+  };
+  const norm = (/** @type {string} */ name) => {
+    const data = new Uint8Array(new Float32Array(N_EMBD).fill(1).buffer);
+    tensors.push({ name: `${name}.weight`, typeId: 0, shape: [N_EMBD], data });
+  };
+  matrix('token_embd', bulk, N_VOCAB);
+  for (let i = 0; i < N_LAYERS; i++) {
+    const layer = `blk.${i}`;
+    const more = deservesMore(i) ? better : bulk;
+    norm(`${layer}.attn_norm`);
+    matrix(`${layer}.attn_q`, bulk, N_EMBD);
+    matrix(`${layer}.attn_k`, bulk, N_KV_HEADS * HEAD_SIZE);
+    matrix(`${layer}.attn_v`, more, N_KV_HEADS * HEAD_SIZE);
+    matrix(`${layer}.attn_output`, bulk, N_EMBD);
+    norm(`${layer}.ffn_norm`);
+    matrix(`${layer}.ffn_gate`, bulk, N_FF);
+    matrix(`${layer}.ffn_up`, bulk, N_FF);
+    matrix(`${layer}.ffn_down`, more, N_EMBD, N_FF);
+  }
+  norm('output_norm');
+  matrix('output', output, N_VOCAB);
+  const { tokens, types, scores } = vocabulary();
+  /** @type {Pair[]} */
+  const pairs = [
+    ['general.architecture', 'string', 'llama'],
+    ['general.name', 'string', `synthetic 2048/5632 ${fileType}`],
+    ['general.file_type', 'u32', id],
+    ['general.quantization_version', 'u32', 2],
+    ['llama.context_length', 'u32', CONTEXT],
+    ['llama.embedding_length', 'u32', N_EMBD],
+    ['llama.block_count', 'u32', N_LAYERS],
+    ['llama.feed_forward_length', 'u32', N_FF],
+    ['llama.attention.head_count', 'u32', N_HEADS],
+    ['llama.attention.head_count_kv', 'u32', N_KV_HEADS],
+    ['llama.attention.layer_norm_rms_epsilon', 'f32', 1e-5],
+    ['llama.rope.dimension_count', 'u32', HEAD_SIZE],
+    ['llama.rope.freq_base', 'f32', 10000],
+    ['llama.vocab_size', 'u32', N_VOCAB],
+    ['tokenizer.ggml.model', 'string', 'llama'],
+    ['tokenizer.ggml.pre', 'string', 'default'],
+    ['tokenizer.ggml.tokens', 'array', { of: 'string', items: tokens }],
+    ['tokenizer.ggml.scores', 'array', { of: 'f32', items: scores }],
+    ['tokenizer.ggml.token_type', 'array', { of: 'i32', items: types }],
+    ['tokenizer.ggml.bos_token_id', 'u32', 1],
+    ['tokenizer.ggml.eos_token_id', 'u32', 2],
+    ['tokenizer.ggml.unknown_token_id', 'u32', 0],
+    ['tokenizer.ggml.add_bos_token', 'bool', true],
+    ['tokenizer.ggml.add_eos_token', 'bool', false],
+    ['tokenizer.ggml.add_space_prefix', 'bool', true],
+  ];
+  return ggufBytes({ pairs, tensors }).bytes;
+}
+
+/** Writes the file into build/ unless it is there. @param {FileType} fileType @returns {string} its path */
+export function largeLlama(fileType) {
+  const path = join(root, `build/bench-models/synthetic-llama-${fileType}.gguf`);
+  if (!existsSync(path)) {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(`${path}.part`, fileBytes(fileType));
+    renameSync(`${path}.part`, path);
+  }
+  return path;
+}
+
+/** Words that are one token each, with the first token of the sequence. @param {number} nTokens @param {number} seed */
+export function promptOf(nTokens, seed) {
+  const prng = new Prng(seed);
+  const letter = () => String.fromCharCode(97 + prng.int(0, 12));
+  return Array.from({ length: nTokens - 1 }, () => letter() + letter() + letter()).join(' ');
+}

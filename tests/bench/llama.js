@@ -1,0 +1,180 @@
+/**
+ * Cases `llama FILE, N threads`: the same synthetic GGUF file in wllama and in fused-matmul/llama, in one page of Chromium, in turns:
+ * a prompt of 128 tokens and some decoded ones. Both must first agree on what comes next.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { relative } from 'node:path';
+import { findChromium } from '../../scripts/setup/engines.js';
+import { root } from '../../scripts/setup/run.js';
+import { launchChromium } from '../browser/helpers.js';
+import { median } from './lab.js';
+import { FILE_TYPES, largeLlama, promptOf } from './large-llama.js';
+import { servePages } from './page-server.js';
+import { ensurePeers, PEERS } from './peers.js';
+import { table } from './report.js';
+
+/** @import { Browser, Page } from 'playwright-core' */
+/** @import { Lab, LabCase } from './bench.js' */
+/** @import { Likely, Run } from './page/engine.js' */
+/** @import { Result } from './report.js' */
+/** @import { FileType } from './large-llama.js' */
+
+const PROMPT = 128;
+const DECODED = 32;
+const CONTEXT = 512;
+/** A round of wllama takes up to 40 s; more than one where there is time. */
+const BUDGET_MS = 25_000;
+/** The first choice of one must be among so many of the other's: engines round activations differently. */
+const N_LIKELY = 10;
+const MAX_LOG_DIFFERENCE = 0.5;
+
+const ENGINES = { ours: 'fused-matmul/llama', wllama: `wllama ${PEERS['@wllama/wllama']}` };
+/** @typedef {keyof typeof ENGINES} EngineName */
+
+/** Resident megabytes of all renderer processes; NaN where there is no /proc. @param {Browser} browser */
+async function rendererMegabytes(browser) {
+  const session = await browser.newBrowserCDPSession();
+  const { processInfo } = await session.send('SystemInfo.getProcessInfo');
+  await session.detach();
+  const sizes = processInfo
+    .filter(({ type }) => type === 'renderer')
+    .map(({ id }) => {
+      const file = `/proc/${id}/status`;
+      const status = existsSync(file) ? readFileSync(file, 'utf8') : '';
+      return ['RssAnon', 'RssShmem'].reduce(
+        (sum, key) => sum + Number(new RegExp(`^${key}:\\s+(\\d+)`, 'm').exec(status)?.[1]) / 1000,
+        0,
+      );
+    });
+  return sizes.reduce((a, b) => a + b, 0);
+}
+
+/** @param {Page} page @param {EngineName} engine @param {string} method @param {unknown[]} args @returns {Promise<any>} */
+const call = (page, engine, method, ...args) =>
+  page.evaluate(
+    ([name, what, list]) => /** @type {any} */ (globalThis).engines[name][what](...list),
+    /** @type {const} */ ([engine, method, args]),
+  );
+
+/** @param {Record<EngineName, Likely[]>} likely  of the same prompt */
+export function checkAgreement({ ours, wllama }) {
+  for (const [mine, other] of [
+    [ours, wllama],
+    [wllama, ours],
+  ]) {
+    const same = other.find(({ id }) => id === mine[0].id);
+    const difference = Math.abs(mine[0].logProbability - (same?.logProbability ?? Number.NaN));
+    if (!(difference <= MAX_LOG_DIFFERENCE))
+      throw new Error(`the engines disagree on what comes next: ${JSON.stringify({ ours, wllama })}`);
+  }
+}
+
+/** @param {string} name @param {FileType} fileType @param {number} threads @returns {Promise<Result[]>} */
+async function compare(name, fileType, threads) {
+  await ensurePeers();
+  const url = `/${relative(root, largeLlama(fileType))}`;
+  const names = /** @type {EngineName[]} */ (Object.keys(ENGINES));
+  const server = await servePages();
+  const browser = await launchChromium();
+  try {
+    const page = await (await browser.newContext()).newPage();
+    /** @type {string[]} */
+    const errors = [];
+    page.on('pageerror', ({ message }) => errors.push(message));
+    await page.goto(`${server.url}/tests/bench/page/index.html`);
+    await page.waitForFunction(() => 'engines' in globalThis);
+    const facts =
+      /** @type {Record<EngineName, { loadMs: number, megabytes: number, threads: number }>} */ ({});
+    const likely = /** @type {Record<EngineName, Likely[]>} */ ({});
+    for (const engine of names) {
+      const before = await rendererMegabytes(browser);
+      const loaded = await call(page, engine, 'load', url, threads, CONTEXT);
+      if (loaded.threads !== threads)
+        throw new Error(`${ENGINES[engine]} runs on ${loaded.threads} threads, not ${threads}`);
+      likely[engine] = await call(page, engine, 'likely', promptOf(16, 1), N_LIKELY);
+      facts[engine] = { ...loaded, megabytes: (await rendererMegabytes(browser)) - before };
+    }
+    checkAgreement(likely);
+    const runs = /** @type {Record<EngineName, Run[]>} */ ({ ours: [], wllama: [] });
+    const start = performance.now();
+    for (let round = 0; round === 0 || performance.now() - start < BUDGET_MS; round++) {
+      for (const engine of names) {
+        /* ours is quick: it has three turns for each of the other's */
+        for (let turn = 0; turn < (engine === 'ours' ? 3 : 1); turn++) {
+          const prompt = promptOf(PROMPT, 100 + 10 * round + turn);
+          runs[engine].push(await call(page, engine, 'run', prompt, DECODED));
+        }
+      }
+    }
+    if (errors.length > 0) throw new Error(`the page: ${errors.join('; ')}`);
+    const version = browser.version();
+    return names.map((engine) => summarise(name, engine, runs[engine], { ...facts[engine], version }));
+  } finally {
+    await browser.close();
+    await server.close();
+  }
+}
+
+/**
+ * @param {string} name @param {EngineName} engine @param {Run[]} runs
+ * @param {{ loadMs: number, megabytes: number, version: string }} facts @returns {Result}
+ */
+function summarise(name, engine, runs, { loadMs, megabytes, version }) {
+  for (const { promptTokens, decodedTokens } of runs) {
+    if (promptTokens < PROMPT - 1 || decodedTokens < DECODED)
+      throw new Error(`${ENGINES[engine]}: ${promptTokens} tokens of prompt and ${decodedTokens} decoded`);
+  }
+  const middle = (/** @type {(run: Run) => number} */ of) => median(runs.map(of));
+  return {
+    section: 'llama',
+    case: name,
+    kernel: ENGINES[engine],
+    medianMs: middle(({ promptMs }) => promptMs),
+    minMs: Math.min(...runs.map(({ promptMs }) => promptMs)),
+    samples: runs.length,
+    flops: 0,
+    bytes: 0,
+    llama: {
+      chromium: version,
+      promptPerSecond: middle((run) => (1000 * run.promptTokens) / run.promptMs),
+      decodePerSecond: middle((run) => (1000 * (run.decodedTokens - 1)) / run.decodeMs),
+      firstMs: middle(({ firstMs }) => firstMs),
+      loadMs,
+      megabytes,
+    },
+  };
+}
+
+/** @param {Result[]} results  of one case */
+function llamaTable(results) {
+  const other = results.find(({ kernel }) => kernel === ENGINES.wllama)?.llama;
+  const rows = results.map(({ kernel, samples, llama }) => {
+    if (!llama) throw new Error(`${kernel} has no numbers`);
+    const { promptPerSecond, decodePerSecond, firstMs, loadMs, megabytes } = llama;
+    return [
+      kernel,
+      promptPerSecond.toFixed(1),
+      decodePerSecond.toFixed(1),
+      other ? `${(promptPerSecond / other.promptPerSecond).toFixed(2)}x` : '-',
+      other ? `${(decodePerSecond / other.decodePerSecond).toFixed(2)}x` : '-',
+      firstMs.toFixed(0),
+      loadMs.toFixed(0),
+      megabytes.toFixed(0),
+      String(samples),
+    ];
+  });
+  const head = ['', 'prompt tokens/s', 'decode tokens/s', 'prompt, to wllama', 'decode, to wllama'];
+  head.push('first token ms', 'load ms', 'memory MB', 'runs');
+  return `${table(head, rows)}\n\nChromium ${results[0].llama?.chromium}; prompt of ${PROMPT} tokens, ${DECODED} decoded`;
+}
+
+/** @param {Lab} lab @returns {LabCase[]} */
+export function llamaCases({ peers }) {
+  if (!findChromium()) return [];
+  return /** @type {FileType[]} */ (Object.keys(FILE_TYPES)).flatMap((fileType) =>
+    [1, 2].map((threads) => {
+      const name = `llama ${fileType}, ${threads} thread${threads > 1 ? 's' : ''}`;
+      return { name, byDefault: peers, show: llamaTable, run: () => compare(name, fileType, threads) };
+    }),
+  );
+}

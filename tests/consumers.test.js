@@ -1,0 +1,103 @@
+/**
+ * The tarball in fresh apps (tests/consumers/): each builds with the tool it is for, and multiplies where it is meant to run.
+ * Those whose tools are not among this repository's dependencies are in consumers-more.test.js.
+ */
+import assert from 'node:assert/strict';
+import { cpSync, mkdirSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { build, createServer } from 'vite';
+import { root } from '../scripts/setup/run.js';
+import { relaxedNode } from '../scripts/setup.js';
+import { skipWithoutChromium } from './browser/helpers.js';
+import { checkResult, MODEL, manifest, Pages, packedPackage, runIn } from './helpers/consumers.js';
+
+const skip = skipWithoutChromium();
+const pages = new Pages();
+/** @type {ReturnType<typeof packedPackage>} */
+let installed;
+
+before(() => {
+  installed = packedPackage();
+});
+
+after(async () => {
+  await pages.close();
+  installed?.remove();
+});
+
+/** @param {string[]} args */
+const node = (...args) => JSON.parse(runIn(installed.app('node', 'node'), process.execPath, args));
+
+test('Node, ES modules', async () => {
+  await checkResult(node('main.js', MODEL), { isa: 'simd128' });
+});
+
+test('Node, in a worker thread', async () => {
+  await checkResult(node('main.js', MODEL, 'worker'), { isa: 'simd128' });
+});
+
+test('a Node with relaxed SIMD', async () => {
+  const app = installed.app('node-24', 'node');
+  await checkResult(JSON.parse(runIn(app, await relaxedNode(), ['main.js', MODEL])), { isa: 'relaxed' });
+});
+
+test('Node, CommonJS by require(esm)', { skip: !requires() && 'this Node has no require(esm)' }, () => {
+  const { version, functions } = node('required.cjs');
+  assert.deepEqual([version, functions], [manifest.version, ['function', 'function']]);
+});
+
+function requires() {
+  return Boolean(/** @type {any} */ (process).features.require_module);
+}
+
+/** A page's folder gets the model. @param {string} folder */
+const addModel = (folder) => {
+  mkdirSync(folder, { recursive: true });
+  cpSync(MODEL, path.join(folder, 'model.gguf'));
+};
+
+test('a page with an import map, no bundler', { skip }, async () => {
+  const app = installed.app('importmap', 'page', 'importmap');
+  addModel(app);
+  await checkResult(await pages.run(app), { isa: 'relaxed' });
+  const plain = await pages.run(app, { headers: {} });
+  await checkResult(plain, { isa: 'relaxed' });
+});
+
+test('Vite, built', { skip }, async () => {
+  const app = installed.app('vite', 'page', 'vite');
+  addModel(path.join(app, 'public'));
+  await build({ root: app, logLevel: 'error' });
+  const result = await pages.run(path.join(app, 'dist'));
+  await checkResult(result, { isa: 'relaxed' });
+  assert.match(result.wasmUrl, /\/assets\/fused-relaxed-[\w-]+\.wasm$/);
+});
+
+test('Vite, development server', { skip }, async () => {
+  const app = installed.app('vite-dev', 'page', 'vite');
+  addModel(path.join(app, 'public'));
+  const server = await createServer({ root: app, logLevel: 'error', server: { host: '127.0.0.1', port: 0 } });
+  try {
+    await server.listen();
+    const [url] = server.resolvedUrls?.local ?? [];
+    await checkResult(await pages.open(url), { isa: 'relaxed' });
+  } finally {
+    await server.close();
+  }
+});
+
+test('esbuild', { skip }, async () => {
+  const app = installed.app('esbuild', 'page', 'esbuild');
+  const tool = path.join(app, 'node_modules/esbuild');
+  cpSync(path.join(root, 'node_modules/esbuild'), tool, { recursive: true });
+  cpSync(path.join(root, 'node_modules/@esbuild'), path.join(app, 'node_modules/@esbuild'), { recursive: true });
+  runIn(app, process.execPath, ['build.js']);
+  rmSync(path.join(app, 'node_modules'), { recursive: true });
+  const site = path.join(app, 'public');
+  cpSync(path.join(app, 'index.html'), path.join(site, 'index.html'));
+  addModel(site);
+  const result = await pages.run(site);
+  await checkResult(result, { isa: 'relaxed' });
+  assert.match(result.wasmUrl, /\/dist\/fused-relaxed\.wasm$/);
+});

@@ -1,0 +1,157 @@
+/** The package as users get it: the tarball, and apps (tests/consumers/) that have it installed. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { openGguf } from '../../js/index.js';
+import { npmCommand } from '../../scripts/setup/packages.js';
+import { environment, root } from '../../scripts/setup/run.js';
+import { launchChromium, openPage, serveFolder } from '../browser/helpers.js';
+import { TENSOR } from '../consumers/program.js';
+import { ReferenceProduct, ReferenceWeight } from './bounds.js';
+import { referenceByName } from './reference.js';
+
+export const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
+export const MODEL = path.join(root, 'web/public/tiny-tales-Q4_K_M.gguf');
+const CONSUMERS = path.join(root, 'tests/consumers');
+
+/** What makes a page cross-origin isolated. */
+export const ISOLATION = {
+  'Cross-Origin-Opener-Policy': 'same-origin',
+  'Cross-Origin-Embedder-Policy': 'require-corp',
+};
+
+/** @param {string[]} args @param {string} cwd */
+export function npm(args, cwd) {
+  const [file, first] = npmCommand();
+  return runIn(cwd, file, [...first, ...args, '--no-audit', '--no-fund', '--loglevel=error']);
+}
+
+/**
+ * @param {string} cwd
+ * @param {string} file
+ * @param {string[]} args
+ * @param {NodeJS.ProcessEnv} [env]
+ * @returns {string}  its output
+ */
+export function runIn(cwd, file, args, env = {}) {
+  const options = { cwd, env: { ...environment(), ...env }, maxBuffer: 1 << 26 };
+  const { status, stdout, stderr, error } = spawnSync(file, args, { ...options, encoding: 'utf8' });
+  const command = [path.basename(file), ...args].join(' ');
+  assert.equal(status, 0, `${command}\n${error ?? ''}${stdout}\n${stderr}`);
+  return stdout;
+}
+
+/** @typedef {{ filename: string, size: number, unpackedSize: number, files: { path: string, size: number }[] }} Packed */
+
+/** @param {string} from  a package's folder @param {string} to @returns {Packed} */
+function pack(from, to) {
+  const [packed] = JSON.parse(npm(['pack', '--json', '--ignore-scripts', '--pack-destination', to], from));
+  return packed;
+}
+
+/**
+ * A folder with the package packed, and installed without a network in a template that apps are copied from.
+ * @returns {{ folder: string, packed: Packed, tarball: string, remove: () => void,
+ *   app: (name: string, ...fixtures: string[]) => string }}  app: makes one, with what is in these folders of
+ *   tests/consumers and its program, and returns where
+ */
+export function packedPackage() {
+  const folder = mkdtempSync(path.join(tmpdir(), 'fused-matmul-package-'));
+  const packed = pack(root, folder);
+  const dependencies = Object.keys(manifest.dependencies).map((name) =>
+    pack(path.join(root, 'node_modules', name), folder),
+  );
+  const template = path.join(folder, 'template');
+  mkdirSync(template);
+  writeFileSync(path.join(template, 'package.json'), '{ "private": true, "type": "module" }');
+  const tarballs = [packed, ...dependencies].map(({ filename }) => path.join(folder, filename));
+  npm(['install', '--offline', '--ignore-scripts', ...tarballs], template);
+  return {
+    folder,
+    packed,
+    tarball: tarballs[0],
+    remove: () => rmSync(folder, { recursive: true, force: true }),
+    app(name, ...fixtures) {
+      const app = path.join(folder, 'apps', name);
+      cpSync(template, app, { recursive: true });
+      copyFixtures(app, fixtures);
+      return app;
+    },
+  };
+}
+
+/** @param {string} app @param {string[]} fixtures  folders of tests/consumers */
+export function copyFixtures(app, fixtures) {
+  for (const fixture of fixtures) cpSync(path.join(CONSUMERS, fixture), app, { recursive: true });
+  cpSync(path.join(CONSUMERS, 'program.js'), path.join(app, 'program.js'));
+}
+
+/** @type {ReferenceProduct | undefined} */
+let reference;
+
+/**
+ * Asserts that what the program gave is right: the numbers against float64, by the bound every kernel is held to.
+ * @param {any} result
+ * @param {{ isa?: string }} [expected]
+ */
+export async function checkResult(result, { isa } = {}) {
+  assert.equal(result.version, manifest.version);
+  assert.deepEqual([result.type, result.nRows, result.nCols], ['Q4_K', 768, 256]);
+  if (isa) assert.equal(result.isa, isa, result.reason);
+  else assert.match(result.isa, /^(relaxed|simd128)$/, result.reason);
+  reference ??= await makeReference();
+  reference.check(Float32Array.from(result.y), { activation: 1, what: `${TENSOR} by ${result.isa}` });
+}
+
+async function makeReference() {
+  const gguf = await openGguf(MODEL);
+  const { type, nRows, nCols } = gguf.tensor(TENSOR);
+  const bytes = await gguf.read(TENSOR);
+  const x = Float32Array.from({ length: 3 * nCols }, (_, i) => Math.sin(i) * (1 + (i % 7)));
+  const known = referenceByName.get(type) ?? assert.fail(type);
+  return new ReferenceProduct(new ReferenceWeight(known, bytes, nRows, nCols), x, 3);
+}
+
+/** Chromium for a test file; the first page starts it. */
+export class Pages {
+  /** @type {import('playwright-core').Browser | undefined} */
+  #browser;
+
+  /**
+   * Serves a folder, opens its page and returns what its program gave.
+   * @param {string} folder
+   * @param {{ headers?: Record<string, string>, path?: string }} [options]
+   */
+  async run(folder, { headers = ISOLATION, path: at = '' } = {}) {
+    const server = await serveFolder(folder, { headers });
+    try {
+      return await this.open(server.url + at);
+    } finally {
+      await server.close();
+    }
+  }
+
+  /** The outcome of a page that is served already. @param {string} url */
+  async open(url) {
+    this.#browser ??= await launchChromium();
+    const { page, problems, close } = await openPage(this.#browser, url);
+    try {
+      const outcome = await page.waitForFunction('globalThis.outcome', undefined, { timeout: 60_000 });
+      const { result, error } = /** @type {any} */ (await outcome.jsonValue());
+      assert.equal(error, undefined);
+      assert.deepEqual(problems, []);
+      return result;
+    } catch (error) {
+      if (problems.length > 0) throw new Error(`${error}\non the page: ${problems.join('\n')}`);
+      throw error;
+    } finally {
+      await close();
+    }
+  }
+
+  async close() {
+    await this.#browser?.close();
+  }
+}

@@ -1,0 +1,62 @@
+/** The models of the test data with their reference logits, and how far a run is from them. */
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { dataPath, listData, projectRoot, skipWithout } from './test-data.js';
+
+export const TINY_TALES = join(projectRoot, 'web/public/tiny-tales-Q4_K_M.gguf');
+
+/** @typedef {{ text: string, tokens: number[], logits_offset: number, n_pos: number }} Prompt */
+
+/**
+ * @typedef {object} Reference
+ * @property {number} n_vocab
+ * @property {Prompt[]} prompts
+ * @property {{ tokens: number[], text: string, margins: number[] }} greedy
+ * @property {Record<string, number>} tensor_types
+ * @property {{ max_abs: number, rms: number }} quantized_run
+ */
+
+/** Every model with a reference: [name, path, why it cannot be tested]. @type {[string, string, string | false][]} */
+export const MODELS = [['tiny-tales-Q4_K_M', TINY_TALES, skipWithout('logits/tiny-tales-Q4_K_M.json')]];
+for (const file of listData('models')) {
+  const name = /^(.*)\.gguf$/.exec(file)?.[1];
+  if (name) MODELS.push([name, dataPath('models', file), skipWithout(`logits/${name}.json`)]);
+}
+if (MODELS.length === 1)
+  MODELS.push(['models', '', skipWithout('models') || 'no test data: models is empty']);
+
+/** @param {string} name @returns {{ reference: Reference, logits: (prompt: Prompt) => Float32Array }} */
+export function readReference(name) {
+  const reference = JSON.parse(readFileSync(dataPath(`logits/${name}.json`), 'utf8'));
+  const file = dataPath(`logits/${name}.logits.f32`);
+  if (!existsSync(file)) throw new Error(`${file} is missing`);
+  const bytes = readFileSync(file);
+  const all = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
+  const logits = (/** @type {Prompt} */ { logits_offset: start, n_pos: n }) =>
+    all.subarray(start, start + n * reference.n_vocab);
+  return { reference, logits };
+}
+
+/**
+ * @param {ArrayLike<number>} got @param {ArrayLike<number>} expected @param {number} nCols  of a row
+ * @returns {{ max: number, squares: number, cosine: number }}  the largest difference, the sum of squared differences, the
+ *   smallest cosine of a row
+ */
+export function distance(got, expected, nCols) {
+  if (got.length === 0 || got.length !== expected.length)
+    throw new Error(`${got.length} values, expected ${expected.length}`);
+  let [max, squares, cosine] = [0, 0, 1];
+  for (let row = 0; row < expected.length; row += nCols) {
+    let [dot, a, b] = [0, 0, 0];
+    for (let i = row; i < row + nCols; i++) {
+      const difference = Math.abs(got[i] - expected[i]);
+      if (!(difference <= max)) max = difference;
+      squares += difference * difference;
+      dot += got[i] * expected[i];
+      a += got[i] * got[i];
+      b += expected[i] * expected[i];
+    }
+    cosine = Math.min(cosine, dot / Math.sqrt(a * b));
+  }
+  return { max, squares, cosine };
+}
