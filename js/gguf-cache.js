@@ -10,7 +10,7 @@ import { absolute, Client, probeUrl, validators } from './http-source.js';
 
 /**
  * @typedef {object} CacheState
- * @property {string} name
+ * @property {string} name  of the cache
  * @property {number} hits  bytes that came from the cache
  * @property {number} stored  bytes that were put into it
  * @property {Error} [error]  why it keeps nothing more: there is none, or no room in it
@@ -18,7 +18,7 @@ import { absolute, Client, probeUrl, validators } from './http-source.js';
 
 /**
  * @typedef {object} CachedGguf
- * @property {string} url
+ * @property {string} url  as it was given to openGguf
  * @property {number} size  of the file
  * @property {number} bytes  of it that are kept
  * @property {Date} used  when it was opened last

@@ -4,14 +4,14 @@ import { GgufError, HandleError, show } from './errors.js';
 
 /**
  * @typedef {object} GgufTensor
- * @property {string} name
+ * @property {string} name  as the file has it
  * @property {string} type  e.g. 'Q4_K'
  * @property {number} typeId  as GGUF numbers it
  * @property {readonly number[]} shape  in GGUF's order: shape[0] is the length of a row
  * @property {number} nRows  the product of shape[1], shape[2]...
  * @property {number} nCols  shape[0]
  * @property {number} offset  of its first byte in the file
- * @property {number} byteLength
+ * @property {number} byteLength  of its blocks
  * @property {boolean} supported  whether the kernels take it as a weight
  */
 
@@ -49,6 +49,7 @@ export class GgufFile {
   }
 
   /**
+   * @hideconstructor
    * @param {import('./bytes.js').ByteSource} source
    * @param {Header} header
    * @param {Tools} tools
@@ -56,10 +57,13 @@ export class GgufFile {
   constructor(source, { version, alignment, metadata, tensors }, tools) {
     this.#source = source;
     this.#tools = tools;
+    /** Of the format: 2 or 3. */
     this.version = version;
+    /** Of tensors in the file, in bytes. */
     this.alignment = alignment;
     /** Key-value pairs; 64-bit integers are numbers where a number holds them exactly, else BigInts. */
     this.metadata = metadata;
+    /** What the file holds, by name. */
     this.tensors = tensors;
   }
 
@@ -77,6 +81,7 @@ export class GgufFile {
   }
 
   /**
+   * What is known of a tensor.
    * @param {string} name
    * @returns {GgufTensor}
    * @throws {GgufError} there is none of that name

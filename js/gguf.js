@@ -7,7 +7,7 @@ export { GgufFile } from './gguf-file.js';
 
 /**
  * @typedef {object} OpenOptions
- * @property {AbortSignal} [signal]
+ * @property {AbortSignal} [signal]  ends the opening
  * @property {typeof globalThis.fetch} [fetch]  for URLs, instead of the global one
  * @property {HeadersInit} [headers]  for URLs
  * @property {number} [retries]  for URLs: attempts in a row that may fail before a read does, default 4

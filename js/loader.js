@@ -12,11 +12,39 @@ import { compile, instantiate, isForbidden } from './wasm.js';
 /** @typedef {import('./selftest.js').Dot} Dot */
 /** @typedef {import('./wasm.js').WasmSource} WasmSource */
 /** @typedef {import('./threads.js').ThreadPlan} ThreadPlan */
-/** @typedef {{ isa: Isa, module?: ModuleName, dot?: Dot, threads?: number, ok: boolean, reason: string }} Step
- *   module: where one of several for that set was tried */
-/** @typedef {{ simd: boolean, relaxedSimd: boolean, threads: boolean, memory64: boolean }} Features */
-/** @typedef {Isa | 'simd128-mt' | 'relaxed-mt' | 'relaxed-mt-64'} ModuleName */
-/** @typedef {Partial<Record<ModuleName, WasmSource>>} ModuleTable */
+
+/**
+ * Something that was tried.
+ * @typedef {object} Step
+ * @property {Isa} isa  the instruction set
+ * @property {ModuleName} [module]  where one of several for that set was tried
+ * @property {Dot} [dot]  its variant
+ * @property {number} [threads]  how many
+ * @property {boolean} ok  whether it can be used
+ * @property {string} reason  one line: why, or why not
+ */
+
+/**
+ * What this engine can do.
+ * @typedef {object} Features
+ * @property {boolean} simd  128-bit SIMD
+ * @property {boolean} relaxedSimd  relaxed SIMD
+ * @property {boolean} threads  shared memory and atomics
+ * @property {boolean} memory64  64-bit addresses
+ */
+
+/**
+ * Milliseconds of loading.
+ * @typedef {object} Timings
+ * @property {number} compileMs  fetching, compiling and instantiating modules
+ * @property {number} selfTestMs  known answers
+ * @property {number} chooseMs  timing variants
+ * @property {number} threadsMs  starting threads
+ * @property {number} totalMs  everything
+ */
+
+/** The package's modules: dist/fused-NAME.wasm. @typedef {Isa | 'simd128-mt' | 'relaxed-mt' | 'relaxed-mt-64'} ModuleName */
+/** Modules by name. @typedef {Partial<Record<ModuleName, WasmSource>>} ModuleTable */
 
 /**
  * What was asked for.
@@ -40,7 +68,7 @@ import { compile, instantiate, isForbidden } from './wasm.js';
  * @property {string} threadsReason  one line: why so many
  * @property {string | undefined} memory64Reason  one line, where 64-bit addresses were asked for
  * @property {Features} features
- * @property {{ compileMs: number, selfTestMs: number, chooseMs: number, threadsMs: number, totalMs: number }} timings
+ * @property {Timings} timings
  * @property {Record<string, number> | undefined} dotTimes  milliseconds a call, where a choice was timed
  * @property {string | undefined} wasmUrl
  * @property {number | undefined} wasmBytes

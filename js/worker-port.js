@@ -16,7 +16,10 @@ import { isNode, nodeModule } from './node.js';
  * @property {(error: Error) => void} onEnd  it ended without close(); at most once
  */
 
-/** @typedef {Worker | (() => Worker) | URL | string} WorkerSource */
+/**
+ * A Worker, a function that makes one, or the address of its script.
+ * @typedef {Worker | (() => Worker) | URL | string} WorkerSource
+ */
 
 /**
  * @param {WorkerSource | undefined} source
