@@ -10,13 +10,10 @@ import { isNode, nodeModule } from './node.js';
 
 /** How browsers say that a page's policy forbids to compile. */
 const FORBIDDEN = /content security policy|blocked by csp/i;
+const FIX = "the Content-Security-Policy needs 'wasm-unsafe-eval' in script-src";
 
-/**
- * Whether no other module can do better: what is forbidden is WebAssembly.
- * @param {unknown} error
- */
-export const isForbidden = (error) =>
-  error instanceof LoadError && FORBIDDEN.test(/** @type {any} */ (error.cause)?.message ?? '');
+/** Whether no other module can do better. @param {unknown} error */
+export const isForbidden = (error) => error instanceof LoadError && error.message.endsWith(FIX);
 
 /** Modules by address: a page compiles each once. @type {Map<string, Compiled>} */
 const compiled = new Map();
@@ -212,13 +209,8 @@ async function tryTo(verb, url, action) {
   try {
     return await action();
   } catch (cause) {
-    const what = `cannot ${verb}${url ? ` ${url}` : ''}`;
     const why = cause instanceof Error ? cause.message : String(cause);
-    if (FORBIDDEN.test(why)) {
-      const fix =
-        "the Content-Security-Policy forbids WebAssembly; its script-src must have 'wasm-unsafe-eval'";
-      throw new LoadError(`${what}: ${fix}`, { url, cause });
-    }
-    throw new LoadError(`${what}: ${why}`, { url, cause });
+    const shown = FORBIDDEN.test(why) ? FIX : why;
+    throw new LoadError(`cannot ${verb}${url ? ` ${url}` : ''}: ${shown}`, { url, cause });
   }
 }

@@ -106,3 +106,74 @@ for (const [what, line] of MISTAKES) {
     assert.match(stdout, /error TS\d+/);
   });
 }
+
+const WORKER_CONSUMER = `
+import { createWorkerKernels, openGguf, type WorkerKernels, type WorkerTensor, type WorkerWeight, type WorkerKvCache } from 'fused-matmul';
+export async function inWorker(x: Float32Array) {
+  const gguf = await openGguf('x');
+  await using fm: WorkerKernels = await createWorkerKernels({ isa: 'simd128', signal: AbortSignal.timeout(1000) });
+  const signal = new AbortController().signal;
+  const w: WorkerWeight = await fm.loadWeight(gguf, 'a', { signal });
+  const [a, b]: WorkerWeight[] = await fm.loadWeights(gguf, ['a', 'b'], { concurrency: 2, onProgress: ({ loaded }) => void loaded });
+  const y: Float32Array = await fm.fusedMatmul(w, x, { activation: 'int8', signal, transfer: [x.buffer as ArrayBuffer] });
+  const t: WorkerTensor = await fm.tensor({ nRows: 1, nCols: 4, data: x }, { signal });
+  const yt: WorkerTensor = await fm.fusedMatmul(w, t);
+  const into: Float32Array = await fm.fusedMatmul(w, t, { out: y });
+  const tin: WorkerTensor = await fm.fusedMatmul(w, x, { out: t });
+  const rows: Float32Array = await fm.dequantize(w, { start: 0, end: 1 });
+  const dense: WorkerWeight = await fm.dequantize(w, { out: a });
+  const many: Float32Array[] = await fm.fusedRmsNormMatmul([w, b], x, x, { eps: 1e-6 });
+  const manyT: WorkerTensor[] = await fm.fusedMatmulMany([w, b], t);
+  const ffn: WorkerTensor = await fm.fusedFfn({ gate: w, up: w, down: w, norm: x }, t, { act: 'gelu', residual: true });
+  const cache: WorkerKvCache = await fm.kvCache({ type: 'Q8_0', nPositions: 8, nKvHeads: 1, headSize: 64 });
+  await cache.write(t, 0, { signal });
+  const e: Float32Array = await fm.embed(w, [0, 1]);
+  const rope: WorkerTensor = await fm.rope(t, { headSize: 64, out: t });
+  const { inUse } = await fm.memory();
+  const served: { isa: 'scalar' | 'simd128' | 'relaxed' } = await fm.servedBy('Q4_K', 'int8');
+  const q: Uint8Array = await fm.quantize('Q4_K', x, 1, 256, { signal });
+  const r: { logits: Float32Array; t: WorkerTensor; n: number; kv: WorkerTensor[] } = await fm.sequence((ops) => {
+    const h = ops.tensor({ nRows: 1, nCols: 4, data: x });
+    const [k, v] = ops.fusedRmsNormMatmul([w, w], h, x);
+    ops.rope(k, { headSize: 4, out: k });
+    cache.write(v, 0);
+    const at = ops.flashAttention(k, cache, cache, { firstPosition: 0 });
+    const l = ops.fusedMatmul(w, ops.add(h, at));
+    const p = ops.softmax(ops.dequantize(w));
+    return { logits: l.toArray(), t, n: 3, kv: [k, v] };
+  }, { signal });
+  const one: WorkerTensor = await fm.sequence((ops) => ops.add(t, t));
+  const oneF: Float32Array = await fm.sequence((ops) => ops.add(x, x));
+  await fm.sequence((ops) => { ops.add(t, t, { out: t }); });
+  void [into, tin, yt, rows, dense, many, manyT, ffn, e, rope, inUse, served, q, r, one, oneF, fm.info.isa, w.nRows.toFixed(), fm.types[0].name];
+  return y;
+}
+`;
+
+test('kernels in a worker: types follow those of the synchronous ones', () => {
+  const { status, stdout } = compile(WORKER_CONSUMER);
+  assert.equal(stdout, '');
+  assert.equal(status, 0);
+});
+
+/** @type {[string, string][]} */
+const WORKER_MISTAKES = [
+  ['a result that is not awaited', 'fm.fusedMatmul(w, x).length;'],
+  ['a Tensor taken for a Float32Array', 'fm.fusedMatmul(w, t).then((y) => { const a: Float32Array = y; });'],
+  ['a plain array as activations', 'void fm.fusedMatmul(w, [1, 2]);'],
+  ['a tensor as a weight', 'void fm.fusedMatmul(t, x);'],
+  ['a gate that does not exist', "void fm.gated(t, t, { act: 'relu' });"],
+  ['a handle of this thread', 'void fm.fusedMatmul(own, x);'],
+];
+for (const [what, line] of WORKER_MISTAKES) {
+  test(`the types of kernels in a worker reject ${what}`, () => {
+    const head =
+      "import type { Weight, WorkerKernels, WorkerTensor, WorkerWeight } from 'fused-matmul';\n" +
+      'declare const fm: WorkerKernels; declare const w: WorkerWeight; declare const t: WorkerTensor;\n' +
+      'declare const own: Weight; declare const x: Float32Array;\nvoid fm; void w; void t; void own; void x;\n';
+    assert.equal(compile(head).stdout, '');
+    const { status, stdout } = compile(`${head}${line}`);
+    assert.notEqual(status, 0);
+    assert.match(stdout, /error TS\d+/);
+  });
+}

@@ -126,7 +126,7 @@ test('a file that changed is fetched anew, and the old one dropped', { skip }, a
   files[0].behaviour.etag = '"a2"';
   files[0].bytes.fill(7, files[0].bytes.length - MB);
   const after = await evaluate("return sums('/a.gguf', { cache: true })");
-  assert.equal(after.cached.hits, 0);
+  assert.ok(after.cached.stored >= 4 * MB, JSON.stringify(after));
   assert.notDeepEqual(after.sums, before.sums);
   assert.deepEqual(after.sums, (await evaluate("return sums('/a.gguf')")).sums);
   assert.equal((await evaluate('return library.listCachedGgufs()')).length, 1);
