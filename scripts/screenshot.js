@@ -23,7 +23,12 @@ async function photograph(file) {
   const args = process.getuid?.() === 0 ? ['--no-sandbox', '--disable-gpu'] : ['--disable-gpu'];
   const browser = await chromium.launch({ executablePath, args });
   try {
-    const page = await browser.newPage({ viewport: SIZE, deviceScaleFactor: 1.5, colorScheme: 'light', reducedMotion: 'reduce' });
+    const page = await browser.newPage({
+      viewport: SIZE,
+      deviceScaleFactor: 1.5,
+      colorScheme: 'light',
+      reducedMotion: 'reduce',
+    });
     await page.goto(server.url);
     const done = page.locator('#stats[data-state=done]');
     await done.waitFor();

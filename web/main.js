@@ -52,10 +52,10 @@ const wayOut = { label: 'Use the story model', run: () => runBuiltIn() };
 
 /** Opens a file and, where it is one, loads the model in it. @param {string | File} source @param {string} name */
 async function run(source, name) {
-  const opened = await jobs.run(
-    ({ signal }) => client.call('open', { source }, { signal }),
-    { label: `Opening ${name}`, failed: (error) => alertUser(`${name} cannot be opened`, error) },
-  );
+  const opened = await jobs.run(({ signal }) => client.call('open', { source }, { signal }), {
+    label: `Opening ${name}`,
+    failed: (error) => alertUser(`${name} cannot be opened`, error),
+  });
   if (!opened) return false;
   const file = { ...opened, name };
   state.file = file;
@@ -116,7 +116,9 @@ async function load() {
   tensors.kernels(state.engine.served, loaded.info.activation);
   engine({ ...state.engine, info: loaded.info.kernels });
   writing.model(loaded);
-  announce(`${file.name} is ready: ${loaded.info.architecture}, ${count(loaded.info.parameters)} parameters.`);
+  announce(
+    `${file.name} is ready: ${loaded.info.architecture}, ${count(loaded.info.parameters)} parameters.`,
+  );
   return true;
 }
 
@@ -178,7 +180,8 @@ async function start() {
   state.kept = await keepOffline();
   const line = byId('offline-line');
   line.dataset.offline = state.kept ? 'ready' : 'no';
-  if (state.kept) line.textContent = 'This page now works without a network: everything it needs is kept in this browser.';
+  if (state.kept)
+    line.textContent = 'This page now works without a network: everything it needs is kept in this browser.';
   if (state.kept && !state.engine.isolated) engine(state.engine);
 }
 

@@ -6,7 +6,16 @@ import { join, relative } from 'node:path';
 import { test } from 'node:test';
 import { buildDemo, serveDemo } from '../../web/serve.js';
 import { projectRoot } from '../helpers/test-data.js';
-import { chooseFile, pageTest, paper, shared, skip, slowModel, writeTemporary, written } from './demo-page.js';
+import {
+  chooseFile,
+  pageTest,
+  paper,
+  shared,
+  skip,
+  slowModel,
+  writeTemporary,
+  written,
+} from './demo-page.js';
 import { openPage, serveFolder, verifiedResult } from './helpers.js';
 
 /** @typedef {import('./demo-page.js').Page} Page */
@@ -18,7 +27,9 @@ const longTaskMs = 50;
 /** Every long task since the page began. @param {import('playwright-core').BrowserContext} context */
 const watchTasks = (context) =>
   context.addInitScript(() => {
-    const tasks = /** @type {number[]} */ (/** @type {any} */ (globalThis).longTasks = []);
+    /** @type {number[]} */
+    const tasks = [];
+    Object.assign(globalThis, { longTasks: tasks });
     new PerformanceObserver((list) => {
       for (const { duration } of list.getEntries()) tasks.push(duration);
     }).observe({ type: 'longtask', buffered: true });
@@ -49,7 +60,8 @@ function longestComputation(trace, url) {
   const { traceEvents } = JSON.parse(trace.toString());
   // Chromium's own pages have renderers too.
   const ours = traceEvents.findLast(
-    (/** @type {any} */ { name, args }) => name === 'FrameCommittedInBrowser' && args.data.url.startsWith(url),
+    (/** @type {any} */ { name, args }) =>
+      name === 'FrameCommittedInBrowser' && args.data.url.startsWith(url),
   );
   const main = traceEvents.find(
     (/** @type {any} */ { name, pid, args }) =>
@@ -63,7 +75,9 @@ function longestComputation(trace, url) {
   return Math.max(...tasks.map((/** @type {any} */ { tdur }) => tdur / 1000));
 }
 
-test('no task of the page’s own thread takes 50 ms, while it loads, writes and measures', { skip }, async (t) => {
+test('no task of the page’s own thread takes 50 ms, while it loads, writes and measures', {
+  skip,
+}, async (t) => {
   const file = writeTemporary('many.gguf', slowModel({ nLayers: 20, nEmbd: 512, nFf: 1024 }));
   const { browser, server } = shared;
   for (let attempt = 1; ; attempt++) {
@@ -71,21 +85,30 @@ test('no task of the page’s own thread takes 50 ms, while it loads, writes and
     try {
       await watchTasks(context);
       const page = await context.newPage();
-      await browser.startTracing(page, { categories: ['toplevel', 'disabled-by-default-devtools.timeline', '__metadata'] });
+      await browser.startTracing(page, {
+        categories: ['toplevel', 'disabled-by-default-devtools.timeline', '__metadata'],
+      });
       await page.goto(server.url);
       await useAll(page, file);
-      const tasks = await page.evaluate(() => /** @type {number[]} */ (/** @type {any} */ (globalThis).longTasks));
+      const tasks = await page.evaluate(
+        () => /** @type {number[]} */ (/** @type {any} */ (globalThis).longTasks),
+      );
       const computed = longestComputation(await browser.stopTracing(), server.url);
       t.diagnostic(`long tasks: ${JSON.stringify(tasks)}; longest by processor time: ${computed} ms`);
       if (tasks.length === 0 || computed < longTaskMs) return;
-      assert.ok(attempt < 3, `a task computed for ${computed} ms, and so did one in each of the attempts before`);
+      assert.ok(
+        attempt < 3,
+        `a task computed for ${computed} ms, and so did one in each of the attempts before`,
+      );
     } finally {
       await context.close();
     }
   }
 });
 
-test('after one visit the page works without its server: it loads, writes and measures', { skip }, async () => {
+test('after one visit the page works without its server: it loads, writes and measures', {
+  skip,
+}, async () => {
   const server = await serveDemo();
   const context = await shared.browser.newContext();
   const page = await context.newPage();
@@ -125,7 +148,9 @@ test('after one visit the page works without its server: it loads, writes and me
   }
 });
 
-test('on a host without special headers the page works, says what is off, and isolates itself on reload', { skip }, async () => {
+test('on a host without special headers the page works, says what is off, and isolates itself on reload', {
+  skip,
+}, async () => {
   await buildDemo();
   const plain = await serveFolder(built);
   const { page, problems, close } = await openPage(shared.browser, plain.url);
@@ -163,7 +188,9 @@ for (const [colorScheme, viewport] of views) {
       const check = async (/** @type {string} */ when) => {
         const width = await page.evaluate(() => document.documentElement.scrollWidth);
         assert.ok(width <= viewport.width, `${when}: the page is ${width} px wide`);
-        const report = /** @type {any} */ (await page.evaluate('axe.run(document, { resultTypes: ["violations"] })'));
+        const report = /** @type {any} */ (
+          await page.evaluate('axe.run(document, { resultTypes: ["violations"] })')
+        );
         const violations = report.violations.map((/** @type {any} */ violation) => ({
           rule: violation.id,
           nodes: violation.nodes.map((/** @type {any} */ node) => `${node.target}: ${node.failureSummary}`),
@@ -190,7 +217,11 @@ for (const [colorScheme, viewport] of views) {
       }
       await check('measured');
       const background = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-      assert.equal(Number(/\d+/.exec(background)?.[0]) > 128, colorScheme === 'light', `background ${background}`);
+      assert.equal(
+        Number(/\d+/.exec(background)?.[0]) > 128,
+        colorScheme === 'light',
+        `background ${background}`,
+      );
     },
     { colorScheme, viewport, bypassCSP: true },
   );
@@ -201,19 +232,26 @@ pageTest(
   async ({ page }) => {
     await written(page);
     const moving = await page.evaluate(() => {
-      document.getElementById('text')?.append(Object.assign(document.createElement('span'), { className: 'caret' }));
+      document
+        .getElementById('text')
+        ?.append(Object.assign(document.createElement('span'), { className: 'caret' }));
       const timed = [...document.querySelectorAll('*')].filter((node) => {
         const { animationName, transitionDuration } = getComputedStyle(node);
         return animationName !== 'none' || transitionDuration.split(', ').some((time) => time !== '0s');
       });
-      return [getComputedStyle(document.documentElement).scrollBehavior, ...timed.map(({ className }) => className)];
+      return [
+        getComputedStyle(document.documentElement).scrollBehavior,
+        ...timed.map(({ className }) => className),
+      ];
     });
     assert.deepEqual(moving, ['auto']);
   },
   { reducedMotion: 'reduce' },
 );
 
-test('the policy that is served allows no inline code, scripts of this origin only, and wasm', { skip }, async (t) => {
+test('the policy that is served allows no inline code, scripts of this origin only, and wasm', {
+  skip,
+}, async (t) => {
   t.diagnostic(`ran: demo page in Chromium ${shared.browser.version()}`);
   const response = await fetch(shared.server.url);
   const policy = response.headers.get('content-security-policy') ?? '';

@@ -29,7 +29,10 @@ pageTest('weights by type, with the kernels that serve them; what the loader tri
     'F3277.17 kB0.461 %32simd128 · f32',
   ]);
   assert.equal(await page.locator('#types .stack span').count(), 3);
-  assert.match(plain(await page.locator('#model-facts').textContent()), /3 layers, width 256.*256 tokens in F16/);
+  assert.match(
+    plain(await page.locator('#model-facts').textContent()),
+    /3 layers, width 256.*256 tokens in F16/,
+  );
   const panel = plain(await page.locator('#engine').textContent());
   assert.match(panel, /Relaxed SIMD, (16|32)-bit dot/);
   assert.match(panel, /passed its self-test/);
@@ -41,26 +44,30 @@ pageTest('weights by type, with the kernels that serve them; what the loader tri
   assert.equal(await page.locator('#tensors .kernel', { hasText: 'simd128 · int16' }).count(), 22);
 });
 
-pageTest('a tensor is multiplied by and verified, in every mode and for every token count', async ({ page }) => {
-  await written(page);
-  await page.getByRole('button', { name: 'Measure this file' }).click();
-  const first = await verifiedResult(page, { file: defaultFile });
-  assertVerified(first);
-  assert.equal(first.isa, 'relaxed');
-  assert.equal(first.type, 'Q4_K');
-  assert.equal(first.activation, 'int16');
-  assert.ok(Number(first.denseMs) > 0);
-  const { tensor } = first;
-  const radio = (/** @type {string} */ name) => page.locator('#controls').getByRole('radio', { name, exact: true });
-  for (const activation of ['int8', 'f32', 'int16']) {
-    await radio(activation).check({ force: true });
-    assertVerified(await verifiedResult(page, { tensor, activation }));
-  }
-  for (const tokens of ['8', '32']) {
-    await radio(tokens).check({ force: true });
-    assertVerified(await verifiedResult(page, { tensor, tokens, activation: 'int16' }));
-  }
-});
+pageTest(
+  'a tensor is multiplied by and verified, in every mode and for every token count',
+  async ({ page }) => {
+    await written(page);
+    await page.getByRole('button', { name: 'Measure this file' }).click();
+    const first = await verifiedResult(page, { file: defaultFile });
+    assertVerified(first);
+    assert.equal(first.isa, 'relaxed');
+    assert.equal(first.type, 'Q4_K');
+    assert.equal(first.activation, 'int16');
+    assert.ok(Number(first.denseMs) > 0);
+    const { tensor } = first;
+    const radio = (/** @type {string} */ name) =>
+      page.locator('#controls').getByRole('radio', { name, exact: true });
+    for (const activation of ['int8', 'f32', 'int16']) {
+      await radio(activation).check({ force: true });
+      assertVerified(await verifiedResult(page, { tensor, activation }));
+    }
+    for (const tokens of ['8', '32']) {
+      await radio(tokens).check({ force: true });
+      assertVerified(await verifiedResult(page, { tensor, tokens, activation: 'int16' }));
+    }
+  },
+);
 
 pageTest('the tensors of a file are listed, with what cannot be multiplied and why', async ({ page }) => {
   await written(page);
@@ -70,7 +77,13 @@ pageTest('the tensors of a file are listed, with what cannot be multiplied and w
     const texts = await page.getByRole('row').filter({ hasText: name }).getByRole('cell').allTextContents();
     return texts.map(plain);
   };
-  assert.deepEqual(await cells('norm.weight'), ['F32', 'simd128 · f32', '256', '1.02 kB', 'vector, not a matrix']);
+  assert.deepEqual(await cells('norm.weight'), [
+    'F32',
+    'simd128 · f32',
+    '256',
+    '1.02 kB',
+    'vector, not a matrix',
+  ]);
   assert.deepEqual(await cells('odd.weight'), ['I8', 'none', '2 × 32', '64 B', 'type not supported yet']);
   assert.deepEqual(await cells('small.weight'), ['Q4_K', 'relaxed · int8', '5 × 256', '720 B', 'Multiply']);
   await page.getByRole('button', { name: 'Multiply by half.weight' }).click();
@@ -107,7 +120,10 @@ pageTest(
       for (const timing of [one, all, naive].filter(Boolean)) {
         assert.ok(timing.ms > 0 && timing.min <= timing.ms && timing.rounds >= 1, type);
         const gflops = (2 * nTokens * report.nRows * report.nCols) / timing.ms / 1e6;
-        assert.ok(Math.abs(timing.gflops / gflops - 1) < 1e-9, `${type}: ${timing.gflops} GFLOP/s in ${timing.ms} ms`);
+        assert.ok(
+          Math.abs(timing.gflops / gflops - 1) < 1e-9,
+          `${type}: ${timing.gflops} GFLOP/s in ${timing.ms} ms`,
+        );
       }
       assert.equal(Boolean(naive), nTokens === 1, type);
       assert.equal(Boolean(all), report.threads > 1, type);
@@ -116,14 +132,17 @@ pageTest(
     assert.ok(report.model.decodeTokensPerSecond > 0 && report.model.promptTokensPerSecond > 0);
     assert.equal(report.model.promptTokens, 128);
     // The bars are as long as the numbers say.
-    const bars = await page.locator('.bench-bar').evaluateAll((nodes) =>
-      nodes.map((node) => [
-        Number(/** @type {HTMLElement} */ (node.querySelector('.fill')).style.getPropertyValue('--part')),
-        Number(/: ([\d.,]+)/.exec(node.textContent ?? '')?.[1].replace(',', '')),
-      ]),
-    );
+    const bars = await page
+      .locator('.bench-bar')
+      .evaluateAll((nodes) =>
+        nodes.map((node) => [
+          Number(/** @type {HTMLElement} */ (node.querySelector('.fill')).style.getPropertyValue('--part')),
+          Number(/: ([\d.,]+)/.exec(node.textContent ?? '')?.[1].replace(',', '')),
+        ]),
+      );
     const longest = Math.max(...bars.map(([, value]) => value));
-    for (const [part, value] of bars) assert.ok(Math.abs(part - value / longest) < 0.02, `${part}, ${value} of ${longest}`);
+    for (const [part, value] of bars)
+      assert.ok(Math.abs(part - value / longest) < 0.02, `${part}, ${value} of ${longest}`);
 
     await page.getByRole('button', { name: 'Copy as text' }).click();
     await page.getByRole('button', { name: 'Copied' }).waitFor();
@@ -136,11 +155,16 @@ pageTest(
 );
 
 test('browsers are called by their names', () => {
-  const chrome = 'Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36';
+  const chrome =
+    'Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36';
   assert.equal(browserName(chrome), 'Chrome 126, Windows');
   assert.equal(browserName(`${chrome} Edg/126.0.1`), 'Edge 126, Windows');
-  assert.equal(browserName('Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0'), 'Firefox 127, Linux');
-  const safari = 'Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Safari/605.1.15';
+  assert.equal(
+    browserName('Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0'),
+    'Firefox 127, Linux',
+  );
+  const safari =
+    'Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Safari/605.1.15';
   assert.equal(browserName(safari), 'Safari 17, Mac OS X');
 });
 

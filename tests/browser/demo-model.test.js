@@ -1,12 +1,24 @@
 /** The demo page in Chromium: models from files and links, their loading, and what goes wrong. */
 import assert from 'node:assert/strict';
-import { openSync, ftruncateSync, closeSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { LinkError, parseLink, suggestions } from '../../web/links.js';
 import { adviceFor, isUnrunnable } from '../../web/problems.js';
 import { ggufBytes } from '../helpers/gguf-bytes.js';
-import { chooseFile, defaultFile, pageTest, paper, renamedArchitecture, shared, skip, slowModel, storyModel, writeTemporary, written } from './demo-page.js';
+import {
+  chooseFile,
+  defaultFile,
+  pageTest,
+  paper,
+  renamedArchitecture,
+  shared,
+  skip,
+  slowModel,
+  storyModel,
+  writeTemporary,
+  written,
+} from './demo-page.js';
 import { openPage } from './helpers.js';
 import { ggufFile, tinyGguf } from './tiny-gguf.js';
 
@@ -35,7 +47,8 @@ async function serveRange(route, file) {
     'Access-Control-Expose-Headers': 'Content-Range, ETag',
     ETag: '"one"',
   };
-  if (from === undefined) return route.fulfill({ status: 200, headers, body: route.request().method() === 'HEAD' ? '' : file });
+  if (from === undefined)
+    return route.fulfill({ status: 200, headers, body: route.request().method() === 'HEAD' ? '' : file });
   const end = Math.min(Number(to) + 1, file.length);
   const range = { ...headers, 'Content-Range': `bytes ${from}-${end - 1}/${file.length}` };
   return route.fulfill({ status: 206, headers: range, body: file.subarray(Number(from), end) });
@@ -47,10 +60,13 @@ async function serveRange(route, file) {
  */
 function routedTest(name, body) {
   test(name, { skip }, async () => {
-    const { page, problems, close } = await openPage(shared.browser, shared.server.url, { serviceWorkers: 'block' });
+    const { page, problems, close } = await openPage(shared.browser, shared.server.url, {
+      serviceWorkers: 'block',
+    });
     try {
       await body(page, problems);
-      const expected = /Service Worker registration blocked|external request: https:\/\/(huggingface\.co|models\.test)\//;
+      const expected =
+        /Service Worker registration blocked|external request: https:\/\/(huggingface\.co|models\.test)\//;
       assert.deepEqual(
         problems.filter((problem) => !expected.test(problem)),
         [],
@@ -83,12 +99,18 @@ test('links become addresses of files, or say what is wrong with them', () => {
     ['https://huggingface.co/a/b/tree/main', /repository a\/b, not a file/],
     ['https://huggingface.co/a/b/discussions/1/x', /“discussions” of a\/b/],
   ]))
-    assert.throws(() => parseLink(link, page), (error) => error instanceof LinkError && message.test(error.message), link);
-  for (const { link } of suggestions) assert.match(parseLink(link, page).url, /\/resolve\/main\/[^/]+\.gguf$/);
+    assert.throws(
+      () => parseLink(link, page),
+      (error) => error instanceof LinkError && message.test(error.message),
+      link,
+    );
+  for (const { link } of suggestions)
+    assert.match(parseLink(link, page).url, /\/resolve\/main\/[^/]+\.gguf$/);
 });
 
 test('errors come with advice where there is any', () => {
-  const error = (/** @type {string} */ message, /** @type {string} */ code) => Object.assign(new Error(message), { code });
+  const error = (/** @type {string} */ message, /** @type {string} */ code) =>
+    Object.assign(new Error(message), { code });
   assert.match(adviceFor(error('cannot fetch https://x/y: Failed to fetch', 'FM_GGUF')), /CORS/);
   assert.match(adviceFor(error('the model needs 5 bytes', 'FM_MEMORY')), /smaller model/);
   assert.equal(adviceFor(error('something else', 'FM_GGUF')), '');
@@ -127,10 +149,14 @@ routedTest('loading shows its progress in bytes, and can be cancelled', async (p
   });
   await written(page);
   await page.evaluate(() => {
-    const seen = /** @type {[string, number][]} */ (/** @type {any} */ (globalThis).seen = []);
+    /** @type {[string, number][]} */
+    const seen = [];
+    Object.assign(globalThis, { seen });
     const bar = /** @type {HTMLProgressElement} */ (document.getElementById('progress-bar'));
     const label = /** @type {HTMLElement} */ (document.getElementById('progress-label'));
-    new MutationObserver(() => seen.push([label.textContent ?? '', bar.value])).observe(label, { childList: true });
+    new MutationObserver(() => seen.push([label.textContent ?? '', bar.value])).observe(label, {
+      childList: true,
+    });
   });
   await loadLink(page, 'https://models.test/slow.gguf');
   await page.getByText(/^Loading slow\.gguf: [\d.]+\s.?B of [\d.]+\sMB, [\d.]+\s.?B\/s/).waitFor();
@@ -138,10 +164,15 @@ routedTest('loading shows its progress in bytes, and can be cancelled', async (p
   await page.getByText(/slow\.gguf is ready/).waitFor({ state: 'attached', timeout: 30_000 });
   assert.equal(await page.locator('#progress').isVisible(), false);
   assert.equal(await page.locator('.map.loading').count(), 0);
-  const seen = await page.evaluate(() => /** @type {[string, number][]} */ (/** @type {any} */ (globalThis).seen));
+  const seen = await page.evaluate(
+    () => /** @type {[string, number][]} */ (/** @type {any} */ (globalThis).seen),
+  );
   const values = seen.filter(([label]) => label.startsWith('Loading slow.gguf: ')).map(([, value]) => value);
   assert.ok(values.length > 5, `${values.length} steps of progress`);
-  assert.deepEqual(values, [...values].sort((a, b) => a - b));
+  assert.deepEqual(
+    values,
+    [...values].sort((a, b) => a - b),
+  );
   assert.equal(values.at(-1), 1);
 
   await loadLink(page, 'https://models.test/other.gguf');
@@ -161,7 +192,11 @@ routedTest('links that do not work say why, and what to do', async (page, proble
   await page.context().route('https://models.test/**', (route) => {
     const url = route.request().url();
     if (url.includes('blocked')) return route.abort('failed');
-    return route.fulfill({ status: url.includes('private') ? 401 : 404, headers: { 'Access-Control-Allow-Origin': '*' }, body: 'no' });
+    return route.fulfill({
+      status: url.includes('private') ? 401 : 404,
+      headers: { 'Access-Control-Allow-Origin': '*' },
+      body: 'no',
+    });
   });
   await written(page);
   for (const [name, what, advice] of [
@@ -182,7 +217,9 @@ routedTest('links that do not work say why, and what to do', async (page, proble
   await page.getByRole('button', { name: 'Long ago, in a forest,' }).click();
   await page.locator('#text', { hasText: /^Long ago, in a forest,.{20}/ }).waitFor();
   // The browser itself tells the console about failed requests; the page must not.
-  const own = problems.filter((problem) => !/^(40[14]|failed|console error: Failed to load resource)/.test(problem));
+  const own = problems.filter(
+    (problem) => !/^(40[14]|failed|console error: Failed to load resource)/.test(problem),
+  );
   problems.splice(0, problems.length, ...own);
 });
 
@@ -196,7 +233,9 @@ pageTest('an unknown architecture is named, and its tensors can be multiplied by
   assert.equal(await page.locator('#write-button').isEnabled(), false);
   assert.equal(await page.locator('#tensors tr').count(), 29);
   await page.getByRole('button', { name: 'Measure this file' }).click();
-  await page.locator('[data-testid=verified][data-state=pass][data-file="gemma.gguf"]').waitFor({ timeout: 30_000 });
+  await page
+    .locator('[data-testid=verified][data-state=pass][data-file="gemma.gguf"]')
+    .waitFor({ timeout: 30_000 });
   await chooseFile(page, writeTemporary('gemma.gguf', renamedArchitecture('gemma')));
   await alert(page).getByRole('button', { name: 'Use the story model' }).click();
   await page.getByText(new RegExp(`${defaultFile} is ready`)).waitFor({ state: 'attached' });
@@ -216,7 +255,10 @@ pageTest('bad files give a message, and the page stays usable', async ({ page })
     await chooseFile(page, writeTemporary(name, data));
     await alert(page).getByText(`${name} cannot be opened`).waitFor({ timeout: 15_000 });
     const text = (await alert(page).textContent()) ?? '';
-    assert.ok(text.length > `${name} cannot be opened`.length + 15, `${name}: the message says too little: ${text}`);
+    assert.ok(
+      text.length > `${name} cannot be opened`.length + 15,
+      `${name}: the message says too little: ${text}`,
+    );
     assert.doesNotMatch(text, /undefined|null|\[object/, name);
   }
   assert.equal(await page.locator('#model-name').textContent(), defaultFile);
@@ -231,38 +273,43 @@ pageTest('bad files give a message, and the page stays usable', async ({ page })
   await alert(page).getByText('nothing.gguf cannot write').waitFor();
 });
 
-pageTest('a model that no memory can hold is refused with the numbers, before it is read', async ({ page }) => {
-  await written(page);
-  const nEmbd = 4096;
-  const nVocab = 5_000_000;
-  const { bytes } = ggufBytes({
-    pairs: [
-      ['general.architecture', 'string', 'llama'],
-      ['llama.block_count', 'u32', 1],
-      ['llama.context_length', 'u32', 256],
-      ['llama.embedding_length', 'u32', nEmbd],
-      ['llama.feed_forward_length', 'u32', 256],
-      ['llama.attention.head_count', 'u32', 32],
-      ['llama.attention.layer_norm_rms_epsilon', 'f32', 1e-5],
-      ['tokenizer.ggml.model', 'string', 'llama'],
-      ['tokenizer.ggml.tokens', 'array', { of: 'string', items: ['<unk>', 'a'] }],
-      ['tokenizer.ggml.scores', 'array', { of: 'f32', items: [0, 0] }],
-      ['tokenizer.ggml.token_type', 'array', { of: 'i32', items: [2, 1] }],
-    ],
-    tensors: [{ name: 'token_embd.weight', typeId: 8, shape: [nEmbd, nVocab], data: new Uint8Array(0) }],
-  });
-  // 20 GB, of which nothing but the header is on the disk.
-  const path = join(shared.folder, 'huge.gguf');
-  const descriptor = openSync(path, 'w');
-  writeSync(descriptor, bytes);
-  ftruncateSync(descriptor, bytes.length + (nEmbd / 32) * 34 * nVocab);
-  closeSync(descriptor);
-  await chooseFile(page, path);
-  await alert(page).getByText(/huge\.gguf cannot/).waitFor();
-  await page.getByRole('button', { name: 'Multiply by token_embd.weight' }).click();
-  await alert(page).getByText('Multiplying by token_embd.weight failed').waitFor();
-  assert.match((await alert(page).textContent()) ?? '', /\d{11}.*smaller model/);
-});
+pageTest(
+  'a model that no memory can hold is refused with the numbers, before it is read',
+  async ({ page }) => {
+    await written(page);
+    const nEmbd = 4096;
+    const nVocab = 5_000_000;
+    const { bytes } = ggufBytes({
+      pairs: [
+        ['general.architecture', 'string', 'llama'],
+        ['llama.block_count', 'u32', 1],
+        ['llama.context_length', 'u32', 256],
+        ['llama.embedding_length', 'u32', nEmbd],
+        ['llama.feed_forward_length', 'u32', 256],
+        ['llama.attention.head_count', 'u32', 32],
+        ['llama.attention.layer_norm_rms_epsilon', 'f32', 1e-5],
+        ['tokenizer.ggml.model', 'string', 'llama'],
+        ['tokenizer.ggml.tokens', 'array', { of: 'string', items: ['<unk>', 'a'] }],
+        ['tokenizer.ggml.scores', 'array', { of: 'f32', items: [0, 0] }],
+        ['tokenizer.ggml.token_type', 'array', { of: 'i32', items: [2, 1] }],
+      ],
+      tensors: [{ name: 'token_embd.weight', typeId: 8, shape: [nEmbd, nVocab], data: new Uint8Array(0) }],
+    });
+    // 20 GB, of which nothing but the header is on the disk.
+    const path = join(shared.folder, 'huge.gguf');
+    const descriptor = openSync(path, 'w');
+    writeSync(descriptor, bytes);
+    ftruncateSync(descriptor, bytes.length + (nEmbd / 32) * 34 * nVocab);
+    closeSync(descriptor);
+    await chooseFile(page, path);
+    await alert(page)
+      .getByText(/huge\.gguf cannot/)
+      .waitFor();
+    await page.getByRole('button', { name: 'Multiply by token_embd.weight' }).click();
+    await alert(page).getByText('Multiplying by token_embd.weight failed').waitFor();
+    assert.match((await alert(page).textContent()) ?? '', /\d{11}.*smaller model/);
+  },
+);
 
 pageTest('a file can be dropped anywhere, and chosen from the keyboard', async ({ page }) => {
   // Choosers are intercepted from the first listener on, but not at once: this one is there long before Enter is pressed.
@@ -279,7 +326,8 @@ pageTest('a file can be dropped anywhere, and chosen from the keyboard', async (
   await page.dispatchEvent('body', 'drop', { dataTransfer: transfer });
   await page.getByText(/dropped\.gguf is ready/).waitFor({ state: 'attached' });
 
-  const focused = () => page.evaluate(() => document.activeElement?.getAttribute('aria-label') ?? document.activeElement?.id);
+  const focused = () =>
+    page.evaluate(() => document.activeElement?.getAttribute('aria-label') ?? document.activeElement?.id);
   const tabTo = async (/** @type {string} */ wanted) => {
     for (let i = 0; i < 60; i++) {
       await page.keyboard.press('Tab');

@@ -66,14 +66,20 @@ export function writeTemporary(name, data) {
  * @returns {Promise<Record<string, string>>}
  */
 export async function written(page, wanted = {}) {
-  const attributes = Object.entries({ state: 'done', ...wanted }).map(([key, value]) => `[data-${key}="${value}"]`);
+  const attributes = Object.entries({ state: 'done', ...wanted }).map(
+    ([key, value]) => `[data-${key}="${value}"]`,
+  );
   const stats = page.locator(`#stats${attributes.join('')}`);
   try {
     await stats.waitFor({ timeout: 30_000 });
   } catch {
-    const shown = await page.locator('#stats').evaluate((node) => ({ .../** @type {HTMLElement} */ (node).dataset }));
+    const shown = await page
+      .locator('#stats')
+      .evaluate((node) => ({ .../** @type {HTMLElement} */ (node).dataset }));
     const alert = await page.locator('#alerts').textContent();
-    throw new Error(`no text with ${attributes.join('')}: ${JSON.stringify(shown)}, alert ${JSON.stringify(alert)}`);
+    throw new Error(
+      `no text with ${attributes.join('')}: ${JSON.stringify(shown)}, alert ${JSON.stringify(alert)}`,
+    );
   }
   return stats.evaluate(
     (node) => /** @type {Record<string, string>} */ ({ .../** @type {HTMLElement} */ (node).dataset }),
@@ -146,7 +152,9 @@ export function slowModel({ nLayers = 8, nEmbd = 1024, nFf = 2816, context = 409
     matrix(`blk.${i}.ffn_up.weight`, nFf, nEmbd),
     matrix(`blk.${i}.ffn_down.weight`, nEmbd, nFf),
   ]);
-  const tokens = Array.from({ length: nVocab }, (_, i) => (i === 0 ? '<unk>' : String.fromCharCode(i < 128 ? i : 0x100 + i)));
+  const tokens = Array.from({ length: nVocab }, (_, i) =>
+    i === 0 ? '<unk>' : String.fromCharCode(i < 128 ? i : 0x100 + i),
+  );
   const { bytes } = ggufBytes({
     pairs: [
       ['general.architecture', 'string', 'llama'],

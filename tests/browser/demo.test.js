@@ -1,9 +1,20 @@
 /** The demo page in Chromium, as a visitor uses it: writing. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { digits } from '../../web/format.js';
 import { Llama } from '../../js/llama/index.js';
-import { chatModel, chooseFile, pageTest, paper, shared, skip, slowModel, storyModel, writeTemporary, written } from './demo-page.js';
+import { digits } from '../../web/format.js';
+import {
+  chatModel,
+  chooseFile,
+  pageTest,
+  paper,
+  shared,
+  skip,
+  slowModel,
+  storyModel,
+  writeTemporary,
+  written,
+} from './demo-page.js';
 
 /** @typedef {import('./demo-page.js').Page} Page */
 
@@ -14,7 +25,8 @@ async function setOptions(page, values) {
   await page.locator('#options').evaluate((node) => {
     /** @type {HTMLDetailsElement} */ (node).open = true;
   });
-  for (const [label, value] of Object.entries(values)) await page.getByLabel(label, { exact: true }).fill(value);
+  for (const [label, value] of Object.entries(values))
+    await page.getByLabel(label, { exact: true }).fill(value);
 }
 
 /** The same text without a browser: greedy, and with activations that differ by rounding only. @param {Buffer} file */
@@ -32,64 +44,79 @@ pageTest('the story model loads, writes, and says how fast, without a click', as
   assert.match((await page.locator('#outcome-line').textContent()) ?? '', /end · \d+ tokens · seed 11/);
   assert.equal(await page.evaluate('crossOriginIsolated'), true);
   assert.match((await page.locator('#engine-line').textContent()) ?? '', /Relaxed SIMD · \d+ threads?/);
-  assert.match((await page.locator('#model-details').textContent()) ?? '', /llama · 2\.56\smillion parameters · 3 layers · 1\.57\sMB/);
+  assert.match(
+    (await page.locator('#model-details').textContent()) ?? '',
+    /llama · 2\.56\smillion parameters · 3 layers · 1\.57\sMB/,
+  );
   // What nobody asked for is not read out.
   assert.doesNotMatch((await page.locator('#announce').textContent()) ?? '', /Once upon/);
 });
 
-pageTest('what is written is what the model writes; all of it is shown, and read out once', async ({ page }) => {
-  await written(page);
-  await page.evaluate(() => {
-    const said = /** @type {string[]} */ (/** @type {any} */ (globalThis).said = []);
-    const region = /** @type {HTMLElement} */ (document.getElementById('announce'));
-    new MutationObserver(() => said.push(region.textContent ?? '')).observe(region, { childList: true });
-  });
-  await page.locator('#options summary').click();
-  await page.locator('[name=activation][value=f32]').first().check({ force: true });
-  await page.getByText(/tiny-tales.* is ready/).waitFor({ state: 'attached' });
-  await page.locator('[name=temperature]').fill('0');
-  const model = await reference(storyModel());
-  for (const prompt of ['One day, a little fox', 'Long ago, in a forest,']) {
-    await page.getByLabel('How the text begins').fill(prompt);
-    await page.getByLabel('Seed').fill(String(prompt.length));
-    await page.getByLabel('How the text begins').press('Enter');
-    await written(page, { seed: String(prompt.length) });
-    const expected = prompt + (await model.generate(prompt, { temperature: 0, maxTokens: 240 }).text());
-    assert.equal(await paper(page), expected);
-    const said = await page.evaluate(() => /** @type {any} */ (globalThis).said.splice(0));
-    assert.ok(said.length <= 4, `announced ${said.length} times: ${JSON.stringify(said)}`);
-    assert.ok(said.at(-1).endsWith(expected), said.at(-1));
-  }
-  model.dispose();
-});
+pageTest(
+  'what is written is what the model writes; all of it is shown, and read out once',
+  async ({ page }) => {
+    await written(page);
+    await page.evaluate(() => {
+      /** @type {string[]} */
+      const said = [];
+      Object.assign(globalThis, { said });
+      const region = /** @type {HTMLElement} */ (document.getElementById('announce'));
+      new MutationObserver(() => said.push(region.textContent ?? '')).observe(region, { childList: true });
+    });
+    await page.locator('#options summary').click();
+    await page.locator('[name=activation][value=f32]').first().check({ force: true });
+    await page.getByText(/tiny-tales.* is ready/).waitFor({ state: 'attached' });
+    await page.locator('[name=temperature]').fill('0');
+    const model = await reference(storyModel());
+    for (const prompt of ['One day, a little fox', 'Long ago, in a forest,']) {
+      await page.getByLabel('How the text begins').fill(prompt);
+      await page.getByLabel('Seed').fill(String(prompt.length));
+      await page.getByLabel('How the text begins').press('Enter');
+      await written(page, { seed: String(prompt.length) });
+      const expected = prompt + (await model.generate(prompt, { temperature: 0, maxTokens: 240 }).text());
+      assert.equal(await paper(page), expected);
+      const said = await page.evaluate(() => /** @type {any} */ (globalThis).said.splice(0));
+      assert.ok(said.length <= 4, `announced ${said.length} times: ${JSON.stringify(said)}`);
+      assert.ok(said.at(-1).endsWith(expected), said.at(-1));
+    }
+    model.dispose();
+  },
+);
 
-pageTest('seeds repeat a text; it can be continued, copied and cleared', async ({ page }) => {
-  await written(page);
-  const withSeed = async (/** @type {string} */ seed) => {
-    await setOptions(page, { Seed: seed, 'Most tokens': '20' });
-    await write(page).click();
-    await written(page, { seed, reason: 'length' });
-    return paper(page);
-  };
-  const first = await withSeed('5');
-  assert.notEqual(await withSeed('6'), first);
-  assert.equal(await withSeed('5'), first);
-  assert.match((await page.locator('#outcome-line').textContent()) ?? '', /^As long as asked for · 20 tokens/);
+pageTest(
+  'seeds repeat a text; it can be continued, copied and cleared',
+  async ({ page }) => {
+    await written(page);
+    const withSeed = async (/** @type {string} */ seed) => {
+      await setOptions(page, { Seed: seed, 'Most tokens': '20' });
+      await write(page).click();
+      await written(page, { seed, reason: 'length' });
+      return paper(page);
+    };
+    const first = await withSeed('5');
+    assert.notEqual(await withSeed('6'), first);
+    assert.equal(await withSeed('5'), first);
+    assert.match(
+      (await page.locator('#outcome-line').textContent()) ?? '',
+      /^As long as asked for · 20 tokens/,
+    );
 
-  await page.getByLabel('Seed').fill('7');
-  await page.getByRole('button', { name: 'Continue', exact: true }).click();
-  await written(page, { seed: '7' });
-  const longer = (await paper(page)) ?? '';
-  assert.ok(longer.startsWith(first ?? '?') && longer.length > (first?.length ?? 0) + 20, longer);
+    await page.getByLabel('Seed').fill('7');
+    await page.getByRole('button', { name: 'Continue', exact: true }).click();
+    await written(page, { seed: '7' });
+    const longer = (await paper(page)) ?? '';
+    assert.ok(longer.startsWith(first ?? '?') && longer.length > (first?.length ?? 0) + 20, longer);
 
-  await page.getByRole('button', { name: 'Copy text' }).click();
-  await page.getByText('Copied.').first().waitFor({ state: 'attached' });
-  assert.equal(await page.evaluate('navigator.clipboard.readText()'), longer);
+    await page.getByRole('button', { name: 'Copy text' }).click();
+    await page.getByText('Copied.').first().waitFor({ state: 'attached' });
+    assert.equal(await page.evaluate('navigator.clipboard.readText()'), longer);
 
-  await page.getByRole('button', { name: 'Clear' }).click();
-  assert.equal(await paper(page), '');
-  assert.equal(await page.getByRole('button', { name: 'Continue', exact: true }).isVisible(), false);
-}, { permissions: ['clipboard-read', 'clipboard-write'] });
+    await page.getByRole('button', { name: 'Clear' }).click();
+    assert.equal(await paper(page), '');
+    assert.equal(await page.getByRole('button', { name: 'Continue', exact: true }).isVisible(), false);
+  },
+  { permissions: ['clipboard-read', 'clipboard-write'] },
+);
 
 pageTest('examples write at once; what cannot be is said', async ({ page }) => {
   await written(page);
@@ -110,7 +137,10 @@ pageTest('examples write at once; what cannot be is said', async ({ page }) => {
   await setOptions(page, { 'Most tokens': '50' });
   await page.getByLabel('How the text begins').fill('There was a word. '.repeat(100));
   await write(page).click();
-  await page.getByRole('alert').getByText(/context has room for 256/).waitFor();
+  await page
+    .getByRole('alert')
+    .getByText(/context has room for 256/)
+    .waitFor();
   await page.getByText('Shorten the text').waitFor();
   await page.getByLabel('How the text begins').fill('Once');
   await write(page).click();
@@ -124,19 +154,26 @@ pageTest('a long text can be stopped, and its speed is what a clock says', async
   await page.getByText(/slow\.gguf is ready/).waitFor({ state: 'attached', timeout: 30_000 });
   // The clock of the test: when the paper changes, and how much is on it.
   await page.evaluate(() => {
-    const seen = /** @type {[number, number][]} */ (/** @type {any} */ (globalThis).seen = []);
+    /** @type {[number, number][]} */
+    const seen = [];
+    Object.assign(globalThis, { seen });
     const text = /** @type {HTMLElement} */ (document.getElementById('text'));
-    new MutationObserver(() => seen.push([performance.now(), [...(text.textContent ?? '')].length])).observe(text, {
-      childList: true,
-      subtree: true,
-      characterData: true,
-    });
+    new MutationObserver(() => seen.push([performance.now(), [...(text.textContent ?? '')].length])).observe(
+      text,
+      {
+        childList: true,
+        subtree: true,
+        characterData: true,
+      },
+    );
   });
   await setOptions(page, { 'Most tokens': '80' });
   await write(page).click();
   const stats = await written(page, { reason: 'length' });
   assert.equal(stats.tokens, '80');
-  const seen = await page.evaluate(() => /** @type {[number, number][]} */ (/** @type {any} */ (globalThis).seen));
+  const seen = await page.evaluate(
+    () => /** @type {[number, number][]} */ (/** @type {any} */ (globalThis).seen),
+  );
   const written2 = seen.filter(([, length]) => length > 'Once upon a time'.length);
   const [first, last] = [written2[0], /** @type {[number, number]} */ (written2.at(-1))];
   // A token of this model is one letter.
@@ -193,4 +230,6 @@ pageTest('a model with a template is talked to, and remembers the turns', async 
   await page.locator('#text', { hasText: /^Once upon a time.{20}/ }).waitFor();
 });
 
-test('these tests ran', { skip }, (t) => t.diagnostic(`ran: demo page in Chromium ${shared.browser.version()}`));
+test('these tests ran', { skip }, (t) =>
+  t.diagnostic(`ran: demo page in Chromium ${shared.browser.version()}`),
+);
