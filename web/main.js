@@ -1,6 +1,6 @@
 /** Wires the page together. Nothing here computes: worker.js does. */
 import { WorkerClient } from './client.js';
-import { byId } from './dom.js';
+import { breathe, byId } from './dom.js';
 import { count } from './format.js';
 import { alertUser, announce, Jobs } from './jobs.js';
 import { keepOffline } from './offline.js';
@@ -62,7 +62,11 @@ async function run(source, name) {
   state.tensor = '';
   noModel('The model is on its way…');
   card.show(file, name);
+  await breathe();
+  if (state.file !== file) return false;
   tensors.show(file.tensors, state.engine.served, options.loading.activation);
+  await breathe();
+  if (state.file !== file) return false;
   showTypes(file.tensors, state.engine.served, options.loading.activation);
   const usable = file.tensors.some((/** @type {any} */ row) => !row.obstacle);
   result.message(
@@ -111,10 +115,14 @@ async function load() {
   if (!loaded) return false;
   state.model = loaded.info;
   card.loaded(loaded, file.byteLength);
+  await breathe();
   showTypes(file.tensors, state.engine.served, loaded.info.activation);
   showModelFacts(loaded.info);
   tensors.kernels(state.engine.served, loaded.info.activation);
+  await breathe();
   engine({ ...state.engine, info: loaded.info.kernels });
+  await breathe();
+  if (state.model !== loaded.info) return false;
   writing.model(loaded);
   announce(
     `${file.name} is ready: ${loaded.info.architecture}, ${count(loaded.info.parameters)} parameters.`,
