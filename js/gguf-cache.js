@@ -122,11 +122,10 @@ export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0)
     const buffer = new Uint8Array(BLOCK);
     let block = first;
     let filled = 0;
-    for await (const chunk of client.stream(
-      first * BLOCK,
-      Math.min(end * BLOCK, size) - first * BLOCK,
+    for await (const chunk of client.stream(first * BLOCK, Math.min(end * BLOCK, size) - first * BLOCK, {
       signal,
-    )) {
+      once: true,
+    })) {
       for (let used = 0; used < chunk.length; ) {
         const n = Math.min(lengthOf(block) - filled, chunk.length - used);
         buffer.set(chunk.subarray(used, used + n), filled);
@@ -147,7 +146,7 @@ export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0)
     size,
     cached: () => ({ ...store.state }),
     recipe: fetch ? undefined : () => ({ kind: 'url', facts }),
-    async *stream(offset, length, signal) {
+    async *stream(offset, length, signal, buffer) {
       const end = offset + length;
       for (let at = offset; at < end; ) {
         signal?.throwIfAborted();
@@ -165,7 +164,7 @@ export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0)
         }
         present.delete(block);
         if (store.state.error) {
-          yield* client.stream(at, end - at, signal);
+          yield* client.stream(at, end - at, { signal, once: buffer !== undefined });
           return;
         }
         let behind = block + 1;

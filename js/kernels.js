@@ -255,7 +255,7 @@ export class Kernels {
    * @param {GgufFile} gguf
    * @param {Iterable<string>} names
    * @param {LoadOptions & { concurrency?: number }} [options]  progress is that of all; concurrency: at most so many
-   *   requests at a time, default 4
+   *   requests at a time, default 2
    * @returns {Promise<Weight[]>}  in the order of names
    * @throws {import('./errors.js').GgufError} no such tensor, or its bytes cannot be read
    * @throws {ArgumentError} a type is not served

@@ -28,7 +28,7 @@ const MIN_RUN = 1 << 23;
  * @param {import('./kernels.js').LoadOptions & { concurrency?: number }} [options]
  * @returns {Promise<Weight[]>}  in the order of tensors
  */
-export async function loadTensors(memory, source, tensors, { onProgress, signal, concurrency = 4 } = {}) {
+export async function loadTensors(memory, source, tensors, { onProgress, signal, concurrency = 2 } = {}) {
   if (!Number.isInteger(concurrency) || concurrency < 1)
     throw new ArgumentError(`concurrency must be an integer from 1 on, got ${show(concurrency)}`);
   signal?.throwIfAborted();

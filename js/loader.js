@@ -5,7 +5,7 @@ import { memory64 as hasMemory64, threads as hasThreads, relaxedSimd, simd } fro
 import { ArgumentError, IsaError, LoadError, show } from './errors.js';
 import { DOT_NAMES, ISA_NAMES, selfTest, timeDots } from './selftest.js';
 import { planThreads } from './threads.js';
-import { compile, instantiate } from './wasm.js';
+import { compile, instantiate, isForbidden } from './wasm.js';
 
 /** @typedef {import('./memory.js').WasmExports} WasmExports */
 /** @typedef {import('./selftest.js').Isa} Isa */
@@ -151,7 +151,7 @@ export async function load(wanted) {
       const reasons = { reason: explain(loaded, steps, isa), ...explainRest(wanted, loaded, attempt) };
       return { ...loaded, ...reasons, features, steps, timings };
     } catch (error) {
-      if (error instanceof ArgumentError) throw error;
+      if (error instanceof ArgumentError || isForbidden(error)) throw error;
       failures.push(error);
       if (error instanceof LoadError) steps.push({ ...stepOf(candidate), ok: false, reason: error.message });
     }

@@ -8,6 +8,16 @@ import { isNode, nodeModule } from './node.js';
 
 /** @typedef {{ module: WebAssembly.Module, url: string | undefined, bytes: number | undefined }} Compiled */
 
+/** How browsers say that a page's policy forbids to compile. */
+const FORBIDDEN = /content security policy|blocked by csp/i;
+
+/**
+ * Whether no other module can do better: what is forbidden is WebAssembly.
+ * @param {unknown} error
+ */
+export const isForbidden = (error) =>
+  error instanceof LoadError && FORBIDDEN.test(/** @type {any} */ (error.cause)?.message ?? '');
+
 /** Modules by address: a page compiles each once. @type {Map<string, Compiled>} */
 const compiled = new Map();
 
@@ -215,7 +225,13 @@ async function tryTo(verb, url, action) {
   try {
     return await action();
   } catch (cause) {
+    const what = `cannot ${verb}${url ? ` ${url}` : ''}`;
     const why = cause instanceof Error ? cause.message : String(cause);
-    throw new LoadError(`cannot ${verb}${url ? ` ${url}` : ''}: ${why}`, { url, cause });
+    if (FORBIDDEN.test(why)) {
+      const fix =
+        "the Content-Security-Policy forbids WebAssembly; its script-src must have 'wasm-unsafe-eval'";
+      throw new LoadError(`${what}: ${fix}`, { url, cause });
+    }
+    throw new LoadError(`${what}: ${why}`, { url, cause });
   }
 }

@@ -23,7 +23,8 @@ function summaries(source) {
 }
 
 /** A constructor whose JSDoc hides it: for subclasses, and no way to make one. */
-const HIDDEN_CONSTRUCTOR = /(\/\*\*(?:(?!\*\/)[^])*@hideconstructor(?:(?!\*\/)[^])*\*\/\s*)constructor\([^]*?\);/g;
+const HIDDEN_CONSTRUCTOR =
+  /(\/\*\*(?:(?!\*\/)[^])*@hideconstructor(?:(?!\*\/)[^])*\*\/\s*)constructor\([^]*?\);/g;
 /** A type taken over from another file, which must stay that type and not become a copy of it. */
 const TAKEN_OVER = /export type (\w+)(?:<[^=]*>)? = import\((["']\.[^"']+["'])\)\.\1(?:<[\w, ]+>)?;/g;
 

@@ -17,7 +17,14 @@ const ENTRIES = {
 };
 
 /** Steps on the way from the operations to those of a worker, and of a sequence: what they come to is shown. */
-const NOT_EXPORTED = ['In', 'MethodName', 'Promised', 'SequenceValue', 'WorkerOnlyOptions', 'dist/types/worker-client.d.ts:WorkerKernels'];
+const NOT_EXPORTED = [
+  'In',
+  'MethodName',
+  'Promised',
+  'SequenceValue',
+  'WorkerOnlyOptions',
+  'dist/types/worker-client.d.ts:WorkerKernels',
+];
 
 const COMPILER_OPTIONS = {
   module: 'nodenext',

@@ -10,7 +10,8 @@ import { root } from '../scripts/setup/run.js';
 import { skipWithoutChromium } from './browser/helpers.js';
 import { checkResult, copyFixtures, MODEL, npm, Pages, packedPackage, runIn } from './helpers/consumers.js';
 
-const skip = !process.env.FM_CONSUMERS && 'installs a few hundred megabytes of other tools: npm run test:consumers';
+const skip =
+  !process.env.FM_CONSUMERS && 'installs a few hundred megabytes of other tools: npm run test:consumers';
 const skipPage = skip || skipWithoutChromium();
 const pages = new Pages();
 /** @type {ReturnType<typeof packedPackage>} */
@@ -56,7 +57,9 @@ function appWithTools(name, ...fixtures) {
 
 /** @param {string} app @param {string} script  below node_modules @param {string[]} args */
 const tool = (app, script, args = /** @type {string[]} */ ([])) =>
-  runIn(app, process.execPath, [path.join(app, 'node_modules', script), ...args], { NEXT_TELEMETRY_DISABLED: '1' });
+  runIn(app, process.execPath, [path.join(app, 'node_modules', script), ...args], {
+    NEXT_TELEMETRY_DISABLED: '1',
+  });
 
 test('webpack 5', { skip: skipPage }, async () => {
   const app = appWithTools('webpack', 'page');

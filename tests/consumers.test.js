@@ -91,7 +91,9 @@ test('esbuild', { skip }, async () => {
   const app = installed.app('esbuild', 'page', 'esbuild');
   const tool = path.join(app, 'node_modules/esbuild');
   cpSync(path.join(root, 'node_modules/esbuild'), tool, { recursive: true });
-  cpSync(path.join(root, 'node_modules/@esbuild'), path.join(app, 'node_modules/@esbuild'), { recursive: true });
+  cpSync(path.join(root, 'node_modules/@esbuild'), path.join(app, 'node_modules/@esbuild'), {
+    recursive: true,
+  });
   runIn(app, process.execPath, ['build.js']);
   rmSync(path.join(app, 'node_modules'), { recursive: true });
   const site = path.join(app, 'public');

@@ -14,7 +14,14 @@ const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'
 const snippets = [...text.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(([, code]) => code);
 
 /** What the snippets print. */
-const OUTPUTS = [/^Q4_K 768 x 256 by \w+: y\[0\] = -?\d/, /true .*100.*256/, /^Float32Array\(4\) \[\s+-?\d/];
+const OUTPUTS = [
+  /^Q4_K 768 x 256 by \w+: y\[0\] = -?\d/,
+  /true .*100.*256/,
+  /^Float32Array\(4\) \[\s+-?\d/,
+  /^, there was .*\n60 tokens, \d+ a second\nllama \[ 'F32', 'Q6_K', 'Q4_K' \] \d+ bytes/,
+  /^loaded \d+ bytes\ntensor 1x256 256\ntensor 1x256 256\n$/,
+  /^\d{2} weights, \d+ bytes\n$/,
+];
 
 /** Inside the repository, so that `fused-matmul` is this package. */
 const folder = path.join(root, 'build/readme');

@@ -62,7 +62,7 @@ FM_INLINE v128_t fm_q4_0_codes(const uint8_t *group, size_t half, size_t j, cons
 }
 static const fm_form fm_q4_0_form = {
     .layout =
-        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q4_0), .block_values = 32, .sub = 32, .bias = 8},
+        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q4_0), .block_values = 32, .sub = 32, .bias = 8, .n_add = 8},
     .hold = fm_block32_hold4,
     .codes = fm_q4_0_codes,
     .f32_scales = fm_q4_0_scales,
@@ -78,7 +78,7 @@ static const fm_form fm_q4_1_form = {
                .group_bytes = 8 * sizeof(fm_block_q4_1),
                .block_values = 32,
                .sub = 32,
-               .has_min = true},
+               .has_min = true, .n_add = 8},
     .hold = fm_block32_hold4,
     .codes = fm_q4_1_codes,
     .f32_scales = fm_q4_1_scales,
@@ -92,7 +92,7 @@ FM_INLINE v128_t fm_q5_0_codes(const uint8_t *group, size_t half, size_t j, cons
 }
 static const fm_form fm_q5_0_form = {
     .layout =
-        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q5_0), .block_values = 32, .sub = 32, .bias = 16},
+        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q5_0), .block_values = 32, .sub = 32, .bias = 16, .n_add = 4},
     .hold = fm_block32_hold5,
     .codes = fm_q5_0_codes,
     .f32_scales = fm_q5_0_scales,
@@ -109,7 +109,7 @@ static const fm_form fm_q5_1_form = {
                .group_bytes = 8 * sizeof(fm_block_q5_1),
                .block_values = 32,
                .sub = 32,
-               .has_min = true},
+               .has_min = true, .n_add = 4},
     .hold = fm_block32_hold5,
     .codes = fm_q5_1_codes,
     .f32_scales = fm_q5_1_scales,
@@ -163,7 +163,7 @@ FM_INLINE v128_t fm_mxfp4_scales(const uint8_t *group, size_t half, const fm_hel
 }
 static const fm_form fm_mxfp4_form = {
     .layout =
-        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_mxfp4), .block_values = 32, .sub = 32, .bias = 12},
+        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_mxfp4), .block_values = 32, .sub = 32, .bias = 12, .n_add = 4},
     .hold = fm_mxfp4_hold,
     .codes = fm_mxfp4_codes,
     .f32_scales = fm_mxfp4_scales,

@@ -12,4 +12,7 @@ await build({
   format: 'esm',
   outdir: 'public/js',
 });
-cpSync('node_modules/fused-matmul/dist', 'public/dist', { recursive: true, filter: (file) => !file.endsWith('.d.ts') });
+cpSync('node_modules/fused-matmul/dist', 'public/dist', {
+  recursive: true,
+  filter: (file) => !file.endsWith('.d.ts'),
+});
