@@ -24,6 +24,7 @@ const OUTPUTS = [
   /true .*100.*256/,
   /^Float32Array\(4\) \[\s+-?\d/,
   /^loaded \d+ bytes\ntensor 1x256 256\ntensor 1x256 256\n$/,
+  /^2 2 threads were asked for\n$/,
   /^\d{2} weights, \d+ bytes\n$/,
 ];
 
