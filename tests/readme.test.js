@@ -122,7 +122,7 @@ test('every npm script is listed, and every one listed exists', () => {
 });
 
 test('every link within the documents leads somewhere', () => {
-  const documents = ['README.md', 'js/README.md', 'CONTRIBUTING.md', 'src/README.md', 'tests/bench/README.md'];
+  const documents = ['README.md', 'js/README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'src/README.md', 'tests/bench/README.md'];
   const anchors = (/** @type {string} */ markdown) =>
     [...markdown.matchAll(/^#+ (.*)$/gm)].map(([, title]) =>
       title.toLowerCase().replace(/[^\w -]/g, '').replaceAll(' ', '-'),
