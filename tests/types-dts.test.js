@@ -1,37 +1,44 @@
 /** The generated .d.ts, as a strict TypeScript user meets them. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { after, test } from 'node:test';
+import { after, before, test } from 'node:test';
+import ts from 'typescript';
 import { root } from '../scripts/setup/run.js';
+import { packedPackage } from './helpers/consumers.js';
 
-const folder = mkdtempSync(path.join(tmpdir(), 'fused-matmul-types-'));
-after(() => rmSync(folder, { recursive: true, force: true }));
-mkdirSync(path.join(folder, 'node_modules'));
-symlinkSync(root, path.join(folder, 'node_modules/fused-matmul'), 'junction');
-writeFileSync(path.join(folder, 'package.json'), '{ "type": "module" }');
+/** Two compilers: TypeScript 5, which most have, and 7. */
+const COMPILERS = { 'TypeScript 5': 'typescript', 'TypeScript 7': 'typescript-native' };
 
-/** @param {string} code @param {string[]} [options] */
-function compile(code, options = ['--module', 'nodenext']) {
+/** @type {ReturnType<typeof packedPackage>} */
+let installed;
+/** @type {string} */
+let folder;
+before(() => {
+  installed = packedPackage();
+  folder = installed.app('typescript');
+});
+after(() => installed?.remove());
+
+const STRICT = {
+  strict: true,
+  skipLibCheck: false,
+  exactOptionalPropertyTypes: true,
+  noUncheckedIndexedAccess: true,
+  noEmit: true,
+  target: 'es2022',
+  types: [],
+};
+
+/** @param {string} code @param {object} [options] @param {string} [compiler] */
+function compile(code, options = { module: 'nodenext' }, compiler = 'typescript-native') {
   writeFileSync(path.join(folder, 'consumer.ts'), code);
-  const flags = [
-    '--ignoreConfig',
-    '--noEmit',
-    '--strict',
-    '--target',
-    'es2022',
-    '--types',
-    '',
-    '--pretty',
-    'false',
-  ];
-  const tsc = path.join(root, 'node_modules/typescript-native/bin/tsc');
-  const { status, stdout } = spawnSync(process.execPath, [tsc, ...flags, ...options, 'consumer.ts'], {
-    cwd: folder,
-    encoding: 'utf8',
-  });
+  const config = { compilerOptions: { ...STRICT, ...options }, files: ['consumer.ts'] };
+  writeFileSync(path.join(folder, 'tsconfig.json'), JSON.stringify(config));
+  const tsc = path.join(root, 'node_modules', compiler, 'bin/tsc');
+  const args = [tsc, '-p', '.', '--pretty', 'false'];
+  const { status, stdout } = spawnSync(process.execPath, args, { cwd: folder, encoding: 'utf8' });
   return { status, stdout };
 }
 
@@ -71,15 +78,103 @@ export const errors: (typeof FmError)[] = [GgufError, HandleError, IsaError, Loa
 void range;
 `;
 
-for (const resolution of ['nodenext', 'bundler']) {
-  test(`a strict consumer compiles, module resolution ${resolution}`, () => {
-    const options =
-      resolution === 'bundler' ? ['--module', 'esnext', '--moduleResolution', 'bundler'] : undefined;
-    const { status, stdout } = compile(CONSUMER, options);
-    assert.equal(stdout, '');
-    assert.equal(status, 0);
-  });
+const OTHER_ENTRIES = `
+import { createKernels, createWorkerKernels, type Activation, type KernelsInfo, type KernelsOptions, type WorkerKernels } from 'fused-matmul';
+import type { FlashOptions, Floats, KvType } from 'fused-matmul/layer';
+import { Llama, ModelError, type Generation, type GenerationStats, type LlamaOptions, type Message, type ModelInfo } from 'fused-matmul/llama';
+
+export async function inWorker(model: string): Promise<Float32Array> {
+  const fm: WorkerKernels = await createWorkerKernels({ activation: 'int8', signal: new AbortController().signal });
+  const w = await fm.weight({ type: 'Q4_K', nRows: 1, nCols: 256, data: new Uint8Array(144) });
+  const t = await fm.tensor({ nRows: 1, nCols: 256 });
+  const y: Float32Array = await fm.fusedMatmul(w, new Float32Array(256), { activation: 'f32' });
+  const z = await fm.fusedMatmul(w, t);
+  void (await z.toArray());
+  await fm.dispose();
+  void model;
+  return y;
 }
+export async function write(model: Blob, onText: (text: string) => void): Promise<GenerationStats> {
+  const options: LlamaOptions = { contextLength: 512, kvType: 'Q8_0', onProgress: ({ loaded, total }) => void [loaded, total] };
+  const llama: Llama = await Llama.load(model, options);
+  const info: ModelInfo = llama.info;
+  const messages: Message[] = [{ role: 'user', content: info.architecture }];
+  const generation: Generation = await llama.chat(messages, { maxTokens: 5 });
+  for await (const piece of generation) onText(piece);
+  llama.dispose();
+  return generation.stats;
+}
+export const options: KernelsOptions = { isa: 'relaxed', threads: 2, memory64: false };
+export const flash: FlashOptions<Float32Array> = { window: 4, out: new Float32Array(4) };
+export const names: [Activation, KvType] = ['int8', 'F16'];
+export const floats: Floats = new Float32Array(1);
+export const info = async (): Promise<KernelsInfo> => (await createKernels(options)).info;
+export const why = (error: unknown) => (error instanceof ModelError ? error.code : undefined);
+`;
+
+for (const [name, compiler] of Object.entries(COMPILERS)) {
+  for (const resolution of ['nodenext', 'bundler']) {
+    test(`a strict consumer compiles with ${name}, module resolution ${resolution}, libraries checked`, () => {
+      const bundler = { module: 'esnext', moduleResolution: 'bundler' };
+      writeFileSync(path.join(folder, 'entries.ts'), OTHER_ENTRIES);
+      const code = `${CONSUMER}\nimport './entries.js';\n`;
+      const { status, stdout } = compile(code, resolution === 'bundler' ? bundler : undefined, compiler);
+      assert.equal(stdout, '');
+      assert.equal(status, 0);
+    });
+  }
+}
+
+/** What an editor shows over a name. @param {string} code  with a | before the name */
+function hover(code) {
+  const at = code.indexOf('|');
+  const file = path.join(folder, 'hover.ts');
+  writeFileSync(file, code.replace('|', ''));
+  const service = ts.createLanguageService({
+    getScriptFileNames: () => [file],
+    getScriptVersion: () => '1',
+    getScriptSnapshot: (name) =>
+      ts.sys.fileExists(name) ? ts.ScriptSnapshot.fromString(ts.sys.readFile(name) ?? '') : undefined,
+    getCurrentDirectory: () => folder,
+    getCompilationSettings: () => ({ module: ts.ModuleKind.NodeNext, strict: true, types: [] }),
+    getDefaultLibFileName: ts.getDefaultLibFilePath,
+    fileExists: ts.sys.fileExists,
+    readFile: ts.sys.readFile,
+  });
+  const info = service.getQuickInfoAtPosition(file, at) ?? assert.fail(code);
+  const tags = (info.tags ?? []).map(({ name, text }) => `@${name} ${ts.displayPartsToString(text)}`);
+  return [ts.displayPartsToString(info.displayParts), ts.displayPartsToString(info.documentation), ...tags].join('\n');
+}
+
+test('editors show types that can be read, and what things are', () => {
+  const kernels = "import { createKernels, type KernelsOptions } from 'fused-matmul/layer';\nconst fm = await createKernels();\n";
+  /** @type {[string, RegExp[]][]} */
+  const shown = [
+    [`${kernels}void |createKernels;`, [/options\?: KernelsOptions\): Promise</, /all operations of a layer/]],
+    [`${kernels}const o: KernelsOptions = { |isa: 'simd128' };`, [/isa\?: Isa/, /the best that passes its self-test/]],
+    [`${kernels}void fm.info.|isa;`, [/isa: Isa|"scalar" \| "simd128" \| "relaxed"/, /the instruction set in use/]],
+    [
+      `${kernels}declare const w: import('fused-matmul').Weight;\nconst |y = fm.fusedMatmul(w, new Float32Array(4));`,
+      [/const y: .*Float32Array<ArrayBuffer>/],
+    ],
+    [
+      `${kernels}declare const w: import('fused-matmul').Weight;\nfm.|fusedMatmul(w, new Float32Array(4));`,
+      [/Multiplies f32 rows by a quantised weight/, /@param x nTokens \* nCols values/, /@throws \{?ShapeError/],
+    ],
+  ];
+  for (const [code, expected] of shown) {
+    const text = hover(code);
+    for (const pattern of expected) assert.match(text, pattern);
+    assert.doesNotMatch(text, /import\("/);
+  }
+});
+
+test('what only the library can make has no public constructor', () => {
+  for (const name of ['Weight', 'Tensor', 'GgufFile', 'Kernels']) {
+    const { stdout } = compile(`import { ${name} } from 'fused-matmul';\nexport const made = new ${name}();`);
+    assert.match(stdout, /TS2674.*protected/);
+  }
+});
 
 /** @type {[string, string][]} */
 const MISTAKES = [

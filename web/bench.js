@@ -93,7 +93,8 @@ async function race(contenders, flops, signal) {
 async function measureType([one, all], type, nTokens, signal) {
   const made = one.quantize(type, randomActivations(madeRows * nCols, seed), madeRows, nCols);
   const data = new Uint8Array((made.byteLength * nRows) / madeRows);
-  for (let at = 0; at < data.length; at += made.byteLength) data.set(new Uint8Array(made.buffer, made.byteOffset, made.byteLength), at);
+  for (let at = 0; at < data.length; at += made.byteLength)
+    data.set(new Uint8Array(made.buffer, made.byteOffset, made.byteLength), at);
   const activations = randomActivations(nTokens * nCols, seed + 1);
   /** @type {{ free(): void }[]} */
   const owned = [];

@@ -94,7 +94,8 @@ export class Jobs {
       if (this.#current !== job) return;
       bar.value = total ? loaded / total : 0;
       const perSecond = loaded / ((performance.now() - start) / 1000);
-      byId('progress-label').textContent = `${label}: ${bytes(loaded)} of ${bytes(total)}, ${bytes(perSecond)}/s`;
+      byId('progress-label').textContent =
+        `${label}: ${bytes(loaded)} of ${bytes(total)}, ${bytes(perSecond)}/s`;
     };
     try {
       const result = await work({ signal: job.signal, progress });

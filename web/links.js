@@ -40,7 +40,9 @@ export function parseLink(text, page) {
   }
   if (url.protocol !== 'https:' && url.origin !== new URL(page).origin) {
     const scheme = url.protocol.slice(0, -1);
-    throw new LinkError(`The address must begin with https://, not ${scheme}: this page may fetch nothing else.`);
+    throw new LinkError(
+      `The address must begin with https://, not ${scheme}: this page may fetch nothing else.`,
+    );
   }
   if (huggingFace.test(url.hostname)) url = fileOnHuggingFace(url);
   return { url: url.href, file: fileName(url) };
@@ -51,7 +53,10 @@ function fileOnHuggingFace(url) {
   // OWNER/REPO/blob/REVISION/PATH, where a page shows the file; resolve in its place gives the file itself.
   const parts = url.pathname.split('/').filter(Boolean);
   const [owner, repo, view, revision, ...path] = parts;
-  if (!owner || !repo) throw new LinkError('This is no link to a file: it should look like huggingface.co/OWNER/REPO/blob/main/FILE.gguf.');
+  if (!owner || !repo)
+    throw new LinkError(
+      'This is no link to a file: it should look like huggingface.co/OWNER/REPO/blob/main/FILE.gguf.',
+    );
   if (!view || view === 'tree' || path.length === 0) {
     throw new LinkError(
       `This is the repository ${owner}/${repo}, not a file: open “Files and versions” there, and copy the link of a .gguf file.`,

@@ -1,6 +1,6 @@
 /** Wires the page together. Nothing here computes: worker.js does. */
 import { WorkerClient } from './client.js';
-import { byId } from './dom.js';
+import { breathe, byId } from './dom.js';
 import { count } from './format.js';
 import { alertUser, announce, Jobs } from './jobs.js';
 import { keepOffline } from './offline.js';
@@ -52,17 +52,21 @@ const wayOut = { label: 'Use the story model', run: () => runBuiltIn() };
 
 /** Opens a file and, where it is one, loads the model in it. @param {string | File} source @param {string} name */
 async function run(source, name) {
-  const opened = await jobs.run(
-    ({ signal }) => client.call('open', { source }, { signal }),
-    { label: `Opening ${name}`, failed: (error) => alertUser(`${name} cannot be opened`, error) },
-  );
+  const opened = await jobs.run(({ signal }) => client.call('open', { source }, { signal }), {
+    label: `Opening ${name}`,
+    failed: (error) => alertUser(`${name} cannot be opened`, error),
+  });
   if (!opened) return false;
   const file = { ...opened, name };
   state.file = file;
   state.tensor = '';
   noModel('The model is on its way…');
   card.show(file, name);
+  await breathe();
+  if (state.file !== file) return false;
   tensors.show(file.tensors, state.engine.served, options.loading.activation);
+  await breathe();
+  if (state.file !== file) return false;
   showTypes(file.tensors, state.engine.served, options.loading.activation);
   const usable = file.tensors.some((/** @type {any} */ row) => !row.obstacle);
   result.message(
@@ -111,12 +115,18 @@ async function load() {
   if (!loaded) return false;
   state.model = loaded.info;
   card.loaded(loaded, file.byteLength);
+  await breathe();
   showTypes(file.tensors, state.engine.served, loaded.info.activation);
   showModelFacts(loaded.info);
   tensors.kernels(state.engine.served, loaded.info.activation);
+  await breathe();
   engine({ ...state.engine, info: loaded.info.kernels });
+  await breathe();
+  if (state.model !== loaded.info) return false;
   writing.model(loaded);
-  announce(`${file.name} is ready: ${loaded.info.architecture}, ${count(loaded.info.parameters)} parameters.`);
+  announce(
+    `${file.name} is ready: ${loaded.info.architecture}, ${count(loaded.info.parameters)} parameters.`,
+  );
   return true;
 }
 
@@ -178,7 +188,8 @@ async function start() {
   state.kept = await keepOffline();
   const line = byId('offline-line');
   line.dataset.offline = state.kept ? 'ready' : 'no';
-  if (state.kept) line.textContent = 'This page now works without a network: everything it needs is kept in this browser.';
+  if (state.kept)
+    line.textContent = 'This page now works without a network: everything it needs is kept in this browser.';
   if (state.kept && !state.engine.isolated) engine(state.engine);
 }
 

@@ -13,7 +13,10 @@ const advices = [
     /cannot fetch https?:.*(Failed to fetch|NetworkError|Load failed)/i,
     'Either the network is down, the address is wrong, or its server does not allow other pages to read from it (CORS). Download the file, and drop it here.',
   ],
-  [/HTTP 40[13]/, 'The file may be private, or its licence must be accepted first. Download it, and drop it here.'],
+  [
+    /HTTP 40[13]/,
+    'The file may be private, or its licence must be accepted first. Download it, and drop it here.',
+  ],
   [/HTTP 404/, 'There is no file at this address: check the link.'],
   [/HTTP 5\d\d|HTTP 429/, 'The server is busy or broken: try again later.'],
   [/does not answer Range requests/, 'Download the file, and drop it here.'],
@@ -36,4 +39,6 @@ export function adviceFor(error) {
 }
 
 /** Whether a file that cannot write may still be looked into. @param {CodedError} error */
-export const isUnrunnable = (error) => ['FM_MODEL', 'FM_SHAPE'].includes(error.code ?? '') || /of the tensors of a .* model are missing/.test(error.message);
+export const isUnrunnable = (error) =>
+  ['FM_MODEL', 'FM_SHAPE'].includes(error.code ?? '') ||
+  /of the tensors of a .* model are missing/.test(error.message);

@@ -10,7 +10,9 @@ export function browserName(userAgent) {
     /(Version)\/(\d+).*Safari/.exec(userAgent);
   const names = { Edg: 'Edge', OPR: 'Opera', Version: 'Safari' };
   const system = /Android|iPhone|iPad|Windows|Mac OS X|CrOS|Linux/.exec(userAgent)?.[0];
-  const name = found ? `${names[/** @type {'Edg'} */ (found[1])] ?? found[1]} ${found[2]}` : 'an unknown browser';
+  const name = found
+    ? `${names[/** @type {'Edg'} */ (found[1])] ?? found[1]} ${found[2]}`
+    : 'an unknown browser';
   return system ? `${name}, ${system}` : name;
 }
 
@@ -30,7 +32,8 @@ export function reportText(report) {
   if (threads > 1) columns.push(`1 token, ${threads} threads`);
   columns.push('1 token, dequantised first', `${many} tokens, 1 thread`);
   if (threads > 1) columns.push(`${many} tokens, ${threads} threads`);
-  const figure = (/** @type {{ gflops: number } | undefined} */ timing) => (timing ? digits(timing.gflops) : '-');
+  const figure = (/** @type {{ gflops: number } | undefined} */ timing) =>
+    timing ? digits(timing.gflops) : '-';
   const lines = [...new Set(rows.map(({ type }) => type))].map((type) => {
     const [few, lots] = rows.filter((row) => row.type === type);
     const cells = [type, figure(few.one)];

@@ -22,14 +22,20 @@ function withHeaders(response) {
   const all = new Headers(response.headers);
   for (const [name, value] of Object.entries(headers)) all.set(name, value);
   const { status, statusText } = response;
-  return new Response([204, 205, 304].includes(status) ? null : response.body, { status, statusText, headers: all });
+  return new Response([204, 205, 304].includes(status) ? null : response.body, {
+    status,
+    statusText,
+    headers: all,
+  });
 }
 
 worker.addEventListener('install', (/** @type {any} */ event) => {
   event.waitUntil(
     (async () => {
       const cache = await caches.open(cacheName);
-      await cache.addAll(files.map((file) => new Request(new URL(file, worker.registration.scope), { cache: 'no-cache' })));
+      await cache.addAll(
+        files.map((file) => new Request(new URL(file, worker.registration.scope), { cache: 'no-cache' })),
+      );
     })(),
   );
 });

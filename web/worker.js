@@ -43,7 +43,9 @@ async function serve({ id, op, args }, signal) {
     const onEvent = (/** @type {any} */ event) => postMessage({ id, event });
     postMessage({ id, result: await operations[op](args, { signal, onEvent }) });
   } catch (cause) {
-    const error = /** @type {Error & { code?: string }} */ (cause instanceof Error ? cause : new Error(String(cause)));
+    const error = /** @type {Error & { code?: string }} */ (
+      cause instanceof Error ? cause : new Error(String(cause))
+    );
     const name = signal.aborted ? 'AbortError' : error.name;
     postMessage({ id, error: { name, message: error.message, code: error.code } });
   } finally {

@@ -51,7 +51,9 @@ export function setUpWriting({ client, jobs, options, model }) {
     byId('system-field').hidden = !chat;
     prompt.placeholder = chat ? 'Ask something' : 'How the text begins';
     byId('examples').replaceChildren(
-      ...examples[chat ? 'chat' : 'text'].map((text) => el('button', { type: 'button', class: 'chip' }, text)),
+      ...examples[chat ? 'chat' : 'text'].map((text) =>
+        el('button', { type: 'button', class: 'chip' }, text),
+      ),
     );
   }
 
@@ -72,16 +74,20 @@ export function setUpWriting({ client, jobs, options, model }) {
     const settings = { ...options.generation, ...(seed === undefined ? {} : { seed }) };
     const outcome = await jobs.run(
       ({ signal }) =>
-        client.call('generate', { ...request, options: settings }, {
-          signal,
-          onEvent: ({ text, stats }) => {
-            if (signal.aborted && !busy) return;
-            if (!begun) writer.line('Writing…');
-            begun = true;
-            writer.append(text);
-            speed.update(stats);
+        client.call(
+          'generate',
+          { ...request, options: settings },
+          {
+            signal,
+            onEvent: ({ text, stats }) => {
+              if (signal.aborted && !busy) return;
+              if (!begun) writer.line('Writing…');
+              begun = true;
+              writer.append(text);
+              speed.update(stats);
+            },
           },
-        }),
+        ),
       {
         failed: (error) => {
           speed.failed();
@@ -99,7 +105,8 @@ export function setUpWriting({ client, jobs, options, model }) {
       speed.finish(stats, stopped);
       speed.memory(memory);
       writer.line(WriterView.outcome(stats, stopped, model()?.contextLength ?? 0));
-      if (!quiet) announce(`${stopped ? 'Stopped' : 'Finished'} after ${count(stats.tokens)} tokens. ${writer.text}`);
+      if (!quiet)
+        announce(`${stopped ? 'Stopped' : 'Finished'} after ${count(stats.tokens)} tokens. ${writer.text}`);
     } else if (!byId('alerts').childElementCount) {
       // Another job took the model away in the middle.
       speed.failed();

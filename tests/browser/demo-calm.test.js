@@ -27,7 +27,9 @@ const longTaskMs = 50;
 /** Every long task since the page began. @param {import('playwright-core').BrowserContext} context */
 const watchTasks = (context) =>
   context.addInitScript(() => {
-    const tasks = /** @type {number[]} */ (/** @type {any} */ ((globalThis).longTasks = []));
+    /** @type {number[]} */
+    const tasks = [];
+    Object.assign(globalThis, { longTasks: tasks });
     new PerformanceObserver((list) => {
       for (const { duration } of list.getEntries()) tasks.push(duration);
     }).observe({ type: 'longtask', buffered: true });

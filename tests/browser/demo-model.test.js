@@ -149,7 +149,9 @@ routedTest('loading shows its progress in bytes, and can be cancelled', async (p
   });
   await written(page);
   await page.evaluate(() => {
-    const seen = /** @type {[string, number][]} */ (/** @type {any} */ ((globalThis).seen = []));
+    /** @type {[string, number][]} */
+    const seen = [];
+    Object.assign(globalThis, { seen });
     const bar = /** @type {HTMLProgressElement} */ (document.getElementById('progress-bar'));
     const label = /** @type {HTMLElement} */ (document.getElementById('progress-label'));
     new MutationObserver(() => seen.push([label.textContent ?? '', bar.value])).observe(label, {

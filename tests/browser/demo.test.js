@@ -57,7 +57,9 @@ pageTest(
   async ({ page }) => {
     await written(page);
     await page.evaluate(() => {
-      const said = /** @type {string[]} */ (/** @type {any} */ ((globalThis).said = []));
+      /** @type {string[]} */
+      const said = [];
+      Object.assign(globalThis, { said });
       const region = /** @type {HTMLElement} */ (document.getElementById('announce'));
       new MutationObserver(() => said.push(region.textContent ?? '')).observe(region, { childList: true });
     });
@@ -152,7 +154,9 @@ pageTest('a long text can be stopped, and its speed is what a clock says', async
   await page.getByText(/slow\.gguf is ready/).waitFor({ state: 'attached', timeout: 30_000 });
   // The clock of the test: when the paper changes, and how much is on it.
   await page.evaluate(() => {
-    const seen = /** @type {[number, number][]} */ (/** @type {any} */ ((globalThis).seen = []));
+    /** @type {[number, number][]} */
+    const seen = [];
+    Object.assign(globalThis, { seen });
     const text = /** @type {HTMLElement} */ (document.getElementById('text'));
     new MutationObserver(() => seen.push([performance.now(), [...(text.textContent ?? '')].length])).observe(
       text,

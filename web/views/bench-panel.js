@@ -36,20 +36,26 @@ export function setUpBench({ client, jobs, file }) {
     const name = file();
     const outcome = await jobs.run(
       ({ signal }) =>
-        client.call('bench', {}, {
-          signal,
-          onEvent: ({ done, total, label }) => {
-            byId('bench-bar').value = done / total;
-            byId('bench-label').textContent = `Measuring ${label}`;
+        client.call(
+          'bench',
+          {},
+          {
+            signal,
+            onEvent: ({ done, total, label }) => {
+              byId('bench-bar').value = done / total;
+              byId('bench-label').textContent = `Measuring ${label}`;
+            },
           },
-        }),
+        ),
       { failed: (error) => alertUser('The benchmark could not be run', error) },
     );
     if (outcome) {
       report = { ...outcome, file: name };
       showBench(/** @type {any} */ (report));
       const [first] = outcome.rows;
-      announce(`The benchmark is done: ${digits(first.one.gflops)} GFLOP/s for ${first.type} with one token and one thread.`);
+      announce(
+        `The benchmark is done: ${digits(first.one.gflops)} GFLOP/s for ${first.type} with one token and one thread.`,
+      );
     }
     byId('bench-result').dataset.state = outcome ? 'done' : 'stopped';
     show(false);

@@ -14,7 +14,8 @@ const figureOf = (figure, unit, words) =>
 
 /** @param {Report} report */
 function figures({ rows, model, file, threads, many }) {
-  const fastest = (/** @type {Report['rows'][number]} */ row) => Math.max(row.one.gflops, row.all?.gflops ?? 0);
+  const fastest = (/** @type {Report['rows'][number]} */ row) =>
+    Math.max(row.one.gflops, row.all?.gflops ?? 0);
   const [few, lots] = rows;
   const shown = [];
   if (model) {
@@ -25,7 +26,11 @@ function figures({ rows, model, file, threads, many }) {
   }
   shown.push(
     figureOf(digits(fastest(lots)), 'GFLOP/s', `${lots.type}, ${many} tokens, ${threadsOf(threads)}`),
-    figureOf(`${digits(fastest(few) / (few.naive?.gflops ?? 1))}×`, '', `as fast as dequantising first, ${few.type}, 1 token`),
+    figureOf(
+      `${digits(fastest(few) / (few.naive?.gflops ?? 1))}×`,
+      '',
+      `as fast as dequantising first, ${few.type}, 1 token`,
+    ),
   );
   return el('dl', { class: 'bench-figures' }, ...shown);
 }
@@ -58,7 +63,9 @@ function chart({ rows, threads, many, nRows, nCols, activation }) {
   };
   const columns = ['1 token', `${many} tokens`];
   const body = [...new Set(rows.map(({ type }) => type))].map((type) => {
-    const cells = rows.filter((row) => row.type === type).map((row, i) => cell(bars(row), longest, columns[i]));
+    const cells = rows
+      .filter((row) => row.type === type)
+      .map((row, i) => cell(bars(row), longest, columns[i]));
     return el('tr', { role: 'row' }, el('th', { role: 'rowheader', scope: 'row' }, type), ...cells);
   });
   const head = ['Type', ...columns].map((text) => el('th', { role: 'columnheader', scope: 'col' }, text));
@@ -78,9 +85,7 @@ function chart({ rows, threads, many, nRows, nCols, activation }) {
     el(
       'p',
       { class: 'legend', 'aria-hidden': 'true' },
-      ...legend.map(([kind, words]) =>
-        el('span', { class: kind }, el('span', { class: 'swatch' }), words),
-      ),
+      ...legend.map(([kind, words]) => el('span', { class: kind }, el('span', { class: 'swatch' }), words)),
     ),
   ];
 }
@@ -92,6 +97,10 @@ export function showBench(report) {
   byId('bench-result').replaceChildren(
     figures(report),
     ...chart(report),
-    el('p', { class: 'muted small-print' }, `${where}. A matrix has ${bytes((nRows * nCols * 144) / 256)} in Q4_K, ${bytes(nRows * nCols * 4)} in f32.`),
+    el(
+      'p',
+      { class: 'muted small-print' },
+      `${where}. A matrix has ${bytes((nRows * nCols * 144) / 256)} in Q4_K, ${bytes(nRows * nCols * 4)} in f32.`,
+    ),
   );
 }

@@ -37,7 +37,13 @@ export function setUpChooser({ file, link, builtIn, kept, forget }) {
           byId('chooser-close').focus();
         });
         const amount = there < size ? `${bytes(there)} of ${bytes(size)}` : bytes(size);
-        return el('li', {}, el('span', {}, `${parsed.file} `, el('span', { class: 'muted' }, amount)), load, remove);
+        return el(
+          'li',
+          {},
+          el('span', {}, `${parsed.file} `, el('span', { class: 'muted' }, amount)),
+          load,
+          remove,
+        );
       }),
     );
   }

@@ -50,9 +50,18 @@ function attempt(step) {
 
 /** A host without the headers: the service worker adds them from the next load on. */
 function reloading() {
-  const button = el('button', { type: 'button', class: 'button quiet small', id: 'reload' }, 'Reload with threads');
+  const button = el(
+    'button',
+    { type: 'button', class: 'button quiet small', id: 'reload' },
+    'Reload with threads',
+  );
   button.addEventListener('click', () => location.reload());
-  return el('span', {}, 'This host does not send the headers for it. The page has them added from its next load on. ', button);
+  return el(
+    'span',
+    {},
+    'This host does not send the headers for it. The page has them added from its next load on. ',
+    button,
+  );
 }
 
 /**
@@ -66,7 +75,8 @@ export function showEngine({ info, isolated, cores, canReload }) {
   const { threads = 1, threadsReason = '' } = info;
   const line = byId('engine-line');
   line.dataset.state = 'on';
-  byId('engine-link').textContent = `${isaNames[info.isa] ?? info.isa} · ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
+  byId('engine-link').textContent =
+    `${isaNames[info.isa] ?? info.isa} · ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
   byId('engine').replaceChildren(
     el('p', { class: 'chosen' }, el('strong', {}, kernelName(info))),
     el('p', { class: 'muted reason' }, `${info.reason}.`),
@@ -85,7 +95,12 @@ export function showEngine({ info, isolated, cores, canReload }) {
     el(
       'dl',
       { class: 'facts' },
-      el('div', {}, el('dt', {}, 'Threads'), el('dd', {}, cores ? `${threads}, of ${cores} cores` : String(threads))),
+      el(
+        'div',
+        {},
+        el('dt', {}, 'Threads'),
+        el('dd', {}, cores ? `${threads}, of ${cores} cores` : String(threads)),
+      ),
       el('div', {}, el('dt', {}, 'Ready after'), el('dd', {}, duration(info.timings.totalMs))),
       el('div', {}, el('dt', {}, 'Module'), el('dd', {}, info.wasmBytes ? bytes(info.wasmBytes) : 'unknown')),
       el('div', {}, el('dt', {}, 'Version'), el('dd', {}, info.version)),

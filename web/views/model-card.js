@@ -65,7 +65,9 @@ export class ModelCard {
       return at;
     });
     // Vectors that are alone in their row would be as wide as a matrix, and say nothing.
-    const large = [...rows.values()].filter((row) => row.childElementCount > 1 || tensors.length < 4 || isLarge(row, start));
+    const large = [...rows.values()].filter(
+      (row) => row.childElementCount > 1 || tensors.length < 4 || isLarge(row, start),
+    );
     this.#map.style.setProperty('--rows', String(large.length));
     this.#map.replaceChildren(...large);
   }

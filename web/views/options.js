@@ -24,7 +24,9 @@ export class OptionsView {
   threads(inUse, most, why) {
     const select = byId('threads');
     const choices = Array.from({ length: Math.max(most, inUse, 1) }, (_, i) => i + 1);
-    select.replaceChildren(...choices.map((n) => el('option', { value: n, selected: n === inUse }, String(n))));
+    select.replaceChildren(
+      ...choices.map((n) => el('option', { value: n, selected: n === inUse }, String(n))),
+    );
     select.disabled = choices.length === 1;
     select.title = why ?? '';
     this.#summarise();

@@ -27,8 +27,10 @@ export class SpeedView {
     const { tokens, decodeMs, decodeTokensPerSecond, timeToFirstToken, promptTokens, reusedTokens } = stats;
     if (tokens > 1) byId('tps').textContent = digits(decodeTokensPerSecond);
     byId('stat-first').textContent = duration(timeToFirstToken);
-    const read = promptTokens - reusedTokens;
-    byId('stat-prompt').textContent = `${tokensOf(read)}, ${digits(stats.promptTokensPerSecond)}/s`;
+    // What the context still had of the prompt was not read again.
+    const read = reusedTokens ? `${count(promptTokens - reusedTokens)} of ` : '';
+    byId('stat-prompt').textContent =
+      `${read}${tokensOf(promptTokens)}, ${digits(stats.promptTokensPerSecond)}/s`;
     byId('stat-written').textContent = tokensOf(tokens);
     this.#course.push([tokens, decodeMs]);
     this.#draw();

@@ -11,7 +11,7 @@ import { kernelFor } from './types-view.js';
 /** Shown at once without asking; larger ones wait for a click. */
 const maxFirstBytes = 64e6;
 /** Rows made in one go. */
-const rowsAtOnce = 80;
+const rowsAtOnce = 20;
 
 /** The matrix to start with: the largest of the type that most of the file's quantised bytes are of. */
 export function firstTensor(/** @type {TensorRow[]} */ tensors) {
@@ -74,7 +74,6 @@ export class TensorsView {
       }));
       rows.push(...some);
       this.#body.append(...some.map(({ row }) => row));
-      this.#applyFilter();
       if (rows.length < tensors.length) await new Promise((resolve) => requestAnimationFrame(resolve));
     }
     this.#applyFilter();

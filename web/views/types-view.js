@@ -45,7 +45,9 @@ export function showTypes(tensors, served, activation) {
   );
   const head = [
     el('th', { scope: 'col' }, 'Type'),
-    ...['Tensors', 'Size', 'Share', 'Bits/weight'].map((text) => el('th', { scope: 'col', class: 'number' }, text)),
+    ...['Tensors', 'Size', 'Share', 'Bits/weight'].map((text) =>
+      el('th', { scope: 'col', class: 'number' }, text),
+    ),
     el('th', { scope: 'col' }, 'Kernel'),
   ];
   byId('types').replaceChildren(
@@ -66,7 +68,19 @@ export function showTypes(tensors, served, activation) {
 
 /** Numbers of the model that runs. @param {import('../../js/llama/info.js').ModelInfo} info */
 export function showModelFacts(info) {
-  const { nLayers, nEmbd, nFf, nHeads, nKvHeads, headSize, nVocab, tied, contextLength, trainedContext, kvType } = info;
+  const {
+    nLayers,
+    nEmbd,
+    nFf,
+    nHeads,
+    nKvHeads,
+    headSize,
+    nVocab,
+    tied,
+    contextLength,
+    trainedContext,
+    kvType,
+  } = info;
   const { weights, kvCache, workspace } = info.memory;
   const facts = [
     ['Shape', `${nLayers} layers, width ${count(nEmbd)}, feed-forward ${count(nFf)}`],

@@ -21,6 +21,8 @@ export class WriterView {
   messages = [];
 
   constructor() {
+    // Not every browser lets the keyboard scroll what holds nothing to focus.
+    this.#paper.tabIndex = 0;
     this.#paper.addEventListener('scroll', () => {
       const { scrollTop, scrollHeight, clientHeight } = this.#paper;
       this.#follows = scrollHeight - scrollTop - clientHeight < nearEndPx;
@@ -46,7 +48,9 @@ export class WriterView {
     this.text = prompt;
     this.messages = [];
     const target = document.createTextNode('');
-    this.#text.replaceChildren(el('p', { class: 'written' }, el('span', { class: 'given' }, prompt), target, this.#caret));
+    this.#text.replaceChildren(
+      el('p', { class: 'written' }, el('span', { class: 'given' }, prompt), target, this.#caret),
+    );
     this.#open(target);
   }
 
@@ -66,7 +70,13 @@ export class WriterView {
     const target = document.createTextNode('');
     this.#text.append(
       el('div', { class: 'turn user' }, el('span', { class: 'visually-hidden' }, 'You: '), question),
-      el('div', { class: 'turn' }, el('span', { class: 'visually-hidden' }, 'The model: '), target, this.#caret),
+      el(
+        'div',
+        { class: 'turn' },
+        el('span', { class: 'visually-hidden' }, 'The model: '),
+        target,
+        this.#caret,
+      ),
     );
     this.#open(target);
   }
@@ -98,7 +108,9 @@ export class WriterView {
   /** What can be copied: the text, or the conversation. */
   get copyable() {
     if (this.messages.length === 0) return this.text;
-    return this.messages.map(({ role, content }) => `${role === 'user' ? 'You' : 'Model'}: ${content}`).join('\n\n');
+    return this.messages
+      .map(({ role, content }) => `${role === 'user' ? 'You' : 'Model'}: ${content}`)
+      .join('\n\n');
   }
 
   /** @param {string} words  below the paper */
