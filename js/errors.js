@@ -155,15 +155,7 @@ export class MemoryError extends FmError {
 /** The worker of createWorkerKernels ended by itself: it crashed, was terminated, or ran out of memory. */
 export class WorkerError extends FmError {
   code = 'FM_WORKER';
-
-  /**
-   * @param {string} message
-   * @param {{ cause?: unknown }} [options]
-   */
-  constructor(message, options) {
-    super(message, options);
-    this.name = 'WorkerError';
-  }
+  name = 'WorkerError';
 }
 
 /**

@@ -11,7 +11,8 @@ export {
   ShapeError,
   WorkerError,
 } from './errors.js';
-export { clearCachedGgufs, deleteCachedGguf, GgufFile, listCachedGgufs, openGguf } from './gguf.js';
+export { clearCachedGgufs, deleteCachedGguf, listCachedGgufs, openGguf } from './gguf.js';
+export { GgufFile } from './gguf-file.js';
 export { Tensor, Weight } from './handles.js';
 export { createKernels, Kernels } from './kernels.js';
 export { VERSION as version } from './loader.js';

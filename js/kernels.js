@@ -4,8 +4,7 @@
  * Y = X * W^T. */
 
 import { asBytes, asFloats, checkDimension, checkLength, oneOf } from './checks.js';
-import { ArgumentError, HandleError, IsaError, ShapeError, show, statusError } from './errors.js';
-import { GgufFile, sourceOf } from './gguf-file.js';
+import { ArgumentError, IsaError, ShapeError, show, statusError } from './errors.js';
 import { Tensor, Weight } from './handles.js';
 import { matmulQ4Legacy } from './legacy.js';
 import { load, VERSION, verify } from './loader.js';
@@ -236,7 +235,7 @@ export class Kernels {
 
   /**
    * Streams a tensor of a GGUF file into linear memory; it is never held twice.
-   * @param {GgufFile} gguf
+   * @param {import('./gguf-file.js').GgufFile} gguf
    * @param {string} name
    * @param {LoadOptions} [options]
    * @returns {Promise<Weight>}
@@ -252,7 +251,7 @@ export class Kernels {
   /**
    * Streams several tensors, those that are neighbours in the file by one request: all of them, or on any failure none.
    * Beside the weights it holds a chunk of each request that is under way.
-   * @param {GgufFile} gguf
+   * @param {import('./gguf-file.js').GgufFile} gguf
    * @param {Iterable<string>} names
    * @param {LoadOptions & { concurrency?: number }} [options]  progress is that of all; concurrency: at most so many
    *   requests at a time, default 2
@@ -262,15 +261,8 @@ export class Kernels {
    * @throws {import('./errors.js').MemoryError}
    */
   async loadWeights(gguf, names, options) {
-    if (!(gguf instanceof GgufFile))
-      throw new ArgumentError(`gguf must come from openGguf, got ${show(gguf)}`);
-    if (this.disposed) throw new HandleError('these kernels are disposed', 'disposed');
-    if (typeof names === 'string' || typeof names?.[Symbol.iterator] !== 'function')
-      throw new ArgumentError(`names must be a list of tensor names, got ${show(names)}`);
-    const tensors = Array.from(names, (name) => gguf.tensor(name));
-    const source = sourceOf(gguf);
-    const { loadTensors } = await import('./load.js');
-    return loadTensors(this.#memory, source, tensors, options);
+    const { loadWeights } = await import('./load.js');
+    return loadWeights(this.#memory, gguf, names, options);
   }
 
   /**

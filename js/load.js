@@ -2,6 +2,7 @@
 
 import { CHUNK_BYTES } from './bytes.js';
 import { ArgumentError, GgufError, HandleError, show } from './errors.js';
+import { GgufFile, sourceOf } from './gguf-file.js';
 import { Weight } from './handles.js';
 import { servedType } from './types.js';
 
@@ -20,6 +21,30 @@ import { servedType } from './types.js';
 const MAX_GAP = 1 << 16;
 /** Fewer bytes are not worth a connection of their own. */
 const MIN_RUN = 1 << 23;
+
+/**
+ * What Kernels.loadWeights does.
+ * @param {Memory} memory
+ * @param {GgufFile} gguf
+ * @param {Iterable<string>} names
+ * @param {import('./kernels.js').LoadOptions & { concurrency?: number }} [options]
+ */
+export async function loadWeights(memory, gguf, names, options) {
+  const tensors = tensorsOf(gguf, names);
+  if (memory.disposed) throw new HandleError('these kernels are disposed', 'disposed');
+  return loadTensors(memory, sourceOf(gguf), tensors, options);
+}
+
+/**
+ * @param {GgufFile} gguf
+ * @param {Iterable<string>} names
+ */
+export function tensorsOf(gguf, names) {
+  if (!(gguf instanceof GgufFile)) throw new ArgumentError(`gguf must come from openGguf, got ${show(gguf)}`);
+  if (typeof names === 'string' || typeof names?.[Symbol.iterator] !== 'function')
+    throw new ArgumentError(`names must be a list of tensor names, got ${show(names)}`);
+  return Array.from(names, (name) => gguf.tensor(name));
+}
 
 /**
  * @param {Memory} memory

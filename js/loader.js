@@ -98,6 +98,11 @@ const WASM_URLS = {
 /** By module: asked once in a process. @type {WeakMap<WebAssembly.Module, Verdict>} */
 const verdicts = new WeakMap();
 
+/** What to do about it, for messages: with the package's own modules this is what went wrong. */
+const MISSING_MODULES =
+  'the .wasm files of fused-matmul are not where its code looks for them: let the bundler take them along, copy them there, or ' +
+  'pass createKernels({ wasm }); a clone of its repository needs `npm run build` first (README: Bundlers)';
+
 /** @returns {Promise<Features>} */
 export async function detectFeatures() {
   const [hasSimd, hasRelaxedSimd, threads, memory64] = await Promise.all([
@@ -151,10 +156,13 @@ export async function load(wanted) {
       if (error instanceof LoadError) steps.push({ ...stepOf(candidate), ok: false, reason: error.message });
     }
   }
-  if (failures.length === 1) throw failures[0];
+  if (failures.length === 1 && (wanted.wasm !== undefined || !(failures[0] instanceof LoadError))) throw failures[0];
   const reasons = steps.map((step) => `${step.module ?? step.isa}: ${step.reason}`).join('; ');
   const cause = failures.at(-1);
-  if (cause instanceof LoadError) throw new LoadError(`no module can be loaded: ${reasons}`, { cause });
+  if (cause instanceof LoadError) {
+    const hint = wanted.wasm === undefined ? `; ${MISSING_MODULES}` : '';
+    throw new LoadError(`no module can be loaded: ${reasons}${hint}`, { cause, url: cause.url });
+  }
   throw new IsaError(`no instruction set can be used: ${reasons}`, { isa, cause });
 }
 

@@ -17,7 +17,6 @@ export const ISA_NAMES = /** @type {const} */ (['scalar', 'simd128', 'relaxed'])
 export const DOT_NAMES = /** @type {const} */ (['i16', 'i32']);
 export const ACTIVATION_NAMES = /** @type {const} */ (['f32', 'int16', 'int8']);
 
-
 /** A strip of the matrix-matrix kernels and one row more. */
 const N_ROWS = 5;
 export const N_COLS = 512;

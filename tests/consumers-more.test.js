@@ -68,7 +68,7 @@ test('webpack 5', { skip: skipPage }, async () => {
   const site = path.join(app, 'dist');
   cpSync(path.join(app, 'index.html'), path.join(site, 'index.html'));
   cpSync(MODEL, path.join(site, 'model.gguf'));
-  await checkResult(await pages.run(site), { isa: 'relaxed' });
+  await checkResult(await pages.run(site), { isa: 'relaxed', threads: true });
 });
 
 test('Rollup', { skip: skipPage }, async () => {
@@ -77,7 +77,7 @@ test('Rollup', { skip: skipPage }, async () => {
   const site = path.join(app, 'dist');
   cpSync(path.join(app, 'index.html'), path.join(site, 'index.html'));
   cpSync(MODEL, path.join(site, 'model.gguf'));
-  await checkResult(await pages.run(site), { isa: 'relaxed' });
+  await checkResult(await pages.run(site), { isa: 'relaxed', threads: true });
 });
 
 for (const bundler of ['turbopack', 'webpack']) {
@@ -86,7 +86,7 @@ for (const bundler of ['turbopack', 'webpack']) {
     mkdirSync(path.join(app, 'public'));
     cpSync(MODEL, path.join(app, 'public/model.gguf'));
     tool(app, 'next/dist/bin/next', ['build', `--${bundler}`]);
-    await checkResult(await pages.run(path.join(app, 'out')), { isa: 'relaxed' });
+    await checkResult(await pages.run(path.join(app, 'out')), { isa: 'relaxed', threads: true });
   });
 }
 

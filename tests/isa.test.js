@@ -28,6 +28,8 @@ const FILES = [
     'thread-lifecycle',
     'memory64',
     'llama-logits',
+    'llama-architectures',
+    'llama',
   ],
 ].map((name) => `tests/${name}.test.js`);
 /** Tests that only a relaxed engine runs. */

@@ -65,7 +65,7 @@ function reachable() {
       found.add(file.endsWith('.d.ts') ? target.replace(/\.js$/, '.d.ts') : target);
     }
   }
-  return new Set([...found, 'README.md', 'CHANGELOG.md', 'LICENSE']);
+  return new Set([...found, 'README.md', 'js/README.md', 'CHANGELOG.md', 'LICENSE']);
 }
 
 test('the tarball holds what is needed to run, and nothing else', (t) => {

@@ -163,6 +163,9 @@ for (const [name, run] of Object.entries(operations)) {
       checkAccounts(fm);
       const result = await run(fm, mine);
       assert.deepEqual(valuesOf(result, fm), expected, `${what}: the next call`);
+      const { scratch } = fm.memory();
+      await run(fm, mine);
+      assert.equal(fm.memory().scratch, scratch, `${what}: every call takes more scratch memory`);
       fm.dispose();
     }
   });

@@ -1,7 +1,13 @@
-/** The page's end of worker.js: one promise per request. */
+/** Talks to worker.js: one promise a request, and the events that come before its answer. */
+
+/**
+ * @typedef {object} CallOptions
+ * @property {AbortSignal} [signal]  asks the worker to stop; its answer then is an AbortError, or what it had so far
+ * @property {(event: any) => void} [onEvent]
+ */
 
 export class WorkerClient {
-  /** @type {Map<number, { resolve: (value: any) => void, reject: (reason: Error) => void, onProgress?: (p: any) => void }>} */
+  /** @type {Map<number, { resolve: (value: any) => void, reject: (reason: Error) => void, onEvent?: (event: any) => void }>} */
   #pending = new Map();
   #lastId = 0;
   /** @type {Worker | undefined} */
@@ -26,30 +32,30 @@ export class WorkerClient {
   }
 
   /** @param {any} message */
-  #receive({ id, progress, error, result }) {
+  #receive({ id, event, error, result }) {
     const waiting = this.#pending.get(id);
     if (!waiting) return;
-    if (progress) {
-      waiting.onProgress?.(progress);
+    if (event) {
+      waiting.onEvent?.(event);
       return;
     }
     this.#pending.delete(id);
-    if (error) waiting.reject(Object.assign(new Error(error.message), { name: error.name }));
+    if (error) waiting.reject(Object.assign(new Error(error.message), error));
     else waiting.resolve(result);
   }
 
   /**
-   * @param {'start' | 'open' | 'multiply'} op
+   * @param {keyof import('./worker.js').Operations} op
    * @param {object} [args]
-   * @param {{ signal?: AbortSignal, onProgress?: (progress: { loaded: number, total: number }) => void }} [options]
+   * @param {CallOptions} [options]
    * @returns {Promise<any>}
    */
-  call(op, args = {}, { signal, onProgress } = {}) {
+  call(op, args = {}, { signal, onEvent } = {}) {
     this.#worker ??= this.#start();
     const worker = this.#worker;
     const id = ++this.#lastId;
     return new Promise((resolve, reject) => {
-      this.#pending.set(id, { resolve, reject, onProgress });
+      this.#pending.set(id, { resolve, reject, onEvent });
       signal?.addEventListener('abort', () => worker.postMessage({ cancel: id }), { once: true });
       worker.postMessage({ id, op, args });
     });

@@ -30,3 +30,6 @@ export function el(tag, attributes = {}, ...children) {
 export function breakable(name) {
   return name.split(/(?<=\.)/).flatMap((part, i) => (i ? [el('wbr'), part] : [part]));
 }
+
+/** Lets the page take its turn, so that work in parts never holds it up for long. */
+export const breathe = () => new Promise((resolve) => setTimeout(resolve, 0));

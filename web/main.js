@@ -1,185 +1,196 @@
 /** Wires the page together. Nothing here computes: worker.js does. */
 import { WorkerClient } from './client.js';
-import { byId, el } from './dom.js';
-import { showEngine, showNoEngine } from './engine-view.js';
-import { bytes, count } from './format.js';
-import { ResultView } from './result-view.js';
-import { firstTensor, TensorsView } from './tensors-view.js';
+import { breathe, byId } from './dom.js';
+import { count } from './format.js';
+import { alertUser, announce, Jobs } from './jobs.js';
+import { keepOffline } from './offline.js';
+import { isUnrunnable } from './problems.js';
+import { setUpBench } from './views/bench-panel.js';
+import { setUpChooser } from './views/chooser.js';
+import { showEngine, showNoEngine } from './views/engine-view.js';
+import { ModelCard } from './views/model-card.js';
+import { OptionsView } from './views/options.js';
+import { ResultView } from './views/result-view.js';
+import { firstTensor, TensorsView } from './views/tensors-view.js';
+import { showModelFacts, showTypes } from './views/types-view.js';
+import { setUpWriting } from './writing.js';
 
-const defaultFile = 'tiny-tales-Q4_K_M.gguf';
-/** Work that is over sooner shows no progress bar, which would only flash. */
-const progressDelayMs = 250;
+const builtInFile = 'tiny-tales-Q4_K_M.gguf';
 
 const client = new WorkerClient();
+const jobs = new Jobs();
+const card = new ModelCard();
 const result = new ResultView();
 const tensors = new TensorsView((name) => multiply(name));
-/** @type {{ file: string, tensor: string, job: AbortController | undefined }} */
-const state = { file: '', tensor: '', job: undefined };
-
-/** @param {string} text */
-function announce(text) {
-  byId('announce').textContent = text;
-}
-
-/** @param {string} title @param {string} message */
-function alertUser(title, message) {
-  const close = el('button', { type: 'button', class: 'button quiet small' }, 'Dismiss');
-  const box = el(
-    'div',
-    { class: 'alert' },
-    el('div', {}, el('strong', {}, title), el('p', {}, message)),
-    close,
-  );
-  close.addEventListener('click', () => {
-    box.remove();
-    byId('result').focus();
-  });
-  byId('alerts').replaceChildren(box);
-}
+const options = new OptionsView(() => state.file && load());
 
 /**
- * One job at a time: a new one cancels the one before, whose outcome is then dropped.
- * @template T
- * @param {string} label
- * @param {(options: { signal: AbortSignal, onProgress: (p: { loaded: number, total: number }) => void }) => Promise<T>} work
- * @param {string} failure  the alert's title when it fails
- * @returns {Promise<T | undefined>} undefined when it failed or was cancelled
+ * @typedef {object} OpenFile
+ * @property {string} name
+ * @property {number} byteLength
+ * @property {import('./views/tensors-view.js').TensorRow[]} tensors
+ * @property {string} architecture
+ * @property {string} title
+ * @property {number} parameters
  */
-async function run(label, work, failure) {
-  state.job?.abort();
-  const job = new AbortController();
-  state.job = job;
-  byId('alerts').replaceChildren();
-  byId('progress').hidden = true;
-  byId('progress-label').textContent = label;
-  byId('progress-bar').removeAttribute('value');
-  const timer = setTimeout(() => {
-    byId('progress').hidden = false;
-  }, progressDelayMs);
-  const onProgress = (/** @type {{ loaded: number, total: number }} */ { loaded, total }) => {
-    if (state.job !== job) return;
-    byId('progress-bar').value = total ? loaded / total : 0;
-    byId('progress-label').textContent = `${label}: ${bytes(loaded)} of ${bytes(total)}`;
-  };
-  try {
-    return await work({ signal: job.signal, onProgress });
-  } catch (cause) {
-    if (state.job !== job) return undefined;
-    const error = /** @type {Error} */ (cause);
-    if (error.name === 'AbortError') announce('Cancelled.');
-    else alertUser(failure, error.message);
-    result.stopped();
-    return undefined;
-  } finally {
-    clearTimeout(timer);
-    if (state.job === job) {
-      state.job = undefined;
-      byId('progress').hidden = true;
-    }
-  }
-}
 
-/** @param {string | File} source @param {string} file */
-async function open(source, file) {
-  const first = await run(
-    `Opening ${file}`,
-    async ({ signal }) => {
-      const model = await client.call('open', { source }, { signal });
-      signal.throwIfAborted();
-      state.file = file;
-      state.tensor = '';
-      byId('source-name').textContent = file;
-      byId('source-details').textContent = [
-        model.title,
-        model.architecture,
-        `${count(model.tensors.length)} tensors`,
-        bytes(model.byteLength),
-      ]
-        .filter(Boolean)
-        .join(' · ');
-      tensors.show(model.tensors);
-      announce(`Opened ${file}.`);
-      const tensor = firstTensor(model.tensors);
-      if (!tensor) {
-        const usable = model.tensors.some((/** @type {any} */ row) => !row.obstacle);
-        result.message(
-          usable
-            ? 'Choose a tensor below to multiply by it.'
-            : 'No tensor of this file can be multiplied yet.',
-        );
-      }
-      return tensor?.name;
-    },
-    `${file} cannot be opened`,
+/** @type {{ file?: OpenFile, model?: import('../js/llama/info.js').ModelInfo, tensor: string, engine?: any, kept: boolean }} */
+const state = { tensor: '', kept: false };
+
+const writing = setUpWriting({ client, jobs, options, model: () => state.model });
+setUpBench({ client, jobs, file: () => (state.model ? (state.file?.name ?? '') : '') });
+setUpChooser({
+  file: (file) => run(file, file.name),
+  link: ({ url, file }) => run(url, file),
+  builtIn: () => runBuiltIn(),
+  kept: () => client.call('kept'),
+  forget: (url) => client.call('forget', { url }),
+});
+
+const runBuiltIn = () => run(new URL(builtInFile, document.baseURI).href, builtInFile);
+const wayOut = { label: 'Use the story model', run: () => runBuiltIn() };
+
+/** Opens a file and, where it is one, loads the model in it. @param {string | File} source @param {string} name */
+async function run(source, name) {
+  const opened = await jobs.run(({ signal }) => client.call('open', { source }, { signal }), {
+    label: `Opening ${name}`,
+    failed: (error) => alertUser(`${name} cannot be opened`, error),
+  });
+  if (!opened) return false;
+  const file = { ...opened, name };
+  state.file = file;
+  state.tensor = '';
+  noModel('The model is on its way…');
+  card.show(file, name);
+  await breathe();
+  if (state.file !== file) return false;
+  tensors.show(file.tensors, state.engine.served, options.loading.activation);
+  await breathe();
+  if (state.file !== file) return false;
+  showTypes(file.tensors, state.engine.served, options.loading.activation);
+  const usable = file.tensors.some((/** @type {any} */ row) => !row.obstacle);
+  result.message(
+    usable
+      ? 'Multiplies by one tensor of the file, fused and dequantised first, and checks the result against float64.'
+      : 'No tensor of this file can be multiplied yet.',
+    usable,
   );
-  if (first) await multiply(first);
+  return load();
 }
 
-const openDefault = () => open(new URL(defaultFile, document.baseURI).href, defaultFile);
+/** @param {string} words */
+function noModel(words) {
+  state.model = undefined;
+  writing.model(undefined, words);
+}
+
+/** Loads the open file as a model, with the options as they are. */
+async function load() {
+  const file = /** @type {OpenFile} */ (state.file);
+  noModel('The model is on its way…');
+  card.startLoading();
+  const loaded = await jobs.run(
+    ({ signal, progress }) =>
+      client.call('load', options.loading, {
+        signal,
+        onEvent: (event) => {
+          progress(event);
+          card.progress(event);
+        },
+      }),
+    {
+      label: `Loading ${file.name}`,
+      cancelled: () => {
+        card.note('Loading was cancelled.');
+        noModel('No model is loaded.');
+      },
+      failed: (error) => {
+        const what = isUnrunnable(error) ? 'cannot write' : 'cannot be loaded';
+        noModel(`${file.name} ${what}.`);
+        alertUser(`${file.name} ${what}`, error, file.name === builtInFile ? undefined : wayOut);
+      },
+    },
+  );
+  card.endLoading();
+  if (!loaded) return false;
+  state.model = loaded.info;
+  card.loaded(loaded, file.byteLength);
+  await breathe();
+  showTypes(file.tensors, state.engine.served, loaded.info.activation);
+  showModelFacts(loaded.info);
+  tensors.kernels(state.engine.served, loaded.info.activation);
+  await breathe();
+  engine({ ...state.engine, info: loaded.info.kernels });
+  await breathe();
+  if (state.model !== loaded.info) return false;
+  writing.model(loaded);
+  announce(
+    `${file.name} is ready: ${loaded.info.architecture}, ${count(loaded.info.parameters)} parameters.`,
+  );
+  return true;
+}
 
 /** @param {string} name */
 function multiply(name) {
   const settings = new FormData(byId('controls'));
   const args = { name, nTokens: Number(settings.get('tokens')), activation: settings.get('activation') };
-  return run(
-    `Multiplying by ${name}`,
-    async (options) => {
+  const failed = (/** @type {Error} */ error) => {
+    alertUser(`Multiplying by ${name} failed`, error);
+    result.stopped();
+  };
+  return jobs.run(
+    async ({ signal, progress }) => {
       result.running(name);
-      const outcome = await client.call('multiply', args, options);
-      options.signal.throwIfAborted();
+      const outcome = await client.call('multiply', args, { signal, onEvent: progress });
+      signal.throwIfAborted();
       state.tensor = name;
       tensors.markCurrent(name);
-      result.show(outcome, state.file);
+      result.show(outcome, state.file?.name ?? '');
       announce(ResultView.sentence(outcome));
       const { top, bottom } = byId('outcome').getBoundingClientRect();
       if (bottom < 0 || top > innerHeight) byId('result').scrollIntoView({ block: 'start' });
     },
-    `Multiplying by ${name} failed`,
+    { label: `Multiplying by ${name}`, failed, cancelled: () => result.stopped() },
   );
 }
 
+/** @param {any} found */
+function engine(found) {
+  state.engine = found;
+  const { info, isolated, cores } = found;
+  showEngine({ info, isolated, cores, canReload: state.kept });
+  const threads = info.threads ?? 1;
+  options.threads(threads, isolated ? cores : 1, info.threadsReason);
+}
+
 function listen() {
-  byId('default').addEventListener('click', openDefault);
-  byId('cancel').addEventListener('click', () => state.job?.abort());
   byId('controls').addEventListener('change', () => state.tensor && multiply(state.tensor));
   byId('controls').addEventListener('submit', (/** @type {Event} */ event) => event.preventDefault());
-  byId('choose').addEventListener('click', () => byId('file').click());
-  byId('file').addEventListener('change', () => {
-    const [file] = byId('file').files;
-    if (file) open(file, file.name);
-    byId('file').value = '';
-  });
-
-  const hasFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes('Files');
-  addEventListener('dragover', (event) => {
-    if (!hasFiles(event)) return;
-    event.preventDefault();
-    document.body.classList.add('dropping');
-  });
-  addEventListener('dragleave', (event) => {
-    if (!event.relatedTarget) document.body.classList.remove('dropping');
-  });
-  addEventListener('drop', (event) => {
-    if (!hasFiles(event)) return;
-    event.preventDefault();
-    document.body.classList.remove('dropping');
-    const file = event.dataTransfer?.files[0];
-    if (file) open(file, file.name);
+  byId('multiply-first').addEventListener('click', () => {
+    const first = state.file && firstTensor(state.file.tensors);
+    if (first) multiply(first.name);
   });
 }
 
 async function start() {
   listen();
   try {
-    showEngine(await client.call('start'));
+    engine(await client.call('start'));
   } catch (cause) {
     const error = /** @type {Error} */ (cause);
     showNoEngine(error);
-    result.message('Nothing can be multiplied in this browser.');
-    alertUser('The kernels could not be started', error.message);
+    writing.model(undefined, 'No kernel can run in this browser.');
+    alertUser('The kernels could not be started', error);
     return;
   }
-  await openDefault();
+  byId('bench-run').disabled = false;
+  if (await runBuiltIn()) await writing.first();
+  state.kept = await keepOffline();
+  const line = byId('offline-line');
+  line.dataset.offline = state.kept ? 'ready' : 'no';
+  if (state.kept)
+    line.textContent = 'This page now works without a network: everything it needs is kept in this browser.';
+  if (state.kept && !state.engine.isolated) engine(state.engine);
 }
 
 start();

@@ -1,8 +1,10 @@
 /**
  * The demo's build: web/ -> build/web, with relative addresses so that it can be served from any folder.
- * COOP/COEP make the page cross-origin isolated (finer timers, shared memory).
+ * COOP/COEP make the page cross-origin isolated (finer timers, shared memory for threads).
  */
-import { readFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vite';
 
@@ -17,6 +19,8 @@ const isolation = {
   'Cross-Origin-Embedder-Policy': 'require-corp',
   'Cross-Origin-Resource-Policy': 'same-origin',
 };
+// A worker obeys the policy of its own response, not the page's meta tag, so the header says it too.
+const headers = { ...isolation, 'Content-Security-Policy': csp, 'X-Content-Type-Options': 'nosniff' };
 
 /** The dev server puts styles inline and talks to the page over a web socket, which the shipped policy forbids. */
 const relaxPolicyInDev = {
@@ -28,10 +32,35 @@ const relaxPolicyInDev = {
       .replace("connect-src 'self'", "connect-src 'self' ws:"),
 };
 
+/** Writes sw.js with the list of what was built, and a version that changes with any of it. */
+const serviceWorker = {
+  name: 'service-worker',
+  apply: /** @type {const} */ ('build'),
+  closeBundle() {
+    const out = join(root, '../build/web');
+    const files = readdirSync(out, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile() && !/\.map$|^sw\.js$/.test(entry.name))
+      .map((entry) => join(entry.parentPath ?? entry.path, entry.name))
+      .sort();
+    const source = readFileSync(`${root}sw.js`, 'utf8');
+    const hash = createHash('sha256').update(source).update(JSON.stringify(headers));
+    for (const file of files) hash.update(file).update(readFileSync(file));
+    // The page is kept under its folder's address, as visitors open it.
+    const names = files.map((file) => file.slice(out.length + 1).replaceAll('\\', '/'));
+    const list = names.map((name) => (name === 'index.html' ? './' : name));
+    const facts = { version: hash.digest('hex').slice(0, 16), files: list };
+    const filled = source
+      .replace(/\/\* built: \*\/ \{ version.*?\}/, JSON.stringify(facts))
+      .replace(/\/\* built: \*\/ \{\}/, JSON.stringify(headers));
+    if (filled.includes('/* built: */')) throw new Error('web/sw.js has a place that the build did not fill');
+    writeFileSync(join(out, 'sw.js'), filled);
+  },
+};
+
 export default defineConfig({
   root,
   base: './',
-  plugins: [relaxPolicyInDev],
+  plugins: [relaxPolicyInDev, serviceWorker],
   worker: { format: 'es' },
   build: {
     outDir: '../build/web',
@@ -39,8 +68,9 @@ export default defineConfig({
     target: 'es2022',
     assetsInlineLimit: 0,
     sourcemap: true,
+    // On a slow machine it would tell which plugins took the time.
+    rolldownOptions: { checks: { pluginTimings: false } },
   },
   server: { headers: isolation, fs: { allow: ['..'] } },
-  // A worker obeys the policy of its own response, not the page's meta tag, so the header says it too.
-  preview: { headers: { ...isolation, 'Content-Security-Policy': csp, 'X-Content-Type-Options': 'nosniff' } },
+  preview: { headers },
 });

@@ -32,10 +32,11 @@ import { checkTensors, freeWeights, loadWeights } from './weights.js';
  * @property {import('../kv-cache.js').KvType} [kvType]  default 'F16'
  * @property {import('../selftest.js').Activation} [activation]  default 'int8', the fastest and what other engines do; 'int16'
  *   is nearer to exact, 'f32' exact but for rounding
- * @property {number} [threads]  of own kernels
- * @property {import('../selftest.js').Isa} [isa]  of own kernels
- * @property {import('../selftest.js').Dot} [dot]  of own kernels
- * @property {import('../kernels.js').KernelsOptions['wasm']} [wasm]  of own kernels
+ * @property {number} [threads]  this and the following for own kernels, as in createKernels
+ * @property {boolean} [memory64]
+ * @property {import('../selftest.js').Isa} [isa]
+ * @property {import('../selftest.js').Dot} [dot]
+ * @property {import('../kernels.js').KernelsOptions['wasm']} [wasm]
  * @property {typeof globalThis.fetch} [fetch]  this and the following for URLs, as in openGguf
  * @property {HeadersInit} [headers]  for URLs
  * @property {number} [retries]  for URLs, as in openGguf
@@ -43,7 +44,7 @@ import { checkTensors, freeWeights, loadWeights } from './weights.js';
  * @property {boolean | string} [cache]  keeps the file in the browser's Cache Storage
  */
 
-const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'isa', 'dot', 'wasm']);
+const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'memory64', 'isa', 'dot', 'wasm']);
 const OPEN_OPTIONS = /** @type {const} */ (['fetch', 'headers', 'retries', 'retryDelay', 'cache']);
 const LOAD_OPTIONS = [
   ...['kernels', 'onProgress', 'signal', 'contextLength', 'kvType', 'activation'],
@@ -90,7 +91,7 @@ export class Llama {
    * @throws {import('./errors.js').ModelError} an architecture, a tokenizer or a variant that is not supported; the message has the list
    * @throws {import('../errors.js').GgufError} the file cannot be read or lacks tensors
    * @throws {import('../errors.js').ShapeError} a tensor has another shape than the metadata say
-   * @throws {import('../errors.js').MemoryError} it does not fit into the 4 GiB of a wasm memory
+   * @throws {import('../errors.js').MemoryError} it does not fit into a wasm memory: 4 GiB, more with memory64
    * @throws {ArgumentError} an option is unknown or out of range
    */
   static async load(source, options = {}) {

@@ -171,8 +171,9 @@ FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row
 #define FM_RELAXED_KERNELS(name, kind)                                                                                 \
   FM_GEMV_I8(name, dot16, FM_DOT_I16)                                                                                  \
   FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                                                  \
-  const fm_relaxed_kernels fm_##name##__relaxed = {{gemv_##name##_i8_dot16__relaxed, gemv_##name##_i8_dot32__relaxed}, \
-                                                   {fm_gemm_i8_##kind##_dot16__relaxed, fm_gemm_i8_##kind##_dot32__relaxed}};
+  const fm_relaxed_kernels fm_##name##__relaxed = {                                                                    \
+      {gemv_##name##_i8_dot16__relaxed, gemv_##name##_i8_dot32__relaxed},                                              \
+      {fm_gemm_i8_##kind##_dot16__relaxed, fm_gemm_i8_##kind##_dot32__relaxed}};
 
 /* The same for wide codes, which int16 cannot hold. */
 #define FM_WIDE_KERNELS(name, kind)                                                                                    \

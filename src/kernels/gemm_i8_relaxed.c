@@ -57,9 +57,8 @@ FM_INLINE void dot_columns(gemm_kind kind, const uint8_t *code, const int8_t *q,
       FM_UNROLL
       for (size_t v = 0; v < kind.n_vectors; v++) {
         v128_t *sum = &part[r * kind.n_vectors + v];
-        *sum = kind.dot == FM_DOT_I32
-                   ? wasm_i32x4_relaxed_dot_i8x16_i7x16_add(acts[v], splat, *sum)
-                   : wasm_i16x8_add(*sum, wasm_i16x8_relaxed_dot_i8x16_i7x16(acts[v], splat));
+        *sum = kind.dot == FM_DOT_I32 ? wasm_i32x4_relaxed_dot_i8x16_i7x16_add(acts[v], splat, *sum)
+                                      : wasm_i16x8_add(*sum, wasm_i16x8_relaxed_dot_i8x16_i7x16(acts[v], splat));
       }
     }
     code += 4;

@@ -163,7 +163,7 @@ typedef struct {
   fm_quantize_i16_fn *quantize_i16;
   fm_dot_f32_fn *dot_f32;
   fm_dequantize_codes_fn *dequantize; /* SIMD128 */
-  fm_pack_i8_fn *pack_i8;                /* SIMD128 */
+  fm_pack_i8_fn *pack_i8;             /* SIMD128 */
   fm_pack_i16_fn *pack_i16;
   fm_strip_i8_fn *strip_i8; /* SIMD128 */
   fm_strip_i16_fn *strip_i16;

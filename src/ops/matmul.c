@@ -19,8 +19,8 @@
 
 /* Threads split tokens in groups of a multiple of that, so that tiles of tokens are the same however many there are. */
 #define TOKEN_GROUP 16
-/* One matmul at a time; see fused.h. The activations of a token block and panel, which all threads read: of matrix-matrix
- * kernels as tiles of 4 tokens, of the others token by token. */
+/* One matmul at a time; see fused.h. The activations of a token block and panel, which all threads read: for strips as tiles of
+ * 4 tokens, else token by token. */
 static union {
   fm_act_i8 i8[SCRATCH_BLOCKS];
   fm_act_i16 i16[SCRATCH_BLOCKS];
@@ -51,7 +51,7 @@ typedef struct {
   size_t row_bytes; /* of the whole matrix */
   const float *x;   /* f32 activations: first token, first column of the panel; the others are in acts */
   const float *dealt;
-  size_t x_stride, first_act; /* of the first token, in acts; in tiles where the kernel takes tiles */
+  size_t x_stride, first_act; /* of the first token, in acts */
   float *y;                   /* first token, first row */
   size_t y_stride;
   size_t n_tokens, n_rows, panel_cols;
@@ -59,6 +59,7 @@ typedef struct {
   fm_matmul_scratch *scratch;
 } panel;
 
+static bool is_gemv(size_t n_tokens) { return n_tokens <= GEMV_MAX_TOKENS; }
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 
 fm_service fm_service_of(const fm_kernels *kernels, int32_t activation) {
@@ -145,8 +146,8 @@ static void matmul_i16(const panel *p) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
     shared->strip_i16(k, row, p->panel_cols, strip);
-    shared->gemm_i16(k->layout, strip, acts.tile_i16 + p->first_act, p->y + r, act_blocks(p->panel_cols), p->n_tokens,
-                     p->y_stride, n, p->accumulate);
+    shared->gemm_i16(k->layout, strip, acts.tile_i16 + p->first_act / FM_TILE_TOKENS, p->y + r,
+                     act_blocks(p->panel_cols), p->n_tokens, p->y_stride, n, p->accumulate);
   }
 }
 
@@ -167,8 +168,8 @@ static void matmul_i8(const panel *p) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
     shared->strip_i8(simd128, row, p->panel_cols, dot == FM_DOT_I32, strip);
-    k->gemm_i8[dot](simd128->layout, strip, acts.tile_i8 + p->first_act, p->y + r, act_blocks(p->panel_cols),
-                    p->n_tokens, p->y_stride, n, p->accumulate);
+    k->gemm_i8[dot](simd128->layout, strip, acts.tile_i8 + p->first_act / FM_TILE_TOKENS, p->y + r,
+                    act_blocks(p->panel_cols), p->n_tokens, p->y_stride, n, p->accumulate);
   }
 }
 
@@ -183,9 +184,6 @@ static void matmul_rows(const panel *p) {
     matmul_i16(p);
   }
 }
-
-/* Whether quantised activations go into tiles: matrix-matrix kernels alone take them. */
-static bool uses_tiles(size_t n_tokens) { return fm_current.isa >= FM_ISA_SIMD128 && n_tokens > GEMV_MAX_TOKENS; }
 
 /* A panel's items are strips of rows: all strips with the first group of tokens, then all with the next. */
 typedef struct {
@@ -204,7 +202,7 @@ static void matmul_items(const void *context, size_t begin, size_t end, size_t t
     p.w += first_row * p.row_bytes;
     p.x += first_token * p.x_stride;
     p.y += first_token * p.y_stride + first_row;
-    p.first_act = first_token / (uses_tiles(whole->n_tokens) ? FM_TILE_TOKENS : 1) * act_blocks(p.panel_cols);
+    p.first_act = first_token * act_blocks(p.panel_cols);
     p.n_rows = min_size((last - i) * FM_STRIP_ROWS, whole->n_rows - first_row);
     p.n_tokens = min_size(j->group_tokens, whole->n_tokens - first_token);
     p.scratch = &fm_scratch_of(thread)->matmul;
@@ -232,13 +230,7 @@ typedef struct {
   size_t first_token, n_tokens, first_col, n_cols;
 } tile;
 
-/* Where quantised activations go. */
-typedef struct {
-  fm_act_i8 *i8;
-  fm_act_i16 *i16;
-} act_row;
-
-/* The making of a tile's activations. Its items are pieces of FM_PANEL_COLS columns, token by token, or FM_TILE_TOKENS tokens. */
+/* The making of a tile's activations. Its items are pieces of FM_PANEL_COLS columns, token by token. */
 typedef struct {
   const call *call;
   const tile *at;
@@ -247,11 +239,17 @@ typedef struct {
   size_t n_pieces; /* of a token */
 } activations_job;
 
-/* Columns col .. of token i of the tile, quantised: to[0 ..]. */
-static void quantize_piece(const activations_job *j, size_t i, size_t col, act_row to, float *decoded) {
-  const fm_source *source = j->call->source;
+/* The block that quantised activations go to. */
+typedef struct {
+  fm_act_i8 *i8;
+  fm_act_i16 *i16;
+} act_block;
+
+/* Token i of the tile, columns col .. col + n - 1: quantised. */
+static void quantize(const activations_job *j, size_t i, size_t col, size_t n, float *decoded, act_block to) {
   const fm_shared_kernels *shared = fm_shared_kernels_of(fm_current.isa);
-  size_t t = j->at->first_token + i, first_col = j->at->first_col + col, n = min_size(j->at->n_cols - col, FM_PANEL_COLS);
+  const fm_source *source = j->call->source;
+  size_t t = j->at->first_token + i, first_col = j->at->first_col + col;
   const float *x = decoded;
   if (source->kind == FM_SOURCE_PLAIN) {
     x = source->x + t * j->call->n_cols + first_col;
@@ -265,23 +263,7 @@ static void quantize_piece(const activations_job *j, size_t i, size_t col, act_r
   }
 }
 
-static void make_pieces(const void *context, size_t begin, size_t end, size_t thread) {
-  const activations_job *j = context;
-  const tile *at = j->at;
-  for (size_t piece = begin; piece < end; piece++) {
-    size_t i = piece / j->n_pieces, col = piece % j->n_pieces * FM_PANEL_COLS;
-    size_t first_block = i * act_blocks(at->n_cols) + col / FM_ACT_COLS;
-    if (j->served == FM_ACT_F32) {
-      fm_source_row(j->call->source, at->first_token + i, j->call->n_cols, at->first_col + col,
-                    min_size(at->n_cols - col, FM_PANEL_COLS), j->factors[i], acts.f32 + i * at->n_cols + col);
-    } else {
-      quantize_piece(j, i, col, (act_row){acts.i8 + first_block, acts.i16 + first_block},
-                     fm_scratch_of(thread)->matmul.decoded);
-    }
-  }
-}
-
-/* Whole tiles, so that where a tile begins does not matter to its tokens. A panel is one piece here. */
+/* Items are tiles of tokens, one panel wide. */
 static void make_tiles(const void *context, size_t begin, size_t end, size_t thread) {
   const activations_job *j = context;
   const fm_shared_kernels *shared = fm_shared_kernels_of(fm_current.isa);
@@ -290,13 +272,30 @@ static void make_tiles(const void *context, size_t begin, size_t end, size_t thr
   for (size_t i = begin; i < end; i++) {
     size_t first = i * FM_TILE_TOKENS, n = min_size(j->at->n_tokens - first, FM_TILE_TOKENS);
     for (size_t k = 0; k < n; k++) {
-      act_row to = {scratch->unpacked.i8 + k * n_blocks, scratch->unpacked.i16 + k * n_blocks};
-      quantize_piece(j, first + k, 0, to, scratch->decoded);
+      const act_block to = {scratch->unpacked.i8 + k * n_blocks, scratch->unpacked.i16 + k * n_blocks};
+      quantize(j, first + k, 0, j->at->n_cols, scratch->decoded, to);
     }
     if (j->served == FM_ACT_INT8) {
       shared->pack_i8(scratch->unpacked.i8, n, n_blocks, acts.tile_i8 + i * n_blocks);
     } else {
       shared->pack_i16(scratch->unpacked.i16, n, n_blocks, acts.tile_i16 + i * n_blocks);
+    }
+  }
+}
+
+static void make_pieces(const void *context, size_t begin, size_t end, size_t thread) {
+  const activations_job *j = context;
+  const tile *at = j->at;
+  float *decoded = fm_scratch_of(thread)->matmul.decoded;
+  for (size_t piece = begin; piece < end; piece++) {
+    size_t i = piece / j->n_pieces, col = piece % j->n_pieces * FM_PANEL_COLS;
+    size_t n = min_size(at->n_cols - col, FM_PANEL_COLS);
+    size_t first_block = i * act_blocks(at->n_cols) + col / FM_ACT_COLS;
+    if (j->served == FM_ACT_F32) {
+      fm_source_row(j->call->source, at->first_token + i, j->call->n_cols, at->first_col + col, n, j->factors[i],
+                    acts.f32 + i * at->n_cols + col);
+    } else {
+      quantize(j, i, col, n, decoded, (act_block){acts.i8 + first_block, acts.i16 + first_block});
     }
   }
 }
@@ -307,12 +306,12 @@ static void make_activations(const call *c, int32_t served, const tile *at, cons
   if (kind == FM_SOURCE_PLAIN && served == FM_ACT_F32) return;
   activations_job j = {c, at, factors, served, (at->n_cols + FM_PANEL_COLS - 1) / FM_PANEL_COLS};
   fm_work work = kind == FM_SOURCE_GATED ? FM_WORK_EXP : kind == FM_SOURCE_NORMED ? FM_WORK_CONVERT : FM_WORK_COPY;
-  if (served != FM_ACT_F32 && uses_tiles(at->n_tokens)) {
+  if (served != FM_ACT_F32 && fm_current.isa >= FM_ISA_SIMD128 && !is_gemv(at->n_tokens)) {
     size_t n_tiles = (at->n_tokens + FM_TILE_TOKENS - 1) / FM_TILE_TOKENS;
     fm_parallel(make_tiles, &j, n_tiles, work * FM_TILE_TOKENS * at->n_cols, 1);
-  } else {
-    fm_parallel(make_pieces, &j, at->n_tokens * j.n_pieces, work * min_size(at->n_cols, FM_PANEL_COLS), 1);
+    return;
   }
+  fm_parallel(make_pieces, &j, at->n_tokens * j.n_pieces, work * min_size(at->n_cols, FM_PANEL_COLS), 1);
 }
 
 static void matmul_target(const call *c, const fm_target *target, int32_t served, const tile *at) {
@@ -334,7 +333,7 @@ static void matmul_target(const call *c, const fm_target *target, int32_t served
       .n_tokens = at->n_tokens,
       .n_rows = target->n_rows,
       .panel_cols = at->n_cols,
-      .is_gemv = at->n_tokens <= GEMV_MAX_TOKENS,
+      .is_gemv = is_gemv(at->n_tokens),
       .accumulate = c->accumulate || at->first_col > 0,
   };
   if (served == FM_ACT_F32) p.dealt = deal(&p);

@@ -17,6 +17,7 @@ import { overheadCases } from './overhead.js';
 import { productCases } from './products.js';
 import { caseTable, summary } from './report.js';
 import { startup } from './startup.js';
+import { threadsReport } from './threads.js';
 import { verdictTable } from './verdict.js';
 
 /** @import { RawModule } from '../helpers/raw.js' */
@@ -52,6 +53,7 @@ const HELP = `npm run bench -- [options]
   --charts FOLDER  draws the results (with --json: all that the file has) as SVG; Vega comes as --peers do
   --seconds N      time for each case (default 1.5)
   --layer          instead: norm + matmuls, feed-forward block, attention, against their unfused sequences; --cold: from memory
+  --threads        instead: one thread against several (--count N), and what sharing costs
   --startup        instead: time from createKernels() to the first result, in fresh processes
   --list           the cases, without running them
   --help`;
@@ -67,6 +69,8 @@ const OPTIONS = /** @type {const} */ ({
   charts: { type: 'string' },
   seconds: { type: 'string', default: '1.5' },
   layer: { type: 'boolean', default: false },
+  threads: { type: 'boolean', default: false },
+  count: { type: 'string' },
   startup: { type: 'boolean', default: false },
   list: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
@@ -146,6 +150,11 @@ async function bench() {
     quick,
     peers,
   };
+  if (options.threads) {
+    const { machine, engine, date } = environment();
+    const count = options.count === undefined ? undefined : Number(options.count);
+    return console.log(`${machine}; ${engine}; ${date}\n\n${await threadsReport(lab.limits, count)}`);
+  }
   const cases = [
     ...limitCases(),
     ...productCases(lab),

@@ -88,7 +88,7 @@ const CASES = {
     check: ({ main, worker }) => {
       for (const { error } of [main, worker]) {
         assert.equal(error?.code, 'FM_LOAD', JSON.stringify(error));
-        assert.match(error.message, /script-src must have 'wasm-unsafe-eval'/);
+        assert.match(error.message, /needs 'wasm-unsafe-eval' in script-src/);
         assert.equal(error.message.split('wasm-unsafe-eval').length, 2, error.message);
       }
     },

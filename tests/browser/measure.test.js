@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { bytes, dimensions, duration, scientific } from '../../web/format.js';
 import { Comparison, normBound, randomActivations } from '../../web/reference.js';
-import { firstTensor } from '../../web/tensors-view.js';
+import { firstTensor } from '../../web/views/tensors-view.js';
 
 const nRows = 6;
 const nCols = 512;

@@ -18,7 +18,15 @@ export async function program(model) {
   const { info } = fm;
   const { type, nRows, nCols } = w;
   fm.dispose();
-  return { type, nRows, nCols, y: Array.from(y), info, worker: await inWorker(gguf, x), text: await write(model) };
+  return {
+    type,
+    nRows,
+    nCols,
+    y: Array.from(y),
+    info,
+    worker: await inWorker(gguf, x),
+    text: await write(model),
+  };
 }
 
 /** @param {import('fused-matmul').GgufFile} gguf @param {Float32Array} x */

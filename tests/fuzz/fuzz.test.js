@@ -9,9 +9,9 @@ import { after, test } from 'node:test';
 import { buildFuzzer, findFuzzingClang, fuzz, fuzzTargets } from '../../scripts/fuzz.js';
 import { root } from '../../scripts/setup/run.js';
 
-const RUNS = 800;
-const SLOW_RUNS = 200;
-const SLOW = ['fused_matmul', 'fused_ffn'];
+const RUNS = 1000;
+const SLOW_RUNS = 400;
+const SLOW = ['fused_ffn'];
 /** Exports that a target of another name calls. */
 const WITH_OTHERS = {
   fm_served_by: ['fm_type_block_values', 'fm_type_block_bytes', 'fm_type_alignment'],

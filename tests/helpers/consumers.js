@@ -1,7 +1,7 @@
 /** The package as users get it: the tarball, and apps (tests/consumers/) that have it installed. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Llama, openGguf } from '../../js/llama/index.js';
@@ -75,7 +75,7 @@ export function packedPackage() {
     remove: () => rmSync(folder, { recursive: true, force: true }),
     app(name, ...fixtures) {
       const app = path.join(folder, 'apps', name);
-      cpSync(template, app, { recursive: true });
+      if (!existsSync(app)) cpSync(template, app, { recursive: true, verbatimSymlinks: true });
       copyFixtures(app, fixtures);
       return app;
     },

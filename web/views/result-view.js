@@ -1,8 +1,8 @@
 /** The outcome of one measurement: a headline, bars for time and memory, and the check against float64. */
-import { byId, el } from './dom.js';
-import { bytes, count, digits, dimensions, duration, scientific } from './format.js';
+import { byId, el } from '../dom.js';
+import { bytes, count, digits, dimensions, duration, scientific } from '../format.js';
 
-/** @typedef {Awaited<ReturnType<typeof import('./measure.js').measure>> & { name: string }} Outcome */
+/** @typedef {Awaited<ReturnType<typeof import('../measure.js').measure>> & { name: string }} Outcome */
 
 /** @typedef {{ label: string, value: number, shown: string, note: string, kind: 'fused' | 'dense' }} Bar */
 
@@ -115,19 +115,23 @@ export class ResultView {
   #outcome = byId('outcome');
   #verified = byId('verified');
   #matrix = byId('matrix');
+  #placeholder = /** @type {HTMLElement} */ (this.#outcome.querySelector('.placeholder'));
 
   /** @param {string} name */
   running(name) {
     this.#outcome.setAttribute('aria-busy', 'true');
     this.#verified.dataset.state = 'running';
-    const placeholder = this.#outcome.querySelector('.placeholder');
+    const placeholder = this.#placeholder.querySelector('p');
     if (placeholder) placeholder.textContent = `Multiplying by ${name}…`;
   }
 
-  /** @param {string} text */
-  message(text) {
+  /** @param {string} text  in place of an outcome @param {boolean} usable  whether there is something to measure */
+  message(text, usable) {
     this.#outcome.setAttribute('aria-busy', 'false');
-    this.#outcome.replaceChildren(el('p', { class: 'muted placeholder' }, text));
+    this.#outcome.replaceChildren(this.#placeholder);
+    byId('outcome-placeholder').textContent = text;
+    byId('multiply-first').disabled = !usable;
+    byId('multiply-first').parentElement.hidden = !usable;
     this.#matrix.textContent = '\u00a0';
     this.#clearVerified();
   }
@@ -137,7 +141,7 @@ export class ResultView {
     this.#outcome.setAttribute('aria-busy', 'false');
     if (this.#verified.dataset.error)
       this.#verified.dataset.state = this.#verified.dataset.pass === 'true' ? 'pass' : 'fail';
-    else this.message('Choose a tensor below to multiply by it.');
+    else this.message('Choose a tensor below to multiply by it.', true);
   }
 
   #clearVerified() {

@@ -1,6 +1,7 @@
 /** The table of a file's tensors. */
-import { breakable, byId, el } from './dom.js';
-import { bytes, count, dimensions } from './format.js';
+import { breakable, byId, el } from '../dom.js';
+import { bytes, count, dimensions } from '../format.js';
+import { kernelFor } from './types-view.js';
 
 /**
  * @typedef {{ name: string, type: string, shape: number[], nRows: number, nCols: number, byteLength: number,
@@ -9,6 +10,8 @@ import { bytes, count, dimensions } from './format.js';
 
 /** Shown at once without asking; larger ones wait for a click. */
 const maxFirstBytes = 64e6;
+/** Rows made in one go. */
+const rowsAtOnce = 20;
 
 /** The matrix to start with: the largest of the type that most of the file's quantised bytes are of. */
 export function firstTensor(/** @type {TensorRow[]} */ tensors) {
@@ -50,16 +53,38 @@ export class TensorsView {
     });
   }
 
-  show(/** @type {TensorRow[]} */ tensors) {
+  /**
+   * @param {TensorRow[]} tensors
+   * @param {import('./types-view.js').Served} served
+   * @param {string} activation
+   */
+  async show(tensors, served, activation) {
     this.#filter.value = '';
-    this.#rows = tensors.map((tensor) => ({
-      tensor,
-      row: this.#row(tensor),
-      text: `${tensor.name} ${tensor.type}`.toLowerCase(),
-    }));
-    this.#body.replaceChildren(...this.#rows.map(({ row }) => row));
+    /** @type {{ tensor: TensorRow, row: HTMLElement, text: string }[]} */
+    const rows = [];
+    this.#rows = rows;
+    this.#body.replaceChildren();
     byId('table-frame').scrollTop = 0;
+    // Some files have thousands: the page goes on working while they are laid out.
+    for (let at = 0; at < tensors.length && this.#rows === rows; at += rowsAtOnce) {
+      const some = tensors.slice(at, at + rowsAtOnce).map((tensor) => ({
+        tensor,
+        row: this.#row(tensor, kernelFor(served, tensor.type, activation)),
+        text: `${tensor.name} ${tensor.type}`.toLowerCase(),
+      }));
+      rows.push(...some);
+      this.#body.append(...some.map(({ row }) => row));
+      if (rows.length < tensors.length) await new Promise((resolve) => requestAnimationFrame(resolve));
+    }
     this.#applyFilter();
+  }
+
+  /** The kernels of another activation mode or another module. @param {import('./types-view.js').Served} served @param {string} activation */
+  kernels(served, activation) {
+    for (const { tensor, row } of this.#rows) {
+      const cell = row.querySelector('.kernel');
+      if (cell) cell.textContent = kernelFor(served, tensor.type, activation);
+    }
   }
 
   markCurrent(/** @type {string} */ name) {
@@ -69,7 +94,8 @@ export class TensorsView {
     }
   }
 
-  #row(/** @type {TensorRow} */ tensor) {
+  /** @param {TensorRow} tensor @param {string} kernel */
+  #row(tensor, kernel) {
     const action = tensor.obstacle
       ? el('span', { class: 'obstacle' }, tensor.obstacle)
       : el(
@@ -82,6 +108,7 @@ export class TensorsView {
       { role: 'row', 'data-name': tensor.name, 'data-usable': tensor.obstacle ? undefined : true },
       el('th', { role: 'rowheader', scope: 'row', class: 'name' }, ...breakable(tensor.name)),
       el('td', { role: 'cell', class: 'type' }, tensor.type),
+      el('td', { role: 'cell', class: 'kernel' }, kernel),
       el('td', { role: 'cell', class: 'number shape' }, dimensions(tensor.shape)),
       el('td', { role: 'cell', class: 'number size' }, bytes(tensor.byteLength)),
       el('td', { role: 'cell', class: 'number action' }, action),

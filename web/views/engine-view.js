@@ -1,6 +1,6 @@
 /** What this browser supports, what the loader chose and why, and how to turn on what is off. */
-import { byId, el } from './dom.js';
-import { bytes, duration } from './format.js';
+import { byId, el } from '../dom.js';
+import { bytes, duration } from '../format.js';
 
 /** @type {Record<string, string>} */
 const isaNames = { relaxed: 'Relaxed SIMD', simd128: 'SIMD128', scalar: 'Scalar' };
@@ -19,9 +19,10 @@ const help = {
   isolation:
     'Gives a finer clock and the shared memory that threads need. The server turns it on with two headers: ' +
     'Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp.',
+  threads: 'The kernels run on one thread.',
 };
 
-/** @param {boolean} on @param {string} name @param {string} [note] */
+/** @param {boolean} on @param {string} name @param {string | Node} [note] */
 function feature(on, name, note) {
   return el(
     'li',
@@ -47,28 +48,61 @@ function attempt(step) {
   );
 }
 
-/** @param {{ info: import('../js/index.js').Kernels['info'], isolated: boolean, cores: number }} engine */
-export function showEngine({ info, isolated, cores }) {
+/** A host without the headers: the service worker adds them from the next load on. */
+function reloading() {
+  const button = el(
+    'button',
+    { type: 'button', class: 'button quiet small', id: 'reload' },
+    'Reload with threads',
+  );
+  button.addEventListener('click', () => location.reload());
+  return el(
+    'span',
+    {},
+    'This host does not send the headers for it. The page has them added from its next load on. ',
+    button,
+  );
+}
+
+/**
+ * @param {object} engine
+ * @param {import('../../js/index.js').Kernels['info'] & { threads?: number, threadsReason?: string }} engine.info
+ * @param {boolean} engine.isolated
+ * @param {number} engine.cores
+ * @param {boolean} engine.canReload  the service worker can isolate the page
+ */
+export function showEngine({ info, isolated, cores, canReload }) {
+  const { threads = 1, threadsReason = '' } = info;
+  const line = byId('engine-line');
+  line.dataset.state = 'on';
+  byId('engine-link').textContent =
+    `${isaNames[info.isa] ?? info.isa} · ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
   byId('engine').replaceChildren(
     el('p', { class: 'chosen' }, el('strong', {}, kernelName(info))),
     el('p', { class: 'muted reason' }, `${info.reason}.`),
-    el('h3', {}, 'What was tried'),
+    el('h4', {}, 'What was tried'),
     el('ul', { class: 'marks' }, ...info.steps.map(attempt)),
-    el('h3', {}, 'Features'),
+    el('h4', {}, 'Features'),
     el(
       'ul',
       { class: 'marks' },
       feature(Boolean(info.features.simd), 'WebAssembly SIMD', help.simd128),
       feature(Boolean(info.features.relaxedSimd), 'Relaxed SIMD', help.relaxed),
-      feature(isolated, 'Cross-origin isolation', help.isolation),
+      feature(isolated, 'Cross-origin isolation', canReload && !isolated ? reloading() : help.isolation),
+      feature(threads > 1, 'Threads', threadsReason || help.threads),
     ),
-    el('h3', {}, 'Details'),
+    el('h4', {}, 'Details'),
     el(
       'dl',
       { class: 'facts' },
+      el(
+        'div',
+        {},
+        el('dt', {}, 'Threads'),
+        el('dd', {}, cores ? `${threads}, of ${cores} cores` : String(threads)),
+      ),
       el('div', {}, el('dt', {}, 'Ready after'), el('dd', {}, duration(info.timings.totalMs))),
       el('div', {}, el('dt', {}, 'Module'), el('dd', {}, info.wasmBytes ? bytes(info.wasmBytes) : 'unknown')),
-      el('div', {}, el('dt', {}, 'Threads'), el('dd', {}, cores ? `1, of ${cores} cores` : '1')),
       el('div', {}, el('dt', {}, 'Version'), el('dd', {}, info.version)),
     ),
   );
@@ -76,6 +110,8 @@ export function showEngine({ info, isolated, cores }) {
 
 /** @param {Error} error */
 export function showNoEngine(error) {
+  byId('engine-line').dataset.state = 'off';
+  byId('engine-link').textContent = 'No kernel can run here';
   byId('engine').replaceChildren(
     el('p', { class: 'chosen' }, el('strong', {}, 'No kernel can run here')),
     el('p', {}, error.message),

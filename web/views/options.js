@@ -1,0 +1,89 @@
+/** The writer's options. What the model must be loaded anew for is told apart from what the next text just uses. */
+import { byId, el } from '../dom.js';
+
+const form = () => /** @type {HTMLFormElement} */ (byId('composer'));
+
+export class OptionsView {
+  /** @param {() => void} onReload  the model must be loaded anew */
+  constructor(onReload) {
+    byId('options').addEventListener('input', () => this.#summarise());
+    byId('options').addEventListener('change', (/** @type {Event} */ event) => {
+      const { name } = /** @type {HTMLInputElement} */ (event.target);
+      if (name === 'activation' || name === 'threads') onReload();
+    });
+    const mode = /** @type {HTMLInputElement} */ (form().querySelector('[name=activation][value=int8]'));
+    mode.checked = true;
+    this.threads(1, 1, undefined);
+  }
+
+  /**
+   * @param {number} inUse
+   * @param {number} most
+   * @param {string | undefined} why  there is only one
+   */
+  threads(inUse, most, why) {
+    const select = byId('threads');
+    const choices = Array.from({ length: Math.max(most, inUse, 1) }, (_, i) => i + 1);
+    select.replaceChildren(
+      ...choices.map((n) => el('option', { value: n, selected: n === inUse }, String(n))),
+    );
+    select.disabled = choices.length === 1;
+    select.title = why ?? '';
+    this.#summarise();
+  }
+
+  /** What the next text is written with. */
+  get generation() {
+    const data = new FormData(form());
+    const number = (/** @type {string} */ name, /** @type {number} */ fallback) => {
+      const text = String(data.get(name) ?? '').trim();
+      const value = Number(text);
+      return text !== '' && Number.isFinite(value) ? value : fallback;
+    };
+    const seed = String(data.get('seed') ?? '').trim();
+    return {
+      temperature: number('temperature', 0.8),
+      topK: number('topK', 40),
+      topP: number('topP', 0.95),
+      maxTokens: number('maxTokens', 240),
+      ...(seed === '' ? {} : { seed: Number(seed) }),
+    };
+  }
+
+  /** What the model is loaded with. */
+  get loading() {
+    const data = new FormData(form());
+    const threads = byId('threads').disabled ? undefined : Number(data.get('threads'));
+    return { activation: /** @type {'int8' | 'int16' | 'f32'} */ (data.get('activation')), threads };
+  }
+
+  get system() {
+    return String(new FormData(form()).get('system') ?? '').trim();
+  }
+
+  /** @returns {boolean} whether all fields hold what they may; the first that does not is shown */
+  check() {
+    const bad = [...form().querySelectorAll('.options-grid input')].find(
+      (input) => !(/** @type {HTMLInputElement} */ (input).checkValidity()),
+    );
+    if (bad) {
+      byId('options').open = true;
+      /** @type {HTMLInputElement} */ (bad).reportValidity();
+    }
+    return !bad;
+  }
+
+  #summarise() {
+    const { temperature, maxTokens, seed } = this.generation;
+    byId('temperature-value').textContent = String(temperature);
+    const { activation } = this.loading;
+    const threads = Number(byId('threads').value || 1);
+    byId('options-summary').textContent = [
+      `temperature ${temperature}`,
+      `${maxTokens} tokens`,
+      seed === undefined ? 'random seed' : `seed ${seed}`,
+      activation,
+      `${threads} ${threads === 1 ? 'thread' : 'threads'}`,
+    ].join(' · ');
+  }
+}

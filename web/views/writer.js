@@ -1,0 +1,137 @@
+/** The paper a model writes on: a text it continues, or the turns of a chat. */
+import { byId, el } from '../dom.js';
+import { count } from '../format.js';
+
+/** @typedef {import('../../js/llama/generation.js').GenerationStats} Stats */
+/** @typedef {{ role: string, content: string }} Message */
+
+/** Closer to the end than this, the paper follows what is written. */
+const nearEndPx = 48;
+
+export class WriterView {
+  #paper = byId('paper');
+  #text = byId('text');
+  #caret = el('span', { class: 'caret', 'aria-hidden': 'true' });
+  /** Where pieces go. @type {Text | undefined} */
+  #target;
+  #follows = true;
+  /** What was written so far, as the model continues it. */
+  text = '';
+  /** @type {Message[]} */
+  messages = [];
+
+  constructor() {
+    // Not every browser lets the keyboard scroll what holds nothing to focus.
+    this.#paper.tabIndex = 0;
+    this.#paper.addEventListener('scroll', () => {
+      const { scrollTop, scrollHeight, clientHeight } = this.#paper;
+      this.#follows = scrollHeight - scrollTop - clientHeight < nearEndPx;
+    });
+  }
+
+  /** @param {string} words  while there is nothing written */
+  placeholder(words) {
+    byId('paper-placeholder').textContent = words;
+  }
+
+  clear() {
+    this.text = '';
+    this.messages = [];
+    this.#target = undefined;
+    this.#text.replaceChildren();
+    byId('paper-placeholder').hidden = false;
+    this.line('');
+  }
+
+  /** A new text. @param {string} prompt */
+  begin(prompt) {
+    this.text = prompt;
+    this.messages = [];
+    const target = document.createTextNode('');
+    this.#text.replaceChildren(
+      el('p', { class: 'written' }, el('span', { class: 'given' }, prompt), target, this.#caret),
+    );
+    this.#open(target);
+  }
+
+  /** More of the same text. */
+  resume() {
+    if (!this.#target) this.begin(this.text);
+    const target = /** @type {Text} */ (this.#target);
+    target.after(this.#caret);
+    this.#open(target);
+  }
+
+  /** A turn of a chat, and the place for its answer. @param {string} question */
+  ask(question) {
+    if (this.messages.length === 0) this.#text.replaceChildren();
+    this.text = '';
+    this.messages.push({ role: 'user', content: question });
+    const target = document.createTextNode('');
+    this.#text.append(
+      el('div', { class: 'turn user' }, el('span', { class: 'visually-hidden' }, 'You: '), question),
+      el(
+        'div',
+        { class: 'turn' },
+        el('span', { class: 'visually-hidden' }, 'The model: '),
+        target,
+        this.#caret,
+      ),
+    );
+    this.#open(target);
+  }
+
+  /** @param {Text} target */
+  #open(target) {
+    this.#target = target;
+    this.#follows = true;
+    byId('paper-placeholder').hidden = true;
+    this.#paper.setAttribute('aria-busy', 'true');
+    this.#scroll();
+  }
+
+  /** @param {string} piece */
+  append(piece) {
+    if (!piece) return;
+    this.text += piece;
+    this.#target?.appendData(piece);
+    this.#scroll();
+  }
+
+  /** The end of what is being written. */
+  close() {
+    if (this.messages.at(-1)?.role === 'user') this.messages.push({ role: 'assistant', content: this.text });
+    this.#caret.remove();
+    this.#paper.removeAttribute('aria-busy');
+  }
+
+  /** What can be copied: the text, or the conversation. */
+  get copyable() {
+    if (this.messages.length === 0) return this.text;
+    return this.messages
+      .map(({ role, content }) => `${role === 'user' ? 'You' : 'Model'}: ${content}`)
+      .join('\n\n');
+  }
+
+  /** @param {string} words  below the paper */
+  line(words) {
+    byId('outcome-line').textContent = words || '\u00a0';
+  }
+
+  #scroll() {
+    if (this.#follows) this.#paper.scrollTop = this.#paper.scrollHeight;
+  }
+
+  /** Why it ended, in words. @param {Stats} stats @param {boolean} stopped @param {number} contextLength */
+  static outcome({ finishReason, tokens, seed }, stopped, contextLength) {
+    const wrote = `${count(tokens)} ${tokens === 1 ? 'token' : 'tokens'}`;
+    if (stopped) return `Stopped after ${wrote} · seed ${seed}`;
+    const why = {
+      end: 'The model came to an end',
+      stop: 'The model came to an end',
+      length: 'As long as asked for',
+      context: `The model’s context of ${count(contextLength)} tokens is full`,
+    }[finishReason ?? 'end'];
+    return `${why} · ${wrote} · seed ${seed}`;
+  }
+}
