@@ -7,6 +7,7 @@ import { after, test } from 'node:test';
 import { README, section, sizeTable, supportMatrix } from '../scripts/readme.js';
 import { root } from '../scripts/setup/run.js';
 import { relaxedNode, SetupError } from '../scripts/setup.js';
+import { numbers } from './bench/numbers.js';
 import { startServer } from './helpers/range-server.js';
 
 const text = readFileSync(README, 'utf8');
@@ -24,6 +25,7 @@ const OUTPUTS = [
   /true .*100.*256/,
   /^Float32Array\(4\) \[\s+-?\d/,
   /^loaded \d+ bytes\ntensor 1x256 256\ntensor 1x256 256\n$/,
+  /^2 2 threads were asked for\n$/,
   /^\d{2} weights, \d+ bytes\n$/,
 ];
 
@@ -110,6 +112,10 @@ test('the sizes are those of the modules, within what another Emscripten may cha
       `${value} KB are ${made[i]} KB now: node scripts/readme.js`,
     );
   }
+});
+
+test('the numbers are those of tests/bench/results.json', () => {
+  assert.equal(section(text, 'numbers'), numbers(), 'renew them: node scripts/readme.js');
 });
 
 test('every npm script is listed, and every one listed exists', () => {
