@@ -1,22 +1,11 @@
 /**
  * Bundles js/worker-host.js into dist/worker-host.js, one file without imports: import maps do not reach into workers, bundlers
  * make workers that must not be split, and one request starts sooner than twenty. dist/ lies beside js/, so that the addresses
- * of the modules in it (`../dist/...`) hold in both.
+ * in it (`../dist/...`, `../js/thread.js`) hold in both.
  */
 import { readFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { build } from 'esbuild';
-
-/** What a thread runs stays a file of its own, in js/. @param {import('esbuild').PluginBuild} bundler */
-function addressThreads(bundler) {
-  bundler.onLoad({ filter: /[/\\]js[/\\]pool\.js$/ }, async ({ path: file }) => {
-    const text = await readFile(file, 'utf8');
-    const contents = text.replaceAll("new URL('./thread.js',", "new URL('../js/thread.js',");
-    if (contents === text) throw new Error('js/pool.js does not start ./thread.js any more');
-    return { contents };
-  });
-}
 
 /**
  * @param {string} root  the repository
@@ -39,7 +28,6 @@ export async function bundleWorker(root) {
     write: false,
     legalComments: 'none',
     logLevel: 'silent',
-    plugins: [{ name: 'address-of-threads', setup: addressThreads }],
     banner: { js: `/*! holds parts of wasm-feature-detect ${version} (${license}, Google Chrome Labs) */` },
   });
   return result.outputFiles[0].text;

@@ -7,6 +7,7 @@ import { after, test } from 'node:test';
 import { README, section, sizeTable, supportMatrix } from '../scripts/readme.js';
 import { root } from '../scripts/setup/run.js';
 import { relaxedNode, SetupError } from '../scripts/setup.js';
+import { numbers } from './bench/numbers.js';
 import { startServer } from './helpers/range-server.js';
 
 const text = readFileSync(README, 'utf8');
@@ -113,6 +114,10 @@ test('the sizes are those of the modules, within what another Emscripten may cha
   }
 });
 
+test('the numbers are those of tests/bench/results.json', () => {
+  assert.equal(section(text, 'numbers'), numbers(), 'renew them: node scripts/readme.js');
+});
+
 test('every npm script is listed, and every one listed exists', () => {
   const listed = new Set([...text.matchAll(/`npm (?:run )?([a-z:]+)`/g)].map(([, name]) => name));
   const scripts = Object.keys(manifest.scripts).filter((name) => name !== 'prepack');
@@ -122,7 +127,7 @@ test('every npm script is listed, and every one listed exists', () => {
 });
 
 test('every link within the documents leads somewhere', () => {
-  const documents = ['README.md', 'js/README.md', 'CONTRIBUTING.md', 'src/README.md', 'tests/bench/README.md'];
+  const documents = ['README.md', 'js/README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'src/README.md', 'tests/bench/README.md'];
   const anchors = (/** @type {string} */ markdown) =>
     [...markdown.matchAll(/^#+ (.*)$/gm)].map(([, title]) =>
       title.toLowerCase().replace(/[^\w -]/g, '').replaceAll(' ', '-'),

@@ -79,8 +79,9 @@ FM_INLINE void k_group(gemm_kind kind, const shape *s, const fm_strip *strip, si
   const int32_t *scale = &strip->k.scale[row][s->n_subs * group];
   const int8_t *q = x.vector[0]->q[0][0];
   size_t apart = (size_t)((const char *)x.vector[1] - (const char *)x.vector[0]);
-  v128_t bias = wasm_i32x4_splat(-s->bias), sum[N_SUMS];
-  for (size_t i = 0; i < N_SUMS; i++) sum[i] = fm_zero();
+  v128_t bias = wasm_i32x4_splat(-s->bias), sum_of[N_SUMS], *sum = fm_in_memory(sum_of), zero = fm_hold_i32(0);
+  FM_UNROLL
+  for (size_t i = 0; i < N_SUMS; i++) sum[i] = zero;
   FM_NO_UNROLL
   for (size_t sub = 0; sub < s->n_subs; sub++) {
     FM_NO_UNROLL
@@ -137,8 +138,10 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
   const float *scale = &strip->f32.scale[row][s->n_subs * group], *min = &strip->f32.min[row][s->n_subs * group];
   const int8_t *q = x.vector[0]->q[0][0];
   size_t apart = (size_t)((const char *)x.vector[1] - (const char *)x.vector[0]), n_cols = 4 * s->n_steps, at = 0;
-  v128_t bias = wasm_i32x4_splat(-s->bias), ones = fm_hold_i32(0x00010001), total[N_SUMS];
-  for (size_t i = 0; i < N_SUMS; i++) total[i] = fm_zero();
+  v128_t bias = wasm_i32x4_splat(-s->bias), ones = fm_hold_i32(0x00010001), total_of[N_SUMS];
+  v128_t *total = fm_in_memory(total_of), zero = fm_hold_i32(0);
+  FM_UNROLL
+  for (size_t i = 0; i < N_SUMS; i++) total[i] = zero;
   FM_NO_UNROLL
   for (size_t sub = 0; sub < s->n_subs; sub++) {
     FM_NO_UNROLL
@@ -182,8 +185,9 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
 FM_INLINE void tile(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row, const fm_act_tile_i8 *x,
                     float *y, size_t n_groups, size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
   tokens at = {{x, x + n_groups}};
-  v128_t acc[N_SUMS];
-  for (size_t i = 0; i < N_SUMS; i++) acc[i] = fm_zero();
+  v128_t acc_of[N_SUMS], *acc = fm_in_memory(acc_of), zero = fm_hold_i32(0);
+  FM_UNROLL
+  for (size_t i = 0; i < N_SUMS; i++) acc[i] = zero;
   FM_NO_UNROLL
   for (size_t group = 0; group < n_groups; group++) {
     if (kind.kind == FM_SCALES_K) {

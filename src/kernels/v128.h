@@ -34,6 +34,13 @@ FM_INLINE v128_t fm_hold(const void *sixteen_bytes) {
   return wasm_v128_load(sixteen_bytes);
 }
 
+/* Vectors that stay in memory: the compilers cannot see through the pointer. Sums that are touched once per sub-block belong
+ * there, or V8 spills those of the inner loop. */
+FM_INLINE v128_t *fm_in_memory(v128_t *vectors) {
+  __asm__("" : "+r"(vectors)::"memory");
+  return vectors;
+}
+
 /* What fm_f16x4_to_f32x4 needs; see formats/f16.h. */
 typedef struct {
   v128_t sign_and_magnitude, exponent, scale;
