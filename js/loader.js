@@ -155,7 +155,8 @@ export async function load(wanted) {
       if (error instanceof LoadError) steps.push({ ...stepOf(candidate), ok: false, reason: error.message });
     }
   }
-  if (failures.length === 1 && (wanted.wasm !== undefined || !(failures[0] instanceof LoadError))) throw failures[0];
+  if (failures.length === 1 && (wanted.wasm !== undefined || !(failures[0] instanceof LoadError)))
+    throw failures[0];
   const reasons = steps.map((step) => `${step.module ?? step.isa}: ${step.reason}`).join('; ');
   const cause = failures.at(-1);
   if (cause instanceof LoadError) {

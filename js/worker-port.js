@@ -141,7 +141,11 @@ function browserPort(worker, { onMessage, onEnd }) {
   });
   worker.addEventListener('error', (event) => {
     event.preventDefault?.();
-    end(event.message || 'its script could not be loaded; where a build moved it, pass { worker }: fused-matmul/worker-host', event.error ?? undefined);
+    end(
+      event.message ||
+        'its script could not be loaded; where a build moved it, give { worker } the address of fused-matmul/worker-host',
+      event.error ?? undefined,
+    );
   });
   worker.addEventListener('messageerror', () => end('a message could not be read'));
   // Browsers tell no one that a worker was terminated. It holds a lock as long as it lives: to get it is to learn of its end.

@@ -237,15 +237,16 @@ export async function build({ quiet = false } = {}) {
 }
 
 /**
- * Builds the native tests: the scalar C under the address and undefined-behaviour sanitizers.
+ * Builds native tests: the scalar C under the address and undefined-behaviour sanitizers, or its fork-join under the thread sanitizer.
+ * @param {'fm_native_tests' | 'fm_thread_tests'} [target]
  * @returns {Promise<string>}  path of the test program
  */
-export async function buildNative() {
+export async function buildNative(target = 'fm_native_tests') {
   await ensureSetup({ native: true });
   const compiler = process.env.CC ?? ['cc', 'gcc', 'clang'].map(which).find(Boolean);
   return withLock('native', async () => {
-    await cmake('build/native', { settings: [`-DCMAKE_C_COMPILER=${compiler}`], target: 'fm_native_tests' });
-    return inRoot('build/native/fm_native_tests');
+    await cmake('build/native', { settings: [`-DCMAKE_C_COMPILER=${compiler}`], target });
+    return inRoot(`build/native/${target}`);
   });
 }
 

@@ -94,6 +94,7 @@ async function writeSections() {
   let text = readFileSync(README, 'utf8');
   const tables = { 'support matrix': await supportMatrix(), numbers: numbers(), sizes: sizeTable() };
   for (const [name, table] of Object.entries(tables)) {
+    if (table === undefined) continue;
     const [start, end] = place(text, name);
     text = text.slice(0, start) + table + text.slice(end);
   }

@@ -114,8 +114,10 @@ test('the sizes are those of the modules, within what another Emscripten may cha
   }
 });
 
-test('the numbers are those of tests/bench/results.json', () => {
-  assert.equal(section(text, 'numbers'), numbers(), 'renew them: node scripts/readme.js');
+test('the numbers are those of tests/bench/results.json', (t) => {
+  const made = numbers();
+  if (made === undefined) return t.skip('there is no tests/bench/results.json');
+  assert.equal(section(text, 'numbers'), made, 'renew them: node scripts/readme.js');
 });
 
 test('every npm script is listed, and every one listed exists', () => {
@@ -127,10 +129,20 @@ test('every npm script is listed, and every one listed exists', () => {
 });
 
 test('every link within the documents leads somewhere', () => {
-  const documents = ['README.md', 'js/README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'src/README.md', 'tests/bench/README.md'];
+  const documents = [
+    'README.md',
+    'js/README.md',
+    'CONTRIBUTING.md',
+    'SECURITY.md',
+    'src/README.md',
+    'tests/bench/README.md',
+  ];
   const anchors = (/** @type {string} */ markdown) =>
     [...markdown.matchAll(/^#+ (.*)$/gm)].map(([, title]) =>
-      title.toLowerCase().replace(/[^\w -]/g, '').replaceAll(' ', '-'),
+      title
+        .toLowerCase()
+        .replace(/[^\w -]/g, '')
+        .replaceAll(' ', '-'),
     );
   for (const document of documents) {
     const content = readFileSync(path.join(root, document), 'utf8');

@@ -133,6 +133,20 @@ function merged(file, results) {
   return [...before.results.filter((result) => !measured.has(result.case)), ...results];
 }
 
+/** @param {string} file @param {ReturnType<typeof environment>} setting @param {Result[]} results */
+const save = (file, setting, results) =>
+  writeFileSync(file, `${JSON.stringify({ ...setting, results: merged(file, results) }, null, 2)}\n`);
+
+/** Medians of register-only limits over their minima, the worst case: only other programs make that more than 1. */
+const MOST_BUSY = 1.25;
+
+/** @param {Result[]} results */
+const busyTimes = (results) =>
+  Math.max(
+    1,
+    ...results.filter((r) => r.kernel.startsWith('limit') && r.flops > 0).map((r) => r.medianMs / r.minMs),
+  );
+
 async function bench() {
   const { values: options } = parseArgs({ options: OPTIONS });
   if (options.help) return console.log(HELP);
@@ -180,14 +194,18 @@ async function bench() {
   for (const { name, run, show = caseTable } of selected) {
     const found = await run(lab);
     results.push(...found);
+    if (options.json) save(options.json, setting, results);
     console.log(`#### ${name}\n\n${show(found)}\n`);
   }
   const known = options.json ? merged(options.json, results) : results;
   console.log(summary(known));
   const verdict = verdictTable(known);
   if (verdict) console.log(`\n${verdict}`);
-  if (options.json)
-    writeFileSync(options.json, `${JSON.stringify({ ...setting, results: known }, null, 2)}\n`);
+  const busy = busyTimes(results);
+  if (busy > MOST_BUSY)
+    console.log(
+      `\nThe machine was busy: limits took ${busy.toFixed(1)} times their minimum. Do not use these numbers.`,
+    );
   if (options.charts) console.log(`\n${(await drawCharts(known, options.charts)).join('\n')}`);
 }
 

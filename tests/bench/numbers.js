@@ -1,5 +1,5 @@
 /** The measured tables of README.md, from results.json: `node scripts/readme.js` puts them there. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { curvesOf } from './growth.js';
 import { finder, gbps, gflops, number, ratio, table } from './report.js';
 import { verdictTable } from './verdict.js';
@@ -75,8 +75,9 @@ function threadTable(results) {
   return table(['Q4_K 4096x4096', 'threads', 'min ms', 'to one thread'], rows);
 }
 
-/** @returns {string} Markdown */
+/** @returns {string | undefined} Markdown; undefined where there are no results yet */
 export function numbers() {
+  if (!existsSync(RESULTS)) return undefined;
   /** @type {{ machine: string, engine: string, date: string, results: Result[] }} */
   const { machine, engine, date, results } = JSON.parse(readFileSync(RESULTS, 'utf8'));
   const has = (/** @type {string} */ start) => results.some((r) => r.case.startsWith(start));

@@ -77,7 +77,8 @@ int main(void) {
     memset(many, 0, y_bytes);
     fm_threads_use(1, 0, 1);
     int32_t expected = operate(kind, w, x, one, n_tokens, n_rows);
-    fm_threads_use(2 + below(N_THREADS - 1), 0, (int32_t)below(2));
+    /* Chunks of one item, or of as many as usual, with a shorter one at the end. */
+    fm_threads_use(2 + below(N_THREADS - 1), below(2), (int32_t)below(2));
     int32_t status = operate(kind, w, x, many, n_tokens, n_rows);
     failures += status != FM_OK || expected != FM_OK || memcmp(one, many, y_bytes) != 0;
   }
