@@ -100,7 +100,7 @@ const verdicts = new WeakMap();
 
 /** What to do about it, for messages: with the package's own modules this is what went wrong. */
 const MISSING_MODULES =
-  'put the .wasm files there (npm run build, or the bundler), or pass createKernels({ wasm }): see the README, Bundlers'; a clone of its repository needs `npm run build` first (README: Bundlers)';
+  'put the .wasm files there (npm run build, or the bundler), or pass createKernels({ wasm }): see the README, Bundlers';
 
 /** @returns {Promise<Features>} */
 export async function detectFeatures() {
