@@ -1,7 +1,7 @@
 /** The .d.ts that tsc writes from the JSDoc of js/, made into what users should meet. */
 import path from 'node:path';
 
-const COMMENT = /\/\*\*(?:(?!\*\/)[^])*\*\//g;
+const COMMENT = /\/\*\*(?:(?!\*\/)[\s\S])*\*\//g;
 
 /**
  * What the JSDoc of a source says about the types it defines: tsc loses that.
@@ -13,9 +13,9 @@ function summaries(source) {
   const found = new Map();
   for (const [comment] of source.matchAll(COMMENT)) {
     const lines = comment.slice(3, -2).replace(/^[ \t]*\* ?/gm, '');
-    const [, before, after] = /^([^]*?)@(?:template|typedef)\b([^]*)$/.exec(lines) ?? [];
+    const [, before, after] = /^([\s\S]*?)@(?:template|typedef)\b([\s\S]*)$/.exec(lines) ?? [];
     const [, type, same] = /@typedef \{object\} (\w+)(.*)/.exec(lines) ?? [];
-    const name = type ?? /@typedef [^]*\} ?(\w+)\s*$/.exec(lines)?.[1];
+    const name = type ?? /@typedef [\s\S]*\} ?(\w+)\s*$/.exec(lines)?.[1];
     const text = [before?.trim(), same?.trim()].filter(Boolean).join(' ');
     if (name && after !== undefined && text) found.set(name, text.replace(/\s+/g, ' '));
   }
@@ -24,7 +24,7 @@ function summaries(source) {
 
 /** A constructor whose JSDoc hides it: for subclasses, and no way to make one. */
 const HIDDEN_CONSTRUCTOR =
-  /(\/\*\*(?:(?!\*\/)[^])*@hideconstructor(?:(?!\*\/)[^])*\*\/\s*)constructor\([^]*?\);/g;
+  /(\/\*\*(?:(?!\*\/)[\s\S])*@hideconstructor(?:(?!\*\/)[\s\S])*\*\/\s*)constructor\([\s\S]*?\);/g;
 /** A type taken over from another file, which must stay that type and not become a copy of it. */
 const TAKEN_OVER = /export type (\w+)(?:<[^=]*>)? = import\((["']\.[^"']+["'])\)\.\1(?:<[\w, ]+>)?;/g;
 

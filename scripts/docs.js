@@ -35,6 +35,7 @@ const COMPILER_OPTIONS = {
   noEmit: true,
 };
 
+/** @type {import('typedoc').ReflectionKind.KindString[]} */
 const DOCUMENTED = ['Variable', 'Function', 'Class', 'Interface', 'Property', 'Method', 'Accessor'];
 
 const API_FOLDER = path.join(root, 'build/api');

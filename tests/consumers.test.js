@@ -39,7 +39,10 @@ test('Node, in a worker thread', async () => {
 
 test('a Node with relaxed SIMD', async () => {
   const app = installed.app('node-24', 'node');
-  await checkResult(JSON.parse(runIn(app, await relaxedNode(), ['main.js', MODEL])), { isa: 'relaxed', threads: true });
+  await checkResult(JSON.parse(runIn(app, await relaxedNode(), ['main.js', MODEL])), {
+    isa: 'relaxed',
+    threads: true,
+  });
 });
 
 test('Node, CommonJS by require(esm)', { skip: !requires() && 'this Node has no require(esm)' }, () => {

@@ -10,7 +10,8 @@ test('it is made without a warning: every public thing has a word of documentati
   const { folder, warnings } = await buildDocs();
   assert.equal(warnings, '');
   const start = readFileSync(path.join(folder, 'index.html'), 'utf8');
-  for (const entry of ['fused-matmul', 'fused-matmul/layer', 'fused-matmul/llama']) assert.ok(start.includes(entry));
+  for (const entry of ['fused-matmul', 'fused-matmul/layer', 'fused-matmul/llama'])
+    assert.ok(start.includes(entry));
 });
 
 test('everything that can be imported is in it', async () => {
@@ -19,6 +20,12 @@ test('everything that can be imported is in it', async () => {
   const entries = ['fused-matmul', 'fused-matmul_layer', 'fused-matmul_llama'];
   const pages = (/** @type {string} */ name) =>
     kinds.flatMap((kind) => entries.map((entry) => path.join(folder, kind, `${entry}.${name}.html`)));
-  for (const name of [...Object.keys(library), 'KvCache', 'KernelsOptions', 'FlashOptions', 'GenerateOptions'])
+  for (const name of [
+    ...Object.keys(library),
+    'KvCache',
+    'KernelsOptions',
+    'FlashOptions',
+    'GenerateOptions',
+  ])
     assert.ok(pages(name).some(existsSync), name);
 });

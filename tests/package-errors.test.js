@@ -42,7 +42,10 @@ test('without its .wasm files: which were looked for, and what to do', () => {
     const { name, code, message, url } = creationError(app, options);
     assert.deepEqual([name, code], ['LoadError', 'FM_LOAD']);
     assert.match(message, /cannot read file:.*dist\/fused-[\w-]+\.wasm: ENOENT/);
-    assert.match(message, /put the \.wasm files there \(npm run build, or the bundler\), or pass createKernels\(\{ wasm \}\)/);
+    assert.match(
+      message,
+      /put the \.wasm files there \(npm run build, or the bundler\), or pass createKernels\(\{ wasm \}\)/,
+    );
     assert.match(url, /\.wasm$/);
   }
 });
@@ -92,7 +95,11 @@ test('a path into the package that is no entry of it: Node names the entry', () 
 
 test('CommonJS works by require(esm), and elsewhere Node says that this is an ES module', () => {
   const app = installed.app('required');
-  const { status, stdout, stderr } = run(app, "console.log(typeof require('fused-matmul').createKernels)", 'main.cjs');
+  const { status, stdout, stderr } = run(
+    app,
+    "console.log(typeof require('fused-matmul').createKernels)",
+    'main.cjs',
+  );
   if (/** @type {any} */ (process).features.require_module) {
     assert.equal(status, 0, stderr);
     assert.equal(stdout.trim(), 'function');

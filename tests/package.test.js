@@ -50,7 +50,8 @@ function runInApp(code) {
 
 /** Files that others name, from what package.json exports on; the texts that belong to any package. */
 function reachable() {
-  const conditions = (/** @type {any} */ entry) =>
+  /** @param {any} entry @returns {string[]} */
+  const conditions = (entry) =>
     typeof entry === 'string' ? [entry] : Object.values(entry).flatMap(conditions);
   const targets = [...conditions(manifest.exports), ...Object.values(manifest.bin ?? {})];
   const found = new Set(

@@ -143,23 +143,41 @@ function hover(code) {
   });
   const info = service.getQuickInfoAtPosition(file, at) ?? assert.fail(code);
   const tags = (info.tags ?? []).map(({ name, text }) => `@${name} ${ts.displayPartsToString(text)}`);
-  return [ts.displayPartsToString(info.displayParts), ts.displayPartsToString(info.documentation), ...tags].join('\n');
+  return [
+    ts.displayPartsToString(info.displayParts),
+    ts.displayPartsToString(info.documentation),
+    ...tags,
+  ].join('\n');
 }
 
 test('editors show types that can be read, and what things are', () => {
-  const kernels = "import { createKernels, type KernelsOptions } from 'fused-matmul/layer';\nconst fm = await createKernels();\n";
+  const kernels =
+    "import { createKernels, type KernelsOptions } from 'fused-matmul/layer';\nconst fm = await createKernels();\n";
   /** @type {[string, RegExp[]][]} */
   const shown = [
-    [`${kernels}void |createKernels;`, [/options\?: KernelsOptions\): Promise</, /all operations of a layer/]],
-    [`${kernels}const o: KernelsOptions = { |isa: 'simd128' };`, [/isa\?: Isa/, /the best that passes its self-test/]],
-    [`${kernels}void fm.info.|isa;`, [/isa: Isa|"scalar" \| "simd128" \| "relaxed"/, /the instruction set in use/]],
+    [
+      `${kernels}void |createKernels;`,
+      [/options\?: KernelsOptions\): Promise</, /all operations of a layer/],
+    ],
+    [
+      `${kernels}const o: KernelsOptions = { |isa: 'simd128' };`,
+      [/isa\?: Isa/, /the best that passes its self-test/],
+    ],
+    [
+      `${kernels}void fm.info.|isa;`,
+      [/isa: Isa|"scalar" \| "simd128" \| "relaxed"/, /the instruction set in use/],
+    ],
     [
       `${kernels}declare const w: import('fused-matmul').Weight;\nconst |y = fm.fusedMatmul(w, new Float32Array(4));`,
       [/const y: .*Float32Array<ArrayBuffer>/],
     ],
     [
       `${kernels}declare const w: import('fused-matmul').Weight;\nfm.|fusedMatmul(w, new Float32Array(4));`,
-      [/Multiplies f32 rows by a quantised weight/, /@param x nTokens \* nCols values/, /@throws \{?ShapeError/],
+      [
+        /Multiplies f32 rows by a quantised weight/,
+        /@param x nTokens \* nCols values/,
+        /@throws \{?ShapeError/,
+      ],
     ],
   ];
   for (const [code, expected] of shown) {
