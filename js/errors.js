@@ -4,7 +4,7 @@
 
 /** The base of the library's errors. */
 export class FmError extends Error {
-  /** @type {string} */
+  /** What kind of error, the same in every version: 'FM_SHAPE', 'FM_GGUF'... @type {string} */
   code = 'FM_ERROR';
 
   /**
@@ -13,12 +13,14 @@ export class FmError extends Error {
    */
   constructor(message, options) {
     super(message, options);
+    /** The name of its class. */
     this.name = 'FmError';
   }
 }
 
 /** A length or a dimension does not fit; `got` and `expected` are in the message too. */
 export class ShapeError extends RangeError {
+  /** The same in every version. */
   code = 'FM_SHAPE';
 
   /**
@@ -27,19 +29,24 @@ export class ShapeError extends RangeError {
    */
   constructor(message, { got, expected } = {}) {
     super(message);
+    /** The name of its class. */
     this.name = 'ShapeError';
+    /** What was given. */
     this.got = got;
+    /** What fits, or the most that does. */
     this.expected = expected;
   }
 }
 
 /** An argument is of the wrong kind. */
 export class ArgumentError extends TypeError {
+  /** The same in every version. */
   code = 'FM_ARGUMENT';
 
   /** @param {string} message */
   constructor(message) {
     super(message);
+    /** The name of its class. */
     this.name = 'ArgumentError';
   }
 }
@@ -65,6 +72,7 @@ export class HandleError extends FmError {
   constructor(message, reason) {
     super(message);
     this.name = 'HandleError';
+    /** Why: it was freed, belongs to other kernels, its owner is disposed, or it is a view that owns nothing. */
     this.reason = reason;
   }
 }
@@ -83,8 +91,11 @@ export class GgufError extends FmError {
   constructor(message, { offset, tensor, changed = false, cause } = {}) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = 'GgufError';
+    /** Where in the file, in bytes. */
     this.offset = offset;
+    /** Which tensor. */
     this.tensor = tensor;
+    /** True where it is another file than the one that was opened. */
     this.changed = changed;
   }
 }
@@ -100,6 +111,7 @@ export class IsaError extends FmError {
   constructor(message, { isa, cause } = {}) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = 'IsaError';
+    /** Which instruction set. */
     this.isa = isa;
   }
 }
@@ -115,6 +127,7 @@ export class LoadError extends FmError {
   constructor(message, { url, cause } = {}) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = 'LoadError';
+    /** Where the file was looked for. */
     this.url = url;
   }
 }
@@ -130,8 +143,11 @@ export class MemoryError extends FmError {
   constructor(message, { asked, inUse, limit }) {
     super(message);
     this.name = 'MemoryError';
+    /** Bytes that were asked for. */
     this.asked = asked;
+    /** Bytes in use already. */
     this.inUse = inUse;
+    /** Bytes that the memory can have. */
     this.limit = limit;
   }
 }
@@ -139,15 +155,7 @@ export class MemoryError extends FmError {
 /** The worker of createWorkerKernels ended by itself: it crashed, was terminated, or ran out of memory. */
 export class WorkerError extends FmError {
   code = 'FM_WORKER';
-
-  /**
-   * @param {string} message
-   * @param {{ cause?: unknown }} [options]
-   */
-  constructor(message, options) {
-    super(message, options);
-    this.name = 'WorkerError';
-  }
+  name = 'WorkerError';
 }
 
 /**

@@ -21,7 +21,7 @@ import { ACTIVATION_NAMES } from './selftest.js';
  * @template {Floats} U
  * @typedef {object} ManyOptions
  * @property {readonly U[]} [out]  one of nTokens * nRows values for each weight
- * @property {Activation} [activation]
+ * @property {Activation} [activation]  the mode of this call
  */
 
 /**
@@ -29,7 +29,7 @@ import { ACTIVATION_NAMES } from './selftest.js';
  * @typedef {object} GatedOptions
  * @property {Gate} [act]  default 'silu'
  * @property {U} [out]  nTokens * nRows values
- * @property {Activation} [activation]
+ * @property {Activation} [activation]  the mode of this call
  */
 
 /**
@@ -47,7 +47,7 @@ import { ACTIVATION_NAMES } from './selftest.js';
  * @property {Gate} [act]  default 'silu'
  * @property {boolean} [residual]  adds x, default false
  * @property {U} [out]  as many values as x; may be x
- * @property {Activation} [activation]
+ * @property {Activation} [activation]  the mode of this call
  */
 
 /**
@@ -69,12 +69,14 @@ const FFN_WEIGHTS = 'wwwaaa';
 /** The last two fields are floats. */
 const ATTENTION = 'wwwwwwwwwww';
 
+/** Kernels with all operations of a transformer layer. Made by createKernels of fused-matmul/layer. */
 export class FusedKernels extends LayerKernels {
   #memory;
   #staging;
   #activation;
 
   /**
+   * @hideconstructor
    * @param {import('./loader.js').Loaded} loaded
    * @param {Activation} activation  where a call does not say
    */

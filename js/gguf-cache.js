@@ -10,7 +10,7 @@ import { absolute, Client, probeUrl, validators } from './http-source.js';
 
 /**
  * @typedef {object} CacheState
- * @property {string} name
+ * @property {string} name  of the cache
  * @property {number} hits  bytes that came from the cache
  * @property {number} stored  bytes that were put into it
  * @property {Error} [error]  why it keeps nothing more: there is none, or no room in it
@@ -18,7 +18,7 @@ import { absolute, Client, probeUrl, validators } from './http-source.js';
 
 /**
  * @typedef {object} CachedGguf
- * @property {string} url
+ * @property {string} url  as it was given to openGguf
  * @property {number} size  of the file
  * @property {number} bytes  of it that are kept
  * @property {Date} used  when it was opened last
@@ -122,11 +122,10 @@ export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0)
     const buffer = new Uint8Array(BLOCK);
     let block = first;
     let filled = 0;
-    for await (const chunk of client.stream(
-      first * BLOCK,
-      Math.min(end * BLOCK, size) - first * BLOCK,
+    for await (const chunk of client.stream(first * BLOCK, Math.min(end * BLOCK, size) - first * BLOCK, {
       signal,
-    )) {
+      once: true,
+    })) {
       for (let used = 0; used < chunk.length; ) {
         const n = Math.min(lengthOf(block) - filled, chunk.length - used);
         buffer.set(chunk.subarray(used, used + n), filled);
@@ -147,7 +146,7 @@ export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0)
     size,
     cached: () => ({ ...store.state }),
     recipe: fetch ? undefined : () => ({ kind: 'url', facts }),
-    async *stream(offset, length, signal) {
+    async *stream(offset, length, signal, buffer) {
       const end = offset + length;
       for (let at = offset; at < end; ) {
         signal?.throwIfAborted();
@@ -165,7 +164,7 @@ export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0)
         }
         present.delete(block);
         if (store.state.error) {
-          yield* client.stream(at, end - at, signal);
+          yield* client.stream(at, end - at, { signal, once: buffer !== undefined });
           return;
         }
         let behind = block + 1;

@@ -1,18 +1,17 @@
 /* A GGUF file as the library hands it out. */
 
-import { readAll } from './bytes.js';
 import { GgufError, HandleError, show } from './errors.js';
 
 /**
  * @typedef {object} GgufTensor
- * @property {string} name
+ * @property {string} name  as the file has it
  * @property {string} type  e.g. 'Q4_K'
  * @property {number} typeId  as GGUF numbers it
  * @property {readonly number[]} shape  in GGUF's order: shape[0] is the length of a row
  * @property {number} nRows  the product of shape[1], shape[2]...
  * @property {number} nCols  shape[0]
  * @property {number} offset  of its first byte in the file
- * @property {number} byteLength
+ * @property {number} byteLength  of its blocks
  * @property {boolean} supported  whether the kernels take it as a weight
  */
 
@@ -32,9 +31,17 @@ let sourceOf;
 
 export { sourceOf };
 
+/**
+ * What is loaded when a file is opened, and not before.
+ * @typedef {object} Tools
+ * @property {(wanted: string, names: string[]) => string[]} nearest  names that are spelt most alike
+ * @property {typeof import('./bytes.js').readAll} readAll
+ */
+
 /** A GGUF file whose header has been read and checked. Its bytes are read when they are asked for. */
 export class GgufFile {
   #source;
+  #tools;
   #closed = false;
 
   static {
@@ -42,15 +49,21 @@ export class GgufFile {
   }
 
   /**
+   * @hideconstructor
    * @param {import('./bytes.js').ByteSource} source
    * @param {Header} header
+   * @param {Tools} tools
    */
-  constructor(source, { version, alignment, metadata, tensors }) {
+  constructor(source, { version, alignment, metadata, tensors }, tools) {
     this.#source = source;
+    this.#tools = tools;
+    /** Of the format: 2 or 3. */
     this.version = version;
+    /** Of tensors in the file, in bytes. */
     this.alignment = alignment;
     /** Key-value pairs; 64-bit integers are numbers where a number holds them exactly, else BigInts. */
     this.metadata = metadata;
+    /** What the file holds, by name. */
     this.tensors = tensors;
   }
 
@@ -68,6 +81,7 @@ export class GgufFile {
   }
 
   /**
+   * What is known of a tensor.
    * @param {string} name
    * @returns {GgufTensor}
    * @throws {GgufError} there is none of that name
@@ -75,7 +89,7 @@ export class GgufFile {
   tensor(name) {
     const tensor = this.tensors.get(name);
     if (tensor) return tensor;
-    const near = nearest(String(name), [...this.tensors.keys()]);
+    const near = this.#tools.nearest(String(name), [...this.tensors.keys()]);
     const hint =
       near.length > 0
         ? `; the nearest of its ${this.tensors.size} are ${near.map(show).join(', ')}`
@@ -91,7 +105,7 @@ export class GgufFile {
    */
   async read(name, { signal } = {}) {
     const { offset, byteLength } = this.tensor(name);
-    return readAll(this.#open(), offset, byteLength, signal);
+    return this.#tools.readAll(this.#open(), offset, byteLength, signal);
   }
 
   /**
@@ -114,33 +128,4 @@ export class GgufFile {
     if (this.#closed) throw new HandleError(`${this.#source.name} is closed`, 'disposed');
     return this.#source;
   }
-}
-
-/**
- * Up to three names that are spelt most alike.
- * @param {string} wanted
- * @param {string[]} names
- */
-function nearest(wanted, names) {
-  return names
-    .map((name) => ({ name, distance: editDistance(wanted, name) }))
-    .sort((a, b) => a.distance - b.distance)
-    .slice(0, 3)
-    .map(({ name }) => name);
-}
-
-/**
- * @param {string} a
- * @param {string} b
- */
-function editDistance(a, b) {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 0; i < a.length; i++) {
-    const next = [i + 1];
-    for (let j = 0; j < b.length; j++) {
-      next.push(Math.min(next[j] + 1, row[j + 1] + 1, row[j] + (a[i] === b[j] ? 0 : 1)));
-    }
-    row = next;
-  }
-  return row[b.length];
 }

@@ -2,7 +2,9 @@
  * size. */
 
 import { gguf } from '../dist/gguf-parser.js';
+import { readAll } from './bytes.js';
 import { GgufError, show } from './errors.js';
+import { GgufFile } from './gguf-file.js';
 import { HeaderReader, PARSER_CHUNK, walkHeader } from './gguf-header.js';
 import { openSource } from './source.js';
 import { findType, weightBytes } from './types.js';
@@ -14,10 +16,10 @@ import { findType, weightBytes } from './types.js';
 const DEFAULT_ALIGNMENT = 32;
 
 /**
- * The source and the checked header of a file.
+ * A file with its header read and checked.
  * @param {import('./source.js').GgufSource} source
  * @param {import('./gguf.js').OpenOptions} options
- * @returns {Promise<[import('./bytes.js').ByteSource, import('./gguf-file.js').Header]>}
+ * @returns {Promise<GgufFile>}
  */
 export async function open(source, options) {
   const { signal } = options;
@@ -36,7 +38,8 @@ export async function open(source, options) {
   const metadata = plainMetadata(parsed.metadata, layout);
   const alignment = alignmentOf(metadata, reader);
   const tensors = checkTensors(parsed.tensorInfos, { reader, layout, alignment });
-  return [bytes, { version: layout.version, alignment, metadata, tensors }];
+  const header = { version: layout.version, alignment, metadata, tensors };
+  return new GgufFile(bytes, header, { nearest, readAll });
 }
 
 /**
@@ -187,4 +190,33 @@ function checkTensor({ name, shape, dtype, offset }, { alignment, dataOffset, fi
  */
 function tensorError(tensor, offset, what) {
   return new GgufError(`tensor ${show(tensor)} ${what} (offset ${offset})`, { tensor, offset });
+}
+
+/**
+ * Up to three names that are spelt most alike.
+ * @param {string} wanted
+ * @param {string[]} names
+ */
+function nearest(wanted, names) {
+  return names
+    .map((name) => ({ name, distance: editDistance(wanted, name) }))
+    .sort((a, b) => a.distance - b.distance)
+    .slice(0, 3)
+    .map(({ name }) => name);
+}
+
+/**
+ * @param {string} a
+ * @param {string} b
+ */
+function editDistance(a, b) {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 0; i < a.length; i++) {
+    const next = [i + 1];
+    for (let j = 0; j < b.length; j++) {
+      next.push(Math.min(next[j] + 1, row[j + 1] + 1, row[j] + (a[i] === b[j] ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row[b.length];
 }

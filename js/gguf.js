@@ -1,15 +1,13 @@
 /* What opens GGUF files is loaded when the first is opened. */
 
-import { GgufFile } from './gguf-file.js';
-
-export { GgufFile };
+export { GgufFile } from './gguf-file.js';
 
 /** @typedef {import('./gguf-file.js').GgufTensor} GgufTensor */
 /** @typedef {import('./gguf-file.js').MetadataValue} MetadataValue */
 
 /**
  * @typedef {object} OpenOptions
- * @property {AbortSignal} [signal]
+ * @property {AbortSignal} [signal]  ends the opening
  * @property {typeof globalThis.fetch} [fetch]  for URLs, instead of the global one
  * @property {HeadersInit} [headers]  for URLs
  * @property {number} [retries]  for URLs: attempts in a row that may fail before a read does, default 4
@@ -23,12 +21,12 @@ export { GgufFile };
  * @param {import('./source.js').GgufSource} source  a URL (read by Range requests), a File or Blob, bytes, or
  *   in Node a path
  * @param {OpenOptions} [options]
- * @returns {Promise<GgufFile>}
- * @throws {GgufError} it cannot be read, is truncated or malformed; says what and where
+ * @returns {Promise<import('./gguf-file.js').GgufFile>}
+ * @throws {import('./errors.js').GgufError} it cannot be read, is truncated or malformed; says what and where
  */
 export async function openGguf(source, options = {}) {
   const { open } = await import('./gguf-open.js');
-  return new GgufFile(...(await open(source, options)));
+  return open(source, options);
 }
 
 /**

@@ -8,6 +8,7 @@ import { ArgumentError, HandleError, ShapeError, show } from './errors.js';
 /** Symbol.dispose, also where the engine does not have it yet. @type {typeof Symbol.dispose} */
 const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
 
+/** What weights, tensors and KV caches have in common: a place in wasm memory, to be given back by hand. */
 export class Handle {
   #memory;
   #ptr;
@@ -15,6 +16,7 @@ export class Handle {
   #account;
 
   /**
+   * @hideconstructor
    * @param {Memory} memory
    * @param {Account} account
    * @param {{ ptr: number, nRows: number, nCols: number, byteLength: number }} extent
@@ -23,12 +25,15 @@ export class Handle {
     this.#memory = memory;
     this.#account = account;
     this.#ptr = ptr;
+    /** Rows. */
     this.nRows = nRows;
+    /** Values of a row. */
     this.nCols = nCols;
+    /** Bytes it takes. */
     this.byteLength = byteLength;
   }
 
-  /** @returns {string} */
+  /** Kind and shape, for messages. @returns {string} */
   toString() {
     return `tensor ${this.nRows}x${this.nCols}`;
   }
@@ -44,7 +49,7 @@ export class Handle {
   }
 
   /**
-   * The pointer, after checking that this handle is alive and belongs to that memory.
+   * @internal The pointer, after checking that this handle is alive and belongs to that memory.
    * @param {Memory} memory
    * @returns {number}
    * @throws {HandleError}
@@ -71,7 +76,7 @@ export class Handle {
     if (!this.freed) this.free();
   }
 
-  /** The memory's floats, for subclasses; stale after growth. */
+  /** @internal The memory's floats, for subclasses; stale after growth. */
   get heap() {
     this.ptrIn(this.#memory);
     return this.#memory.f32;
@@ -86,6 +91,7 @@ export class Handle {
 /** W [nRows][nCols] in GGUF blocks, byte for byte as a file holds them. */
 export class Weight extends Handle {
   /**
+   * @hideconstructor
    * @param {Memory} memory
    * @param {{ ptr: number, nRows: number, nCols: number, byteLength: number }} extent
    * @param {import('./types.js').GgmlType} type
@@ -93,8 +99,11 @@ export class Weight extends Handle {
    */
   constructor(memory, extent, type, name) {
     super(memory, 'weights', extent);
+    /** Its type, as GGUF numbers it. */
     this.typeId = type.id;
+    /** Its type, as GGUF spells it. */
     this.type = type.name;
+    /** Of the tensor in its file, or what it was called when it was made. */
     this.name = name;
   }
 
@@ -106,11 +115,13 @@ export class Weight extends Handle {
 /** [nRows][nCols] f32 in wasm memory, so that chains of operations copy nothing. */
 export class Tensor extends Handle {
   /**
+   * @hideconstructor
    * @param {Memory} memory
    * @param {{ ptr: number, nRows: number, nCols: number, byteLength: number }} extent
    */
   constructor(memory, extent) {
     super(memory, 'tensors', extent);
+    /** Values in all. */
     this.length = this.nRows * this.nCols;
   }
 
@@ -137,53 +148,4 @@ export class Tensor extends Handle {
     const start = this.ptr / 4;
     return this.heap.slice(start, start + this.length);
   }
-
-  /**
-   * The same memory under another shape, from row `start` of `nCols` values on. It owns nothing and ends with this tensor.
-   * @param {{ start?: number, nRows: number, nCols?: number }} shape  start: 0; nCols: this tensor's
-   * @returns {Tensor}
-   * @throws {ShapeError} it reaches beyond this tensor; the message has both numbers
-   */
-  view({ start = 0, nRows, nCols = this.nCols }) {
-    const isCount = (/** @type {number} */ n, least = 1) => Number.isSafeInteger(n) && n >= least;
-    const end = (start + nRows) * nCols;
-    if (isCount(start, 0) && isCount(nRows) && isCount(nCols) && end <= this.length)
-      return new TensorView(this, start, nRows, nCols);
-    throw new ShapeError(
-      `${this}: ${show(nRows)} row(s) of ${show(nCols)} from row ${show(start)} on end at ${show(end)} of ${this.length} values`,
-      { got: end, expected: this.length },
-    );
-  }
-}
-
-class TensorView extends Tensor {
-  #of;
-  #offset;
-
-  /**
-   * @param {Tensor} of
-   * @param {number} start
-   * @param {number} nRows
-   * @param {number} nCols
-   */
-  constructor(of, start, nRows, nCols) {
-    super(of.memory, { ptr: 0, nRows, nCols, byteLength: 4 * nRows * nCols });
-    this.#of = of;
-    this.#offset = 4 * start * nCols;
-  }
-
-  get freed() {
-    return this.#of.freed;
-  }
-
-  /** @param {Memory} memory */
-  ptrIn(memory) {
-    return this.#of.ptrIn(memory) + this.#offset;
-  }
-
-  free() {
-    throw new HandleError(`${this} is a view: free the tensor it shows`, 'view');
-  }
-
-  [dispose]() {}
 }

@@ -9,6 +9,7 @@ import {
   isTransient,
   messageOf,
   parseContentRange,
+  release,
   transient,
 } from './http-body.js';
 
@@ -112,7 +113,7 @@ export async function probeUrl(url, { signal, fetch, headers, retries = 4, retry
   Object.assign(client.facts, { size, ...validators(first) });
   const beginning = new Uint8Array(Math.min(FIRST_BYTES, size));
   let filled = 0;
-  for await (const chunk of client.stream(0, beginning.length, signal, first)) {
+  for await (const chunk of client.stream(0, beginning.length, { signal, first, once: true })) {
     beginning.set(chunk, filled);
     filled += chunk.length;
   }
@@ -130,10 +131,10 @@ export function urlSource(facts, { fetch, beginning = new Uint8Array(0) } = {}) 
   return {
     name: facts.url,
     size: facts.size,
-    async *stream(offset, length, signal) {
+    async *stream(offset, length, signal, buffer) {
       if (length === 0) return;
       if (offset + length <= beginning.length) yield* start.stream(offset, length, signal);
-      else yield* client.stream(offset, length, signal);
+      else yield* client.stream(offset, length, { signal, once: buffer !== undefined });
     },
     // A fetch of the caller's is a function, which no other thread can have.
     recipe: fetch ? undefined : () => ({ kind: 'url', facts }),
@@ -191,11 +192,11 @@ export class Client {
    * Exactly these bytes; a broken connection is taken up again behind the last byte that came.
    * @param {number} offset
    * @param {number} length
-   * @param {AbortSignal} [signal]
-   * @param {Response} [first]  the answer to this range, where it has come already
+   * @param {{ signal?: AbortSignal, first?: Response, once?: boolean }} [options]  first: the answer to this range, where it
+   *   has come already; once: chunks are done with when the next is asked for
    * @returns {AsyncGenerator<Uint8Array, void>}
    */
-  async *stream(offset, length, signal, first) {
+  async *stream(offset, length, { signal, first, once = false } = {}) {
     const { url, retries, retryDelay } = this.facts;
     const end = offset + length;
     let at = offset;
@@ -211,6 +212,7 @@ export class Client {
         for await (const chunk of bodyOf(response, { url, offset: at, length: end - at, signal })) {
           at += chunk.length;
           yield chunk;
+          if (once && !this.#fetch) release(chunk);
         }
       } catch (error) {
         signal?.throwIfAborted();

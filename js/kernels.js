@@ -4,8 +4,7 @@
  * Y = X * W^T. */
 
 import { asBytes, asFloats, checkDimension, checkLength, oneOf } from './checks.js';
-import { ArgumentError, HandleError, IsaError, ShapeError, show, statusError } from './errors.js';
-import { GgufFile, sourceOf } from './gguf-file.js';
+import { ArgumentError, IsaError, ShapeError, show, statusError } from './errors.js';
 import { Tensor, Weight } from './handles.js';
 import { matmulQ4Legacy } from './legacy.js';
 import { load, VERSION, verify } from './loader.js';
@@ -34,10 +33,10 @@ import { servedType, types, weightBytes } from './types.js';
 
 /**
  * @typedef {object} KernelsInfo  what was chosen and why
- * @property {string} version
- * @property {Isa} isa
+ * @property {string} version  of the library
+ * @property {Isa} isa  the instruction set in use
  * @property {Dot | undefined} dot  of the relaxed set only
- * @property {Activation} activation
+ * @property {Activation} activation  the mode for calls that name none
  * @property {import('./loader.js').Step[]} steps  what was tried, in order
  * @property {string} reason  one line
  * @property {number} threads  that operations use, the caller included
@@ -45,25 +44,32 @@ import { servedType, types, weightBytes } from './types.js';
  * @property {boolean} memory64  addresses have 64 bits
  * @property {string | undefined} memory64Reason  one line, where memory64 was asked for
  * @property {import('./loader.js').Features} features  of this engine
- * @property {Loaded['timings']} timings  milliseconds
+ * @property {import('./loader.js').Timings} timings  of loading, in milliseconds
  * @property {Record<string, number> | undefined} dotTimes  milliseconds a call, where a choice was timed
- * @property {string | undefined} wasmUrl
- * @property {number | undefined} wasmBytes
+ * @property {string | undefined} wasmUrl  of the module in use, where it came from an address
+ * @property {number | undefined} wasmBytes  its size, where that is known
  */
 
 /**
  * @typedef {object} ServedType
  * @property {string} name  as GGUF spells it
  * @property {number} id  as GGUF numbers it
- * @property {number} blockValues
- * @property {number} blockBytes
+ * @property {number} blockValues  values a block holds
+ * @property {number} blockBytes  bytes a block takes
  * @property {number} alignment  bytes
+ */
+
+/**
+ * How a weight type and an activation mode are served.
+ * @typedef {object} Service
+ * @property {Isa} isa  of the kernels
+ * @property {Activation} activation  the mode they work in
  */
 
 /**
  * @typedef {object} WeightData
  * @property {string | number} type  name or id
- * @property {number} nRows
+ * @property {number} nRows  rows: outputs of a product
  * @property {number} nCols  a multiple of the type's block
  * @property {ArrayBufferLike | ArrayBufferView} [data]  blocks, row by row; an F32 weight may have none
  * @property {string} [name]  for messages
@@ -72,7 +78,7 @@ import { servedType, types, weightBytes } from './types.js';
 /**
  * @typedef {object} LoadOptions
  * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  bytes, after each chunk
- * @property {AbortSignal} [signal]
+ * @property {AbortSignal} [signal]  ends the loading
  */
 
 /**
@@ -122,6 +128,7 @@ let memoryOf;
 
 export { memoryOf };
 
+/** A module instance with its memory, and the operations on it. Made by createKernels. */
 export class Kernels {
   #memory;
   #loaded;
@@ -140,6 +147,7 @@ export class Kernels {
   }
 
   /**
+   * @hideconstructor
    * @param {Loaded} loaded
    * @param {Activation} activation
    */
@@ -189,6 +197,7 @@ export class Kernels {
     return this.#types;
   }
 
+  /** True after dispose(). */
   get disposed() {
     return this.#memory.disposed;
   }
@@ -215,7 +224,7 @@ export class Kernels {
    * How a weight type and an activation mode are served: by whose kernels, with which activation.
    * @param {string | number} type
    * @param {Activation} [activation]
-   * @returns {{ isa: Isa, activation: Activation }}
+   * @returns {Service}
    */
   servedBy(type, activation = this.#activation) {
     const { id } = servedType(type);
@@ -226,7 +235,7 @@ export class Kernels {
 
   /**
    * Streams a tensor of a GGUF file into linear memory; it is never held twice.
-   * @param {GgufFile} gguf
+   * @param {import('./gguf-file.js').GgufFile} gguf
    * @param {string} name
    * @param {LoadOptions} [options]
    * @returns {Promise<Weight>}
@@ -242,25 +251,18 @@ export class Kernels {
   /**
    * Streams several tensors, those that are neighbours in the file by one request: all of them, or on any failure none.
    * Beside the weights it holds a chunk of each request that is under way.
-   * @param {GgufFile} gguf
+   * @param {import('./gguf-file.js').GgufFile} gguf
    * @param {Iterable<string>} names
    * @param {LoadOptions & { concurrency?: number }} [options]  progress is that of all; concurrency: at most so many
-   *   requests at a time, default 4
+   *   requests at a time, default 2
    * @returns {Promise<Weight[]>}  in the order of names
    * @throws {import('./errors.js').GgufError} no such tensor, or its bytes cannot be read
    * @throws {ArgumentError} a type is not served
    * @throws {import('./errors.js').MemoryError}
    */
   async loadWeights(gguf, names, options) {
-    if (!(gguf instanceof GgufFile))
-      throw new ArgumentError(`gguf must come from openGguf, got ${show(gguf)}`);
-    if (this.disposed) throw new HandleError('these kernels are disposed', 'disposed');
-    if (typeof names === 'string' || typeof names?.[Symbol.iterator] !== 'function')
-      throw new ArgumentError(`names must be a list of tensor names, got ${show(names)}`);
-    const tensors = Array.from(names, (name) => gguf.tensor(name));
-    const source = sourceOf(gguf);
-    const { loadTensors } = await import('./load.js');
-    return loadTensors(this.#memory, source, tensors, options);
+    const { loadWeights } = await import('./load.js');
+    return loadWeights(this.#memory, gguf, names, options);
   }
 
   /**

@@ -8,13 +8,13 @@ import { servedType, weightBytes } from './types.js';
 
 export const KV_TYPES = /** @type {const} */ (['F32', 'F16', 'Q8_0']);
 
-/** @typedef {typeof KV_TYPES[number]} KvType */
+/** What a KV cache stores. @typedef {'F32' | 'F16' | 'Q8_0'} KvType */
 
 /**
  * @typedef {object} KvCacheShape
  * @property {KvType} [type]  default 'F16'
  * @property {number} nPositions  that it has room for
- * @property {number} nKvHeads
+ * @property {number} nKvHeads  heads of a position
  * @property {number} headSize  1 to 256; a multiple of 32 for Q8_0
  */
 
@@ -24,6 +24,7 @@ export class KvCache extends Handle {
   #staging;
 
   /**
+   * @hideconstructor
    * @param {import('./memory.js').Memory} memory
    * @param {import('./memory.js').Staging} staging
    * @param {KvCacheShape} shape
@@ -51,11 +52,15 @@ export class KvCache extends Handle {
     super(memory, 'tensors', { ptr, nRows: nPositions, nCols, byteLength });
     this.#memory = memory;
     this.#staging = staging;
-    /** @type {KvType} */
+    /** What keys or values are stored as. @type {KvType} */
     this.type = typeName;
+    /** The same, as GGUF numbers it. */
     this.typeId = type.id;
+    /** Positions it has room for. */
     this.nPositions = nPositions;
+    /** Heads of a position. */
     this.nKvHeads = nKvHeads;
+    /** Values of a head. */
     this.headSize = headSize;
   }
 

@@ -14,18 +14,18 @@ import { asOperand, asWeight, Call, checkNumber, countRows } from './operands.js
 export const GATES = /** @type {const} */ (['silu', 'gelu']);
 const PAIRINGS = /** @type {const} */ (['adjacent', 'halves']);
 
-/** 'gelu' is the tanh form. @typedef {typeof GATES[number]} Gate */
+/** What a gate goes through; 'gelu' is the tanh form. @typedef {'silu' | 'gelu'} Gate */
 
 /**
  * @typedef {object} RopeOptions
- * @property {number} headSize
+ * @property {number} headSize  values of a head
  * @property {number} [nHeads]  heads of a token; a Tensor says it itself: nCols / headSize
  * @property {number} [position]  of the first token, default 0
  * @property {number} [nDims]  the first values of every head that are rotated, even; default all
  * @property {number} [base]  default 10000
  * @property {number} [linearScale]  positions are divided by it, default 1
  * @property {Floats} [factors]  nDims / 2 values, by which frequencies are divided (llama3); default ones
- * @property {typeof PAIRINGS[number]} [pairing]  (2i, 2i + 1), the default, or (i, i + nDims / 2)
+ * @property {'adjacent' | 'halves'} [pairing]  (2i, 2i + 1), the default, or (i, i + nDims / 2)
  */
 
 /** @param {Floats} x @param {string} [what] */
@@ -53,6 +53,7 @@ export class LayerKernels extends Kernels {
   #staging;
 
   /**
+   * @hideconstructor
    * @param {import('./loader.js').Loaded} loaded
    * @param {import('./selftest.js').Activation} activation
    */

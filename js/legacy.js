@@ -16,7 +16,7 @@ const DEPRECATION = 'fusedDequantMatmulQ4KLegacy is deprecated: quantize to Q4_K
  * @property {ArrayBufferLike | ArrayBufferView} data  nRows * nCols / 256 blocks of 140 bytes: 12 that are skipped, then
  *   128 of which byte k holds the codes of values 2k (low nibble) and 2k + 1 (high nibble)
  * @property {Float32Array} scales  one a block: value = scale * (code - 8)
- * @property {number} nRows
+ * @property {number} nRows  rows: outputs of a product
  * @property {number} nCols  a multiple of 256
  */
 

@@ -2,6 +2,7 @@
 
 import { CHUNK_BYTES } from './bytes.js';
 import { ArgumentError, GgufError, HandleError, show } from './errors.js';
+import { GgufFile, sourceOf } from './gguf-file.js';
 import { Weight } from './handles.js';
 import { servedType } from './types.js';
 
@@ -22,13 +23,37 @@ const MAX_GAP = 1 << 16;
 const MIN_RUN = 1 << 23;
 
 /**
+ * What Kernels.loadWeights does.
+ * @param {Memory} memory
+ * @param {GgufFile} gguf
+ * @param {Iterable<string>} names
+ * @param {import('./kernels.js').LoadOptions & { concurrency?: number }} [options]
+ */
+export async function loadWeights(memory, gguf, names, options) {
+  const tensors = tensorsOf(gguf, names);
+  if (memory.disposed) throw new HandleError('these kernels are disposed', 'disposed');
+  return loadTensors(memory, sourceOf(gguf), tensors, options);
+}
+
+/**
+ * @param {GgufFile} gguf
+ * @param {Iterable<string>} names
+ */
+export function tensorsOf(gguf, names) {
+  if (!(gguf instanceof GgufFile)) throw new ArgumentError(`gguf must come from openGguf, got ${show(gguf)}`);
+  if (typeof names === 'string' || typeof names?.[Symbol.iterator] !== 'function')
+    throw new ArgumentError(`names must be a list of tensor names, got ${show(names)}`);
+  return Array.from(names, (name) => gguf.tensor(name));
+}
+
+/**
  * @param {Memory} memory
  * @param {ByteSource} source
  * @param {readonly TensorFacts[]} tensors
  * @param {import('./kernels.js').LoadOptions & { concurrency?: number }} [options]
  * @returns {Promise<Weight[]>}  in the order of tensors
  */
-export async function loadTensors(memory, source, tensors, { onProgress, signal, concurrency = 4 } = {}) {
+export async function loadTensors(memory, source, tensors, { onProgress, signal, concurrency = 2 } = {}) {
   if (!Number.isInteger(concurrency) || concurrency < 1)
     throw new ArgumentError(`concurrency must be an integer from 1 on, got ${show(concurrency)}`);
   signal?.throwIfAborted();

@@ -5,18 +5,46 @@ import { memory64 as hasMemory64, threads as hasThreads, relaxedSimd, simd } fro
 import { ArgumentError, IsaError, LoadError, show } from './errors.js';
 import { DOT_NAMES, ISA_NAMES, selfTest, timeDots } from './selftest.js';
 import { planThreads } from './threads.js';
-import { compile, instantiate } from './wasm.js';
+import { compile, instantiate, isForbidden } from './wasm.js';
 
 /** @typedef {import('./memory.js').WasmExports} WasmExports */
 /** @typedef {import('./selftest.js').Isa} Isa */
 /** @typedef {import('./selftest.js').Dot} Dot */
 /** @typedef {import('./wasm.js').WasmSource} WasmSource */
 /** @typedef {import('./threads.js').ThreadPlan} ThreadPlan */
-/** @typedef {{ isa: Isa, module?: ModuleName, dot?: Dot, threads?: number, ok: boolean, reason: string }} Step
- *   module: where one of several for that set was tried */
-/** @typedef {{ simd: boolean, relaxedSimd: boolean, threads: boolean, memory64: boolean }} Features */
-/** @typedef {Isa | 'simd128-mt' | 'relaxed-mt' | 'relaxed-mt-64'} ModuleName */
-/** @typedef {Partial<Record<ModuleName, WasmSource>>} ModuleTable */
+
+/**
+ * Something that was tried.
+ * @typedef {object} Step
+ * @property {Isa} isa  the instruction set
+ * @property {ModuleName} [module]  where one of several for that set was tried
+ * @property {Dot} [dot]  its variant
+ * @property {number} [threads]  how many
+ * @property {boolean} ok  whether it can be used
+ * @property {string} reason  one line: why, or why not
+ */
+
+/**
+ * What this engine can do.
+ * @typedef {object} Features
+ * @property {boolean} simd  128-bit SIMD
+ * @property {boolean} relaxedSimd  relaxed SIMD
+ * @property {boolean} threads  shared memory and atomics
+ * @property {boolean} memory64  64-bit addresses
+ */
+
+/**
+ * Milliseconds of loading.
+ * @typedef {object} Timings
+ * @property {number} compileMs  fetching, compiling and instantiating modules
+ * @property {number} selfTestMs  known answers
+ * @property {number} chooseMs  timing variants
+ * @property {number} threadsMs  starting threads
+ * @property {number} totalMs  everything
+ */
+
+/** The package's modules: dist/fused-NAME.wasm. @typedef {Isa | 'simd128-mt' | 'relaxed-mt' | 'relaxed-mt-64'} ModuleName */
+/** Modules by name. @typedef {Partial<Record<ModuleName, WasmSource>>} ModuleTable */
 
 /**
  * What was asked for.
@@ -40,7 +68,7 @@ import { compile, instantiate } from './wasm.js';
  * @property {string} threadsReason  one line: why so many
  * @property {string | undefined} memory64Reason  one line, where 64-bit addresses were asked for
  * @property {Features} features
- * @property {{ compileMs: number, selfTestMs: number, chooseMs: number, threadsMs: number, totalMs: number }} timings
+ * @property {Timings} timings
  * @property {Record<string, number> | undefined} dotTimes  milliseconds a call, where a choice was timed
  * @property {string | undefined} wasmUrl
  * @property {number | undefined} wasmBytes
@@ -69,6 +97,11 @@ const WASM_URLS = {
 
 /** By module: asked once in a process. @type {WeakMap<WebAssembly.Module, Verdict>} */
 const verdicts = new WeakMap();
+
+/** What to do about it, for messages: with the package's own modules this is what went wrong. */
+const MISSING_MODULES =
+  'the .wasm files of fused-matmul are not where its code looks for them: let the bundler take them along, copy them there, or ' +
+  'pass createKernels({ wasm }); a clone of its repository needs `npm run build` first (README: Bundlers)';
 
 /** @returns {Promise<Features>} */
 export async function detectFeatures() {
@@ -118,15 +151,19 @@ export async function load(wanted) {
       const reasons = { reason: explain(loaded, steps, isa), ...explainRest(wanted, loaded, attempt) };
       return { ...loaded, ...reasons, features, steps, timings };
     } catch (error) {
-      if (error instanceof ArgumentError) throw error;
+      if (error instanceof ArgumentError || isForbidden(error)) throw error;
       failures.push(error);
       if (error instanceof LoadError) steps.push({ ...stepOf(candidate), ok: false, reason: error.message });
     }
   }
-  if (failures.length === 1) throw failures[0];
+  if (failures.length === 1 && (wanted.wasm !== undefined || !(failures[0] instanceof LoadError)))
+    throw failures[0];
   const reasons = steps.map((step) => `${step.module ?? step.isa}: ${step.reason}`).join('; ');
   const cause = failures.at(-1);
-  if (cause instanceof LoadError) throw new LoadError(`no module can be loaded: ${reasons}`, { cause });
+  if (cause instanceof LoadError) {
+    const hint = wanted.wasm === undefined ? `; ${MISSING_MODULES}` : '';
+    throw new LoadError(`no module can be loaded: ${reasons}${hint}`, { cause, url: cause.url });
+  }
   throw new IsaError(`no instruction set can be used: ${reasons}`, { isa, cause });
 }
 

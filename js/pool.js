@@ -149,7 +149,7 @@ function threadTest(exports, use) {
   });
 }
 
-/** @returns {Promise<() => any>} */
+/** The path is right from dist/ too, where this is part of a bundle. @returns {Promise<() => any>} */
 async function workerFactory() {
   if (!isNode) return () => new Worker(new URL('./thread.js', import.meta.url), { type: 'module' });
   const { Worker: NodeWorker } = await nodeModule('worker_threads');

@@ -9,13 +9,13 @@ import { findType, weightBytes } from './types.js';
 
 /** @typedef {import('./memory.js').WasmExports} WasmExports */
 
+/** An instruction set. @typedef {'scalar' | 'simd128' | 'relaxed'} Isa */
+/** A variant of the relaxed set: the dot product it is built on. @typedef {'i16' | 'i32'} Dot */
+/** What activations become before they meet quantised weights. @typedef {'f32' | 'int16' | 'int8'} Activation */
+
 export const ISA_NAMES = /** @type {const} */ (['scalar', 'simd128', 'relaxed']);
 export const DOT_NAMES = /** @type {const} */ (['i16', 'i32']);
 export const ACTIVATION_NAMES = /** @type {const} */ (['f32', 'int16', 'int8']);
-
-/** @typedef {typeof ISA_NAMES[number]} Isa */
-/** @typedef {typeof DOT_NAMES[number]} Dot */
-/** @typedef {typeof ACTIVATION_NAMES[number]} Activation */
 
 /** A strip of the matrix-matrix kernels and one row more. */
 const N_ROWS = 5;

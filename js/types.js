@@ -58,7 +58,7 @@ const ROWS = /** @type {[string, number, number, number][]} */ ([
   ['Q2_0', 42, 64, 18],
 ]);
 
-/** @type {readonly Readonly<GgmlType>[]} */
+/** Every type that a GGUF file can name, with `served` true for those the kernels take. @type {readonly Readonly<GgmlType>[]} */
 export const types = Object.freeze(
   ROWS.map(([name, id, blockValues, blockBytes]) =>
     Object.freeze({ name, id, blockValues, blockBytes, served: SERVED.has(name) }),

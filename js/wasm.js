@@ -8,6 +8,13 @@ import { isNode, nodeModule } from './node.js';
 
 /** @typedef {{ module: WebAssembly.Module, url: string | undefined, bytes: number | undefined }} Compiled */
 
+/** How browsers say that a page's policy forbids to compile. */
+const FORBIDDEN = /content security policy|blocked by csp/i;
+const FIX = "the Content-Security-Policy needs 'wasm-unsafe-eval' in script-src";
+
+/** Whether no other module can do better. @param {unknown} error */
+export const isForbidden = (error) => error instanceof LoadError && error.message.endsWith(FIX);
+
 /** Modules by address: a page compiles each once. @type {Map<string, Compiled>} */
 const compiled = new Map();
 
@@ -93,8 +100,21 @@ async function compileUrl(url) {
     return { module, url, bytes: length ? Number(length) : undefined };
   }
   const bytes = await tryTo('fetch', url, () => response.arrayBuffer());
+  if (!isWasm(bytes)) {
+    const type = headers.get('content-type') ?? 'no content type';
+    throw new LoadError(`${url} is no WebAssembly: the server sent ${type}${startOf(bytes)}`, { url });
+  }
   const module = await tryTo('compile', url, () => WebAssembly.compile(bytes));
   return { module, url, bytes: bytes.byteLength };
+}
+
+/** Whether it starts as every module does. @param {ArrayBuffer} bytes */
+const isWasm = (bytes) => bytes.byteLength >= 4 && new DataView(bytes).getUint32(0) === 0x0061736d;
+
+/** What it starts with instead, where that is text: many servers send a page for what they do not have. @param {ArrayBuffer} bytes */
+function startOf(bytes) {
+  const text = new TextDecoder().decode(bytes.slice(0, 24)).split('\n')[0];
+  return /^[\x20-\x7e]+$/.test(text) ? ` that begins with ${JSON.stringify(text)}` : '';
 }
 
 /** Pages of 64 KiB. The first number is what every module says it needs, the others what it can have at most; some engines give only
@@ -203,6 +223,7 @@ async function tryTo(verb, url, action) {
     return await action();
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
-    throw new LoadError(`cannot ${verb}${url ? ` ${url}` : ''}: ${why}`, { url, cause });
+    const shown = FORBIDDEN.test(why) ? FIX : why;
+    throw new LoadError(`cannot ${verb}${url ? ` ${url}` : ''}: ${shown}`, { url, cause });
   }
 }

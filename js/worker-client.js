@@ -1,8 +1,9 @@
 /* The caller's end of kernels in a worker: requests with their promises, handles, and an orderly end. */
 
-import { ArgumentError, HandleError, LoadError, show, WorkerError } from './errors.js';
-import { GgufFile, sourceOf } from './gguf-file.js';
+import { ArgumentError, HandleError, LoadError, WorkerError } from './errors.js';
+import { sourceOf } from './gguf-file.js';
 import { absolute } from './http-source.js';
+import { tensorsOf } from './load.js';
 import { isNode } from './node.js';
 import { unpackError } from './worker-errors.js';
 import { HANDLE_CLASSES } from './worker-handles.js';
@@ -112,7 +113,7 @@ export class WorkerKernels {
 
   /**
    * As Kernels.loadWeight; the bytes go from the network or the disk straight to the worker.
-   * @param {GgufFile} gguf
+   * @param {import('./gguf-file.js').GgufFile} gguf
    * @param {string} name
    * @param {import('./kernels.js').LoadOptions} [options]  progress is told some thirty times a second
    * @returns {Promise<WorkerWeight>}
@@ -124,19 +125,14 @@ export class WorkerKernels {
 
   /**
    * As Kernels.loadWeights. Other calls go on meanwhile.
-   * @param {GgufFile} gguf
+   * @param {import('./gguf-file.js').GgufFile} gguf
    * @param {Iterable<string>} names
    * @param {import('./kernels.js').LoadOptions & { concurrency?: number }} [options]
    * @returns {Promise<WorkerWeight[]>}  in the order of names
    */
   async loadWeights(gguf, names, { onProgress, signal, concurrency } = {}) {
     this.#checkCall();
-    if (!(gguf instanceof GgufFile))
-      throw new ArgumentError(`gguf must come from openGguf, got ${show(gguf)}`);
-    if (typeof names === 'string' || typeof names?.[Symbol.iterator] !== 'function')
-      throw new ArgumentError(`names must be a list of tensor names, got ${show(names)}`);
-    const tensors = Array.from(names, (name) => {
-      const { type, nRows, nCols, offset, byteLength } = gguf.tensor(name);
+    const tensors = tensorsOf(gguf, names).map(({ name, type, nRows, nCols, offset, byteLength }) => {
       return { name, type, nRows, nCols, offset, byteLength };
     });
     const source = sourceOf(gguf);

@@ -23,6 +23,7 @@ let idIn;
 
 export { idIn };
 
+/** What weights, tensors and KV caches in a worker have in common. */
 export class WorkerHandle {
   #owner;
   #id;
@@ -36,6 +37,7 @@ export class WorkerHandle {
   }
 
   /**
+   * @hideconstructor
    * @param {Owner} owner
    * @param {{ id: number, text: string, fields: any }} facts
    */
@@ -43,14 +45,15 @@ export class WorkerHandle {
     this.#owner = owner;
     this.#id = id;
     this.#text = text;
-    /** @type {number} */
+    /** Rows. @type {number} */
     this.nRows = fields.nRows;
-    /** @type {number} */
+    /** Values of a row. @type {number} */
     this.nCols = fields.nCols;
-    /** @type {number} */
+    /** Bytes it takes. @type {number} */
     this.byteLength = fields.byteLength;
   }
 
+  /** Kind and shape, for messages. @returns {string} */
   toString() {
     return this.#text;
   }
@@ -94,16 +97,17 @@ export class WorkerHandle {
 /** W [nRows][nCols] in GGUF blocks, in the worker's memory. */
 export class WorkerWeight extends WorkerHandle {
   /**
+   * @hideconstructor
    * @param {Owner} owner
    * @param {any} facts
    */
   constructor(owner, facts) {
     super(owner, facts);
-    /** @type {number} */
+    /** Its type, as GGUF numbers it. @type {number} */
     this.typeId = facts.fields.typeId;
-    /** @type {string} */
+    /** Its type, as GGUF spells it. @type {string} */
     this.type = facts.fields.type;
-    /** @type {string} */
+    /** Of the tensor in its file, or what it was called when it was made. @type {string} */
     this.name = facts.fields.name;
   }
 }
@@ -111,12 +115,13 @@ export class WorkerWeight extends WorkerHandle {
 /** [nRows][nCols] f32, in the worker's memory. */
 export class WorkerTensor extends WorkerHandle {
   /**
+   * @hideconstructor
    * @param {Owner} owner
    * @param {any} facts
    */
   constructor(owner, facts) {
     super(owner, facts);
-    /** @type {number} */
+    /** Values in all. @type {number} */
     this.length = facts.fields.length;
   }
 
@@ -132,6 +137,7 @@ export class WorkerTensor extends WorkerHandle {
   }
 
   /**
+   * Its values.
    * @param {CallOptions} [options]
    * @returns {Promise<Float32Array<ArrayBuffer>>} a copy
    */
@@ -143,21 +149,22 @@ export class WorkerTensor extends WorkerHandle {
 /** [nPositions][nKvHeads][headSize] of one type, in the worker's memory. */
 export class WorkerKvCache extends WorkerHandle {
   /**
+   * @hideconstructor
    * @param {Owner} owner
    * @param {any} facts
    */
   constructor(owner, facts) {
     super(owner, facts);
     const { type, typeId, nPositions, nKvHeads, headSize } = facts.fields;
-    /** @type {import('./kv-cache.js').KvType} */
+    /** What keys or values are stored as. @type {import('./kv-cache.js').KvType} */
     this.type = type;
-    /** @type {number} */
+    /** The same, as GGUF numbers it. @type {number} */
     this.typeId = typeId;
-    /** @type {number} */
+    /** Positions it has room for. @type {number} */
     this.nPositions = nPositions;
-    /** @type {number} */
+    /** Heads of a position. @type {number} */
     this.nKvHeads = nKvHeads;
-    /** @type {number} */
+    /** Values of a head. @type {number} */
     this.headSize = headSize;
   }
 

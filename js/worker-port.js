@@ -16,7 +16,10 @@ import { isNode, nodeModule } from './node.js';
  * @property {(error: Error) => void} onEnd  it ended without close(); at most once
  */
 
-/** @typedef {Worker | (() => Worker) | URL | string} WorkerSource */
+/**
+ * A Worker, a function that makes one, or the address of its script.
+ * @typedef {Worker | (() => Worker) | URL | string} WorkerSource
+ */
 
 /**
  * @param {WorkerSource | undefined} source
@@ -138,7 +141,11 @@ function browserPort(worker, { onMessage, onEnd }) {
   });
   worker.addEventListener('error', (event) => {
     event.preventDefault?.();
-    end(event.message || 'its script could not be loaded', event.error ?? undefined);
+    end(
+      event.message ||
+        'its script could not be loaded; where a build moved it, give { worker } the address of fused-matmul/worker-host',
+      event.error ?? undefined,
+    );
   });
   worker.addEventListener('messageerror', () => end('a message could not be read'));
   // Browsers tell no one that a worker was terminated. It holds a lock as long as it lives: to get it is to learn of its end.

@@ -11,6 +11,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { finishDeclarations, reachableTypes } from './declarations.js';
 import { isMain, main, root, run, SetupError, which, withLock } from './setup/run.js';
 import { ensureSetup } from './setup.js';
 
@@ -137,32 +138,6 @@ const buildJinja = () =>
     (await import('./bundle-jinja.js')).bundleJinja(root),
   );
 
-/**
- * The sources lie beside dist/, their declarations in it; Symbol.dispose is in no library that is on by default.
- * @param {string} text
- */
-function finishDeclarations(text) {
-  const reference = text.includes('Symbol.dispose') ? '/// <reference lib="esnext.disposable" />\n' : '';
-  return reference + text.replaceAll('../dist/', '../');
-}
-
-/** The declarations that users can get at: the entries of package.json and what they name, and so on. */
-function keepReachableTypes() {
-  const { exports } = JSON.parse(read('package.json').toString());
-  const kept = new Set(
-    Object.values(exports).flatMap((/** @type {any} */ { types }) => (types ? [path.normalize(types)] : [])),
-  );
-  for (const file of kept) {
-    for (const [, name] of read(file).toString().matchAll(/(?:from |import\()["'](\.[^"']+)\.js["']/g))
-      kept.add(path.join(path.dirname(file), `${name}.d.ts`));
-  }
-  const all = /** @type {string[]} */ (readdirSync(inRoot('dist/types'), { recursive: true }));
-  for (const name of all) {
-    const file = path.join('dist/types', name);
-    if (name.endsWith('.d.ts') && !kept.has(file)) rmSync(inRoot(file));
-  }
-}
-
 async function buildTypes() {
   const names = /** @type {string[]} */ (readdirSync(inRoot('js'), { recursive: true }));
   const sources = names
@@ -182,6 +157,7 @@ async function buildTypes() {
       read('dist/gguf-parser.d.ts'),
       read('dist/jinja.d.ts'),
       read('scripts/build.js'),
+      read('scripts/declarations.js'),
     ],
     outputs: ['dist/types/index.d.ts'],
   };
@@ -194,9 +170,13 @@ async function buildTypes() {
     });
     for (const name of sources) {
       const file = `dist/types/${name.replace(/\.js$/, '.d.ts')}`;
-      writeIfChanged(file, finishDeclarations(read(file).toString()));
+      writeIfChanged(file, finishDeclarations(`${read(file)}`, `${read(`js/${name}`)}`));
     }
-    keepReachableTypes();
+    const { exports } = JSON.parse(`${read('package.json')}`);
+    const kept = reachableTypes(exports, (file) => `${read(file)}`);
+    const all = /** @type {string[]} */ (readdirSync(inRoot('dist/types'), { recursive: true }));
+    for (const file of all.map((name) => path.join('dist/types', name)))
+      if (file.endsWith('.d.ts') && !kept.has(file)) rmSync(inRoot(file));
   });
 }
 
@@ -257,15 +237,16 @@ export async function build({ quiet = false } = {}) {
 }
 
 /**
- * Builds the native tests: the scalar C under the address and undefined-behaviour sanitizers.
+ * Builds native tests: the scalar C under the address and undefined-behaviour sanitizers, or its fork-join under the thread sanitizer.
+ * @param {'fm_native_tests' | 'fm_thread_tests'} [target]
  * @returns {Promise<string>}  path of the test program
  */
-export async function buildNative() {
+export async function buildNative(target = 'fm_native_tests') {
   await ensureSetup({ native: true });
   const compiler = process.env.CC ?? ['cc', 'gcc', 'clang'].map(which).find(Boolean);
   return withLock('native', async () => {
-    await cmake('build/native', { settings: [`-DCMAKE_C_COMPILER=${compiler}`], target: 'fm_native_tests' });
-    return inRoot('build/native/fm_native_tests');
+    await cmake('build/native', { settings: [`-DCMAKE_C_COMPILER=${compiler}`], target });
+    return inRoot(`build/native/${target}`);
   });
 }
 

@@ -1,7 +1,7 @@
 /**
  * Bundles js/worker-host.js into dist/worker-host.js, one file without imports: import maps do not reach into workers, bundlers
  * make workers that must not be split, and one request starts sooner than twenty. dist/ lies beside js/, so that the addresses
- * of the modules in it (`../dist/...`) hold in both.
+ * in it (`../dist/...`, `../js/thread.js`) hold in both.
  */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';

@@ -1,12 +1,13 @@
 /**
- * The tables of README.md that are made, not written: the support matrix, from the kernel table of the built modules, and
- * their sizes. `node scripts/readme.js` writes them; tests/readme.test.js holds them equal.
+ * The tables of README.md that are made, not written: the support matrix, from the kernel table of the built modules,
+ * their sizes, and what was measured, from tests/bench/results.json. `node scripts/readme.js` writes them; tests/readme.test.js holds them equal.
  *
  * The matrix needs an engine with relaxed SIMD: elsewhere the script runs itself in one.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { numbers } from '../tests/bench/numbers.js';
 import { build, sizes } from './build.js';
 import { ask, isMain, main, root, SetupError } from './setup/run.js';
 import { relaxedNode } from './setup.js';
@@ -91,8 +92,9 @@ export const section = (text, name) => text.slice(...place(text, name));
 async function writeSections() {
   await build({ quiet: true });
   let text = readFileSync(README, 'utf8');
-  const tables = { 'support matrix': await supportMatrix(), sizes: sizeTable() };
+  const tables = { 'support matrix': await supportMatrix(), numbers: numbers(), sizes: sizeTable() };
   for (const [name, table] of Object.entries(tables)) {
+    if (table === undefined) continue;
     const [start, end] = place(text, name);
     text = text.slice(0, start) + table + text.slice(end);
   }

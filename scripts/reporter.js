@@ -1,6 +1,7 @@
 /**
- * node:test's spec reporter; above its closing summary it adds what was skipped and why, and what the tests said they ran
- * on (diagnostics that start with 'ran: '). Leaves the same in build/test-report.json for scripts/test.js.
+ * node:test's spec reporter; above its closing summary it adds a report that a stranger can read: which instruction sets,
+ * engines and features ran and where, what the tests said of themselves (diagnostics that start with 'ran: '), and what was
+ * skipped and why. Leaves the same in build/test-report.json for scripts/test.js.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -14,28 +15,99 @@ export const REPORT_FILE = path.join(root, 'build/test-report.json');
  * @typedef {object} Report
  * @property {{ name: string, file: string }[]} passed  not skipped
  * @property {{ name: string, file: string, reason: string }[]} skipped
+ * @property {{ name: string, file: string }[]} failed
  * @property {string[]} ran
  */
+
+/**
+ * What a reader wants to know about. A feature ran where a test passed whose file and name match, or which said so; `where`:
+ * parts of those messages that name engines.
+ * @type {{ feature: string, file: RegExp, name?: RegExp, said?: RegExp }[]}
+ */
+const FEATURES = [
+  { feature: 'scalar C', file: /(kernels|isa)\.test/, name: /scalar/, said: /module, scalar/ },
+  { feature: 'SIMD128', file: /(kernels|isa)\.test/, name: /simd128/, said: /module, simd128/ },
+  { feature: 'relaxed SIMD', file: /(kernels|isa)\.test/, name: /relaxed/, said: /module, relaxed/ },
+  { feature: 'threads', file: /thread/, said: /threads?\b/ },
+  { feature: 'workers', file: /worker/ },
+  { feature: 'a browser', file: /browser\//, said: /Chromium|Firefox|WebKit/ },
+  { feature: 'the demo page', file: /demo.*\.test/ },
+  { feature: 'the packed package in other programs', file: /(package|consumers).*\.test/, said: /Deno|Bun/i },
+  { feature: 'real models', file: /(models|logits|llama-model).*\.test/ },
+  { feature: 'ggml’s own bytes', file: /golden\.test/ },
+  { feature: 'native C under sanitizers', file: /native\.test/ },
+  { feature: 'fuzzing, a short run', file: /fuzz\.test/ },
+  { feature: 'hostile blocks and files', file: /robust-(blocks|gguf)\.test/ },
+  { feature: 'out of memory, soak', file: /(robust-memory|soak)\.test/ },
+  { feature: 'trust: interfaces, policy, hashes', file: /trust\.test/ },
+];
+
+const ENGINE = /\b(?:Node|Chromium|Firefox|WebKit|Deno|deno|Bun) v?\d+[\d.]*/g;
+
+/** Names shown of the tests that were skipped for one reason. */
+const MAX_NAMES = 3;
 
 const isSummary = (/** @type {any} */ { type, data }) =>
   type === 'test:diagnostic' && data.nesting === 0 && /^tests \d+$/.test(data.message);
 
+/** @param {string[]} list */
+const unique = (list) => [...new Set(list)];
+
 /** @param {Report} report @returns {string[]} */
-function lines({ skipped, ran }) {
-  /** @type {Map<string, string[]>} */
-  const byReason = new Map();
-  for (const { name, reason } of skipped) byReason.set(reason, [...(byReason.get(reason) ?? []), name]);
-  const skips = [...byReason].map(
-    ([reason, [first, ...more]]) =>
-      `skipped: ${first}${more.length > 0 ? ` and ${more.length} more` : ''}: ${reason}`,
-  );
-  return [...new Set(ran), ...skips];
+function featureLines({ passed, skipped, failed, ran }) {
+  const here = `Node ${process.versions.node}`;
+  return FEATURES.flatMap(({ feature, file, name = /./, said }) => {
+    const isOf = (/** @type {{ file: string, name: string }} */ test) =>
+      file.test(test.file) && name.test(test.name);
+    const nPassed = passed.filter(isOf).length;
+    const failures = failed.filter(isOf).length;
+    const skips = skipped.filter(isOf);
+    const told = said ? ran.filter((line) => said.test(line)) : [];
+    const label = feature.padEnd(38);
+    if (failures > 0) return [`  ${label}FAILED  ${failures} of ${failures + nPassed} tests`];
+    if (nPassed > 0 || told.length > 0) {
+      const engines = unique(told.flatMap((line) => line.match(ENGINE) ?? []));
+      return [`  ${label}yes  ${(engines.length > 0 ? engines : [here]).join(', ')}`];
+    }
+    if (skips.length > 0) return [`  ${label}NO   ${unique(skips.map(({ reason }) => reason)).join('; ')}`];
+    return [];
+  });
+}
+
+/** @param {Report['skipped']} skipped @returns {string[]} */
+function skipLines(skipped) {
+  if (skipped.length === 0) return ['nothing was skipped'];
+  const lines = [`what was skipped, and why (${skipped.length} tests):`];
+  for (const reason of unique(skipped.map((test) => test.reason))) {
+    const tests = skipped.filter((test) => test.reason === reason);
+    const names = tests.slice(0, MAX_NAMES).map(({ name }) => name);
+    const more = tests.length > MAX_NAMES ? ` and ${tests.length - MAX_NAMES} more` : '';
+    const files = unique(tests.map(({ file }) => path.basename(file))).join(', ');
+    lines.push(`  ${reason}`, `    ${files}: ${names.join(' | ')}${more}`);
+  }
+  return lines;
+}
+
+/** @param {Report} report @returns {string[]} */
+export function reportLines(report) {
+  const { passed, skipped, ran } = report;
+  const files = unique([...passed, ...skipped].map(({ file }) => file)).length;
+  const features = featureLines(report);
+  const said = unique(ran).map((line) => `  ${line.replace(/^ran: /, '')}`);
+  return [
+    '',
+    `what ran, in Node ${process.versions.node} on ${process.platform} ${process.arch}, ${files} test files:`,
+    ...features,
+    ...(said.length > 0 ? ['what the tests say of it:', ...said] : []),
+    ...skipLines(skipped),
+    '',
+  ];
 }
 
 /** @param {AsyncIterable<any>} events */
 async function* withReport(events) {
   /** @type {Report} */
-  const report = { passed: [], skipped: [], ran: [`ran: Node ${process.versions.node}`] };
+  const report = { passed: [], skipped: [], failed: [], ran: [] };
   for await (const event of events) {
     const { type, data } = event;
     const where = { name: data?.name, file: data?.file ? path.relative(root, data.file) : '' };
@@ -43,8 +115,10 @@ async function* withReport(events) {
       report.skipped.push({ ...where, reason: data.skip === true ? 'no reason given' : data.skip });
     } else if (type === 'test:pass') {
       report.passed.push(where);
+    } else if (type === 'test:fail') {
+      report.failed.push(where);
     } else if (isSummary(event)) {
-      for (const message of lines(report)) yield { ...event, data: { ...data, message } };
+      for (const message of reportLines(report)) yield { ...event, data: { ...data, message } };
     } else if (type === 'test:diagnostic' && data.message.startsWith('ran: ')) {
       report.ran.push(data.message);
     }

@@ -35,7 +35,7 @@ function missingInCi() {
 }
 
 /** @param {string[]} args @returns {Promise<number>}  exit status */
-async function test(args) {
+export async function test(args) {
   await ensureSetup({ native: true, browser: true });
   await build({ quiet: true });
   rmSync(REPORT_FILE, { force: true });

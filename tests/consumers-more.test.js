@@ -10,7 +10,8 @@ import { root } from '../scripts/setup/run.js';
 import { skipWithoutChromium } from './browser/helpers.js';
 import { checkResult, copyFixtures, MODEL, npm, Pages, packedPackage, runIn } from './helpers/consumers.js';
 
-const skip = !process.env.FM_CONSUMERS && 'installs a few hundred megabytes of other tools: npm run test:consumers';
+const skip =
+  !process.env.FM_CONSUMERS && 'installs a few hundred megabytes of other tools: npm run test:consumers';
 const skipPage = skip || skipWithoutChromium();
 const pages = new Pages();
 /** @type {ReturnType<typeof packedPackage>} */
@@ -56,7 +57,9 @@ function appWithTools(name, ...fixtures) {
 
 /** @param {string} app @param {string} script  below node_modules @param {string[]} args */
 const tool = (app, script, args = /** @type {string[]} */ ([])) =>
-  runIn(app, process.execPath, [path.join(app, 'node_modules', script), ...args], { NEXT_TELEMETRY_DISABLED: '1' });
+  runIn(app, process.execPath, [path.join(app, 'node_modules', script), ...args], {
+    NEXT_TELEMETRY_DISABLED: '1',
+  });
 
 test('webpack 5', { skip: skipPage }, async () => {
   const app = appWithTools('webpack', 'page');
@@ -65,7 +68,7 @@ test('webpack 5', { skip: skipPage }, async () => {
   const site = path.join(app, 'dist');
   cpSync(path.join(app, 'index.html'), path.join(site, 'index.html'));
   cpSync(MODEL, path.join(site, 'model.gguf'));
-  await checkResult(await pages.run(site), { isa: 'relaxed' });
+  await checkResult(await pages.run(site), { isa: 'relaxed', threads: true });
 });
 
 test('Rollup', { skip: skipPage }, async () => {
@@ -74,7 +77,7 @@ test('Rollup', { skip: skipPage }, async () => {
   const site = path.join(app, 'dist');
   cpSync(path.join(app, 'index.html'), path.join(site, 'index.html'));
   cpSync(MODEL, path.join(site, 'model.gguf'));
-  await checkResult(await pages.run(site), { isa: 'relaxed' });
+  await checkResult(await pages.run(site), { isa: 'relaxed', threads: true });
 });
 
 for (const bundler of ['turbopack', 'webpack']) {
@@ -83,7 +86,7 @@ for (const bundler of ['turbopack', 'webpack']) {
     mkdirSync(path.join(app, 'public'));
     cpSync(MODEL, path.join(app, 'public/model.gguf'));
     tool(app, 'next/dist/bin/next', ['build', `--${bundler}`]);
-    await checkResult(await pages.run(path.join(app, 'out')), { isa: 'relaxed' });
+    await checkResult(await pages.run(path.join(app, 'out')), { isa: 'relaxed', threads: true });
   });
 }
 

@@ -30,16 +30,16 @@ after(async () => {
 const node = (...args) => JSON.parse(runIn(installed.app('node', 'node'), process.execPath, args));
 
 test('Node, ES modules', async () => {
-  await checkResult(node('main.js', MODEL), { isa: 'simd128' });
+  await checkResult(node('main.js', MODEL), { isa: 'simd128', threads: true });
 });
 
 test('Node, in a worker thread', async () => {
-  await checkResult(node('main.js', MODEL, 'worker'), { isa: 'simd128' });
+  await checkResult(node('main.js', MODEL, 'worker'), { isa: 'simd128', threads: true });
 });
 
 test('a Node with relaxed SIMD', async () => {
   const app = installed.app('node-24', 'node');
-  await checkResult(JSON.parse(runIn(app, await relaxedNode(), ['main.js', MODEL])), { isa: 'relaxed' });
+  await checkResult(JSON.parse(runIn(app, await relaxedNode(), ['main.js', MODEL])), { isa: 'relaxed', threads: true });
 });
 
 test('Node, CommonJS by require(esm)', { skip: !requires() && 'this Node has no require(esm)' }, () => {
@@ -60,9 +60,9 @@ const addModel = (folder) => {
 test('a page with an import map, no bundler', { skip }, async () => {
   const app = installed.app('importmap', 'page', 'importmap');
   addModel(app);
-  await checkResult(await pages.run(app), { isa: 'relaxed' });
+  await checkResult(await pages.run(app), { isa: 'relaxed', threads: true });
   const plain = await pages.run(app, { headers: {} });
-  await checkResult(plain, { isa: 'relaxed' });
+  await checkResult(plain, { isa: 'relaxed', threads: false });
 });
 
 test('Vite, built', { skip }, async () => {
@@ -70,8 +70,8 @@ test('Vite, built', { skip }, async () => {
   addModel(path.join(app, 'public'));
   await build({ root: app, logLevel: 'error' });
   const result = await pages.run(path.join(app, 'dist'));
-  await checkResult(result, { isa: 'relaxed' });
-  assert.match(result.wasmUrl, /\/assets\/fused-relaxed-[\w-]+\.wasm$/);
+  await checkResult(result, { isa: 'relaxed', threads: true });
+  assert.match(result.info.wasmUrl, /\/assets\/fused-relaxed-[\w-]+\.wasm$/);
 });
 
 test('Vite, development server', { skip }, async () => {
@@ -81,7 +81,7 @@ test('Vite, development server', { skip }, async () => {
   try {
     await server.listen();
     const [url] = server.resolvedUrls?.local ?? [];
-    await checkResult(await pages.open(url), { isa: 'relaxed' });
+    await checkResult(await pages.open(url), { isa: 'relaxed', threads: true });
   } finally {
     await server.close();
   }
@@ -91,13 +91,15 @@ test('esbuild', { skip }, async () => {
   const app = installed.app('esbuild', 'page', 'esbuild');
   const tool = path.join(app, 'node_modules/esbuild');
   cpSync(path.join(root, 'node_modules/esbuild'), tool, { recursive: true });
-  cpSync(path.join(root, 'node_modules/@esbuild'), path.join(app, 'node_modules/@esbuild'), { recursive: true });
+  cpSync(path.join(root, 'node_modules/@esbuild'), path.join(app, 'node_modules/@esbuild'), {
+    recursive: true,
+  });
   runIn(app, process.execPath, ['build.js']);
   rmSync(path.join(app, 'node_modules'), { recursive: true });
   const site = path.join(app, 'public');
   cpSync(path.join(app, 'index.html'), path.join(site, 'index.html'));
   addModel(site);
   const result = await pages.run(site);
-  await checkResult(result, { isa: 'relaxed' });
-  assert.match(result.wasmUrl, /\/dist\/fused-relaxed\.wasm$/);
+  await checkResult(result, { isa: 'relaxed', threads: true });
+  assert.match(result.info.wasmUrl, /\/dist\/fused-relaxed\.wasm$/);
 });

@@ -24,7 +24,12 @@ const FILES = [
     'fused-api',
     'attention',
     'attention-abi',
+    'threads',
+    'thread-lifecycle',
+    'memory64',
     'llama-logits',
+    'llama-architectures',
+    'llama',
   ],
 ].map((name) => `tests/${name}.test.js`);
 /** Tests that only a relaxed engine runs. */

@@ -7,7 +7,7 @@ import { makeModel } from './helpers/synthetic-llama.js';
 import { libraryVariants } from './helpers/variants.js';
 
 /** @import { Spec } from './helpers/synthetic-llama.js' */
-/** @import { LoadOptions } from '../js/llama/llama.js' */
+/** @import { LlamaOptions } from '../js/llama/llama.js' */
 
 /**
  * f32 rounds each of some ten operations of a layer by 2^-24 of values up to a few times the outputs, and two layers and softmax
@@ -19,7 +19,7 @@ const TOKENS = [1, 17, 5, 30, 9, 9, 22, 3, 38, 12, 6, 28];
 /** @param {ArrayLike<number>} values */
 const peakOf = (values) => Array.from(values).reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
 
-/** @param {Spec} spec @param {LoadOptions} [options] @param {number[]} [tokens] */
+/** @param {Spec} spec @param {LlamaOptions} [options] @param {number[]} [tokens] */
 async function check(spec, options, tokens = TOKENS) {
   const { bytes, logits, spec: whole } = makeModel(spec);
   const model = await Llama.load(bytes.buffer, { activation: 'f32', kvType: 'F32', ...options });

@@ -18,16 +18,16 @@ import { startServer } from './helpers/range-server.js';
 import { makeModel } from './helpers/synthetic-llama.js';
 import { libraryVariants } from './helpers/variants.js';
 
-/** @import { LoadOptions } from '../js/llama/llama.js' */
+/** @import { LlamaOptions } from '../js/llama/llama.js' */
 
 const PROMPT = 'Once upon a time';
 const exact = /** @type {const} */ ({ activation: 'f32', kvType: 'F32' });
 const greedy = { temperature: 0, maxTokens: 24 };
 const bytes = () => new Uint8Array(readFileSync(TINY_TALES));
 
-/** @param {LoadOptions} [options] */
+/** @param {LlamaOptions} [options] */
 const load = (options) => Llama.load(TINY_TALES, options);
-/** @param {import('node:test').TestContext} t @param {LoadOptions} [options] */
+/** @param {import('node:test').TestContext} t @param {LlamaOptions} [options] */
 async function open(t, options) {
   const model = await load(options);
   t.after(() => model.dispose());

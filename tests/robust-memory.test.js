@@ -73,6 +73,7 @@ const operations = {
   weight: (fm, o) => fm.weight({ type: 'Q8_0', nRows: 64, nCols: 64, data: o.data }),
   'weight of zeros': (fm) => fm.weight({ type: 'F32', nRows: 3, nCols: 4 }),
   loadWeight: (fm) => fm.loadWeight(gguf, 'a.weight'),
+  loadWeights: (fm) => fm.loadWeights(gguf, ['a.weight', 'norm.weight']),
   tensor: (fm) => fm.tensor({ nRows: 3, nCols: 5, data: ramp(15) }),
   kvCache: (fm) => fm.kvCache({ nPositions: 4, nKvHeads: 2, headSize: 32, type: 'Q8_0' }),
   'write to a cache': (_, o) => o.keys.write(ramp(LARGE), 0),
@@ -162,6 +163,9 @@ for (const [name, run] of Object.entries(operations)) {
       checkAccounts(fm);
       const result = await run(fm, mine);
       assert.deepEqual(valuesOf(result, fm), expected, `${what}: the next call`);
+      const { scratch } = fm.memory();
+      await run(fm, mine);
+      assert.equal(fm.memory().scratch, scratch, `${what}: every call takes more scratch memory`);
       fm.dispose();
     }
   });
@@ -196,4 +200,21 @@ test('out of memory while the kernels are loaded is an error that says so', asyn
   });
   failAfter = 0;
   (await createKernels({ wasm: new WebAssembly.Module(readFileSync(file)), isa: 'scalar' })).dispose();
+});
+
+test('staging buffers hold what the largest call needed, and never the ones before', async () => {
+  const fm = await createKernels();
+  const w = fm.weight({ type: 'F32', nRows: 32, nCols: 64 });
+  const step = 65536;
+  const room = (/** @type {number} */ values) => Math.ceil((4 * values) / step) * step;
+  const empty = fm.memory().scratch;
+  let most = 0;
+  for (const nTokens of [1, 300, 700, 200, 701, 1500, 3, 1024, 2100]) {
+    most = Math.max(most, nTokens);
+    fm.fusedMatmul(w, new Float32Array(nTokens * 64));
+    const { scratch, bytes } = fm.memory();
+    assert.equal(scratch - empty, room(most * 64) + room(most * 32), `${nTokens} tokens`);
+    assert.ok(bytes < 12e6, `${bytes} bytes of linear memory`);
+  }
+  fm.dispose();
 });

@@ -53,6 +53,8 @@ test('npm start prints the table and ends where stdout is no terminal', () => {
   assert.match(stdout, /instruction set: (relaxed|simd128|scalar)/);
   assert.match(stdout, /^4096 x 4096 \* +Q4_K +1 +int16 /m);
   assert.match(stdout, /memory not used/);
+  assert.match(stdout, /^a story by web.*, seed \d+:\n\nOnce upon a time,? .{100}/m);
+  assert.match(stdout, /^\d+ tokens, [\d.]+ a second \(prompt [\d.]+\), the first after \d+ ms/m);
   assert.doesNotMatch(stdout, / NO$/m);
 });
 

@@ -11,7 +11,13 @@ import { Prng } from './helpers/prng.js';
 
 /** @import { ModuleName } from '../js/loader.js' */
 
-const THREADS = [2, 3, 8];
+/** Threads, and what they share: with 0 chunks of one item, with 1 of as many as usual, with a shorter one at the end. */
+const WAYS = [
+  [2, 0],
+  [3, 1],
+  [8, 0],
+  [8, 1],
+];
 const MOST = 8;
 const features = await detectFeatures();
 
@@ -201,8 +207,8 @@ for (const { name, skip } of MODULES) {
       for (const [operation, run] of Object.entries(OPERATIONS)) {
         pool.use(1);
         const expected = run(fm).map(bits);
-        for (const threads of THREADS) {
-          pool.use(threads, 0);
+        for (const [threads, forkWork] of WAYS) {
+          pool.use(threads, forkWork);
           const got = run(fm).map(bits);
           assert.equal(got.length, expected.length);
           for (const [i, result] of got.entries()) {

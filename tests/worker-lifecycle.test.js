@@ -89,12 +89,14 @@ test('an uncaught error in the worker, with its cause; a heap that is full; a wo
       (e) => /boom/.test(e.message) && e.cause instanceof TypeError,
     ],
     [
-      'setTimeout(() => { const all = []; for (;;) all.push(new Array(1000).fill({})); }, 400);',
+      'const end = () => { const all = []; for (;;) all.push(new Array(1000).fill({})); };',
       (e) => e.cause?.code === 'ERR_WORKER_OUT_OF_MEMORY',
     ],
-    ['setTimeout(() => process.exit(7), 400);', (e) => /exit code 7/.test(e.message)],
+    ['const end = () => process.exit(7);', (e) => /exit code 7/.test(e.message)],
   ])) {
-    const url = await hostWith(t, code);
+    const onRun =
+      "import { parentPort } from 'node:worker_threads';\nparentPort.on('message', ({ kind }) => kind === 'run' && setTimeout(end));";
+    const url = await hostWith(t, `${onRun}\n${code}`);
     const worker = () => new Worker(url, { resourceLimits: { maxOldGenerationSizeMb: 24 } });
     const fm = await createWorkerKernels({ worker: /** @type {any} */ (worker) });
     const error = await rejection(

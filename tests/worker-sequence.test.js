@@ -180,10 +180,10 @@ function slow(ops, h) {
 for (const shared of [true, false]) {
   const how = shared ? 'a shared flag' : 'messages, without SharedArrayBuffer';
   test(`abort in the middle stops between two operations: ${how}`, async (t) => {
-    const { SharedArrayBuffer } = globalThis;
+    const { SharedArrayBuffer: Shared } = globalThis;
     if (!shared) /** @type {any} */ (globalThis).SharedArrayBuffer = undefined;
     t.after(() => {
-      globalThis.SharedArrayBuffer = SharedArrayBuffer;
+      globalThis.SharedArrayBuffer = Shared;
     });
     const fm = await workerKernels(t);
     const n = 2048;

@@ -65,7 +65,7 @@ const OPERATIONS = {
   fusedFfn: (k, h) =>
     k.fusedFfn({ gate: h.s, up: h.s2, down: h.s, norm: ramp(32) }, h.t, { residual: true, out: h.t2 }),
   fusedAttentionScore: (k) => k.fusedAttentionScore(ramp(64), ramp(64, 3), { headSize: 32, causal: true }),
-  flashAttention: async (k, h) => {
+  flashAttention: async (k) => {
     const cache = await k.kvCache({ type: 'F16', nPositions: 4, nKvHeads: 1, headSize: 16 });
     return k.flashAttention(ramp(32), cache, cache, { nHeads: 2, firstPosition: 1, softcap: 3 });
   },

@@ -3,8 +3,9 @@
  * vite.config.js. Used by `npm start` and by the browser tests.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { buildDocs } from '../scripts/docs.js';
 import { root, withLock } from '../scripts/setup/run.js';
 
 const configFile = join(root, 'web/vite.config.js');
@@ -48,6 +49,7 @@ export async function buildDemo({ force = false, quiet = true } = {}) {
     if (!force && isFresh(stamp)) return false;
     const { build } = await import('vite');
     await build({ configFile, logLevel: quiet ? 'warn' : 'info' });
+    cpSync(await buildDocs(), join(root, 'build/web/api'), { recursive: true });
     writeFileSync(stampFile, stamp);
     return true;
   });

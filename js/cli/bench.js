@@ -1,7 +1,7 @@
 /* fused-matmul bench: how fast a model reads and writes here. */
 
 import { COMMON, MODEL, UsageError } from './options.js';
-import { engineText, formatRate, formatTable, loadModel, Progress, threadsOf } from './output.js';
+import { engineText, formatRate, formatTable, loadModel, Progress } from './output.js';
 
 /** @param {number[]} values */
 function summary(values) {
@@ -50,7 +50,7 @@ export const bench = {
       const [prompt, decode, firstToken] = [times.prompt, times.decode, times.firstToken].map(summary);
       if (values.json) {
         const { kernels, memory, activation, kvType } = info;
-        const engine = { isa: kernels.isa, dot: kernels.dot, threads: threadsOf(info), activation, kvType };
+        const engine = { isa: kernels.isa, dot: kernels.dot, threads: kernels.threads, activation, kvType };
         const measured = {
           promptTokensPerSecond: prompt,
           decodeTokensPerSecond: decode,

@@ -1,7 +1,7 @@
 /* fused-matmul generate: a text that goes on. */
 
 import { COMMON, given, MODEL, SAMPLING, UsageError } from './options.js';
-import { engineText, formatRate, loadModel, readStdin, threadsOf } from './output.js';
+import { engineText, formatRate, loadModel, readStdin } from './output.js';
 
 /** @typedef {import('../llama/generation.js').GenerationStats} Stats */
 
@@ -56,8 +56,8 @@ export const generate = {
       const { info } = model;
       if (values.json) {
         const { kernels, memory, activation, kvType } = info;
-        const { isa, dot } = kernels;
-        const engine = { isa, dot, threads: threadsOf(info), activation, kvType };
+        const { isa, dot, threads } = kernels;
+        const engine = { isa, dot, threads, activation, kvType };
         io.stdout.write(`${JSON.stringify({ prompt, text, ...run.stats, memory, ...engine })}\n`);
       } else io.stderr.write(`\n${statsText(run.stats)}\n${engineText(info)}\n`);
     } finally {

@@ -27,7 +27,8 @@ export const MODEL = {
   context: { kind: 'number', value: 'N', help: "positions of the context (the model's own, at most 4096)" },
   'kv-type': { kind: 'text', value: 'TYPE', help: 'of the KV cache: F32, F16 or Q8_0 (F16)' },
   activation: { kind: 'text', value: 'MODE', help: 'f32, int16 or int8: exact to fast (int8)' },
-  threads: { kind: 'number', value: 'N', help: 'threads of the kernels' },
+  threads: { kind: 'number', value: 'N', help: 'threads of the kernels (a share of the processors)' },
+  memory64: { kind: 'switch', help: '64-bit addresses, for models over 4 GiB' },
   isa: {
     kind: 'text',
     value: 'SET',

@@ -92,15 +92,12 @@ export async function loadModel(model, values, io) {
   }
 }
 
-/** Threads of kernels. @param {import('../llama/info.js').ModelInfo} info */
-export const threadsOf = ({ kernels }) => Number(/** @type {{ threads?: number }} */ (kernels).threads ?? 1);
-
 /** @param {import('../llama/info.js').ModelInfo} info */
-export function engineText({ kernels, memory, activation, kvType, ...info }) {
-  const { isa, dot } = kernels;
+export function engineText({ kernels, memory, activation, kvType }) {
+  const { isa, dot, threads } = kernels;
   return [
     `memory: ${formatBytes(memory.linear)} (weights ${formatBytes(memory.weights)}, KV cache ${formatBytes(memory.kvCache)} ${kvType})`,
-    `instruction set: ${isa}${dot ? ` (dot ${dot})` : ''}, activations ${activation}, threads: ${threadsOf({ kernels, memory, activation, kvType, ...info })}`,
+    `instruction set: ${isa}${dot ? ` (dot ${dot})` : ''}, activations ${activation}, threads: ${threads}`,
   ].join('\n');
 }
 

@@ -6,7 +6,7 @@ import { ModelError } from './errors.js';
 /**
  * @typedef {object} Message
  * @property {string} role  'system', 'user', 'assistant'...
- * @property {string} content
+ * @property {string} content  what was said
  */
 
 /**

@@ -7,6 +7,7 @@
  *
  * All tensors are made once, for the largest batch; a smaller one uses their first rows. */
 
+import { viewOf } from '../tensor-view.js';
 import { kvRowBytes } from './weights.js';
 
 /** @typedef {import('../fused.js').FusedKernels} Kernels */
@@ -169,8 +170,8 @@ export class Decoder {
     const { norm, output } = this.#weights;
     const activation = this.#activation;
     const { x, logits } = this.#buffers;
-    const out = logits.view({ nRows });
-    this.#fm.fusedRmsNormMatmul([output], x.view({ start, nRows }), norm, { eps, out: [out], activation });
+    const out = viewOf(logits, { nRows });
+    this.#fm.fusedRmsNormMatmul([output], viewOf(x, { start, nRows }), norm, { eps, out: [out], activation });
     return out;
   }
 
@@ -181,8 +182,8 @@ export class Decoder {
    */
   hidden(nRows) {
     const { norm } = this.#weights;
-    const normed = this.#buffers.q.view({ nRows, nCols: this.#shape.nEmbd });
-    this.#fm.rmsNorm(this.#buffers.x.view({ nRows }), norm, { eps: this.#shape.eps, out: normed });
+    const normed = viewOf(this.#buffers.q, { nRows, nCols: this.#shape.nEmbd });
+    this.#fm.rmsNorm(viewOf(this.#buffers.x, { nRows }), norm, { eps: this.#shape.eps, out: normed });
     return normed.toArray();
   }
 
@@ -206,14 +207,14 @@ export class Decoder {
     const qCols = nHeads * headSize;
     return {
       nTokens,
-      x: x.view({ nRows }),
-      qkv: [q.view({ nRows, nCols: qCols }), k.view({ nRows }), v.view({ nRows })],
+      x: viewOf(x, { nRows }),
+      qkv: [viewOf(q, { nRows, nCols: qCols }), viewOf(k, { nRows }), viewOf(v, { nRows })],
       headed: [
-        q.view({ nRows: nRows * nHeads, nCols: headSize }),
-        k.view({ nRows: nRows * nKvHeads, nCols: headSize }),
+        viewOf(q, { nRows: nRows * nHeads, nCols: headSize }),
+        viewOf(k, { nRows: nRows * nKvHeads, nCols: headSize }),
       ],
-      attended: attended.view({ nRows }),
-      projected: q.view({ nRows, nCols: nEmbd }),
+      attended: viewOf(attended, { nRows }),
+      projected: viewOf(q, { nRows, nCols: nEmbd }),
       firstRows: new Uint32Array(nTokens),
     };
   }
@@ -230,7 +231,7 @@ export class Decoder {
       fm.add(x, tensor, { out: x });
       return;
     }
-    const rows = this.#buffers.attended.view({ nRows: nTokens, nCols: weight.nCols });
+    const rows = viewOf(this.#buffers.attended, { nRows: nTokens, nCols: weight.nCols });
     fm.add(x, fm.embed(weight, firstRows, { out: rows }), { out: x });
   }
 }

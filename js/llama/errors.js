@@ -27,7 +27,9 @@ export class ContextError extends FmError {
   constructor(message, { got, expected }) {
     super(message);
     this.name = 'ContextError';
+    /** Tokens given. */
     this.got = got;
+    /** Tokens that fit. */
     this.expected = expected;
   }
 }

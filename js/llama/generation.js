@@ -6,15 +6,15 @@ import { TextStream } from './text-stream.js';
 
 /**
  * @typedef {object} GenerationStats  times in milliseconds
- * @property {number} promptTokens
+ * @property {number} promptTokens  of the whole prompt
  * @property {number} reusedTokens  of the prompt, whose keys and values were still there
  * @property {number} promptMs  until the prompt's last token had its logits
  * @property {number} promptTokensPerSecond  of the tokens that were computed
- * @property {number} timeToFirstToken
+ * @property {number} timeToFirstToken  from the call to the first token
  * @property {number} tokens  generated
  * @property {number} decodeMs  for all but the first of them
- * @property {number} decodeTokensPerSecond
- * @property {number} seed
+ * @property {number} decodeTokensPerSecond  of the tokens after the first
+ * @property {number} seed  of its random numbers: gives the same text again
  * @property {'stop' | 'end' | 'length' | 'context' | undefined} finishReason  a stop string, an end token, maxTokens, a full
  *   context; undefined before the end, and where it was broken off
  */
@@ -42,6 +42,7 @@ export class Generation {
   #options;
 
   /**
+   * @hideconstructor
    * @param {readonly number[]} prompt
    * @param {Options} options
    * @param {() => Engine} open  called when the first piece is asked for
@@ -71,6 +72,7 @@ export class Generation {
     };
   }
 
+  /** Itself: pieces of text. */
   [Symbol.asyncIterator]() {
     return this;
   }

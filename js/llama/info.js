@@ -4,35 +4,62 @@
 
 /**
  * @typedef {object} TypeUse  the tensors of one type
- * @property {number} count
- * @property {number} bytes
+ * @property {number} count  how many
+ * @property {number} bytes  of all of them
  * @property {import('../selftest.js').Isa} isa  of the kernels that serve it
  * @property {import('../selftest.js').Activation} activation  that those kernels work in
  */
 
 /**
+ * @typedef {object} RopeInfo  rotary position embedding
+ * @property {'adjacent' | 'halves'} pairing  which values of a head turn together
+ * @property {number} nDims  values of a head that turn
+ * @property {number} base  of the frequencies
+ * @property {number} linearScale  by which positions are divided
+ * @property {boolean} factors  the file has its own for the frequencies
+ */
+
+/**
+ * @typedef {object} TokenizerInfo
+ * @property {string} kind  as the file names it
+ * @property {string | undefined} pre  how texts are cut into words, as the file names it
+ * @property {boolean} addBos  texts begin with that token
+ * @property {number | undefined} bos  the token that begins a text
+ * @property {number[]} ends  the tokens that end one
+ * @property {boolean} chat  the file has a template for conversations
+ */
+
+/**
+ * @typedef {object} ModelMemory
+ * @property {number} weights  quantised, as in the file
+ * @property {number} kvCache  keys and values of all positions
+ * @property {number} workspace  activations
+ * @property {number} linear  the whole wasm memory
+ */
+
+/**
  * @typedef {object} ModelInfo
- * @property {string} architecture
- * @property {string | undefined} name
- * @property {number} parameters
- * @property {number} nLayers
- * @property {number} nEmbd
- * @property {number} nFf
- * @property {number} nHeads
- * @property {number} nKvHeads
- * @property {number} headSize
- * @property {number} nVocab
+ * @property {string} architecture  as the file names it, e.g. 'llama'
+ * @property {string | undefined} name  as the file has it
+ * @property {number} parameters  weights in all
+ * @property {number} nLayers  blocks
+ * @property {number} nEmbd  values of a hidden state
+ * @property {number} nFf  values within the feed-forward block
+ * @property {number} nHeads  of queries
+ * @property {number} nKvHeads  of keys and values
+ * @property {number} headSize  values of a head
+ * @property {number} nVocab  tokens there are
  * @property {boolean} tied  the output matrix is the embedding
- * @property {{ pairing: 'adjacent' | 'halves', nDims: number, base: number, linearScale: number, factors: boolean }} rope
- * @property {number} trainedContext
- * @property {number} contextLength
+ * @property {RopeInfo} rope  how positions turn queries and keys
+ * @property {number} trainedContext  positions it was trained for
+ * @property {number} contextLength  positions of the KV cache
  * @property {number} batch  tokens of a prompt that are computed at a time
- * @property {import('../kv-cache.js').KvType} kvType
- * @property {import('../selftest.js').Activation} activation
- * @property {{ kind: string, pre: string | undefined, addBos: boolean, bos: number | undefined, ends: number[], chat: boolean }} tokenizer
- * @property {Record<string, TypeUse>} types
- * @property {{ weights: number, kvCache: number, workspace: number, linear: number }} memory  bytes; linear: of the wasm memory
- * @property {import('../kernels.js').KernelsInfo} kernels
+ * @property {import('../kv-cache.js').KvType} kvType  what keys and values are stored as
+ * @property {import('../selftest.js').Activation} activation  the mode of its products
+ * @property {TokenizerInfo} tokenizer  how texts become tokens
+ * @property {Record<string, TypeUse>} types  of weights, by name
+ * @property {ModelMemory} memory  in bytes
+ * @property {import('../kernels.js').KernelsInfo} kernels  what was chosen and why
  * @property {Record<string, number>} timings  milliseconds of loading: header, tokenizer, kernels, weights
  */
 

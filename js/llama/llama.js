@@ -23,27 +23,28 @@ import { checkTensors, freeWeights, loadWeights } from './weights.js';
 /** @typedef {import('./chat.js').ChatFormat} ChatFormat */
 
 /**
- * @typedef {object} LoadOptions
+ * @typedef {object} LlamaOptions
  * @property {FusedKernels} [kernels]  from createKernels of fused-matmul/layer; without them the model makes its own, and
  *   disposes them when it is disposed
  * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  bytes of weights
- * @property {AbortSignal} [signal]
+ * @property {AbortSignal} [signal]  ends the loading
  * @property {number} [contextLength]  positions of the KV cache; default: the model's own, at most 4096
  * @property {import('../kv-cache.js').KvType} [kvType]  default 'F16'
  * @property {import('../selftest.js').Activation} [activation]  default 'int8', the fastest and what other engines do; 'int16'
  *   is nearer to exact, 'f32' exact but for rounding
- * @property {number} [threads]  of own kernels
- * @property {import('../selftest.js').Isa} [isa]  of own kernels
- * @property {import('../selftest.js').Dot} [dot]  of own kernels
- * @property {import('../kernels.js').KernelsOptions['wasm']} [wasm]  of own kernels
+ * @property {number} [threads]  this and the following for own kernels, as in createKernels
+ * @property {boolean} [memory64]
+ * @property {import('../selftest.js').Isa} [isa]
+ * @property {import('../selftest.js').Dot} [dot]
+ * @property {import('../kernels.js').KernelsOptions['wasm']} [wasm]
  * @property {typeof globalThis.fetch} [fetch]  this and the following for URLs, as in openGguf
- * @property {HeadersInit} [headers]
- * @property {number} [retries]
- * @property {number} [retryDelay]
+ * @property {HeadersInit} [headers]  for URLs
+ * @property {number} [retries]  for URLs, as in openGguf
+ * @property {number} [retryDelay]  for URLs, as in openGguf
  * @property {boolean | string} [cache]  keeps the file in the browser's Cache Storage
  */
 
-const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'isa', 'dot', 'wasm']);
+const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'memory64', 'isa', 'dot', 'wasm']);
 const OPEN_OPTIONS = /** @type {const} */ (['fetch', 'headers', 'retries', 'retryDelay', 'cache']);
 const LOAD_OPTIONS = [
   ...['kernels', 'onProgress', 'signal', 'contextLength', 'kvType', 'activation'],
@@ -77,7 +78,7 @@ export class Llama {
   #busy = '';
   #disposed = false;
 
-  /** @param {Parts} parts */
+  /** @hideconstructor @param {Parts} parts */
   constructor(parts) {
     this.#parts = parts;
   }
@@ -85,12 +86,12 @@ export class Llama {
   /**
    * Loads a model. The weights stay quantised, byte for byte as the file holds them.
    * @param {import('../source.js').GgufSource | GgufFile} source  a URL, a File or Blob, bytes, in Node a path, or an open file
-   * @param {LoadOptions} [options]
+   * @param {LlamaOptions} [options]
    * @returns {Promise<Llama>}
    * @throws {import('./errors.js').ModelError} an architecture, a tokenizer or a variant that is not supported; the message has the list
    * @throws {import('../errors.js').GgufError} the file cannot be read or lacks tensors
    * @throws {import('../errors.js').ShapeError} a tensor has another shape than the metadata say
-   * @throws {import('../errors.js').MemoryError} it does not fit into the 4 GiB of a wasm memory
+   * @throws {import('../errors.js').MemoryError} it does not fit into a wasm memory: 4 GiB, more with memory64
    * @throws {ArgumentError} an option is unknown or out of range
    */
   static async load(source, options = {}) {
@@ -155,6 +156,7 @@ export class Llama {
     return this.#alive().fm;
   }
 
+  /** True after dispose(). */
   get disposed() {
     return this.#disposed;
   }
@@ -355,13 +357,13 @@ export class Llama {
   }
 }
 
-/** Those options that are given. @param {LoadOptions} options @param {readonly (keyof LoadOptions)[]} names */
+/** Those options that are given. @param {LlamaOptions} options @param {readonly (keyof LlamaOptions)[]} names */
 const pick = (options, names) =>
   Object.fromEntries(
     names.filter((name) => options[name] !== undefined).map((name) => [name, options[name]]),
   );
 
-/** @param {unknown} kernels @param {LoadOptions} options */
+/** @param {unknown} kernels @param {LlamaOptions} options */
 function checkKernels(kernels, options) {
   if (kernels === undefined) return;
   if (!(kernels instanceof FusedKernels)) {

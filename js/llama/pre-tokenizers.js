@@ -16,7 +16,7 @@ const CASED = String.raw`[^\r\n\p{L}\p{N}]?${UPPER}*${LOWER}+|[^\r\n\p{L}\p{N}]?
 
 /**
  * @typedef {object} PreTokenizer
- * @property {string[]} expressions
+ * @property {string[]} expressions  applied one after another
  * @property {boolean} [whole]  a word that is a token is that token, whatever the merges say
  * @property {boolean} [bos]  texts begin with BOS, where the file does not say
  */
@@ -65,6 +65,7 @@ const ROWS = [
 /** @type {Map<string, PreTokenizer>} */
 const byName = new Map(ROWS.flatMap(([names, row]) => names.map((name) => [name, row])));
 
+/** The names of tokenizer.ggml.pre that are supported. */
 export const PRE_TOKENIZERS = Object.freeze([...byName.keys()]);
 
 /**

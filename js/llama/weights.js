@@ -148,9 +148,10 @@ export async function loadWeights(fm, gguf, shape, tensors, { otherBytes, onProg
   const names = tensors.map(({ name }) => name);
   const total = names.reduce((sum, name) => sum + gguf.tensor(name).byteLength, 0);
   const { inUse } = fm.memory();
-  if (inUse + total + otherBytes > ADDRESS_SPACE) {
+  // With 64-bit addresses the memory itself says when it is full.
+  if (!fm.info.memory64 && inUse + total + otherBytes > ADDRESS_SPACE) {
     throw new MemoryError(
-      `the model needs ${total} bytes for weights and ${otherBytes} for its context and workspace: with the ${inUse} in use more than the ${ADDRESS_SPACE} a memory can have`,
+      `the model needs ${total} bytes for weights and ${otherBytes} for its context and workspace: with the ${inUse} in use more than the ${ADDRESS_SPACE} a memory of 32-bit addresses can have`,
       { asked: total + otherBytes, inUse, limit: ADDRESS_SPACE },
     );
   }

@@ -32,6 +32,32 @@ typedef struct {
 } fm_act_i16;
 static_assert(sizeof(fm_act_i16) == 640, "10 cache lines");
 
+/* Four tokens side by side, as the matrix-matrix kernels read them: a vector holds 4 (int16: 2) columns of each token, and a
+ * vector of sums one sub-block of each. The same numbers as above. */
+#define FM_TILE_TOKENS 4
+
+typedef struct {
+  _Alignas(64) int8_t q[FM_ACT_COLS / 4][FM_TILE_TOKENS][4];
+  int16_t pair16[8][FM_TILE_TOKENS][2], pair32[4][FM_TILE_TOKENS][2]; /* sums of sub-blocks 2p and 2p + 1 */
+  int32_t sum16[16][FM_TILE_TOKENS], sum32[8][FM_TILE_TOKENS];
+  float d[FM_TILE_TOKENS];
+} fm_act_tile_i8;
+static_assert(sizeof(fm_act_tile_i8) == 1664, "26 cache lines");
+
+typedef struct {
+  _Alignas(64) int16_t q[FM_ACT_COLS / 2][FM_TILE_TOKENS][2];
+  float sum16[16][FM_TILE_TOKENS], sum32[8][FM_TILE_TOKENS];
+  float d[FM_TILE_TOKENS];
+} fm_act_tile_i16;
+static_assert(sizeof(fm_act_tile_i16) == 2496, "39 cache lines");
+
+/* out[0 .. n_blocks) = n_tokens (1..4) tokens, token t at x + t * n_blocks; past the last one it stands again. */
+typedef void fm_pack_i8_fn(const fm_act_i8 *x, size_t n_tokens, size_t n_blocks, fm_act_tile_i8 *out);
+typedef void fm_pack_i16_fn(const fm_act_i16 *x, size_t n_tokens, size_t n_blocks, fm_act_tile_i16 *out);
+
+fm_pack_i8_fn fm_pack_i8__simd128;
+fm_pack_i16_fn fm_pack_i16__simd128;
+
 /* out[0 .. ceil(n_cols / 256)) = x[0 .. n_cols) quantised; missing columns of the last block become zeros. */
 typedef void fm_quantize_i8_fn(const float *x, fm_act_i8 *out, size_t n_cols);
 typedef void fm_quantize_i16_fn(const float *x, fm_act_i16 *out, size_t n_cols);

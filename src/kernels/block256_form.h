@@ -58,7 +58,12 @@ FM_INLINE v128_t fm_tq2_0_scales(const uint8_t *group, size_t half, const fm_hel
 }
 
 static const fm_form fm_tq2_0_form = {
-    .layout = {.kind = FM_SCALES_F32, .group_bytes = sizeof(fm_block_tq2_0), .block_values = 256, .sub = 32, .bias = 1},
+    .layout = {.kind = FM_SCALES_F32,
+               .group_bytes = sizeof(fm_block_tq2_0),
+               .block_values = 256,
+               .sub = 32,
+               .bias = 1,
+               .n_add = 8},
     .hold = fm_tq2_0_hold,
     .codes = fm_tq2_0_codes,
     .f32_scales = fm_tq2_0_scales,
@@ -92,7 +97,12 @@ FM_INLINE v128_t fm_tq1_0_scales(const uint8_t *group, size_t half, const fm_hel
 }
 
 static const fm_form fm_tq1_0_form = {
-    .layout = {.kind = FM_SCALES_F32, .group_bytes = sizeof(fm_block_tq1_0), .block_values = 256, .sub = 32, .bias = 1},
+    .layout = {.kind = FM_SCALES_F32,
+               .group_bytes = sizeof(fm_block_tq1_0),
+               .block_values = 256,
+               .sub = 32,
+               .bias = 1,
+               .n_add = 8},
     .hold = fm_no_hold,
     .unpack = fm_tq1_0_unpack,
     .f32_scales = fm_tq1_0_scales,

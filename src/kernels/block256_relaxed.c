@@ -2,7 +2,7 @@
 #include "kernels/block256_form.h"
 #include "kernels/form_relaxed.h"
 
-FM_RELAXED_KERNELS(tq1_0, fm_gemm_i8_f32_4bit_dot16__relaxed, fm_gemm_i8_f32_dot32__relaxed)
-FM_RELAXED_KERNELS(tq2_0, fm_gemm_i8_f32_4bit_dot16__relaxed, fm_gemm_i8_f32_dot32__relaxed)
-FM_WIDE_KERNELS(q8_k)
-FM_WIDE_KERNELS(iq4_xs)
+FM_RELAXED_KERNELS(tq1_0, f32)
+FM_RELAXED_KERNELS(tq2_0, f32)
+FM_WIDE_KERNELS(q8_k, f32)
+FM_WIDE_KERNELS(iq4_xs, k)

@@ -3,7 +3,7 @@
 #include "kernels/form_simd128.h"
 
 FM_K_SCALES(iq4_xs)
-FM_SIMD128_KERNELS(iq4_xs, k_scales_iq4_xs, fm_gemm_i16_sub32__simd128)
-FM_SIMD128_KERNELS(tq1_0, NULL, fm_gemm_i16_sub32__simd128)
-FM_SIMD128_KERNELS(tq2_0, NULL, fm_gemm_i16_sub32__simd128)
-FM_SIMD128_KERNELS(q8_k, NULL, fm_gemm_i16_sub32__simd128)
+FM_SIMD128_KERNELS(iq4_xs, k_scales_iq4_xs)
+FM_SIMD128_KERNELS(tq1_0, NULL)
+FM_SIMD128_KERNELS(tq2_0, NULL)
+FM_SIMD128_KERNELS(q8_k, NULL)

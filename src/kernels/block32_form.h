@@ -61,8 +61,12 @@ FM_INLINE v128_t fm_q4_0_codes(const uint8_t *group, size_t half, size_t j, cons
   return fm_half_nibbles(((const fm_block_q4_0 *)group)[4 * half + j / 2].qs, j, held);
 }
 static const fm_form fm_q4_0_form = {
-    .layout =
-        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q4_0), .block_values = 32, .sub = 32, .bias = 8},
+    .layout = {.kind = FM_SCALES_F32,
+               .group_bytes = 8 * sizeof(fm_block_q4_0),
+               .block_values = 32,
+               .sub = 32,
+               .bias = 8,
+               .n_add = 8},
     .hold = fm_block32_hold4,
     .codes = fm_q4_0_codes,
     .f32_scales = fm_q4_0_scales,
@@ -78,7 +82,8 @@ static const fm_form fm_q4_1_form = {
                .group_bytes = 8 * sizeof(fm_block_q4_1),
                .block_values = 32,
                .sub = 32,
-               .has_min = true},
+               .has_min = true,
+               .n_add = 8},
     .hold = fm_block32_hold4,
     .codes = fm_q4_1_codes,
     .f32_scales = fm_q4_1_scales,
@@ -91,8 +96,12 @@ FM_INLINE v128_t fm_q5_0_codes(const uint8_t *group, size_t half, size_t j, cons
   return wasm_v128_or(fm_half_nibbles(b->qs, j, held), fm_fifth_bits(b->qh, j, held));
 }
 static const fm_form fm_q5_0_form = {
-    .layout =
-        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q5_0), .block_values = 32, .sub = 32, .bias = 16},
+    .layout = {.kind = FM_SCALES_F32,
+               .group_bytes = 8 * sizeof(fm_block_q5_0),
+               .block_values = 32,
+               .sub = 32,
+               .bias = 16,
+               .n_add = 4},
     .hold = fm_block32_hold5,
     .codes = fm_q5_0_codes,
     .f32_scales = fm_q5_0_scales,
@@ -109,7 +118,8 @@ static const fm_form fm_q5_1_form = {
                .group_bytes = 8 * sizeof(fm_block_q5_1),
                .block_values = 32,
                .sub = 32,
-               .has_min = true},
+               .has_min = true,
+               .n_add = 4},
     .hold = fm_block32_hold5,
     .codes = fm_q5_1_codes,
     .f32_scales = fm_q5_1_scales,
@@ -162,8 +172,12 @@ FM_INLINE v128_t fm_mxfp4_scales(const uint8_t *group, size_t half, const fm_hel
   return wasm_v128_bitselect(normal, subnormal, wasm_i32x4_gt(e, wasm_i32x4_const_splat(1)));
 }
 static const fm_form fm_mxfp4_form = {
-    .layout =
-        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_mxfp4), .block_values = 32, .sub = 32, .bias = 12},
+    .layout = {.kind = FM_SCALES_F32,
+               .group_bytes = 8 * sizeof(fm_block_mxfp4),
+               .block_values = 32,
+               .sub = 32,
+               .bias = 12,
+               .n_add = 4},
     .hold = fm_mxfp4_hold,
     .codes = fm_mxfp4_codes,
     .f32_scales = fm_mxfp4_scales,

@@ -6,10 +6,10 @@
 #include "kernels/block32_form.h"
 #include "kernels/form_relaxed.h"
 
-FM_RELAXED_KERNELS(q4_0, fm_gemm_i8_f32_4bit_dot16__relaxed, fm_gemm_i8_f32_dot32__relaxed)
-FM_RELAXED_KERNELS(q4_1, fm_gemm_i8_f32_4bit_dot16__relaxed, fm_gemm_i8_f32_dot32__relaxed)
-FM_RELAXED_KERNELS(q5_0, fm_gemm_i8_f32_5bit_dot16__relaxed, fm_gemm_i8_f32_dot32__relaxed)
-FM_RELAXED_KERNELS(q5_1, fm_gemm_i8_f32_5bit_dot16__relaxed, fm_gemm_i8_f32_dot32__relaxed)
-FM_RELAXED_KERNELS(mxfp4, fm_gemm_i8_f32_5bit_dot16__relaxed, fm_gemm_i8_f32_dot32__relaxed)
-FM_WIDE_KERNELS(q8_0)
-FM_WIDE_KERNELS(iq4_nl)
+FM_RELAXED_KERNELS(q4_0, f32)
+FM_RELAXED_KERNELS(q4_1, f32)
+FM_RELAXED_KERNELS(q5_0, f32)
+FM_RELAXED_KERNELS(q5_1, f32)
+FM_RELAXED_KERNELS(mxfp4, f32)
+FM_WIDE_KERNELS(q8_0, f32)
+FM_WIDE_KERNELS(iq4_nl, f32)

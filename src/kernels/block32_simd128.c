@@ -2,10 +2,10 @@
 #include "kernels/block32_form.h"
 #include "kernels/form_simd128.h"
 
-FM_SIMD128_KERNELS(q4_0, NULL, fm_gemm_i16_sub32__simd128)
-FM_SIMD128_KERNELS(q4_1, NULL, fm_gemm_i16_sub32__simd128)
-FM_SIMD128_KERNELS(q5_0, NULL, fm_gemm_i16_sub32__simd128)
-FM_SIMD128_KERNELS(q5_1, NULL, fm_gemm_i16_sub32__simd128)
-FM_SIMD128_KERNELS(q8_0, NULL, fm_gemm_i16_sub32__simd128)
-FM_SIMD128_KERNELS(iq4_nl, NULL, fm_gemm_i16_sub32__simd128)
-FM_SIMD128_KERNELS(mxfp4, NULL, fm_gemm_i16_sub32__simd128)
+FM_SIMD128_KERNELS(q4_0, NULL)
+FM_SIMD128_KERNELS(q4_1, NULL)
+FM_SIMD128_KERNELS(q5_0, NULL)
+FM_SIMD128_KERNELS(q5_1, NULL)
+FM_SIMD128_KERNELS(q8_0, NULL)
+FM_SIMD128_KERNELS(iq4_nl, NULL)
+FM_SIMD128_KERNELS(mxfp4, NULL)

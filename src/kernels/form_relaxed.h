@@ -167,17 +167,18 @@ FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row
     fm_form_gemv_i8(&fm_##name##_form, w, row_bytes, x, y, n_rows, n_values, accumulate, dot);                         \
   }
 
-/* The kernels of a type: fm_<name>__relaxed, from fm_<name>_form and the two GEMM kernels that fit it. */
-#define FM_RELAXED_KERNELS(name, gemm_dot16, gemm_dot32)                                                               \
+/* The kernels of a type: fm_<name>__relaxed, from fm_<name>_form and the GEMM kernels of its kind of scales, k or f32. */
+#define FM_RELAXED_KERNELS(name, kind)                                                                                 \
   FM_GEMV_I8(name, dot16, FM_DOT_I16)                                                                                  \
   FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                                                  \
-  const fm_relaxed_kernels fm_##name##__relaxed = {{gemv_##name##_i8_dot16__relaxed, gemv_##name##_i8_dot32__relaxed}, \
-                                                   {gemm_dot16, gemm_dot32}};
+  const fm_relaxed_kernels fm_##name##__relaxed = {                                                                    \
+      {gemv_##name##_i8_dot16__relaxed, gemv_##name##_i8_dot32__relaxed},                                              \
+      {fm_gemm_i8_##kind##_dot16__relaxed, fm_gemm_i8_##kind##_dot32__relaxed}};
 
 /* The same for wide codes, which int16 cannot hold. */
-#define FM_WIDE_KERNELS(name)                                                                                          \
+#define FM_WIDE_KERNELS(name, kind)                                                                                    \
   FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                                                  \
   const fm_relaxed_kernels fm_##name##__relaxed = {{NULL, gemv_##name##_i8_dot32__relaxed},                            \
-                                                   {NULL, fm_gemm_i8_f32_dot32__relaxed}};
+                                                   {NULL, fm_gemm_i8_##kind##_dot32__relaxed}};
 
 #endif

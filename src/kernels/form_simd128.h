@@ -153,9 +153,9 @@ FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t ro
   }
 }
 
-/* The kernels of a type: fm_<name>__simd128, from fm_<name>_form and the GEMM kernel of its sub-block size. k_scales:
+/* The kernels of a type: fm_<name>__simd128, from fm_<name>_form. k_scales:
  * k_scales_<name>, made by FM_K_SCALES, or NULL for types with f32 scales. */
-#define FM_SIMD128_KERNELS(name, k_scales_fn, gemm)                                                                    \
+#define FM_SIMD128_KERNELS(name, k_scales_fn)                                                                          \
   static void unpack_##name##__simd128(const uint8_t *group, uint8_t codes[256]) {                                     \
     fm_form_unpack(&fm_##name##_form, group, codes);                                                                   \
   }                                                                                                                    \
@@ -166,9 +166,9 @@ FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t ro
                                          size_t n_rows, size_t n_values, bool accumulate) {                            \
     fm_form_gemv_i16(&fm_##name##_form, w, row_bytes, x, y, n_rows, n_values, accumulate);                             \
   }                                                                                                                    \
-  const fm_simd128_kernels fm_##name##__simd128 = {&fm_##name##_form.layout,     unpack_##name##__simd128,             \
+  const fm_simd128_kernels fm_##name##__simd128 = {&fm_##name##_form.layout, unpack_##name##__simd128,                 \
                                                    f32_scales_##name##__simd128, k_scales_fn,                          \
-                                                   gemv_##name##_i16__simd128,   gemm};
+                                                   gemv_##name##_i16__simd128};
 #define FM_K_SCALES(name)                                                                                              \
   static void k_scales_##name(const uint8_t *group, fm_k_scales *out) {                                                \
     fm_form_k_scales(&fm_##name##_form, group, out);                                                                   \

@@ -1,181 +1,238 @@
-/* The matrix-matrix micro-kernel for int8 activations, relaxed SIMD; one for every weight type. Strip layout: strip.h.
+/* The matrix-matrix micro-kernels for int8 activations, relaxed SIMD; for every weight type. Strip: strip.h, tiles: activations.h.
  *
- * For 4 columns a 32-bit splat of a token's activations meets a vector of codes, rows side by side:
- *   codes   r0c0 r0c1 r0c2 r0c3  r1c0 .. r1c3  r2c0 .. r2c3  r3c0 .. r3c3
- *   q       a0   a1   a2   a3    a0   .. a3    a0   .. a3    a0   .. a3
+ * For 4 columns a 32-bit splat of a row's codes meets a vector of activations, tokens side by side:
+ *   codes   c0   c1   c2   c3    c0   .. c3    c0   .. c3    c0   .. c3
+ *   q       t0a0 t0a1 t0a2 t0a3  t1a0 .. t1a3  t2a0 .. t2a3  t3a0 .. t3a3
  * dot16: pairs in int16. n_add of them are added before i32x4.dot_i16x8 applies the scale, sums pairs and widens at once:
  *        n_add * 2 * max_code * 127 < 2^15, so 8 for codes <= 15 (30,480), 4 for <= 31 (31,496), 2 for <= 63 (32,004).
  * dot32: fours in int32, then an int32 multiplication by the scale.
  *
- * K types, sums of a super-block of 256 columns exact in int32 (bound: form_relaxed.h); where the type has a bias, dmin is d and
- * min is bias * scale:
+ * K types, sums of a super-block of 256 columns exact in int32 (bound: form_relaxed.h):
  *   y[t][r] += d[t] * (d[r] * sum_sub scale * (sum code * q) - dmin[r] * sum_sub min * (sum q))
- * f32 scales, sums of 32 columns; min holds bias * scale where the type has a bias:
- *   y[t][r] += d[t] * (sum_sub scale * (sum code * q) - sum_sub min * (sum q)) */
+ * f32 scales, sums of a sub-block, or of the n_add * 4 columns that one int16 lane holds:
+ *   y[t][r] += d[t] * (sum_sub scale * (sum code * q) - sum_sub min * (sum q))
+ * A bias is taken from the sums: sums of int32 start at -bias * (sum q). Only dot16 of K types, whose sums are in int16, has
+ * it in min.
+ *
+ * 8 sums stay in registers, each of 4 tokens and one row: 8 tokens x 4 rows, or for the last tokens 4 x 8. Loops over columns are
+ * not unrolled: what a loop carries is what keeps the compilers from sorting the products into one chain a sum. */
 #include "fused.h"
 #include "kernels/form.h"
 #include "kernels/kernels.h"
 
-#define TILE_TOKENS 4
-#define TILE_ROWS 4 /* half a strip: 8 vectors of codes, shared by the tokens, leave 8 of 16 registers for the rest */
+#define N_SUMS 8
 
-/* A member of the family; every use is a constant. */
+/* A member of the family; every use is a constant. n_vectors: of 4 tokens each, 1 or 2; sum i is row i / n_vectors. */
 typedef struct {
   fm_scale_kind kind;
-  size_t sub;   /* columns that share a scale: 16 or 32 */
-  size_t n_add; /* pair sums that int16 holds */
-  int dot;      /* fm_dot */
+  int dot; /* fm_dot */
+  size_t n_vectors;
 } gemm_kind;
 
-/* n (4 or 8) vectors of codes, 4 columns each, against one token, times the scale: four int32 lanes, one a row. 16 activations
- * are loaded once and spread by shuffles: V8 folds the offset of a plain load, not that of a splatting one. */
-FM_INLINE v128_t dot_rows(gemm_kind kind, const v128_t *codes, size_t n, const int8_t *q, v128_t scale) {
-  v128_t total = fm_zero(), part = fm_zero(), acts = fm_zero();
-  FM_UNROLL
-  for (size_t k = 0; k < n; k++) {
-    if (k % 4 == 0) acts = wasm_v128_load(q + 4 * k);
-    v128_t splat = fm_splat_i32(acts, k % 4);
-    if (kind.dot == FM_DOT_I32) {
-      part = wasm_i32x4_relaxed_dot_i8x16_i7x16_add(splat, codes[k], part);
-      continue;
-    }
-    v128_t pairs = wasm_i16x8_relaxed_dot_i8x16_i7x16(splat, codes[k]);
-    part = k % kind.n_add == 0 ? pairs : wasm_i16x8_add(part, pairs);
-    if ((k + 1) % kind.n_add == 0) {
-      v128_t scaled = wasm_i32x4_dot_i16x8(part, scale);
-      total = k < kind.n_add ? scaled : wasm_i32x4_add(total, scaled);
-    }
-  }
-  if (kind.dot == FM_DOT_I16) return total;
-  return kind.kind == FM_SCALES_K ? wasm_i32x4_mul(part, scale) : part;
-}
+typedef struct {
+  size_t sub, n_subs; /* columns that share a scale, and how many such are in a group */
+  size_t n_steps;     /* of 4 columns, until a scale is applied */
+  size_t n_parts;     /* of a sub-block, n_steps each */
+  int32_t bias;
+  bool has_min;
+} shape;
 
-FM_INLINE v128_t load_k_scale(gemm_kind kind, const int16_t *scale) {
-  v128_t pairs = wasm_v128_load(scale);
-  return kind.dot == FM_DOT_I32 ? wasm_i32x4_shr(pairs, 16) : pairs;
-}
+typedef struct {
+  const fm_act_tile_i8 *vector[2];
+} tokens;
 
-FM_INLINE void load_codes(v128_t codes[8], const uint8_t *code) {
-  FM_UNROLL
-  for (size_t k = 0; k < 8; k++) codes[k] = wasm_v128_load(code + 4 * FM_STRIP_ROWS * k);
-}
+FM_INLINE v128_t splat_load(const void *four_bytes) { return wasm_v128_load32_splat(four_bytes); }
 
-/* 4 tokens x rows row .. row + 3 x one group of 256 columns, K types: acc[t] += the group's share. */
-FM_INLINE void k_group(gemm_kind kind, const fm_strip *strip, size_t row, size_t group,
-                       const fm_act_i8 *const x[TILE_TOKENS], v128_t acc[TILE_TOKENS]) {
-  v128_t sum[TILE_TOKENS];
-  for (size_t t = 0; t < TILE_TOKENS; t++) sum[t] = fm_zero();
-  const uint8_t *code = strip->code[64 * group][row];
-  const int16_t *scale = strip->i16.scale[16 * group][row];
+/* part[i] = sum over n_steps * 4 columns, starting from part[i]: int16 pairs or int32. q: of the first vector of tokens; the
+ * second is `apart` bytes away. */
+FM_INLINE void dot_columns(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart, size_t n_steps,
+                           v128_t part[N_SUMS]) {
+  const int8_t *q2 = q + apart;
   FM_NO_UNROLL
-  for (size_t c = 0; c < FM_GROUP_COLS; c += 32) {
-    v128_t codes[8];
-    load_codes(codes, code);
-    v128_t first = load_k_scale(kind, scale);
-    v128_t second = kind.sub == 16 ? load_k_scale(kind, scale + 2 * FM_STRIP_ROWS) : first;
+  for (size_t k = 0; k < n_steps; k++) {
+    v128_t acts[2] = {wasm_v128_load(q), kind.n_vectors == 2 ? wasm_v128_load(q2) : fm_zero()};
     FM_UNROLL
-    for (size_t t = 0; t < TILE_TOKENS; t++) {
-      const int8_t *q = x[t]->q + c;
-      if (kind.sub == 32) {
-        sum[t] = wasm_i32x4_add(sum[t], dot_rows(kind, codes, 8, q, first));
-      } else {
-        v128_t halves =
-            wasm_i32x4_add(dot_rows(kind, codes, 4, q, first), dot_rows(kind, codes + 4, 4, q + 16, second));
-        sum[t] = wasm_i32x4_add(sum[t], halves);
+    for (size_t r = 0; r < N_SUMS / kind.n_vectors; r++) {
+      v128_t splat = splat_load(code + r * FM_STRIP_STRIDE);
+      FM_UNROLL
+      for (size_t v = 0; v < kind.n_vectors; v++) {
+        v128_t *sum = &part[r * kind.n_vectors + v];
+        *sum = kind.dot == FM_DOT_I32 ? wasm_i32x4_relaxed_dot_i8x16_i7x16_add(acts[v], splat, *sum)
+                                      : wasm_i16x8_add(*sum, wasm_i16x8_relaxed_dot_i8x16_i7x16(acts[v], splat));
       }
     }
-    code += 32 * FM_STRIP_ROWS;
-    scale += 2 * 2 * FM_STRIP_ROWS;
-  }
-  const int16_t *min = strip->i16.min[8 * group][row];
-  v128_t d = wasm_v128_load(strip->i16.d[group] + row), dmin = wasm_v128_load(strip->i16.dmin[group] + row);
-  for (size_t t = 0; t < TILE_TOKENS; t++) {
-    v128_t min_sum = fm_zero(), sums = fm_zero();
-    FM_UNROLL
-    for (size_t pair = 0; pair < FM_GROUP_COLS / kind.sub / 2; pair++) {
-      if (pair % 4 == 0) sums = wasm_v128_load((kind.sub == 32 ? x[t]->sum32 : x[t]->sum16) + 2 * pair);
-      v128_t mins = wasm_v128_load(min + 2 * FM_STRIP_ROWS * pair);
-      min_sum = wasm_i32x4_add(min_sum, wasm_i32x4_dot_i16x8(fm_splat_i32(sums, pair % 4), mins));
-    }
-    v128_t value = wasm_f32x4_sub(wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(sum[t])),
-                                  wasm_f32x4_mul(dmin, wasm_f32x4_convert_i32x4(min_sum)));
-    acc[t] = wasm_f32x4_add(acc[t], wasm_f32x4_mul(wasm_v128_load32_splat(&x[t]->d), value));
+    code += 4;
+    q += 16;
+    q2 += 16;
   }
 }
 
-/* The same for f32 scales, one for each 32 columns; the bias is part of the mins. */
-FM_INLINE void f32_group(gemm_kind kind, const fm_strip *strip, size_t row, size_t group,
-                         const fm_act_i8 *const x[TILE_TOKENS], v128_t acc[TILE_TOKENS]) {
-  v128_t total[TILE_TOKENS], ones = fm_hold_i32(0x00010001);
-  for (size_t t = 0; t < TILE_TOKENS; t++) total[t] = fm_zero();
-  const uint8_t *code = strip->code[64 * group][row];
-  const float *scale = strip->f32.scale[16 * group] + row, *min = strip->f32.min[16 * group] + row;
-  FM_NO_UNROLL
-  for (size_t c = 0; c < FM_GROUP_COLS; c += 32) {
-    v128_t codes[8], scales = wasm_v128_load(scale);
-    load_codes(codes, code);
-    FM_UNROLL
-    for (size_t t = 0; t < TILE_TOKENS; t++) {
-      v128_t sum = wasm_f32x4_convert_i32x4(dot_rows(kind, codes, 8, x[t]->q + c, ones));
-      total[t] = wasm_f32x4_add(total[t], wasm_f32x4_mul(scales, sum));
-    }
-    code += 32 * FM_STRIP_ROWS;
-    scale += 2 * FM_STRIP_ROWS;
-  }
-  for (size_t t = 0; t < TILE_TOKENS; t++) {
-    v128_t sums = wasm_v128_load(x[t]->sum32), min_sum = fm_zero();
-    v128_t act_sum[2] = {fm_low_i16_to_f32(sums), fm_high_i16_to_f32(sums)};
-    FM_UNROLL
-    for (size_t sub = 0; sub < 8; sub++) {
-      v128_t mins = wasm_v128_load(min + 2 * FM_STRIP_ROWS * sub);
-      min_sum = wasm_f32x4_add(min_sum, wasm_f32x4_mul(fm_splat_i32(act_sum[sub / 4], sub % 4), mins));
-    }
-    v128_t d = wasm_v128_load32_splat(&x[t]->d);
-    acc[t] = wasm_f32x4_add(acc[t], wasm_f32x4_mul(d, wasm_f32x4_sub(total[t], min_sum)));
-  }
+/* -bias * (sum q) of a sub-block of int32 sums, entry `at` of sum16 or sum32. */
+FM_INLINE v128_t minus_bias(const fm_act_tile_i8 *x, size_t n_cols, size_t at, v128_t bias) {
+  return wasm_i32x4_mul(wasm_v128_load(n_cols == 32 ? x->sum32[at] : x->sum16[at]), bias);
 }
 
-/* Past the last token the last one stands again, and its result is not stored: one tile size serves every n_tokens. */
-FM_INLINE void tiles(gemm_kind kind, const fm_strip *strip, const fm_act_i8 *x, float *y, size_t n_groups,
-                     size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
+/* K types: acc += a group's share. */
+FM_INLINE void k_group(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row, size_t group, tokens x,
+                       v128_t acc[N_SUMS]) {
+  const uint8_t *code = strip->code.i8[row] + FM_GROUP_COLS * group;
+  const int32_t *scale = &strip->k.scale[row][s->n_subs * group];
+  const int8_t *q = x.vector[0]->q[0][0];
+  size_t apart = (size_t)((const char *)x.vector[1] - (const char *)x.vector[0]);
+  v128_t bias = wasm_i32x4_splat(-s->bias), sum_of[N_SUMS], *sum = fm_in_memory(sum_of), zero = fm_hold_i32(0);
+  FM_UNROLL
+  for (size_t i = 0; i < N_SUMS; i++) sum[i] = zero;
   FM_NO_UNROLL
-  for (size_t first = 0; first < n_tokens; first += TILE_TOKENS) {
-    size_t n = n_tokens - first < TILE_TOKENS ? n_tokens - first : TILE_TOKENS;
+  for (size_t sub = 0; sub < s->n_subs; sub++) {
     FM_NO_UNROLL
-    for (size_t row = 0; row < n_rows; row += TILE_ROWS) {
-      const fm_act_i8 *token[TILE_TOKENS];
-      v128_t acc[TILE_TOKENS];
-      for (size_t t = 0; t < TILE_TOKENS; t++) {
-        token[t] = x + (first + (t < n ? t : n - 1)) * n_groups;
-        acc[t] = fm_zero();
+    for (size_t n = 0; n < s->n_parts; n++) {
+      v128_t part[N_SUMS], start[2] = {fm_zero(), fm_zero()};
+      if (kind.dot == FM_DOT_I32) {
+        for (size_t v = 0; v < kind.n_vectors; v++) start[v] = minus_bias(x.vector[v], s->sub, sub, bias);
       }
-      FM_NO_UNROLL
-      for (size_t group = 0; group < n_groups; group++) {
-        if (kind.kind == FM_SCALES_K) {
-          k_group(kind, strip, row, group, token, acc);
-        } else {
-          f32_group(kind, strip, row, group, token, acc);
-        }
-        for (size_t t = 0; t < TILE_TOKENS; t++) token[t]++;
+      for (size_t i = 0; i < N_SUMS; i++) part[i] = start[i % kind.n_vectors];
+      dot_columns(kind, code, q, apart, s->n_steps, part);
+      FM_UNROLL
+      for (size_t i = 0; i < N_SUMS; i++) {
+        v128_t factor = splat_load(scale + i / kind.n_vectors * (FM_PANEL_COLS / 16));
+        sum[i] = wasm_i32x4_add(sum[i], kind.dot == FM_DOT_I32 ? wasm_i32x4_mul(part[i], factor)
+                                                               : wasm_i32x4_dot_i16x8(part[i], factor));
       }
-      fm_store_tile(y + first * y_stride + row, acc, n, y_stride, n_rows - row, accumulate);
+      code += 4 * s->n_steps;
+      q += 16 * s->n_steps;
     }
+    scale++;
+  }
+  bool with_min = s->has_min || (kind.dot == FM_DOT_I16 && s->bias);
+  v128_t min_sum[N_SUMS];
+  for (size_t i = 0; i < N_SUMS; i++) min_sum[i] = fm_zero();
+  if (with_min) {
+    const int16_t *min = &strip->k.min[row][s->n_subs * group];
+    const int16_t *sums = s->sub == 32 ? x.vector[0]->pair32[0][0] : x.vector[0]->pair16[0][0];
+    FM_NO_UNROLL
+    for (size_t pair = 0; pair < s->n_subs / 2; pair++) {
+      FM_UNROLL
+      for (size_t i = 0; i < N_SUMS; i++) {
+        v128_t mins = splat_load(min + i / kind.n_vectors * (FM_PANEL_COLS / 16));
+        v128_t two = wasm_v128_load((const char *)sums + i % kind.n_vectors * apart);
+        min_sum[i] = wasm_i32x4_add(min_sum[i], wasm_i32x4_dot_i16x8(two, mins));
+      }
+      min += 2;
+      sums += 8;
+    }
+  }
+  FM_UNROLL
+  for (size_t i = 0; i < N_SUMS; i++) {
+    size_t r = row + i / kind.n_vectors;
+    v128_t d = splat_load(&strip->k.d[r][group]), dmin = splat_load(&strip->k.dmin[r][group]);
+    v128_t value = wasm_f32x4_sub(wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(sum[i])),
+                                  wasm_f32x4_mul(dmin, wasm_f32x4_convert_i32x4(min_sum[i])));
+    acc[i] = wasm_f32x4_add(acc[i], wasm_f32x4_mul(wasm_v128_load(x.vector[i % kind.n_vectors]->d), value));
   }
 }
 
-#define GEMM_I8(name, ...)                                                                                             \
-  void fm_gemm_i8_##name##__relaxed(const fm_strip *strip, const fm_act_i8 *x, float *y, size_t n_blocks,              \
-                                    size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {                \
-    tiles((gemm_kind){__VA_ARGS__}, strip, x, y, n_blocks, n_tokens, y_stride, n_rows, accumulate);                    \
+/* The same for f32 scales. */
+FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row, size_t group, tokens x,
+                         v128_t acc[N_SUMS]) {
+  const uint8_t *code = strip->code.i8[row] + FM_GROUP_COLS * group;
+  const float *scale = &strip->f32.scale[row][s->n_subs * group], *min = &strip->f32.min[row][s->n_subs * group];
+  const int8_t *q = x.vector[0]->q[0][0];
+  size_t apart = (size_t)((const char *)x.vector[1] - (const char *)x.vector[0]), n_cols = 4 * s->n_steps, at = 0;
+  v128_t bias = wasm_i32x4_splat(-s->bias), ones = fm_hold_i32(0x00010001), total_of[N_SUMS];
+  v128_t *total = fm_in_memory(total_of), zero = fm_hold_i32(0);
+  FM_UNROLL
+  for (size_t i = 0; i < N_SUMS; i++) total[i] = zero;
+  FM_NO_UNROLL
+  for (size_t sub = 0; sub < s->n_subs; sub++) {
+    FM_NO_UNROLL
+    for (size_t n = 0; n < s->n_parts; n++, at++) {
+      v128_t part[N_SUMS], start[2] = {fm_zero(), fm_zero()};
+      for (size_t v = 0; v < kind.n_vectors; v++) start[v] = minus_bias(x.vector[v], n_cols, at, bias);
+      for (size_t i = 0; i < N_SUMS; i++) part[i] = kind.dot == FM_DOT_I32 ? start[i % kind.n_vectors] : fm_zero();
+      dot_columns(kind, code, q, apart, s->n_steps, part);
+      FM_UNROLL
+      for (size_t i = 0; i < N_SUMS; i++) {
+        v128_t factor = splat_load(scale + i / kind.n_vectors * (FM_PANEL_COLS / 16));
+        v128_t whole = kind.dot == FM_DOT_I32
+                           ? part[i]
+                           : wasm_i32x4_add(wasm_i32x4_dot_i16x8(part[i], ones), start[i % kind.n_vectors]);
+        total[i] = wasm_f32x4_add(total[i], wasm_f32x4_mul(factor, wasm_f32x4_convert_i32x4(whole)));
+      }
+      code += n_cols;
+      q += 4 * n_cols;
+    }
+    scale++;
   }
+  if (s->has_min) {
+    const int32_t *sums = x.vector[0]->sum32[0];
+    FM_NO_UNROLL
+    for (size_t sub = 0; sub < s->n_subs; sub++, min++, sums += FM_TILE_TOKENS) {
+      FM_UNROLL
+      for (size_t i = 0; i < N_SUMS; i++) {
+        v128_t mins = splat_load(min + i / kind.n_vectors * (FM_PANEL_COLS / 16));
+        v128_t act_sum = wasm_f32x4_convert_i32x4(wasm_v128_load((const char *)sums + i % kind.n_vectors * apart));
+        total[i] = wasm_f32x4_sub(total[i], wasm_f32x4_mul(mins, act_sum));
+      }
+    }
+  }
+  FM_UNROLL
+  for (size_t i = 0; i < N_SUMS; i++) {
+    acc[i] = wasm_f32x4_add(acc[i], wasm_f32x4_mul(wasm_v128_load(x.vector[i % kind.n_vectors]->d), total[i]));
+  }
+}
 
-/* name, kind of scales, sub, n_add, dot */
-GEMM_I8(k16_3bit_dot16, FM_SCALES_K, 16, 4, FM_DOT_I16)
-GEMM_I8(k16_6bit_dot16, FM_SCALES_K, 16, 2, FM_DOT_I16)
-GEMM_I8(k32_4bit_dot16, FM_SCALES_K, 32, 8, FM_DOT_I16)
-GEMM_I8(k32_5bit_dot16, FM_SCALES_K, 32, 4, FM_DOT_I16)
-GEMM_I8(k16_dot32, FM_SCALES_K, 16, 0, FM_DOT_I32)
-GEMM_I8(k32_dot32, FM_SCALES_K, 32, 0, FM_DOT_I32)
-GEMM_I8(f32_4bit_dot16, FM_SCALES_F32, 32, 8, FM_DOT_I16)
-GEMM_I8(f32_5bit_dot16, FM_SCALES_F32, 32, 4, FM_DOT_I16)
-GEMM_I8(f32_dot32, FM_SCALES_F32, 32, 0, FM_DOT_I32)
+/* 8 tokens x rows row .. row + 3, or 4 tokens x 8 rows, over all groups. n_tokens, n_rows: of them that y has. */
+FM_INLINE void tile(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row, const fm_act_tile_i8 *x,
+                    float *y, size_t n_groups, size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
+  tokens at = {{x, x + n_groups}};
+  v128_t acc_of[N_SUMS], *acc = fm_in_memory(acc_of), zero = fm_hold_i32(0);
+  FM_UNROLL
+  for (size_t i = 0; i < N_SUMS; i++) acc[i] = zero;
+  FM_NO_UNROLL
+  for (size_t group = 0; group < n_groups; group++) {
+    if (kind.kind == FM_SCALES_K) {
+      k_group(kind, s, strip, row, group, at, acc);
+    } else {
+      f32_group(kind, s, strip, row, group, at, acc);
+    }
+    at.vector[0]++;
+    at.vector[1]++;
+  }
+  fm_store_sums(y, acc, kind.n_vectors, n_tokens, y_stride, n_rows, accumulate);
+}
+
+FM_INLINE void gemm(fm_scale_kind kind, int dot, const fm_layout *layout, const fm_strip *strip,
+                    const fm_act_tile_i8 *x, float *y, size_t n_groups, size_t n_tokens, size_t y_stride, size_t n_rows,
+                    bool accumulate) {
+  size_t n_steps = dot == FM_DOT_I16 && layout->n_add < layout->sub / 4 ? layout->n_add : layout->sub / 4;
+  const shape s = {.sub = layout->sub,
+                   .n_subs = FM_GROUP_COLS / layout->sub,
+                   .n_steps = n_steps,
+                   .n_parts = layout->sub / 4 / n_steps,
+                   .bias = layout->wide ? fm_wide_bias(fm_current.wide) : layout->bias,
+                   .has_min = layout->has_min};
+  while (n_tokens > FM_TILE_TOKENS) {
+    size_t n = n_tokens < 2 * FM_TILE_TOKENS ? n_tokens : 2 * FM_TILE_TOKENS;
+    FM_NO_UNROLL
+    for (size_t row = 0; row < n_rows; row += 4) {
+      tile((gemm_kind){kind, dot, 2}, &s, strip, row, x, y + row, n_groups, n, y_stride, n_rows - row, accumulate);
+    }
+    n_tokens -= n;
+    x += 2 * n_groups;
+    y += n * y_stride;
+  }
+  if (n_tokens) {
+    tile((gemm_kind){kind, dot, 1}, &s, strip, 0, x, y, n_groups, n_tokens, y_stride, n_rows, accumulate);
+  }
+}
+
+#define GEMM_I8(name, kind, dot)                                                                                       \
+  void fm_gemm_i8_##name##__relaxed(const fm_layout *layout, const fm_strip *strip, const fm_act_tile_i8 *x, float *y, \
+                                    size_t n_blocks, size_t n_tokens, size_t y_stride, size_t n_rows,                  \
+                                    bool accumulate) {                                                                 \
+    gemm(kind, dot, layout, strip, x, y, n_blocks, n_tokens, y_stride, n_rows, accumulate);                            \
+  }
+GEMM_I8(k_dot16, FM_SCALES_K, FM_DOT_I16)
+GEMM_I8(k_dot32, FM_SCALES_K, FM_DOT_I32)
+GEMM_I8(f32_dot16, FM_SCALES_F32, FM_DOT_I16)
+GEMM_I8(f32_dot32, FM_SCALES_F32, FM_DOT_I32)

@@ -38,8 +38,12 @@ FM_INLINE fm_d_dmin fm_q4_k_d_dmin(const uint8_t *group) {
 }
 
 static const fm_form fm_q4_k_form = {
-    .layout =
-        {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q4_k), .block_values = 256, .sub = 32, .has_min = true},
+    .layout = {.kind = FM_SCALES_K,
+               .group_bytes = sizeof(fm_block_q4_k),
+               .block_values = 256,
+               .sub = 32,
+               .has_min = true,
+               .n_add = 8},
     .hold = fm_q4_k_hold,
     .codes = fm_q4_k_codes,
     .k_scales = fm_q4_k_k_scales,
@@ -58,8 +62,12 @@ FM_INLINE v128_t fm_q5_k_codes(const uint8_t *group, size_t half, size_t j, cons
 }
 
 static const fm_form fm_q5_k_form = {
-    .layout =
-        {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q5_k), .block_values = 256, .sub = 32, .has_min = true},
+    .layout = {.kind = FM_SCALES_K,
+               .group_bytes = sizeof(fm_block_q5_k),
+               .block_values = 256,
+               .sub = 32,
+               .has_min = true,
+               .n_add = 4},
     .hold = fm_q5_k_hold,
     .codes = fm_q5_k_codes,
     .k_scales = fm_q4_k_k_scales,
@@ -89,8 +97,12 @@ FM_INLINE fm_d_dmin fm_q2_k_d_dmin(const uint8_t *group) {
 }
 
 static const fm_form fm_q2_k_form = {
-    .layout =
-        {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q2_k), .block_values = 256, .sub = 16, .has_min = true},
+    .layout = {.kind = FM_SCALES_K,
+               .group_bytes = sizeof(fm_block_q2_k),
+               .block_values = 256,
+               .sub = 16,
+               .has_min = true,
+               .n_add = 8},
     .hold = fm_q2_k_hold,
     .codes = fm_q2_k_codes,
     .k_scales = fm_q2_k_k_scales,
@@ -124,7 +136,12 @@ FM_INLINE fm_d_dmin fm_q3_k_d(const uint8_t *group) {
 }
 
 static const fm_form fm_q3_k_form = {
-    .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q3_k), .block_values = 256, .sub = 16, .bias = 4},
+    .layout = {.kind = FM_SCALES_K,
+               .group_bytes = sizeof(fm_block_q3_k),
+               .block_values = 256,
+               .sub = 16,
+               .bias = 4,
+               .n_add = 8},
     .hold = fm_q3_k_hold,
     .codes = fm_q3_k_codes,
     .k_scales = fm_q3_k_k_scales,
@@ -151,7 +168,12 @@ FM_INLINE fm_d_dmin fm_q6_k_d(const uint8_t *group) {
 }
 
 static const fm_form fm_q6_k_form = {
-    .layout = {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_q6_k), .block_values = 256, .sub = 16, .bias = 32},
+    .layout = {.kind = FM_SCALES_K,
+               .group_bytes = sizeof(fm_block_q6_k),
+               .block_values = 256,
+               .sub = 16,
+               .bias = 32,
+               .n_add = 2},
     .hold = fm_q6_k_hold,
     .codes = fm_q6_k_codes,
     .k_scales = fm_q6_k_k_scales,

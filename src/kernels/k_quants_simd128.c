@@ -3,12 +3,12 @@
 #include "kernels/k_quants_form.h"
 
 FM_K_SCALES(q2_k)
-FM_SIMD128_KERNELS(q2_k, k_scales_q2_k, fm_gemm_i16_sub16__simd128)
+FM_SIMD128_KERNELS(q2_k, k_scales_q2_k)
 FM_K_SCALES(q3_k)
-FM_SIMD128_KERNELS(q3_k, k_scales_q3_k, fm_gemm_i16_sub16__simd128)
+FM_SIMD128_KERNELS(q3_k, k_scales_q3_k)
 FM_K_SCALES(q4_k)
-FM_SIMD128_KERNELS(q4_k, k_scales_q4_k, fm_gemm_i16_sub32__simd128)
+FM_SIMD128_KERNELS(q4_k, k_scales_q4_k)
 FM_K_SCALES(q5_k)
-FM_SIMD128_KERNELS(q5_k, k_scales_q5_k, fm_gemm_i16_sub32__simd128)
+FM_SIMD128_KERNELS(q5_k, k_scales_q5_k)
 FM_K_SCALES(q6_k)
-FM_SIMD128_KERNELS(q6_k, k_scales_q6_k, fm_gemm_i16_sub16__simd128)
+FM_SIMD128_KERNELS(q6_k, k_scales_q6_k)

@@ -29,13 +29,6 @@ typedef void fm_gemv_i8_fn(const uint8_t *w, size_t row_bytes, const fm_act_i8 *
 typedef void fm_gemv_i16_fn(const uint8_t *w, size_t row_bytes, const fm_act_i16 *x, float *y, size_t n_rows,
                             size_t n_values, bool accumulate);
 
-/* Y tile = (or += where accumulate) X * strip^T: y[t * y_stride + r], t = 0..n_tokens-1, r = 0..n_rows-1 <=
- * FM_STRIP_ROWS. Token t's activations start at x + t * n_blocks. */
-typedef void fm_gemm_i8_fn(const fm_strip *strip, const fm_act_i8 *x, float *y, size_t n_blocks, size_t n_tokens,
-                           size_t y_stride, size_t n_rows, bool accumulate);
-typedef void fm_gemm_i16_fn(const fm_strip *strip, const fm_act_i16 *x, float *y, size_t n_blocks, size_t n_tokens,
-                            size_t y_stride, size_t n_rows, bool accumulate);
-
 /* The f32 product of one decoded row with many tokens: y[t * y_stride] = (or +=) sum_c x[t * x_stride + c] * w[c]. */
 typedef void fm_dot_f32_fn(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens, size_t x_stride,
                            size_t y_stride, bool accumulate);
@@ -98,7 +91,8 @@ typedef struct {
   size_t sub;          /* columns that share a scale: 16 or 32 */
   int32_t bias;        /* subtracted from every code; 0 where the type has mins */
   bool has_min;
-  bool wide; /* codes are int8, not 0..63: see fm_wide */
+  bool wide;    /* codes are int8, not 0..63: see fm_wide */
+  size_t n_add; /* pair sums of codes and int8 activations that int16 holds: 8, 4 or 2; see gemm_i8_relaxed.c */
 } fm_layout;
 
 /* The integer scales and mins of a group, 256 / sub of each. */
@@ -107,6 +101,13 @@ typedef struct {
   float d, dmin;
 } fm_k_scales;
 
+/* Y tile = (or += where accumulate) X * strip^T: y[t * y_stride + r], t = 0..n_tokens-1, r = 0..n_rows-1 <=
+ * FM_STRIP_ROWS. Tokens 4i .. 4i + 3 start at x + i * n_blocks. */
+typedef void fm_gemm_i8_fn(const fm_layout *layout, const fm_strip *strip, const fm_act_tile_i8 *x, float *y,
+                           size_t n_blocks, size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate);
+typedef void fm_gemm_i16_fn(const fm_layout *layout, const fm_strip *strip, const fm_act_tile_i16 *x, float *y,
+                            size_t n_blocks, size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate);
+
 /* The SIMD128 kernels of a coded type, made in a file of its own, where the functions are static. */
 typedef struct {
   const fm_layout *layout;
@@ -114,7 +115,6 @@ typedef struct {
   void (*f32_scales)(const uint8_t *group, float scale[16], float min[16]); /* 256 / sub of each */
   void (*k_scales)(const uint8_t *group, fm_k_scales *out);                 /* NULL for FM_SCALES_F32 */
   fm_gemv_i16_fn *gemv_i16;
-  fm_gemm_i16_fn *gemm_i16;
 } fm_simd128_kernels;
 
 typedef struct {
@@ -138,8 +138,10 @@ static inline int32_t fm_wide_bias(fm_wide wide) { return wide == FM_WIDE_UNSIGN
 
 /* Decode n_values (<= FM_PANEL_COLS) columns of FM_STRIP_ROWS rows into the strip; columns up to the next multiple of 256
  * become zero weights. row[i]: first block of row i; rows may be the same. */
-typedef void fm_strip_fn(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS], size_t n_values,
-                         fm_strip *strip);
+typedef void fm_strip_i8_fn(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS], size_t n_values,
+                            bool dot32, fm_strip *strip);
+typedef void fm_strip_i16_fn(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS], size_t n_values,
+                             fm_strip *strip);
 
 /* y[0 .. n_values) = values of the blocks from w on, for coded types. */
 typedef void fm_dequantize_codes_fn(const fm_simd128_kernels *type, const uint8_t *w, float *y, size_t n_values);
@@ -161,7 +163,11 @@ typedef struct {
   fm_quantize_i16_fn *quantize_i16;
   fm_dot_f32_fn *dot_f32;
   fm_dequantize_codes_fn *dequantize; /* SIMD128 */
-  fm_strip_fn *strip_i8, *strip_i16;  /* SIMD128 */
+  fm_pack_i8_fn *pack_i8;             /* SIMD128 */
+  fm_pack_i16_fn *pack_i16;
+  fm_strip_i8_fn *strip_i8; /* SIMD128 */
+  fm_strip_i16_fn *strip_i16;
+  fm_gemm_i16_fn *gemm_i16; /* SIMD128 */
   fm_sum_squares_fn *sum_squares;
   fm_scale_fn *scale;
   fm_gated_fn *gated;
@@ -206,11 +212,9 @@ fm_rotate_fn fm_rotate__scalar, fm_rotate__simd128;
 fm_add_fn fm_add__scalar, fm_add__simd128;
 fm_to_f16_fn fm_to_f16__scalar, fm_to_f16__simd128;
 
-fm_gemm_i16_fn fm_gemm_i16_sub16__simd128, fm_gemm_i16_sub32__simd128;
-fm_gemm_i8_fn fm_gemm_i8_k16_3bit_dot16__relaxed, fm_gemm_i8_k16_6bit_dot16__relaxed,
-    fm_gemm_i8_k32_4bit_dot16__relaxed, fm_gemm_i8_k32_5bit_dot16__relaxed, fm_gemm_i8_k16_dot32__relaxed,
-    fm_gemm_i8_k32_dot32__relaxed;
-fm_gemm_i8_fn fm_gemm_i8_f32_4bit_dot16__relaxed, fm_gemm_i8_f32_5bit_dot16__relaxed, fm_gemm_i8_f32_dot32__relaxed;
+fm_gemm_i16_fn fm_gemm_i16__simd128;
+fm_gemm_i8_fn fm_gemm_i8_k_dot16__relaxed, fm_gemm_i8_k_dot32__relaxed, fm_gemm_i8_f32_dot16__relaxed,
+    fm_gemm_i8_f32_dot32__relaxed;
 
 fm_decode_fn fm_decode_q4_0__scalar, fm_decode_q4_1__scalar, fm_decode_q5_0__scalar, fm_decode_q5_1__scalar,
     fm_decode_q8_0__scalar, fm_decode_q2_k__scalar, fm_decode_q3_k__scalar, fm_decode_q4_k__scalar,
@@ -221,7 +225,8 @@ fm_dequantize_fn fm_dequantize_f16__simd128, fm_dequantize_bf16__simd128;
 fm_deal_fn fm_deal_f16__simd128, fm_deal_bf16__simd128;
 fm_row_dot_fn fm_row_dot_f16__simd128, fm_row_dot_bf16__simd128;
 fm_dequantize_codes_fn fm_dequantize_codes__simd128;
-fm_strip_fn fm_strip_i8__simd128, fm_strip_i16__simd128;
+fm_strip_i8_fn fm_strip_i8__simd128;
+fm_strip_i16_fn fm_strip_i16__simd128;
 
 extern const fm_simd128_kernels fm_q2_k__simd128, fm_q3_k__simd128, fm_q4_k__simd128, fm_q5_k__simd128,
     fm_q6_k__simd128, fm_q8_k__simd128;

@@ -109,3 +109,63 @@ void fm_quantize_i16__simd128(const float *x, fm_act_i16 *out, size_t n_cols) {
     }
   }
 }
+
+/* A 4 x 4 transpose of 32-bit values: out[i] = {row[0][i], row[1][i], row[2][i], row[3][i]}. A value is 4 int8, 2 int16 or an f32. */
+FM_INLINE void store_transposed(void *out, v128_t a, v128_t b, v128_t c, v128_t d) {
+  v128_t ab01 = wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), cd01 = wasm_i32x4_shuffle(c, d, 0, 4, 1, 5);
+  v128_t ab23 = wasm_i32x4_shuffle(a, b, 2, 6, 3, 7), cd23 = wasm_i32x4_shuffle(c, d, 2, 6, 3, 7);
+  uint8_t *to = out;
+  wasm_v128_store(to, wasm_i64x2_shuffle(ab01, cd01, 0, 2));
+  wasm_v128_store(to + 16, wasm_i64x2_shuffle(ab01, cd01, 1, 3));
+  wasm_v128_store(to + 32, wasm_i64x2_shuffle(ab23, cd23, 0, 2));
+  wasm_v128_store(to + 48, wasm_i64x2_shuffle(ab23, cd23, 1, 3));
+}
+
+/* n_vectors vectors of each token, `at` bytes into its block. */
+FM_INLINE void pack(uint8_t *out, const uint8_t *const token[FM_TILE_TOKENS], size_t at, size_t n_vectors) {
+  FM_NO_UNROLL
+  for (size_t i = at; i < at + 16 * n_vectors; i += 16, out += 64) {
+    store_transposed(out, wasm_v128_load(token[0] + i), wasm_v128_load(token[1] + i), wasm_v128_load(token[2] + i),
+                     wasm_v128_load(token[3] + i));
+  }
+}
+
+/* Pairs of int16 sums -> int32 sums, one vector each. */
+FM_INLINE void widen(int32_t *out, const int16_t *pairs, size_t n_vectors) {
+  FM_NO_UNROLL
+  for (size_t i = 0; i < n_vectors; i++, out += 8, pairs += 8) {
+    v128_t pair = wasm_v128_load(pairs);
+    wasm_v128_store(out, wasm_i32x4_shr(wasm_i32x4_shl(pair, 16), 16));
+    wasm_v128_store(out + 4, wasm_i32x4_shr(pair, 16));
+  }
+}
+
+void fm_pack_i8__simd128(const fm_act_i8 *x, size_t n_tokens, size_t n_blocks, fm_act_tile_i8 *out) {
+  for (size_t b = 0; b < n_blocks; b++, out++) {
+    const uint8_t *token[FM_TILE_TOKENS];
+    for (size_t t = 0; t < FM_TILE_TOKENS; t++) {
+      const fm_act_i8 *from = x + (t < n_tokens ? t : n_tokens - 1) * n_blocks + b;
+      token[t] = (const uint8_t *)from;
+      out->d[t] = from->d;
+    }
+    pack((uint8_t *)out->q, token, offsetof(fm_act_i8, q), FM_ACT_COLS / 16);
+    pack((uint8_t *)out->pair16, token, offsetof(fm_act_i8, sum16), 2);
+    pack((uint8_t *)out->pair32, token, offsetof(fm_act_i8, sum32), 1);
+    widen(out->sum16[0], out->pair16[0][0], 8);
+    widen(out->sum32[0], out->pair32[0][0], 4);
+  }
+}
+
+void fm_pack_i16__simd128(const fm_act_i16 *x, size_t n_tokens, size_t n_blocks, fm_act_tile_i16 *out) {
+  for (size_t b = 0; b < n_blocks; b++, out++) {
+    const uint8_t *token[FM_TILE_TOKENS];
+    for (size_t t = 0; t < FM_TILE_TOKENS; t++) {
+      const fm_act_i16 *from = x + (t < n_tokens ? t : n_tokens - 1) * n_blocks + b;
+      token[t] = (const uint8_t *)from;
+      out->d[t] = from->d;
+    }
+    pack((uint8_t *)out->q, token, offsetof(fm_act_i16, q), FM_ACT_COLS / 8);
+    pack((uint8_t *)out->sum16, token, offsetof(fm_act_i16, sum16), 4);
+    pack((uint8_t *)out->sum32, token, offsetof(fm_act_i16, sum32), 2);
+  }
+}

@@ -1,38 +1,42 @@
-/* The strip: a few weight rows decoded once into L1, which all tokens of a matrix-matrix product then reuse.
+/* The strip: a few weight rows decoded once into the nearest cache, which all tokens of a matrix-matrix product then reuse.
  *
- * It holds codes, never weights: the inner kernel multiplies integers, and scales the sums.
- * code, 32 bytes for 4 columns c..c+3 of the 8 rows:
- *   byte  0    1    2    3  |  4 ..  7 |  8 .. 11 | .. | 28 .. 31
- *         r0c0 r0c1 r0c2 r0c3  r1c0..3    r2c0..3   ..   r7c0..3
+ * It holds codes, never weights: the inner kernel multiplies integers, and scales the sums. Row by row, column by column, as
+ * they come out of the blocks: what the kernel needs side by side is activations (fm_act_tile_i8), and those are dealt once
+ * for all rows. Rows are an odd number of cache lines apart, so that the same columns of all rows do not share a set.
  *
- * Scales for int16 activations and for types with f32 scales (f32, 8 rows for each 16 columns):
- *   value = scale_f32[c/16] * code - min_f32[c/16],  code signed for int16; 0..127 for int8, where min holds bias * scale
- * Scales for int8 activations of K types (int16, each row's value twice, so that i32x4.dot_i16x8 applies it to both halves
- * of a pair sum):
- *   value = d[c/256] * scale_i16[c/16] * code - dmin[c/256] * min_i16,  code 0..127
- * where a type with a bias has min_i16 = bias * scale_i16 and d for dmin.
- * A type with sub-blocks of 32 fills every second entry only (c/32 * 2); its GEMM kernel reads just those. */
+ * value = scale * code - min, sub-block s of block b at entry b * 256 / sub + s.
+ *   int16 activations   code int16, signed: the bias is gone; scales and mins f32
+ *   int8, K types       code 0..127 (wide: what fm_wide_bias makes of it); d * scale and dmin * min, both integers.
+ *                       scale: int32 for dot32; for dot16 the int16 value twice, so that i32x4.dot_i16x8 applies it to
+ *                       both halves of a pair sum
+ *   int8, f32 scales    code as above; scales and mins f32
+ * Where a type has a bias instead of mins: bias * scale stands in min for dot16 of K types; the other int8 kernels subtract
+ * bias * (sum q) from the sums. */
 #ifndef FM_KERNELS_STRIP_H
 #define FM_KERNELS_STRIP_H
 
 #include <stdint.h>
 
 #define FM_STRIP_ROWS 8
-#define FM_PANEL_COLS 2048 /* 16 KB of codes + 10 KB of int8 activations for 4 tokens: together within a 32 KB L1 */
+#define FM_PANEL_COLS 2048 /* 16 KB of int8 codes + 26 KB of int8 activations for 8 tokens */
+#define FM_STRIP_STRIDE (FM_PANEL_COLS + 64)
 
 typedef struct {
-  _Alignas(128) uint8_t code[FM_PANEL_COLS / 4][FM_STRIP_ROWS][4];
+  union {
+    _Alignas(128) uint8_t i8[FM_STRIP_ROWS][FM_STRIP_STRIDE];
+    int16_t i16[FM_STRIP_ROWS][FM_STRIP_STRIDE];
+  } code;
   union {
     struct {
-      float scale[FM_PANEL_COLS / 16][FM_STRIP_ROWS];
-      float min[FM_PANEL_COLS / 16][FM_STRIP_ROWS];
+      float scale[FM_STRIP_ROWS][FM_PANEL_COLS / 16];
+      float min[FM_STRIP_ROWS][FM_PANEL_COLS / 16];
     } f32;
     struct {
-      int16_t scale[FM_PANEL_COLS / 16][FM_STRIP_ROWS][2];
-      int16_t min[FM_PANEL_COLS / 32][FM_STRIP_ROWS][2]; /* of sub-blocks 2p and 2p + 1 of block b: entry 8b + p */
-      float d[FM_PANEL_COLS / 256][FM_STRIP_ROWS];
-      float dmin[FM_PANEL_COLS / 256][FM_STRIP_ROWS];
-    } i16;
+      int32_t scale[FM_STRIP_ROWS][FM_PANEL_COLS / 16];
+      int16_t min[FM_STRIP_ROWS][FM_PANEL_COLS / 16];
+      float d[FM_STRIP_ROWS][FM_PANEL_COLS / 256];
+      float dmin[FM_STRIP_ROWS][FM_PANEL_COLS / 256];
+    } k;
   };
 } fm_strip;
 

@@ -34,6 +34,13 @@ FM_INLINE v128_t fm_hold(const void *sixteen_bytes) {
   return wasm_v128_load(sixteen_bytes);
 }
 
+/* Vectors that stay in memory: the compilers cannot see through the pointer. Sums that are touched once per sub-block belong
+ * there, or V8 spills those of the inner loop. */
+FM_INLINE v128_t *fm_in_memory(v128_t *vectors) {
+  __asm__("" : "+r"(vectors)::"memory");
+  return vectors;
+}
+
 /* What fm_f16x4_to_f32x4 needs; see formats/f16.h. */
 typedef struct {
   v128_t sign_and_magnitude, exponent, scale;
@@ -75,6 +82,24 @@ FM_INLINE void fm_store_tile(float *y, const v128_t acc[4], size_t n_tokens, siz
   FM_UNROLL
   for (size_t t = 0; t < 4; t++, y += y_stride) {
     wasm_v128_store(y, accumulate ? wasm_f32x4_add(wasm_v128_load(y), acc[t]) : acc[t]);
+  }
+}
+
+/* Stores (adds) 8 vectors of 4 tokens each: sums[i] is row i / n_vectors, tokens 4 * (i % n_vectors) ..; n_vectors: 1 or 2, a
+ * constant. n_tokens, n_rows: of them that y has. */
+FM_INLINE void fm_store_sums(float *y, const v128_t sums[8], size_t n_vectors, size_t n_tokens, size_t y_stride,
+                             size_t n_rows, _Bool accumulate) {
+  FM_UNROLL
+  for (size_t i = 0; i < 2; i++) {
+    size_t first = n_vectors == 2 ? i : 4 * i, row = n_vectors == 2 ? 0 : 4 * i, token = n_vectors == 2 ? 4 * i : 0;
+    if (row >= n_rows) break;
+    const v128_t *a = sums + first, *b = a + n_vectors, *c = b + n_vectors, *d = c + n_vectors;
+    v128_t ab01 = wasm_i32x4_shuffle(*a, *b, 0, 4, 1, 5), cd01 = wasm_i32x4_shuffle(*c, *d, 0, 4, 1, 5);
+    v128_t ab23 = wasm_i32x4_shuffle(*a, *b, 2, 6, 3, 7), cd23 = wasm_i32x4_shuffle(*c, *d, 2, 6, 3, 7);
+    const v128_t tile[4] = {wasm_i64x2_shuffle(ab01, cd01, 0, 2), wasm_i64x2_shuffle(ab01, cd01, 1, 3),
+                            wasm_i64x2_shuffle(ab23, cd23, 0, 2), wasm_i64x2_shuffle(ab23, cd23, 1, 3)};
+    size_t n = n_tokens - token;
+    fm_store_tile(y + token * y_stride + row, tile, n < 4 ? n : 4, y_stride, n_rows - row, accumulate);
   }
 }
 

@@ -19,10 +19,13 @@
 
 /* Threads split tokens in groups of a multiple of that, so that tiles of tokens are the same however many there are. */
 #define TOKEN_GROUP 16
-/* One matmul at a time; see fused.h. The activations of a token block and panel, which all threads read. */
+/* One matmul at a time; see fused.h. The activations of a token block and panel, which all threads read: for strips as tiles of
+ * 4 tokens, else token by token. */
 static union {
   fm_act_i8 i8[SCRATCH_BLOCKS];
   fm_act_i16 i16[SCRATCH_BLOCKS];
+  fm_act_tile_i8 tile_i8[SCRATCH_BLOCKS / FM_TILE_TOKENS];
+  fm_act_tile_i16 tile_i16[SCRATCH_BLOCKS / FM_TILE_TOKENS];
   _Alignas(64) float f32[SCRATCH_BLOCKS * sizeof(fm_act_i16) / sizeof(float)];
 } acts;
 #define SCRATCH_FLOATS (sizeof acts.f32 / sizeof acts.f32[0])
@@ -56,6 +59,7 @@ typedef struct {
   fm_matmul_scratch *scratch;
 } panel;
 
+static bool is_gemv(size_t n_tokens) { return n_tokens <= GEMV_MAX_TOKENS; }
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 
 fm_service fm_service_of(const fm_kernels *kernels, int32_t activation) {
@@ -129,6 +133,7 @@ static size_t strip_rows(const panel *p, size_t r, const uint8_t *row[FM_STRIP_R
 
 static void matmul_i16(const panel *p) {
   const fm_simd128_kernels *k = p->kernels->simd128;
+  const fm_shared_kernels *shared = fm_shared_kernels_of(p->service.isa);
   if (p->is_gemv) {
     for (size_t t = 0; t < p->n_tokens; t++) {
       k->gemv_i16(p->w, p->row_bytes, acts.i16 + t * act_blocks(p->panel_cols), p->y + t * p->y_stride, p->n_rows,
@@ -140,15 +145,17 @@ static void matmul_i16(const panel *p) {
   for (size_t r = 0; r < p->n_rows; r += FM_STRIP_ROWS) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
-    fm_shared_kernels_of(p->service.isa)->strip_i16(k, row, p->panel_cols, strip);
-    k->gemm_i16(strip, acts.i16 + p->first_act, p->y + r, act_blocks(p->panel_cols), p->n_tokens, p->y_stride, n,
-                p->accumulate);
+    shared->strip_i16(k, row, p->panel_cols, strip);
+    shared->gemm_i16(k->layout, strip, acts.tile_i16 + p->first_act / FM_TILE_TOKENS, p->y + r,
+                     act_blocks(p->panel_cols), p->n_tokens, p->y_stride, n, p->accumulate);
   }
 }
 
 static void matmul_i8(const panel *p) {
   const fm_relaxed_kernels *k = p->kernels->relaxed;
-  int32_t dot = p->kernels->simd128->layout->wide ? FM_DOT_I32 : fm_current.dot;
+  const fm_simd128_kernels *simd128 = p->kernels->simd128;
+  const fm_shared_kernels *shared = fm_shared_kernels_of(p->service.isa);
+  int32_t dot = simd128->layout->wide ? FM_DOT_I32 : fm_current.dot;
   if (p->is_gemv) {
     for (size_t t = 0; t < p->n_tokens; t++) {
       k->gemv_i8[dot](p->w, p->row_bytes, acts.i8 + t * act_blocks(p->panel_cols), p->y + t * p->y_stride, p->n_rows,
@@ -160,9 +167,9 @@ static void matmul_i8(const panel *p) {
   for (size_t r = 0; r < p->n_rows; r += FM_STRIP_ROWS) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
-    fm_shared_kernels_of(p->service.isa)->strip_i8(p->kernels->simd128, row, p->panel_cols, strip);
-    k->gemm_i8[dot](strip, acts.i8 + p->first_act, p->y + r, act_blocks(p->panel_cols), p->n_tokens, p->y_stride, n,
-                    p->accumulate);
+    shared->strip_i8(simd128, row, p->panel_cols, dot == FM_DOT_I32, strip);
+    k->gemm_i8[dot](simd128->layout, strip, acts.tile_i8 + p->first_act / FM_TILE_TOKENS, p->y + r,
+                    act_blocks(p->panel_cols), p->n_tokens, p->y_stride, n, p->accumulate);
   }
 }
 
@@ -232,31 +239,63 @@ typedef struct {
   size_t n_pieces; /* of a token */
 } activations_job;
 
-static void quantize(const float *x, int32_t served, size_t first_block, size_t n_cols) {
+/* The block that quantised activations go to. */
+typedef struct {
+  fm_act_i8 *i8;
+  fm_act_i16 *i16;
+} act_block;
+
+/* Token i of the tile, columns col .. col + n - 1: quantised. */
+static void quantize(const activations_job *j, size_t i, size_t col, size_t n, float *decoded, act_block to) {
   const fm_shared_kernels *shared = fm_shared_kernels_of(fm_current.isa);
-  if (served == FM_ACT_INT8) {
-    shared->quantize_i8(x, acts.i8 + first_block, n_cols);
+  const fm_source *source = j->call->source;
+  size_t t = j->at->first_token + i, first_col = j->at->first_col + col;
+  const float *x = decoded;
+  if (source->kind == FM_SOURCE_PLAIN) {
+    x = source->x + t * j->call->n_cols + first_col;
   } else {
-    shared->quantize_i16(x, acts.i16 + first_block, n_cols);
+    fm_source_row(source, t, j->call->n_cols, first_col, n, j->factors[i], decoded);
+  }
+  if (j->served == FM_ACT_INT8) {
+    shared->quantize_i8(x, to.i8, n);
+  } else {
+    shared->quantize_i16(x, to.i16, n);
+  }
+}
+
+/* Items are tiles of tokens, one panel wide. */
+static void make_tiles(const void *context, size_t begin, size_t end, size_t thread) {
+  const activations_job *j = context;
+  const fm_shared_kernels *shared = fm_shared_kernels_of(fm_current.isa);
+  fm_matmul_scratch *scratch = &fm_scratch_of(thread)->matmul;
+  size_t n_blocks = act_blocks(j->at->n_cols);
+  for (size_t i = begin; i < end; i++) {
+    size_t first = i * FM_TILE_TOKENS, n = min_size(j->at->n_tokens - first, FM_TILE_TOKENS);
+    for (size_t k = 0; k < n; k++) {
+      const act_block to = {scratch->unpacked.i8 + k * n_blocks, scratch->unpacked.i16 + k * n_blocks};
+      quantize(j, first + k, 0, j->at->n_cols, scratch->decoded, to);
+    }
+    if (j->served == FM_ACT_INT8) {
+      shared->pack_i8(scratch->unpacked.i8, n, n_blocks, acts.tile_i8 + i * n_blocks);
+    } else {
+      shared->pack_i16(scratch->unpacked.i16, n, n_blocks, acts.tile_i16 + i * n_blocks);
+    }
   }
 }
 
 static void make_pieces(const void *context, size_t begin, size_t end, size_t thread) {
   const activations_job *j = context;
-  const fm_source *source = j->call->source;
   const tile *at = j->at;
   float *decoded = fm_scratch_of(thread)->matmul.decoded;
   for (size_t piece = begin; piece < end; piece++) {
-    size_t i = piece / j->n_pieces, col = piece % j->n_pieces * FM_PANEL_COLS, first_col = at->first_col + col;
-    size_t n = min_size(at->n_cols - col, FM_PANEL_COLS), t = at->first_token + i;
+    size_t i = piece / j->n_pieces, col = piece % j->n_pieces * FM_PANEL_COLS;
+    size_t n = min_size(at->n_cols - col, FM_PANEL_COLS);
     size_t first_block = i * act_blocks(at->n_cols) + col / FM_ACT_COLS;
-    if (source->kind == FM_SOURCE_PLAIN) {
-      quantize(source->x + t * j->call->n_cols + first_col, j->served, first_block, n);
-    } else if (j->served == FM_ACT_F32) {
-      fm_source_row(source, t, j->call->n_cols, first_col, n, j->factors[i], acts.f32 + i * at->n_cols + col);
+    if (j->served == FM_ACT_F32) {
+      fm_source_row(j->call->source, at->first_token + i, j->call->n_cols, at->first_col + col, n, j->factors[i],
+                    acts.f32 + i * at->n_cols + col);
     } else {
-      fm_source_row(source, t, j->call->n_cols, first_col, n, j->factors[i], decoded);
-      quantize(decoded, j->served, first_block, n);
+      quantize(j, i, col, n, decoded, (act_block){acts.i8 + first_block, acts.i16 + first_block});
     }
   }
 }
@@ -267,6 +306,11 @@ static void make_activations(const call *c, int32_t served, const tile *at, cons
   if (kind == FM_SOURCE_PLAIN && served == FM_ACT_F32) return;
   activations_job j = {c, at, factors, served, (at->n_cols + FM_PANEL_COLS - 1) / FM_PANEL_COLS};
   fm_work work = kind == FM_SOURCE_GATED ? FM_WORK_EXP : kind == FM_SOURCE_NORMED ? FM_WORK_CONVERT : FM_WORK_COPY;
+  if (served != FM_ACT_F32 && fm_current.isa >= FM_ISA_SIMD128 && !is_gemv(at->n_tokens)) {
+    size_t n_tiles = (at->n_tokens + FM_TILE_TOKENS - 1) / FM_TILE_TOKENS;
+    fm_parallel(make_tiles, &j, n_tiles, work * FM_TILE_TOKENS * at->n_cols, 1);
+    return;
+  }
   fm_parallel(make_pieces, &j, at->n_tokens * j.n_pieces, work * min_size(at->n_cols, FM_PANEL_COLS), 1);
 }
 
@@ -289,7 +333,7 @@ static void matmul_target(const call *c, const fm_target *target, int32_t served
       .n_tokens = at->n_tokens,
       .n_rows = target->n_rows,
       .panel_cols = at->n_cols,
-      .is_gemv = at->n_tokens <= GEMV_MAX_TOKENS,
+      .is_gemv = is_gemv(at->n_tokens),
       .accumulate = c->accumulate || at->first_col > 0,
   };
   if (served == FM_ACT_F32) p.dealt = deal(&p);

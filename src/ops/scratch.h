@@ -16,9 +16,13 @@ typedef struct {
   size_t n_heads, head[FM_PACK_ROWS], of_row[FM_PACK_ROWS];
 } fm_pack_heads;
 
-/* Of a product. decoded: a piece of a weight row, or of activations about to be quantised. */
+/* Of a product. decoded: a piece of a weight row, or of activations about to be quantised; unpacked: the tokens of a tile. */
 typedef struct {
   fm_strip strip;
+  union {
+    fm_act_i8 i8[FM_TILE_TOKENS * FM_PANEL_COLS / FM_ACT_COLS];
+    fm_act_i16 i16[FM_TILE_TOKENS * FM_PANEL_COLS / FM_ACT_COLS];
+  } unpacked;
   _Alignas(64) float decoded[FM_PANEL_COLS];
 } fm_matmul_scratch;
 

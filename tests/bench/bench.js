@@ -17,6 +17,7 @@ import { overheadCases } from './overhead.js';
 import { productCases } from './products.js';
 import { caseTable, summary } from './report.js';
 import { startup } from './startup.js';
+import { threadsReport } from './threads.js';
 import { verdictTable } from './verdict.js';
 
 /** @import { RawModule } from '../helpers/raw.js' */
@@ -52,6 +53,7 @@ const HELP = `npm run bench -- [options]
   --charts FOLDER  draws the results (with --json: all that the file has) as SVG; Vega comes as --peers do
   --seconds N      time for each case (default 1.5)
   --layer          instead: norm + matmuls, feed-forward block, attention, against their unfused sequences; --cold: from memory
+  --threads        instead: one thread against several (--count N), and what sharing costs
   --startup        instead: time from createKernels() to the first result, in fresh processes
   --list           the cases, without running them
   --help`;
@@ -67,6 +69,8 @@ const OPTIONS = /** @type {const} */ ({
   charts: { type: 'string' },
   seconds: { type: 'string', default: '1.5' },
   layer: { type: 'boolean', default: false },
+  threads: { type: 'boolean', default: false },
+  count: { type: 'string' },
   startup: { type: 'boolean', default: false },
   list: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
@@ -129,6 +133,20 @@ function merged(file, results) {
   return [...before.results.filter((result) => !measured.has(result.case)), ...results];
 }
 
+/** @param {string} file @param {ReturnType<typeof environment>} setting @param {Result[]} results */
+const save = (file, setting, results) =>
+  writeFileSync(file, `${JSON.stringify({ ...setting, results: merged(file, results) }, null, 2)}\n`);
+
+/** Medians of register-only limits over their minima, the worst case: only other programs make that more than 1. */
+const MOST_BUSY = 1.25;
+
+/** @param {Result[]} results */
+const busyTimes = (results) =>
+  Math.max(
+    1,
+    ...results.filter((r) => r.kernel.startsWith('limit') && r.flops > 0).map((r) => r.medianMs / r.minMs),
+  );
+
 async function bench() {
   const { values: options } = parseArgs({ options: OPTIONS });
   if (options.help) return console.log(HELP);
@@ -146,6 +164,11 @@ async function bench() {
     quick,
     peers,
   };
+  if (options.threads) {
+    const { machine, engine, date } = environment();
+    const count = options.count === undefined ? undefined : Number(options.count);
+    return console.log(`${machine}; ${engine}; ${date}\n\n${await threadsReport(lab.limits, count)}`);
+  }
   const cases = [
     ...limitCases(),
     ...productCases(lab),
@@ -171,14 +194,18 @@ async function bench() {
   for (const { name, run, show = caseTable } of selected) {
     const found = await run(lab);
     results.push(...found);
+    if (options.json) save(options.json, setting, results);
     console.log(`#### ${name}\n\n${show(found)}\n`);
   }
   const known = options.json ? merged(options.json, results) : results;
   console.log(summary(known));
   const verdict = verdictTable(known);
   if (verdict) console.log(`\n${verdict}`);
-  if (options.json)
-    writeFileSync(options.json, `${JSON.stringify({ ...setting, results: known }, null, 2)}\n`);
+  const busy = busyTimes(results);
+  if (busy > MOST_BUSY)
+    console.log(
+      `\nThe machine was busy: limits took ${busy.toFixed(1)} times their minimum. Do not use these numbers.`,
+    );
   if (options.charts) console.log(`\n${(await drawCharts(known, options.charts)).join('\n')}`);
 }
 

@@ -3,12 +3,14 @@
  * positions. All points of a curve race in one run. A curve should lie on a straight line over its work: fitLine says how far it is
  * from that.
  */
+import { availableParallelism } from 'node:os';
+import { createKernels } from '../../js/index.js';
 import { KV, makeCache, makeShape, referenceAttention, shapeBytes } from '../helpers/attention.js';
 import { Prng } from '../helpers/prng.js';
 import { STATUS } from '../helpers/raw.js';
 import { referenceByName } from '../helpers/reference.js';
 import { enter } from './contenders.js';
-import { checkResult } from './data.js';
+import { checkResult, makeData } from './data.js';
 import { race } from './lab.js';
 import { percent, table } from './report.js';
 
@@ -149,10 +151,39 @@ function attentionCurve(module, sizes, isPrompt) {
   return { points, free };
 }
 
+/** One product on 1, 2, .. threads, 128 tokens and one token. @param {number} most @returns {Promise<Curve>} */
+async function threadsCurve(most) {
+  const type = /** @type {ReferenceType} */ (referenceByName.get('Q4_K'));
+  const [nRows, nCols] = [4096, 4096];
+  const all = await Promise.all(Array.from({ length: most }, (_, i) => createKernels({ threads: i + 1 })));
+  const points = [1, 128].flatMap((nTokens) => {
+    const { w: data, x, expected } = makeData({ type, nRows, nCols, nTokens });
+    return all.map((fm, i) => {
+      const at = i + 1;
+      if (fm.info.threads !== at) throw new Error(`${at} threads asked for: ${fm.info.threadsReason}`);
+      const w = fm.weight({ type: 'Q4_K', nRows, nCols, data });
+      const [xIn, yOut] = [
+        fm.tensor({ nRows: nTokens, nCols, data: x }),
+        fm.tensor({ nRows: nTokens, nCols: nRows }),
+      ];
+      const run = () => fm.fusedMatmul(w, xIn, { out: yOut, activation: 'int8' });
+      run();
+      const curve = `int8, M=${nTokens}`;
+      const error = checkResult(`${curve} on ${at} threads`, 'int8', yOut.toArray(), expected);
+      /* the work of the busiest thread */
+      return { name: curve, curve, at, run, flops: (2 * nTokens * nRows * nCols) / at, bytes: 0, error };
+    });
+  });
+  const free = () => {
+    for (const fm of all) fm.dispose();
+  };
+  return { points, free };
+}
+
 /** @param {Lab} lab @returns {LabCase[]} */
 export function growthCases({ quick }) {
   const few = (/** @type {number[]} */ sizes) => (quick ? sizes.slice(0, 4) : sizes);
-  /** @type {[string, (module: RawModule) => Curve][]} */
+  /** @type {[string, (module: RawModule) => Curve | Promise<Curve>][]} */
   const curves = [
     [
       'growth M: Q4_K 1024x4096',
@@ -171,6 +202,14 @@ export function growthCases({ quick }) {
           ],
         ]),
     ),
+    ...(availableParallelism() > 1
+      ? [
+          /** @type {[string, () => Promise<Curve>]} */ ([
+            'growth threads: Q4_K 4096x4096',
+            () => threadsCurve(Math.min(8, availableParallelism())),
+          ]),
+        ]
+      : []),
     ['growth positions: attention, one token', (m) => attentionCurve(m, few(POSITIONS), false)],
     ['growth positions: attention, prompt', (m) => attentionCurve(m, few(PROMPTS), true)],
   ];
@@ -179,7 +218,7 @@ export function growthCases({ quick }) {
     byDefault: true,
     show: growthTable,
     run: async ({ module, limits }) => {
-      const { points, free } = make(module);
+      const { points, free } = await make(module);
       const timings = await race(points, limits);
       free();
       return timings.map(({ name: kernel, run: _, ...timing }) => ({

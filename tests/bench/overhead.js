@@ -20,7 +20,7 @@ const INT16 = 1;
 async function overhead({ limits }, nRows, nCols) {
   const type = /** @type {ReferenceType} */ (referenceByName.get('Q4_K'));
   const { w: data, x, expected } = makeData({ type, nRows, nCols, nTokens: 1 });
-  const fm = await createKernels();
+  const fm = await createKernels({ threads: 1 });
   const w = fm.weight({ type: 'Q4_K', nRows, nCols, data });
   const [xIn, yIn] = [fm.tensor({ nRows: 1, nCols, data: x }), fm.tensor({ nRows: 1, nCols: nRows })];
   const y = new Float32Array(nRows);

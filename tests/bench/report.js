@@ -52,11 +52,17 @@ function limitName({ kernel, nTokens = 1 }) {
   return kernel.startsWith('int16 simd128') || kernel === 'baseline' ? 'limit: i32x4.dot_i16x8' : '';
 }
 
-/** What a result reaches of its limit, both of one race. @param {Result} result @param {Result[]} race */
-export function ofLimit(result, race) {
+/** @typedef {'medianMs' | 'minMs'} Of */
+
+/**
+ * What a result reaches of its limit, both of one race.
+ * @param {Result} result @param {Result[]} race @param {Of} [of]
+ */
+export function ofLimit(result, race, of = 'medianMs') {
   const limit = race.find(({ kernel }) => kernel === limitName(result));
-  if (!limit || limit === result || result.kernel.startsWith('limit')) return undefined;
-  return limit.flops > 0 ? gflops(result) / gflops(limit) : gbps(result) / gbps(limit);
+  if (!limit || result.kernel.startsWith('limit')) return undefined;
+  const work = limit.flops > 0 ? 'flops' : 'bytes';
+  return result[work] / result[of] / (limit[work] / limit[of]);
 }
 
 /** @param {Result[]} results  of one case */
@@ -87,7 +93,7 @@ export const finder = (results) => (match) =>
     .filter((r) =>
       Object.entries(match).every(([key, value]) => r[/** @type {keyof Result} */ (key)] === value),
     )
-    .sort((a, b) => a.medianMs - b.medianMs)[0];
+    .sort((a, b) => a.minMs - b.minMs)[0];
 
 /** One row a type, the fastest kernel of each activation mode: GFLOP/s, and how it stands to others. @param {Result[]} results */
 export function summary(results) {

@@ -1,6 +1,9 @@
-/** What the project promises, what was measured, and whether it is met. All ratios come from one interleaved race. */
+/**
+ * What the project promises, what was measured, and whether it is met. All ratios come from one interleaved race, and are judged by
+ * the minima, since what else a machine does only adds to a time; those of the medians stand in brackets.
+ */
 import { linesOf } from './growth.js';
-import { finder, gbps, number, ofLimit, percent, ratio, table } from './report.js';
+import { finder, number, ofLimit, percent, ratio, table } from './report.js';
 
 /** @import { Result } from './report.js' */
 
@@ -74,24 +77,31 @@ function products(results) {
     const conditions = [
       {
         needed: promise.least,
-        got: other && other.medianMs / own.medianMs,
+        got: /** @type {const} */ (['minMs', 'medianMs']).map((of) => other && other[of] / own[of]),
         show: ratio,
         of: ` ${promise.to}`,
       },
       {
         needed: promise.gbps,
-        got: gbps(own),
-        show: (/** @type {number} */ v) => `${number(v)} GB/s`,
+        got: [own.minMs, own.medianMs].map((ms) => own.bytes / ms / 1e6),
+        show: (/** @type {number | undefined} */ v) => `${number(v ?? Number.NaN)} GB/s`,
         of: '',
       },
-      { needed: promise.ofLimit, got: ofLimit(own, race), show: percent, of: ' of the limit' },
+      {
+        needed: promise.ofLimit,
+        got: /** @type {const} */ (['minMs', 'medianMs']).map((of) => ofLimit(own, race, of)),
+        show: percent,
+        of: ' of the limit',
+      },
     ].filter(({ needed }) => needed !== undefined);
     return [
       {
         what: `${promise.case}, ${own.kernel}`,
         promised: conditions.map(({ needed = 0, show, of }) => `>= ${show(needed)}${of}`).join(' or '),
-        measured: conditions.map(({ got = Number.NaN, show }) => show(got)).join(', '),
-        met: conditions.some(({ needed = 0, got = Number.NaN }) => got >= needed),
+        measured: conditions
+          .map(({ got: [min, median], show }) => `${show(min)} (${show(median)})`)
+          .join(', '),
+        met: conditions.some(({ needed = 0, got: [min = Number.NaN] }) => min >= needed),
       },
     ];
   });
@@ -107,12 +117,12 @@ function overheads(results) {
   if (!bare) return [];
   return calls
     .filter((result) => result !== bare)
-    .map(({ kernel, medianMs }) => {
-      const micros = 1000 * (medianMs - bare.medianMs);
+    .map(({ kernel, medianMs, minMs }) => {
+      const micros = 1000 * (minMs - bare.minMs);
       return {
         what: `a call of fusedMatmul, ${kernel}`,
         promised: `<= ${MOST_OVERHEAD} µs beyond the kernel`,
-        measured: `${micros.toFixed(2)} µs`,
+        measured: `${micros.toFixed(2)} µs (${(1000 * (medianMs - bare.medianMs)).toFixed(2)} µs)`,
         met: micros <= MOST_OVERHEAD,
       };
     });
@@ -157,7 +167,15 @@ function peers(results) {
     return ['Q4_K', 'Q4_0'].flatMap((type) => {
       const own = fastest(`${type} int8`);
       if (!own || !other) return [];
-      return [atLeast(`${name}, ${own.kernel}`, least, 'onnxruntime-web', other.medianMs / own.medianMs)];
+      const [min, median] = [other.minMs / own.minMs, other.medianMs / own.medianMs];
+      return [
+        {
+          what: `${name}, ${own.kernel}`,
+          promised: `>= ${ratio(least)} onnxruntime-web`,
+          measured: `${ratio(min)} (${ratio(median)})`,
+          met: min >= least,
+        },
+      ];
     });
   });
   const llama = Object.entries(LLAMA).flatMap(([file, [prompt, decode]]) =>
@@ -188,5 +206,5 @@ export function verdictTable(results) {
     measured,
     met ? 'yes' : 'NO',
   ]);
-  return rows.length > 0 ? table(['case, kernel', 'promised', 'measured', 'met'], rows) : '';
+  return rows.length > 0 ? table(['case, kernel', 'promised', 'by minima (medians)', 'met'], rows) : '';
 }

@@ -105,11 +105,16 @@ const contentTypes = {
 /**
  * Serves a folder as the simplest web hosts do: no special headers, no Range requests.
  * @param {string} folder
- * @param {{ headers?: Record<string, string> }} [options]
+ * @param {{ headers?: Record<string, string>, routes?: Record<string, import('node:http').RequestListener> }} [options]
+ *   headers may be changed between requests; routes: what answers at other addresses
  */
-export async function serveFolder(folder, { headers = {} } = {}) {
+export async function serveFolder(folder, { headers = {}, routes = {} } = {}) {
   const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url ?? '/', 'http://localhost');
+    if (routes[pathname]) {
+      routes[pathname](request, response);
+      return;
+    }
     const file = normalize(
       join(folder, decodeURIComponent(pathname.endsWith('/') ? `${pathname}index.html` : pathname)),
     );

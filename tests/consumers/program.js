@@ -1,21 +1,49 @@
-/** What every consumer app runs: a weight of the demo's model times some tokens, and what the library says about itself. */
-import { createKernels, openGguf } from 'fused-matmul';
+/**
+ * What every consumer app runs: a weight of the demo's model times some tokens, here and in a worker; some words from the
+ * whole model; and what the library says about itself.
+ */
+import { createKernels, createWorkerKernels, openGguf } from 'fused-matmul';
+import { Llama } from 'fused-matmul/llama';
 
 export const TENSOR = 'blk.0.ffn_gate.weight';
+export const PROMPT = 'Once upon a time';
 
-/**
- * @param {string | URL} model  where the GGUF file is
- * @param {object} [options]  of createKernels
- */
-export async function program(model, options) {
+/** @param {string | URL} model  where the GGUF file is */
+export async function program(model) {
   const gguf = await openGguf(model);
-  const fm = await createKernels(options);
+  const fm = await createKernels();
   const w = await fm.loadWeight(gguf, TENSOR);
   const x = Float32Array.from({ length: 3 * w.nCols }, (_, i) => Math.sin(i) * (1 + (i % 7)));
   const y = fm.fusedMatmul(w, x);
-  const { isa, reason, version, wasmUrl } = fm.info;
-  const result = { type: w.type, nRows: w.nRows, nCols: w.nCols, y: Array.from(y), isa, reason, version, wasmUrl };
-  w.free();
+  const { info } = fm;
+  const { type, nRows, nCols } = w;
   fm.dispose();
-  return result;
+  return {
+    type,
+    nRows,
+    nCols,
+    y: Array.from(y),
+    info,
+    worker: await inWorker(gguf, x),
+    text: await write(model),
+  };
+}
+
+/** @param {import('fused-matmul').GgufFile} gguf @param {Float32Array} x */
+async function inWorker(gguf, x) {
+  const fm = await createWorkerKernels();
+  const w = await fm.loadWeight(gguf, TENSOR);
+  const y = await fm.fusedMatmul(w, x);
+  const { info } = fm;
+  await fm.dispose();
+  return { y: Array.from(y), info };
+}
+
+/** @param {string | URL} model */
+async function write(model) {
+  const llama = await Llama.load(model);
+  let text = '';
+  for await (const piece of llama.generate(PROMPT, { maxTokens: 12, temperature: 0 })) text += piece;
+  llama.dispose();
+  return text;
 }

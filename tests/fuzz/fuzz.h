@@ -36,7 +36,7 @@ typedef struct {
 typedef struct {
   const uint8_t *data;
   size_t n_data;
-  bool hostile; /* whether arguments may be wrong */
+  unsigned n_wrong; /* how many arguments may still be wrong */
   uint64_t random_state;
   uintptr_t cursor; /* where the arena is free */
   uint32_t faults;  /* 1 << fm_status */
@@ -48,7 +48,7 @@ typedef struct {
 uint8_t fuzz_u8(fuzz *f);
 uint32_t fuzz_u32(fuzz *f);
 uint32_t fuzz_below(fuzz *f, uint32_t n); /* 0 .. n - 1 */
-bool fuzz_rarely(fuzz *f);                /* one in 8, and only where arguments may be wrong */
+bool fuzz_rarely(fuzz *f);                /* one in 4, as long as arguments may be wrong */
 
 /* 1 .. most; where arguments may be wrong also 0 and numbers whose products wrap around. */
 uint32_t fuzz_dimension(fuzz *f, uint32_t most);

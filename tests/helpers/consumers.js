@@ -1,14 +1,14 @@
 /** The package as users get it: the tarball, and apps (tests/consumers/) that have it installed. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { openGguf } from '../../js/index.js';
+import { Llama, openGguf } from '../../js/llama/index.js';
 import { npmCommand } from '../../scripts/setup/packages.js';
 import { environment, root } from '../../scripts/setup/run.js';
 import { launchChromium, openPage, serveFolder } from '../browser/helpers.js';
-import { TENSOR } from '../consumers/program.js';
+import { PROMPT, TENSOR } from '../consumers/program.js';
 import { ReferenceProduct, ReferenceWeight } from './bounds.js';
 import { referenceByName } from './reference.js';
 
@@ -75,7 +75,7 @@ export function packedPackage() {
     remove: () => rmSync(folder, { recursive: true, force: true }),
     app(name, ...fixtures) {
       const app = path.join(folder, 'apps', name);
-      cpSync(template, app, { recursive: true });
+      if (!existsSync(app)) cpSync(template, app, { recursive: true, verbatimSymlinks: true });
       copyFixtures(app, fixtures);
       return app;
     },
@@ -88,30 +88,40 @@ export function copyFixtures(app, fixtures) {
   cpSync(path.join(CONSUMERS, 'program.js'), path.join(app, 'program.js'));
 }
 
-/** @type {ReferenceProduct | undefined} */
-let reference;
+/** @type {Promise<{ product: ReferenceProduct, text: string }> | undefined} */
+let expected;
 
 /**
  * Asserts that what the program gave is right: the numbers against float64, by the bound every kernel is held to.
  * @param {any} result
- * @param {{ isa?: string }} [expected]
+ * @param {{ isa?: string, threads?: boolean }} [wanted]  isa: default any with SIMD; threads: whether there must be several
  */
-export async function checkResult(result, { isa } = {}) {
-  assert.equal(result.version, manifest.version);
-  assert.deepEqual([result.type, result.nRows, result.nCols], ['Q4_K', 768, 256]);
-  if (isa) assert.equal(result.isa, isa, result.reason);
-  else assert.match(result.isa, /^(relaxed|simd128)$/, result.reason);
-  reference ??= await makeReference();
-  reference.check(Float32Array.from(result.y), { activation: 1, what: `${TENSOR} by ${result.isa}` });
+export async function checkResult(result, { isa, threads } = {}) {
+  expected ??= expectedResult();
+  const { product, text } = await expected;
+  assert.deepEqual([result.type, result.nRows, result.nCols], ['Q4_K', product.w.nRows, product.w.nCols]);
+  for (const { y, info } of [result, result.worker]) {
+    assert.equal(info.version, manifest.version);
+    if (isa) assert.equal(info.isa, isa, info.reason);
+    else assert.match(info.isa, /^(relaxed|simd128)$/, info.reason);
+    if (threads !== undefined) assert.equal(info.threads > 1, threads, info.threadsReason);
+    product.check(Float32Array.from(y), { activation: 1, what: `${TENSOR} by ${info.isa}` });
+  }
+  assert.equal(result.text, text);
 }
 
-async function makeReference() {
+async function expectedResult() {
   const gguf = await openGguf(MODEL);
   const { type, nRows, nCols } = gguf.tensor(TENSOR);
   const bytes = await gguf.read(TENSOR);
   const x = Float32Array.from({ length: 3 * nCols }, (_, i) => Math.sin(i) * (1 + (i % 7)));
   const known = referenceByName.get(type) ?? assert.fail(type);
-  return new ReferenceProduct(new ReferenceWeight(known, bytes, nRows, nCols), x, 3);
+  const product = new ReferenceProduct(new ReferenceWeight(known, bytes, nRows, nCols), x, 3);
+  const llama = await Llama.load(gguf);
+  let text = '';
+  for await (const piece of llama.generate(PROMPT, { maxTokens: 12, temperature: 0 })) text += piece;
+  llama.dispose();
+  return { product, text };
 }
 
 /** Chromium for a test file; the first page starts it. */
@@ -138,7 +148,7 @@ export class Pages {
     this.#browser ??= await launchChromium();
     const { page, problems, close } = await openPage(this.#browser, url);
     try {
-      const outcome = await page.waitForFunction('globalThis.outcome', undefined, { timeout: 60_000 });
+      const outcome = await page.waitForFunction('globalThis.outcome', undefined, { timeout: 30_000 });
       const { result, error } = /** @type {any} */ (await outcome.jsonValue());
       assert.equal(error, undefined);
       assert.deepEqual(problems, []);

@@ -14,20 +14,29 @@ import { createServer } from 'node:http';
  * @property {number} [stallAt]  nothing more is sent from this byte of the file on
  * @property {number} [claimMore]  bytes by which Content-Range makes the file longer
  * @property {number} [shift]  answers from that many bytes further on
+ * @property {number} [dropAfter]  an answer is cut after so many bytes
+ * @property {number} [drops]  that many answers are cut, then no more; default all
+ * @property {number} [retryAfter]  seconds, with `status`
  * @property {string} [etag]
+ * @property {string} [modified]  Last-Modified
+ * @property {boolean} [noIfRange]  If-Range is ignored
  * @property {string} [type]  Content-Type
  */
 
 /**
+ * Answers requests for a file.
  * @param {Uint8Array} file
  * @param {Behaviour} [behaviour]  may be changed between requests
  */
-export async function startServer(file, behaviour = {}) {
+export function rangeHandler(file, behaviour = {}) {
   /** @type {{ method: string, range: string | undefined, headers: import('node:http').IncomingHttpHeaders }[]} */
   const requests = [];
-  const left = { early: 0 };
-  const server = createServer((request, response) => {
+  const left = { early: 0, open: 0 };
+  /** @type {import('node:http').RequestListener} */
+  const handler = (request, response) => {
+    left.open += 1;
     response.on('close', () => {
+      left.open -= 1;
       if (!response.writableFinished) left.early += 1;
     });
     requests.push({
@@ -35,12 +44,20 @@ export async function startServer(file, behaviour = {}) {
       range: request.headers.range,
       headers: request.headers,
     });
-    const { status, etag, type = 'application/octet-stream' } = behaviour;
-    if (status) return response.writeHead(status).end('an error page');
+    const { status, etag, modified, type = 'application/octet-stream' } = behaviour;
+    if (status) {
+      const { retryAfter } = behaviour;
+      return response
+        .writeHead(status, retryAfter === undefined ? {} : { 'retry-after': retryAfter })
+        .end('an error page');
+    }
     if (request.method === 'HEAD') {
       return response.writeHead(behaviour.noHead ? 405 : 200, { 'content-length': file.length }).end();
     }
-    const match = behaviour.ignoreRange ? null : /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '');
+    const guard = behaviour.noIfRange ? undefined : request.headers['if-range'];
+    const isOther = guard !== undefined && guard !== etag && guard !== modified;
+    const match =
+      behaviour.ignoreRange || isOther ? null : /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '');
     const start = match ? Number(match[1]) + (behaviour.shift ?? 0) : 0;
     const end = match ? Math.min(Number(match[2]) + 1, file.length) : file.length;
     if (match && start >= file.length) {
@@ -50,24 +67,38 @@ export async function startServer(file, behaviour = {}) {
     const headers = { 'content-type': type };
     if (!behaviour.noLength) headers['content-length'] = end - start;
     if (etag) headers.etag = etag;
+    if (modified) headers['last-modified'] = modified;
     if (match && !behaviour.hideSize) {
       headers['content-range'] = `bytes ${start}-${end - 1}/${file.length + (behaviour.claimMore ?? 0)}`;
     }
     response.writeHead(match ? 206 : 200, headers);
-    const stop = behaviour.breakAt ?? behaviour.stallAt ?? file.length;
+    const { breakAt, stallAt, dropAfter = 0, drops = Infinity } = behaviour;
+    const isCut = dropAfter > 0 && drops > 0 && start + dropAfter < end;
+    if (isCut) behaviour.drops = drops - 1;
+    const stop = isCut ? start + dropAfter : (breakAt ?? stallAt ?? file.length);
     if (stop >= end) return response.end(file.subarray(start, end));
     response.write(file.subarray(start, Math.max(start, stop)), () => {
-      if (behaviour.breakAt !== undefined) setTimeout(() => response.destroy(), 20);
+      if (isCut || breakAt !== undefined) setTimeout(() => response.destroy(), 20);
     });
     return undefined;
-  });
+  };
+  return { handler, requests, behaviour, left };
+}
+
+/**
+ * @param {Uint8Array} file
+ * @param {Behaviour} [behaviour]  may be changed between requests
+ */
+export async function startServer(file, behaviour = {}) {
+  const { handler, requests, left } = rangeHandler(file, behaviour);
+  const server = createServer(handler);
   await new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(undefined)));
   const { port } = /** @type {import('node:net').AddressInfo} */ (server.address());
   return {
     url: `http://127.0.0.1:${port}/model.gguf`,
     requests,
     behaviour,
-    /** How many answers the client did not wait for. */
+    /** How many answers the client did not wait for, and how many are under way. */
     left,
     async close() {
       server.closeAllConnections();

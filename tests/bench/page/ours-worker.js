@@ -11,10 +11,9 @@ const methods = {
   /** @param {Blob} file @param {number} threads @param {number} nContext */
   async load(file, threads, nContext) {
     const start = performance.now();
-    model = await Llama.load(file, { contextLength: nContext, ...(threads > 1 ? { threads } : {}) });
+    model = await Llama.load(file, { contextLength: nContext, threads });
     const { info } = model.kernels;
-    const used = /** @type {{ threads?: number }} */ (info).threads ?? 1;
-    return { loadMs: performance.now() - start, threads: used, note: `${info.isa} ${info.dot}` };
+    return { loadMs: performance.now() - start, threads: info.threads, note: `${info.isa} ${info.dot}` };
   },
   /** @param {string} prompt @param {number} maxTokens @returns {Promise<Run>} */
   async run(prompt, maxTokens) {

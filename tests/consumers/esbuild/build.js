@@ -1,6 +1,6 @@
 /**
  * esbuild leaves `new URL('...', import.meta.url)` as it is, so the files it names are put where it then points: the page's
- * scripts into one folder, the library's modules into `dist` beside that folder.
+ * scripts into a folder `js`, with the script of threads; the library's modules into `dist` beside it.
  */
 import { cpSync } from 'node:fs';
 import { build } from 'esbuild';
@@ -12,4 +12,8 @@ await build({
   format: 'esm',
   outdir: 'public/js',
 });
-cpSync('node_modules/fused-matmul/dist', 'public/dist', { recursive: true, filter: (file) => !file.endsWith('.d.ts') });
+cpSync('node_modules/fused-matmul/dist', 'public/dist', {
+  recursive: true,
+  filter: (file) => !file.endsWith('.d.ts'),
+});
+cpSync('node_modules/fused-matmul/js/thread.js', 'public/js/thread.js');

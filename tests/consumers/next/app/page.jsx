@@ -8,7 +8,7 @@ export default function Page() {
   useEffect(() => {
     globalThis.outcome = program('model.gguf').then(
       (result) => {
-        setText(`${result.nRows} x ${result.nCols} by ${result.isa}`);
+        setText(`${result.nRows} x ${result.nCols} by ${result.info.isa}: ${result.text}`);
         return { result };
       },
       (error) => ({ error: `${error.name}: ${error.message}` }),

@@ -1,0 +1,6 @@
+/** `npm run test:consumers`: the tests of the tarball, with the apps whose tools have to be installed first. */
+import { main } from './setup/run.js';
+import { test } from './test.js';
+
+process.env.FM_CONSUMERS = '1';
+await main(() => test(['tests/consumers.test.js', 'tests/consumers-more.test.js', ...process.argv.slice(2)]));

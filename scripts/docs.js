@@ -1,0 +1,119 @@
+/**
+ * `npm run build:docs`: the reference of the public interface, from the declarations that users get (dist/types), by TypeDoc
+ * into build/api. The demo's build takes it along, to build/web/api. A warning, such as something public without a word of
+ * documentation, is an error.
+ */
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { build } from './build.js';
+import { isMain, main, root, SetupError, withLock } from './setup/run.js';
+
+/** A page each. */
+const ENTRIES = {
+  'fused-matmul': 'index',
+  'fused-matmul/layer': 'layer-index',
+  'fused-matmul/llama': 'llama/index',
+};
+
+/** Steps on the way from the operations to those of a worker, and of a sequence: what they come to is shown. */
+const NOT_EXPORTED = [
+  'In',
+  'MethodName',
+  'Promised',
+  'SequenceValue',
+  'WorkerOnlyOptions',
+  'dist/types/worker-client.d.ts:WorkerKernels',
+];
+
+const COMPILER_OPTIONS = {
+  module: 'nodenext',
+  target: 'es2022',
+  lib: ['es2023', 'esnext.disposable', 'dom', 'dom.iterable'],
+  types: [],
+  strict: true,
+  noEmit: true,
+};
+
+const DOCUMENTED = ['Variable', 'Function', 'Class', 'Interface', 'Property', 'Method', 'Accessor'];
+
+const API_FOLDER = path.join(root, 'build/api');
+const STAMP = path.join(root, 'build/api.stamp');
+
+/** TypeDoc names a page after the module tag of its entry, which the entries themselves cannot have: they re-export each other. */
+function writeEntries() {
+  const folder = path.join(root, 'build/docs');
+  mkdirSync(folder, { recursive: true });
+  return Object.entries(ENTRIES).map(([name, entry]) => {
+    const file = path.join(folder, `${name.replaceAll('/', '-')}.d.ts`);
+    writeFileSync(file, `/** @module ${name} */\nexport * from '../../dist/types/${entry}.js';\n`);
+    return file;
+  });
+}
+
+/** Changes with the declarations and with what is made of them. */
+function fingerprint() {
+  const hash = createHash('sha256').update(readFileSync(new URL(import.meta.url)));
+  const types = path.join(root, 'dist/types');
+  for (const name of /** @type {string[]} */ (readdirSync(types, { recursive: true })).sort())
+    if (name.endsWith('.d.ts')) hash.update(name).update(readFileSync(path.join(types, name)));
+  return hash.digest('hex');
+}
+
+/** @returns {Promise<string[]>}  warnings */
+async function runTypeDoc() {
+  const entryPoints = writeEntries();
+  const tsconfig = path.join(root, 'build/docs/tsconfig.json');
+  writeFileSync(tsconfig, JSON.stringify({ compilerOptions: COMPILER_OPTIONS, include: ['*.d.ts'] }));
+  const { Application } = await import('typedoc');
+  const app = await Application.bootstrap({
+    entryPoints,
+    tsconfig,
+    name: 'fused-matmul',
+    readme: 'none',
+    disableSources: true,
+    excludePrivate: true,
+    excludeProtected: true,
+    excludeExternals: true,
+    validation: { notExported: true, invalidLink: true, notDocumented: true },
+    requiredToBeDocumented: DOCUMENTED,
+    intentionallyNotExported: NOT_EXPORTED,
+    hideGenerator: true,
+    githubPages: false,
+  });
+  /** @type {string[]} */
+  const warnings = [];
+  const { LogLevel } = await import('typedoc');
+  app.logger.log = (message, level) => {
+    if (level >= LogLevel.Warn) warnings.push(message);
+  };
+  const project = await app.convert();
+  if (!project) throw new SetupError(`TypeDoc found errors:\n${warnings.join('\n')}`);
+  app.validate(project);
+  await app.generateDocs(project, API_FOLDER);
+  return warnings;
+}
+
+/**
+ * Makes the reference from dist/types unless it is there already.
+ * @throws {SetupError} it is not complete
+ */
+export async function buildDocs() {
+  const stamp = fingerprint();
+  const isFresh = () => existsSync(STAMP) && readFileSync(STAMP, 'utf8') === stamp;
+  if (isFresh()) return API_FOLDER;
+  return withLock('api', async () => {
+    if (isFresh()) return API_FOLDER;
+    const warnings = await runTypeDoc();
+    if (warnings.length > 0) throw new SetupError(`the reference is not complete:\n${warnings.join('\n')}`);
+    writeFileSync(STAMP, stamp);
+    return API_FOLDER;
+  });
+}
+
+if (isMain(import.meta.url)) {
+  await main(async () => {
+    await build({ quiet: true });
+    process.stdout.write(`${path.relative(root, await buildDocs())}/index.html\n`);
+  });
+}

@@ -1,0 +1,99 @@
+/** The measured tables of README.md, from results.json: `node scripts/readme.js` puts them there. */
+import { existsSync, readFileSync } from 'node:fs';
+import { curvesOf } from './growth.js';
+import { finder, gbps, gflops, number, ratio, table } from './report.js';
+import { verdictTable } from './verdict.js';
+
+/** @import { Result } from './report.js' */
+
+const RESULTS = new URL('results.json', import.meta.url);
+
+/** GFLOP/s of each type that was measured, the fastest kernel of a mode. @param {Result[]} results */
+function typeTable(results) {
+  const square = results.filter(
+    ({ section, nRows, nCols, cold }) => section === 'product' && nRows === 4096 && nCols === 4096 && !cold,
+  );
+  const rows = [...new Set(square.map(({ type }) => type))].map((type = '') => {
+    const best = (/** @type {string} */ mode, /** @type {number} */ nTokens) =>
+      finder(square.filter((r) => r.type === type && r.nTokens === nTokens && r.kernel.startsWith(mode)))({});
+    const one = (/** @type {string} */ mode) => {
+      const own = best(mode, 1);
+      return own ? `${number(gflops(own))} (${number(gbps(own))})` : '-';
+    };
+    const many = (/** @type {string} */ mode, /** @type {number} */ nTokens) => {
+      const own = best(mode, nTokens);
+      return own ? number(gflops(own)) : '-';
+    };
+    const mode = best('int', 1) ? ['int8', 'int16'] : ['f32', '?'];
+    return [type, ...mode.flatMap((m) => [one(m), many(m, 32), many(m, 128)])];
+  });
+  const head = ['int8', 'int16'].flatMap((mode) => [`${mode}, 1 token`, '32', '128']);
+  return table(['type', ...head], rows);
+}
+
+/** @param {Result[]} results */
+function limitTable(results) {
+  const rows = results
+    .filter(({ section }) => section === 'limit')
+    .map((r) => [
+      r.kernel.replace('limit: ', ''),
+      r.flops > 0 ? `${number(gflops(r))} GFLOP/s` : `${number(gbps(r))} GB/s`,
+    ]);
+  return table(['limit of one core', 'median'], rows);
+}
+
+/** @param {Result[]} results */
+function llamaTable(results) {
+  const rows = results.flatMap(({ case: name, kernel, llama }) => {
+    if (!llama) return [];
+    const other = results.find((r) => r.case === name && r.kernel.startsWith('wllama'))?.llama;
+    const to = (/** @type {number} */ own, /** @type {number | undefined} */ theirs) =>
+      `${own.toFixed(1)} (${ratio(theirs && own / theirs)})`;
+    const { promptPerSecond, decodePerSecond, firstMs, loadMs, megabytes } = llama;
+    return [
+      [
+        name.replace('llama ', ''),
+        kernel,
+        to(promptPerSecond, other?.promptPerSecond),
+        to(decodePerSecond, other?.decodePerSecond),
+        firstMs.toFixed(0),
+        loadMs.toFixed(0),
+        megabytes.toFixed(0),
+      ],
+    ];
+  });
+  const head = ['file', 'engine', 'prompt tokens/s (to wllama)', 'decode tokens/s (to wllama)'];
+  return table([...head, 'first token ms', 'load ms', 'memory MB'], rows);
+}
+
+/** @param {Result[]} results */
+function threadTable(results) {
+  const curves = [...curvesOf(results.filter((r) => r.case.startsWith('growth threads')))];
+  const rows = curves.flatMap(([curve, points]) =>
+    points.map((r) => [curve, String(r.at), number(r.minMs), ratio(points[0].minMs / r.minMs)]),
+  );
+  return table(['Q4_K 4096x4096', 'threads', 'min ms', 'to one thread'], rows);
+}
+
+/** @returns {string | undefined} Markdown; undefined where there are no results yet */
+export function numbers() {
+  if (!existsSync(RESULTS)) return undefined;
+  /** @type {{ machine: string, engine: string, date: string, results: Result[] }} */
+  const { machine, engine, date, results } = JSON.parse(readFileSync(RESULTS, 'utf8'));
+  const has = (/** @type {string} */ start) => results.some((r) => r.case.startsWith(start));
+  return [
+    `${machine}; ${engine}; ${date}.`,
+    limitTable(results),
+    `Promises, 4096 x 4096 where nothing else stands; one thread, each row from one interleaved race:`,
+    verdictTable(results),
+    'GFLOP/s, medians (in brackets GB/s of weights):',
+    typeTable(results),
+    ...(has('growth threads') ? [threadTable(results)] : []),
+    ...(has('llama')
+      ? [
+          'A llama of 2048/5632 columns and 8 layers in one page of Chromium, prompt of 128 tokens:',
+          llamaTable(results),
+        ]
+      : []),
+  ].join('\n\n');
+}
