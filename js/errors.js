@@ -155,6 +155,7 @@ export class MemoryError extends FmError {
 /** The worker of createWorkerKernels ended by itself: it crashed, was terminated, or ran out of memory. */
 export class WorkerError extends FmError {
   code = 'FM_WORKER';
+  /** The name of its class. */
   name = 'WorkerError';
 }
 

@@ -100,8 +100,7 @@ const verdicts = new WeakMap();
 
 /** What to do about it, for messages: with the package's own modules this is what went wrong. */
 const MISSING_MODULES =
-  'the .wasm files of fused-matmul are not where its code looks for them: let the bundler take them along, copy them there, or ' +
-  'pass createKernels({ wasm }); a clone of its repository needs `npm run build` first (README: Bundlers)';
+  'put the .wasm files there (npm run build, or the bundler), or pass createKernels({ wasm }): see the README, Bundlers'; a clone of its repository needs `npm run build` first (README: Bundlers)';
 
 /** Asked once: a question about threads leaves a MessageChannel behind. @type {Promise<Features> | undefined} */
 let features;

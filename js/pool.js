@@ -151,11 +151,11 @@ function threadTest(exports, use) {
 
 /** The path is right from dist/ too, where this is part of a bundle. @returns {Promise<() => any>} */
 async function workerFactory() {
-  if (!isNode) return () => new Worker(new URL('./thread.js', import.meta.url), { type: 'module' });
+  if (!isNode) return () => new Worker(new URL('../js/thread.js', import.meta.url), { type: 'module' });
   const { Worker: NodeWorker } = await nodeModule('worker_threads');
   // Not the pattern above, by which bundlers find workers for browsers.
   const here = import.meta.url;
-  return () => new NodeWorker(new URL('./thread.js', here), { execArgv: [], name: 'fused-matmul' });
+  return () => new NodeWorker(new URL('../js/thread.js', here), { execArgv: [], name: 'fused-matmul' });
 }
 
 /**

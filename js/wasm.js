@@ -101,8 +101,7 @@ async function compileUrl(url) {
   }
   const bytes = await tryTo('fetch', url, () => response.arrayBuffer());
   if (!isWasm(bytes)) {
-    const type = headers.get('content-type') ?? 'no content type';
-    throw new LoadError(`${url} is no WebAssembly: the server sent ${type}${startOf(bytes)}`, { url });
+    throw new LoadError(`${url} is no WebAssembly but ${headers.get('content-type')}`, { url });
   }
   const module = await tryTo('compile', url, () => WebAssembly.compile(bytes));
   return { module, url, bytes: bytes.byteLength };
@@ -110,12 +109,6 @@ async function compileUrl(url) {
 
 /** Whether it starts as every module does. @param {ArrayBuffer} bytes */
 const isWasm = (bytes) => bytes.byteLength >= 4 && new DataView(bytes).getUint32(0) === 0x0061736d;
-
-/** What it starts with instead, where that is text: many servers send a page for what they do not have. @param {ArrayBuffer} bytes */
-function startOf(bytes) {
-  const text = new TextDecoder().decode(bytes.slice(0, 24)).split('\n')[0];
-  return /^[\x20-\x7e]+$/.test(text) ? ` that begins with ${JSON.stringify(text)}` : '';
-}
 
 /** Pages of 64 KiB. The first number is what every module says it needs, the others what it can have at most; some engines give only
  * less of a shared memory. */

@@ -30,5 +30,6 @@ export async function bundleWorker(root) {
     logLevel: 'silent',
     banner: { js: `/*! holds parts of wasm-feature-detect ${version} (${license}, Google Chrome Labs) */` },
   });
-  return result.outputFiles[0].text;
+  // Without imports, an export says that this is an ES module.
+  return `${result.outputFiles[0].text}export {};\n`;
 }

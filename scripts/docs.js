@@ -96,24 +96,25 @@ async function runTypeDoc() {
 
 /**
  * Makes the reference from dist/types unless it is there already.
- * @throws {SetupError} it is not complete
+ * @returns {Promise<{ folder: string, warnings: string }>}  what is missing in it, where it is not complete
  */
 export async function buildDocs() {
   const stamp = fingerprint();
-  const isFresh = () => existsSync(STAMP) && readFileSync(STAMP, 'utf8') === stamp;
-  if (isFresh()) return API_FOLDER;
-  return withLock('api', async () => {
-    if (isFresh()) return API_FOLDER;
-    const warnings = await runTypeDoc();
-    if (warnings.length > 0) throw new SetupError(`the reference is not complete:\n${warnings.join('\n')}`);
-    writeFileSync(STAMP, stamp);
-    return API_FOLDER;
-  });
+  const known = () => (existsSync(STAMP) ? readFileSync(STAMP, 'utf8') : '').split('\n');
+  const isFresh = () => known()[0] === stamp;
+  if (!isFresh()) {
+    await withLock('api', async () => {
+      if (!isFresh()) writeFileSync(STAMP, [stamp, ...(await runTypeDoc())].join('\n'));
+    });
+  }
+  return { folder: API_FOLDER, warnings: known().slice(1).join('\n') };
 }
 
 if (isMain(import.meta.url)) {
   await main(async () => {
     await build({ quiet: true });
-    process.stdout.write(`${path.relative(root, await buildDocs())}/index.html\n`);
+    const { folder, warnings } = await buildDocs();
+    if (warnings) throw new SetupError(`the reference is not complete:\n${warnings}`);
+    process.stdout.write(`${path.relative(root, folder)}/index.html\n`);
   });
 }

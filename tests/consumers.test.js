@@ -71,7 +71,7 @@ test('Vite, built', { skip }, async () => {
   await build({ root: app, logLevel: 'error' });
   const result = await pages.run(path.join(app, 'dist'));
   await checkResult(result, { isa: 'relaxed', threads: true });
-  assert.match(result.info.wasmUrl, /\/assets\/fused-relaxed-[\w-]+\.wasm$/);
+  assert.match(result.info.wasmUrl, /\/assets\/fused-relaxed-mt-[\w-]+\.wasm$/);
 });
 
 test('Vite, development server', { skip }, async () => {
@@ -101,5 +101,5 @@ test('esbuild', { skip }, async () => {
   addModel(site);
   const result = await pages.run(site);
   await checkResult(result, { isa: 'relaxed', threads: true });
-  assert.match(result.info.wasmUrl, /\/dist\/fused-relaxed\.wasm$/);
+  assert.match(result.info.wasmUrl, /\/dist\/fused-relaxed-mt\.wasm$/);
 });

@@ -42,7 +42,7 @@ test('without its .wasm files: which were looked for, and what to do', () => {
     const { name, code, message, url } = creationError(app, options);
     assert.deepEqual([name, code], ['LoadError', 'FM_LOAD']);
     assert.match(message, /cannot read file:.*dist\/fused-[\w-]+\.wasm: ENOENT/);
-    assert.match(message, /copy them there, or pass createKernels\(\{ wasm \}\).*npm run build/);
+    assert.match(message, /put the \.wasm files there \(npm run build, or the bundler\), or pass createKernels\(\{ wasm \}\)/);
     assert.match(url, /\.wasm$/);
   }
 });
@@ -54,12 +54,12 @@ test('bundled without its .wasm files being taken along: the same, before anythi
   const code = CREATE.replace('OPTIONS', '').replace("'fused-matmul'", "'./bundle/js/index.js'");
   const { status, stdout, stderr } = run(app, code);
   assert.equal(status, 0, stderr);
-  assert.match(JSON.parse(stdout).message, /bundle\/dist\/fused-[\w-]+\.wasm.*let the bundler take them along/);
+  assert.match(JSON.parse(stdout).message, /bundle\/dist\/fused-[\w-]+\.wasm.*put the \.wasm files there/);
 });
 
 /** @type {[string, number, string, RegExp][]} */
 const ANSWERS = [
-  ['a page, as servers of one-page apps do', 200, 'text/html', /is no WebAssembly: the server sent text\/html that begins with "<!doctype html>"/],
+  ['a page, as servers of one-page apps do', 200, 'text/html', /is no WebAssembly but text\/html/],
   ['not found', 404, 'text/html', /cannot fetch http.*: HTTP 404/],
 ];
 for (const [what, status, type, expected] of ANSWERS) {

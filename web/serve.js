@@ -49,7 +49,7 @@ export async function buildDemo({ force = false, quiet = true } = {}) {
     if (!force && isFresh(stamp)) return false;
     const { build } = await import('vite');
     await build({ configFile, logLevel: quiet ? 'warn' : 'info' });
-    cpSync(await buildDocs(), join(root, 'build/web/api'), { recursive: true });
+    cpSync((await buildDocs()).folder, join(root, 'build/web/api'), { recursive: true });
     writeFileSync(stampFile, stamp);
     return true;
   });

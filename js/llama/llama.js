@@ -33,10 +33,10 @@ import { checkTensors, freeWeights, loadWeights } from './weights.js';
  * @property {import('../selftest.js').Activation} [activation]  default 'int8', the fastest and what other engines do; 'int16'
  *   is nearer to exact, 'f32' exact but for rounding
  * @property {number} [threads]  this and the following for own kernels, as in createKernels
- * @property {boolean} [memory64]
- * @property {import('../selftest.js').Isa} [isa]
- * @property {import('../selftest.js').Dot} [dot]
- * @property {import('../kernels.js').KernelsOptions['wasm']} [wasm]
+ * @property {boolean} [memory64]  of own kernels
+ * @property {import('../selftest.js').Isa} [isa]  of own kernels
+ * @property {import('../selftest.js').Dot} [dot]  of own kernels
+ * @property {import('../kernels.js').KernelsOptions['wasm']} [wasm]  of own kernels
  * @property {typeof globalThis.fetch} [fetch]  this and the following for URLs, as in openGguf
  * @property {HeadersInit} [headers]  for URLs
  * @property {number} [retries]  for URLs, as in openGguf
