@@ -92,7 +92,7 @@ const WASM_URLS = {
 
 /**
  * What the self-test (by set and variant) and the timed choice found.
- * @typedef {{ failures: Map<string, string | undefined>, times?: Record<string, number> }} Verdict
+ * @typedef {{ passed: Set<string>, times?: Record<string, number> }} Verdict
  */
 
 /** By module: asked once in a process. @type {WeakMap<WebAssembly.Module, Verdict>} */
@@ -102,15 +102,20 @@ const verdicts = new WeakMap();
 const MISSING_MODULES =
   'put the .wasm files there (npm run build, or the bundler), or pass createKernels({ wasm }): see the README, Bundlers';
 
+/** Asked once: a question about threads leaves a MessageChannel behind. @type {Promise<Features> | undefined} */
+let features;
+
 /** @returns {Promise<Features>} */
-export async function detectFeatures() {
-  const [hasSimd, hasRelaxedSimd, threads, memory64] = await Promise.all([
-    simd(),
-    relaxedSimd(),
-    hasThreads(),
-    hasMemory64(),
-  ]);
-  return { simd: hasSimd, relaxedSimd: hasRelaxedSimd, threads, memory64 };
+export function detectFeatures() {
+  features ??= Promise.all([simd(), relaxedSimd(), hasThreads(), hasMemory64()]).then(
+    ([hasSimd, hasRelaxedSimd, threads, memory64]) => ({
+      simd: hasSimd,
+      relaxedSimd: hasRelaxedSimd,
+      threads,
+      memory64,
+    }),
+  );
+  return features;
 }
 
 /** One module to try, and the instruction sets to try in it. @typedef {{ name?: ModuleName, isas: Isa[], source: WasmSource }} Candidate */
@@ -323,10 +328,12 @@ function testVariants({ exports, module, steps }, step, forced) {
 export function verify(exports, module, isa, dot) {
   const verdict = verdictOf(module);
   const key = `${isa} ${dot}`;
-  if (!verdict.failures.has(key)) verdict.failures.set(key, selfTest(exports, isa, dot));
-  const failure = verdict.failures.get(key);
-  if (!failure) exports.fm_select(ISA_NAMES.indexOf(isa), DOT_NAMES.indexOf(dot));
-  return failure;
+  // A failure is not remembered: it may have been a memory without room.
+  const failure = verdict.passed.has(key) ? undefined : selfTest(exports, isa, dot);
+  if (failure) return failure;
+  verdict.passed.add(key);
+  exports.fm_select(ISA_NAMES.indexOf(isa), DOT_NAMES.indexOf(dot));
+  return undefined;
 }
 
 /**
@@ -354,7 +361,7 @@ function chooseDot(exports, module, isa, dots) {
 function verdictOf(module) {
   let verdict = verdicts.get(module);
   if (!verdict) {
-    verdict = { failures: new Map() };
+    verdict = { passed: new Set() };
     verdicts.set(module, verdict);
   }
   return verdict;

@@ -107,7 +107,7 @@ pageTest(
     await page.getByRole('button', { name: 'Run the benchmark' }).click();
     await page.locator('#bench-result[data-state=done]').waitFor({ timeout: 120_000 });
     await page.getByRole('button', { name: 'Copy as JSON' }).click();
-    await page.getByRole('button', { name: 'Copied' }).waitFor();
+    await page.locator('#copy-json', { hasText: 'Copied' }).waitFor();
     const report = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
     assert.equal(report.isa, 'relaxed');
     assert.equal(report.file, defaultFile);
@@ -145,7 +145,7 @@ pageTest(
       assert.ok(Math.abs(part - value / longest) < 0.02, `${part}, ${value} of ${longest}`);
 
     await page.getByRole('button', { name: 'Copy as text' }).click();
-    await page.getByRole('button', { name: 'Copied' }).waitFor();
+    await page.locator('#copy-text', { hasText: 'Copied' }).waitFor();
     const text = await page.evaluate(() => navigator.clipboard.readText());
     assert.equal(text, reportText(report));
     assert.match(text, /^fused-matmul \d.*Chrome \d+, Linux.*relaxed/);
