@@ -31,5 +31,10 @@ export async function bundleWorker(root) {
     banner: { js: `/*! holds parts of wasm-feature-detect ${version} (${license}, Google Chrome Labs) */` },
   });
   // Without imports, an export says that this is an ES module.
-  return `${result.outputFiles[0].text}export {};\n`;
+  // Minifying took away what tells bundlers that an import is for Node.
+  const text = result.outputFiles[0].text.replace(
+    /\bimport\((\w+)\)/g,
+    'import(/* webpackIgnore: true */ /* @vite-ignore */ $1)',
+  );
+  return `${text}export {};\n`;
 }

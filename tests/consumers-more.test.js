@@ -74,7 +74,7 @@ test('webpack 5', { skip: skipPage }, async () => {
 test('Rollup', { skip: skipPage }, async () => {
   const app = appWithTools('rollup', 'page');
   tool(app, 'rollup/dist/bin/rollup', ['--config', '--failAfterWarnings']);
-  const site = path.join(app, 'dist');
+  const site = path.join(app, 'public');
   cpSync(path.join(app, 'index.html'), path.join(site, 'index.html'));
   cpSync(MODEL, path.join(site, 'model.gguf'));
   await checkResult(await pages.run(site), { isa: 'relaxed', threads: true });

@@ -1,9 +1,17 @@
-/** import-meta-assets copies the files named by `new URL('...', import.meta.url)`. */
+/** As with esbuild, files named by `new URL('...', import.meta.url)` are put where it points: see ../esbuild/build.js. */
+import { cpSync } from 'node:fs';
 import resolve from '@rollup/plugin-node-resolve';
-import { importMetaAssets } from '@web/rollup-plugin-import-meta-assets';
+
+const copyFiles = {
+  name: 'copy-files',
+  writeBundle() {
+    cpSync('node_modules/fused-matmul/dist', 'public/dist', { recursive: true });
+    cpSync('node_modules/fused-matmul/js/thread.js', 'public/js/thread.js');
+  },
+};
 
 export default {
   input: 'main.js',
-  output: { dir: 'dist', format: 'es' },
-  plugins: [resolve({ browser: true }), importMetaAssets()],
+  output: { dir: 'public/js', format: 'es' },
+  plugins: [resolve({ browser: true }), copyFiles],
 };
