@@ -58,14 +58,16 @@ test('a decoder layer as one message: the bits of the same code called here', as
   const expected = layer(here, await model(here)).toArray();
   const h = await model(there);
   const before = await there.memory();
-  const { y, twice } = await there.sequence((ops) => {
-    const x = layer(ops, h);
-    return { y: x.toArray(), twice: ops.add(x, x) };
-  });
+  const { y, twice } = /** @type {any} */ (
+    await there.sequence((ops) => {
+      const x = layer(ops, h);
+      return { y: x.toArray(), twice: ops.add(x, x) };
+    })
+  );
   assert.deepEqual(y, expected);
   assert.deepEqual(
     await twice.toArray(),
-    expected.map((v) => v + v),
+    expected.map((/** @type {number} */ v) => v + v),
   );
   assert.equal((await there.memory()).handles, before.handles + 1, 'only what was asked for stays');
   twice.free();
@@ -128,7 +130,8 @@ test('an error says which step, ends the sequence and leaves nothing', async (t)
     }),
   );
   assert.ok(error instanceof ShapeError, String(error));
-  assert.deepEqual([error.step, error.operation, error.got, error.expected], [2, 'add', 8, 4]);
+  const { step, operation } = /** @type {any} */ (error);
+  assert.deepEqual([step, operation, error.got, error.expected], [2, 'add', 8, 4]);
   assert.deepEqual(await x.toArray(), new Float32Array(4), 'later steps are not done');
   assert.equal((await fm.memory()).handles, before.handles - 1, 'but what it frees is freed');
 });

@@ -48,7 +48,7 @@ export function rangeHandler(file, behaviour = {}) {
     if (status) {
       const { retryAfter } = behaviour;
       return response
-        .writeHead(status, retryAfter === undefined ? {} : { 'retry-after': retryAfter })
+        .writeHead(status, retryAfter === undefined ? undefined : { 'retry-after': String(retryAfter) })
         .end('an error page');
     }
     if (request.method === 'HEAD') {
