@@ -178,6 +178,8 @@ export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0)
 class Store {
   /** @type {Cache | undefined} */
   #cache;
+  /** That it failed is for its own caller. @type {Promise<unknown>} */
+  #lastPut = Promise.resolve(true);
 
   /**
    * @param {string} name
@@ -285,12 +287,25 @@ class Store {
   }
 
   /**
-   * Puts an entry; where there is no room, the file that was not used for longest goes, but never the one being read.
+   * Puts an entry, after those before it: two at once would make room twice, or not see what the other made.
+   * @param {string} key
+   * @param {BodyInit} body
+   * @param {string} url
+   * @returns {Promise<boolean>}
+   */
+  #tryPut(key, body, url) {
+    const put = this.#lastPut.then(() => this.#put(key, body, url));
+    this.#lastPut = put.catch(() => false);
+    return put;
+  }
+
+  /**
+   * Where there is no room, the file that was not used for longest goes, but never the one being read.
    * @param {string} key
    * @param {BodyInit} body
    * @param {string} url
    */
-  async #tryPut(key, body, url) {
+  async #put(key, body, url) {
     if (!this.#cache || this.state.error) return false;
     for (let evicted = ''; ; ) {
       try {
