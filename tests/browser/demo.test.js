@@ -40,7 +40,10 @@ pageTest('the story model loads, writes, and says how fast, without a click', as
   assert.match(text, /^Once upon a time.{100}/s);
   assert.ok(Number(stats.tokens) > 50, `${stats.tokens} tokens`);
   assert.equal(await page.locator('#tps').textContent(), digits(Number(stats.tps)));
-  assert.match((await page.locator('#stat-prompt').textContent()) ?? '', /^(\d+ of )?\d+\stokens, [\d.,]+\/s$/);
+  assert.match(
+    (await page.locator('#stat-prompt').textContent()) ?? '',
+    /^(\d+ of )?\d+\stokens, [\d.,]+\/s$/,
+  );
   assert.match((await page.locator('#outcome-line').textContent()) ?? '', /end · \d+ tokens · seed 11/);
   assert.equal(await page.evaluate('crossOriginIsolated'), true);
   assert.match((await page.locator('#engine-line').textContent()) ?? '', /Relaxed SIMD · \d+ threads?/);
