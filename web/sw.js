@@ -72,5 +72,7 @@ async function answer(request) {
 worker.addEventListener('fetch', (/** @type {any} */ event) => {
   const { request } = event;
   const { scope } = worker.registration;
-  if (request.method === 'GET' && request.url.startsWith(scope)) event.respondWith(answer(request));
+  // The library's reference lies beside the page, and is none of it.
+  const ours = request.url.startsWith(scope) && !request.url.startsWith(`${scope}api/`);
+  if (request.method === 'GET' && ours) event.respondWith(answer(request));
 });
