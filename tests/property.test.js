@@ -301,7 +301,7 @@ test('property: handles of any order of making, freeing and disposing are accoun
   const theirs = foreign.w;
   await fc.assert(
     fc.asyncProperty(steps, fc.boolean(), async (list, freeFirst) => {
-      const kernels = await createKernels();
+      const kernels = await createKernels({ threads: 1 });
       /** @type {{ handle: any, account: 'weights' | 'tensors' }[]} */
       const alive = [];
       /** @type {any[]} */

@@ -131,7 +131,7 @@ function checkAccounts(fm) {
 
 for (const [name, run] of Object.entries(operations)) {
   test(`out of memory at every allocation: ${name}`, async () => {
-    const reference = await createKernels();
+    const reference = await createKernels({ threads: 1 });
     const operands = makeOperands(reference);
     nAllocations = 0;
     const expected = valuesOf(await run(reference, operands), reference);
@@ -139,7 +139,7 @@ for (const [name, run] of Object.entries(operations)) {
     assert.ok(n > 0, 'nothing is allocated');
     reference.dispose();
     for (let nth = 1; nth <= n; nth++) {
-      const fm = await createKernels();
+      const fm = await createKernels({ threads: 1 });
       const mine = makeOperands(fm);
       const before = held(fm);
       const what = `allocation ${nth} of ${n}`;
@@ -172,7 +172,7 @@ for (const [name, run] of Object.entries(operations)) {
 }
 
 test('every method that may allocate is among them', async () => {
-  const fm = await createKernels();
+  const fm = await createKernels({ threads: 1 });
   const methods = [fm, Object.getPrototypeOf(fm)].flatMap(() => {
     /** @type {string[]} */
     const names = [];
@@ -203,7 +203,7 @@ test('out of memory while the kernels are loaded is an error that says so', asyn
 });
 
 test('staging buffers hold what the largest call needed, and never the ones before', async () => {
-  const fm = await createKernels();
+  const fm = await createKernels({ threads: 1 });
   const w = fm.weight({ type: 'F32', nRows: 32, nCols: 64 });
   const step = 65536;
   const room = (/** @type {number} */ values) => Math.ceil((4 * values) / step) * step;
