@@ -150,7 +150,7 @@ test('layer api: what cannot be is refused, with both numbers, and leaves nothin
     [() => fm.layerNorm(t, array, five), ShapeError, /bias: 5 values, expected 256/],
     [() => fm.layerNorm(t, null, five), ShapeError, /256 columns.*5/],
     [() => fm.softmax(x, { nCols: 100 }), ShapeError, /512.*100/],
-    [() => fm.softmax(x, { nCols: 0 }), ShapeError, /512.*0/],
+    [() => fm.softmax(x, { nCols: 0 }), ShapeError, /nCols.* 1 .*got 0/],
     [() => any.softmax(undefined), ArgumentError, /x must be/],
     [() => fm.rope(x, { headSize: 64 }), ArgumentError, /nHeads/],
     [() => fm.rope(t, { headSize: 100 }), ShapeError, /256.*100/],

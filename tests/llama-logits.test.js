@@ -37,15 +37,25 @@ async function compare(model, name, check) {
   return { whole, reference };
 }
 
+/** What a 16-bit cache may add to the largest difference, by the test data's README. */
+const F16_CACHE = 0.05;
+
+/**
+ * How many times llama.cpp's own int8 run a difference may be. Beside weights in blocks of 32, llama.cpp quantises activations 32
+ * at a time, these kernels 256. A step is the largest of its group / 127, and the largest of n normal values grows with sqrt(ln n).
+ * @param {import('./helpers/llama.js').Reference} reference
+ */
+const int8Factor = ({ tensor_types: types }) =>
+  1.5 * ('Q8_0' in types ? Math.sqrt(Math.log(256) / Math.log(32)) : 1);
+
 /** @type {Record<Activation, (result: { max: number, cosine: number, rms: number }, reference: import('./helpers/llama.js').Reference) => void>} */
 const LIMITS = {
   f32: ({ max }) => assert.ok(max <= 2e-4, `largest difference ${max}`),
   int16: ({ max }) => assert.ok(max <= 0.02, `largest difference ${max}`),
-  int8: ({ max, cosine, rms }, { quantized_run: theirs, tensor_types: types }) => {
+  int8: ({ max, cosine, rms }, reference) => {
     assert.ok(cosine >= 0.999, `cosine ${cosine}`);
-    // Beside weights in blocks of 32, llama.cpp quantises activations 32 at a time, these kernels 256. A step is the largest of
-    // its group / 127, and the largest of n normal values grows with sqrt(ln n).
-    const factor = 1.5 * ('Q8_0' in types ? Math.sqrt(Math.log(256) / Math.log(32)) : 1);
+    const theirs = reference.quantized_run;
+    const factor = int8Factor(reference);
     // Models of floats have no int8 run: they meet f32 activations here as there.
     assert.ok(max <= Math.max(factor * theirs.max_abs, 2e-4), `largest difference ${max}`);
     assert.ok(rms <= Math.max(factor * theirs.rms, 2e-4), `rms difference ${rms}`);
@@ -73,12 +83,18 @@ for (const [name, path, skip] of MODELS) {
   test(`llama: ${name}, 16-bit cache`, { skip }, async (t) => {
     const model = await Llama.load(path, { activation: 'f32', kvType: 'F16' });
     t.after(() => model.dispose());
-    await compare(model, name, ({ max }) => assert.ok(max <= 0.05, `largest difference ${max}`));
+    await compare(model, name, ({ max }) => assert.ok(max <= F16_CACHE, `largest difference ${max}`));
   });
   test(`llama: ${name}, as it is loaded without options`, { skip }, async (t) => {
     const model = await Llama.load(path);
     t.after(() => model.dispose());
     assert.deepEqual([model.info.activation, model.info.kvType], ['int8', 'F16']);
-    await compare(model, name, ({ cosine }) => assert.ok(cosine >= 0.999, `cosine ${cosine}`));
+    // Not the cosine: where logits are small, as after the prompt of tiny-tales, it says little.
+    await compare(model, name, ({ max, rms }, reference) => {
+      const theirs = reference.quantized_run;
+      const factor = int8Factor(reference);
+      assert.ok(max <= factor * theirs.max_abs + F16_CACHE, `largest difference ${max}`);
+      assert.ok(rms <= factor * theirs.rms + F16_CACHE, `rms difference ${rms}`);
+    });
   });
 }
