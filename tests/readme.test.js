@@ -14,7 +14,9 @@ const text = readFileSync(README, 'utf8');
 const guide = readFileSync(path.join(root, 'js/README.md'), 'utf8');
 const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
 const codeIn = (/** @type {string} */ markdown, language = 'js') =>
-  [...markdown.matchAll(new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\`$`, 'gm'))].map(([, code]) => code);
+  [...markdown.matchAll(new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\`$`, 'gm'))].map(
+    ([, code]) => code,
+  );
 const snippets = [...codeIn(text), ...codeIn(guide)];
 
 /** What the snippets print: those of README.md, then those of js/README.md. */

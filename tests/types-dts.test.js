@@ -234,9 +234,9 @@ export async function inWorker(x: Float32Array) {
   const into: Float32Array = await fm.fusedMatmul(w, t, { out: y });
   const tin: WorkerTensor = await fm.fusedMatmul(w, x, { out: t });
   const rows: Float32Array = await fm.dequantize(w, { start: 0, end: 1 });
-  const dense: WorkerWeight = await fm.dequantize(w, { out: a });
-  const many: Float32Array[] = await fm.fusedRmsNormMatmul([w, b], x, x, { eps: 1e-6 });
-  const manyT: WorkerTensor[] = await fm.fusedMatmulMany([w, b], t);
+  const dense: WorkerWeight = await fm.dequantize(w, { out: a! });
+  const many: Float32Array[] = await fm.fusedRmsNormMatmul([w, b!], x, x, { eps: 1e-6 });
+  const manyT: WorkerTensor[] = await fm.fusedMatmulMany([w, b!], t);
   const ffn: WorkerTensor = await fm.fusedFfn({ gate: w, up: w, down: w, norm: x }, t, { act: 'gelu', residual: true });
   const cache: WorkerKvCache = await fm.kvCache({ type: 'Q8_0', nPositions: 8, nKvHeads: 1, headSize: 64 });
   await cache.write(t, 0, { signal });
@@ -248,17 +248,17 @@ export async function inWorker(x: Float32Array) {
   const r: { logits: Float32Array; t: WorkerTensor; n: number; kv: WorkerTensor[] } = await fm.sequence((ops) => {
     const h = ops.tensor({ nRows: 1, nCols: 4, data: x });
     const [k, v] = ops.fusedRmsNormMatmul([w, w], h, x);
-    ops.rope(k, { headSize: 4, out: k });
-    cache.write(v, 0);
-    const at = ops.flashAttention(k, cache, cache, { firstPosition: 0 });
+    ops.rope(k!, { headSize: 4, out: k! });
+    cache.write(v!, 0);
+    const at = ops.flashAttention(k!, cache, cache, { firstPosition: 0 });
     const l = ops.fusedMatmul(w, ops.add(h, at));
     const p = ops.softmax(ops.dequantize(w));
-    return { logits: l.toArray(), t, n: 3, kv: [k, v] };
+    return { logits: l.toArray(), t, n: 3, kv: [k!, v!] };
   }, { signal });
   const one: WorkerTensor = await fm.sequence((ops) => ops.add(t, t));
   const oneF: Float32Array = await fm.sequence((ops) => ops.add(x, x));
   await fm.sequence((ops) => { ops.add(t, t, { out: t }); });
-  void [into, tin, yt, rows, dense, many, manyT, ffn, e, rope, inUse, served, q, r, one, oneF, fm.info.isa, w.nRows.toFixed(), fm.types[0].name];
+  void [into, tin, yt, rows, dense, many, manyT, ffn, e, rope, inUse, served, q, r, one, oneF, fm.info.isa, w.nRows.toFixed(), fm.types[0]!.name];
   return y;
 }
 `;
