@@ -2,7 +2,7 @@
  *
  * Q8_0 and IQ4_NL take all 8 bits, one more than the second operand of the relaxed dot promises to hold. Splitting their codes
  * would double the products; where the engine's i32 dot is exact for 8 bits they take one product instead (fm_wide in
- * kernels.h), at 0.9x the rate of Q4_K for 32 tokens, else int16 activations serve them, at 0.47x. */
+ * kernels.h), else int16 activations serve them, more slowly. */
 #include "kernels/block32_form.h"
 #include "kernels/form_relaxed.h"
 
