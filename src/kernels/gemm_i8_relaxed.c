@@ -14,8 +14,9 @@
  * A bias is taken from the sums: sums of int32 start at -bias * (sum q). Only dot16 of K types, whose sums are in int16, has
  * it in min.
  *
- * 8 sums stay in registers, each of 4 tokens and one row: 8 tokens x 4 rows, or for the last tokens 4 x 8. Loops over columns are
- * not unrolled: what a loop carries is what keeps the compilers from sorting the products into one chain a sum. */
+ * 8 sums stay in registers, each of 4 tokens and one row: 8 tokens x 4 rows, or for the last tokens 4 x 8. Compilers sort
+ * straight code into one chain of products a sum, all operands alive at once, and spill; what keeps steps apart is a loop, or a
+ * branch whose condition they cannot know. Sums of outer loops are fetched anew in every turn (fm_in_memory). */
 #include "fused.h"
 #include "kernels/form.h"
 #include "kernels/kernels.h"
@@ -140,8 +141,8 @@ FM_INLINE void k_group(gemm_kind kind, const shape *s, const fm_strip *strip, si
       FM_UNROLL
       for (size_t i = 0; i < N_SUMS; i++) {
         v128_t by = factor[i / kind.n_vectors];
-        sum[i] = wasm_i32x4_add(
-            sum[i], kind.dot == FM_DOT_I32 ? wasm_i32x4_mul(part[i], by) : wasm_i32x4_dot_i16x8(part[i], by));
+        sum[i] = wasm_i32x4_add(sum[i], kind.dot == FM_DOT_I32 ? wasm_i32x4_mul(part[i], by)
+                                                               : wasm_i32x4_dot_i16x8(part[i], by));
       }
       code += 4 * s->n_steps;
       q += 16 * s->n_steps;
@@ -214,7 +215,8 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
         v128_t whole = kind.dot == FM_DOT_I32
                            ? part[i]
                            : wasm_i32x4_add(wasm_i32x4_dot_i16x8(part[i], ones), start[i % kind.n_vectors]);
-        total[i] = wasm_f32x4_add(total[i], wasm_f32x4_mul(factor[i / kind.n_vectors], wasm_f32x4_convert_i32x4(whole)));
+        total[i] =
+            wasm_f32x4_add(total[i], wasm_f32x4_mul(factor[i / kind.n_vectors], wasm_f32x4_convert_i32x4(whole)));
       }
       code += n_cols;
       q += 4 * n_cols;

@@ -17,7 +17,7 @@
 #define SCRATCH_BLOCKS (TOKEN_BLOCK * PANEL_BLOCKS)
 #define CACHE_LINE_BYTES 64
 #define TOUCH_MIN_TOKENS 16 /* below, asking takes longer than waiting */
-#define GEMV_MAX_TOKENS 2 /* from 3 tokens on, decoding a strip once is cheaper than decoding every row per token */
+#define GEMV_MAX_TOKENS 2   /* from 3 tokens on, decoding a strip once is cheaper than decoding every row per token */
 
 /* Threads split tokens in groups of a multiple of that, so that tiles of tokens are the same however many there are. */
 #define TOKEN_GROUP 16
@@ -312,6 +312,10 @@ static void make_pieces(const void *context, size_t begin, size_t end, size_t th
                     acts.f32 + i * at->n_cols + col);
     } else {
       quantize(j, i, col, n, decoded, (act_block){acts.i8 + first_block, acts.i16 + first_block});
+      bool is_simd = fm_current.isa >= FM_ISA_SIMD128; /* and so a matrix-vector product: others come in tiles */
+      if (j->served == FM_ACT_INT16 && is_simd) {
+        fm_shared_kernels_of(fm_current.isa)->deal_i16(acts.i16 + first_block, act_blocks(n));
+      }
     }
   }
 }
