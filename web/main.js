@@ -158,8 +158,10 @@ async function engine(found) {
   state.engine = found;
   const { info, isolated, cores } = found;
   await showEngine({ info, isolated, cores, canReload: state.kept });
+  await breathe();
   const threads = info.threads ?? 1;
   options.threads(threads, isolated ? cores : 1, info.threadsReason);
+  await breathe();
 }
 
 function listen() {
