@@ -145,6 +145,11 @@ export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0)
     name: url,
     size,
     cached: () => ({ ...store.state }),
+    count: ({ hits, stored, error = store.state.error }) => {
+      store.state.hits += hits;
+      store.state.stored += stored;
+      if (error) store.state.error = error;
+    },
     recipe: fetch ? undefined : () => ({ kind: 'url', facts }),
     async *stream(offset, length, signal, buffer) {
       const end = offset + length;
