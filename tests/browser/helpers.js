@@ -28,10 +28,9 @@ export function skipWithoutChromium() {
   return reason;
 }
 
-export const CHROMIUM_FLAGS = isRoot ? ['--no-sandbox', ...flags] : flags;
-
 export function launchChromium() {
-  return chromium.launch({ executablePath: findChromium(), headless: true, args: CHROMIUM_FLAGS });
+  const args = isRoot ? ['--no-sandbox', ...flags] : flags;
+  return chromium.launch({ executablePath: findChromium(), headless: true, args });
 }
 
 /**
