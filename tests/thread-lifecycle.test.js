@@ -148,7 +148,7 @@ test('threads: one that faults with work in its hands ends that call, and nobody
     replacement = undefined;
   });
   const script = readFileSync(`${projectRoot}/js/thread.js`, 'utf8');
-  // Without a stack, it faults in the first chunk it takes: that of the self-test.
+  // Without a stack, it faults in the first chunk it takes, which mostly is one of the self-test.
   const broken = script.replace(
     '_emscripten_stack_restore(stack)',
     '_emscripten_stack_restore(stack.constructor(0))',
@@ -157,6 +157,15 @@ test('threads: one that faults with work in its hands ends that call, and nobody
   replacement = () => new URL(`data:text/javascript,${encodeURIComponent(broken)}`);
   const fm = await createKernels({ threads: 3 });
   t.after(() => fm.dispose());
+  // On a busy machine the caller may have done the self-test alone: then it is a later call.
+  for (let i = 0; i < 1000 && fm.info.threads > 1; i++) {
+    try {
+      product(fm);
+    } catch (error) {
+      assert.ok(error instanceof WebAssembly.RuntimeError, String(error));
+    }
+    await sleep(1);
+  }
   assert.equal(fm.info.threads, 1);
   assert.match(
     fm.info.threadsReason,
