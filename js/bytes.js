@@ -13,6 +13,7 @@ import { GgufError } from './errors.js';
  *   filled again and again instead of a new one for each chunk
  * @property {() => SourceRecipe} [recipe]  by which another thread opens the same source without this one's help
  * @property {() => import('./gguf-cache.js').CacheState} [cached]
+ * @property {(done: import('./gguf-cache.js').CacheState) => void} [count]  adds what another thread did to what `cached` tells
  */
 
 /**

@@ -3,7 +3,7 @@
 
 import { memorySource } from './bytes.js';
 import { GgufError } from './errors.js';
-import { absolute, Client, probeUrl, validators } from './http-source.js';
+import { absolute, Client, probeUrl, TIMEOUT, validators } from './http-source.js';
 
 /** @typedef {import('./http-source.js').UrlFacts} UrlFacts */
 /** @typedef {import('./bytes.js').ByteSource} ByteSource */
@@ -43,8 +43,8 @@ export async function openCached(given, options) {
   const store = await Store.open(cacheName(options.cache));
   const known = await store.description(url);
   if (known) {
-    const { retries = known.retries, retryDelay = known.retryDelay, fetch } = options;
-    const facts = { ...known, headers: [...new Headers(options.headers)], retries, retryDelay };
+    const { retries = known.retries, retryDelay = known.retryDelay, timeout = TIMEOUT, fetch } = options;
+    const facts = { ...known, headers: [...new Headers(options.headers)], retries, retryDelay, timeout };
     if (await isUnchanged(facts, options)) {
       await store.describe(known);
       return cachedSource(facts, { fetch, store });
@@ -145,6 +145,11 @@ export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0)
     name: url,
     size,
     cached: () => ({ ...store.state }),
+    count: ({ hits, stored, error = store.state.error }) => {
+      store.state.hits += hits;
+      store.state.stored += stored;
+      if (error) store.state.error = error;
+    },
     recipe: fetch ? undefined : () => ({ kind: 'url', facts }),
     async *stream(offset, length, signal, buffer) {
       const end = offset + length;

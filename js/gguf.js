@@ -12,6 +12,8 @@ export { GgufFile } from './gguf-file.js';
  * @property {HeadersInit} [headers]  for URLs
  * @property {number} [retries]  for URLs: attempts in a row that may fail before a read does, default 4
  * @property {number} [retryDelay]  milliseconds before the first of them, then twice as long each time; default 250
+ * @property {number} [timeout]  for URLs: milliseconds without a byte after which a connection counts as broken, default 30000;
+ *   Infinity: none
  * @property {boolean | string} [cache]  for URLs: keeps what is read in the browser's Cache Storage, under this name or
  *   'fused-matmul'. Where there is none, or no room in it, the file is read as without; `gguf.cached` tells
  */

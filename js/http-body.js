@@ -4,6 +4,8 @@ import { GgufError } from './errors.js';
 
 /** No wait is longer, whatever the server asks for. */
 const MAX_DELAY = 30_000;
+/** Timers of more milliseconds go off at once. */
+const MAX_TIMER = 2 ** 31 - 1;
 
 /** Errors that another attempt may get over, with the seconds the server asked for. @type {WeakMap<object, number>} */
 const transients = new WeakMap();
@@ -46,14 +48,37 @@ export async function afterFailure(error, failures, delay, signal) {
 }
 
 /**
+ * Waits, but not for ever: what comes later is left alone.
+ * @template T
+ * @param {Promise<T>} promise
+ * @param {number} timeout  milliseconds
+ * @param {() => Error} expired
+ * @returns {Promise<T>}
+ */
+export async function within(promise, timeout, expired) {
+  if (timeout > MAX_TIMER) return promise;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(expired()), timeout);
+  });
+  try {
+    return await Promise.race([promise, /** @type {Promise<never>} */ (late)]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/**
  * The body: exactly `length` bytes where that is given.
  * @param {Response} response
- * @param {{ url: string, offset: number, length?: number, signal?: AbortSignal }} range
+ * @param {{ url: string, offset: number, length?: number, timeout: number, signal?: AbortSignal }} range
  * @returns {AsyncGenerator<Uint8Array, void>}
  */
-export async function* bodyOf(response, { url, offset, length, signal }) {
+export async function* bodyOf(response, { url, offset, length, timeout, signal }) {
   let received = 0;
-  for await (const chunk of chunksOf(response, url, () => offset + received, signal)) {
+  const at = () => offset + received;
+  for await (const chunk of chunksOf(response, { url, at, timeout, signal })) {
     if (length !== undefined && received + chunk.length > length)
       throw new GgufError(`${url}: got more than the ${length} bytes asked for at offset ${offset}`, {
         offset,
@@ -70,21 +95,22 @@ export async function* bodyOf(response, { url, offset, length, signal }) {
 
 /**
  * @param {Response} response
- * @param {string} url
- * @param {() => number} at  the offset in the file, for messages
- * @param {AbortSignal} [signal]
+ * @param {{ url: string, at: () => number, timeout: number, signal?: AbortSignal }} where  at: the offset in the file
  * @returns {AsyncGenerator<Uint8Array, void>}
  */
-async function* chunksOf(response, url, at, signal) {
+async function* chunksOf(response, { url, at, timeout, signal }) {
   if (!response.body) {
     yield new Uint8Array(await response.arrayBuffer());
     return;
   }
   const reader = response.body.getReader();
+  const stalled = () =>
+    new GgufError(`${url}: no byte came for ${timeout} ms at offset ${at()}`, { offset: at() });
   try {
     for (;;) {
-      const { done, value } = await reader.read().catch((cause) => {
+      const { done, value } = await within(reader.read(), timeout, stalled).catch((cause) => {
         signal?.throwIfAborted();
+        if (cause instanceof GgufError) throw transient(cause);
         const message = `${url}: the connection failed at offset ${at()}: ${messageOf(cause)}`;
         throw transient(new GgufError(message, { offset: at(), cause }));
       });

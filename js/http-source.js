@@ -1,7 +1,7 @@
 /* A GGUF file behind a URL, read by HTTP Range requests that are taken up again where a connection broke. */
 
 import { memorySource } from './bytes.js';
-import { GgufError } from './errors.js';
+import { ArgumentError, GgufError, show } from './errors.js';
 import {
   afterFailure,
   bodyOf,
@@ -11,6 +11,7 @@ import {
   parseContentRange,
   release,
   transient,
+  within,
 } from './http-body.js';
 
 /** What the first request asks for: it tells the size, and mostly holds the header. */
@@ -19,6 +20,8 @@ const FIRST_BYTES = 2_000_000;
 const WHOLE_FILE_LIMIT = 256 * 2 ** 20;
 /** Statuses that another attempt may turn into an answer. */
 const TRANSIENT_STATUS = new Set([408, 425, 429, 500, 502, 503, 504]);
+/** Milliseconds without a byte after which a connection counts as broken. */
+export const TIMEOUT = 30_000;
 /** An attempt that brought this many bytes is no failure. */
 const PROGRESS_BYTES = 1 << 16;
 
@@ -32,6 +35,7 @@ const PROGRESS_BYTES = 1 << 16;
  * @property {string | null} modified  Last-Modified
  * @property {number} retries
  * @property {number} retryDelay  milliseconds
+ * @property {number} timeout  milliseconds without a byte
  * @property {string} [cache]  the name of the cache it is kept in
  */
 
@@ -42,6 +46,7 @@ const PROGRESS_BYTES = 1 << 16;
  * @property {HeadersInit} [headers]
  * @property {number} [retries]
  * @property {number} [retryDelay]
+ * @property {number} [timeout]
  */
 
 /**
@@ -75,11 +80,12 @@ export function absolute(url) {
  * @param {UrlOptions} options
  * @returns {Promise<{ facts: UrlFacts } & ({ beginning: Uint8Array<ArrayBuffer>, whole?: undefined } | { whole: Uint8Array<ArrayBuffer> })>}
  */
-export async function probeUrl(url, { signal, fetch, headers, retries = 4, retryDelay = 250 }) {
-  const client = new Client({ url, headers: [...new Headers(headers)], retries, retryDelay }, fetch);
+export async function probeUrl(url, { signal, fetch, headers, ...how }) {
+  const { retries = 4, retryDelay = 250, timeout = TIMEOUT } = how;
+  const client = new Client({ url, headers: [...new Headers(headers)], retries, retryDelay, timeout }, fetch);
   const first = await client.range(0, FIRST_BYTES, signal);
   if (first.status === 200) {
-    const whole = await bufferWhole(url, first, signal);
+    const whole = await bufferWhole(first, client.facts, signal);
     return { facts: { ...client.facts, size: whole.length, ...validators(first) }, whole };
   }
   const range = parseContentRange(first);
@@ -153,10 +159,13 @@ export class Client {
   #fetch;
 
   /**
-   * @param {Pick<UrlFacts, 'url' | 'headers' | 'retries' | 'retryDelay'> & Partial<UrlFacts>} facts
+   * @param {Pick<UrlFacts, 'url' | 'headers' | 'retries' | 'retryDelay' | 'timeout'> & Partial<UrlFacts>} facts
    * @param {typeof globalThis.fetch} [fetch]
    */
   constructor(facts, fetch) {
+    const { timeout } = facts;
+    if (!(timeout > 0))
+      throw new ArgumentError(`timeout must be a number above 0 (Infinity: none), got ${show(timeout)}`);
     this.facts = /** @type {UrlFacts} */ ({ size: 0, etag: null, modified: null, ...facts });
     this.#fetch = fetch;
   }
@@ -166,10 +175,16 @@ export class Client {
    * @param {AbortSignal} [signal]
    */
   async request(init, signal) {
-    const { url } = this.facts;
+    const { url, timeout } = this.facts;
+    const patience = new AbortController();
+    const signals = signal ? [signal, patience.signal] : [patience.signal];
+    // Where signals cannot be joined, a request that was given up is not ended: it is only left alone.
+    const joined = typeof AbortSignal.any === 'function' ? AbortSignal.any(signals) : signals[0];
     try {
-      return await (this.#fetch ?? globalThis.fetch)(url, { ...init, signal });
+      const answer = (this.#fetch ?? globalThis.fetch)(url, { ...init, signal: joined });
+      return await within(answer, timeout, () => new Error(`no answer came for ${timeout} ms`));
     } catch (cause) {
+      patience.abort();
       signal?.throwIfAborted();
       throw transient(new GgufError(`cannot fetch ${url}: ${messageOf(cause)}`, { cause }));
     }
@@ -197,7 +212,7 @@ export class Client {
    * @returns {AsyncGenerator<Uint8Array, void>}
    */
   async *stream(offset, length, { signal, first, once = false } = {}) {
-    const { url, retries, retryDelay } = this.facts;
+    const { url, retries, retryDelay, timeout } = this.facts;
     const end = offset + length;
     let at = offset;
     let failures = 0;
@@ -209,7 +224,7 @@ export class Client {
         const response = first ?? (await this.range(at, end, signal));
         first = undefined;
         await this.#check(response, at, end);
-        for await (const chunk of bodyOf(response, { url, offset: at, length: end - at, signal })) {
+        for await (const chunk of bodyOf(response, { url, offset: at, length: end - at, timeout, signal })) {
           at += chunk.length;
           yield chunk;
           if (once && !this.#fetch) release(chunk);
@@ -273,11 +288,11 @@ export class Client {
 
 /**
  * A server that ignores Range and sends the file: held whole when it is small enough.
- * @param {string} url
  * @param {Response} response
+ * @param {UrlFacts} facts
  * @param {AbortSignal} [signal]
  */
-async function bufferWhole(url, response, signal) {
+async function bufferWhole(response, { url, timeout }, signal) {
   const announced = Number(response.headers.get('content-length') ?? 0);
   const tooLarge = (/** @type {number | string} */ bytes) =>
     new GgufError(
@@ -291,7 +306,7 @@ async function bufferWhole(url, response, signal) {
   /** @type {Uint8Array[]} */
   const chunks = [];
   let length = 0;
-  for await (const chunk of bodyOf(response, { url, offset: 0, signal })) {
+  for await (const chunk of bodyOf(response, { url, offset: 0, timeout, signal })) {
     chunks.push(chunk);
     length += chunk.length;
     if (length > WHOLE_FILE_LIMIT) throw tooLarge(`over ${WHOLE_FILE_LIMIT}`);

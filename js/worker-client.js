@@ -18,6 +18,7 @@ import { Recorder, splitOptions } from './worker-sequence.js';
 /** @typedef {import('./worker-methods.js').StepName} StepName */
 /** @typedef {import('./worker-handles.js').WorkerHandle} WorkerHandle */
 /** @typedef {import('./worker-handles.js').WorkerWeight} WorkerWeight */
+/** @typedef {import('./gguf-cache.js').CacheState} CacheState */
 /** @typedef {Pick<import('./fused.js').FusedKernels, 'info' | 'types'>} Facts */
 
 /**
@@ -25,6 +26,7 @@ import { Recorder, splitOptions } from './worker-sequence.js';
  * @property {(value: any) => void} resolve
  * @property {(reason: unknown) => void} reject
  * @property {(progress: { loaded: number, total: number }) => void} [onProgress]
+ * @property {(cached: CacheState) => void} [onCached]
  * @property {() => void} [done]  takes the listener off its signal
  * @property {{ reason: unknown }} [aborted]
  */
@@ -141,7 +143,8 @@ export class WorkerKernels {
     const relay = recipe ? undefined : this.#relay.offer(source);
     const message = { kind: 'load', recipe, relay, source: { name, size }, tensors, concurrency };
     try {
-      return await this.#request(message, [], { signal, onProgress, isLoad: true });
+      const onCached = (/** @type {CacheState} */ cached) => source.count?.(cached);
+      return await this.#request(message, [], { signal, onProgress, onCached, isLoad: true });
     } finally {
       if (relay !== undefined) this.#relay.withdraw(relay);
     }
@@ -260,10 +263,10 @@ export class WorkerKernels {
   /**
    * @param {object} message
    * @param {ArrayBuffer[]} [transfer]
-   * @param {{ signal?: AbortSignal, onProgress?: Pending['onProgress'], isLoad?: boolean }} [options]
+   * @param {{ signal?: AbortSignal, onProgress?: Pending['onProgress'], onCached?: Pending['onCached'], isLoad?: boolean }} [options]
    * @returns {Promise<any>}
    */
-  #request(message, transfer, { signal, onProgress, isLoad = false } = {}) {
+  #request(message, transfer, { signal, onProgress, onCached, isLoad = false } = {}) {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
       if (this.#end) throw this.#end;
@@ -271,7 +274,7 @@ export class WorkerKernels {
       // A flag that a busy worker sees too, where memory can be shared.
       const flag = signal && typeof SharedArrayBuffer === 'function' ? new SharedArrayBuffer(4) : undefined;
       /** @type {Pending} */
-      const pending = { resolve, reject, onProgress };
+      const pending = { resolve, reject, onProgress, onCached };
       if (signal) {
         const abort = () => {
           if (flag) Atomics.store(new Int32Array(flag), 0, 1);
@@ -314,6 +317,11 @@ export class WorkerKernels {
         pending.aborted = { reason: error };
         this.#port?.post({ kind: 'abort', id: message.id });
       }
+      return;
+    }
+    if (message.kind === 'cached') {
+      const error = message.error && unpackError(message.error);
+      pending.onCached?.({ ...message.cached, ...(error && { error }) });
       return;
     }
     this.#pending.delete(message.id);

@@ -159,13 +159,29 @@ export class Server {
       last = now;
       this.#post({ kind: 'progress', id, progress: step });
     };
-    const weights = await loadTensors(memory, source, tensors, {
-      signal,
-      concurrency,
-      onProgress: progress ? onProgress : undefined,
-    });
-    const value = weights.map((weight) => this.#register(weight));
-    this.#post({ kind: 'loaded', id, value });
+    try {
+      const weights = await loadTensors(memory, source, tensors, {
+        signal,
+        concurrency,
+        onProgress: progress ? onProgress : undefined,
+      });
+      this.#postCached(id, source);
+      const value = weights.map((weight) => this.#register(weight));
+      this.#post({ kind: 'loaded', id, value });
+    } catch (error) {
+      this.#postCached(id, source);
+      throw error;
+    }
+  }
+
+  /**
+   * What the cache did for a load, before its answer.
+   * @param {number} id
+   * @param {import('./bytes.js').ByteSource} source
+   */
+  #postCached(id, source) {
+    const cached = source.cached?.();
+    if (cached) this.#post({ kind: 'cached', id, cached, error: cached.error && packError(cached.error) });
   }
 
   /**

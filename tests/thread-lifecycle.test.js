@@ -143,6 +143,41 @@ test('threads: one that dies later leaves one thread, and right results', async 
   fm.dispose();
 });
 
+test('threads: one that faults with work in its hands ends that call, and nobody waits for it', async (t) => {
+  t.after(() => {
+    replacement = undefined;
+  });
+  const script = readFileSync(`${projectRoot}/js/thread.js`, 'utf8');
+  // Without a stack, it faults in the first chunk it takes, which mostly is one of the self-test.
+  const broken = script.replace(
+    '_emscripten_stack_restore(stack)',
+    '_emscripten_stack_restore(stack.constructor(0))',
+  );
+  assert.notEqual(broken, script);
+  replacement = () => new URL(`data:text/javascript,${encodeURIComponent(broken)}`);
+  const fm = await createKernels({ threads: 3 });
+  t.after(() => fm.dispose());
+  // On a busy machine the caller may have done the self-test alone: then it is a later call.
+  for (let i = 0; i < 1000 && fm.info.threads > 1; i++) {
+    try {
+      product(fm);
+    } catch (error) {
+      assert.ok(error instanceof WebAssembly.RuntimeError, String(error));
+    }
+    await sleep(1);
+  }
+  assert.equal(fm.info.threads, 1);
+  assert.match(
+    fm.info.threadsReason,
+    /^one thread: (unreachable|a thread could not be run: memory access out of bounds)/,
+  );
+  replacement = undefined;
+  const one = await createKernels({ threads: 1 });
+  t.after(() => one.dispose());
+  assert.deepEqual(product(fm), product(one));
+  assert.ok(await until(() => live.size === 0));
+});
+
 test('threads: modules that were given', async (t) => {
   const bytes = (/** @type {string} */ name) => readFileSync(`${projectRoot}/dist/fused-${name}.wasm`);
   const cases = /** @type {const} */ ([

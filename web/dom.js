@@ -33,3 +33,6 @@ export function breakable(name) {
 
 /** Lets the page take its turn, so that work in parts never holds it up for long. */
 export const breathe = () => new Promise((resolve) => setTimeout(resolve, 0));
+
+/** Until what was changed is laid out: work in parts, whose layout is in parts too. */
+export const frame = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 0)));

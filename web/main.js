@@ -1,6 +1,6 @@
 /** Wires the page together. Nothing here computes: worker.js does. */
 import { WorkerClient } from './client.js';
-import { breathe, byId } from './dom.js';
+import { breathe, byId, frame } from './dom.js';
 import { count } from './format.js';
 import { alertUser, announce, Jobs } from './jobs.js';
 import { keepOffline } from './offline.js';
@@ -120,8 +120,7 @@ async function load() {
   showModelFacts(loaded.info);
   tensors.kernels(state.engine.served, loaded.info.activation);
   await breathe();
-  engine({ ...state.engine, info: loaded.info.kernels });
-  await breathe();
+  await engine({ ...state.engine, info: loaded.info.kernels });
   if (state.model !== loaded.info) return false;
   writing.model(loaded);
   announce(
@@ -155,12 +154,14 @@ function multiply(name) {
 }
 
 /** @param {any} found */
-function engine(found) {
+async function engine(found) {
   state.engine = found;
   const { info, isolated, cores } = found;
-  showEngine({ info, isolated, cores, canReload: state.kept });
+  await showEngine({ info, isolated, cores, canReload: state.kept });
+  await breathe();
   const threads = info.threads ?? 1;
   options.threads(threads, isolated ? cores : 1, info.threadsReason);
+  await breathe();
 }
 
 function listen() {
@@ -173,9 +174,12 @@ function listen() {
 }
 
 async function start() {
+  frame().then(() => {
+    byId('stage').dataset.shown = '';
+  });
   listen();
   try {
-    engine(await client.call('start'));
+    await engine(await client.call('start'));
   } catch (cause) {
     const error = /** @type {Error} */ (cause);
     showNoEngine(error);

@@ -10,7 +10,7 @@ import { root, withLock } from '../scripts/setup/run.js';
 
 const configFile = join(root, 'web/vite.config.js');
 const stampFile = join(root, 'build/web.stamp');
-const inputs = ['web', 'js', 'dist', 'package-lock.json'];
+const inputs = ['web', 'js', 'dist', 'scripts/docs.js', 'package-lock.json'];
 
 /** Changes whenever an input is added, removed or written. */
 function fingerprint() {

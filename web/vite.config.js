@@ -7,6 +7,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vite';
+import { DOCS_POLICY } from '../scripts/docs.js';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 const csp = /http-equiv="Content-Security-Policy"\s+content="([^"]+)"/.exec(
@@ -30,6 +31,19 @@ const relaxPolicyInDev = {
     html
       .replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
       .replace("connect-src 'self'", "connect-src 'self' ws:"),
+};
+
+/** The library's reference lies beside the page and has a policy of its own, which takes the place of the page's. */
+const policyOfReference = {
+  name: 'policy-of-reference',
+  configurePreviewServer(/** @type {import('vite').PreviewServer} */ { middlewares }) {
+    middlewares.use('/api/', (_, response, next) => {
+      const set = response.setHeader;
+      response.setHeader = (name, value) =>
+        set.call(response, name, name === 'Content-Security-Policy' ? DOCS_POLICY : value);
+      next();
+    });
+  },
 };
 
 /** Writes sw.js with the list of what was built, and a version that changes with any of it. */
@@ -60,7 +74,7 @@ const serviceWorker = {
 export default defineConfig({
   root,
   base: './',
-  plugins: [relaxPolicyInDev, serviceWorker],
+  plugins: [relaxPolicyInDev, policyOfReference, serviceWorker],
   worker: { format: 'es' },
   build: {
     outDir: '../build/web',

@@ -41,11 +41,12 @@ import { checkTensors, freeWeights, loadWeights } from './weights.js';
  * @property {HeadersInit} [headers]  for URLs
  * @property {number} [retries]  for URLs, as in openGguf
  * @property {number} [retryDelay]  for URLs, as in openGguf
+ * @property {number} [timeout]  for URLs, as in openGguf
  * @property {boolean | string} [cache]  keeps the file in the browser's Cache Storage
  */
 
 const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'memory64', 'isa', 'dot', 'wasm']);
-const OPEN_OPTIONS = /** @type {const} */ (['fetch', 'headers', 'retries', 'retryDelay', 'cache']);
+const OPEN_OPTIONS = /** @type {const} */ (['fetch', 'headers', 'retries', 'retryDelay', 'timeout', 'cache']);
 const LOAD_OPTIONS = [
   ...['kernels', 'onProgress', 'signal', 'contextLength', 'kvType', 'activation'],
   ...KERNEL_OPTIONS,

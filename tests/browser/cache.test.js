@@ -93,6 +93,8 @@ test('the second time the server may be gone', { skip }, async (t) => {
   for (const create of ['createKernels', 'createWorkerKernels']) {
     const offline = await evaluate(`return sums('/a.gguf', { cache: true }, '${create}')`);
     assert.deepEqual(offline.sums, plain.sums, `${create}: ${JSON.stringify(offline)}`);
+    // What is read in the worker counts too.
+    assert.deepEqual(offline.cached, { ...second.cached }, create);
   }
   // What was not read then is not there now.
   const rest = await evaluate("return sums('/a.gguf', { cache: true }, 'createKernels', [3])");
@@ -108,6 +110,9 @@ test('a worker fills the cache; another name is another cache; all of it can be 
   const { evaluate, state } = await open(t);
   const first = await evaluate("return sums('/a.gguf', { cache: 'mine' }, 'createWorkerKernels')");
   assert.ok(first.sums, JSON.stringify(first));
+  const here = await evaluate("return sums('/a.gguf', { cache: 'other' })");
+  assert.deepEqual(first.cached, { ...here.cached, name: 'mine' });
+  await evaluate("await library.clearCachedGgufs('other')");
   await evaluate("return sums('/b.gguf', { cache: 'mine' }, 'createWorkerKernels')");
   const names = await evaluate(
     "return (await library.listCachedGgufs('mine')).map(({ url }) => url.slice(-6))",

@@ -52,10 +52,9 @@ async function useAll(page, file) {
 }
 
 /**
- * What the longest tasks of the page's own thread took. Where other programs keep the machine busy, tasks wait for the processor,
- * and compute more slowly too, as caches and cores are shared.
+ * Milliseconds of processor time of the longest task of the page's own thread: what it takes on a machine that nothing else keeps
+ * busy. What the test asks of the page through the browser's inspector is none of the page's.
  * @param {Buffer} trace @param {string} url  of the page
- * @returns {{ computed: number, busy: boolean }}  computed: milliseconds of processor time of the longest
  */
 function longestTask(trace, url) {
   const { traceEvents } = JSON.parse(trace.toString());
@@ -68,16 +67,19 @@ function longestTask(trace, url) {
     (/** @type {any} */ { name, pid, args }) =>
       name === 'thread_name' && args.name === 'CrRendererMain' && pid === ours?.args.data.processId,
   );
-  const tasks = traceEvents.filter(
-    (/** @type {any} */ { name, pid, tid, tdur }) =>
-      /RunTask$/.test(name) && pid === main?.pid && tid === main?.tid && tdur !== undefined,
+  const own = traceEvents.filter(
+    (/** @type {any} */ { pid, tid, tdur }) => pid === main?.pid && tid === main?.tid && tdur !== undefined,
+  );
+  const inspected = own.filter((/** @type {any} */ { args }) =>
+    /DevToolsSession/.test(args?.chrome_mojo_event_info?.mojo_interface_tag),
+  );
+  const tasks = own.filter(
+    (/** @type {any} */ { name, ts, dur }) =>
+      /RunTask$/.test(name) &&
+      !inspected.some((/** @type {any} */ inner) => inner.ts >= ts && inner.ts < ts + dur),
   );
   assert.ok(tasks.length > 50, `the trace has ${tasks.length} tasks`);
-  const long = tasks.filter((/** @type {any} */ { dur }) => dur > 1000 * longTaskMs);
-  const sum = (/** @type {'dur' | 'tdur'} */ key) =>
-    long.reduce((/** @type {number} */ n, /** @type {any} */ task) => n + task[key], 0);
-  const computed = Math.max(...tasks.map((/** @type {any} */ { tdur }) => tdur / 1000));
-  return { computed, busy: sum('dur') > 2 * sum('tdur') };
+  return Math.max(...tasks.map((/** @type {any} */ { tdur }) => tdur / 1000));
 }
 
 test('no task of the page’s own thread takes 50 ms, while it loads, writes and measures', {
@@ -85,7 +87,9 @@ test('no task of the page’s own thread takes 50 ms, while it loads, writes and
 }, async (t) => {
   const file = writeTemporary('many.gguf', slowModel({ nLayers: 20, nEmbd: 512, nFf: 1024 }));
   const { browser, server } = shared;
-  for (let attempt = 1; ; attempt++) {
+  const longest = [];
+  // Caches and cores are shared with what else runs: the best of three loads counts.
+  for (let attempt = 1; attempt <= 3; attempt++) {
     const context = await browser.newContext();
     try {
       await watchTasks(context);
@@ -98,19 +102,16 @@ test('no task of the page’s own thread takes 50 ms, while it loads, writes and
       const tasks = await page.evaluate(
         () => /** @type {number[]} */ (/** @type {any} */ (globalThis).longTasks),
       );
-      const { computed, busy } = longestTask(await browser.stopTracing(), server.url);
+      longest.push(longestTask(await browser.stopTracing(), server.url));
       t.diagnostic(
-        `long tasks: ${JSON.stringify(tasks)}; longest computed for ${computed} ms; machine busy: ${busy}`,
+        `longest task: ${longest.at(-1)} ms of processor time; by the clock: ${JSON.stringify(tasks)}`,
       );
-      if (tasks.length === 0 || computed < (busy ? 2 : 1) * longTaskMs) return;
-      assert.ok(
-        attempt < 3,
-        `a task computed for ${computed} ms, and so did one in each of the attempts before`,
-      );
+      if (tasks.length === 0 || /** @type {number} */ (longest.at(-1)) < longTaskMs) return;
     } finally {
       await context.close();
     }
   }
+  assert.fail(`the longest task of each load took ${longest.join(', ')} ms of processor time`);
 });
 
 test('after one visit the page works without its server: it loads, writes and measures', {

@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { browserName, reportText } from '../../web/report.js';
 import { stretches } from '../../web/views/speed.js';
-import { chooseFile, defaultFile, pageTest, writeTemporary, written } from './demo-page.js';
+import { chooseFile, defaultFile, pageTest, scrollTensors, writeTemporary, written } from './demo-page.js';
 import { verifiedResult } from './helpers.js';
-import { tinyGguf } from './tiny-gguf.js';
+import { ggufFile, tinyGguf } from './tiny-gguf.js';
 
 /** @typedef {import('./demo-page.js').Page} Page */
 
@@ -41,6 +41,7 @@ pageTest('weights by type, with the kernels that serve them; what the loader tri
   await page.locator('#options summary').click();
   await page.locator('#composer [name=activation][value=int16]').check({ force: true });
   await page.locator('#types tbody', { hasText: 'simd128 · int16' }).waitFor();
+  await scrollTensors(page);
   assert.equal(await page.locator('#tensors .kernel', { hasText: 'simd128 · int16' }).count(), 22);
 });
 
@@ -95,6 +96,46 @@ pageTest('the tensors of a file are listed, with what cannot be multiplied and w
   await page.getByLabel(/Show only tensors/).fill('nothing like this');
   await page.getByText('No tensor matches.').waitFor();
 });
+
+pageTest(
+  'rows of tensors are made as they are seen: by scrolling, by keyboard, by filter',
+  async ({ page }) => {
+    const nTensors = 2000;
+    const data = new Uint8Array(4 * 32);
+    const many = Array.from({ length: nTensors }, (_, i) => {
+      return { name: `blk.${i >> 1}.${i & 1 ? 'odd' : 'even'}.weight`, typeId: 0, shape: [32, 1], data };
+    });
+    await written(page);
+    await chooseFile(page, writeTemporary('many.gguf', ggufFile(many)));
+    const rows = page.locator('#tensors tr');
+    const table = page.locator('#table-frame table');
+    await page.locator('#table-note', { hasText: '2,000 tensors, 2,000 can be multiplied.' }).waitFor();
+    assert.equal(await table.getAttribute('aria-rowcount'), String(nTensors + 1));
+    await page.locator('#table-frame').scrollIntoViewIfNeeded();
+    await page.waitForFunction(() => document.querySelectorAll('#tensors tr').length > 16);
+    const seen = await rows.count();
+    assert.ok(seen < 80, `${seen} rows before anything was scrolled`);
+    // From button to button, further than the rows there were.
+    await page.getByRole('button', { name: 'Multiply by blk.0.even.weight' }).focus();
+    for (let i = 0; i < seen + 10; i++) await page.keyboard.press('Tab');
+    const row = page.locator('#tensors tr:focus-within');
+    assert.equal(await row.getAttribute('aria-rowindex'), String(seen + 10 + 2));
+    await page.getByLabel(/Show only tensors/).fill('99.odd');
+    await page.locator('#table-note', { hasText: /^10 of 2,000 tensors/ }).waitFor();
+    await scrollTensors(page);
+    assert.equal(await rows.count(), 10);
+    assert.equal(await table.getAttribute('aria-rowcount'), '11');
+    await page.getByRole('button', { name: 'Multiply by blk.999.odd.weight' }).click();
+    await verifiedResult(page, { tensor: 'blk.999.odd.weight' });
+    assert.equal(
+      await page.locator('#tensors [aria-current=true]').getAttribute('data-name'),
+      'blk.999.odd.weight',
+    );
+    await page.getByLabel(/Show only tensors/).fill('.odd');
+    await page.getByLabel(/Show only tensors/).fill('999');
+    assert.equal(await page.locator('#tensors [aria-current=true]').count(), 1);
+  },
+);
 
 pageTest(
   'the benchmark measures kernels and the model, draws them, and can be stopped and copied',

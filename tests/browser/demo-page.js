@@ -92,6 +92,17 @@ export const paper = (page) => page.locator('#text').textContent();
 /** @param {Page} page @param {string} path */
 export const chooseFile = (page, path) => page.locator('#file').setInputFiles(path);
 
+/** Scrolls through the table of tensors, whose rows are made as they are about to be seen. @param {Page} page */
+export async function scrollTensors(page) {
+  await page.locator('#table-frame').scrollIntoViewIfNeeded();
+  await page.waitForFunction(() => {
+    const frame = /** @type {HTMLElement} */ (document.querySelector('#table-frame'));
+    frame.scrollTop = frame.scrollHeight;
+    const count = Number(frame.querySelector('table')?.getAttribute('aria-rowcount'));
+    return frame.querySelectorAll('#tensors tr').length === count - 1;
+  });
+}
+
 export const storyModel = () => readFileSync(join(projectRoot, 'web/public', defaultFile));
 
 /** The story model as another architecture. @param {string} name  as long as llama */

@@ -13,6 +13,7 @@ export const TINY_TALES = join(projectRoot, 'web/public/tiny-tales-Q4_K_M.gguf')
  * @property {Prompt[]} prompts
  * @property {{ tokens: number[], text: string, margins: number[] }} greedy
  * @property {Record<string, number>} tensor_types
+ * @property {{ kv_f16: { max_abs: number } }} reference  what llama.cpp's own runs with floats add
  * @property {{ max_abs: number, rms: number }} quantized_run
  */
 
@@ -37,26 +38,21 @@ export function readReference(name) {
   return { reference, logits };
 }
 
-/**
- * @param {ArrayLike<number>} got @param {ArrayLike<number>} expected @param {number} nCols  of a row
- * @returns {{ max: number, squares: number, cosine: number }}  the largest difference, the sum of squared differences, the
- *   smallest cosine of a row
- */
-export function distance(got, expected, nCols) {
+/** @typedef {{ max: number, rms: number, cosine: number, size: number }} Distance  size: the root mean square expected */
+
+/** @param {ArrayLike<number>} got @param {ArrayLike<number>} expected @returns {Distance} */
+export function distance(got, expected) {
   if (got.length === 0 || got.length !== expected.length)
     throw new Error(`${got.length} values, expected ${expected.length}`);
-  let [max, squares, cosine] = [0, 0, 1];
-  for (let row = 0; row < expected.length; row += nCols) {
-    let [dot, a, b] = [0, 0, 0];
-    for (let i = row; i < row + nCols; i++) {
-      const difference = Math.abs(got[i] - expected[i]);
-      if (!(difference <= max)) max = difference;
-      squares += difference * difference;
-      dot += got[i] * expected[i];
-      a += got[i] * got[i];
-      b += expected[i] * expected[i];
-    }
-    cosine = Math.min(cosine, dot / Math.sqrt(a * b));
+  let [max, squares, dot, a, b] = [0, 0, 0, 0, 0];
+  for (let i = 0; i < expected.length; i++) {
+    const difference = Math.abs(got[i] - expected[i]);
+    if (!(difference <= max)) max = difference;
+    squares += difference * difference;
+    dot += got[i] * expected[i];
+    a += got[i] * got[i];
+    b += expected[i] * expected[i];
   }
-  return { max, squares, cosine };
+  const mean = (/** @type {number} */ sum) => Math.sqrt(sum / expected.length);
+  return { max, rms: mean(squares), cosine: dot / Math.sqrt(a * b), size: mean(b) };
 }

@@ -12,6 +12,9 @@ import { createServer } from 'node:http';
  * @property {number} [status]  instead of any answer
  * @property {number} [breakAt]  the connection is cut before this byte of the file
  * @property {number} [stallAt]  nothing more is sent from this byte of the file on
+ * @property {number} [stalls]  that many answers, then no more; default all
+ * @property {boolean} [silent]  requests are taken and never answered
+ * @property {number} [slow]  an answer comes in ten parts, so many milliseconds apart
  * @property {number} [claimMore]  bytes by which Content-Range makes the file longer
  * @property {number} [shift]  answers from that many bytes further on
  * @property {number} [dropAfter]  an answer is cut after so many bytes
@@ -44,6 +47,7 @@ export function rangeHandler(file, behaviour = {}) {
       range: request.headers.range,
       headers: request.headers,
     });
+    if (behaviour.silent) return undefined;
     const { status, etag, modified, type = 'application/octet-stream' } = behaviour;
     if (status) {
       const { retryAfter } = behaviour;
@@ -72,10 +76,13 @@ export function rangeHandler(file, behaviour = {}) {
       headers['content-range'] = `bytes ${start}-${end - 1}/${file.length + (behaviour.claimMore ?? 0)}`;
     }
     response.writeHead(match ? 206 : 200, headers);
-    const { breakAt, stallAt, dropAfter = 0, drops = Infinity } = behaviour;
+    const { breakAt, stallAt, stalls = Infinity, slow, dropAfter = 0, drops = Infinity } = behaviour;
+    const isStalled = stallAt !== undefined && stalls > 0 && stallAt < end;
+    if (isStalled) behaviour.stalls = stalls - 1;
     const isCut = dropAfter > 0 && drops > 0 && start + dropAfter < end;
     if (isCut) behaviour.drops = drops - 1;
-    const stop = isCut ? start + dropAfter : (breakAt ?? stallAt ?? file.length);
+    const stop = isCut ? start + dropAfter : (breakAt ?? (isStalled ? stallAt : file.length));
+    if (slow) return sendSlowly(response, file.subarray(start, end), slow);
     if (stop >= end) return response.end(file.subarray(start, end));
     response.write(file.subarray(start, Math.max(start, stop)), () => {
       if (isCut || breakAt !== undefined) setTimeout(() => response.destroy(), 20);
@@ -83,6 +90,16 @@ export function rangeHandler(file, behaviour = {}) {
     return undefined;
   };
   return { handler, requests, behaviour, left };
+}
+
+/** @param {import('node:http').ServerResponse} response @param {Uint8Array} bytes @param {number} ms  between two of ten parts */
+async function sendSlowly(response, bytes, ms) {
+  const part = Math.ceil(bytes.length / 10);
+  for (let at = 0; at < bytes.length; at += part) {
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    response.write(bytes.subarray(at, at + part));
+  }
+  response.end();
 }
 
 /**

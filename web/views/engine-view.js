@@ -1,5 +1,5 @@
 /** What this browser supports, what the loader chose and why, and how to turn on what is off. */
-import { byId, el } from '../dom.js';
+import { breathe, byId, el } from '../dom.js';
 import { bytes, duration } from '../format.js';
 
 /** @type {Record<string, string>} */
@@ -64,52 +64,68 @@ function reloading() {
   );
 }
 
+/** @param {string} name @param {string} value */
+const fact = (name, value) => el('div', {}, el('dt', {}, name), el('dd', {}, value));
+
+/** Counts what was asked to be shown: what is made in parts must not replace what came later. */
+let latest = 0;
+
 /**
+ * Made in parts, as the first elements of a kind take a page long.
  * @param {object} engine
  * @param {import('../../js/index.js').Kernels['info'] & { threads?: number, threadsReason?: string }} engine.info
  * @param {boolean} engine.isolated
  * @param {number} engine.cores
  * @param {boolean} engine.canReload  the service worker can isolate the page
  */
-export function showEngine({ info, isolated, cores, canReload }) {
+export async function showEngine({ info, isolated, cores, canReload }) {
+  const asked = ++latest;
   const { threads = 1, threadsReason = '' } = info;
   const line = byId('engine-line');
   line.dataset.state = 'on';
   byId('engine-link').textContent =
     `${isaNames[info.isa] ?? info.isa} · ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
-  byId('engine').replaceChildren(
-    el('p', { class: 'chosen' }, el('strong', {}, kernelName(info))),
-    el('p', { class: 'muted reason' }, `${info.reason}.`),
-    el('h4', {}, 'What was tried'),
-    el('ul', { class: 'marks' }, ...info.steps.map(attempt)),
-    el('h4', {}, 'Features'),
-    el(
-      'ul',
-      { class: 'marks' },
-      feature(Boolean(info.features.simd), 'WebAssembly SIMD', help.simd128),
-      feature(Boolean(info.features.relaxedSimd), 'Relaxed SIMD', help.relaxed),
-      feature(isolated, 'Cross-origin isolation', canReload && !isolated ? reloading() : help.isolation),
-      feature(threads > 1, 'Threads', threadsReason || help.threads),
-    ),
-    el('h4', {}, 'Details'),
-    el(
-      'dl',
-      { class: 'facts' },
+  const parts = [
+    () => [
+      el('p', { class: 'chosen' }, el('strong', {}, kernelName(info))),
+      el('p', { class: 'muted reason' }, `${info.reason}.`),
+      el('h4', {}, 'What was tried'),
+      el('ul', { class: 'marks' }, ...info.steps.map(attempt)),
+    ],
+    () => [
+      el('h4', {}, 'Features'),
       el(
-        'div',
-        {},
-        el('dt', {}, 'Threads'),
-        el('dd', {}, cores ? `${threads}, of ${cores} cores` : String(threads)),
+        'ul',
+        { class: 'marks' },
+        feature(Boolean(info.features.simd), 'WebAssembly SIMD', help.simd128),
+        feature(Boolean(info.features.relaxedSimd), 'Relaxed SIMD', help.relaxed),
+        feature(isolated, 'Cross-origin isolation', canReload && !isolated ? reloading() : help.isolation),
+        feature(threads > 1, 'Threads', threadsReason || help.threads),
       ),
-      el('div', {}, el('dt', {}, 'Ready after'), el('dd', {}, duration(info.timings.totalMs))),
-      el('div', {}, el('dt', {}, 'Module'), el('dd', {}, info.wasmBytes ? bytes(info.wasmBytes) : 'unknown')),
-      el('div', {}, el('dt', {}, 'Version'), el('dd', {}, info.version)),
-    ),
-  );
+    ],
+    () => [
+      el('h4', {}, 'Details'),
+      el(
+        'dl',
+        { class: 'facts' },
+        fact('Threads', cores ? `${threads}, of ${cores} cores` : String(threads)),
+        fact('Ready after', duration(info.timings.totalMs)),
+        fact('Module', info.wasmBytes ? bytes(info.wasmBytes) : 'unknown'),
+        fact('Version', info.version),
+      ),
+    ],
+  ];
+  const nodes = [];
+  for (const part of parts) {
+    nodes.push(...part());
+    await breathe();
+  }
+  if (asked === latest) byId('engine').replaceChildren(...nodes);
 }
 
 /** @param {Error} error */
 export function showNoEngine(error) {
+  latest++;
   byId('engine-line').dataset.state = 'off';
   byId('engine-link').textContent = 'No kernel can run here';
   byId('engine').replaceChildren(

@@ -1,5 +1,5 @@
 /** The table of a file's tensors. */
-import { breakable, byId, el } from '../dom.js';
+import { breakable, byId, el, frame } from '../dom.js';
 import { bytes, count, dimensions } from '../format.js';
 import { kernelFor } from './types-view.js';
 
@@ -10,8 +10,10 @@ import { kernelFor } from './types-view.js';
 
 /** Shown at once without asking; larger ones wait for a click. */
 const maxFirstBytes = 64e6;
-/** Rows made in one go. */
-const rowsAtOnce = 20;
+/** Rows made in one go: a few milliseconds of layout. */
+const rowsAtOnce = 8;
+/** Rows are made when the end of those there are is nearer than this to what is seen of the table. */
+const aheadPx = 400;
 
 /** The matrix to start with: the largest of the type that most of the file's quantised bytes are of. */
 export function firstTensor(/** @type {TensorRow[]} */ tensors) {
@@ -30,11 +32,28 @@ export function firstTensor(/** @type {TensorRow[]} */ tensors) {
 /** On a narrow screen the table is laid out as a grid, which takes its meaning away in some browsers: the roles keep it. */
 const tableRoles = { table: 'table', rowgroup: 'thead, tbody', row: 'thead tr', columnheader: 'thead th' };
 
+/**
+ * Some files have thousands of tensors: a row is made when it is about to be seen, so that the page never waits for a long list to be
+ * laid out. The table tells assistive technology how many there are.
+ */
 export class TensorsView {
   #body = byId('tensors');
+  #table = /** @type {HTMLElement} */ (this.#body.closest('table'));
   #filter = byId('filter');
-  /** @type {{ tensor: TensorRow, row: HTMLElement, text: string }[]} */
+  #end = byId('tensors-end');
+  /** @type {TensorRow[]} */
+  #tensors = [];
+  /** Those that match the filter. @type {TensorRow[]} */
+  #matching = [];
+  /** Of the first of them. @type {{ tensor: TensorRow, row: HTMLElement }[]} */
   #rows = [];
+  #current = '';
+  /** @type {(type: string) => string} */
+  #kernelOf = () => '';
+  #nearEnd = new IntersectionObserver(([entry]) => entry.isIntersecting && this.#more(), {
+    root: byId('table-frame'),
+    rootMargin: `${aheadPx}px`,
+  });
 
   /** @param {(name: string) => void} onMultiply */
   constructor(onMultiply) {
@@ -58,44 +77,47 @@ export class TensorsView {
    * @param {import('./types-view.js').Served} served
    * @param {string} activation
    */
-  async show(tensors, served, activation) {
+  show(tensors, served, activation) {
+    this.#tensors = tensors;
+    this.#current = '';
+    this.#kernelOf = (type) => kernelFor(served, type, activation);
     this.#filter.value = '';
-    /** @type {{ tensor: TensorRow, row: HTMLElement, text: string }[]} */
-    const rows = [];
-    this.#rows = rows;
-    this.#body.replaceChildren();
-    byId('table-frame').scrollTop = 0;
-    // Some files have thousands: the page goes on working while they are laid out.
-    for (let at = 0; at < tensors.length && this.#rows === rows; at += rowsAtOnce) {
-      const some = tensors.slice(at, at + rowsAtOnce).map((tensor) => ({
-        tensor,
-        row: this.#row(tensor, kernelFor(served, tensor.type, activation)),
-        text: `${tensor.name} ${tensor.type}`.toLowerCase(),
-      }));
-      rows.push(...some);
-      this.#body.append(...some.map(({ row }) => row));
-      if (rows.length < tensors.length) await new Promise((resolve) => requestAnimationFrame(resolve));
-    }
     this.#applyFilter();
   }
 
   /** The kernels of another activation mode or another module. @param {import('./types-view.js').Served} served @param {string} activation */
-  kernels(served, activation) {
-    for (const { tensor, row } of this.#rows) {
+  async kernels(served, activation) {
+    this.#kernelOf = (type) => kernelFor(served, type, activation);
+    for (const [i, { tensor, row }] of this.#rows.entries()) {
       const cell = row.querySelector('.kernel');
-      if (cell) cell.textContent = kernelFor(served, tensor.type, activation);
+      const kernel = this.#kernelOf(tensor.type);
+      if (cell && cell.textContent !== kernel) cell.textContent = kernel;
+      if ((i + 1) % (4 * rowsAtOnce) === 0) await frame();
     }
   }
 
   markCurrent(/** @type {string} */ name) {
+    this.#current = name;
     for (const { tensor, row } of this.#rows) {
       if (tensor.name === name) row.setAttribute('aria-current', 'true');
       else row.removeAttribute('aria-current');
     }
   }
 
-  /** @param {TensorRow} tensor @param {string} kernel */
-  #row(tensor, kernel) {
+  #more() {
+    const start = this.#rows.length;
+    const some = this.#matching
+      .slice(start, start + rowsAtOnce)
+      .map((tensor, i) => ({ tensor, row: this.#row(tensor, start + i) }));
+    this.#rows.push(...some);
+    this.#body.append(...some.map(({ row }) => row));
+    this.#nearEnd.disconnect();
+    // Says anew whether the end is near.
+    if (this.#rows.length < this.#matching.length) this.#nearEnd.observe(this.#end);
+  }
+
+  /** @param {TensorRow} tensor @param {number} index  of those shown */
+  #row(tensor, index) {
     const action = tensor.obstacle
       ? el('span', { class: 'obstacle' }, tensor.obstacle)
       : el(
@@ -105,10 +127,16 @@ export class TensorsView {
         );
     return el(
       'tr',
-      { role: 'row', 'data-name': tensor.name, 'data-usable': tensor.obstacle ? undefined : true },
+      {
+        role: 'row',
+        'aria-rowindex': index + 2, // after the head
+        'aria-current': tensor.name === this.#current ? 'true' : undefined,
+        'data-name': tensor.name,
+        'data-usable': tensor.obstacle ? undefined : true,
+      },
       el('th', { role: 'rowheader', scope: 'row', class: 'name' }, ...breakable(tensor.name)),
       el('td', { role: 'cell', class: 'type' }, tensor.type),
-      el('td', { role: 'cell', class: 'kernel' }, kernel),
+      el('td', { role: 'cell', class: 'kernel' }, this.#kernelOf(tensor.type)),
       el('td', { role: 'cell', class: 'number shape' }, dimensions(tensor.shape)),
       el('td', { role: 'cell', class: 'number size' }, bytes(tensor.byteLength)),
       el('td', { role: 'cell', class: 'number action' }, action),
@@ -117,13 +145,16 @@ export class TensorsView {
 
   #applyFilter() {
     const wanted = this.#filter.value.trim().toLowerCase();
-    let shown = 0;
-    for (const { row, text } of this.#rows) {
-      row.hidden = !text.includes(wanted);
-      if (!row.hidden) shown++;
-    }
-    const total = this.#rows.length;
-    const usable = this.#rows.filter(({ tensor }) => !tensor.obstacle).length;
+    this.#matching = this.#tensors.filter(({ name, type }) =>
+      `${name} ${type}`.toLowerCase().includes(wanted),
+    );
+    this.#rows = [];
+    this.#body.replaceChildren();
+    byId('table-frame').scrollTop = 0;
+    const [shown, total] = [this.#matching.length, this.#tensors.length];
+    this.#table.setAttribute('aria-rowcount', String(shown + 1));
+    this.#more();
+    const usable = this.#tensors.filter((tensor) => !tensor.obstacle).length;
     byId('no-tensors').hidden = shown > 0;
     byId('no-tensors').textContent = total ? 'No tensor matches.' : 'No tensors yet.';
     byId('table-note').textContent = total
