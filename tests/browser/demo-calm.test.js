@@ -1,4 +1,4 @@
-/** The demo page in Chromium: it never blocks, works without a network, for everybody, and on any host. */
+/** The demo page in Chromium: it works without a network, for everybody, and on any host. */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -6,113 +6,12 @@ import { join, relative } from 'node:path';
 import { test } from 'node:test';
 import { buildDemo, serveDemo } from '../../web/serve.js';
 import { projectRoot } from '../helpers/test-data.js';
-import {
-  chooseFile,
-  pageTest,
-  paper,
-  shared,
-  skip,
-  slowModel,
-  writeTemporary,
-  written,
-} from './demo-page.js';
+import { chooseFile, pageTest, paper, shared, skip, writeTemporary, written } from './demo-page.js';
 import { openPage, serveFolder, verifiedResult } from './helpers.js';
 
 /** @typedef {import('./demo-page.js').Page} Page */
 
 const built = join(projectRoot, 'build/web');
-/** What a visitor may notice begins here, in milliseconds. */
-const longTaskMs = 50;
-
-/** Every long task since the page began. @param {import('playwright-core').BrowserContext} context */
-const watchTasks = (context) =>
-  context.addInitScript(() => {
-    /** @type {number[]} */
-    const tasks = [];
-    Object.assign(globalThis, { longTasks: tasks });
-    new PerformanceObserver((list) => {
-      for (const { duration } of list.getEntries()) tasks.push(duration);
-    }).observe({ type: 'longtask', buffered: true });
-  });
-
-/** Loading, writing, looking under the hood, measuring. @param {Page} page @param {string} file */
-async function useAll(page, file) {
-  await written(page);
-  await chooseFile(page, file);
-  await page.getByText(/many\.gguf is ready/).waitFor({ state: 'attached', timeout: 60_000 });
-  await page.locator('#options summary').click();
-  await page.getByLabel('Most tokens').fill('60');
-  await page.getByRole('button', { name: 'Write', exact: true }).click();
-  await written(page, { reason: 'length' });
-  await page.getByLabel(/Show only tensors/).fill('ffn');
-  await page.getByRole('button', { name: 'Multiply by blk.0.ffn_up.weight' }).click();
-  await verifiedResult(page, { tensor: 'blk.0.ffn_up.weight' });
-  await page.getByRole('button', { name: 'Run the benchmark' }).click();
-  await page.locator('#bench-result[data-state=done]').waitFor({ timeout: 120_000 });
-}
-
-/**
- * What the longest tasks of the page's own thread took. Where other programs keep the machine busy, tasks wait for the processor,
- * and compute more slowly too, as caches and cores are shared.
- * @param {Buffer} trace @param {string} url  of the page
- * @returns {{ computed: number, busy: boolean }}  computed: milliseconds of processor time of the longest
- */
-function longestTask(trace, url) {
-  const { traceEvents } = JSON.parse(trace.toString());
-  // Chromium's own pages have renderers too.
-  const ours = traceEvents.findLast(
-    (/** @type {any} */ { name, args }) =>
-      name === 'FrameCommittedInBrowser' && args.data.url.startsWith(url),
-  );
-  const main = traceEvents.find(
-    (/** @type {any} */ { name, pid, args }) =>
-      name === 'thread_name' && args.name === 'CrRendererMain' && pid === ours?.args.data.processId,
-  );
-  const tasks = traceEvents.filter(
-    (/** @type {any} */ { name, pid, tid, tdur }) =>
-      /RunTask$/.test(name) && pid === main?.pid && tid === main?.tid && tdur !== undefined,
-  );
-  assert.ok(tasks.length > 50, `the trace has ${tasks.length} tasks`);
-  const long = tasks.filter((/** @type {any} */ { dur }) => dur > 1000 * longTaskMs);
-  const sum = (/** @type {'dur' | 'tdur'} */ key) =>
-    long.reduce((/** @type {number} */ n, /** @type {any} */ task) => n + task[key], 0);
-  const computed = Math.max(...tasks.map((/** @type {any} */ { tdur }) => tdur / 1000));
-  return { computed, busy: sum('dur') > 2 * sum('tdur') };
-}
-
-test('no task of the page’s own thread takes 50 ms, while it loads, writes and measures', {
-  skip,
-}, async (t) => {
-  const file = writeTemporary('many.gguf', slowModel({ nLayers: 20, nEmbd: 512, nFf: 1024 }));
-  const { browser, server } = shared;
-  for (let attempt = 1; ; attempt++) {
-    const context = await browser.newContext();
-    try {
-      await watchTasks(context);
-      const page = await context.newPage();
-      await browser.startTracing(page, {
-        categories: ['toplevel', 'disabled-by-default-devtools.timeline', '__metadata'],
-      });
-      await page.goto(server.url);
-      await useAll(page, file);
-      const tasks = await page.evaluate(
-        () => /** @type {number[]} */ (/** @type {any} */ (globalThis).longTasks),
-      );
-      const { computed, busy } = longestTask(await browser.stopTracing(), server.url);
-      t.diagnostic(
-        `long tasks: ${JSON.stringify(tasks)}; longest computed for ${computed} ms; machine busy: ${busy}`,
-      );
-      if (tasks.length === 0 || computed < (busy ? 2 : 1) * longTaskMs) return;
-      assert.ok(
-        attempt < 3,
-        `a task computed for ${computed} ms, and so did one in each of the attempts before`,
-      );
-    } finally {
-      await context.close();
-    }
-  }
-});
-
 test('after one visit the page works without its server: it loads, writes and measures', {
   skip,
 }, async () => {

@@ -92,6 +92,18 @@ export const paper = (page) => page.locator('#text').textContent();
 /** @param {Page} page @param {string} path */
 export const chooseFile = (page, path) => page.locator('#file').setInputFiles(path);
 
+/** The button. */
+export const write = (/** @type {Page} */ page) => page.getByRole('button', { name: 'Write', exact: true });
+
+/** @param {Page} page @param {Record<string, string>} values */
+export async function setOptions(page, values) {
+  await page.locator('#options').evaluate((node) => {
+    /** @type {HTMLDetailsElement} */ (node).open = true;
+  });
+  for (const [label, value] of Object.entries(values))
+    await page.getByLabel(label, { exact: true }).fill(value);
+}
+
 export const storyModel = () => readFileSync(join(projectRoot, 'web/public', defaultFile));
 
 /** The story model as another architecture. @param {string} name  as long as llama */
