@@ -92,18 +92,6 @@ export const paper = (page) => page.locator('#text').textContent();
 /** @param {Page} page @param {string} path */
 export const chooseFile = (page, path) => page.locator('#file').setInputFiles(path);
 
-/** The button. */
-export const write = (/** @type {Page} */ page) => page.getByRole('button', { name: 'Write', exact: true });
-
-/** @param {Page} page @param {Record<string, string>} values */
-export async function setOptions(page, values) {
-  await page.locator('#options').evaluate((node) => {
-    /** @type {HTMLDetailsElement} */ (node).open = true;
-  });
-  for (const [label, value] of Object.entries(values))
-    await page.getByLabel(label, { exact: true }).fill(value);
-}
-
 export const storyModel = () => readFileSync(join(projectRoot, 'web/public', defaultFile));
 
 /** The story model as another architecture. @param {string} name  as long as llama */
@@ -188,4 +176,16 @@ export function slowModel({ nLayers = 8, nEmbd = 1024, nFf = 2816, context = 409
     tensors: [matrix('token_embd.weight', nVocab, nEmbd), ...layers.flat(), vector('output_norm.weight')],
   });
   return bytes;
+}
+
+/** The button. */
+export const write = (/** @type {Page} */ page) => page.getByRole('button', { name: 'Write', exact: true });
+
+/** @param {Page} page @param {Record<string, string>} values */
+export async function setOptions(page, values) {
+  await page.locator('#options').evaluate((node) => {
+    /** @type {HTMLDetailsElement} */ (node).open = true;
+  });
+  for (const [label, value] of Object.entries(values))
+    await page.getByLabel(label, { exact: true }).fill(value);
 }
