@@ -165,11 +165,14 @@ export async function fuzz(program, target, { seconds = Infinity, runs = -1, see
     if (wasStopped || (used < seconds && !signal?.aborted)) return;
     wasStopped = child.kill('SIGINT'); // libFuzzer ends with its statistics
   }, POLL_MS);
-  const status = await new Promise((resolve, reject) => child.on('error', reject).on('close', resolve));
+  const status = await new Promise((resolve, reject) =>
+    child.on('error', reject).on('close', (code, killer) => resolve(killer ?? code)),
+  );
   clearInterval(poll);
   const executions = /^stat::number_of_executed_units: +(\d+)/m.exec(output);
-  const interrupted = /libFuzzer: run interrupted/.test(output);
-  const failed = !executions || !(status === 0 || interrupted);
+  // Before it has begun, the signal ends it without a word.
+  const interrupted = wasStopped && (status === 'SIGINT' || /libFuzzer: run interrupted/.test(output));
+  const failed = !interrupted && !(status === 0 && executions);
   return {
     executions: Number(executions?.[1] ?? 0),
     cpuSeconds: used,
@@ -181,11 +184,11 @@ export async function fuzz(program, target, { seconds = Infinity, runs = -1, see
 }
 
 /** What was done with one build of the program. */
-class Results {
-  /** @param {string} build @param {boolean} again */
-  constructor(build, again) {
+export class Results {
+  /** @param {string} build @param {{ again?: boolean, folder?: string }} [options]  again: from nothing */
+  constructor(build, { again = false, folder = path.join(FOLDER, 'results') } = {}) {
     this.build = build;
-    this.file = path.join(FOLDER, 'results', `${build}.json`);
+    this.file = path.join(folder, `${build}.json`);
     /** @type {Record<string, FuzzResult>} */
     this.targets = existsSync(this.file) && !again ? JSON.parse(readFileSync(this.file, 'utf8')).targets : {};
   }
@@ -210,6 +213,12 @@ class Results {
       `${JSON.stringify({ build: this.build, targets: this.targets }, null, 2)}\n`,
     );
     renameSync(`${this.file}.new`, this.file);
+  }
+
+  /** Whether there is more to do; not after a finding. @param {string} target @param {{ seconds: number, atLeast: number }} wanted */
+  isOpen(target, { seconds, atLeast }) {
+    const { executions, cpuSeconds, findings } = this.of(target);
+    return findings.length === 0 && (cpuSeconds < seconds || executions < atLeast);
   }
 
   /** @param {string[]} names */
@@ -283,13 +292,10 @@ async function command() {
   if (values.replay !== undefined) return replay(program, targets, values.replay);
 
   const { build: name, copy } = keep(program);
-  const results = new Results(name, values.again);
+  const results = new Results(name, { again: values.again });
   const interruption = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => interruption.abort());
-  const isOpen = (/** @type {string} */ target) => {
-    const done = results.of(target);
-    return done.findings.length === 0 && (done.cpuSeconds < seconds || done.executions < atLeast);
-  };
+  const isOpen = (/** @type {string} */ target) => results.isOpen(target, { seconds, atLeast });
   const waiting = targets.filter(isOpen);
   const work = async () => {
     for (let target = waiting.shift(); target !== undefined; target = waiting.shift()) {
