@@ -170,8 +170,8 @@ export async function fuzz(program, target, { seconds = Infinity, runs = -1, see
   );
   clearInterval(poll);
   const executions = /^stat::number_of_executed_units: +(\d+)/m.exec(output);
-  // Before it has begun, the signal ends it without a word.
-  const interrupted = wasStopped && (status === 'SIGINT' || /libFuzzer: run interrupted/.test(output));
+  // By us or from the keyboard; before it has begun, the signal ends it without a word.
+  const interrupted = status === 'SIGINT' || /libFuzzer: run interrupted/.test(output);
   const failed = !interrupted && !(status === 0 && executions);
   return {
     executions: Number(executions?.[1] ?? 0),
