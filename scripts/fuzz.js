@@ -11,6 +11,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
@@ -189,8 +190,14 @@ export class Results {
   constructor(build, { again = false, folder = path.join(FOLDER, 'results') } = {}) {
     this.build = build;
     this.file = path.join(folder, `${build}.json`);
+    if (again) rmSync(this.file, { force: true });
+    this.#read();
+  }
+
+  /** What others have added, too: there may be more than one at work. */
+  #read() {
     /** @type {Record<string, FuzzResult>} */
-    this.targets = existsSync(this.file) && !again ? JSON.parse(readFileSync(this.file, 'utf8')).targets : {};
+    this.targets = existsSync(this.file) ? JSON.parse(readFileSync(this.file, 'utf8')).targets : {};
   }
 
   /** @param {string} target @returns {FuzzResult} */
@@ -200,6 +207,7 @@ export class Results {
 
   /** @param {string} target @param {FuzzResult} more */
   add(target, more) {
+    this.#read();
     const sum = this.of(target);
     this.targets[target] = {
       executions: sum.executions + more.executions,

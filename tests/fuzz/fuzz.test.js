@@ -80,7 +80,11 @@ test('fuzz: what was done with a build adds up, and is done when it has its time
     results.isOpen('x', { seconds: 9, atLeast: 600 }) && results.isOpen('x', { seconds: 8, atLeast: 601 }),
   );
   const continued = new Results('a', at);
+  const beside = new Results('a', at);
   continued.add('x', { ...some, edges: 30 });
+  beside.add('z', some);
+  continued.add('z', some);
+  assert.equal(new Results('a', at).of('z').executions, 1200, 'two at work');
   assert.deepEqual(continued.of('x'), { executions: 1200, cpuSeconds: 17, edges: 40, findings: [] });
   assert.ok(!continued.isOpen('x', wanted));
   assert.match(continued.table(['x', 'y']), /^x +1200 +17 +40 +0\ny +0 +0 +0 +0$/m);
