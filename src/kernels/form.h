@@ -34,6 +34,7 @@ typedef struct {
   v128_t table;              /* 16 bytes that codes index */
   v128_t bit, first, second; /* for fm_fifth_bits */
   v128_t ones;               /* int16 */
+  v128_t even_bytes;         /* of 16-bit lanes, the lower ones */
   v128_t wide;               /* bytes that wide codes are xored with: 0x80 adds fm_wide_bias */
   fm_f16_held f16;
 } fm_held;

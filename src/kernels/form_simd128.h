@@ -57,51 +57,44 @@ FM_INLINE void fm_form_k_scales(const fm_form *form, const uint8_t *group, fm_k_
   out->dmin = form->layout.has_min ? dd.dmin : dd.d;
 }
 
-/* 16 codes against 16 activations: four int32 lanes, at most 4 * 128 * 32767 each. */
+/* 16 codes against 16 activations, dealt as fm_deal_i16 does: four int32 lanes, at most 4 * 255 * 32767 each. */
 FM_INLINE v128_t fm_dot16_i16(const fm_form *form, const uint8_t *source, const int16_t *q, size_t half, size_t j,
                               const fm_held *held) {
-  v128_t codes = fm_form_codes(form, source, half, j, held);
-  if (form->layout.bias) codes = wasm_i8x16_sub(codes, wasm_i8x16_splat((int8_t)form->layout.bias));
-  return wasm_i32x4_add(wasm_i32x4_dot_i16x8(wasm_i16x8_extend_low_i8x16(codes), wasm_v128_load(q + 16 * j)),
-                        wasm_i32x4_dot_i16x8(wasm_i16x8_extend_high_i8x16(codes), wasm_v128_load(q + 16 * j + 8)));
+  v128_t codes = fm_form_codes(form, source, half, j, held), even, odd;
+  if (form->layout.wide) {
+    even = wasm_i16x8_shr(wasm_i16x8_shl(codes, 8), 8);
+    odd = wasm_i16x8_shr(codes, 8);
+  } else {
+    even = wasm_v128_and(codes, held->even_bytes);
+    odd = wasm_u16x8_shr(codes, 8);
+  }
+  return wasm_i32x4_add(wasm_i32x4_dot_i16x8(even, wasm_v128_load(q + 16 * j)),
+                        wasm_i32x4_dot_i16x8(odd, wasm_v128_load(q + 16 * j + 8)));
 }
 
-/* The scales or mins of one half as f32 vectors of four sub-blocks: one where sub is 32, two where it is 16. */
+/* The scales (mins) of one half, four sub-blocks a vector: one where sub is 32, two where it is 16. of_half: the integers of a K
+ * type. */
 typedef struct {
   v128_t quad[2];
 } fm_half_scales;
 
-FM_INLINE fm_half_scales fm_k_half_scales(fm_lanes16 lanes, v128_t d, size_t half, size_t sub) {
-  v128_t lane8 = lanes.lo;
-  if (sub == 32) {
-    lane8 = half ? wasm_i64x2_shuffle(lane8, lane8, 1, 1) : lane8;
-  } else if (half) {
-    lane8 = lanes.hi;
-  }
-  return (fm_half_scales){{wasm_f32x4_mul(d, fm_low_i16_to_f32(lane8)), wasm_f32x4_mul(d, fm_high_i16_to_f32(lane8))}};
+FM_INLINE fm_half_scales fm_k_half_scales(v128_t of_half, float d) {
+  v128_t factor = wasm_f32x4_splat(d);
+  return (fm_half_scales){
+      {wasm_f32x4_mul(factor, fm_low_i16_to_f32(of_half)), wasm_f32x4_mul(factor, fm_high_i16_to_f32(of_half))}};
 }
 
-FM_INLINE fm_half_scales fm_form_half_scales(const fm_form *form, const uint8_t *group, size_t half,
-                                             const fm_held *held) {
-  if (form->layout.kind == FM_SCALES_F32) return (fm_half_scales){{form->f32_scales(group, half, held), fm_zero()}};
-  v128_t d = wasm_f32x4_splat(form->d_dmin(group).d);
-  return fm_k_half_scales(form->k_scales(group), d, half, form->layout.sub);
+FM_INLINE v128_t fm_second_half(fm_lanes16 lanes, size_t sub) {
+  return sub == 32 ? wasm_i64x2_shuffle(lanes.lo, lanes.lo, 1, 1) : lanes.hi;
 }
 
-FM_INLINE fm_half_scales fm_form_half_mins(const fm_form *form, const uint8_t *group, size_t half,
-                                           const fm_held *held) {
-  if (form->layout.kind == FM_SCALES_F32) return (fm_half_scales){{form->f32_mins(group, half, held), fm_zero()}};
-  v128_t dmin = wasm_f32x4_splat(form->d_dmin(group).dmin);
-  return fm_k_half_scales(form->k_mins(group), dmin, half, form->layout.sub);
-}
-
-/* Four sub-blocks at a time: their int32 sums (at most 32 * 128 * 32767 < 2^27) are brought into one vector, which the
- * four scales then meet. */
-FM_INLINE v128_t fm_form_half_i16(const fm_form *form, const uint8_t *group, const uint8_t *source, const fm_act_i16 *a,
-                                  size_t half, const fm_held *held) {
+/* Four sub-blocks at a time: their int32 sums (at most 32 * 255 * 32767 < 2^28) are brought into one vector, which the four
+ * scales then meet. */
+FM_INLINE v128_t fm_form_half_i16(const fm_form *form, const uint8_t *source, const fm_act_i16 *a, size_t half,
+                                  fm_half_scales scales, fm_half_scales mins, const fm_held *held) {
   const size_t sub = form->layout.sub, per_sub = sub / 16;
   const int16_t *q = a->q + 128 * half;
-  fm_half_scales scales = fm_form_half_scales(form, group, half, held);
+  const float *act_sums = sub == 32 ? a->sum32 + 4 * half : a->sum16 + 8 * half;
   v128_t total = fm_zero();
   FM_UNROLL
   for (size_t quad = 0; quad < 32 / sub; quad++) {
@@ -113,16 +106,43 @@ FM_INLINE v128_t fm_form_half_i16(const fm_form *form, const uint8_t *group, con
       if (sub == 32) sum[s] = wasm_i32x4_add(sum[s], fm_dot16_i16(form, source, q, half, j + 1, held));
     }
     v128_t four = wasm_f32x4_convert_i32x4(fm_sum_four(sum[0], sum[1], sum[2], sum[3]));
-    total = wasm_f32x4_add(total, wasm_f32x4_mul(four, scales.quad[quad]));
-  }
-  if (form->layout.has_min) {
-    fm_half_scales mins = fm_form_half_mins(form, group, half, held);
-    const float *act_sums = sub == 32 ? a->sum32 + 4 * half : a->sum16 + 8 * half;
-    FM_UNROLL
-    for (size_t quad = 0; quad < 32 / sub; quad++) {
-      v128_t part = wasm_f32x4_mul(wasm_v128_load(act_sums + 4 * quad), mins.quad[quad]);
-      total = wasm_f32x4_sub(total, part);
+    v128_t act_sum = wasm_v128_load(act_sums + 4 * quad);
+    if (form->layout.bias) {
+      four = wasm_f32x4_sub(four, wasm_f32x4_mul(act_sum, wasm_f32x4_splat((float)form->layout.bias)));
     }
+    total = wasm_f32x4_add(total, wasm_f32x4_mul(four, scales.quad[quad]));
+    if (form->layout.has_min) total = wasm_f32x4_sub(total, wasm_f32x4_mul(act_sum, mins.quad[quad]));
+  }
+  return total;
+}
+
+/* A group's share of a row, but for the activations' scale. */
+FM_INLINE v128_t fm_form_group_i16(const fm_form *form, const uint8_t *group, const uint8_t *source,
+                                   const fm_act_i16 *a, const fm_held *held) {
+  const bool is_k = form->layout.kind == FM_SCALES_K, has_min = form->layout.has_min;
+  v128_t total = fm_zero(), of_half = total, min_of_half = total;
+  fm_lanes16 scales = {total, total}, mins = {total, total};
+  fm_d_dmin dd = {0.0f, 0.0f};
+  if (is_k) {
+    dd = form->d_dmin(group);
+    scales = form->k_scales(group);
+    of_half = scales.lo;
+    if (has_min) mins = form->k_mins(group);
+    min_of_half = mins.lo;
+  }
+  FM_NO_UNROLL
+  for (size_t half = 0; half < 2; half++) {
+    fm_half_scales scale, min = {{fm_zero(), fm_zero()}};
+    if (is_k) {
+      scale = fm_k_half_scales(of_half, dd.d);
+      if (has_min) min = fm_k_half_scales(min_of_half, dd.dmin);
+      of_half = fm_second_half(scales, form->layout.sub);
+      min_of_half = fm_second_half(mins, form->layout.sub);
+    } else {
+      scale = (fm_half_scales){{form->f32_scales(group, half, held), fm_zero()}};
+      if (has_min) min = (fm_half_scales){{form->f32_mins(group, half, held), fm_zero()}};
+    }
+    total = wasm_f32x4_add(total, fm_form_half_i16(form, source, a, half, scale, min, held));
   }
   return total;
 }
@@ -131,6 +151,7 @@ FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t ro
                                 size_t n_rows, size_t n_values, bool accumulate) {
   uint8_t padded[FM_MAX_GROUP_BYTES], buffer[FM_GROUP_COLS];
   fm_held held = form->hold();
+  held.even_bytes = fm_hold_i32(0x00ff00ff);
   for (size_t r = 0; r < n_rows; r++, w += row_bytes) {
     const uint8_t *next = w;
     const fm_act_i16 *a = x;
@@ -139,11 +160,7 @@ FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t ro
     do {
       const uint8_t *group = fm_group(&form->layout, next, n_values - c, padded);
       const uint8_t *source = fm_form_source(form, group, buffer);
-      v128_t total = fm_zero();
-      FM_NO_UNROLL
-      for (size_t half = 0; half < 2; half++) {
-        total = wasm_f32x4_add(total, fm_form_half_i16(form, group, source, a, half, &held));
-      }
+      v128_t total = fm_form_group_i16(form, group, source, a, &held);
       acc = wasm_f32x4_add(acc, wasm_f32x4_mul(total, wasm_v128_load32_splat(&a->d)));
       c += FM_GROUP_COLS;
       next += form->layout.group_bytes;

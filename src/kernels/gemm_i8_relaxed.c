@@ -14,8 +14,9 @@
  * A bias is taken from the sums: sums of int32 start at -bias * (sum q). Only dot16 of K types, whose sums are in int16, has
  * it in min.
  *
- * 8 sums stay in registers, each of 4 tokens and one row: 8 tokens x 4 rows, or for the last tokens 4 x 8. Loops over columns are
- * not unrolled: what a loop carries is what keeps the compilers from sorting the products into one chain a sum. */
+ * 8 sums stay in registers, each of 4 tokens and one row: 8 tokens x 4 rows, or for the last tokens 4 x 8. Compilers sort
+ * straight code into one chain of products a sum, all operands alive at once, and spill; what keeps steps apart is a loop, or a
+ * branch whose condition they cannot know. Sums of outer loops are fetched anew in every turn (fm_in_memory). */
 #include "fused.h"
 #include "kernels/form.h"
 #include "kernels/kernels.h"
@@ -43,8 +44,24 @@ typedef struct {
 
 FM_INLINE v128_t splat_load(const void *four_bytes) { return wasm_v128_load32_splat(four_bytes); }
 
-/* part[i] = sum over n_steps * 4 columns, starting from part[i]: int16 pairs or int32. q: of the first vector of tokens; the
- * second is `apart` bytes away. */
+FM_INLINE v128_t splat_lane(v128_t v, size_t lane) {
+  return lane == 0   ? wasm_i32x4_shuffle(v, v, 0, 0, 0, 0)
+         : lane == 1 ? wasm_i32x4_shuffle(v, v, 1, 1, 1, 1)
+         : lane == 2 ? wasm_i32x4_shuffle(v, v, 2, 2, 2, 2)
+                     : wasm_i32x4_shuffle(v, v, 3, 3, 3, 3);
+}
+
+/* One step, 4 columns of a row: its part[v] += codes * acts[v], v = 0..n_vectors-1. */
+FM_INLINE void dot_step(gemm_kind kind, v128_t codes, const v128_t acts[2], v128_t *part) {
+  FM_UNROLL
+  for (size_t v = 0; v < kind.n_vectors; v++) {
+    part[v] = kind.dot == FM_DOT_I32 ? wasm_i32x4_relaxed_dot_i8x16_i7x16_add(acts[v], codes, part[v])
+                                     : wasm_i16x8_add(part[v], wasm_i16x8_relaxed_dot_i8x16_i7x16(acts[v], codes));
+  }
+}
+
+/* part[i] += n_steps * 4 columns: int16 pairs or int32. q: of the first vector of tokens; the second is `apart` bytes away.
+ * A splatting load for each row and step. */
 FM_INLINE void dot_columns(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart, size_t n_steps,
                            v128_t part[N_SUMS]) {
   const int8_t *q2 = q + apart;
@@ -52,18 +69,37 @@ FM_INLINE void dot_columns(gemm_kind kind, const uint8_t *code, const int8_t *q,
   for (size_t k = 0; k < n_steps; k++) {
     v128_t acts[2] = {wasm_v128_load(q), kind.n_vectors == 2 ? wasm_v128_load(q2) : fm_zero()};
     FM_UNROLL
-    for (size_t r = 0; r < N_SUMS / kind.n_vectors; r++) {
-      v128_t splat = splat_load(code + r * FM_STRIP_STRIDE);
-      FM_UNROLL
-      for (size_t v = 0; v < kind.n_vectors; v++) {
-        v128_t *sum = &part[r * kind.n_vectors + v];
-        *sum = kind.dot == FM_DOT_I32 ? wasm_i32x4_relaxed_dot_i8x16_i7x16_add(acts[v], splat, *sum)
-                                      : wasm_i16x8_add(*sum, wasm_i16x8_relaxed_dot_i8x16_i7x16(acts[v], splat));
-      }
+    for (size_t i = 0; i < N_SUMS; i += kind.n_vectors) {
+      dot_step(kind, splat_load(code + i / kind.n_vectors * FM_STRIP_STRIDE), acts, part + i);
     }
     code += 4;
     q += 16;
     q2 += 16;
+  }
+}
+
+/* The same with a load for each row and 4 steps, and a shuffle for each step, where the adds of dot16 do not compete for the
+ * ports of the shuffles. Steps end in a branch, and `left` is not the same in every turn: that keeps them apart; see the top. */
+FM_INLINE void dot_columns_by_4(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart, size_t n_steps,
+                                v128_t part[N_SUMS]) {
+  const int8_t *q2 = q + apart;
+  FM_NO_UNROLL
+  for (size_t left = n_steps;; left -= 4) {
+    v128_t codes[N_SUMS];
+    FM_UNROLL
+    for (size_t i = 0; i < N_SUMS; i += kind.n_vectors) {
+      codes[i] = wasm_v128_load(code + i / kind.n_vectors * FM_STRIP_STRIDE);
+    }
+    FM_UNROLL
+    for (size_t k = 0; k < 4; k++) {
+      v128_t acts[2] = {wasm_v128_load(q + 16 * k), wasm_v128_load(q2 + 16 * k)};
+      FM_UNROLL
+      for (size_t i = 0; i < N_SUMS; i += kind.n_vectors) dot_step(kind, splat_lane(codes[i], k), acts, part + i);
+      if (left == k + 1) return;
+    }
+    code += 16;
+    q += 64;
+    q2 += 64;
   }
 }
 
@@ -75,10 +111,12 @@ FM_INLINE v128_t minus_bias(const fm_act_tile_i8 *x, size_t n_cols, size_t at, v
 /* K types: acc += a group's share. */
 FM_INLINE void k_group(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row, size_t group, tokens x,
                        v128_t acc[N_SUMS]) {
+  const size_t n_rows = N_SUMS / kind.n_vectors;
   const uint8_t *code = strip->code.i8[row] + FM_GROUP_COLS * group;
   const int32_t *scale = &strip->k.scale[row][s->n_subs * group];
   const int8_t *q = x.vector[0]->q[0][0];
   size_t apart = (size_t)((const char *)x.vector[1] - (const char *)x.vector[0]);
+  const int32_t *sums_of = s->sub == 32 ? x.vector[0]->sum32[0] : x.vector[0]->sum16[0];
   v128_t bias = wasm_i32x4_splat(-s->bias), sum_of[N_SUMS], *sum = fm_in_memory(sum_of), zero = fm_hold_i32(0);
   FM_UNROLL
   for (size_t i = 0; i < N_SUMS; i++) sum[i] = zero;
@@ -86,48 +124,63 @@ FM_INLINE void k_group(gemm_kind kind, const shape *s, const fm_strip *strip, si
   for (size_t sub = 0; sub < s->n_subs; sub++) {
     FM_NO_UNROLL
     for (size_t n = 0; n < s->n_parts; n++) {
-      v128_t part[N_SUMS], start[2] = {fm_zero(), fm_zero()};
-      if (kind.dot == FM_DOT_I32) {
-        for (size_t v = 0; v < kind.n_vectors; v++) start[v] = minus_bias(x.vector[v], s->sub, sub, bias);
+      v128_t part[N_SUMS], start[2] = {fm_zero(), fm_zero()}, factor[N_SUMS];
+      sum = fm_in_memory(sum);
+      if (kind.dot == FM_DOT_I32 && s->bias) {
+        for (size_t v = 0; v < kind.n_vectors; v++)
+          start[v] = wasm_i32x4_mul(wasm_v128_load((const char *)sums_of + v * apart), bias);
       }
       for (size_t i = 0; i < N_SUMS; i++) part[i] = start[i % kind.n_vectors];
-      dot_columns(kind, code, q, apart, s->n_steps, part);
+      if (kind.dot == FM_DOT_I32 && kind.n_vectors == 2) {
+        dot_columns_by_4(kind, code, q, apart, s->n_steps, part);
+      } else {
+        dot_columns(kind, code, q, apart, s->n_steps, part);
+      }
+      FM_UNROLL
+      for (size_t r = 0; r < n_rows; r++) factor[r] = splat_load(scale + r * (FM_PANEL_COLS / 16));
       FM_UNROLL
       for (size_t i = 0; i < N_SUMS; i++) {
-        v128_t factor = splat_load(scale + i / kind.n_vectors * (FM_PANEL_COLS / 16));
-        sum[i] = wasm_i32x4_add(sum[i], kind.dot == FM_DOT_I32 ? wasm_i32x4_mul(part[i], factor)
-                                                               : wasm_i32x4_dot_i16x8(part[i], factor));
+        v128_t by = factor[i / kind.n_vectors];
+        sum[i] = wasm_i32x4_add(sum[i], kind.dot == FM_DOT_I32 ? wasm_i32x4_mul(part[i], by)
+                                                               : wasm_i32x4_dot_i16x8(part[i], by));
       }
       code += 4 * s->n_steps;
       q += 16 * s->n_steps;
     }
     scale++;
+    sums_of += FM_TILE_TOKENS;
   }
   bool with_min = s->has_min || (kind.dot == FM_DOT_I16 && s->bias);
-  v128_t min_sum[N_SUMS];
-  for (size_t i = 0; i < N_SUMS; i++) min_sum[i] = fm_zero();
-  if (with_min) {
-    const int16_t *min = &strip->k.min[row][s->n_subs * group];
-    const int16_t *sums = s->sub == 32 ? x.vector[0]->pair32[0][0] : x.vector[0]->pair16[0][0];
-    FM_NO_UNROLL
-    for (size_t pair = 0; pair < s->n_subs / 2; pair++) {
-      FM_UNROLL
-      for (size_t i = 0; i < N_SUMS; i++) {
-        v128_t mins = splat_load(min + i / kind.n_vectors * (FM_PANEL_COLS / 16));
-        v128_t two = wasm_v128_load((const char *)sums + i % kind.n_vectors * apart);
-        min_sum[i] = wasm_i32x4_add(min_sum[i], wasm_i32x4_dot_i16x8(two, mins));
+  v128_t d_act[2];
+  for (size_t v = 0; v < kind.n_vectors; v++) d_act[v] = wasm_v128_load(x.vector[v]->d);
+  FM_NO_UNROLL
+  for (size_t r = row; r < row + n_rows; r++) {
+    v128_t min_sum[2] = {fm_zero(), fm_zero()};
+    if (with_min) {
+      const int16_t *min = &strip->k.min[r][s->n_subs * group];
+      const char *pairs = (const char *)(s->sub == 32 ? x.vector[0]->pair32 : x.vector[0]->pair16);
+      FM_NO_UNROLL
+      for (size_t sub = 0; sub < s->n_subs; sub += 8) {
+        v128_t mins = wasm_v128_load(min + sub);
+        FM_UNROLL
+        for (size_t pair = 0; pair < 4; pair++) {
+          v128_t two_mins = splat_lane(mins, pair);
+          FM_UNROLL
+          for (size_t v = 0; v < kind.n_vectors; v++) {
+            v128_t two = wasm_v128_load(pairs + v * apart + 16 * pair);
+            min_sum[v] = wasm_i32x4_add(min_sum[v], wasm_i32x4_dot_i16x8(two, two_mins));
+          }
+        }
+        pairs += 64;
       }
-      min += 2;
-      sums += 8;
     }
-  }
-  FM_UNROLL
-  for (size_t i = 0; i < N_SUMS; i++) {
-    size_t r = row + i / kind.n_vectors;
     v128_t d = splat_load(&strip->k.d[r][group]), dmin = splat_load(&strip->k.dmin[r][group]);
-    v128_t value = wasm_f32x4_sub(wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(sum[i])),
-                                  wasm_f32x4_mul(dmin, wasm_f32x4_convert_i32x4(min_sum[i])));
-    acc[i] = wasm_f32x4_add(acc[i], wasm_f32x4_mul(wasm_v128_load(x.vector[i % kind.n_vectors]->d), value));
+    FM_UNROLL
+    for (size_t v = 0; v < kind.n_vectors; v++, sum++, acc++) {
+      v128_t value = wasm_f32x4_sub(wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(*sum)),
+                                    wasm_f32x4_mul(dmin, wasm_f32x4_convert_i32x4(min_sum[v])));
+      *acc = wasm_f32x4_add(*acc, wasm_f32x4_mul(d_act[v], value));
+    }
   }
 }
 
@@ -146,17 +199,24 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
   for (size_t sub = 0; sub < s->n_subs; sub++) {
     FM_NO_UNROLL
     for (size_t n = 0; n < s->n_parts; n++, at++) {
-      v128_t part[N_SUMS], start[2] = {fm_zero(), fm_zero()};
+      v128_t part[N_SUMS], start[2] = {fm_zero(), fm_zero()}, factor[N_SUMS];
+      total = fm_in_memory(total);
       for (size_t v = 0; v < kind.n_vectors; v++) start[v] = minus_bias(x.vector[v], n_cols, at, bias);
       for (size_t i = 0; i < N_SUMS; i++) part[i] = kind.dot == FM_DOT_I32 ? start[i % kind.n_vectors] : fm_zero();
-      dot_columns(kind, code, q, apart, s->n_steps, part);
+      if (kind.dot == FM_DOT_I32 && kind.n_vectors == 2) {
+        dot_columns_by_4(kind, code, q, apart, s->n_steps, part);
+      } else {
+        dot_columns(kind, code, q, apart, s->n_steps, part);
+      }
+      FM_UNROLL
+      for (size_t r = 0; r < N_SUMS / kind.n_vectors; r++) factor[r] = splat_load(scale + r * (FM_PANEL_COLS / 16));
       FM_UNROLL
       for (size_t i = 0; i < N_SUMS; i++) {
-        v128_t factor = splat_load(scale + i / kind.n_vectors * (FM_PANEL_COLS / 16));
         v128_t whole = kind.dot == FM_DOT_I32
                            ? part[i]
                            : wasm_i32x4_add(wasm_i32x4_dot_i16x8(part[i], ones), start[i % kind.n_vectors]);
-        total[i] = wasm_f32x4_add(total[i], wasm_f32x4_mul(factor, wasm_f32x4_convert_i32x4(whole)));
+        total[i] =
+            wasm_f32x4_add(total[i], wasm_f32x4_mul(factor[i / kind.n_vectors], wasm_f32x4_convert_i32x4(whole)));
       }
       code += n_cols;
       q += 4 * n_cols;

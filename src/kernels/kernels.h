@@ -26,6 +26,7 @@ typedef void fm_dequantize_fn(const void *w, float *y, size_t n_values);
  * them, padded with zeros to a multiple of 256. */
 typedef void fm_gemv_i8_fn(const uint8_t *w, size_t row_bytes, const fm_act_i8 *x, float *y, size_t n_rows,
                            size_t n_values, bool accumulate);
+/* The same; x as fm_deal_i16 leaves it. */
 typedef void fm_gemv_i16_fn(const uint8_t *w, size_t row_bytes, const fm_act_i16 *x, float *y, size_t n_rows,
                             size_t n_values, bool accumulate);
 
@@ -163,6 +164,7 @@ typedef struct {
   fm_quantize_i16_fn *quantize_i16;
   fm_dot_f32_fn *dot_f32;
   fm_dequantize_codes_fn *dequantize; /* SIMD128 */
+  fm_deal_i16_fn *deal_i16;           /* SIMD128 */
   fm_pack_i8_fn *pack_i8;             /* SIMD128 */
   fm_pack_i16_fn *pack_i16;
   fm_strip_i8_fn *strip_i8; /* SIMD128 */

@@ -110,6 +110,17 @@ void fm_quantize_i16__simd128(const float *x, fm_act_i16 *out, size_t n_cols) {
   }
 }
 
+void fm_deal_i16__simd128(fm_act_i16 *x, size_t n_blocks) {
+  for (size_t b = 0; b < n_blocks; b++) {
+    FM_NO_UNROLL
+    for (size_t c = 0; c < FM_ACT_COLS; c += 16) {
+      v128_t lo = wasm_v128_load(x[b].q + c), hi = wasm_v128_load(x[b].q + c + 8);
+      wasm_v128_store(x[b].q + c, wasm_i16x8_shuffle(lo, hi, 0, 2, 4, 6, 8, 10, 12, 14));
+      wasm_v128_store(x[b].q + c + 8, wasm_i16x8_shuffle(lo, hi, 1, 3, 5, 7, 9, 11, 13, 15));
+    }
+  }
+}
+
 /* A 4 x 4 transpose of 32-bit values: out[i] = {row[0][i], row[1][i], row[2][i], row[3][i]}. A value is 4 int8, 2 int16 or an f32. */
 FM_INLINE void store_transposed(void *out, v128_t a, v128_t b, v128_t c, v128_t d) {
   v128_t ab01 = wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), cd01 = wasm_i32x4_shuffle(c, d, 0, 4, 1, 5);

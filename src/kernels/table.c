@@ -39,6 +39,7 @@ static const fm_shared_kernels shared[] = {
      .attention = SIMD128(&fm_attention__simd128),
      .attention_relaxed = RELAXED(&fm_attention__relaxed),
      .quantize_i16 = SIMD128(fm_quantize_i16__simd128),
+     .deal_i16 = SIMD128(fm_deal_i16__simd128),
      .dot_f32 = SIMD128(fm_dot_f32__simd128),
      .dequantize = SIMD128(fm_dequantize_codes__simd128),
      .strip_i8 = SIMD128(fm_strip_i8__simd128),

@@ -15,7 +15,9 @@
 #define TOKEN_BLOCK 128 /* tokens whose quantised activations are held at once: 320 KB as int8, within L2 */
 #define PANEL_BLOCKS (FM_PANEL_COLS / FM_ACT_COLS)
 #define SCRATCH_BLOCKS (TOKEN_BLOCK * PANEL_BLOCKS)
-#define GEMV_MAX_TOKENS 2 /* from 3 tokens on, decoding a strip once is cheaper than decoding every row per token */
+#define CACHE_LINE_BYTES 64
+#define TOUCH_MIN_TOKENS 16 /* below, asking takes longer than waiting */
+#define GEMV_MAX_TOKENS 2   /* from 3 tokens on, decoding a strip once is cheaper than decoding every row per token */
 
 /* Threads split tokens in groups of a multiple of that, so that tiles of tokens are the same however many there are. */
 #define TOKEN_GROUP 16
@@ -131,6 +133,18 @@ static size_t strip_rows(const panel *p, size_t r, const uint8_t *row[FM_STRIP_R
   return n;
 }
 
+/* Asks for the blocks of the strip after this one, which the cache then brings while this one is multiplied: loads that
+ * nothing waits for. */
+static void touch_next_strip(const panel *p, size_t r) {
+  const fm_traits *f = p->traits;
+  size_t n_bytes = p->panel_cols / f->block_values * f->block_bytes;
+  size_t end = min_size(p->n_rows, r + 2 * FM_STRIP_ROWS);
+  for (size_t next = r + FM_STRIP_ROWS; next < end; next++) {
+    const volatile uint8_t *w = p->w + next * p->row_bytes;
+    for (size_t i = 0; i < n_bytes; i += CACHE_LINE_BYTES) (void)w[i];
+  }
+}
+
 static void matmul_i16(const panel *p) {
   const fm_simd128_kernels *k = p->kernels->simd128;
   const fm_shared_kernels *shared = fm_shared_kernels_of(p->service.isa);
@@ -146,6 +160,7 @@ static void matmul_i16(const panel *p) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
     shared->strip_i16(k, row, p->panel_cols, strip);
+    if (p->n_tokens >= TOUCH_MIN_TOKENS) touch_next_strip(p, r);
     shared->gemm_i16(k->layout, strip, acts.tile_i16 + p->first_act / FM_TILE_TOKENS, p->y + r,
                      act_blocks(p->panel_cols), p->n_tokens, p->y_stride, n, p->accumulate);
   }
@@ -168,6 +183,7 @@ static void matmul_i8(const panel *p) {
     const uint8_t *row[FM_STRIP_ROWS];
     size_t n = strip_rows(p, r, row);
     shared->strip_i8(simd128, row, p->panel_cols, dot == FM_DOT_I32, strip);
+    if (p->n_tokens >= TOUCH_MIN_TOKENS) touch_next_strip(p, r);
     k->gemm_i8[dot](simd128->layout, strip, acts.tile_i8 + p->first_act / FM_TILE_TOKENS, p->y + r,
                     act_blocks(p->panel_cols), p->n_tokens, p->y_stride, n, p->accumulate);
   }
@@ -296,6 +312,10 @@ static void make_pieces(const void *context, size_t begin, size_t end, size_t th
                     acts.f32 + i * at->n_cols + col);
     } else {
       quantize(j, i, col, n, decoded, (act_block){acts.i8 + first_block, acts.i16 + first_block});
+      bool is_simd = fm_current.isa >= FM_ISA_SIMD128; /* and so a matrix-vector product: others come in tiles */
+      if (j->served == FM_ACT_INT16 && is_simd) {
+        fm_shared_kernels_of(fm_current.isa)->deal_i16(acts.i16 + first_block, act_blocks(n));
+      }
     }
   }
 }

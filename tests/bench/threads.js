@@ -72,20 +72,24 @@ export async function threadsReport(limits, threads) {
   const values = fm.tensor({ nRows: 1, nCols: 2048 });
   const little = () => fm.add(values, values, { out: values });
   const [alone, shared] = await both(little, ALWAYS);
-  const asleep = asleepMs(() => pool.use(count, ALWAYS), little);
+  const afterPause = [1, count].map((n) => afterPauseMs(() => pool.use(n, ALWAYS), little));
   pool.use(1);
   const awake = shared.medianMs - alone.medianMs;
+  const asleep = afterPause[1] - afterPause[0];
   fm.dispose();
   return [
     table(['int8', '1 thread', `${count} threads`, 'median', 'min'], rows),
     '',
     `Sharing a job of ${us(alone.medianMs)} costs ${us(awake)} more where the threads are awake, ` +
-      `${us(asleep - alone.medianMs)} where they sleep (median of single calls).`,
+      `${us(asleep)} where they sleep (median of single calls, against one thread after the same pause).`,
   ].join('\n');
 }
 
-/** The median of single calls, each after a pause. @param {() => void} use @param {() => unknown} run */
-function asleepMs(use, run) {
+/**
+ * The median of single calls, each after a pause that is long enough for threads to fall asleep.
+ * @param {() => void} use @param {() => unknown} run
+ */
+function afterPauseMs(use, run) {
   use();
   const pause = new Int32Array(new SharedArrayBuffer(4));
   return median(
