@@ -306,7 +306,9 @@ async function command() {
   const isOpen = (/** @type {string} */ target) => results.isOpen(target, { seconds, atLeast });
   const waiting = targets.filter(isOpen);
   const work = async () => {
-    for (let target = waiting.shift(); target !== undefined; target = waiting.shift()) {
+    for (;;) {
+      const target = interruption.signal.aborted ? undefined : waiting.shift();
+      if (target === undefined) return;
       while (isOpen(target) && !interruption.signal.aborted) {
         const left = seconds - results.of(target).cpuSeconds;
         const result = await fuzz(copy, target, {
