@@ -216,8 +216,7 @@ class Store {
    * @returns {Promise<UrlFacts | undefined>}
    */
   async description(url) {
-    const response = await this.#cache?.match(address(url));
-    return response && (await response.json()).facts;
+    return (await readDescription(url, await this.#cache?.match(address(url))))?.facts;
   }
 
   /** @param {UrlFacts} facts  its headers, which may be secret, are not kept */
@@ -276,7 +275,7 @@ class Store {
     const entries = await this.#entries();
     for (const { url, block, request } of entries) {
       if (block !== undefined) continue;
-      const described = await (await this.#cache?.match(request))?.json();
+      const described = await readDescription(url, await this.#cache?.match(request));
       if (!described) continue;
       const { facts, used } = described;
       files.set(url, { url, size: facts.size, bytes: 0, used: new Date(used), tag: tagOf(facts) });
@@ -361,6 +360,21 @@ function address(url, block, tag = '') {
     query.set('tag', tag);
   }
   return `${BASE}?${query}`;
+}
+
+/**
+ * Any code of the page's origin can write to its caches: what is no description of that file is none.
+ * @param {string} url
+ * @param {Response | undefined} response
+ * @returns {Promise<{ facts: UrlFacts, used: number } | undefined>}
+ */
+async function readDescription(url, response) {
+  const { facts, used } = (await response?.json().catch(() => undefined)) ?? {};
+  const isTag = (/** @type {unknown} */ tag) => tag === null || typeof tag === 'string';
+  const isNumber = (/** @type {unknown} */ number) => Number.isFinite(number) && Number(number) >= 0;
+  const isFile = facts?.url === url && Number.isSafeInteger(facts.size) && facts.size > 0;
+  const isWhole = isFile && isTag(facts.etag) && isTag(facts.modified);
+  return isWhole && [facts.retries, facts.retryDelay, used].every(isNumber) ? { facts, used } : undefined;
 }
 
 /** @param {UrlFacts} facts */

@@ -105,7 +105,7 @@ async function buildModules(emscripten) {
 async function buildBundle(name, from, script, work) {
   const packageFile = (/** @type {string} */ of) => read(`node_modules/${of}/package.json`);
   const facts = {
-    inputs: [packageFile(from), packageFile('esbuild'), read(script)],
+    inputs: [packageFile(from), packageFile('esbuild'), read(script), read('scripts/bundle-package.js')],
     outputs: [`dist/${name}.js`, `dist/${name}.d.ts`],
   };
   return whenChanged(name, facts, async () => {

@@ -5,9 +5,8 @@
  * browser condition (users' bundlers would meet `fs` and `url`) and because its index re-exports the tables of
  * `@huggingface/tasks`, fifteen times the parser's size. Its licence goes into the banner.
  */
-import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { build } from 'esbuild';
+import { bundlePackage } from './bundle-package.js';
 
 /** The part of the parser's interface js/gguf.js uses. */
 const DECLARATION = `/** Parses the header of a GGUF file read by Range requests through \`fetch\`. */
@@ -28,25 +27,11 @@ export function gguf(
  */
 export async function bundleGguf(root) {
   const folder = path.join(root, 'node_modules/@huggingface/gguf');
-  const entry = path.join(folder, 'src/gguf.ts');
-  if (!existsSync(entry)) throw new Error(`${path.relative(root, entry)} is missing: run npm ci`);
-  const { version } = JSON.parse(readFileSync(path.join(folder, 'package.json'), 'utf8'));
-  const licence = readFileSync(path.join(folder, 'LICENSE'), 'utf8').trim();
-  const result = await build({
-    stdin: { contents: "export { gguf } from './gguf.ts';", resolveDir: path.dirname(entry) },
-    bundle: true,
-    format: 'esm',
-    platform: 'browser',
-    target: 'es2022',
-    minify: true,
-    write: false,
-    legalComments: 'none',
-    logLevel: 'silent',
-    banner: { js: `/*! @huggingface/gguf ${version}\n${licence}\n*/` },
-    plugins: [{ name: 'drop-unused-tables', setup: dropUnusedTables }],
-  });
+  const text = await bundlePackage(folder, "export { gguf } from './src/gguf.ts';", [
+    { name: 'drop-unused-tables', setup: dropUnusedTables },
+  ]);
   return new Map([
-    ['gguf-parser.js', result.outputFiles[0].text],
+    ['gguf-parser.js', text],
     ['gguf-parser.d.ts', DECLARATION],
   ]);
 }

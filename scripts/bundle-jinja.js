@@ -4,9 +4,8 @@
  * `@huggingface/jinja` is bundled instead of being a runtime dependency: installed it takes nine times the bundle's size, and
  * only conversations need it, so it is a chunk that is loaded then. Its licence goes into the banner.
  */
-import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { build } from 'esbuild';
+import { bundlePackage } from './bundle-package.js';
 
 /** The part of its interface js/llama/chat.js uses. */
 const DECLARATION = `/** A Jinja template, as chat templates are written in. */
@@ -22,23 +21,9 @@ export class Template {
  */
 export async function bundleJinja(root) {
   const folder = path.join(root, 'node_modules/@huggingface/jinja');
-  if (!existsSync(folder)) throw new Error(`${path.relative(root, folder)} is missing: run npm ci`);
-  const { version } = JSON.parse(readFileSync(path.join(folder, 'package.json'), 'utf8'));
-  const licence = readFileSync(path.join(folder, 'LICENSE'), 'utf8').trim();
-  const result = await build({
-    stdin: { contents: "export { Template } from '@huggingface/jinja';", resolveDir: root },
-    bundle: true,
-    format: 'esm',
-    platform: 'browser',
-    target: 'es2022',
-    minify: true,
-    write: false,
-    legalComments: 'none',
-    logLevel: 'silent',
-    banner: { js: `/*! @huggingface/jinja ${version}\n${licence}\n*/` },
-  });
+  const text = await bundlePackage(folder, "export { Template } from '@huggingface/jinja';");
   return new Map([
-    ['jinja.js', result.outputFiles[0].text],
+    ['jinja.js', text],
     ['jinja.d.ts', DECLARATION],
   ]);
 }

@@ -1,15 +1,12 @@
 /**
- * node:test's spec reporter; above its closing summary it adds a report that a stranger can read: which instruction sets,
+ * node:test's spec reporter, for several runs as if they were one; above its closing summary it adds a report that a stranger can read: which instruction sets,
  * engines and features ran and where, what the tests said of themselves (diagnostics that start with 'ran: '), and what was
- * skipped and why. Leaves the same in build/test-report.json for scripts/test.js.
+ * skipped and why.
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Readable } from 'node:stream';
 import { spec } from 'node:test/reporters';
 import { root } from './setup/run.js';
-
-export const REPORT_FILE = path.join(root, 'build/test-report.json');
 
 /**
  * @typedef {object} Report
@@ -17,6 +14,7 @@ export const REPORT_FILE = path.join(root, 'build/test-report.json');
  * @property {{ name: string, file: string, reason: string }[]} skipped
  * @property {{ name: string, file: string }[]} failed
  * @property {string[]} ran
+ * @property {Record<string, number>} ms  of the tests of each file
  */
 
 /**
@@ -46,9 +44,10 @@ const ENGINE = /\b(?:Node|Chromium|Firefox|WebKit|Deno|deno|Bun) v?\d+[\d.]*/g;
 
 /** Names shown of the tests that were skipped for one reason. */
 const MAX_NAMES = 3;
+const MAX_FILES = 8;
 
-const isSummary = (/** @type {any} */ { type, data }) =>
-  type === 'test:diagnostic' && data.nesting === 0 && /^tests \d+$/.test(data.message);
+/** Names and numbers of the runner's summary. */
+const SUMMARY = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) ([\d.]+)$/;
 
 /** @param {string[]} list */
 const unique = (list) => [...new Set(list)];
@@ -88,6 +87,14 @@ function skipLines(skipped) {
   return lines;
 }
 
+/** @param {Record<string, number>} ms */
+const longest = (ms) =>
+  Object.entries(ms)
+    .sort(([, a], [, b]) => b - a)
+    .slice(0, MAX_FILES)
+    .map(([file, time]) => `${path.basename(file)} ${(time / 1000).toFixed(0)} s`)
+    .join(', ');
+
 /** @param {Report} report @returns {string[]} */
 export function reportLines(report) {
   const { passed, skipped, ran } = report;
@@ -99,37 +106,53 @@ export function reportLines(report) {
     `what ran, in Node ${process.versions.node} on ${process.platform} ${process.arch}, ${files} test files:`,
     ...features,
     ...(said.length > 0 ? ['what the tests say of it:', ...said] : []),
+    `what took longest: ${longest(report.ms)}`,
     ...skipLines(skipped),
     '',
   ];
 }
 
-/** @param {AsyncIterable<any>} events */
-async function* withReport(events) {
-  /** @type {Report} */
-  const report = { passed: [], skipped: [], failed: [], ran: [] };
-  for await (const event of events) {
-    const { type, data } = event;
-    const where = { name: data?.name, file: data?.file ? path.relative(root, data.file) : '' };
-    if (type === 'test:pass' && data.skip !== undefined && data.skip !== false) {
-      report.skipped.push({ ...where, reason: data.skip === true ? 'no reason given' : data.skip });
-    } else if (type === 'test:pass') {
-      report.passed.push(where);
-    } else if (type === 'test:fail') {
-      report.failed.push(where);
-    } else if (isSummary(event)) {
-      for (const message of reportLines(report)) yield { ...event, data: { ...data, message } };
-    } else if (type === 'test:diagnostic' && data.message.startsWith('ran: ')) {
-      report.ran.push(data.message);
+/** @param {(() => AsyncIterable<any>)[]} runs @param {Report} report */
+async function* events(runs, report) {
+  /** @type {Map<string, { event: any, sum: number }>} */
+  const summary = new Map();
+  for (const run of runs) {
+    for await (const event of run()) {
+      const { type, data } = event;
+      const [, what, number] =
+        (type === 'test:diagnostic' && data.nesting === 0 && SUMMARY.exec(data.message)) || [];
+      if (what !== undefined && !data.file) {
+        summary.set(what, { event, sum: Number(number) + (summary.get(what)?.sum ?? 0) });
+        continue;
+      }
+      note(event, report);
+      yield event;
     }
-    yield event;
   }
-  mkdirSync(path.dirname(REPORT_FILE), { recursive: true });
-  writeFileSync(REPORT_FILE, `${JSON.stringify(report, null, 2)}\n`);
+  const [{ event }] = summary.values();
+  const say = (/** @type {string} */ message) => ({ ...event, data: { ...event.data, message } });
+  for (const line of reportLines(report)) yield say(line);
+  for (const [what, { sum }] of summary) yield say(`${what} ${sum}`);
 }
 
-/** @param {AsyncIterable<any>} events */
-export default async function* reporter(events) {
+/** @param {any} event @param {Report} report */
+function note({ type, data }, report) {
+  const where = { name: data?.name, file: data?.file ? path.relative(root, data.file) : '' };
+  if (type === 'test:diagnostic' && data.message.startsWith('ran: ')) report.ran.push(data.message);
+  if (type !== 'test:pass' && type !== 'test:fail') return;
+  if (data.nesting === 0) report.ms[where.file] = (report.ms[where.file] ?? 0) + data.details.duration_ms;
+  if (type === 'test:fail') report.failed.push(where);
+  else if (data.skip === undefined || data.skip === false) report.passed.push(where);
+  else report.skipped.push({ ...where, reason: data.skip === true ? 'no reason given' : data.skip });
+}
+
+/**
+ * @param {(() => AsyncIterable<any>)[]} runs  each begins when the one before has ended
+ * @returns {{ report: Report, output: import('node:stream').Readable }}  the report is whole when the output has ended
+ */
+export function reporter(runs) {
+  /** @type {Report} */
+  const report = { passed: [], skipped: [], failed: [], ran: [], ms: {} };
   const Spec = /** @type {any} */ (spec);
-  yield* Readable.from(withReport(events)).pipe(new Spec());
+  return { report, output: Readable.from(events(runs, report)).pipe(new Spec()) };
 }

@@ -1,14 +1,34 @@
 /**
- * `npm test`: set-up, build, every test. `npm test -- tests/gguf.test.js` runs some files; options go to node --test.
- * The last lines on stdout are the summary of node's test runner.
+ * `npm test`: set-up, build, every test. `npm test -- tests/gguf.test.js` runs some files. As many files run side by side as there are
+ * processors; those that measure time run after them, one by one. The last lines on stdout are the summary of node's test runner.
  */
-import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import path from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { run } from 'node:test';
+import { parseArgs } from 'node:util';
 import { build } from './build.js';
-import { REPORT_FILE } from './reporter.js';
-import { environment, isMain, main, root } from './setup/run.js';
+import { reporter } from './reporter.js';
+import { environment, isMain, main, root, SetupError } from './setup/run.js';
 import { ensureSetup } from './setup.js';
+
+const HELP = `npm test -- [options] [files]
+  --test-name-pattern X  only tests whose name matches; can be given several times
+  --test-concurrency N   files side by side (default: as many as there are processors)
+`;
+
+/** Begin first, so that none of them is the last one running. */
+const LONG = [
+  'isa',
+  'browser/demo-everyone',
+  'browser/demo',
+  'browser/demo-model',
+  'native',
+  'fuzz/fuzz',
+].map((name) => `tests/${name}.test.js`);
+/** They compare times, or wait for things with a limit that other work would break. */
+const ALONE = ['browser/demo-calm', 'worker-lifecycle'].map((name) => `tests/${name}.test.js`);
 
 /** @returns {string[]} */
 function allTestFiles() {
@@ -25,35 +45,74 @@ const REQUIRED_IN_CI = [
   { what: 'Chromium', file: /browser.*\.test\.js$/, name: /./ },
 ];
 
-/** @returns {string[]} */
-function missingInCi() {
-  /** @type {import('./reporter.js').Report} */
-  const { passed } = existsSync(REPORT_FILE) ? JSON.parse(readFileSync(REPORT_FILE, 'utf8')) : { passed: [] };
-  return REQUIRED_IN_CI.filter(
+/** @param {import('./reporter.js').Report} report @returns {string[]} */
+const missingInCi = ({ passed }) =>
+  REQUIRED_IN_CI.filter(
     (need) => !passed.some(({ file, name }) => need.file.test(file) && need.name.test(name)),
   ).map(({ what }) => what);
+
+/** @param {string} a @param {string} b */
+const longFirst = (a, b) => rank(a) - rank(b) || (a < b ? -1 : 1);
+/** @param {string} file */
+const rank = (file) => (LONG.includes(file) ? LONG.indexOf(file) : LONG.length);
+
+/**
+ * @param {string[]} args
+ * @returns {{ options: import('node:test').RunOptions, files: string[], isAll: boolean } | undefined}  undefined: help was asked for
+ */
+function parse(args) {
+  let values, positionals;
+  try {
+    ({ values, positionals } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: {
+        'test-name-pattern': { type: 'string', multiple: true },
+        'test-concurrency': { type: 'string' },
+        help: { type: 'boolean' },
+      },
+    }));
+  } catch (error) {
+    throw new SetupError(`${/** @type {Error} */ (error).message}; npm test -- --help`);
+  }
+  if (values.help) return undefined;
+  const { 'test-name-pattern': testNamePatterns, 'test-concurrency': asked = `${availableParallelism()}` } =
+    values;
+  if (!/^[1-9]\d*$/.test(asked)) throw new SetupError(`--test-concurrency must be 1 or more, got ${asked}`);
+  const all = allTestFiles();
+  const missing = [...LONG, ...ALONE, ...positionals].find((file) => !existsSync(path.join(root, file)));
+  if (missing !== undefined) throw new SetupError(`there is no ${missing}`);
+  return {
+    options: { concurrency: Number(asked), ...(testNamePatterns && { testNamePatterns }) },
+    files: positionals.length > 0 ? positionals.map((file) => path.normalize(file)) : all,
+    isAll: positionals.length === 0,
+  };
 }
 
 /** @param {string[]} args @returns {Promise<number>}  exit status */
 export async function test(args) {
+  const parsed = parse(args);
+  if (!parsed) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const { options, files, isAll } = parsed;
   await ensureSetup({ native: true, browser: true });
   await build({ quiet: true });
-  rmSync(REPORT_FILE, { force: true });
-  const options = args.filter((arg) => arg.startsWith('-'));
-  const named = args.filter((arg) => !arg.startsWith('-'));
-  const files = named.length > 0 ? named : allTestFiles();
-  const reporter = new URL('./reporter.js', import.meta.url).href;
-  const runner = [
-    '--test',
-    `--test-reporter=${reporter}`,
-    '--test-reporter-destination=stdout',
-    ...options,
-    ...files,
-  ];
-  const child = spawn(process.execPath, runner, { cwd: root, env: environment(), stdio: 'inherit' });
-  const status = await new Promise((resolve) => child.on('close', (code) => resolve(code ?? 1)));
-  const missing = process.env.CI && named.length === 0 ? missingInCi() : [];
-  if (missing.length === 0) return status;
+  Object.assign(process.env, environment());
+  process.chdir(root);
+  const phases = [
+    { files: files.filter((file) => !ALONE.includes(file)).sort(longFirst), options },
+    { files: files.filter((file) => ALONE.includes(file)), options: { ...options, concurrency: 1 } },
+  ].filter((phase) => phase.files.length > 0);
+  const runs = phases.map(
+    (phase) => () => run({ ...phase.options, files: phase.files.map((file) => path.join(root, file)) }),
+  );
+  const { report, output } = reporter(runs);
+  await pipeline(output, process.stdout, { end: false });
+  if (report.failed.length > 0) return 1;
+  const missing = process.env.CI && isAll ? missingInCi(report) : [];
+  if (missing.length === 0) return 0;
   process.stderr.write(`error: in CI these must run, and did not: ${missing.join(', ')}\n`);
   return 1;
 }

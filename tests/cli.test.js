@@ -82,30 +82,8 @@ test('cli: generate takes the options of sampling and of the model', async () =>
     assert.equal(code, 0, err);
     return JSON.parse(out);
   };
-  const once = await seeded(
-    '--seed',
-    '5',
-    '--max-tokens',
-    '20',
-    '--top-k',
-    '5',
-    '--min-p',
-    '0',
-    '--top-p',
-    '1',
-  );
-  const twice = await seeded(
-    '--seed',
-    '5',
-    '--max-tokens',
-    '20',
-    '--top-k',
-    '5',
-    '--min-p',
-    '0',
-    '--top-p',
-    '1',
-  );
+  const choices = '--seed 5 --max-tokens 20 --top-k 5 --min-p 0 --top-p 1'.split(' ');
+  const [once, twice] = [await seeded(...choices), await seeded(...choices)];
   assert.equal(once.text, twice.text);
   assert.equal(once.seed, 5);
   const stopped = await seeded('--stop', '.', '--stop', '!', '--repeat-penalty', '1.1');

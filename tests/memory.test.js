@@ -2,22 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createKernels, HandleError, MemoryError } from '../js/index.js';
-import { testWeights } from '../js/selftest.js';
-
-/** @import { TestContext } from 'node:test' */
-
-const data = testWeights('Q4_K', 9);
-const shape = { type: 'Q4_K', nRows: 9, nCols: 512 };
-
-/** @param {TestContext} t */
-async function kernels(t) {
-  const fm = await createKernels();
-  t.after(() => fm.dispose());
-  return fm;
-}
-
-/** @param {number} length */
-const ramp = (length) => Float32Array.from({ length }, (_, i) => ((i * 7) % 31) - 15);
+import { data, kernels, ramp, shape } from './helpers/small-weight.js';
 
 test('results, weights and tensors survive the growth of the memory', async (t) => {
   const fm = await kernels(t);

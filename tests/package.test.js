@@ -6,12 +6,11 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { gzipSync } from 'node:zlib';
 import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core';
-import { build as bundle } from 'esbuild';
 import { publint } from 'publint';
 import { MODULE_BUDGETS } from '../scripts/build.js';
 import { root } from '../scripts/setup/run.js';
+import { bundleForBrowser } from './helpers/bundle.js';
 import { manifest, packedPackage } from './helpers/consumers.js';
 
 /** Everything but the chunks that are fetched when they are needed. */
@@ -142,41 +141,18 @@ test('the wasm files and package.json can be resolved', () => {
   assert.equal(output, 'true true');
 });
 
-/** @param {Partial<import('esbuild').BuildOptions>} options */
-async function bundleForBrowser(options) {
-  const result = await bundle({
-    absWorkingDir: root,
-    stdin: { contents: "export { createKernels, openGguf } from './js/index.js';", resolveDir: root },
-    bundle: true,
-    minify: true,
-    write: false,
-    format: 'esm',
-    platform: 'browser',
-    target: 'es2022',
-    logLevel: 'silent',
-    ...options,
-  });
-  assert.deepEqual(result.warnings, []);
-  return result.outputFiles ?? [];
-}
+/** What an application takes that multiplies. */
+const bundleLoader = () => bundleForBrowser("export { createKernels, openGguf } from './js/index.js';");
 
 test('the loader is small', async (t) => {
-  const files = await bundleForBrowser({ splitting: true, outdir: path.join(root, 'build/out') });
-  const text = (/** @type {string} */ name) =>
-    files.find((file) => path.basename(file.path) === name)?.text ?? assert.fail(name);
-  const loaded = new Set(['stdin.js']);
-  for (const name of loaded) {
-    for (const [, imported] of text(name).matchAll(/\b(?:from|import)"\.\/([^"]+)"/g)) loaded.add(imported);
-  }
-  const contents = [...loaded].map(text).join('');
-  const bytes = gzipSync(contents, { level: 9 }).length;
+  const { contents, bytes } = await bundleLoader();
   t.diagnostic(`loader: ${contents.length} bytes minified, ${bytes} gzipped`);
   assert.ok(contents.includes('fused_matmul'));
   assert.ok(bytes <= LOADER_BUDGET, `${bytes} bytes, budget ${LOADER_BUDGET}`);
 });
 
 test('a browser bundle has the header parser in a chunk of its own', async () => {
-  const files = await bundleForBrowser({ splitting: true, outdir: path.join(root, 'build/out') });
+  const { files } = await bundleLoader();
   const withParser = files.filter(({ text }) => text.includes('GGUF magic number'));
   assert.equal(withParser.length, 1);
   assert.ok(!withParser[0].text.includes('fused_matmul'));

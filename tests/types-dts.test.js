@@ -31,10 +31,13 @@ const STRICT = {
   types: [],
 };
 
-/** @param {string} code @param {object} [options] @param {string} [compiler] */
+/** @param {string | string[]} code  of a module, or several @param {object} [options] @param {string} [compiler] */
 function compile(code, options = { module: 'nodenext' }, compiler = 'typescript-native') {
-  writeFileSync(path.join(folder, 'consumer.ts'), code);
-  const config = { compilerOptions: { ...STRICT, ...options }, files: ['consumer.ts'] };
+  const files = [code].flat().map((text, i) => {
+    writeFileSync(path.join(folder, `consumer-${i}.ts`), text);
+    return `consumer-${i}.ts`;
+  });
+  const config = { compilerOptions: { ...STRICT, ...options }, files };
   writeFileSync(path.join(folder, 'tsconfig.json'), JSON.stringify(config));
   const tsc = path.join(root, 'node_modules', compiler, 'bin/tsc');
   const args = [tsc, '-p', '.', '--pretty', 'false'];
@@ -188,11 +191,36 @@ test('editors show types that can be read, and what things are', () => {
 });
 
 test('what only the library can make has no public constructor', () => {
-  for (const name of ['Weight', 'Tensor', 'GgufFile', 'Kernels']) {
-    const { stdout } = compile(`import { ${name} } from 'fused-matmul';\nexport const made = new ${name}();`);
-    assert.match(stdout, /TS2674.*protected/);
-  }
+  const names = ['Weight', 'Tensor', 'GgufFile', 'Kernels'];
+  const { stdout } = compile(
+    names.map((name) => `import { ${name} } from 'fused-matmul';\nexport const made = new ${name}();`),
+  );
+  for (const i of names.keys())
+    assert.match(stdout, new RegExp(`^consumer-${i}.ts.*TS2674.*protected`, 'm'), names[i]);
 });
+
+/**
+ * A test for each mistake. They are compiled together, beside the head alone, which has none.
+ * @param {string} rejects
+ * @param {[string, string][]} mistakes  what each is, and its line
+ * @param {string} head
+ */
+function mistakeTests(rejects, mistakes, head) {
+  /** @type {string} */
+  let errors;
+  const compiled = () => {
+    errors ??= compile([head, ...mistakes.map(([, line]) => head + line)]).stdout;
+    return errors.split('\n');
+  };
+  for (const [i, [what]] of mistakes.entries()) {
+    test(`${rejects} ${what}`, () => {
+      const of = (/** @type {number} */ n) =>
+        compiled().filter((line) => line.startsWith(`consumer-${n}.ts(`));
+      assert.deepEqual(of(0), []);
+      assert.match(of(i + 1).join('\n'), /error TS\d+/);
+    });
+  }
+}
 
 /** @type {[string, string][]} */
 const MISTAKES = [
@@ -209,16 +237,12 @@ const MISTAKES = [
     'void createKernels().then((fm) => { const y: Float32Array = fm.fusedMatmul(w, t); });',
   ],
 ];
-for (const [what, line] of MISTAKES) {
-  test(`the types reject ${what}`, () => {
-    const head =
-      "import { createKernels, type Tensor, type Weight } from 'fused-matmul/layer';\ndeclare const w: Weight; declare const t: Tensor;\n";
-    assert.equal(compile(`${head}void w; void t; void createKernels;`).stdout, '');
-    const { status, stdout } = compile(`${head}${line}\nvoid w; void t;`);
-    assert.notEqual(status, 0);
-    assert.match(stdout, /error TS\d+/);
-  });
-}
+mistakeTests(
+  'the types reject',
+  MISTAKES,
+  "import { createKernels, type Tensor, type Weight } from 'fused-matmul/layer';\n" +
+    'declare const w: Weight; declare const t: Tensor;\nvoid w; void t; void createKernels;\n',
+);
 
 const WORKER_CONSUMER = `
 import { createWorkerKernels, openGguf, type WorkerKernels, type WorkerTensor, type WorkerWeight, type WorkerKvCache } from 'fused-matmul';
@@ -278,15 +302,10 @@ const WORKER_MISTAKES = [
   ['a gate that does not exist', "void fm.gated(t, t, { act: 'relu' });"],
   ['a handle of this thread', 'void fm.fusedMatmul(own, x);'],
 ];
-for (const [what, line] of WORKER_MISTAKES) {
-  test(`the types of kernels in a worker reject ${what}`, () => {
-    const head =
-      "import type { Weight, WorkerKernels, WorkerTensor, WorkerWeight } from 'fused-matmul';\n" +
-      'declare const fm: WorkerKernels; declare const w: WorkerWeight; declare const t: WorkerTensor;\n' +
-      'declare const own: Weight; declare const x: Float32Array;\nvoid fm; void w; void t; void own; void x;\n';
-    assert.equal(compile(head).stdout, '');
-    const { status, stdout } = compile(`${head}${line}`);
-    assert.notEqual(status, 0);
-    assert.match(stdout, /error TS\d+/);
-  });
-}
+mistakeTests(
+  'the types of kernels in a worker reject',
+  WORKER_MISTAKES,
+  "import type { Weight, WorkerKernels, WorkerTensor, WorkerWeight } from 'fused-matmul';\n" +
+    'declare const fm: WorkerKernels; declare const w: WorkerWeight; declare const t: WorkerTensor;\n' +
+    'declare const own: Weight; declare const x: Float32Array;\nvoid fm; void w; void t; void own; void x;\n',
+);

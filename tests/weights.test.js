@@ -11,24 +11,9 @@ import {
   Tensor,
   Weight,
 } from '../js/index.js';
-import { testWeights } from '../js/selftest.js';
 import { countedBytes, ggufBytes, sampleGguf } from './helpers/gguf-bytes.js';
 import { startServer } from './helpers/range-server.js';
-
-/** @import { TestContext } from 'node:test' */
-
-const data = testWeights('Q4_K', 9);
-const shape = { type: 'Q4_K', nRows: 9, nCols: 512 };
-
-/** @param {TestContext} t */
-async function kernels(t) {
-  const fm = await createKernels();
-  t.after(() => fm.dispose());
-  return fm;
-}
-
-/** @param {number} length */
-const ramp = (length) => Float32Array.from({ length }, (_, i) => ((i * 7) % 31) - 15);
+import { data, kernels, ramp, shape } from './helpers/small-weight.js';
 
 /** A GGUF file of one Q4_K weight of 8,640 rows (2.5 MB: several chunks), whose rows repeat `data`. */
 function largeGguf() {

@@ -137,6 +137,50 @@ test('a file that changed is fetched anew, and the old one dropped', { skip }, a
   assert.equal((await evaluate('return library.listCachedGgufs()')).length, 1);
 });
 
+test('what is kept may be anything: it is fetched again, or refused as a file would be', {
+  skip,
+}, async (t) => {
+  const { evaluate, state } = await open(t);
+  const plain = await evaluate("return sums('/a.gguf', { cache: true })");
+  await evaluate(`
+    globalThis.change = async (isIt, make) => {
+      const cache = await caches.open('fused-matmul');
+      for (const request of await cache.keys())
+        if (isIt(request.url)) await cache.put(request, new Response(await make(await cache.match(request))));
+    };
+    globalThis.entries = async () => (await (await caches.open('fused-matmul')).keys()).map(({ url }) => url);
+    const [shortest] = (await entries()).sort((a, b) => a.length - b.length);
+    globalThis.isDescription = (url) => url === shortest;
+  `);
+  const again = async () => (await evaluate("return sums('/a.gguf', { cache: true })")).sums;
+  for (const make of [
+    'async () => "no JSON"',
+    'async () => "null"',
+    'async () => JSON.stringify({ facts: null, used: 1 })',
+    'async () => JSON.stringify({ facts: { url: 1, size: "many" }, used: "never" })',
+    'async (old) => { const all = await old.json(); all.facts.size = -1; return JSON.stringify(all); }',
+    'async (old) => { const all = await old.json(); all.facts.size = 1e300; return JSON.stringify(all); }',
+    'async (old) => { const all = await old.json(); all.facts.url = "/b.gguf"; return JSON.stringify(all); }',
+    'async (old) => { const all = await old.json(); all.facts.etag = {}; return JSON.stringify(all); }',
+  ]) {
+    await evaluate(`await change(isDescription, ${make})`);
+    assert.equal((await evaluate('return library.listCachedGgufs()')).length <= 1, true, make);
+    assert.deepEqual(await again(), plain.sums, make);
+  }
+  await evaluate('await change((url) => !isDescription(url), () => new Uint8Array(5))');
+  assert.deepEqual(await again(), plain.sums, 'blocks of another length');
+
+  state.gone = true;
+  assert.deepEqual(await again(), plain.sums, 'all of it is there again');
+  await evaluate('await change((url) => !isDescription(url), () => new Uint8Array(2 ** 20).fill(255))');
+  const bad = await evaluate("return sums('/a.gguf', { cache: true })");
+  assert.equal(bad.error?.code, 'FM_GGUF', JSON.stringify(bad));
+  await evaluate('await change(isDescription, async () => "no JSON")');
+  assert.deepEqual(await evaluate('return library.listCachedGgufs()'), []);
+  const none = await evaluate("return sums('/a.gguf', { cache: true })");
+  assert.equal(none.error?.code, 'FM_GGUF', JSON.stringify(none));
+});
+
 test('no room: the file used longest ago goes; then it is read as without a cache', { skip }, async (t) => {
   const { evaluate } = await open(t);
   const plain = await evaluate("return sums('/b.gguf')");

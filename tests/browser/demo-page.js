@@ -188,3 +188,15 @@ export function slowModel({ nLayers = 8, nEmbd = 1024, nFf = 2816, context = 409
   });
   return bytes;
 }
+
+/** The button. */
+export const write = (/** @type {Page} */ page) => page.getByRole('button', { name: 'Write', exact: true });
+
+/** @param {Page} page @param {Record<string, string>} values */
+export async function setOptions(page, values) {
+  await page.locator('#options').evaluate((node) => {
+    /** @type {HTMLDetailsElement} */ (node).open = true;
+  });
+  for (const [label, value] of Object.entries(values))
+    await page.getByLabel(label, { exact: true }).fill(value);
+}

@@ -8,26 +8,14 @@ import {
   chooseFile,
   pageTest,
   paper,
+  setOptions,
   shared,
   skip,
-  slowModel,
   storyModel,
+  write,
   writeTemporary,
   written,
 } from './demo-page.js';
-
-/** @typedef {import('./demo-page.js').Page} Page */
-
-const write = (/** @type {Page} */ page) => page.getByRole('button', { name: 'Write', exact: true });
-
-/** @param {Page} page @param {Record<string, string>} values */
-async function setOptions(page, values) {
-  await page.locator('#options').evaluate((node) => {
-    /** @type {HTMLDetailsElement} */ (node).open = true;
-  });
-  for (const [label, value] of Object.entries(values))
-    await page.getByLabel(label, { exact: true }).fill(value);
-}
 
 /** The same text without a browser: greedy, and with activations that differ by rounding only. @param {Buffer} file */
 async function reference(file) {
@@ -149,53 +137,6 @@ pageTest('examples write at once; what cannot be is said', async ({ page }) => {
   await write(page).click();
   await page.locator('#text', { hasText: /^Once.{20}/ }).waitFor();
   assert.equal(await page.locator('#alerts').textContent(), '');
-});
-
-pageTest('a long text can be stopped, and its speed is what a clock says', async ({ page }) => {
-  await written(page);
-  await chooseFile(page, writeTemporary('slow.gguf', slowModel({ nLayers: 4 })));
-  await page.getByText(/slow\.gguf is ready/).waitFor({ state: 'attached', timeout: 30_000 });
-  // The clock of the test: when the paper changes, and how much is on it.
-  await page.evaluate(() => {
-    /** @type {[number, number][]} */
-    const seen = [];
-    Object.assign(globalThis, { seen });
-    const text = /** @type {HTMLElement} */ (document.getElementById('text'));
-    new MutationObserver(() => seen.push([performance.now(), [...(text.textContent ?? '')].length])).observe(
-      text,
-      {
-        childList: true,
-        subtree: true,
-        characterData: true,
-      },
-    );
-  });
-  await setOptions(page, { 'Most tokens': '80' });
-  await write(page).click();
-  const stats = await written(page, { reason: 'length' });
-  assert.equal(stats.tokens, '80');
-  const seen = await page.evaluate(
-    () => /** @type {[number, number][]} */ (/** @type {any} */ (globalThis).seen),
-  );
-  const written2 = seen.filter(([, length]) => length > 'Once upon a time'.length);
-  const [first, last] = [written2[0], /** @type {[number, number]} */ (written2.at(-1))];
-  // A token of this model is one letter.
-  const clocked = (1000 * (last[1] - first[1])) / (last[0] - first[0]);
-  const ratio = Number(stats.tps) / clocked;
-  assert.ok(ratio > 0.7 && ratio < 1.5, `the page says ${stats.tps} tokens/s, the clock ${clocked}`);
-  assert.ok(written2.length > 8, `text came in ${written2.length} pieces`);
-
-  await setOptions(page, { 'Most tokens': '4000' });
-  await write(page).click();
-  await page.locator('#text', { hasText: /.{30}/ }).waitFor();
-  await page.getByRole('button', { name: 'Stop', exact: true }).click();
-  await page.locator('#stats[data-state=stopped]').waitFor({ timeout: 3000 });
-  const text = await paper(page);
-  assert.match((await page.locator('#outcome-line').textContent()) ?? '', /^Stopped after \d+ tokens/);
-  await page.waitForTimeout(250);
-  assert.equal(await paper(page), text);
-  assert.equal(await page.locator('#paper .caret').count(), 0);
-  assert.ok(await write(page).isEnabled());
 });
 
 pageTest('a model with a template is talked to, and remembers the turns', async ({ page }) => {

@@ -115,24 +115,24 @@ static int32_t call_ffn(void *p) {
                    a->residual, a->activation);
 }
 
-static int32_t small_type(int32_t type) { return fm_type_block_values(type) == 256 ? FM_TYPE_Q4_0 : type; }
+/* A type that fits a row of few blocks of 32 as well. */
+static int32_t type_for(fuzz *f, bool is_wide) {
+  int32_t type = fuzz_type(f);
+  return !is_wide && fm_type_block_values(type) == 256 ? FM_TYPE_Q4_0 : type;
+}
 
+/* Types of 256 values need rows as wide; both sides as wide are rare: nine times the work of one. */
 static void run_ffn(fuzz *f) {
   arguments a = {.eps = fuzz_parameter(f), .residual = (int32_t)fuzz_u8(f) - 64};
-  fm_ffn_weights weights = {.gate_type = fuzz_type(f), .up_type = fuzz_type(f), .down_type = fuzz_type(f)};
+  uint8_t width = fuzz_u8(f);
+  bool is_wide = width >= 192 && width < 224, is_wide_inside = width >= 224 || width == 192;
+  fm_ffn_weights weights = {
+      .gate_type = type_for(f, is_wide), .up_type = type_for(f, is_wide), .down_type = type_for(f, is_wide_inside)};
   pick_activation(f, &a);
   pick_gate(f, &a);
   a.n_tokens = fuzz_dimension(f, 3);
-  if (fuzz_u8(f) < 224) { /* small: any type of small blocks for one that has others */
-    weights.gate_type = small_type(weights.gate_type);
-    weights.up_type = small_type(weights.up_type);
-    weights.down_type = small_type(weights.down_type);
-    a.n_cols = fuzz_columns(f, FM_TYPE_Q8_0, 64);
-    a.n_ff = fuzz_columns(f, FM_TYPE_Q8_0, 96);
-  } else {
-    a.n_cols = fuzz_columns(f, FM_TYPE_Q4_K, 256);
-    a.n_ff = fuzz_columns(f, FM_TYPE_Q4_K, 512);
-  }
+  a.n_cols = is_wide ? fuzz_columns(f, FM_TYPE_Q4_K, 256) : fuzz_columns(f, FM_TYPE_Q8_0, 64);
+  a.n_ff = is_wide_inside ? fuzz_columns(f, FM_TYPE_Q4_K, width == 192 ? 512 : 256) : fuzz_columns(f, FM_TYPE_Q8_0, 64);
   a.weights = fuzz_place(f, FUZZ_IN, sizeof weights, _Alignof(fm_ffn_weights));
   unsigned at_weights = fuzz_last(f);
   a.x = place_floats(f, a.n_tokens, a.n_cols);
