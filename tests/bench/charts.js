@@ -49,11 +49,12 @@ function productChart(results) {
     );
   });
   const who = [...new Set(values.map((value) => value.who))];
+  const tokens = [...new Set(values.map((value) => value.tokens))];
   return {
     values,
     spec: {
       data: { values },
-      facet: { column: { field: 'tokens', title: `4-bit weight ${shape}, one thread: GFLOP/s`, sort: null } },
+      facet: { column: { field: 'tokens', title: `4-bit weight ${shape}, one thread: GFLOP/s`, sort: tokens } },
       spec: {
         width: 190,
         height: { step: 22 },
@@ -151,7 +152,7 @@ function llamaChart(results) {
         width: 300,
         height: { step: 16 },
         encoding: {
-          y: { field: 'name', type: 'nominal', title: null, sort: null },
+          y: { field: 'name', type: 'nominal', title: null },
           yOffset: { field: 'who' },
           x: { field: 'value', type: 'quantitative', title: null },
         },
