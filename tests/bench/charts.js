@@ -54,7 +54,9 @@ function productChart(results) {
     values,
     spec: {
       data: { values },
-      facet: { column: { field: 'tokens', title: `4-bit weight ${shape}, one thread: GFLOP/s`, sort: tokens } },
+      facet: {
+        column: { field: 'tokens', title: `4-bit weight ${shape}, one thread: GFLOP/s`, sort: tokens },
+      },
       spec: {
         width: 190,
         height: { step: 22 },
