@@ -63,6 +63,12 @@ export class TensorsView {
     // Not every browser lets the keyboard scroll what holds nothing to focus, such as a file without a usable tensor.
     byId('table-frame').tabIndex = 0;
     this.#filter.addEventListener('input', () => this.#applyFilter());
+    // The next Tab must find a row, however fast it comes: nobody is told of what the observer sees before the next frame.
+    this.#body.addEventListener('focusin', (/** @type {FocusEvent} */ event) => {
+      const row = /** @type {HTMLElement} */ (event.target).closest('tr');
+      const isNearEnd = this.#rows.slice(-rowsAtOnce).some((made) => made.row === row);
+      if (isNearEnd && this.#rows.length < this.#matching.length) this.#more();
+    });
     // The button is the way in for keyboards and screen readers; the rest of the row is a larger target for pointers.
     this.#body.addEventListener('click', (/** @type {MouseEvent} */ event) => {
       const row = /** @type {HTMLElement} */ (event.target).closest('tr');
