@@ -62,8 +62,8 @@ FM_INLINE void dot_step(gemm_kind kind, v128_t codes, const v128_t acts[2], v128
 
 /* part[i] += n_steps * 4 columns: int16 pairs or int32. q: of the first vector of tokens; the second is `apart` bytes away.
  * A splatting load for each row and step. */
-FM_INLINE void dot_columns(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart, size_t n_steps,
-                           v128_t part[N_SUMS]) {
+FM_INLINE void dot_columns_by_1(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart, size_t n_steps,
+                                v128_t part[N_SUMS]) {
   const int8_t *q2 = q + apart;
   FM_NO_UNROLL
   for (size_t k = 0; k < n_steps; k++) {
@@ -103,6 +103,15 @@ FM_INLINE void dot_columns_by_4(gemm_kind kind, const uint8_t *code, const int8_
   }
 }
 
+FM_INLINE void dot_columns(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart, size_t n_steps,
+                           v128_t part[N_SUMS]) {
+  if (kind.dot == FM_DOT_I32 && kind.n_vectors == 2) {
+    dot_columns_by_4(kind, code, q, apart, n_steps, part);
+  } else {
+    dot_columns_by_1(kind, code, q, apart, n_steps, part);
+  }
+}
+
 /* -bias * (sum q) of a sub-block of int32 sums, entry `at` of sum16 or sum32. */
 FM_INLINE v128_t minus_bias(const fm_act_tile_i8 *x, size_t n_cols, size_t at, v128_t bias) {
   return wasm_i32x4_mul(wasm_v128_load(n_cols == 32 ? x->sum32[at] : x->sum16[at]), bias);
@@ -131,11 +140,7 @@ FM_INLINE void k_group(gemm_kind kind, const shape *s, const fm_strip *strip, si
           start[v] = wasm_i32x4_mul(wasm_v128_load((const char *)sums_of + v * apart), bias);
       }
       for (size_t i = 0; i < N_SUMS; i++) part[i] = start[i % kind.n_vectors];
-      if (kind.dot == FM_DOT_I32 && kind.n_vectors == 2) {
-        dot_columns_by_4(kind, code, q, apart, s->n_steps, part);
-      } else {
-        dot_columns(kind, code, q, apart, s->n_steps, part);
-      }
+      dot_columns(kind, code, q, apart, s->n_steps, part);
       FM_UNROLL
       for (size_t r = 0; r < n_rows; r++) factor[r] = splat_load(scale + r * (FM_PANEL_COLS / 16));
       FM_UNROLL
@@ -203,11 +208,7 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
       total = fm_in_memory(total);
       for (size_t v = 0; v < kind.n_vectors; v++) start[v] = minus_bias(x.vector[v], n_cols, at, bias);
       for (size_t i = 0; i < N_SUMS; i++) part[i] = kind.dot == FM_DOT_I32 ? start[i % kind.n_vectors] : fm_zero();
-      if (kind.dot == FM_DOT_I32 && kind.n_vectors == 2) {
-        dot_columns_by_4(kind, code, q, apart, s->n_steps, part);
-      } else {
-        dot_columns(kind, code, q, apart, s->n_steps, part);
-      }
+      dot_columns(kind, code, q, apart, s->n_steps, part);
       FM_UNROLL
       for (size_t r = 0; r < N_SUMS / kind.n_vectors; r++) factor[r] = splat_load(scale + r * (FM_PANEL_COLS / 16));
       FM_UNROLL
