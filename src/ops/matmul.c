@@ -16,7 +16,7 @@
 #define PANEL_BLOCKS (FM_PANEL_COLS / FM_ACT_COLS)
 #define SCRATCH_BLOCKS (TOKEN_BLOCK * PANEL_BLOCKS)
 #define CACHE_LINE_BYTES 64
-#define TOUCH_MIN_TOKENS 16 /* below, asking takes longer than waiting */
+#define TOUCH_MIN_TOKENS 16 /* for few tokens, asking takes as long as waiting */
 #define GEMV_MAX_TOKENS 2   /* from 3 tokens on, decoding a strip once is cheaper than decoding every row per token */
 
 /* Threads split tokens in groups of a multiple of that, so that tiles of tokens are the same however many there are. */
