@@ -33,7 +33,7 @@ FM_INLINE fm_lanes16 fm_iq4_xs_k_scales(const uint8_t *group) {
   return (fm_lanes16){scales, scales};
 }
 FM_INLINE fm_d_dmin fm_iq4_xs_d(const uint8_t *group) {
-  return (fm_d_dmin){fm_f16_to_f32(((const fm_block_iq4_xs *)group)->d), 0.0f};
+  return (fm_d_dmin){fm_f16_by_table(((const fm_block_iq4_xs *)group)->d), 0.0f};
 }
 
 static const fm_form fm_iq4_xs_form = {
@@ -54,7 +54,7 @@ FM_INLINE v128_t fm_tq2_0_codes(const uint8_t *group, size_t half, size_t j, con
 }
 FM_INLINE v128_t fm_tq2_0_scales(const uint8_t *group, size_t half, const fm_held *held) {
   (void)half, (void)held;
-  return wasm_f32x4_splat(fm_f16_to_f32(((const fm_block_tq2_0 *)group)->d));
+  return wasm_f32x4_splat(fm_f16_by_table(((const fm_block_tq2_0 *)group)->d));
 }
 
 static const fm_form fm_tq2_0_form = {
@@ -93,7 +93,7 @@ static void fm_tq1_0_unpack(const uint8_t *group, uint8_t *codes) {
 }
 FM_INLINE v128_t fm_tq1_0_scales(const uint8_t *group, size_t half, const fm_held *held) {
   (void)half, (void)held;
-  return wasm_f32x4_splat(fm_f16_to_f32(((const fm_block_tq1_0 *)group)->d));
+  return wasm_f32x4_splat(fm_f16_by_table(((const fm_block_tq1_0 *)group)->d));
 }
 
 static const fm_form fm_tq1_0_form = {

@@ -43,7 +43,7 @@ FM_INLINE v128_t fm_sub_dot(const fm_form *form, const uint8_t *source, size_t h
   if (dot == FM_DOT_I32) {
     v128_t sum = fm_quad_dot(first, q, fm_zero());
     if (sub == 32) sum = fm_quad_dot(fm_exact_codes(form, source, half, j + 1, held), q + 16, sum);
-    return form->layout.kind == FM_SCALES_K ? wasm_i32x4_mul(sum, scale) : sum;
+    return form->layout.kind == FM_SCALES_K && form->layout.wide ? wasm_i32x4_mul(sum, scale) : sum;
   }
   v128_t pairs = fm_pair_dot(first, q);
   if (sub == 32) pairs = wasm_i16x8_add(pairs, fm_pair_dot(fm_exact_codes(form, source, half, j + 1, held), q + 16));
@@ -57,15 +57,22 @@ FM_INLINE v128_t fm_scale_lanes(v128_t scales, bool upper, int dot) {
                : wasm_i16x8_shuffle(scales, scales, 0, 0, 1, 1, 2, 2, 3, 3);
 }
 
-/* Sub-blocks s and s + 1 of 16 columns: both vectors of pair sums are folded into one (2 * 2 * 63 * 127 = 32,004 < 2^15), which
- * then meets both scales at once. */
-FM_INLINE v128_t fm_two_subs_dot16(const fm_form *form, const uint8_t *source, size_t half, const int8_t *q, size_t s,
-                                   v128_t lanes, const fm_held *held) {
-  v128_t even = fm_pair_dot(fm_exact_codes(form, source, half, s, held), q + 16 * s);
-  v128_t odd = fm_pair_dot(fm_exact_codes(form, source, half, s + 1, held), q + 16 * s + 16);
-  v128_t folded = wasm_i16x8_add(wasm_i64x2_shuffle(even, odd, 0, 2), wasm_i64x2_shuffle(even, odd, 1, 3));
+/* Sub-blocks s and s + 1: their sums fit int16 (16 columns: 4 * 63 * 127 = 32,004; 32: 8 * 31 * 127), and one product applies both
+ * scales. lanes: twice each. */
+FM_INLINE v128_t fm_two_subs(const fm_form *form, const uint8_t *source, size_t half, const int8_t *q, size_t s,
+                             v128_t lanes, int dot, const fm_held *held) {
+  v128_t both;
+  if (dot == FM_DOT_I32) {
+    v128_t none = fm_zero();
+    both = wasm_i16x8_narrow_i32x4(fm_sub_dot(form, source, half, q, s, none, dot, held),
+                                   fm_sub_dot(form, source, half, q, s + 1, none, dot, held));
+  } else {
+    v128_t even = fm_pair_dot(fm_exact_codes(form, source, half, s, held), q + 16 * s);
+    v128_t odd = fm_pair_dot(fm_exact_codes(form, source, half, s + 1, held), q + 16 * s + 16);
+    both = wasm_i16x8_add(wasm_i64x2_shuffle(even, odd, 0, 2), wasm_i64x2_shuffle(even, odd, 1, 3));
+  }
   v128_t scale = s % 4 ? wasm_i32x4_shuffle(lanes, lanes, 2, 2, 3, 3) : wasm_i32x4_shuffle(lanes, lanes, 0, 0, 1, 1);
-  return wasm_i32x4_dot_i16x8(folded, scale);
+  return wasm_i32x4_dot_i16x8(both, scale);
 }
 
 /* sum over the sub-blocks of lanes[sub] * (sum of the activations): four int32 lanes. */
@@ -75,28 +82,42 @@ FM_INLINE v128_t fm_sums_dot(const fm_form *form, fm_lanes16 lanes, const fm_act
                         wasm_i32x4_dot_i16x8(wasm_v128_load(a->sum16 + 8), lanes.hi));
 }
 
+/* sum[0..1] += a half's share. of_half: its scales, for sub = 32 in the lower lanes. */
+FM_INLINE void fm_k_half(const fm_form *form, const uint8_t *source, size_t half, const fm_act_i8 *a, v128_t of_half,
+                         int dot, const fm_held *held, v128_t sum[2]) {
+  const fm_layout *layout = &form->layout;
+  const bool by_two = dot == FM_DOT_I32 ? !layout->wide : layout->sub == 16;
+  const int lanes_for = by_two ? FM_DOT_I16 : dot;
+  const int8_t *q = a->q + 128 * half;
+  v128_t first = fm_scale_lanes(of_half, false, lanes_for), second = fm_scale_lanes(of_half, true, lanes_for);
+  FM_UNROLL
+  for (size_t s = 0; s < 128 / layout->sub; s++) {
+    v128_t lanes = s < 4 ? first : second, part;
+    if (by_two) {
+      if (s % 2) continue;
+      part = fm_two_subs(form, source, half, q, s, lanes, dot, held);
+    } else {
+      part = fm_sub_dot(form, source, half, q, s, fm_splat_i32(lanes, s % 4), dot, held);
+    }
+    sum[s / 2 % 2] = wasm_i32x4_add(sum[s / 2 % 2], part);
+  }
+}
+
 FM_INLINE v128_t fm_k_group_value(const fm_form *form, const uint8_t *group, const uint8_t *source, const fm_act_i8 *a,
                                   int dot, const fm_held *held) {
   const fm_layout *layout = &form->layout;
   fm_lanes16 scales = form->k_scales(group);
   v128_t sum[2] = {fm_zero(), fm_zero()};
-  v128_t of_half = scales.lo;
-  FM_NO_UNROLL
-  for (size_t half = 0; half < 2; half++) {
-    const int8_t *q = a->q + 128 * half;
-    v128_t first = fm_scale_lanes(of_half, false, dot), second = fm_scale_lanes(of_half, true, dot);
-    FM_UNROLL
-    for (size_t s = 0; s < 128 / layout->sub; s++) {
-      v128_t lanes = s < 4 ? first : second, part;
-      if (layout->sub == 16 && dot == FM_DOT_I16) {
-        if (s % 2) continue;
-        part = fm_two_subs_dot16(form, source, half, q, s, lanes, held);
-      } else {
-        part = fm_sub_dot(form, source, half, q, s, fm_splat_i32(lanes, s % 4), dot, held);
-      }
-      sum[s / 2 % 2] = wasm_i32x4_add(sum[s / 2 % 2], part);
+  if (layout->sub == 32) { /* fewer vectors are alive, and no loop is faster */
+    fm_k_half(form, source, 0, a, scales.lo, dot, held, sum);
+    fm_k_half(form, source, 1, a, wasm_i64x2_shuffle(scales.lo, scales.lo, 1, 1), dot, held, sum);
+  } else {
+    v128_t of_half = scales.lo;
+    FM_NO_UNROLL
+    for (size_t half = 0; half < 2; half++) {
+      fm_k_half(form, source, half, a, of_half, dot, held, sum);
+      of_half = scales.hi;
     }
-    of_half = layout->sub == 32 ? wasm_i64x2_shuffle(of_half, of_half, 1, 1) : scales.hi;
   }
   v128_t code_sum = wasm_i32x4_add(sum[0], sum[1]);
   if (layout->bias || layout->wide) {

@@ -34,7 +34,7 @@ FM_INLINE fm_lanes16 fm_q4_k_k_mins(const uint8_t *group) {
 }
 FM_INLINE fm_d_dmin fm_q4_k_d_dmin(const uint8_t *group) {
   const fm_block_q4_k *b = (const fm_block_q4_k *)group;
-  return (fm_d_dmin){fm_f16_to_f32(b->d), fm_f16_to_f32(b->dmin)};
+  return (fm_d_dmin){fm_f16_by_table(b->d), fm_f16_by_table(b->dmin)};
 }
 
 static const fm_form fm_q4_k_form = {
@@ -93,7 +93,7 @@ FM_INLINE fm_lanes16 fm_q2_k_k_mins(const uint8_t *group) {
 }
 FM_INLINE fm_d_dmin fm_q2_k_d_dmin(const uint8_t *group) {
   const fm_block_q2_k *b = (const fm_block_q2_k *)group;
-  return (fm_d_dmin){fm_f16_to_f32(b->d), fm_f16_to_f32(b->dmin)};
+  return (fm_d_dmin){fm_f16_by_table(b->d), fm_f16_by_table(b->dmin)};
 }
 
 static const fm_form fm_q2_k_form = {
@@ -132,7 +132,7 @@ FM_INLINE fm_lanes16 fm_q3_k_k_scales(const uint8_t *group) {
   return (fm_lanes16){wasm_i16x8_sub(lo, offset), wasm_i16x8_sub(hi, offset)};
 }
 FM_INLINE fm_d_dmin fm_q3_k_d(const uint8_t *group) {
-  return (fm_d_dmin){fm_f16_to_f32(((const fm_block_q3_k *)group)->d), 0.0f};
+  return (fm_d_dmin){fm_f16_by_table(((const fm_block_q3_k *)group)->d), 0.0f};
 }
 
 static const fm_form fm_q3_k_form = {
@@ -164,7 +164,7 @@ FM_INLINE fm_lanes16 fm_q6_k_k_scales(const uint8_t *group) {
   return (fm_lanes16){wasm_i16x8_extend_low_i8x16(scales), wasm_i16x8_extend_high_i8x16(scales)};
 }
 FM_INLINE fm_d_dmin fm_q6_k_d(const uint8_t *group) {
-  return (fm_d_dmin){fm_f16_to_f32(((const fm_block_q6_k *)group)->d), 0.0f};
+  return (fm_d_dmin){fm_f16_by_table(((const fm_block_q6_k *)group)->d), 0.0f};
 }
 
 static const fm_form fm_q6_k_form = {
