@@ -5,16 +5,20 @@
 #include "kernels/form.h"
 #include "kernels/group.h"
 
-FM_INLINE void fm_form_unpack(const fm_form *form, const uint8_t *group, uint8_t *codes) {
-  if (form->unpack) {
-    form->unpack(group, codes);
-    return;
-  }
+/* The codes of n groups. */
+FM_INLINE void fm_form_unpack(const fm_form *form, const uint8_t *group, size_t n, uint8_t *codes) {
   fm_held held = form->hold();
   FM_NO_UNROLL
-  for (size_t half = 0; half < 2; half++) {
-    FM_UNROLL
-    for (size_t j = 0; j < 8; j++) wasm_v128_store(codes + 128 * half + 16 * j, form->codes(group, half, j, &held));
+  for (; n; n--, group += form->layout.group_bytes, codes += FM_GROUP_COLS) {
+    if (form->unpack) {
+      form->unpack(group, codes);
+      continue;
+    }
+    FM_NO_UNROLL
+    for (size_t half = 0; half < 2; half++) {
+      FM_UNROLL
+      for (size_t j = 0; j < 8; j++) wasm_v128_store(codes + 128 * half + 16 * j, form->codes(group, half, j, &held));
+    }
   }
 }
 
@@ -28,33 +32,52 @@ FM_INLINE void fm_store_k_scales(float *out, fm_lanes16 lanes, float scale, size
   wasm_v128_store(out + 12, wasm_f32x4_mul(d, fm_high_i16_to_f32(lanes.hi)));
 }
 
-FM_INLINE void fm_form_f32_scales(const fm_form *form, const uint8_t *group, float *scale, float *min) {
-  if (form->layout.kind == FM_SCALES_K) {
-    fm_d_dmin dd = form->d_dmin(group);
-    fm_store_k_scales(scale, form->k_scales(group), dd.d, form->layout.sub);
-    if (form->layout.has_min) fm_store_k_scales(min, form->k_mins(group), dd.dmin, form->layout.sub);
-    return;
-  }
+FM_INLINE void fm_form_f32_scales(const fm_form *form, const uint8_t *group, size_t n, float *scale, float *min) {
+  const fm_layout *layout = &form->layout;
   fm_held held = form->hold();
   FM_NO_UNROLL
-  for (size_t half = 0; half < 2; half++) {
-    wasm_v128_store(scale + 4 * half, form->f32_scales(group, half, &held));
-    if (form->layout.has_min) wasm_v128_store(min + 4 * half, form->f32_mins(group, half, &held));
+  for (; n; n--, group += layout->group_bytes, scale += FM_GROUP_COLS / layout->sub, min += FM_GROUP_COLS / layout->sub) {
+    if (layout->kind == FM_SCALES_K) {
+      fm_d_dmin dd = form->d_dmin(group);
+      fm_store_k_scales(scale, form->k_scales(group), dd.d, layout->sub);
+      if (layout->has_min) fm_store_k_scales(min, form->k_mins(group), dd.dmin, layout->sub);
+      continue;
+    }
+    FM_NO_UNROLL
+    for (size_t half = 0; half < 2; half++) {
+      wasm_v128_store(scale + 4 * half, form->f32_scales(group, half, &held));
+      if (layout->has_min) wasm_v128_store(min + 4 * half, form->f32_mins(group, half, &held));
+    }
   }
 }
 
-FM_INLINE void fm_form_k_scales(const fm_form *form, const uint8_t *group, fm_k_scales *out) {
-  fm_lanes16 scales = form->k_scales(group);
-  wasm_v128_store(out->scale, scales.lo);
-  wasm_v128_store(out->scale + 8, scales.hi);
-  if (form->layout.has_min) {
-    fm_lanes16 mins = form->k_mins(group);
-    wasm_v128_store(out->min, mins.lo);
-    wasm_v128_store(out->min + 8, mins.hi);
+/* The scales and mins of 8 sub-blocks; layout: strip.h. */
+FM_INLINE void fm_store_strip_k(const fm_layout *layout, v128_t scales, v128_t mins, bool dot32, int32_t *scale,
+                                int16_t *min) {
+  if (dot32) {
+    wasm_v128_store(scale, wasm_i32x4_extend_low_i16x8(scales));
+    wasm_v128_store(scale + 4, wasm_i32x4_extend_high_i16x8(scales));
+  } else {
+    wasm_v128_store(scale, wasm_i16x8_shuffle(scales, scales, 0, 0, 1, 1, 2, 2, 3, 3));
+    wasm_v128_store(scale + 4, wasm_i16x8_shuffle(scales, scales, 4, 4, 5, 5, 6, 6, 7, 7));
   }
-  fm_d_dmin dd = form->d_dmin(group);
-  out->d = dd.d;
-  out->dmin = form->layout.has_min ? dd.dmin : dd.d;
+  wasm_v128_store(min, layout->has_min ? mins : wasm_i16x8_mul(scales, wasm_i16x8_splat((int16_t)layout->bias)));
+}
+
+FM_INLINE void fm_form_k_scales(const fm_form *form, const uint8_t *group, size_t n, bool dot32, fm_strip_k_row out) {
+  const fm_layout *layout = &form->layout;
+  FM_NO_UNROLL
+  for (size_t i = 0; i < n; i++, group += layout->group_bytes) {
+    fm_lanes16 scales = form->k_scales(group), mins = layout->has_min ? form->k_mins(group) : scales;
+    __asm__("" : "+r"(dot32)); /* or compilers make two loops */
+    fm_store_strip_k(layout, scales.lo, mins.lo, dot32, out.scale, out.min);
+    if (layout->sub == 16) fm_store_strip_k(layout, scales.hi, mins.hi, dot32, out.scale + 8, out.min + 8);
+    fm_d_dmin dd = form->d_dmin(group);
+    out.d[i] = dd.d;
+    out.dmin[i] = layout->has_min ? dd.dmin : dd.d;
+    out.scale += FM_GROUP_COLS / layout->sub;
+    out.min += FM_GROUP_COLS / layout->sub;
+  }
 }
 
 /* 16 codes against 16 activations, dealt as fm_deal_i16 does: four int32 lanes, at most 4 * 255 * 32767 each. */
@@ -173,11 +196,11 @@ FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t ro
 /* The kernels of a type: fm_<name>__simd128, from fm_<name>_form. k_scales:
  * k_scales_<name>, made by FM_K_SCALES, or NULL for types with f32 scales. */
 #define FM_SIMD128_KERNELS(name, k_scales_fn)                                                                          \
-  static void unpack_##name##__simd128(const uint8_t *group, uint8_t codes[256]) {                                     \
-    fm_form_unpack(&fm_##name##_form, group, codes);                                                                   \
+  static void unpack_##name##__simd128(const uint8_t *group, size_t n, uint8_t *codes) {                               \
+    fm_form_unpack(&fm_##name##_form, group, n, codes);                                                                \
   }                                                                                                                    \
-  static void f32_scales_##name##__simd128(const uint8_t *group, float scale[16], float min[16]) {                     \
-    fm_form_f32_scales(&fm_##name##_form, group, scale, min);                                                          \
+  static void f32_scales_##name##__simd128(const uint8_t *group, size_t n, float *scale, float *min) {                 \
+    fm_form_f32_scales(&fm_##name##_form, group, n, scale, min);                                                       \
   }                                                                                                                    \
   static void gemv_##name##_i16__simd128(const uint8_t *w, size_t row_bytes, const fm_act_i16 *x, float *y,            \
                                          size_t n_rows, size_t n_values, bool accumulate) {                            \
@@ -187,8 +210,8 @@ FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t ro
                                                    f32_scales_##name##__simd128, k_scales_fn,                          \
                                                    gemv_##name##_i16__simd128};
 #define FM_K_SCALES(name)                                                                                              \
-  static void k_scales_##name(const uint8_t *group, fm_k_scales *out) {                                                \
-    fm_form_k_scales(&fm_##name##_form, group, out);                                                                   \
+  static void k_scales_##name(const uint8_t *group, size_t n, bool dot32, fm_strip_k_row out) {                        \
+    fm_form_k_scales(&fm_##name##_form, group, n, dot32, out);                                                         \
   }
 
 #endif

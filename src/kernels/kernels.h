@@ -96,12 +96,6 @@ typedef struct {
   size_t n_add; /* pair sums of codes and int8 activations that int16 holds: 8, 4 or 2; see gemm_i8_relaxed.c */
 } fm_layout;
 
-/* The integer scales and mins of a group, 256 / sub of each. */
-typedef struct {
-  int16_t scale[16], min[16];
-  float d, dmin;
-} fm_k_scales;
-
 /* Y tile = (or += where accumulate) X * strip^T: y[t * y_stride + r], t = 0..n_tokens-1, r = 0..n_rows-1 <=
  * FM_STRIP_ROWS. Tokens 4i .. 4i + 3 start at x + i * n_blocks. */
 typedef void fm_gemm_i8_fn(const fm_layout *layout, const fm_strip *strip, const fm_act_tile_i8 *x, float *y,
@@ -112,9 +106,10 @@ typedef void fm_gemm_i16_fn(const fm_layout *layout, const fm_strip *strip, cons
 /* The SIMD128 kernels of a coded type, made in a file of its own, where the functions are static. */
 typedef struct {
   const fm_layout *layout;
-  void (*unpack)(const uint8_t *group, uint8_t codes[256]);
-  void (*f32_scales)(const uint8_t *group, float scale[16], float min[16]); /* 256 / sub of each */
-  void (*k_scales)(const uint8_t *group, fm_k_scales *out);                 /* NULL for FM_SCALES_F32 */
+  /* Of n groups, one after the other: 256 codes each; 256 / sub scales and mins each. */
+  void (*unpack)(const uint8_t *group, size_t n, uint8_t *codes);
+  void (*f32_scales)(const uint8_t *group, size_t n, float *scale, float *min);
+  void (*k_scales)(const uint8_t *group, size_t n, bool dot32, fm_strip_k_row out); /* NULL for FM_SCALES_F32 */
   fm_gemv_i16_fn *gemv_i16;
 } fm_simd128_kernels;
 

@@ -40,4 +40,11 @@ typedef struct {
   };
 } fm_strip;
 
+/* Where a row's integer scales go. */
+typedef struct {
+  int32_t *scale;
+  int16_t *min;
+  float *d, *dmin;
+} fm_strip_k_row;
+
 #endif

@@ -3,88 +3,80 @@
 
 #define GROUP_COLS 256
 
-/* The codes of 256 columns, each plus `added`. */
-FM_INLINE void strip_codes_i8(const fm_simd128_kernels *type, const uint8_t *group, int32_t added, uint8_t *out) {
-  type->unpack(group, out);
-  if (!added) return;
+/* n_codes, a multiple of 16, plus `added` each. */
+FM_INLINE void add_to_codes(uint8_t *codes, size_t n_codes, int32_t added) {
   v128_t addend = wasm_i8x16_splat((int8_t)added);
   FM_NO_UNROLL
-  for (size_t c = 0; c < GROUP_COLS; c += 16) {
-    wasm_v128_store(out + c, wasm_i8x16_add(wasm_v128_load(out + c), addend));
+  for (size_t c = 0; c < n_codes; c += 16) wasm_v128_store(codes + c, wasm_i8x16_add(wasm_v128_load(codes + c), addend));
+}
+
+/* A row's groups, in at most two parts: the whole ones, and one that is padded. */
+typedef struct {
+  const uint8_t *group;
+  size_t first, n;
+} row_part;
+
+FM_INLINE row_part part_of(const fm_layout *layout, const uint8_t *row, size_t first, size_t n_values,
+                           uint8_t padded[FM_MAX_GROUP_BYTES]) {
+  size_t n_whole = n_values / GROUP_COLS;
+  const uint8_t *group = row + first * layout->group_bytes;
+  if (first < n_whole) return (row_part){group, first, n_whole};
+  return (row_part){fm_group(layout, group, n_values % GROUP_COLS, padded), first, 1};
+}
+
+FM_INLINE void strip_part_i8(const fm_simd128_kernels *type, row_part part, bool dot32, int32_t added, fm_strip *strip,
+                             size_t r) {
+  size_t at = part.first * (GROUP_COLS / type->layout->sub);
+  uint8_t *codes = strip->code.i8[r] + part.first * GROUP_COLS;
+  type->unpack(part.group, part.n, codes);
+  if (added) add_to_codes(codes, part.n * GROUP_COLS, added);
+  if (type->layout->kind == FM_SCALES_K) {
+    fm_strip_k_row out = {&strip->k.scale[r][at], &strip->k.min[r][at], &strip->k.d[r][part.first],
+                          &strip->k.dmin[r][part.first]};
+    type->k_scales(part.group, part.n, dot32, out);
+  } else {
+    type->f32_scales(part.group, part.n, &strip->f32.scale[r][at], &strip->f32.min[r][at]);
   }
 }
 
-FM_INLINE void strip_codes_i16(const fm_simd128_kernels *type, const uint8_t *group, int16_t *out) {
-  uint8_t codes[GROUP_COLS];
-  type->unpack(group, codes);
+FM_INLINE void strip_part_i16(const fm_simd128_kernels *type, row_part part, fm_strip *strip, size_t r) {
+  size_t at = part.first * (GROUP_COLS / type->layout->sub);
+  int16_t *out = strip->code.i16[r] + part.first * GROUP_COLS;
+  uint8_t codes[FM_PANEL_COLS];
+  type->unpack(part.group, part.n, codes);
   v128_t bias = wasm_i8x16_splat((int8_t)type->layout->bias);
   FM_NO_UNROLL
-  for (size_t c = 0; c < GROUP_COLS; c += 16) {
+  for (size_t c = 0; c < part.n * GROUP_COLS; c += 16) {
     v128_t code = wasm_i8x16_sub(wasm_v128_load(codes + c), bias);
     wasm_v128_store(out + c, wasm_i16x8_extend_low_i8x16(code));
     wasm_v128_store(out + c + 8, wasm_i16x8_extend_high_i8x16(code));
   }
-}
-
-/* The integer scales and mins of row r, block b: see strip.h. */
-FM_INLINE void strip_k_scales(const fm_simd128_kernels *type, const uint8_t *group, fm_strip *strip, size_t r, size_t b,
-                              bool dot32) {
-  fm_k_scales s;
-  type->k_scales(group, &s);
-  strip->k.d[r][b] = s.d;
-  strip->k.dmin[r][b] = s.dmin;
-  size_t n_subs = GROUP_COLS / type->layout->sub;
-  v128_t bias = wasm_i16x8_splat((int16_t)type->layout->bias);
-  FM_NO_UNROLL
-  for (size_t sub = 0; sub < n_subs; sub += 8) {
-    v128_t scales = wasm_v128_load(s.scale + sub);
-    int32_t *to = &strip->k.scale[r][b * n_subs + sub];
-    if (dot32) {
-      wasm_v128_store(to, wasm_i32x4_extend_low_i16x8(scales));
-      wasm_v128_store(to + 4, wasm_i32x4_extend_high_i16x8(scales));
-    } else {
-      wasm_v128_store(to, wasm_i16x8_shuffle(scales, scales, 0, 0, 1, 1, 2, 2, 3, 3));
-      wasm_v128_store(to + 4, wasm_i16x8_shuffle(scales, scales, 4, 4, 5, 5, 6, 6, 7, 7));
-    }
-    v128_t mins = type->layout->has_min ? wasm_v128_load(s.min + sub) : wasm_i16x8_mul(scales, bias);
-    wasm_v128_store(&strip->k.min[r][b * n_subs + sub], mins);
-  }
-}
-
-FM_INLINE void strip_f32_scales(const fm_simd128_kernels *type, const uint8_t *group, fm_strip *strip, size_t r,
-                                size_t b) {
-  size_t at = b * GROUP_COLS / type->layout->sub;
-  type->f32_scales(group, &strip->f32.scale[r][at], &strip->f32.min[r][at]);
+  type->f32_scales(part.group, part.n, &strip->f32.scale[r][at], &strip->f32.min[r][at]);
 }
 
 void fm_strip_i8__simd128(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS], size_t n_values,
                           bool dot32, fm_strip *strip) {
-  const fm_layout *layout = type->layout;
   uint8_t padded[FM_MAX_GROUP_BYTES];
-  int32_t added = layout->wide ? fm_wide_bias(fm_current.wide) : 0;
+  int32_t added = type->layout->wide ? fm_wide_bias(fm_current.wide) : 0;
   for (size_t r = 0; r < FM_STRIP_ROWS; r++) {
-    for (size_t c = 0; c < n_values; c += GROUP_COLS) {
-      size_t b = c / GROUP_COLS;
-      const uint8_t *group = fm_group(layout, row[r] + b * layout->group_bytes, n_values - c, padded);
-      strip_codes_i8(type, group, added, strip->code.i8[r] + c);
-      if (layout->kind == FM_SCALES_K) {
-        strip_k_scales(type, group, strip, r, b, dot32);
-      } else {
-        strip_f32_scales(type, group, strip, r, b);
-      }
+    FM_NO_UNROLL
+    for (size_t first = 0; first * GROUP_COLS < n_values;) {
+      row_part part = part_of(type->layout, row[r], first, n_values, padded);
+      strip_part_i8(type, part, dot32, added, strip, r);
+      first += part.n;
     }
   }
 }
 
 void fm_strip_i16__simd128(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS], size_t n_values,
                            fm_strip *strip) {
-  const fm_layout *layout = type->layout;
   uint8_t padded[FM_MAX_GROUP_BYTES];
   for (size_t r = 0; r < FM_STRIP_ROWS; r++) {
-    for (size_t c = 0; c < n_values; c += GROUP_COLS) {
-      const uint8_t *group = fm_group(layout, row[r] + c / GROUP_COLS * layout->group_bytes, n_values - c, padded);
-      strip_codes_i16(type, group, strip->code.i16[r] + c);
-      strip_f32_scales(type, group, strip, r, c / GROUP_COLS);
+    FM_NO_UNROLL
+    for (size_t first = 0; first * GROUP_COLS < n_values;) {
+      row_part part = part_of(type->layout, row[r], first, n_values, padded);
+      strip_part_i16(type, part, strip, r);
+      first += part.n;
     }
   }
 }
@@ -108,8 +100,8 @@ void fm_dequantize_codes__simd128(const fm_simd128_kernels *type, const uint8_t 
   v128_t bias = wasm_i8x16_splat((int8_t)layout->bias);
   for (size_t c = 0; c < n_values; c += GROUP_COLS, w += layout->group_bytes, y += GROUP_COLS) {
     const uint8_t *group = fm_group(layout, w, n_values - c, padded);
-    type->unpack(group, codes);
-    type->f32_scales(group, scale, min);
+    type->unpack(group, 1, codes);
+    type->f32_scales(group, 1, scale, min);
     size_t n = n_values - c < GROUP_COLS ? n_values - c : GROUP_COLS;
     for (size_t i = 0; i < n; i += 16) {
       size_t sub = i / layout->sub;
