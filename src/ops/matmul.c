@@ -53,8 +53,9 @@ typedef struct {
   size_t row_bytes; /* of the whole matrix */
   const float *x;   /* f32 activations: first token, first column of the panel; the others are in acts */
   const float *dealt;
-  size_t x_stride, first_act; /* of the first token, in acts */
-  float *y;                   /* first token, first row */
+  size_t x_stride;
+  size_t first_token, n_tiles; /* the first token within acts; tiles of tokens that acts holds */
+  float *y;                    /* first token, first row */
   size_t y_stride;
   size_t n_tokens, n_rows, panel_cols;
   bool is_gemv, accumulate;
@@ -114,32 +115,48 @@ static void matmul_f32(const panel *p) {
 
 static size_t act_blocks(size_t panel_cols) { return (panel_cols + FM_ACT_COLS - 1) / FM_ACT_COLS; }
 
+/* Where the activations of a strip begin within acts: of the first FM_PANEL_COLS columns tile after tile, then of the next. col, n_cols:
+ * the strip's. */
+static size_t first_tile(size_t n_tiles, size_t first_token, size_t col, size_t n_cols) {
+  return n_tiles * (col / FM_ACT_COLS) + first_token / FM_TILE_TOKENS * act_blocks(n_cols);
+}
+
 static void matmul_scalar(const panel *p) {
   const fm_traits *f = p->traits;
+  size_t first_act = p->first_token * act_blocks(p->panel_cols);
   if (p->service.activation == FM_ACT_INT8) {
-    fm_rows_i8__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes, acts.i8 + p->first_act,
+    fm_rows_i8__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes, acts.i8 + first_act,
                        p->y, p->n_rows, p->panel_cols, p->n_tokens, p->y_stride, p->accumulate);
   } else {
     fm_rows_i16__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes,
-                        acts.i16 + p->first_act, p->y, p->n_rows, p->panel_cols, p->n_tokens, p->y_stride,
+                        acts.i16 + first_act, p->y, p->n_rows, p->panel_cols, p->n_tokens, p->y_stride,
                         p->accumulate);
   }
 }
 
-/* The rows of one strip; past the last row the last one stands again, and its result is not stored. */
-static size_t strip_rows(const panel *p, size_t r, const uint8_t *row[FM_STRIP_ROWS]) {
-  size_t n = min_size(p->n_rows - r, FM_STRIP_ROWS);
-  for (size_t i = 0; i < FM_STRIP_ROWS; i++) row[i] = p->w + (r + min_size(i, n - 1)) * p->row_bytes;
-  return n;
+/* A strip: columns first_col .. first_col + n_cols of n_rows rows. */
+typedef struct {
+  const uint8_t *row[FM_STRIP_ROWS];
+  size_t n_rows, n_cols, first_tile; /* first_tile: of its activations */
+} strip_at;
+
+/* Past the last row the last one stands again, and its result is not stored. */
+static strip_at strip_of(const panel *p, size_t r, size_t col) {
+  const fm_traits *f = p->traits;
+  strip_at at = {.n_rows = min_size(p->n_rows - r, FM_STRIP_ROWS), .n_cols = min_size(p->panel_cols - col, FM_PANEL_COLS)};
+  const uint8_t *w = p->w + col / f->block_values * f->block_bytes;
+  for (size_t i = 0; i < FM_STRIP_ROWS; i++) at.row[i] = w + (r + min_size(i, at.n_rows - 1)) * p->row_bytes;
+  at.first_tile = first_tile(p->n_tiles, p->first_token, col, at.n_cols);
+  return at;
 }
 
-/* Asks for the blocks of the strip after this one, which the cache then brings while this one is multiplied: loads that
- * nothing waits for. */
+/* Asks for the rows of the next strip, from end to end, which the cache then brings while this one is multiplied: loads that nothing
+ * waits for. Of rows that are more than the panel, only its part. */
 static void touch_next_strip(const panel *p, size_t r) {
   const fm_traits *f = p->traits;
+  size_t first = r + FM_STRIP_ROWS, end = min_size(p->n_rows, first + FM_STRIP_ROWS);
   size_t n_bytes = p->panel_cols / f->block_values * f->block_bytes;
-  size_t end = min_size(p->n_rows, r + 2 * FM_STRIP_ROWS);
-  for (size_t next = r + FM_STRIP_ROWS; next < end; next++) {
+  for (size_t next = first; next < end; next++) {
     const volatile uint8_t *w = p->w + next * p->row_bytes;
     for (size_t i = 0; i < n_bytes; i += CACHE_LINE_BYTES) (void)w[i];
   }
@@ -157,12 +174,13 @@ static void matmul_i16(const panel *p) {
   }
   fm_strip *strip = &p->scratch->strip;
   for (size_t r = 0; r < p->n_rows; r += FM_STRIP_ROWS) {
-    const uint8_t *row[FM_STRIP_ROWS];
-    size_t n = strip_rows(p, r, row);
-    shared->strip_i16(k, row, p->panel_cols, strip);
-    if (p->n_tokens >= TOUCH_MIN_TOKENS) touch_next_strip(p, r);
-    shared->gemm_i16(k->layout, strip, acts.tile_i16 + p->first_act / FM_TILE_TOKENS, p->y + r,
-                     act_blocks(p->panel_cols), p->n_tokens, p->y_stride, n, p->accumulate);
+    for (size_t col = 0; col < p->panel_cols; col += FM_PANEL_COLS) {
+      strip_at at = strip_of(p, r, col);
+      shared->strip_i16(k, at.row, at.n_cols, strip);
+      if (p->n_tokens >= TOUCH_MIN_TOKENS && col + at.n_cols == p->panel_cols) touch_next_strip(p, r);
+      shared->gemm_i16(k->layout, strip, acts.tile_i16 + at.first_tile, p->y + r, act_blocks(at.n_cols), p->n_tokens,
+                       p->y_stride, at.n_rows, p->accumulate || col > 0);
+    }
   }
 }
 
@@ -180,12 +198,13 @@ static void matmul_i8(const panel *p) {
   }
   fm_strip *strip = &p->scratch->strip;
   for (size_t r = 0; r < p->n_rows; r += FM_STRIP_ROWS) {
-    const uint8_t *row[FM_STRIP_ROWS];
-    size_t n = strip_rows(p, r, row);
-    shared->strip_i8(simd128, row, p->panel_cols, dot == FM_DOT_I32, strip);
-    if (p->n_tokens >= TOUCH_MIN_TOKENS) touch_next_strip(p, r);
-    k->gemm_i8[dot](simd128->layout, strip, acts.tile_i8 + p->first_act / FM_TILE_TOKENS, p->y + r,
-                    act_blocks(p->panel_cols), p->n_tokens, p->y_stride, n, p->accumulate);
+    for (size_t col = 0; col < p->panel_cols; col += FM_PANEL_COLS) {
+      strip_at at = strip_of(p, r, col);
+      shared->strip_i8(simd128, at.row, at.n_cols, dot == FM_DOT_I32, strip);
+      if (p->n_tokens >= TOUCH_MIN_TOKENS && col + at.n_cols == p->panel_cols) touch_next_strip(p, r);
+      k->gemm_i8[dot](simd128->layout, strip, acts.tile_i8 + at.first_tile, p->y + r, act_blocks(at.n_cols),
+                      p->n_tokens, p->y_stride, at.n_rows, p->accumulate || col > 0);
+    }
   }
 }
 
@@ -218,7 +237,7 @@ static void matmul_items(const void *context, size_t begin, size_t end, size_t t
     p.w += first_row * p.row_bytes;
     p.x += first_token * p.x_stride;
     p.y += first_token * p.y_stride + first_row;
-    p.first_act = first_token * act_blocks(p.panel_cols);
+    p.first_token = first_token;
     p.n_rows = min_size((last - i) * FM_STRIP_ROWS, whole->n_rows - first_row);
     p.n_tokens = min_size(j->group_tokens, whole->n_tokens - first_token);
     p.scratch = &fm_scratch_of(thread)->matmul;
@@ -279,22 +298,26 @@ static void quantize(const activations_job *j, size_t i, size_t col, size_t n, f
   }
 }
 
-/* Items are tiles of tokens, one panel wide. */
+static size_t tiles_of(size_t n_tokens) { return (n_tokens + FM_TILE_TOKENS - 1) / FM_TILE_TOKENS; }
+
+/* Items are tiles of tokens, FM_PANEL_COLS columns wide; in the order of strips. */
 static void make_tiles(const void *context, size_t begin, size_t end, size_t thread) {
   const activations_job *j = context;
   const fm_shared_kernels *shared = fm_shared_kernels_of(fm_current.isa);
   fm_matmul_scratch *scratch = &fm_scratch_of(thread)->matmul;
-  size_t n_blocks = act_blocks(j->at->n_cols);
+  size_t n_tiles = tiles_of(j->at->n_tokens);
   for (size_t i = begin; i < end; i++) {
-    size_t first = i * FM_TILE_TOKENS, n = min_size(j->at->n_tokens - first, FM_TILE_TOKENS);
+    size_t col = i / n_tiles * FM_PANEL_COLS, first = i % n_tiles * FM_TILE_TOKENS;
+    size_t n = min_size(j->at->n_tokens - first, FM_TILE_TOKENS), n_cols = min_size(j->at->n_cols - col, FM_PANEL_COLS);
+    size_t n_blocks = act_blocks(n_cols), to_tile = first_tile(n_tiles, first, col, n_cols);
     for (size_t k = 0; k < n; k++) {
       const act_block to = {scratch->unpacked.i8 + k * n_blocks, scratch->unpacked.i16 + k * n_blocks};
-      quantize(j, first + k, 0, j->at->n_cols, scratch->decoded, to);
+      quantize(j, first + k, col, n_cols, scratch->decoded, to);
     }
     if (j->served == FM_ACT_INT8) {
-      shared->pack_i8(scratch->unpacked.i8, n, n_blocks, acts.tile_i8 + i * n_blocks);
+      shared->pack_i8(scratch->unpacked.i8, n, n_blocks, acts.tile_i8 + to_tile);
     } else {
-      shared->pack_i16(scratch->unpacked.i16, n, n_blocks, acts.tile_i16 + i * n_blocks);
+      shared->pack_i16(scratch->unpacked.i16, n, n_blocks, acts.tile_i16 + to_tile);
     }
   }
 }
@@ -326,12 +349,12 @@ static void make_activations(const call *c, int32_t served, const tile *at, cons
   if (kind == FM_SOURCE_PLAIN && served == FM_ACT_F32) return;
   activations_job j = {c, at, factors, served, (at->n_cols + FM_PANEL_COLS - 1) / FM_PANEL_COLS};
   fm_work work = kind == FM_SOURCE_GATED ? FM_WORK_EXP : kind == FM_SOURCE_NORMED ? FM_WORK_CONVERT : FM_WORK_COPY;
+  work *= min_size(at->n_cols, FM_PANEL_COLS);
   if (served != FM_ACT_F32 && fm_current.isa >= FM_ISA_SIMD128 && !is_gemv(at->n_tokens)) {
-    size_t n_tiles = (at->n_tokens + FM_TILE_TOKENS - 1) / FM_TILE_TOKENS;
-    fm_parallel(make_tiles, &j, n_tiles, work * FM_TILE_TOKENS * at->n_cols, 1);
-    return;
+    fm_parallel(make_tiles, &j, tiles_of(at->n_tokens) * j.n_pieces, work * FM_TILE_TOKENS, 1);
+  } else {
+    fm_parallel(make_pieces, &j, at->n_tokens * j.n_pieces, work, 1);
   }
-  fm_parallel(make_pieces, &j, at->n_tokens * j.n_pieces, work * min_size(at->n_cols, FM_PANEL_COLS), 1);
 }
 
 static void matmul_target(const call *c, const fm_target *target, int32_t served, const tile *at) {
@@ -351,6 +374,7 @@ static void matmul_target(const call *c, const fm_target *target, int32_t served
       .y = target->y + at->first_token * target->n_rows,
       .y_stride = target->n_rows,
       .n_tokens = at->n_tokens,
+      .n_tiles = tiles_of(at->n_tokens),
       .n_rows = target->n_rows,
       .panel_cols = at->n_cols,
       .is_gemv = is_gemv(at->n_tokens),
@@ -360,14 +384,17 @@ static void matmul_target(const call *c, const fm_target *target, int32_t served
   matmul_panel(&p);
 }
 
-/* A matrix-vector product has no strip and no tokens to fit into a cache: its panel is as long as the scratch allows, so
- * that rows are read from end to end. */
+/* The columns whose activations are made at once: as many as the scratch holds, so that rows are read from end to end. For strips,
+ * whose activations all tokens of a block read again and again, whole pieces. */
 static size_t panel_limit(const call *c, int32_t served) {
   if (served == FM_ACT_F32) {
     if (c->n_tokens > 1) return FM_PANEL_COLS;
     return c->source->kind == FM_SOURCE_PLAIN ? c->n_cols : SCRATCH_FLOATS;
   }
-  return c->n_tokens <= GEMV_MAX_TOKENS ? FM_ACT_COLS * (SCRATCH_BLOCKS / c->n_tokens) : FM_PANEL_COLS;
+  if (is_gemv(c->n_tokens)) return FM_ACT_COLS * (SCRATCH_BLOCKS / c->n_tokens);
+  if (fm_current.isa == FM_ISA_SCALAR) return FM_PANEL_COLS;
+  size_t n_tiles = tiles_of(min_size(c->n_tokens, TOKEN_BLOCK));
+  return FM_PANEL_COLS * (TOKEN_BLOCK / FM_TILE_TOKENS / n_tiles);
 }
 
 /* All targets whose kernels get one kind of activations. */
