@@ -21,6 +21,9 @@ FM_INLINE v128_t fm_gather_f16(const uint8_t *first, size_t stride, const fm_hel
 FM_INLINE v128_t fm_half_nibbles(const uint8_t *qs, size_t j, const fm_held *held) {
   return fm_move_bits(wasm_v128_load(qs), j % 2 ? 4 : 0, 0, held->low);
 }
+FM_INLINE fm_nibbles fm_nibbles_of(const uint8_t *qs, size_t j) {
+  return (fm_nibbles){wasm_v128_load(qs), j % 2 != 0};
+}
 
 /* Bits 16 * (j % 2) .. + 15 of qh: byte k is 16 where bit k is set. */
 FM_INLINE v128_t fm_fifth_bits(const uint8_t qh[4], size_t j, const fm_held *held) {
@@ -57,6 +60,9 @@ FM_INLINE fm_held fm_block32_hold8(void) { return (fm_held){.f16 = fm_hold_f16()
   }
 
 FM_BLOCK32_SCALES(q4_0, fm_block_q4_0)
+FM_INLINE fm_nibbles fm_q4_0_nibbles(const uint8_t *group, size_t half, size_t j) {
+  return fm_nibbles_of(((const fm_block_q4_0 *)group)[4 * half + j / 2].qs, j);
+}
 FM_INLINE v128_t fm_q4_0_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   return fm_half_nibbles(((const fm_block_q4_0 *)group)[4 * half + j / 2].qs, j, held);
 }
@@ -69,11 +75,15 @@ static const fm_form fm_q4_0_form = {
                .n_add = 8},
     .hold = fm_block32_hold4,
     .codes = fm_q4_0_codes,
+    .nibbles = fm_q4_0_nibbles,
     .f32_scales = fm_q4_0_scales,
 };
 
 FM_BLOCK32_SCALES(q4_1, fm_block_q4_1)
 FM_BLOCK32_MINS(q4_1, fm_block_q4_1)
+FM_INLINE fm_nibbles fm_q4_1_nibbles(const uint8_t *group, size_t half, size_t j) {
+  return fm_nibbles_of(((const fm_block_q4_1 *)group)[4 * half + j / 2].qs, j);
+}
 FM_INLINE v128_t fm_q4_1_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   return fm_half_nibbles(((const fm_block_q4_1 *)group)[4 * half + j / 2].qs, j, held);
 }
@@ -86,6 +96,7 @@ static const fm_form fm_q4_1_form = {
                .n_add = 8},
     .hold = fm_block32_hold4,
     .codes = fm_q4_1_codes,
+    .nibbles = fm_q4_1_nibbles,
     .f32_scales = fm_q4_1_scales,
     .f32_mins = fm_q4_1_mins,
 };

@@ -28,13 +28,19 @@ typedef struct {
   float d, dmin;
 } fm_d_dmin;
 
+/* 16 codes of 4 bits: the lower or the upper ones of 16 bytes. */
+typedef struct {
+  v128_t bytes;
+  bool upper;
+} fm_nibbles;
+
 /* The constants that a form's functions use, kept in registers across a kernel's loops; see v128.h. */
 typedef struct {
   v128_t low, high;          /* masks of a code's low and high bits at their places */
   v128_t table;              /* 16 bytes that codes index */
   v128_t bit, first, second; /* for fm_fifth_bits */
   v128_t ones;               /* int16 */
-  v128_t even_bytes;         /* of 16-bit lanes, the lower ones */
+  v128_t even_bytes;         /* mask of 16-bit lanes' lower bytes, or, of nibbles, of their lowest nibbles */
   v128_t wide;               /* bytes that wide codes are xored with: 0x80 adds fm_wide_bias */
   fm_f16_held f16;
 } fm_held;
@@ -46,6 +52,8 @@ typedef struct {
    * dear to take apart one vector at a time: then unpack does all 256. */
   v128_t (*codes)(const uint8_t *group, size_t half, size_t j, const fm_held *held);
   void (*unpack)(const uint8_t *group, uint8_t *codes);
+  /* Where codes are nibbles and nothing else: the 16 bytes they are in; NULL elsewhere. */
+  fm_nibbles (*nibbles)(const uint8_t *group, size_t half, size_t j);
   /* FM_SCALES_K */
   fm_lanes16 (*k_scales)(const uint8_t *group);
   fm_lanes16 (*k_mins)(const uint8_t *group);

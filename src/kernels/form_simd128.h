@@ -83,42 +83,50 @@ FM_INLINE void fm_form_k_scales(const fm_form *form, const uint8_t *group, size_
 /* 16 codes against 16 activations, dealt as fm_deal_i16 does: four int32 lanes, at most 4 * 255 * 32767 each. */
 FM_INLINE v128_t fm_dot16_i16(const fm_form *form, const uint8_t *source, const int16_t *q, size_t half, size_t j,
                               const fm_held *held) {
-  v128_t codes = fm_form_codes(form, source, half, j, held), even, odd;
-  if (form->layout.wide) {
-    even = wasm_i16x8_shr(wasm_i16x8_shl(codes, 8), 8);
-    odd = wasm_i16x8_shr(codes, 8);
+  v128_t even, odd;
+  if (form->nibbles) {
+    fm_nibbles n = form->nibbles(source, half, j);
+    even = wasm_v128_and(n.upper ? wasm_u16x8_shr(n.bytes, 4) : n.bytes, held->even_bytes);
+    odd = n.upper ? wasm_u16x8_shr(n.bytes, 12) : wasm_v128_and(wasm_u16x8_shr(n.bytes, 8), held->even_bytes);
   } else {
-    even = wasm_v128_and(codes, held->even_bytes);
-    odd = wasm_u16x8_shr(codes, 8);
+    v128_t codes = fm_form_codes(form, source, half, j, held);
+    if (form->layout.wide) {
+      even = wasm_i16x8_shr(wasm_i16x8_shl(codes, 8), 8);
+      odd = wasm_i16x8_shr(codes, 8);
+    } else {
+      even = wasm_v128_and(codes, held->even_bytes);
+      odd = wasm_u16x8_shr(codes, 8);
+    }
   }
   return wasm_i32x4_add(wasm_i32x4_dot_i16x8(even, wasm_v128_load(q + 16 * j)),
                         wasm_i32x4_dot_i16x8(odd, wasm_v128_load(q + 16 * j + 8)));
 }
 
-/* The scales (mins) of one half, four sub-blocks a vector: one where sub is 32, two where it is 16. of_half: the integers of a K
- * type. */
+/* The scales (mins) of one half, four sub-blocks a vector: one where sub is 32, two where it is 16. Of a K type the integers. */
 typedef struct {
   v128_t quad[2];
 } fm_half_scales;
 
-FM_INLINE fm_half_scales fm_k_half_scales(v128_t of_half, float d) {
-  v128_t factor = wasm_f32x4_splat(d);
-  return (fm_half_scales){
-      {wasm_f32x4_mul(factor, fm_low_i16_to_f32(of_half)), wasm_f32x4_mul(factor, fm_high_i16_to_f32(of_half))}};
+FM_INLINE fm_half_scales fm_k_half_scales(v128_t of_half) {
+  return (fm_half_scales){{fm_low_i16_to_f32(of_half), fm_high_i16_to_f32(of_half)}};
 }
 
 FM_INLINE v128_t fm_second_half(fm_lanes16 lanes, size_t sub) {
   return sub == 32 ? wasm_i64x2_shuffle(lanes.lo, lanes.lo, 1, 1) : lanes.hi;
 }
 
-/* Four sub-blocks at a time: their int32 sums (at most 32 * 255 * 32767 < 2^28) are brought into one vector, which the four
- * scales then meet. */
-FM_INLINE v128_t fm_form_half_i16(const fm_form *form, const uint8_t *source, const fm_act_i16 *a, size_t half,
-                                  fm_half_scales scales, fm_half_scales mins, const fm_held *held) {
+/* Of a group: sum scale * (sum code * q) and sum min * (sum q), four lanes to be added. */
+typedef struct {
+  v128_t codes, mins;
+} fm_i16_sums;
+
+/* sums += a half's. Four sub-blocks at a time: their int32 sums (at most 32 * 255 * 32767 < 2^28) are brought into one vector, which
+ * the four scales then meet. */
+FM_INLINE void fm_form_half_i16(const fm_form *form, const uint8_t *source, const fm_act_i16 *a, size_t half,
+                                fm_half_scales scales, fm_half_scales mins, const fm_held *held, fm_i16_sums *sums) {
   const size_t sub = form->layout.sub, per_sub = sub / 16;
   const int16_t *q = a->q + 128 * half;
   const float *act_sums = sub == 32 ? a->sum32 + 4 * half : a->sum16 + 8 * half;
-  v128_t total = fm_zero();
   FM_UNROLL
   for (size_t quad = 0; quad < 32 / sub; quad++) {
     v128_t sum[4];
@@ -133,48 +141,53 @@ FM_INLINE v128_t fm_form_half_i16(const fm_form *form, const uint8_t *source, co
     if (form->layout.bias) {
       four = wasm_f32x4_sub(four, wasm_f32x4_mul(act_sum, wasm_f32x4_splat((float)form->layout.bias)));
     }
-    total = wasm_f32x4_add(total, wasm_f32x4_mul(four, scales.quad[quad]));
-    if (form->layout.has_min) total = wasm_f32x4_sub(total, wasm_f32x4_mul(act_sum, mins.quad[quad]));
+    sums->codes = wasm_f32x4_add(sums->codes, wasm_f32x4_mul(four, scales.quad[quad]));
+    if (form->layout.has_min) sums->mins = wasm_f32x4_add(sums->mins, wasm_f32x4_mul(act_sum, mins.quad[quad]));
   }
-  return total;
 }
 
-/* A group's share of a row, but for the activations' scale. */
-FM_INLINE v128_t fm_form_group_i16(const fm_form *form, const uint8_t *group, const uint8_t *source,
-                                   const fm_act_i16 *a, const fm_held *held) {
-  const bool is_k = form->layout.kind == FM_SCALES_K, has_min = form->layout.has_min;
-  v128_t total = fm_zero(), of_half = total, min_of_half = total;
-  fm_lanes16 scales = {total, total}, mins = {total, total};
-  fm_d_dmin dd = {0.0f, 0.0f};
-  if (is_k) {
-    dd = form->d_dmin(group);
-    scales = form->k_scales(group);
-    of_half = scales.lo;
-    if (has_min) mins = form->k_mins(group);
-    min_of_half = mins.lo;
+/* A group's share of a row, but for the activations' scale: K types. */
+FM_INLINE v128_t fm_k_group_i16(const fm_form *form, const uint8_t *group, const uint8_t *source, const fm_act_i16 *a,
+                                const fm_held *held) {
+  const size_t sub = form->layout.sub;
+  fm_lanes16 scales = form->k_scales(group), mins = form->layout.has_min ? form->k_mins(group) : scales;
+  fm_i16_sums sums = {fm_zero(), fm_zero()};
+  if (sub == 32) { /* as in form_relaxed.h */
+    fm_form_half_i16(form, source, a, 0, fm_k_half_scales(scales.lo), fm_k_half_scales(mins.lo), held, &sums);
+    fm_form_half_i16(form, source, a, 1, fm_k_half_scales(fm_second_half(scales, sub)),
+                     fm_k_half_scales(fm_second_half(mins, sub)), held, &sums);
+  } else {
+    v128_t of_half = scales.lo, min_of_half = mins.lo;
+    FM_NO_UNROLL
+    for (size_t half = 0; half < 2; half++) {
+      fm_form_half_i16(form, source, a, half, fm_k_half_scales(of_half), fm_k_half_scales(min_of_half), held, &sums);
+      of_half = fm_second_half(scales, sub);
+      min_of_half = fm_second_half(mins, sub);
+    }
   }
+  fm_d_dmin dd = form->d_dmin(group);
+  v128_t total = wasm_f32x4_mul(sums.codes, wasm_f32x4_splat(dd.d));
+  return form->layout.has_min ? wasm_f32x4_sub(total, wasm_f32x4_mul(sums.mins, wasm_f32x4_splat(dd.dmin))) : total;
+}
+
+/* The same for f32 scales. */
+FM_INLINE v128_t fm_f32_group_i16(const fm_form *form, const uint8_t *group, const uint8_t *source, const fm_act_i16 *a,
+                                  const fm_held *held) {
+  fm_i16_sums sums = {fm_zero(), fm_zero()};
   FM_NO_UNROLL
   for (size_t half = 0; half < 2; half++) {
-    fm_half_scales scale, min = {{fm_zero(), fm_zero()}};
-    if (is_k) {
-      scale = fm_k_half_scales(of_half, dd.d);
-      if (has_min) min = fm_k_half_scales(min_of_half, dd.dmin);
-      of_half = fm_second_half(scales, form->layout.sub);
-      min_of_half = fm_second_half(mins, form->layout.sub);
-    } else {
-      scale = (fm_half_scales){{form->f32_scales(group, half, held), fm_zero()}};
-      if (has_min) min = (fm_half_scales){{form->f32_mins(group, half, held), fm_zero()}};
-    }
-    total = wasm_f32x4_add(total, fm_form_half_i16(form, source, a, half, scale, min, held));
+    fm_half_scales scale = {{form->f32_scales(group, half, held), fm_zero()}}, min = scale;
+    if (form->layout.has_min) min = (fm_half_scales){{form->f32_mins(group, half, held), fm_zero()}};
+    fm_form_half_i16(form, source, a, half, scale, min, held, &sums);
   }
-  return total;
+  return form->layout.has_min ? wasm_f32x4_sub(sums.codes, sums.mins) : sums.codes;
 }
 
 FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t row_bytes, const fm_act_i16 *x, float *y,
                                 size_t n_rows, size_t n_values, bool accumulate) {
   uint8_t padded[FM_MAX_GROUP_BYTES], buffer[FM_GROUP_COLS];
   fm_held held = form->hold();
-  held.even_bytes = fm_hold_i32(0x00ff00ff);
+  held.even_bytes = fm_hold_i32(form->nibbles ? 0x000f000f : 0x00ff00ff);
   for (size_t r = 0; r < n_rows; r++, w += row_bytes) {
     const uint8_t *next = w;
     const fm_act_i16 *a = x;
@@ -183,7 +196,8 @@ FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t ro
     do {
       const uint8_t *group = fm_group(&form->layout, next, n_values - c, padded);
       const uint8_t *source = fm_form_source(form, group, buffer);
-      v128_t total = fm_form_group_i16(form, group, source, a, &held);
+      v128_t total = form->layout.kind == FM_SCALES_K ? fm_k_group_i16(form, group, source, a, &held)
+                                                      : fm_f32_group_i16(form, group, source, a, &held);
       acc = wasm_f32x4_add(acc, wasm_f32x4_mul(total, wasm_v128_load32_splat(&a->d)));
       c += FM_GROUP_COLS;
       next += form->layout.group_bytes;

@@ -20,9 +20,13 @@ FM_INLINE v128_t fm_bytes_to_u16x8(uint64_t bytes) {
 /* Q4_K */
 
 FM_INLINE fm_held fm_q4_k_hold(void) { return (fm_held){.low = fm_hold_i8(15)}; }
-FM_INLINE v128_t fm_q4_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
+FM_INLINE fm_nibbles fm_q4_k_nibbles(const uint8_t *group, size_t half, size_t j) {
   const fm_block_q4_k *b = (const fm_block_q4_k *)group;
-  return fm_move_bits(wasm_v128_load(b->qs + 64 * half + 32 * (j / 4) + 16 * (j % 2)), j / 2 % 2 ? 4 : 0, 0, held->low);
+  return (fm_nibbles){wasm_v128_load(b->qs + 64 * half + 32 * (j / 4) + 16 * (j % 2)), j / 2 % 2 != 0};
+}
+FM_INLINE v128_t fm_q4_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
+  fm_nibbles n = fm_q4_k_nibbles(group, half, j);
+  return fm_move_bits(n.bytes, n.upper ? 4 : 0, 0, held->low);
 }
 FM_INLINE fm_lanes16 fm_q4_k_k_scales(const uint8_t *group) {
   v128_t scales = fm_bytes_to_u16x8(fm_q4_k_scales(((const fm_block_q4_k *)group)->scales).scales);
@@ -46,6 +50,7 @@ static const fm_form fm_q4_k_form = {
                .n_add = 8},
     .hold = fm_q4_k_hold,
     .codes = fm_q4_k_codes,
+    .nibbles = fm_q4_k_nibbles,
     .k_scales = fm_q4_k_k_scales,
     .k_mins = fm_q4_k_k_mins,
     .d_dmin = fm_q4_k_d_dmin,
