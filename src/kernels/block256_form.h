@@ -32,8 +32,8 @@ FM_INLINE fm_lanes16 fm_iq4_xs_k_scales(const uint8_t *group) {
   v128_t scales = wasm_i16x8_sub(wasm_v128_or(low_bits, high_bits), wasm_i16x8_const_splat(32));
   return (fm_lanes16){scales, scales};
 }
-FM_INLINE fm_d_dmin fm_iq4_xs_d(const uint8_t *group) {
-  return (fm_d_dmin){fm_f16_by_table(((const fm_block_iq4_xs *)group)->d), 0.0f};
+FM_INLINE fm_halves fm_iq4_xs_halves(const uint8_t *group) {
+  return (fm_halves){((const fm_block_iq4_xs *)group)->d, 0};
 }
 
 static const fm_form fm_iq4_xs_form = {
@@ -42,7 +42,7 @@ static const fm_form fm_iq4_xs_form = {
     .hold = fm_iq4_xs_hold,
     .codes = fm_iq4_xs_codes,
     .k_scales = fm_iq4_xs_k_scales,
-    .d_dmin = fm_iq4_xs_d,
+    .halves = fm_iq4_xs_halves,
 };
 
 /* TQ2_0: codes 0..2 for -1..1. */
@@ -54,7 +54,7 @@ FM_INLINE v128_t fm_tq2_0_codes(const uint8_t *group, size_t half, size_t j, con
 }
 FM_INLINE v128_t fm_tq2_0_scales(const uint8_t *group, size_t half, const fm_held *held) {
   (void)half, (void)held;
-  return wasm_f32x4_splat(fm_f16_by_table(((const fm_block_tq2_0 *)group)->d));
+  return wasm_f32x4_splat(fm_f16_to_f32(((const fm_block_tq2_0 *)group)->d));
 }
 
 static const fm_form fm_tq2_0_form = {
@@ -93,7 +93,7 @@ static void fm_tq1_0_unpack(const uint8_t *group, uint8_t *codes) {
 }
 FM_INLINE v128_t fm_tq1_0_scales(const uint8_t *group, size_t half, const fm_held *held) {
   (void)half, (void)held;
-  return wasm_f32x4_splat(fm_f16_by_table(((const fm_block_tq1_0 *)group)->d));
+  return wasm_f32x4_splat(fm_f16_to_f32(((const fm_block_tq1_0 *)group)->d));
 }
 
 static const fm_form fm_tq1_0_form = {

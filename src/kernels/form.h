@@ -24,6 +24,11 @@ typedef struct {
   v128_t lo, hi;
 } fm_lanes16;
 
+/* The f16 scales of a super-block; dmin only where it has mins. */
+typedef struct {
+  uint16_t d, dmin;
+} fm_halves;
+
 typedef struct {
   float d, dmin;
 } fm_d_dmin;
@@ -57,7 +62,7 @@ typedef struct {
   /* FM_SCALES_K */
   fm_lanes16 (*k_scales)(const uint8_t *group);
   fm_lanes16 (*k_mins)(const uint8_t *group);
-  fm_d_dmin (*d_dmin)(const uint8_t *group);
+  fm_halves (*halves)(const uint8_t *group);
   /* FM_SCALES_F32: four scales (mins), of columns 128 * half + 32 * lane. */
   v128_t (*f32_scales)(const uint8_t *group, size_t half, const fm_held *held);
   v128_t (*f32_mins)(const uint8_t *group, size_t half, const fm_held *held);
@@ -78,6 +83,11 @@ FM_INLINE v128_t fm_move_bits(v128_t bytes, int from, int to, v128_t mask) {
 /* Lanes 0..3 or 4..7 of int16 as f32. */
 FM_INLINE v128_t fm_low_i16_to_f32(v128_t v) { return wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(v)); }
 FM_INLINE v128_t fm_high_i16_to_f32(v128_t v) { return wasm_f32x4_convert_i32x4(wasm_i32x4_extend_high_i16x8(v)); }
+
+FM_INLINE fm_d_dmin fm_form_d(const fm_form *form, const uint8_t *group) {
+  fm_halves halves = form->halves(group);
+  return (fm_d_dmin){fm_f16_by_table(halves.d), form->layout.has_min ? fm_f16_by_table(halves.dmin) : 0.0f};
+}
 
 /* Where codes are read from: the group itself, or, for a form with unpack, a buffer that unpack has filled. */
 FM_INLINE const uint8_t *fm_form_source(const fm_form *form, const uint8_t *group, uint8_t buffer[256]) {

@@ -124,7 +124,7 @@ FM_INLINE v128_t fm_k_group_value(const fm_form *form, const uint8_t *group, con
     v128_t bias = wasm_i32x4_mul(fm_sums_dot(form, scales, a), wasm_i32x4_splat(fm_exact_bias(form)));
     code_sum = wasm_i32x4_sub(code_sum, bias);
   }
-  fm_d_dmin dd = form->d_dmin(group);
+  fm_d_dmin dd = fm_form_d(form, group);
   v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(code_sum), wasm_f32x4_splat(dd.d * a->d));
   if (layout->has_min) {
     v128_t min_sum = wasm_f32x4_convert_i32x4(fm_sums_dot(form, form->k_mins(group), a));

@@ -2,6 +2,7 @@
 #ifndef FM_KERNELS_FORM_SIMD128_H
 #define FM_KERNELS_FORM_SIMD128_H
 
+#include "formats/f16.h"
 #include "kernels/form.h"
 #include "kernels/group.h"
 
@@ -38,9 +39,9 @@ FM_INLINE void fm_form_f32_scales(const fm_form *form, const uint8_t *group, siz
   FM_NO_UNROLL
   for (; n; n--, group += layout->group_bytes, scale += FM_GROUP_COLS / layout->sub, min += FM_GROUP_COLS / layout->sub) {
     if (layout->kind == FM_SCALES_K) {
-      fm_d_dmin dd = form->d_dmin(group);
-      fm_store_k_scales(scale, form->k_scales(group), dd.d, layout->sub);
-      if (layout->has_min) fm_store_k_scales(min, form->k_mins(group), dd.dmin, layout->sub);
+      fm_halves halves = form->halves(group); /* dequantisation needs the sign of zero, too */
+      fm_store_k_scales(scale, form->k_scales(group), fm_f16_to_f32(halves.d), layout->sub);
+      if (layout->has_min) fm_store_k_scales(min, form->k_mins(group), fm_f16_to_f32(halves.dmin), layout->sub);
       continue;
     }
     FM_NO_UNROLL
@@ -72,7 +73,7 @@ FM_INLINE void fm_form_k_scales(const fm_form *form, const uint8_t *group, size_
     __asm__("" : "+r"(dot32)); /* or compilers make two loops */
     fm_store_strip_k(layout, scales.lo, mins.lo, dot32, out.scale, out.min);
     if (layout->sub == 16) fm_store_strip_k(layout, scales.hi, mins.hi, dot32, out.scale + 8, out.min + 8);
-    fm_d_dmin dd = form->d_dmin(group);
+    fm_d_dmin dd = fm_form_d(form, group);
     out.d[i] = dd.d;
     out.dmin[i] = layout->has_min ? dd.dmin : dd.d;
     out.scale += FM_GROUP_COLS / layout->sub;
@@ -165,7 +166,7 @@ FM_INLINE v128_t fm_k_group_i16(const fm_form *form, const uint8_t *group, const
       min_of_half = fm_second_half(mins, sub);
     }
   }
-  fm_d_dmin dd = form->d_dmin(group);
+  fm_d_dmin dd = fm_form_d(form, group);
   v128_t total = wasm_f32x4_mul(sums.codes, wasm_f32x4_splat(dd.d));
   return form->layout.has_min ? wasm_f32x4_sub(total, wasm_f32x4_mul(sums.mins, wasm_f32x4_splat(dd.dmin))) : total;
 }

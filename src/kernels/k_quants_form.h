@@ -4,7 +4,6 @@
 #define FM_KERNELS_K_QUANTS_FORM_H
 
 #include "formats/blocks.h"
-#include "formats/f16.h"
 #include "kernels/form.h"
 #include "kernels/q4_k.h"
 
@@ -36,9 +35,9 @@ FM_INLINE fm_lanes16 fm_q4_k_k_mins(const uint8_t *group) {
   v128_t mins = fm_bytes_to_u16x8(fm_q4_k_scales(((const fm_block_q4_k *)group)->scales).mins);
   return (fm_lanes16){mins, mins};
 }
-FM_INLINE fm_d_dmin fm_q4_k_d_dmin(const uint8_t *group) {
+FM_INLINE fm_halves fm_q4_k_halves(const uint8_t *group) {
   const fm_block_q4_k *b = (const fm_block_q4_k *)group;
-  return (fm_d_dmin){fm_f16_by_table(b->d), fm_f16_by_table(b->dmin)};
+  return (fm_halves){b->d, b->dmin};
 }
 
 static const fm_form fm_q4_k_form = {
@@ -53,7 +52,7 @@ static const fm_form fm_q4_k_form = {
     .nibbles = fm_q4_k_nibbles,
     .k_scales = fm_q4_k_k_scales,
     .k_mins = fm_q4_k_k_mins,
-    .d_dmin = fm_q4_k_d_dmin,
+    .halves = fm_q4_k_halves,
 };
 
 /* Q5_K: d, dmin and scales stand where Q4_K has them. */
@@ -77,7 +76,7 @@ static const fm_form fm_q5_k_form = {
     .codes = fm_q5_k_codes,
     .k_scales = fm_q4_k_k_scales,
     .k_mins = fm_q4_k_k_mins,
-    .d_dmin = fm_q4_k_d_dmin,
+    .halves = fm_q4_k_halves,
 };
 
 /* Q2_K */
@@ -96,9 +95,9 @@ FM_INLINE fm_lanes16 fm_q2_k_k_mins(const uint8_t *group) {
   v128_t mins = fm_move_bits(wasm_v128_load(((const fm_block_q2_k *)group)->scales), 4, 0, wasm_i8x16_const_splat(15));
   return (fm_lanes16){wasm_u16x8_extend_low_u8x16(mins), wasm_u16x8_extend_high_u8x16(mins)};
 }
-FM_INLINE fm_d_dmin fm_q2_k_d_dmin(const uint8_t *group) {
+FM_INLINE fm_halves fm_q2_k_halves(const uint8_t *group) {
   const fm_block_q2_k *b = (const fm_block_q2_k *)group;
-  return (fm_d_dmin){fm_f16_by_table(b->d), fm_f16_by_table(b->dmin)};
+  return (fm_halves){b->d, b->dmin};
 }
 
 static const fm_form fm_q2_k_form = {
@@ -112,7 +111,7 @@ static const fm_form fm_q2_k_form = {
     .codes = fm_q2_k_codes,
     .k_scales = fm_q2_k_k_scales,
     .k_mins = fm_q2_k_k_mins,
-    .d_dmin = fm_q2_k_d_dmin,
+    .halves = fm_q2_k_halves,
 };
 
 /* Q3_K */
@@ -136,8 +135,8 @@ FM_INLINE fm_lanes16 fm_q3_k_k_scales(const uint8_t *group) {
   v128_t hi = fm_bytes_to_u16x8((low >> 4 & 0x0f0f0f0f0f0f0f0fu) | second);
   return (fm_lanes16){wasm_i16x8_sub(lo, offset), wasm_i16x8_sub(hi, offset)};
 }
-FM_INLINE fm_d_dmin fm_q3_k_d(const uint8_t *group) {
-  return (fm_d_dmin){fm_f16_by_table(((const fm_block_q3_k *)group)->d), 0.0f};
+FM_INLINE fm_halves fm_q3_k_halves(const uint8_t *group) {
+  return (fm_halves){((const fm_block_q3_k *)group)->d, 0};
 }
 
 static const fm_form fm_q3_k_form = {
@@ -150,7 +149,7 @@ static const fm_form fm_q3_k_form = {
     .hold = fm_q3_k_hold,
     .codes = fm_q3_k_codes,
     .k_scales = fm_q3_k_k_scales,
-    .d_dmin = fm_q3_k_d,
+    .halves = fm_q3_k_halves,
 };
 
 /* Q6_K: vector i is columns 128 * half + 32 * quarter + 16 * (j % 2). */
@@ -168,8 +167,8 @@ FM_INLINE fm_lanes16 fm_q6_k_k_scales(const uint8_t *group) {
   v128_t scales = wasm_v128_load(((const fm_block_q6_k *)group)->scales);
   return (fm_lanes16){wasm_i16x8_extend_low_i8x16(scales), wasm_i16x8_extend_high_i8x16(scales)};
 }
-FM_INLINE fm_d_dmin fm_q6_k_d(const uint8_t *group) {
-  return (fm_d_dmin){fm_f16_by_table(((const fm_block_q6_k *)group)->d), 0.0f};
+FM_INLINE fm_halves fm_q6_k_halves(const uint8_t *group) {
+  return (fm_halves){((const fm_block_q6_k *)group)->d, 0};
 }
 
 static const fm_form fm_q6_k_form = {
@@ -182,7 +181,7 @@ static const fm_form fm_q6_k_form = {
     .hold = fm_q6_k_hold,
     .codes = fm_q6_k_codes,
     .k_scales = fm_q6_k_k_scales,
-    .d_dmin = fm_q6_k_d,
+    .halves = fm_q6_k_halves,
 };
 
 #endif
