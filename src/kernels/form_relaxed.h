@@ -33,20 +33,22 @@ FM_INLINE int32_t fm_exact_bias(const fm_form *form) {
   return form->layout.wide ? fm_wide_bias(fm_current.wide) : form->layout.bias;
 }
 
-/* Sub-block s of a half against q, the half's activations: four int32 lanes, each times `scale` (16-bit lanes, or
- * 32-bit ones for dot32; f32 scales: ones). */
-FM_INLINE v128_t fm_sub_dot(const fm_form *form, const uint8_t *source, size_t half, const int8_t *q, size_t s,
-                            v128_t scale, int dot, const fm_held *held) {
+/* dot32: sub-block s of a half against q, the half's activations; four int32 lanes. */
+FM_INLINE v128_t fm_sub_quads(const fm_form *form, const uint8_t *source, size_t half, const int8_t *q, size_t s,
+                              const fm_held *held) {
   size_t sub = form->layout.sub, j = s * sub / 16;
-  v128_t first = fm_exact_codes(form, source, half, j, held);
-  q += s * sub;
-  if (dot == FM_DOT_I32) {
-    v128_t sum = fm_quad_dot(first, q, fm_zero());
-    if (sub == 32) sum = fm_quad_dot(fm_exact_codes(form, source, half, j + 1, held), q + 16, sum);
-    return form->layout.kind == FM_SCALES_K && form->layout.wide ? wasm_i32x4_mul(sum, scale) : sum;
+  v128_t sum = fm_quad_dot(fm_exact_codes(form, source, half, j, held), q + s * sub, fm_zero());
+  return sub == 32 ? fm_quad_dot(fm_exact_codes(form, source, half, j + 1, held), q + s * sub + 16, sum) : sum;
+}
+
+/* dot16: the same, each lane times `scale`, which stands twice in it. */
+FM_INLINE v128_t fm_sub_pairs(const fm_form *form, const uint8_t *source, size_t half, const int8_t *q, size_t s,
+                              v128_t scale, const fm_held *held) {
+  size_t sub = form->layout.sub, j = s * sub / 16;
+  v128_t pairs = fm_pair_dot(fm_exact_codes(form, source, half, j, held), q + s * sub);
+  if (sub == 32) {
+    pairs = wasm_i16x8_add(pairs, fm_pair_dot(fm_exact_codes(form, source, half, j + 1, held), q + s * sub + 16));
   }
-  v128_t pairs = fm_pair_dot(first, q);
-  if (sub == 32) pairs = wasm_i16x8_add(pairs, fm_pair_dot(fm_exact_codes(form, source, half, j + 1, held), q + 16));
   return wasm_i32x4_dot_i16x8(pairs, scale);
 }
 
@@ -63,9 +65,8 @@ FM_INLINE v128_t fm_two_subs(const fm_form *form, const uint8_t *source, size_t 
                              v128_t lanes, int dot, const fm_held *held) {
   v128_t both;
   if (dot == FM_DOT_I32) {
-    v128_t none = fm_zero();
-    both = wasm_i16x8_narrow_i32x4(fm_sub_dot(form, source, half, q, s, none, dot, held),
-                                   fm_sub_dot(form, source, half, q, s + 1, none, dot, held));
+    both = wasm_i16x8_narrow_i32x4(fm_sub_quads(form, source, half, q, s, held),
+                                   fm_sub_quads(form, source, half, q, s + 1, held));
   } else {
     v128_t even = fm_pair_dot(fm_exact_codes(form, source, half, s, held), q + 16 * s);
     v128_t odd = fm_pair_dot(fm_exact_codes(form, source, half, s + 1, held), q + 16 * s + 16);
@@ -96,8 +97,10 @@ FM_INLINE void fm_k_half(const fm_form *form, const uint8_t *source, size_t half
     if (by_two) {
       if (s % 2) continue;
       part = fm_two_subs(form, source, half, q, s, lanes, dot, held);
+    } else if (dot == FM_DOT_I32) {
+      part = wasm_i32x4_mul(fm_sub_quads(form, source, half, q, s, held), fm_splat_i32(lanes, s % 4));
     } else {
-      part = fm_sub_dot(form, source, half, q, s, fm_splat_i32(lanes, s % 4), dot, held);
+      part = fm_sub_pairs(form, source, half, q, s, fm_splat_i32(lanes, s % 4), held);
     }
     sum[s / 2 % 2] = wasm_i32x4_add(sum[s / 2 % 2], part);
   }
@@ -141,7 +144,11 @@ FM_INLINE v128_t fm_f32_group_value(const fm_form *form, const uint8_t *group, c
   for (size_t half = 0; half < 2; half++) {
     v128_t sum[4];
     FM_UNROLL
-    for (size_t s = 0; s < 4; s++) sum[s] = fm_sub_dot(form, source, half, a->q + 128 * half, s, ones, dot, held);
+    for (size_t s = 0; s < 4; s++) {
+      const int8_t *q = a->q + 128 * half;
+      sum[s] = dot == FM_DOT_I32 ? fm_sub_quads(form, source, half, q, s, held)
+                                 : fm_sub_pairs(form, source, half, q, s, ones, held);
+    }
     v128_t four = fm_sum_four(sum[0], sum[1], sum[2], sum[3]);
     v128_t act_sums = wasm_i32x4_load16x4(a->sum32 + 4 * half);
     if (layout->bias || layout->wide) {
