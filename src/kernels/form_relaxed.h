@@ -149,7 +149,14 @@ FM_INLINE v128_t fm_f32_group_value(const fm_form *form, const uint8_t *group, c
       sum[s] = dot == FM_DOT_I32 ? fm_sub_quads(form, source, half, q, s, held)
                                  : fm_sub_pairs(form, source, half, q, s, ones, held);
     }
-    v128_t four = fm_sum_four(sum[0], sum[1], sum[2], sum[3]);
+    v128_t four;
+    if (dot == FM_DOT_I32 && !layout->wide) { /* 8 * 31 * 127 fits int16 */
+      v128_t ab = wasm_i32x4_dot_i16x8(wasm_i16x8_narrow_i32x4(sum[0], sum[1]), ones);
+      v128_t cd = wasm_i32x4_dot_i16x8(wasm_i16x8_narrow_i32x4(sum[2], sum[3]), ones);
+      four = wasm_i32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 2, 4, 6), wasm_i32x4_shuffle(ab, cd, 1, 3, 5, 7));
+    } else {
+      four = fm_sum_four(sum[0], sum[1], sum[2], sum[3]);
+    }
     v128_t act_sums = wasm_i32x4_load16x4(a->sum32 + 4 * half);
     if (layout->bias || layout->wide) {
       four = wasm_i32x4_sub(four, wasm_i32x4_mul(act_sums, wasm_i32x4_splat(fm_exact_bias(form))));
