@@ -21,9 +21,7 @@ FM_INLINE v128_t fm_gather_f16(const uint8_t *first, size_t stride, const fm_hel
 FM_INLINE v128_t fm_half_nibbles(const uint8_t *qs, size_t j, const fm_held *held) {
   return fm_move_bits(wasm_v128_load(qs), j % 2 ? 4 : 0, 0, held->low);
 }
-FM_INLINE fm_nibbles fm_nibbles_of(const uint8_t *qs, size_t j) {
-  return (fm_nibbles){wasm_v128_load(qs), j % 2 != 0};
-}
+FM_INLINE fm_nibbles fm_nibbles_of(const uint8_t *qs, size_t j) { return (fm_nibbles){wasm_v128_load(qs), j % 2 != 0}; }
 
 /* Bits 16 * (j % 2) .. + 15 of qh: byte k is 16 where bit k is set. */
 FM_INLINE v128_t fm_fifth_bits(const uint8_t qh[4], size_t j, const fm_held *held) {

@@ -37,7 +37,8 @@ FM_INLINE void fm_form_f32_scales(const fm_form *form, const uint8_t *group, siz
   const fm_layout *layout = &form->layout;
   fm_held held = form->hold();
   FM_NO_UNROLL
-  for (; n; n--, group += layout->group_bytes, scale += FM_GROUP_COLS / layout->sub, min += FM_GROUP_COLS / layout->sub) {
+  for (; n;
+       n--, group += layout->group_bytes, scale += FM_GROUP_COLS / layout->sub, min += FM_GROUP_COLS / layout->sub) {
     if (layout->kind == FM_SCALES_K) {
       fm_halves halves = form->halves(group); /* dequantisation needs the sign of zero, too */
       fm_store_k_scales(scale, form->k_scales(group), fm_f16_to_f32(halves.d), layout->sub);

@@ -135,9 +135,7 @@ FM_INLINE fm_lanes16 fm_q3_k_k_scales(const uint8_t *group) {
   v128_t hi = fm_bytes_to_u16x8((low >> 4 & 0x0f0f0f0f0f0f0f0fu) | second);
   return (fm_lanes16){wasm_i16x8_sub(lo, offset), wasm_i16x8_sub(hi, offset)};
 }
-FM_INLINE fm_halves fm_q3_k_halves(const uint8_t *group) {
-  return (fm_halves){((const fm_block_q3_k *)group)->d, 0};
-}
+FM_INLINE fm_halves fm_q3_k_halves(const uint8_t *group) { return (fm_halves){((const fm_block_q3_k *)group)->d, 0}; }
 
 static const fm_form fm_q3_k_form = {
     .layout = {.kind = FM_SCALES_K,
@@ -167,9 +165,7 @@ FM_INLINE fm_lanes16 fm_q6_k_k_scales(const uint8_t *group) {
   v128_t scales = wasm_v128_load(((const fm_block_q6_k *)group)->scales);
   return (fm_lanes16){wasm_i16x8_extend_low_i8x16(scales), wasm_i16x8_extend_high_i8x16(scales)};
 }
-FM_INLINE fm_halves fm_q6_k_halves(const uint8_t *group) {
-  return (fm_halves){((const fm_block_q6_k *)group)->d, 0};
-}
+FM_INLINE fm_halves fm_q6_k_halves(const uint8_t *group) { return (fm_halves){((const fm_block_q6_k *)group)->d, 0}; }
 
 static const fm_form fm_q6_k_form = {
     .layout = {.kind = FM_SCALES_K,

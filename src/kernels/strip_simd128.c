@@ -7,7 +7,8 @@
 FM_INLINE void add_to_codes(uint8_t *codes, size_t n_codes, int32_t added) {
   v128_t addend = wasm_i8x16_splat((int8_t)added);
   FM_NO_UNROLL
-  for (size_t c = 0; c < n_codes; c += 16) wasm_v128_store(codes + c, wasm_i8x16_add(wasm_v128_load(codes + c), addend));
+  for (size_t c = 0; c < n_codes; c += 16)
+    wasm_v128_store(codes + c, wasm_i8x16_add(wasm_v128_load(codes + c), addend));
 }
 
 /* A row's groups, in at most two parts: the whole ones, and one that is padded. */

@@ -128,9 +128,8 @@ static void matmul_scalar(const panel *p) {
     fm_rows_i8__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes, acts.i8 + first_act,
                        p->y, p->n_rows, p->panel_cols, p->n_tokens, p->y_stride, p->accumulate);
   } else {
-    fm_rows_i16__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes,
-                        acts.i16 + first_act, p->y, p->n_rows, p->panel_cols, p->n_tokens, p->y_stride,
-                        p->accumulate);
+    fm_rows_i16__scalar(p->kernels->decode, p->w, p->row_bytes, f->block_values, f->block_bytes, acts.i16 + first_act,
+                        p->y, p->n_rows, p->panel_cols, p->n_tokens, p->y_stride, p->accumulate);
   }
 }
 
@@ -143,7 +142,8 @@ typedef struct {
 /* Past the last row the last one stands again, and its result is not stored. */
 static strip_at strip_of(const panel *p, size_t r, size_t col) {
   const fm_traits *f = p->traits;
-  strip_at at = {.n_rows = min_size(p->n_rows - r, FM_STRIP_ROWS), .n_cols = min_size(p->panel_cols - col, FM_PANEL_COLS)};
+  strip_at at = {.n_rows = min_size(p->n_rows - r, FM_STRIP_ROWS),
+                 .n_cols = min_size(p->panel_cols - col, FM_PANEL_COLS)};
   const uint8_t *w = p->w + col / f->block_values * f->block_bytes;
   for (size_t i = 0; i < FM_STRIP_ROWS; i++) at.row[i] = w + (r + min_size(i, at.n_rows - 1)) * p->row_bytes;
   at.first_tile = first_tile(p->n_tiles, p->first_token, col, at.n_cols);
