@@ -81,7 +81,6 @@ export function blobSource(blob, name = 'name' in blob ? String(blob.name) : 'th
       let got = 0;
       try {
         for (;;) {
-          signal?.throwIfAborted();
           const { done, value } = await reader.read();
           signal?.throwIfAborted();
           if (done) break;
@@ -90,8 +89,11 @@ export function blobSource(blob, name = 'name' in blob ? String(blob.name) : 'th
         }
       } catch (cause) {
         signal?.throwIfAborted();
-        const message = `${name}: cannot read bytes ${offset + got} to ${offset + length} (was the file changed?)`;
-        throw new GgufError(message, { offset: offset + got, cause });
+        offset += got;
+        throw new GgufError(`${name}: cannot read on at offset ${offset} (was the file changed?)`, {
+          offset,
+          cause,
+        });
       } finally {
         await reader.cancel().catch(() => {});
       }
@@ -108,20 +110,22 @@ export function blobSource(blob, name = 'name' in blob ? String(blob.name) : 'th
  * @returns {{ read: () => Promise<ReadableStreamReadResult<Uint8Array>>, cancel: () => Promise<void> }}
  */
 export function readerOf(stream, spare) {
+  /** @type {any} */
+  let reader;
   try {
-    if (!spare) return stream.getReader();
-    const reader = stream.getReader({ mode: 'byob' });
-    return {
-      async read() {
-        const result = await reader.read(spareBytes(spare));
-        if (result.value) spare.buffer = result.value.buffer;
-        return /** @type {any} */ (result);
-      },
-      cancel: () => reader.cancel(),
-    };
+    reader = stream.getReader(spare && { mode: 'byob' });
   } catch {
-    return stream.getReader(); // not of bytes
+    spare = undefined; // not of bytes
+    reader = stream.getReader();
   }
+  return {
+    async read() {
+      const result = await reader.read(spare && spareBytes(spare));
+      if (spare && result.value) spare.buffer = result.value.buffer;
+      return result;
+    },
+    cancel: () => reader.cancel(),
+  };
 }
 
 /** All of it. One that a broken read has taken along is made anew. @param {Spare} spare */
