@@ -3,14 +3,14 @@
 import { GgufError } from './errors.js';
 
 /**
- * A file of known size, read by ranges that the caller has checked against it. Chunks are for reading, at
- * once: they may be views of what the source holds, or of the buffer it was given.
+ * A file of known size, read by ranges that the caller has checked against it. Chunks are for reading: they may be views of what
+ * the source holds.
  * @typedef {object} ByteSource
  * @property {string} name  for messages
  * @property {number} size  bytes
- * @property {(offset: number, length: number, signal?: AbortSignal, buffer?: Uint8Array) =>
- *   AsyncIterable<Uint8Array>} stream  exactly `length` bytes in chunks, or a GgufError. A buffer of CHUNK_BYTES is
- *   filled again and again instead of a new one for each chunk
+ * @property {(offset: number, length: number, signal?: AbortSignal, spare?: Spare) =>
+ *   AsyncIterable<Uint8Array>} stream  exactly `length` bytes in chunks, or a GgufError. spare: given where a chunk is done with
+ *   when the next is asked for, which may be in the same buffer
  * @property {() => SourceRecipe} [recipe]  by which another thread opens the same source without this one's help
  * @property {() => import('./gguf-cache.js').CacheState} [cached]
  * @property {(done: import('./gguf-cache.js').CacheState) => void} [count]  adds what another thread did to what `cached` tells
@@ -22,6 +22,8 @@ import { GgufError } from './errors.js';
  *   | { kind: 'blob', blob: Blob }
  *   | { kind: 'file', path: string, isUrl: boolean, known: { size: number, mtimeMs: number } }} SourceRecipe
  */
+
+/** A buffer that is filled again and again. @typedef {{ buffer?: ArrayBuffer }} Spare */
 
 /** Bytes of a chunk where we choose it. */
 export const CHUNK_BYTES = 1 << 20;
@@ -37,7 +39,7 @@ export const CHUNK_BYTES = 1 << 20;
 export async function readAll(source, offset, length, signal) {
   const bytes = new Uint8Array(length);
   let filled = 0;
-  for await (const chunk of source.stream(offset, length, signal)) {
+  for await (const chunk of source.stream(offset, length, signal, {})) {
     bytes.set(chunk, filled);
     filled += chunk.length;
   }
@@ -62,6 +64,74 @@ export function memorySource(bytes, name = 'the given bytes') {
       }
     },
   };
+}
+
+/**
+ * @param {Blob} blob
+ * @param {string} [name]
+ * @returns {ByteSource}
+ */
+export function blobSource(blob, name = 'name' in blob ? String(blob.name) : 'the given Blob') {
+  return {
+    name,
+    size: blob.size,
+    recipe: () => ({ kind: 'blob', blob }),
+    async *stream(offset, length, signal, spare) {
+      const reader = readerOf(blob.slice(offset, offset + length).stream(), spare);
+      let got = 0;
+      try {
+        for (;;) {
+          const { done, value } = await reader.read();
+          signal?.throwIfAborted();
+          if (done) break;
+          got += value.length;
+          yield value;
+        }
+      } catch (cause) {
+        signal?.throwIfAborted();
+        offset += got;
+        throw new GgufError(`${name}: cannot read on at offset ${offset} (was the file changed?)`, {
+          offset,
+          cause,
+        });
+      } finally {
+        await reader.cancel().catch(() => {});
+      }
+      checkFull(got, length, offset, name);
+    },
+  };
+}
+
+/**
+ * A reader of a stream. A spare buffer takes all chunks where the stream is one of bytes: those that Chromium makes for each are
+ * collected late, by the hundred megabytes.
+ * @param {ReadableStream<Uint8Array<ArrayBuffer>>} stream
+ * @param {Spare} [spare]
+ * @returns {{ read: () => Promise<ReadableStreamReadResult<Uint8Array>>, cancel: () => Promise<void> }}
+ */
+export function readerOf(stream, spare) {
+  /** @type {any} */
+  let reader;
+  try {
+    reader = stream.getReader(spare && { mode: 'byob' });
+  } catch {
+    spare = undefined; // not of bytes
+    reader = stream.getReader();
+  }
+  return {
+    async read() {
+      const result = await reader.read(spare && spareBytes(spare));
+      if (spare && result.value) spare.buffer = result.value.buffer;
+      return result;
+    },
+    cancel: () => reader.cancel(),
+  };
+}
+
+/** All of it. One that a broken read has taken along is made anew. @param {Spare} spare */
+export function spareBytes(spare) {
+  if (!spare.buffer?.byteLength) spare.buffer = new ArrayBuffer(CHUNK_BYTES);
+  return new Uint8Array(spare.buffer);
 }
 
 /**

@@ -1,7 +1,7 @@
 /* GGUF files behind URLs, kept in the browser's Cache Storage block by block, as they are read. A file is a description (its
  * UrlFacts) and blocks; the blocks' addresses hold what tells the file from a later one, so the two are never mixed. */
 
-import { memorySource } from './bytes.js';
+import { blobSource, memorySource } from './bytes.js';
 import { GgufError } from './errors.js';
 import { absolute, Client, probeUrl, TIMEOUT, validators } from './http-source.js';
 
@@ -124,7 +124,7 @@ export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0)
     let filled = 0;
     for await (const chunk of client.stream(first * BLOCK, Math.min(end * BLOCK, size) - first * BLOCK, {
       signal,
-      once: true,
+      spare: {},
     })) {
       for (let used = 0; used < chunk.length; ) {
         const n = Math.min(lengthOf(block) - filled, chunk.length - used);
@@ -151,30 +151,31 @@ export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0)
       if (error) store.state.error = error;
     },
     recipe: fetch ? undefined : () => ({ kind: 'url', facts }),
-    async *stream(offset, length, signal, buffer) {
+    async *stream(offset, length, signal, spare) {
       const end = offset + length;
       for (let at = offset; at < end; ) {
         signal?.throwIfAborted();
         const block = Math.floor(at / BLOCK);
-        const cut = (/** @type {Uint8Array} */ whole) => {
-          const from = at % BLOCK;
-          const piece = whole.subarray(from, Math.min(whole.length, from + end - at));
-          at += piece.length;
-          return piece;
-        };
         const stored = present.has(block) ? await store.get(facts, block, lengthOf(block)) : undefined;
         if (stored) {
-          yield cut(stored);
+          const from = at % BLOCK;
+          const length = Math.min(stored.size - from, end - at);
+          yield* blobSource(stored, url).stream(from, length, signal, spare);
+          at += length;
           continue;
         }
         present.delete(block);
         if (store.state.error) {
-          yield* client.stream(at, end - at, { signal, once: buffer !== undefined });
+          yield* client.stream(at, end - at, { signal, spare });
           return;
         }
         let behind = block + 1;
         while (behind * BLOCK < end && !present.has(behind)) behind += 1;
-        for await (const whole of fetchBlocks(block, behind, signal)) yield cut(whole);
+        for await (const whole of fetchBlocks(block, behind, signal)) {
+          const piece = whole.subarray(at % BLOCK, (at % BLOCK) + end - at);
+          at += piece.length;
+          yield piece;
+        }
       }
     },
   };
@@ -244,10 +245,10 @@ class Store {
    */
   async get(facts, block, length) {
     const response = await this.#cache?.match(address(facts.url, block, tagOf(facts)));
-    const bytes = response && new Uint8Array(await response.arrayBuffer());
-    if (bytes?.length !== length) return undefined;
+    const blob = await response?.blob();
+    if (blob?.size !== length) return undefined;
     this.state.hits += length;
-    return bytes;
+    return blob;
   }
 
   /**

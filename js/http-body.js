@@ -1,5 +1,6 @@
 /* The body of an HTTP answer in chunks, and which failures are worth another attempt. */
 
+import { readerOf } from './bytes.js';
 import { GgufError } from './errors.js';
 
 /** No wait is longer, whatever the server asks for. */
@@ -72,13 +73,13 @@ export async function within(promise, timeout, expired) {
 /**
  * The body: exactly `length` bytes where that is given.
  * @param {Response} response
- * @param {{ url: string, offset: number, length?: number, timeout: number, signal?: AbortSignal }} range
+ * @param {{ url: string, offset: number, length?: number, timeout: number, signal?: AbortSignal, spare?: import('./bytes.js').Spare }} range
  * @returns {AsyncGenerator<Uint8Array, void>}
  */
-export async function* bodyOf(response, { url, offset, length, timeout, signal }) {
+export async function* bodyOf(response, { url, offset, length, timeout, signal, spare }) {
   let received = 0;
   const at = () => offset + received;
-  for await (const chunk of chunksOf(response, { url, at, timeout, signal })) {
+  for await (const chunk of chunksOf(response, { url, at, timeout, signal, spare })) {
     if (length !== undefined && received + chunk.length > length)
       throw new GgufError(`${url}: got more than the ${length} bytes asked for at offset ${offset}`, {
         offset,
@@ -95,15 +96,15 @@ export async function* bodyOf(response, { url, offset, length, timeout, signal }
 
 /**
  * @param {Response} response
- * @param {{ url: string, at: () => number, timeout: number, signal?: AbortSignal }} where  at: the offset in the file
+ * @param {{ url: string, at: () => number, timeout: number, signal?: AbortSignal, spare?: import('./bytes.js').Spare }} where  at: the offset in the file
  * @returns {AsyncGenerator<Uint8Array, void>}
  */
-async function* chunksOf(response, { url, at, timeout, signal }) {
+async function* chunksOf(response, { url, at, timeout, signal, spare }) {
   if (!response.body) {
     yield new Uint8Array(await response.arrayBuffer());
     return;
   }
-  const reader = response.body.getReader();
+  const reader = readerOf(response.body, spare);
   const stalled = () =>
     new GgufError(`${url}: no byte came for ${timeout} ms at offset ${at()}`, { offset: at() });
   try {
@@ -132,26 +133,6 @@ export function parseContentRange(response) {
   return match
     ? { start: Number(match[1]), total: match[2] === '*' ? undefined : Number(match[2]) }
     : undefined;
-}
-
-/** @type {MessagePort | undefined} */
-let nowhere;
-
-/**
- * Frees a chunk that has been copied, without waiting for a collector that may let tens of megabytes of them gather.
- * @param {Uint8Array} chunk  alone in its buffer, as those of fetch are
- */
-export function release({ buffer }) {
-  const owned = /** @type {ArrayBuffer & { transfer?: (length: number) => void }} */ (buffer);
-  if (typeof owned.transfer === 'function') {
-    owned.transfer(0);
-    return;
-  }
-  if (!nowhere) {
-    nowhere = new MessageChannel().port1;
-    nowhere.close();
-  }
-  nowhere.postMessage(0, [owned]);
 }
 
 /** @param {Response} response */

@@ -9,7 +9,6 @@ import {
   isTransient,
   messageOf,
   parseContentRange,
-  release,
   transient,
   within,
 } from './http-body.js';
@@ -119,7 +118,7 @@ export async function probeUrl(url, { signal, fetch, headers, ...how }) {
   Object.assign(client.facts, { size, ...validators(first) });
   const beginning = new Uint8Array(Math.min(FIRST_BYTES, size));
   let filled = 0;
-  for await (const chunk of client.stream(0, beginning.length, { signal, first, once: true })) {
+  for await (const chunk of client.stream(0, beginning.length, { signal, first, spare: {} })) {
     beginning.set(chunk, filled);
     filled += chunk.length;
   }
@@ -137,10 +136,10 @@ export function urlSource(facts, { fetch, beginning = new Uint8Array(0) } = {}) 
   return {
     name: facts.url,
     size: facts.size,
-    async *stream(offset, length, signal, buffer) {
+    async *stream(offset, length, signal, spare) {
       if (length === 0) return;
       if (offset + length <= beginning.length) yield* start.stream(offset, length, signal);
-      else yield* client.stream(offset, length, { signal, once: buffer !== undefined });
+      else yield* client.stream(offset, length, { signal, spare });
     },
     // A fetch of the caller's is a function, which no other thread can have.
     recipe: fetch ? undefined : () => ({ kind: 'url', facts }),
@@ -207,11 +206,11 @@ export class Client {
    * Exactly these bytes; a broken connection is taken up again behind the last byte that came.
    * @param {number} offset
    * @param {number} length
-   * @param {{ signal?: AbortSignal, first?: Response, once?: boolean }} [options]  first: the answer to this range, where it
-   *   has come already; once: chunks are done with when the next is asked for
+   * @param {{ signal?: AbortSignal, first?: Response, spare?: import('./bytes.js').Spare }} [options]  first: the answer to this range,
+   *   where it has come already
    * @returns {AsyncGenerator<Uint8Array, void>}
    */
-  async *stream(offset, length, { signal, first, once = false } = {}) {
+  async *stream(offset, length, { signal, first, spare } = {}) {
     const { url, retries, retryDelay, timeout } = this.facts;
     const end = offset + length;
     let at = offset;
@@ -224,10 +223,10 @@ export class Client {
         const response = first ?? (await this.range(at, end, signal));
         first = undefined;
         await this.#check(response, at, end);
-        for await (const chunk of bodyOf(response, { url, offset: at, length: end - at, timeout, signal })) {
+        const range = { url, offset: at, length: end - at, timeout, signal, spare };
+        for await (const chunk of bodyOf(response, range)) {
           at += chunk.length;
           yield chunk;
-          if (once && !this.#fetch) release(chunk);
         }
       } catch (error) {
         signal?.throwIfAborted();

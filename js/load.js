@@ -1,6 +1,5 @@
 /* Tensors of a GGUF file, streamed into linear memory: few requests, a chunk at a time, all of them or none. */
 
-import { CHUNK_BYTES } from './bytes.js';
 import { ArgumentError, GgufError, HandleError, show } from './errors.js';
 import { GgufFile, sourceOf } from './gguf-file.js';
 import { Weight } from './handles.js';
@@ -76,10 +75,10 @@ export async function loadTensors(memory, source, tensors, { onProgress, signal,
     };
     const runs = plan(places, total, concurrency);
     const readers = Array.from({ length: Math.min(concurrency, runs.length) }, async () => {
-      const buffer = new Uint8Array(CHUNK_BYTES);
+      const spare = {};
       try {
         for (let run = runs.shift(); run; run = runs.shift())
-          await loadRun(memory, source, run, { signal: halt.signal, buffer, advance });
+          await loadRun(memory, source, run, { signal: halt.signal, spare, advance });
       } catch (error) {
         halt.abort(error);
         throw error;
@@ -128,11 +127,11 @@ function plan(places, total, concurrency) {
  * @param {Memory} memory
  * @param {ByteSource} source
  * @param {Run} run
- * @param {{ signal: AbortSignal, buffer: Uint8Array, advance: (bytes: number) => void }} options
+ * @param {{ signal: AbortSignal, spare: import('./bytes.js').Spare, advance: (bytes: number) => void }} options
  */
-async function loadRun(memory, source, { start, end, places }, { signal, buffer, advance }) {
+async function loadRun(memory, source, { start, end, places }, { signal, spare, advance }) {
   let at = start;
-  for await (const chunk of source.stream(start, end - start, signal, buffer)) {
+  for await (const chunk of source.stream(start, end - start, signal, spare)) {
     const { u8 } = memory;
     const next = at + chunk.length;
     if (next > end) break;

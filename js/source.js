@@ -1,6 +1,6 @@
 /* Where a GGUF file's bytes come from: memory, a Blob, a file of Node, or a URL. All are read by ranges. */
 
-import { checkFull, memorySource, steps } from './bytes.js';
+import { blobSource, checkFull, memorySource, spareBytes, steps } from './bytes.js';
 import { ArgumentError, GgufError, show } from './errors.js';
 import { openUrl, urlSource } from './http-source.js';
 import { isNode, nodeModule } from './node.js';
@@ -60,36 +60,6 @@ export async function reopenSource(recipe) {
 }
 
 /**
- * @param {Blob} blob
- * @returns {ByteSource}
- */
-function blobSource(blob) {
-  const name = 'name' in blob ? String(blob.name) : 'the given Blob';
-  return {
-    name,
-    size: blob.size,
-    recipe: () => ({ kind: 'blob', blob }),
-    async *stream(offset, length, signal) {
-      for (const [start, end] of steps(offset, length)) {
-        signal?.throwIfAborted();
-        let chunk;
-        try {
-          chunk = new Uint8Array(await blob.slice(start, end).arrayBuffer());
-        } catch (cause) {
-          throw new GgufError(`${name}: cannot read bytes ${start} to ${end} (was the file changed?)`, {
-            offset: start,
-            cause,
-          });
-        }
-        signal?.throwIfAborted();
-        checkFull(chunk.length, end - start, start, name);
-        yield chunk;
-      }
-    },
-  };
-}
-
-/**
  * A file by its path. It is opened for each read, so that nothing stays open; one that changes meanwhile is
  * refused.
  * @param {string | URL} path
@@ -123,12 +93,12 @@ async function openFile(path, known) {
     name,
     size: facts.size,
     recipe: () => ({ kind: 'file', path: name, isUrl: path instanceof URL, known: facts }),
-    async *stream(offset, length, signal, buffer) {
+    async *stream(offset, length, signal, spare) {
       const handle = await open();
       try {
         for (const [start, end] of steps(offset, length)) {
           signal?.throwIfAborted();
-          const chunk = buffer ? buffer.subarray(0, end - start) : new Uint8Array(end - start);
+          const chunk = spare ? spareBytes(spare).subarray(0, end - start) : new Uint8Array(end - start);
           let filled = 0;
           while (filled < chunk.length) {
             const { bytesRead } = await handle.read(chunk, filled, chunk.length - filled, start + filled);

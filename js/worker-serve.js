@@ -159,29 +159,21 @@ export class Server {
       last = now;
       this.#post({ kind: 'progress', id, progress: step });
     };
+    /** @type {Weight[]} */
+    let weights;
     try {
-      const weights = await loadTensors(memory, source, tensors, {
+      weights = await loadTensors(memory, source, tensors, {
         signal,
         concurrency,
         onProgress: progress ? onProgress : undefined,
       });
-      this.#postCached(id, source);
-      const value = weights.map((weight) => this.#register(weight));
-      this.#post({ kind: 'loaded', id, value });
-    } catch (error) {
-      this.#postCached(id, source);
-      throw error;
+    } finally {
+      // What the cache did, before the answer.
+      const cached = source.cached?.();
+      if (cached) this.#post({ kind: 'cached', id, cached, error: cached.error && packError(cached.error) });
     }
-  }
-
-  /**
-   * What the cache did for a load, before its answer.
-   * @param {number} id
-   * @param {import('./bytes.js').ByteSource} source
-   */
-  #postCached(id, source) {
-    const cached = source.cached?.();
-    if (cached) this.#post({ kind: 'cached', id, cached, error: cached.error && packError(cached.error) });
+    const value = weights.map((weight) => this.#register(weight));
+    this.#post({ kind: 'loaded', id, value });
   }
 
   /**

@@ -28,7 +28,9 @@ const LONG = [
   'fuzz/fuzz',
 ].map((name) => `tests/${name}.test.js`);
 /** They compare times, or wait for things with a limit that other work would break. */
-const ALONE = ['browser/demo-calm', 'worker-lifecycle', 'stalled'].map((name) => `tests/${name}.test.js`);
+const ALONE = ['browser/demo-calm', 'browser/load-peak', 'worker-lifecycle', 'stalled'].map(
+  (name) => `tests/${name}.test.js`,
+);
 
 /** @returns {string[]} */
 function allTestFiles() {

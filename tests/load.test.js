@@ -290,3 +290,54 @@ test('a gap between tensors: a small one is read over, a large one is not', asyn
   assert.equal(rangesOf(server).length, 2);
   assert.deepEqual(last, { loaded: 3 * 4096, total: 3 * 4096 }, 'what is read over does not count');
 });
+
+test('streams of any kind, also from a fetch of the caller, whose own chunks stay as they are', async (t) => {
+  const fm = await kernels(t);
+  const { bytes } = wideGguf({ nTensors: 6, bytes: MB });
+  /** Chunks that the caller keeps: views of one buffer. @param {number} at @param {number} end */
+  function* chunks(at, end) {
+    for (let step = 1000; at < end; at += step, step += 70_001)
+      yield bytes.subarray(at, Math.min(end, at + step));
+  }
+  /** @type {Record<string, (at: number, end: number) => BodyInit>} */
+  const bodies = {
+    'a stream of chunks': (at, end) => {
+      const all = chunks(at, end);
+      return new ReadableStream({
+        pull(controller) {
+          const { value, done } = all.next();
+          if (done) controller.close();
+          else controller.enqueue(value);
+        },
+      });
+    },
+    'a stream of bytes': (at, end) => {
+      const all = chunks(at, end);
+      return new ReadableStream({
+        type: 'bytes',
+        pull(controller) {
+          const { value, done } = all.next();
+          if (value) controller.enqueue(value.slice());
+          if (!done) return;
+          controller.close();
+          controller.byobRequest?.respond(0);
+        },
+      });
+    },
+    'no stream': (at, end) => bytes.slice(at, end),
+  };
+  for (const [kind, body] of Object.entries(bodies)) {
+    /** @param {any} _ @param {any} init */
+    const fetch = async (_, { headers }) => {
+      const [, from, to] = /** @type {string[]} */ (/bytes=(\d+)-(\d+)/.exec(headers.get('range')));
+      const [at, end] = [Number(from), Math.min(Number(to) + 1, bytes.length)];
+      const range = `bytes ${at}-${end - 1}/${bytes.length}`;
+      return new Response(body(at, end), { status: 206, headers: { 'content-range': range } });
+    };
+    const gguf = await openGguf('http://model.invalid/model.gguf', { fetch });
+    const ws = await fm.loadWeights(gguf, names([5, 1, 2, 3, 4]));
+    same(fm, ws, [5, 1, 2, 3, 4], MB);
+    for (const w of ws) w.free();
+    assert.notEqual(bytes.length, 0, kind);
+  }
+});

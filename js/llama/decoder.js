@@ -19,12 +19,15 @@ import { kvRowBytes } from './weights.js';
 /** @typedef {import('./pause.js').Pace} Pace */
 /** @typedef {import('./weights.js').Weights} Weights */
 
-const LARGEST_BATCH = 512;
+/** Products decode a weight once for so many tokens, and for a rest of them again: a batch is a multiple of it, or a part. */
+const TOKEN_BLOCK = 128;
+const LARGEST_BATCH = 4 * TOKEN_BLOCK;
 const SMALLEST_BATCH = 32;
-/** What tensors and the feed-forward block's workspace of a batch may take. */
-const WORKSPACE_BYTES = 22e6;
+/** What tensors and the feed-forward block's workspace of a batch may take: of one block of tokens, of several. */
+const BLOCK_BYTES = 22e6;
+const BLOCKS_BYTES = 10e6;
 /** Rows of logits that are held at a time where those of every token are asked for. */
-const LOGIT_BYTES = 4e6;
+const LOGIT_BYTES = 2e6;
 
 /** @param {Hyperparameters} shape  @returns {{ q: number, kv: number, wide: number }} values of a token */
 const widths = ({ nEmbd, nHeads, nKvHeads, headSize }) => {
@@ -44,8 +47,11 @@ const tokenBytes = (shape) => {
  * @param {{ contextLength: number, kvType: KvType, nVocab: number }} options
  */
 export function decoderMemory(shape, { contextLength, kvType, nVocab }) {
-  const fits = Math.floor(WORKSPACE_BYTES / tokenBytes(shape) / 32) * 32;
-  const batch = Math.min(contextLength, LARGEST_BATCH, Math.max(SMALLEST_BATCH, fits));
+  const fitting = (/** @type {number} */ bytes, /** @type {number} */ step) =>
+    step * Math.floor(bytes / tokenBytes(shape) / step);
+  const blocks = Math.min(LARGEST_BATCH, fitting(BLOCKS_BYTES, TOKEN_BLOCK));
+  const part = Math.max(SMALLEST_BATCH, Math.min(TOKEN_BLOCK, fitting(BLOCK_BYTES, SMALLEST_BATCH)));
+  const batch = Math.min(contextLength, Math.max(blocks, part));
   const kvBytes = 2 * shape.nLayers * contextLength * kvRowBytes(kvType, widths(shape).kv);
   const logitRows = Math.max(1, Math.min(batch, Math.floor(LOGIT_BYTES / (4 * nVocab))));
   return { batch, logitRows, kvBytes, workspaceBytes: batch * tokenBytes(shape) + 4 * logitRows * nVocab };

@@ -28,9 +28,10 @@ export function skipWithoutChromium() {
   return reason;
 }
 
+export const CHROMIUM_FLAGS = isRoot ? ['--no-sandbox', ...flags] : flags;
+
 export function launchChromium() {
-  const args = isRoot ? ['--no-sandbox', ...flags] : flags;
-  return chromium.launch({ executablePath: findChromium(), headless: true, args });
+  return chromium.launch({ executablePath: findChromium(), headless: true, args: CHROMIUM_FLAGS });
 }
 
 /**

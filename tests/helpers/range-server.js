@@ -15,6 +15,7 @@ import { createServer } from 'node:http';
  * @property {number} [stalls]  that many answers, then no more; default all
  * @property {boolean} [silent]  requests are taken and never answered
  * @property {number} [slow]  an answer comes in ten parts, so many milliseconds apart
+ * @property {number} [rate]  MB a second, of each answer
  * @property {number} [claimMore]  bytes by which Content-Range makes the file longer
  * @property {number} [shift]  answers from that many bytes further on
  * @property {number} [dropAfter]  an answer is cut after so many bytes
@@ -76,13 +77,14 @@ export function rangeHandler(file, behaviour = {}) {
       headers['content-range'] = `bytes ${start}-${end - 1}/${file.length + (behaviour.claimMore ?? 0)}`;
     }
     response.writeHead(match ? 206 : 200, headers);
-    const { breakAt, stallAt, stalls = Infinity, slow, dropAfter = 0, drops = Infinity } = behaviour;
+    const { breakAt, stallAt, stalls = Infinity, slow, rate, dropAfter = 0, drops = Infinity } = behaviour;
     const isStalled = stallAt !== undefined && stalls > 0 && stallAt < end;
     if (isStalled) behaviour.stalls = stalls - 1;
     const isCut = dropAfter > 0 && drops > 0 && start + dropAfter < end;
     if (isCut) behaviour.drops = drops - 1;
     const stop = isCut ? start + dropAfter : (breakAt ?? (isStalled ? stallAt : file.length));
-    if (slow) return sendSlowly(response, file.subarray(start, end), slow);
+    if (slow) return sendSlowly(response, file.subarray(start, end), slow, Math.ceil((end - start) / 10));
+    if (rate) return sendSlowly(response, file.subarray(start, end), 10, rate * 10_000);
     if (stop >= end) return response.end(file.subarray(start, end));
     response.write(file.subarray(start, Math.max(start, stop)), () => {
       if (isCut || breakAt !== undefined) setTimeout(() => response.destroy(), 20);
@@ -92,11 +94,17 @@ export function rangeHandler(file, behaviour = {}) {
   return { handler, requests, behaviour, left };
 }
 
-/** @param {import('node:http').ServerResponse} response @param {Uint8Array} bytes @param {number} ms  between two of ten parts */
-async function sendSlowly(response, bytes, ms) {
-  const part = Math.ceil(bytes.length / 10);
-  for (let at = 0; at < bytes.length; at += part) {
-    await new Promise((resolve) => setTimeout(resolve, ms));
+/**
+ * @param {import('node:http').ServerResponse} response
+ * @param {Uint8Array} bytes
+ * @param {number} ms  between two parts
+ * @param {number} part  bytes
+ */
+async function sendSlowly(response, bytes, ms, part) {
+  const start = performance.now();
+  for (let at = 0, sent = 1; at < bytes.length; at += part, sent++) {
+    const wait = start + sent * ms - performance.now();
+    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
     response.write(bytes.subarray(at, at + part));
   }
   response.end();

@@ -1,0 +1,147 @@
+/**
+ * How much memory a page takes at its peak. Counted is what the system has given to the renderer processes, but for the pages of files,
+ * which is Chromium's own code; Linux tells that, and starts counting anew when asked. No inspector is attached, as it would keep
+ * what is fetched: the page does all by itself, and reports to its server.
+ */
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { findChromium } from '../../scripts/setup.js';
+import { rangeHandler } from '../helpers/range-server.js';
+import { projectRoot } from '../helpers/test-data.js';
+import { CHROMIUM_FLAGS, serveFolder, skipWithoutChromium } from './helpers.js';
+import { ISOLATION } from './library-page.js';
+
+/** Why peaks cannot be told here. */
+export const skipWithoutPeaks = () =>
+  skipWithoutChromium() ||
+  (existsSync('/proc/self/clear_refs') ? false : 'only Linux tells the peak of a process');
+
+/** @param {string} body  of a module that calls say('ready') once, and later say(result) */
+const pageOf = (body) => `<!doctype html>
+<script type="importmap">{ "imports": { "wasm-feature-detect": "/node_modules/wasm-feature-detect/dist/esm/index.js" } }</script>
+<script type="module">
+  const say = (what) => fetch('/say', { method: 'POST', body: JSON.stringify(what) });
+  try {
+    ${body}
+  } catch (error) {
+    await say({ error: String(error) });
+  }
+</script>`;
+
+/** @param {number} pid @param {string} file */
+const tell = (pid, file) => {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
+  } catch {
+    return ''; // it has ended
+  }
+};
+
+/** The renderers among the descendants of a process. @param {number} ancestor */
+function renderers(ancestor) {
+  const pids = readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+  const parents = new Map(pids.map((pid) => [pid, Number(/^PPid:\s+(\d+)/m.exec(tell(pid, 'status'))?.[1])]));
+  const isBelow = (/** @type {number | undefined} */ pid) => {
+    for (let at = pid; at; at = parents.get(at)) if (at === ancestor) return true;
+    return false;
+  };
+  return pids.filter((pid) => isBelow(pid) && tell(pid, 'cmdline').includes('--type=renderer'));
+}
+
+/** Bytes without pages of files, now or at the peak. @param {number[]} pids @param {'VmRSS' | 'VmHWM'} key */
+function resident(pids, key) {
+  const bytesOf = (/** @type {string} */ status, /** @type {string} */ name) =>
+    1024 * Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1] ?? 0);
+  const statuses = pids.map((pid) => tell(pid, 'status'));
+  return statuses.reduce((sum, status) => sum + bytesOf(status, key) - bytesOf(status, 'RssFile'), 0);
+}
+
+/** Its last processes may still write. @param {string} folder */
+async function remove(folder) {
+  for (let left = 20; ; left--) {
+    try {
+      rmSync(folder, { recursive: true, force: true });
+      return;
+    } catch (error) {
+      if (left === 0) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+}
+
+/** @typedef {{ before: number, now: number, peak: number, error?: string, [said: string]: any }} Result */
+
+/**
+ * A browser that loads the weights once.
+ * @param {string} url  of the page
+ * @param {string} profile
+ * @param {{ hear: (what: any) => void }} server
+ * @returns {Promise<Result>}
+ */
+async function visit(url, profile, server) {
+  const flags = [...CHROMIUM_FLAGS, '--headless', `--user-data-dir=${profile}`, url];
+  const chromium = spawn(/** @type {string} */ (findChromium()), flags, { stdio: 'ignore' });
+  const ended = new Promise((resolve) => chromium.on('exit', resolve));
+  try {
+    return await new Promise((resolve) => {
+      /** @type {number[]} */
+      let pids = [];
+      let before = 0;
+      server.hear = (what) => {
+        if (what === 'ready') {
+          pids = renderers(/** @type {number} */ (chromium.pid));
+          for (const pid of pids) writeFileSync(`/proc/${pid}/clear_refs`, '5');
+          before = resident(pids, 'VmRSS');
+        } else resolve({ ...what, before, now: resident(pids, 'VmRSS'), peak: resident(pids, 'VmHWM') });
+      };
+    });
+  } finally {
+    chromium.kill();
+    await ended;
+  }
+}
+
+/**
+ * @param {import('node:test').TestContext} t
+ * @param {object} what
+ * @param {string} what.body  of the page's script
+ * @param {string} [what.search]  of the page's address
+ * @param {Uint8Array} what.bytes  of /model.gguf
+ * @param {Record<string, string>} [what.headers]  of its answers
+ * @param {import('../helpers/range-server.js').Behaviour} [what.behaviour]
+ * @param {number} [what.visits]  by a browser each; the last one counts
+ * @returns {Promise<Result>}
+ */
+export async function peakOf(t, { body, search = '', bytes, headers = {}, behaviour, visits = 1 }) {
+  const { handler } = rangeHandler(bytes, behaviour);
+  const reports = { hear: (/** @type {any} */ _) => {} };
+  const server = await serveFolder(projectRoot, {
+    headers: ISOLATION,
+    routes: {
+      '/model.gguf': (request, response) => {
+        for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
+        handler(request, response);
+      },
+      '/peak.html': (_, response) => {
+        response.writeHead(200, { ...ISOLATION, 'content-type': 'text/html' }).end(pageOf(body));
+      },
+      '/say': async (request, response) => {
+        reports.hear(JSON.parse(await new Response(/** @type {any} */ (request)).text()));
+        response.end();
+      },
+    },
+  });
+  const profile = mkdtempSync(join(tmpdir(), 'fused-matmul-chromium-'));
+  t.after(async () => {
+    await server.close();
+    await remove(profile);
+  });
+  const url = `${server.url}peak.html${search}`;
+  let result = await visit(url, profile, reports);
+  for (let more = 1; more < visits; more++) result = await visit(url, profile, reports);
+  return result;
+}
