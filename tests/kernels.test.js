@@ -102,6 +102,7 @@ function casesOf(type) {
       ),
       makeCase(type, 'natural', 'gaussian', 3, 67, wholeBlocks(type, 300)),
       makeCase(type, 'natural', 'gaussian', 6, 31, wholeBlocks(type, 2100)),
+      makeCase(type, 'natural', 'gaussian', 70, 3, wholeBlocks(type, 4200)), // two panels are more than the scratch holds
     ],
     kinds,
     extremes,
