@@ -66,7 +66,7 @@ function routedTest(name, body) {
     try {
       await body(page, problems);
       const expected =
-        /Service Worker registration blocked|external request: https:\/\/(huggingface\.co|models\.test)\//;
+        /Service Worker registration blocked|external request: https:\/\/(huggingface\.co|models\.test)\/|failed: https:\/\/models\.test\/other\.gguf net::ERR_(ABORTED|FAILED)/;
       assert.deepEqual(
         problems.filter((problem) => !expected.test(problem)),
         [],
@@ -143,9 +143,18 @@ routedTest('a page of Hugging Face is turned into its file, loaded, kept, and re
 
 routedTest('loading shows its progress in bytes, and can be cancelled', async (page) => {
   const file = Buffer.from(slowModel({ nLayers: 1 }));
+  /** @type {(value?: unknown) => void} */
+  let release = () => {};
+  const released = new Promise((resolve) => (release = resolve));
+  let nOther = 0; // the second file stops after a few requests, until it is cancelled
   await page.context().route('https://models.test/**', async (route) => {
     await new Promise((resolve) => setTimeout(resolve, 60));
-    await serveRange(route, file);
+    if (route.request().url().endsWith('other.gguf') && ++nOther > 4) {
+      await released;
+      await route.abort().catch(() => {});
+    } else {
+      await serveRange(route, file);
+    }
   });
   await written(page);
   await page.evaluate(() => {
@@ -179,6 +188,7 @@ routedTest('loading shows its progress in bytes, and can be cancelled', async (p
   await page.getByText(/^Loading other\.gguf: /).waitFor();
   await page.getByRole('button', { name: 'Cancel' }).click();
   await page.getByText('Loading was cancelled.').waitFor();
+  release();
   assert.equal(await page.locator('#write-button').isEnabled(), false);
   assert.equal(await page.locator('#progress').isVisible(), false);
   await change(page);
