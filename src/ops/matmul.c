@@ -133,7 +133,7 @@ static void matmul_scalar(const panel *p) {
   }
 }
 
-/* A strip: columns first_col .. first_col + n_cols of n_rows rows. */
+/* A strip: n_cols columns of n_rows rows. */
 typedef struct {
   const uint8_t *row[FM_STRIP_ROWS];
   size_t n_rows, n_cols, first_tile; /* first_tile: of its activations */
