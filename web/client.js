@@ -1,4 +1,4 @@
-/** Talks to worker.js: one promise a request, and the events that come before its answer. */
+/** Talks to worker-main.js: one promise a request, and the events that come before its answer. */
 
 /**
  * @typedef {object} CallOptions
@@ -45,7 +45,7 @@ export class WorkerClient {
   }
 
   /**
-   * @param {keyof import('./worker.js').Operations} op
+   * @param {keyof import('./worker-main.js').Operations} op
    * @param {object} [args]
    * @param {CallOptions} [options]
    * @returns {Promise<any>}

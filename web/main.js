@@ -1,4 +1,4 @@
-/** Wires the page together. Nothing here computes: worker.js does. */
+/** Wires the page together. Nothing here computes: worker-main.js does. */
 import { WorkerClient } from './client.js';
 import { breathe, byId, frame } from './dom.js';
 import { count } from './format.js';
