@@ -1,6 +1,6 @@
 /* The caller's end of kernels in a worker: requests with their promises, handles, and an orderly end. */
 
-import { ArgumentError, HandleError, LoadError, WorkerError } from './errors.js';
+import { ArgumentError, HandleError, WorkerError } from './errors.js';
 import { sourceOf } from './gguf-file.js';
 import { absolute } from './http-source.js';
 import { tensorsOf } from './load.js';
@@ -8,7 +8,7 @@ import { isNode } from './node.js';
 import { unpackError } from './worker-errors.js';
 import { HANDLE_CLASSES } from './worker-handles.js';
 import { METHODS, mapTree } from './worker-methods.js';
-import { openPort } from './worker-port.js';
+import { openPort, startError } from './worker-port.js';
 import { Relay } from './worker-relay.js';
 import { Recorder, splitOptions } from './worker-sequence.js';
 
@@ -87,7 +87,10 @@ export class WorkerKernels {
       kernels.#facts = await kernels.#request(message, [], { signal });
       return kernels;
     } catch (error) {
-      const reason = error instanceof WorkerError ? startError(error) : error;
+      const reason =
+        error instanceof WorkerError
+          ? startError(error.message.replace('the worker ended: ', ''), error.cause ?? error)
+          : error;
       await kernels.#stop(/** @type {Error} */ (reason));
       throw reason;
     }
@@ -379,19 +382,6 @@ function opsOf(recorder) {
         method,
         (/** @type {unknown[]} */ ...args) => recorder.record(/** @type {StepName} */ (method), args),
       ]),
-  );
-}
-
-/** @param {WorkerError} error  the end of a worker that had not answered yet */
-function startError(error) {
-  const hint = isNode
-    ? ''
-    : '. Its script must be there, and a Content-Security-Policy must allow it in worker-src';
-  return new LoadError(
-    `${error.message.replace('the worker ended', 'the worker cannot be started')}${hint}`,
-    {
-      cause: error.cause ?? error,
-    },
   );
 }
 

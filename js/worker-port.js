@@ -33,11 +33,17 @@ export async function openPort(source, listeners) {
     worker = await spawn(source);
   } catch (cause) {
     if (cause instanceof ArgumentError) throw cause;
-    throw new LoadError(`the worker cannot be started: ${/** @type {Error} */ (cause)?.message ?? cause}`, {
-      cause,
-    });
+    throw startError(/** @type {Error} */ (cause)?.message ?? cause, cause);
   }
   return typeof worker.on === 'function' ? nodePort(worker, listeners) : browserPort(worker, listeners);
+}
+
+/** @param {string} why @param {unknown} cause */
+export function startError(why, cause) {
+  const hint = isNode
+    ? ''
+    : '. Its script must be there, and a Content-Security-Policy must allow it in worker-src';
+  return new LoadError(`the worker cannot be started: ${why}${hint}`, { cause });
 }
 
 /**
