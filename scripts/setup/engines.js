@@ -1,5 +1,5 @@
 /** JavaScript engines the tests run in besides this one. */
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { aptInstall, canInstall } from './apt.js';
 import { npmCommand } from './packages.js';
@@ -63,4 +63,28 @@ export function findChromium() {
 export async function ensureChromium() {
   if (!findChromium() && canInstall()) await aptInstall(['chromium', 'fonts-liberation'], 'browser tests');
   return findChromium();
+}
+
+/** @returns {string | undefined}  path of a Firefox: $FIREFOX_PATH, PATH, the usual places */
+export function findFirefox() {
+  const named = process.env.FIREFOX_PATH;
+  if (named && existsSync(named)) return named;
+  return (
+    ['firefox', 'firefox-esr'].map(which).find(Boolean) ??
+    ['/Applications/Firefox.app/Contents/MacOS/firefox'].find(existsSync)
+  );
+}
+
+/**
+ * WebKitGTK's browser for tests. It has no mode without a screen.
+ * @returns {string[] | undefined}  a command
+ */
+export function findWebKit() {
+  const folder = `/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu`;
+  const browser = (existsSync(folder) ? readdirSync(folder) : [])
+    .filter((name) => name.startsWith('webkit2gtk-'))
+    .map((name) => path.join(folder, name, 'MiniBrowser'))
+    .find(existsSync);
+  const screen = which('xvfb-run');
+  return browser && screen ? [screen, '-a', browser] : undefined;
 }

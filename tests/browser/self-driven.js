@@ -1,0 +1,212 @@
+/**
+ * Browsers without a driver: started with the address of a page, which asks this process what to do and answers. Any browser
+ * that opens an address can be tested so.
+ */
+import { spawn } from 'node:child_process';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { findFirefox, findWebKit } from '../../scripts/setup/engines.js';
+import { ask } from '../../scripts/setup/run.js';
+import { serveFolder } from './helpers.js';
+
+/** To say that it is there; a slow machine starts a browser in a few seconds. */
+const START_MS = 60_000;
+const TASK_MS = 180_000;
+/** How long the page's question waits for a task before it is asked again. */
+const POLL_MS = 5_000;
+
+const FIREFOX_SETTINGS = {
+  'app.normandy.enabled': false,
+  'app.update.auto': false,
+  'browser.aboutwelcome.enabled': false,
+  'browser.safebrowsing.downloads.enabled': false,
+  'browser.safebrowsing.malware.enabled': false,
+  'browser.safebrowsing.phishing.enabled': false,
+  'browser.shell.checkDefaultBrowser': false,
+  'datareporting.policy.dataSubmissionEnabled': false,
+  'network.captive-portal-service.enabled': false,
+  'network.connectivity-service.enabled': false,
+  'toolkit.telemetry.reportingpolicy.firstRun': false,
+};
+
+/**
+ * @typedef {object} Engine
+ * @property {string} name
+ * @property {string | undefined} version  undefined: it is not installed
+ * @property {string} lacks  what to say then
+ * @property {(folder: string) => Promise<string[]>} command  to which the address is added; folder: an empty one, for all it keeps
+ * @property {Record<string, string>} [environment]
+ */
+
+const firefox = findFirefox();
+const webKit = findWebKit();
+
+/** @type {Engine} */
+export const FIREFOX = {
+  name: 'Firefox',
+  version: firefox && ask(firefox, ['--version'])?.match(/[\d.]+/)?.[0],
+  lacks: 'no Firefox: none on PATH, and FIREFOX_PATH names none; Debian has it as firefox-esr',
+  async command(folder) {
+    const lines = Object.entries(FIREFOX_SETTINGS).map(([key, value]) => `user_pref("${key}", ${value});`);
+    await writeFile(path.join(folder, 'user.js'), lines.join('\n'));
+    return [String(firefox), '--headless', '--no-remote', '--profile', folder];
+  },
+};
+
+/** The engine of Safari, of which it differs here in one setting: there isolated pages have SharedArrayBuffer. @type {Engine} */
+export const WEBKIT = {
+  name: 'WebKit',
+  version: webKit && ask(webKit[0], [...webKit.slice(1), '--version'])?.match(/[\d.]+/)?.[0],
+  lacks:
+    'no WebKitGTK: Debian has its MiniBrowser in libwebkit2gtk-4.1-0, and a screen for it in xvfb and xauth',
+  command: async () => webKit ?? [],
+  environment: { JSC_useSharedArrayBuffer: '1' },
+};
+
+/** @type {Engine} */
+export const WEBKIT_RELAXED = {
+  ...WEBKIT,
+  name: 'WebKit with relaxed SIMD switched on',
+  environment: { ...WEBKIT.environment, JSC_useWasmRelaxedSIMD: '1' },
+};
+
+/** @typedef {Awaited<ReturnType<typeof openSelfDriven>>} Opened */
+
+/**
+ * A page in a browser of its own.
+ * @param {Engine} engine
+ * @param {object} options
+ * @param {string} options.folder  that is served
+ * @param {string} options.page  path of an HTML file in it
+ * @param {Record<string, string>} [options.headers]  may be changed before a page loads again
+ * @param {Record<string, import('node:http').RequestListener>} [options.routes]
+ */
+export async function openSelfDriven(engine, { folder, page, headers, routes: more }) {
+  const home = await mkdtemp(path.join(tmpdir(), 'fused-matmul-browser-'));
+  const html = await readFile(path.join(folder, page), 'utf8');
+  const script = await readFile(new URL('./fixtures/self-driven.js', import.meta.url));
+
+  /** @type {string[]} */
+  const problems = [];
+  /** Of the task that is being waited for. */
+  let awaited = { task: '', settle: (/** @type {any} */ _) => {} };
+  /** @type {import('node:http').ServerResponse | undefined} */
+  let question;
+  /** @type {string | undefined} */
+  let task;
+  let nTasks = 0;
+  const send = () => {
+    if (!question || task === undefined) return;
+    question.end(task);
+    question = task = undefined;
+  };
+  /** @param {string} type @param {() => string | Uint8Array} body @returns {import('node:http').RequestListener} */
+  const answerWith = (type, body) => (_, response) =>
+    response.writeHead(200, { ...headers, 'Content-Type': type, 'Cache-Control': 'no-store' }).end(body());
+  /** @param {(value: any) => void} take @returns {import('node:http').RequestListener} */
+  const receive = (take) => async (request, response) => {
+    let text = '';
+    for await (const part of request.setEncoding('utf8')) text += part;
+    response.writeHead(204, headers).end();
+    take(JSON.parse(text));
+  };
+
+  /** @type {Record<string, import('node:http').RequestListener>} */
+  const routes = {
+    ...more,
+    [`/${page}`]: answerWith('text/html; charset=utf-8', () =>
+      html.replace('</html>', '<script type="module" src="/self-driven.js"></script></html>'),
+    ),
+    '/self-driven.js': answerWith('text/javascript', () => script),
+    '/self-driven/next': (_, response) => {
+      const type = { 'Content-Type': 'text/plain', 'Cache-Control': 'no-store' };
+      question = response.writeHead(200, { ...headers, ...type });
+      setTimeout(() => {
+        if (question === response) question = undefined;
+        response.end(); // again
+      }, POLL_MS).unref();
+      send();
+    },
+    '/self-driven/answer': receive((answer) => {
+      if (answer.task === 'ready') question = undefined; // of the page before
+      if (answer.task === awaited.task) awaited.settle(answer);
+    }),
+    '/self-driven/problem': receive((problem) => problems.push(problem)),
+  };
+  const server = await serveFolder(folder, { headers, routes });
+
+  const [file, ...args] = await engine.command(home);
+  const child = spawn(file, [...args, `${server.url}${page}`], {
+    detached: true, // a group of its own, to end it whole
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: {
+      ...process.env,
+      ...engine.environment,
+      HOME: home,
+      XDG_CACHE_HOME: home,
+      XDG_CONFIG_HOME: home,
+      XDG_DATA_HOME: home,
+    },
+  });
+  let said = '';
+  child.stderr.setEncoding('utf8').on('data', (text) => (said = (said + text).slice(-4000)));
+  const ended = new Promise((resolve) => child.on('close', resolve).on('error', resolve));
+
+  /** @param {string} name @param {number} ms @returns {Promise<any>} */
+  const answered = (name, ms) =>
+    new Promise((resolve, reject) => {
+      const fail = (/** @type {string} */ why) =>
+        reject(
+          new Error(
+            `${engine.name} ${why}: ${name}; problems: ${JSON.stringify(problems)}; it said: ${said}`,
+          ),
+        );
+      const timer = setTimeout(fail, ms, `gave no answer in ${ms / 1000} s`);
+      ended.then(() => fail('is gone'));
+      const settle = (/** @type {any} */ { value, error }) => {
+        clearTimeout(timer);
+        if (error) reject(new Error(`${engine.name}: ${error}`));
+        else resolve(value);
+      };
+      awaited = { task: name, settle };
+    });
+
+  /** @param {string} code @returns {string}  the task's name */
+  function give(code) {
+    task = `/self-driven/task-${nTasks++}.js`;
+    routes[task] = answerWith('text/javascript', () => `export default async () => { ${code} };`);
+    const name = task;
+    send();
+    return name;
+  }
+
+  const opened = {
+    problems,
+    url: server.url,
+    /**
+     * Runs the body of an async function in the page.
+     * @param {string} code
+     * @returns {Promise<any>}  what it returns, as JSON has it
+     */
+    evaluate: (code) => answered(give(code), TASK_MS),
+    /** Runs code that makes the page load again, and waits for that. @param {string} code */
+    reload(code) {
+      give(code);
+      return answered('ready', START_MS);
+    },
+    async close() {
+      if (child.pid && child.exitCode === null) process.kill(-child.pid, 'SIGTERM');
+      await ended;
+      await server.close();
+      await rm(home, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+    },
+  };
+  try {
+    await answered('ready', START_MS);
+  } catch (error) {
+    await opened.close();
+    throw error;
+  }
+  return opened;
+}
