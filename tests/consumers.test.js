@@ -10,7 +10,16 @@ import { build, createServer } from 'vite';
 import { root } from '../scripts/setup/run.js';
 import { relaxedNode } from '../scripts/setup.js';
 import { skipWithoutChromium } from './browser/helpers.js';
-import { checkResult, MODEL, manifest, Pages, packedPackage, runIn } from './helpers/consumers.js';
+import { FIREFOX, orSkip, WEBKIT } from './browser/self-driven.js';
+import {
+  checkResult,
+  MODEL,
+  manifest,
+  Pages,
+  packedPackage,
+  runIn,
+  runInEngine,
+} from './helpers/consumers.js';
 
 const skip = skipWithoutChromium();
 const pages = new Pages();
@@ -68,14 +77,47 @@ test('a page with an import map, no bundler', { skip }, async () => {
   await checkResult(plain, { isa: 'relaxed', threads: false });
 });
 
-test('Vite, built', { skip }, async () => {
-  const app = installed.app('vite', 'page', 'vite');
+/** What Vite builds of these, with the model. @param {string} name @param {string[]} fixtures */
+async function viteBuilt(name, ...fixtures) {
+  const app = installed.app(name, 'page', 'vite', ...fixtures);
   addModel(path.join(app, 'public'));
   await build({ root: app, logLevel: 'error' });
-  const result = await pages.run(path.join(app, 'dist'));
+  return path.join(app, 'dist');
+}
+
+test('Vite, built', { skip }, async () => {
+  const result = await pages.run(await viteBuilt('vite'));
   await checkResult(result, { isa: 'relaxed', threads: true });
   assert.match(result.info.wasmUrl, /\/assets\/fused-relaxed-mt-[\w-]+\.wasm$/);
 });
+
+test('Vite, built, with a worker of its own in one file, as is the default', { skip }, async () => {
+  await checkResult(await pages.run(await viteBuilt('own-worker', 'own-worker')), {
+    isa: 'relaxed',
+    threads: true,
+  });
+});
+
+for (const engine of [FIREFOX, WEBKIT]) {
+  const { name, version, lacks } = engine;
+  test(
+    `Vite, built, in ${name}`,
+    { skip: version ? false : lacks },
+    orSkip(async () => {
+      await checkResult(await runInEngine(engine, await viteBuilt('vite')), { threads: true });
+    }),
+  );
+  test(
+    `Vite, built, with a worker of its own in chunks, in ${name}`,
+    {
+      skip: version ? false : lacks,
+    },
+    orSkip(async () => {
+      const folder = await viteBuilt('own-worker-es', 'own-worker', 'own-worker-es');
+      await checkResult(await runInEngine(engine, folder), { threads: true });
+    }),
+  );
+}
 
 test('Vite, development server', { skip }, async () => {
   const app = installed.app('vite-dev', 'page', 'vite');

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { before, test } from 'node:test';
 import { buildDemo } from '../../web/serve.js';
 import { projectRoot } from '../helpers/test-data.js';
-import { FIREFOX, openSelfDriven, WEBKIT } from './self-driven.js';
+import { FIREFOX, openSelfDriven, orSkip, WEBKIT } from './self-driven.js';
 
 const engines = [FIREFOX, WEBKIT];
 
@@ -40,37 +40,41 @@ test('no script of the page imports the first script of its worker, which WebKit
 
 for (const engine of engines) {
   const { name, version, lacks } = engine;
-  test(`${name}: the demo page writes, isolates itself on reload, multiplies and verifies`, {
-    skip: version ? false : lacks,
-  }, async (t) => {
-    const opened = await openSelfDriven(engine, {
-      folder: path.join(projectRoot, 'build/web'),
-      page: 'index.html',
-    });
-    t.after(() => opened.close());
-    const look = `${UNTIL}
+  test(
+    `${name}: the demo page writes, isolates itself on reload, multiplies and verifies`,
+    {
+      skip: version ? false : lacks,
+    },
+    orSkip(async (t) => {
+      const opened = await openSelfDriven(engine, {
+        folder: path.join(projectRoot, 'build/web'),
+        page: 'index.html',
+      });
+      t.after(() => opened.close());
+      const look = `${UNTIL}
       const { tokens } = await until('#stats', 'done');
       return { tokens: Number(tokens), story: text('#text'), line: text('#engine-line'), isolated: crossOriginIsolated };`;
-    const first = await opened.evaluate(look);
-    assert.match(first.story, /^Once upon a time.{100}/s);
-    assert.ok(first.tokens > 50, `${first.tokens} tokens`);
-    assert.equal(first.isolated, false);
-    assert.match(first.line, /1 thread$/);
+      const first = await opened.evaluate(look);
+      assert.match(first.story, /^Once upon a time.{100}/s);
+      assert.ok(first.tokens > 50, `${first.tokens} tokens`);
+      assert.equal(first.isolated, false);
+      assert.match(first.line, /1 thread$/);
 
-    await opened.reload(`${UNTIL}
+      await opened.reload(`${UNTIL}
       for (let i = 0; i < 100 && !document.querySelector('#reload'); i++) await new Promise((resolve) => setTimeout(resolve, 100));
       document.querySelector('#reload').click();`);
-    const second = await opened.evaluate(look);
-    assert.equal(second.isolated, true);
-    assert.match(second.line, /[2-9] threads$/);
-    assert.match(second.story, /^Once upon a time.{100}/s);
+      const second = await opened.evaluate(look);
+      assert.equal(second.isolated, true);
+      assert.match(second.line, /[2-9] threads$/);
+      assert.match(second.story, /^Once upon a time.{100}/s);
 
-    const verified = await opened.evaluate(`${UNTIL}
+      const verified = await opened.evaluate(`${UNTIL}
       [...document.querySelectorAll('button')].find((button) => button.textContent.trim() === 'Measure this file').click();
       return until('#verified', 'pass');`);
-    assert.equal(verified.type, 'Q4_K');
-    assert.ok(Number(verified.error) <= Number(verified.bound), JSON.stringify(verified));
-    assert.deepEqual(opened.problems, []);
-    t.diagnostic(`ran: the demo page in ${name} ${version}: ${second.line.trim()}`);
-  });
+      assert.equal(verified.type, 'Q4_K');
+      assert.ok(Number(verified.error) <= Number(verified.bound), JSON.stringify(verified));
+      assert.deepEqual(opened.problems, []);
+      t.diagnostic(`ran: the demo page in ${name} ${version}: ${second.line.trim()}`);
+    }),
+  );
 }

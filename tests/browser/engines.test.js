@@ -9,9 +9,10 @@ import { projectRoot } from '../helpers/test-data.js';
 import { modelPath } from '../helpers/workers.js';
 import { checkAnswer, makeCases, VARIANTS } from './kernel-cases.js';
 import { ISOLATION, PAGE, PRODUCT } from './library-page.js';
-import { FIREFOX, openSelfDriven, WEBKIT, WEBKIT_RELAXED } from './self-driven.js';
+import { FIREFOX, openSelfDriven, orSkip, WEBKIT, WEBKIT_RELAXED } from './self-driven.js';
 import './fixtures/kernels.js'; // what the page runs, here too
 
+/** @import { TestContext } from 'node:test' */
 /** @import { Opened } from './self-driven.js' */
 
 const { runKernels, servedTypes } = /** @type {any} */ (globalThis);
@@ -70,22 +71,33 @@ for (const engine of [FIREFOX, WEBKIT]) {
   describe(name, { skip }, () => {
     /** @type {Opened} */
     let opened;
+    /** @type {unknown} */
+    let failure;
+    /** One of the page that all of these share. @param {string} title @param {(t: TestContext) => Promise<void>} body */
+    const pageTest = (title, body) =>
+      test(
+        `${name}: ${title}`,
+        orSkip(async (t) => {
+          if (failure) throw failure;
+          await body(t);
+        }),
+      );
     const { handler, requests } = rangeHandler(model, { etag: '"1"' });
     /** @type {Record<string, string>} */
     let headers;
 
     before(async () => {
       headers = { ...ISOLATION };
-      opened = await openSelfDriven(engine, {
-        folder: projectRoot,
-        page: PAGE,
-        headers,
-        routes: { '/model.gguf': handler },
-      });
+      const routes = { '/model.gguf': handler };
+      try {
+        opened = await openSelfDriven(engine, { folder: projectRoot, page: PAGE, headers, routes });
+      } catch (error) {
+        failure = error;
+      }
     });
     after(() => opened?.close());
 
-    test(`${name}: every type and activation mode against float64, the same bits as in Node`, async (t) => {
+    pageTest('every type and activation mode against float64, the same bits as in Node', async (t) => {
       await opened.evaluate("await import('/tests/browser/fixtures/kernels.js');");
       const cases = makeCases(servedTypes);
       const ran = [];
@@ -107,7 +119,7 @@ for (const engine of [FIREFOX, WEBKIT]) {
       t.diagnostic(`ran: ${ran.join(', ')} in ${name} ${version}`);
     });
 
-    test(`${name}: threads in the page and in a worker`, async (t) => {
+    pageTest('threads in the page and in a worker', async (t) => {
       const { isa, reason, ...found } = await opened.evaluate(`
         const data = new Uint8Array(1024 * 2 * 144).map((_, i) => (i % 144 === 1 || i % 144 === 3 ? 0x24 : (i * 37) & 0x7f));
         const x = Float32Array.from({ length: 24 * 512 }, (_, i) => Math.sin(i));
@@ -131,7 +143,7 @@ for (const engine of [FIREFOX, WEBKIT]) {
       t.diagnostic(`ran: 2 threads, ${isa}, in ${name} ${version}`);
     });
 
-    test(`${name}: a file by its address, as a Blob, as bytes, from the cache`, async (t) => {
+    pageTest('a file by its address, as a Blob, as bytes, from the cache', async (t) => {
       const fm = await createKernels({ isa: 'scalar' });
       t.after(() => fm.dispose());
       const w = await fm.loadWeight(await openGguf(model), 'blk.0.ffn_gate.weight');
@@ -161,7 +173,7 @@ for (const engine of [FIREFOX, WEBKIT]) {
       assert.deepEqual(bodies, [], 'the cached file was read from the server');
     });
 
-    test(`${name}: aborted and disposed in the middle of work`, async () => {
+    pageTest('aborted and disposed in the middle of work', async () => {
       const end = await opened.evaluate(`
         const fm = await library.createWorkerKernels();
         const n = 2048;
@@ -181,7 +193,7 @@ for (const engine of [FIREFOX, WEBKIT]) {
       assert.deepEqual([end.disposed.reason, end.after.reason], ['disposed', 'disposed']);
     });
 
-    test(`${name}: text as in Node`, async (t) => {
+    pageTest('text as in Node', async (t) => {
       const options = { maxTokens: 60, temperature: 0 };
       const kernels = await createKernels({ isa: 'simd128' });
       t.after(() => kernels.dispose());
@@ -202,9 +214,11 @@ for (const engine of [FIREFOX, WEBKIT]) {
       assert.equal(text, expected);
     });
 
-    test(`${name}: nothing of this was reported on the console`, () => assert.deepEqual(opened.problems, []));
+    pageTest('nothing of this was reported on the console', async () => {
+      assert.deepEqual(opened.problems, []);
+    });
 
-    test(`${name}: what cannot be started is a typed error, and others go on`, async () => {
+    pageTest('what cannot be started is a typed error, and others go on', async () => {
       const { errors, y } = await opened.evaluate(`
         const broken = URL.createObjectURL(new Blob(['this is no JavaScript'], { type: 'text/javascript' }));
         const make = (options) => library.createWorkerKernels(options).catch(describe);
@@ -227,7 +241,7 @@ for (const engine of [FIREFOX, WEBKIT]) {
     });
 
     for (const host of HOSTS) {
-      test(`${name}: ${host.what}`, async () => {
+      pageTest(host.what, async () => {
         for (const header of Object.keys(headers)) delete headers[header];
         Object.assign(headers, host.headers);
         await opened.reload('location.reload();');
@@ -240,12 +254,16 @@ for (const engine of [FIREFOX, WEBKIT]) {
   });
 }
 
-test('WebKit with its unfinished relaxed SIMD switched on: SIMD128, and why', {
-  skip: WEBKIT.version ? false : WEBKIT.lacks,
-}, async (t) => {
-  const opened = await openSelfDriven(WEBKIT_RELAXED, { folder: projectRoot, page: PAGE });
-  t.after(() => opened.close());
-  const { info, y } = await opened.evaluate("return run('createKernels')");
-  assert.deepEqual([info.features.relaxedSimd, info.isa, y], [true, 'simd128', PRODUCT]);
-  assert.match(info.reason, /relaxed: cannot compile .*invalid extended simd op/);
-});
+test(
+  'WebKit with its unfinished relaxed SIMD switched on: SIMD128, and why',
+  {
+    skip: WEBKIT.version ? false : WEBKIT.lacks,
+  },
+  orSkip(async (t) => {
+    const opened = await openSelfDriven(WEBKIT_RELAXED, { folder: projectRoot, page: PAGE });
+    t.after(() => opened.close());
+    const { info, y } = await opened.evaluate("return run('createKernels')");
+    assert.deepEqual([info.features.relaxedSimd, info.isa, y], [true, 'simd128', PRODUCT]);
+    assert.match(info.reason, /relaxed: cannot compile .*invalid extended simd op/);
+  }),
+);

@@ -13,6 +13,8 @@ import { serveFolder } from './helpers.js';
 /** To say that it is there; a slow machine starts a browser in a few seconds. */
 const START_MS = 60_000;
 const TASK_MS = 180_000;
+/** To end when it is asked to. */
+const CLOSE_MS = 10_000;
 /** How long the page's question waits for a task before it is asked again. */
 const POLL_MS = 5_000;
 
@@ -72,6 +74,25 @@ export const WEBKIT_RELAXED = {
 };
 
 /** @typedef {Awaited<ReturnType<typeof openSelfDriven>>} Opened */
+
+/** A browser that is there, but does not get as far as the first line of a page. */
+export class StartError extends Error {
+  name = 'StartError';
+}
+
+/**
+ * The body of a test, which is skipped where the browser it opens cannot be started.
+ * @param {(t: import('node:test').TestContext) => Promise<void>} body
+ * @returns {(t: import('node:test').TestContext) => Promise<void>}
+ */
+export const orSkip = (body) => async (t) => {
+  try {
+    await body(t);
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error;
+    t.skip(error.message.split('\n')[0]);
+  }
+};
 
 /**
  * A page in a browser of its own.
@@ -152,6 +173,14 @@ export async function openSelfDriven(engine, { folder, page, headers, routes: mo
   let said = '';
   child.stderr.setEncoding('utf8').on('data', (text) => (said = (said + text).slice(-4000)));
   const ended = new Promise((resolve) => child.on('close', resolve).on('error', resolve));
+  /** @param {NodeJS.Signals} signal */
+  const stop = (signal) => {
+    try {
+      if (child.pid) process.kill(-child.pid, signal);
+    } catch {
+      // it has ended by itself
+    }
+  };
 
   /** @param {string} name @param {number} ms @returns {Promise<any>} */
   const answered = (name, ms) =>
@@ -196,17 +225,19 @@ export async function openSelfDriven(engine, { folder, page, headers, routes: mo
       return answered('ready', START_MS);
     },
     async close() {
-      if (child.pid && child.exitCode === null) process.kill(-child.pid, 'SIGTERM');
+      stop('SIGTERM');
+      const slow = setTimeout(stop, CLOSE_MS, 'SIGKILL');
       await ended;
+      clearTimeout(slow);
       await server.close();
       await rm(home, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
     },
   };
   try {
     await answered('ready', START_MS);
-  } catch (error) {
+  } catch (cause) {
     await opened.close();
-    throw error;
+    throw new StartError(`cannot be started here: ${/** @type {Error} */ (cause).message}`, { cause });
   }
   return opened;
 }

@@ -8,6 +8,7 @@ import { Llama, openGguf } from '../../js/llama/index.js';
 import { npmCommand } from '../../scripts/setup/packages.js';
 import { environment, root } from '../../scripts/setup/run.js';
 import { launchChromium, openPage, serveFolder } from '../browser/helpers.js';
+import { openSelfDriven } from '../browser/self-driven.js';
 import { PROMPT, TENSOR } from '../consumers/program.js';
 import { ReferenceProduct, ReferenceWeight } from './bounds.js';
 import { referenceByName } from './reference.js';
@@ -163,5 +164,24 @@ export class Pages {
 
   async close() {
     await this.#browser?.close();
+  }
+}
+
+/**
+ * The same in another engine.
+ * @param {import('../browser/self-driven.js').Engine} engine
+ * @param {string} folder
+ */
+export async function runInEngine(engine, folder) {
+  const opened = await openSelfDriven(engine, { folder, page: 'index.html', headers: ISOLATION });
+  try {
+    const { result, error } = await opened.evaluate(`
+      while (!globalThis.outcome) await new Promise((resolve) => setTimeout(resolve, 20));
+      return globalThis.outcome;`);
+    assert.equal(error, undefined);
+    assert.deepEqual(opened.problems, []);
+    return result;
+  } finally {
+    await opened.close();
   }
 }
