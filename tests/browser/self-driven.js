@@ -185,12 +185,11 @@ export async function openSelfDriven(engine, { folder, page, headers, routes: mo
   /** @param {string} name @param {number} ms @returns {Promise<any>} */
   const answered = (name, ms) =>
     new Promise((resolve, reject) => {
-      const fail = (/** @type {string} */ why) =>
-        reject(
-          new Error(
-            `${engine.name} ${why}: ${name}; problems: ${JSON.stringify(problems)}; it said: ${said}`,
-          ),
-        );
+      const fail = (/** @type {string} */ why) => {
+        clearTimeout(timer);
+        const facts = `problems: ${JSON.stringify(problems)}; it said: ${said}`;
+        reject(new Error(`${engine.name} ${why}: ${name}; ${facts}`));
+      };
       const timer = setTimeout(fail, ms, `gave no answer in ${ms / 1000} s`);
       ended.then(() => fail('is gone'));
       const settle = (/** @type {any} */ { value, error }) => {
