@@ -41,11 +41,13 @@ worker.addEventListener('install', (/** @type {any} */ event) => {
 });
 
 worker.addEventListener('activate', (/** @type {any} */ event) => {
+  // Not waited for: Firefox asks every thread of the page, too, and those that wait for work do not answer. Until it gave up, after
+  // a minute, the page could fetch nothing.
+  worker.clients.claim();
   event.waitUntil(
     (async () => {
       const old = (await caches.keys()).filter((name) => name.startsWith(prefix) && name !== cacheName);
       await Promise.all(old.map((name) => caches.delete(name)));
-      await worker.clients.claim();
     })(),
   );
 });

@@ -1,9 +1,10 @@
-/** The demo page in Firefox and WebKit, from a host that sends no special headers. */
+/** The demo page in Firefox and WebKit, from hosts that send the headers it needs, and that do not. */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
 import { buildDemo } from '../../web/serve.js';
+import config from '../../web/vite.config.js';
 import { projectRoot } from '../helpers/test-data.js';
 import { FIREFOX, openSelfDriven, orSkip, WEBKIT } from './self-driven.js';
 
@@ -38,43 +39,67 @@ test('no script of the page imports the first script of its worker, which WebKit
   );
 });
 
+/** In the page: what it wrote, and with what. */
+const LOOK = `${UNTIL}
+  const { tokens } = await until('#stats', 'done');
+  return { tokens: Number(tokens), story: text('#text'), line: text('#engine-line'), isolated: crossOriginIsolated };`;
+
+/** @param {any} seen  by LOOK @param {boolean} mustBe  isolated */
+function checkSeen({ tokens, story, line, isolated }, mustBe) {
+  assert.match(story, /^Once upon a time.{100}/s);
+  assert.ok(tokens > 50, `${tokens} tokens`);
+  assert.equal(isolated, mustBe);
+  assert.match(line, mustBe ? /[2-9] threads$/ : /1 thread$/);
+}
+
 for (const engine of engines) {
   const { name, version, lacks } = engine;
+  const skip = version ? false : lacks;
+  /** @param {import('node:test').TestContext} t @param {Record<string, string>} [headers] */
+  const open = async (t, headers) => {
+    const folder = path.join(projectRoot, 'build/web');
+    const opened = await openSelfDriven(engine, { folder, page: 'index.html', headers });
+    t.after(() => opened.close());
+    return opened;
+  };
+
   test(
     `${name}: the demo page writes, isolates itself on reload, multiplies and verifies`,
-    {
-      skip: version ? false : lacks,
-    },
+    { skip },
     orSkip(async (t) => {
-      const opened = await openSelfDriven(engine, {
-        folder: path.join(projectRoot, 'build/web'),
-        page: 'index.html',
-      });
-      t.after(() => opened.close());
-      const look = `${UNTIL}
-      const { tokens } = await until('#stats', 'done');
-      return { tokens: Number(tokens), story: text('#text'), line: text('#engine-line'), isolated: crossOriginIsolated };`;
-      const first = await opened.evaluate(look);
-      assert.match(first.story, /^Once upon a time.{100}/s);
-      assert.ok(first.tokens > 50, `${first.tokens} tokens`);
-      assert.equal(first.isolated, false);
-      assert.match(first.line, /1 thread$/);
-
-      await opened.reload(`${UNTIL}
-      for (let i = 0; i < 100 && !document.querySelector('#reload'); i++) await new Promise((resolve) => setTimeout(resolve, 100));
-      document.querySelector('#reload').click();`);
-      const second = await opened.evaluate(look);
-      assert.equal(second.isolated, true);
-      assert.match(second.line, /[2-9] threads$/);
-      assert.match(second.story, /^Once upon a time.{100}/s);
-
-      const verified = await opened.evaluate(`${UNTIL}
-      [...document.querySelectorAll('button')].find((button) => button.textContent.trim() === 'Measure this file').click();
-      return until('#verified', 'pass');`);
+      const { evaluate, reload, problems } = await open(t);
+      checkSeen(await evaluate(LOOK), false);
+      await reload(`
+        const button = () => document.querySelector('#reload');
+        for (let i = 0; i < 100 && !button(); i++) await new Promise((resolve) => setTimeout(resolve, 100));
+        button().click();`);
+      const seen = await evaluate(LOOK);
+      checkSeen(seen, true);
+      const verified = await evaluate(`${UNTIL}
+        const buttons = [...document.querySelectorAll('button')];
+        buttons.find((button) => button.textContent.trim() === 'Measure this file').click();
+        return until('#verified', 'pass');`);
       assert.equal(verified.type, 'Q4_K');
       assert.ok(Number(verified.error) <= Number(verified.bound), JSON.stringify(verified));
-      assert.deepEqual(opened.problems, []);
-      t.diagnostic(`ran: the demo page in ${name} ${version}: ${second.line.trim()}`);
+      assert.deepEqual(problems, []);
+      t.diagnostic(`ran: the demo page in ${name} ${version}: ${seen.line.trim()}`);
+    }),
+  );
+
+  test(
+    `${name}: with the headers it has threads at once, and is kept for use without a network while they run`,
+    { skip },
+    orSkip(async (t) => {
+      const { evaluate, reload, problems } = await open(t, { ...config.preview?.headers });
+      checkSeen(await evaluate(LOOK), true);
+      const state = await evaluate(`
+        const { active } = await navigator.serviceWorker.ready;
+        for (let i = 0; i < 200 && active.state !== 'activated'; i++) await new Promise((resolve) => setTimeout(resolve, 100));
+        return active.state;`);
+      assert.equal(state, 'activated');
+      await reload('location.reload();');
+      checkSeen(await evaluate(LOOK), true);
+      assert.deepEqual(problems, []);
     }),
   );
 }

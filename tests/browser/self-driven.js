@@ -106,6 +106,7 @@ export const orSkip = (body) => async (t) => {
 export async function openSelfDriven(engine, { folder, page, headers, routes: more }) {
   const home = await mkdtemp(path.join(tmpdir(), 'fused-matmul-browser-'));
   const html = await readFile(path.join(folder, page), 'utf8');
+  const address = page.replace(/\bindex\.html$/, ''); // as visitors open it
   const script = await readFile(new URL('./fixtures/self-driven.js', import.meta.url));
 
   /** @type {string[]} */
@@ -136,7 +137,7 @@ export async function openSelfDriven(engine, { folder, page, headers, routes: mo
   /** @type {Record<string, import('node:http').RequestListener>} */
   const routes = {
     ...more,
-    [`/${page}`]: answerWith('text/html; charset=utf-8', () =>
+    [`/${address}`]: answerWith('text/html; charset=utf-8', () =>
       html.replace('</html>', '<script type="module" src="/self-driven.js"></script></html>'),
     ),
     '/self-driven.js': answerWith('text/javascript', () => script),
@@ -158,7 +159,7 @@ export async function openSelfDriven(engine, { folder, page, headers, routes: mo
   const server = await serveFolder(folder, { headers, routes });
 
   const [file, ...args] = await engine.command(home);
-  const child = spawn(file, [...args, `${server.url}${page}`], {
+  const child = spawn(file, [...args, server.url + address], {
     detached: true, // a group of its own, to end it whole
     stdio: ['ignore', 'ignore', 'pipe'],
     env: {
