@@ -46,6 +46,24 @@ const policyOfReference = {
   },
 };
 
+/**
+ * Vite leaves them out where it says that a file has not changed (304). WebKit then takes the file for one that never had them, and
+ * starts no worker from it.
+ */
+const headersOfUnchanged = {
+  name: 'headers-of-unchanged',
+  configureServer: (/** @type {import('vite').ViteDevServer} */ server) => setHeaders(server, isolation),
+  configurePreviewServer: (/** @type {import('vite').PreviewServer} */ server) => setHeaders(server, headers),
+};
+
+/** @param {{ middlewares: import('vite').Connect.Server }} server @param {Record<string, string>} all */
+function setHeaders({ middlewares }, all) {
+  middlewares.use((_, response, next) => {
+    for (const [name, value] of Object.entries(all)) response.setHeader(name, value);
+    next();
+  });
+}
+
 /** Writes sw.js with the list of what was built, and a version that changes with any of it. */
 const serviceWorker = {
   name: 'service-worker',
@@ -74,7 +92,7 @@ const serviceWorker = {
 export default defineConfig({
   root,
   base: './',
-  plugins: [relaxPolicyInDev, policyOfReference, serviceWorker],
+  plugins: [relaxPolicyInDev, policyOfReference, headersOfUnchanged, serviceWorker],
   worker: { format: 'es' },
   build: {
     outDir: '../build/web',

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
-import { buildDemo } from '../../web/serve.js';
+import { buildDemo, serveDemo } from '../../web/serve.js';
 import config from '../../web/vite.config.js';
 import { projectRoot } from '../helpers/test-data.js';
 import { FIREFOX, openSelfDriven, orSkip, WEBKIT } from './self-driven.js';
@@ -37,6 +37,24 @@ test('no script of the page imports the first script of its worker, which WebKit
     ['index'],
     'the page starts it',
   );
+});
+
+test('what has not changed is answered with the headers, too: WebKit starts no worker without', async () => {
+  const server = await serveDemo();
+  try {
+    const folder = path.join(projectRoot, 'build/web');
+    const thread = readdirSync(path.join(folder, 'assets')).find((name) => /^thread-.*\.js$/.test(name));
+    const url = `${server.url}assets/${thread}`;
+    const first = await fetch(url);
+    await first.arrayBuffer();
+    const headers = { 'If-None-Match': first.headers.get('etag') ?? '', 'Cache-Control': 'max-age=0' };
+    const again = await fetch(url, { headers });
+    assert.deepEqual([first.status, again.status], [200, 304]);
+    for (const name of Object.keys(config.preview?.headers ?? {}))
+      assert.equal(again.headers.get(name), first.headers.get(name), name);
+  } finally {
+    await server.close();
+  }
 });
 
 /** In the page: what it wrote, and with what. */
