@@ -9,6 +9,8 @@ import { projectRoot } from '../helpers/test-data.js';
 import { FIREFOX, openSelfDriven, orSkip, WEBKIT } from './self-driven.js';
 
 const engines = [FIREFOX, WEBKIT];
+/** What the page is meant to be served with. */
+const HEADERS = /** @type {Record<string, string>} */ (config.preview?.headers);
 
 before(() => buildDemo());
 
@@ -50,7 +52,7 @@ test('what has not changed is answered with the headers, too: WebKit starts no w
     const headers = { 'If-None-Match': first.headers.get('etag') ?? '', 'Cache-Control': 'max-age=0' };
     const again = await fetch(url, { headers });
     assert.deepEqual([first.status, again.status], [200, 304]);
-    for (const name of Object.keys(config.preview?.headers ?? {}))
+    for (const name of Object.keys(HEADERS))
       assert.equal(again.headers.get(name), first.headers.get(name), name);
   } finally {
     await server.close();
@@ -108,7 +110,7 @@ for (const engine of engines) {
     `${name}: with the headers it has threads at once, and is kept for use without a network while they run`,
     { skip },
     orSkip(async (t) => {
-      const { evaluate, reload, problems } = await open(t, { ...config.preview?.headers });
+      const { evaluate, reload, problems } = await open(t, HEADERS);
       checkSeen(await evaluate(LOOK), true);
       const state = await evaluate(`
         const { active } = await navigator.serviceWorker.ready;
