@@ -41,8 +41,8 @@ worker.addEventListener('install', (/** @type {any} */ event) => {
 });
 
 worker.addEventListener('activate', (/** @type {any} */ event) => {
-  // Not waited for: Firefox asks every thread of the page, too, and those that wait for work do not answer. Until it gave up, after
-  // a minute, the page could fetch nothing.
+  // Not waited for: Firefox asks the page's threads, too, and those that sleep do not answer. It gives up after a minute, in which
+  // the page could fetch nothing.
   worker.clients.claim();
   event.waitUntil(
     (async () => {
