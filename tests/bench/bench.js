@@ -54,6 +54,7 @@ const HELP = `npm run bench -- [options]
   --seconds N      time for each case (default 1.5)
   --layer          instead: norm + matmuls, feed-forward block, attention, against their unfused sequences; --cold: from memory
   --threads        instead: one thread against several (--count N), and what sharing costs
+  --engines        instead: the demo page's benchmark in Chromium, Firefox and WebKit
   --startup        instead: time from createKernels() to the first result, in fresh processes
   --list           the cases, without running them
   --help`;
@@ -71,6 +72,7 @@ const OPTIONS = /** @type {const} */ ({
   layer: { type: 'boolean', default: false },
   threads: { type: 'boolean', default: false },
   count: { type: 'string' },
+  engines: { type: 'boolean', default: false },
   startup: { type: 'boolean', default: false },
   list: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
@@ -152,6 +154,10 @@ async function bench() {
   if (options.help) return console.log(HELP);
   if (await runElsewhere()) return;
   if (options.startup) return console.log(startup(15));
+  if (options.engines) {
+    const { enginesReport } = await import('./engines.js');
+    return console.log(await enginesReport(options.quick ? 1 : 3));
+  }
   if (options.layer) return layer(options);
   const { quick, all, peers } = options;
   const budgetMs = (quick ? 0.2 : Number(options.seconds)) * 1000;
