@@ -275,4 +275,5 @@ test('threads: thousands of small jobs, one after another', { timeout: 240_000 }
     const { run, expected } = prng.pick(jobs);
     assert.ok(bits(run()).equals(expected), `job ${i}`);
   }
+  t.diagnostic(`ran: up to ${MOST} threads in Node ${process.versions.node}`);
 });

@@ -152,4 +152,5 @@ test('threads in Vite’s development server', { skip }, async (t) => {
   const { page } = await appPage(t, /** @type {string} */ (server.resolvedUrls?.local[0]));
   const two = await measure(page, { threads: 2 });
   assert.deepEqual([two.threads, two.same], [2, true], two.threadsReason);
+  t.diagnostic(`ran: 2 threads in Chromium ${browser.version()}`);
 });
