@@ -191,6 +191,8 @@ export async function openSelfDriven(engine, { folder, page, headers, routes: mo
       // it has ended by itself
     }
   };
+  const stopAtOnce = () => stop('SIGKILL');
+  process.once('exit', stopAtOnce);
 
   /** @param {string} name @param {number} ms @returns {Promise<any>} */
   const answered = (name, ms) =>
@@ -238,6 +240,7 @@ export async function openSelfDriven(engine, { folder, page, headers, routes: mo
       const slow = setTimeout(stop, CLOSE_MS, 'SIGKILL');
       await ended;
       clearTimeout(slow);
+      process.off('exit', stopAtOnce);
       await server.close();
       await rm(home, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
     },
