@@ -143,6 +143,12 @@ for (const engine of [FIREFOX, WEBKIT]) {
       t.diagnostic(`ran: 2 threads, ${isa}, in ${name} ${version}`);
     });
 
+    pageTest('64-bit memory where there is one, else the usual', async () => {
+      const { info, y, error } = await opened.evaluate("return run('createKernels', { memory64: true });");
+      assert.equal(error, undefined);
+      assert.deepEqual([info.memory64, y], [engine === FIREFOX, PRODUCT], info.memory64Reason);
+    });
+
     pageTest('a file by its address, as a Blob, as bytes, from the cache', async (t) => {
       const fm = await createKernels({ isa: 'scalar' });
       t.after(() => fm.dispose());
