@@ -47,8 +47,8 @@ const policyOfReference = {
 };
 
 /**
- * Vite leaves them out where it says that a file has not changed (304). WebKit then takes the file for one that never had them, and
- * starts no worker from it.
+ * Vite leaves them out where it says that a file has not changed (304). In a private window WebKit then takes the file for one that
+ * never had them, and starts no worker from it.
  */
 const headersOfUnchanged = {
   name: 'headers-of-unchanged',

@@ -41,7 +41,7 @@ test('no script of the page imports the first script of its worker, which WebKit
   );
 });
 
-test('what has not changed is answered with the headers, too: WebKit starts no worker without', async () => {
+test('what has not changed is answered with the headers, too: in a private window WebKit starts no worker without', async () => {
   const server = await serveDemo();
   try {
     const folder = path.join(projectRoot, 'build/web');
