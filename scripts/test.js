@@ -2,6 +2,7 @@
  * `npm test`: set-up, build, every test. `npm test -- tests/gguf.test.js` runs some files. As many files run side by side as there are
  * processors; those that measure time run after them, one by one. The last lines on stdout are the summary of node's test runner.
  */
+import { subscribe } from 'node:diagnostics_channel';
 import { existsSync, readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
@@ -13,9 +14,15 @@ import { reporter } from './reporter.js';
 import { environment, isMain, main, root, SetupError } from './setup/run.js';
 import { ensureSetup } from './setup.js';
 
+/** Many times what the longest file takes. */
+const FILE_MS = 900_000;
+/** To end when it is asked to. */
+const CLOSE_MS = 10_000;
+
 const HELP = `npm test -- [options] [files]
   --test-name-pattern X  only tests whose name matches; can be given several times
   --test-concurrency N   files side by side (default: as many as there are processors)
+  --test-timeout MS      a file that takes longer is ended, and has failed (default: ${FILE_MS})
 `;
 
 /** Begin first, so that none of them is the last one running. */
@@ -59,8 +66,25 @@ const longFirst = (a, b) => rank(a) - rank(b) || (a < b ? -1 : 1);
 const rank = (file) => (LONG.includes(file) ? LONG.indexOf(file) : LONG.length);
 
 /**
+ * Ends processes that take too long, from now on. A limit of node's runner is one of tests in some versions, and a file whose tests
+ * have ended may still wait for something.
+ * @param {number} ms
+ */
+function endSlowFiles(ms) {
+  subscribe('child_process', (message) => {
+    const { process: child } = /** @type {{ process: import('node:child_process').ChildProcess }} */ (message);
+    let timer = setTimeout(() => {
+      process.stderr.write(`error: not done after ${ms} ms, and ended: ${child.spawnargs.at(-1)}\n`);
+      child.kill();
+      timer = setTimeout(() => child.kill('SIGKILL'), CLOSE_MS);
+    }, ms);
+    child.once('exit', () => clearTimeout(timer));
+  });
+}
+
+/**
  * @param {string[]} args
- * @returns {{ options: import('node:test').RunOptions, files: string[], isAll: boolean } | undefined}  undefined: help was asked for
+ * @returns {{ options: import('node:test').RunOptions, timeout: number, files: string[], isAll: boolean } | undefined}  undefined: help was asked for
  */
 function parse(args) {
   let values, positionals;
@@ -71,6 +95,7 @@ function parse(args) {
       options: {
         'test-name-pattern': { type: 'string', multiple: true },
         'test-concurrency': { type: 'string' },
+        'test-timeout': { type: 'string' },
         help: { type: 'boolean' },
       },
     }));
@@ -78,14 +103,21 @@ function parse(args) {
     throw new SetupError(`${/** @type {Error} */ (error).message}; npm test -- --help`);
   }
   if (values.help) return undefined;
-  const { 'test-name-pattern': testNamePatterns, 'test-concurrency': asked = `${availableParallelism()}` } =
-    values;
-  if (!/^[1-9]\d*$/.test(asked)) throw new SetupError(`--test-concurrency must be 1 or more, got ${asked}`);
+  const { 'test-name-pattern': testNamePatterns } = values;
+  /** @param {'test-concurrency' | 'test-timeout'} option @param {number} usual */
+  const count = (option, usual) => {
+    const { [option]: asked = `${usual}` } = values;
+    if (!/^[1-9]\d*$/.test(asked)) throw new SetupError(`--${option} must be 1 or more, got ${asked}`);
+    return Number(asked);
+  };
+  const concurrency = count('test-concurrency', availableParallelism());
+  const timeout = count('test-timeout', FILE_MS);
   const all = allTestFiles();
   const missing = [...LONG, ...ALONE, ...positionals].find((file) => !existsSync(path.join(root, file)));
   if (missing !== undefined) throw new SetupError(`there is no ${missing}`);
   return {
-    options: { concurrency: Number(asked), ...(testNamePatterns && { testNamePatterns }) },
+    timeout,
+    options: { concurrency, ...(testNamePatterns && { testNamePatterns }) },
     files: positionals.length > 0 ? positionals.map((file) => path.normalize(file)) : all,
     isAll: positionals.length === 0,
   };
@@ -98,11 +130,12 @@ export async function test(args) {
     process.stdout.write(HELP);
     return 0;
   }
-  const { options, files, isAll } = parsed;
+  const { options, timeout, files, isAll } = parsed;
   await ensureSetup({ native: true, browser: true });
   await build({ quiet: true });
   Object.assign(process.env, environment());
   process.chdir(root);
+  endSlowFiles(timeout);
   const phases = [
     { files: files.filter((file) => !ALONE.includes(file)).sort(longFirst), options },
     { files: files.filter((file) => ALONE.includes(file)), options: { ...options, concurrency: 1 } },

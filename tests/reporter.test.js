@@ -98,6 +98,7 @@ test('npm test: what it does not know is an error before anything is built', () 
     [['--help'], 0, /--test-name-pattern/],
     [['--test-shard=1/2'], 1, /^error: Unknown option '--test-shard'/],
     [['--test-concurrency', '0'], 1, /^error: --test-concurrency must be 1 or more, got 0/],
+    [['--test-timeout', '1s'], 1, /^error: --test-timeout must be 1 or more, got 1s/],
     [['tests/nothing.test.js'], 1, /^error: there is no tests\/nothing\.test\.js/],
   ])) {
     const run = npmTest(...args);
@@ -106,18 +107,50 @@ test('npm test: what it does not know is an error before anything is built', () 
   }
 });
 
+/** A file of tests that npm test can be given. @param {import('node:test').TestContext} t @param {string} code */
+function testFile(t, code) {
+  const folder = 'build/reporter';
+  t.after(() => rmSync(path.join(root, folder), { recursive: true, force: true }));
+  mkdirSync(path.join(root, folder), { recursive: true });
+  writeFileSync(path.join(root, folder, 'some.test.js'), `import { test } from 'node:test';\n${code}`);
+  return `${folder}/some.test.js`;
+}
+
 test('npm test: the exit status says whether all passed', (t) => {
-  const folder = path.join(root, 'build/reporter');
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  mkdirSync(folder, { recursive: true });
   for (const [body, status, line] of /** @type {[string, number, RegExp][]} */ ([
     ['', 0, /^ℹ pass 2$/m],
     ["throw new Error('no');", 1, /^ℹ fail 1$/m],
   ])) {
-    const code = `import { test } from 'node:test';\ntest('one', () => {});\ntest('two', () => { ${body} });\n`;
-    writeFileSync(path.join(folder, 'some.test.js'), code);
-    const run = npmTest('build/reporter/some.test.js');
+    const run = npmTest(testFile(t, `test('one', () => {});\ntest('two', () => { ${body} });\n`));
     assert.equal(run.status, status, run.stdout + run.stderr);
     assert.match(run.stdout, line);
   }
+});
+
+/** @param {number} pid */
+function isRunning(pid) {
+  assert.ok(pid > 0);
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
+test('npm test: a file that does not end is ended, and so is all it started', async (t) => {
+  const file = testFile(
+    t,
+    `import { startBrowser } from '../../tests/browser/process.js';
+    test('a test that ends', () => {});
+    const browser = startBrowser(['sleep', '600'], '/tmp');
+    console.log('it is ' + browser.pid);\n`,
+  );
+  const { status, stdout, stderr } = npmTest('--test-timeout', '3000', file);
+  assert.equal(status, 1, stdout + stderr);
+  assert.match(stdout, /✔ a test that ends/);
+  assert.match(stdout, /✖ \S*some\.test\.js/);
+  assert.match(stderr, /^error: not done after 3000 ms, and ended: \S*some\.test\.js$/m);
+  const pid = Number(/it is (\d+)/.exec(stdout)?.[1]);
+  for (let i = 0; i < 100 && isRunning(pid); i++) await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal(isRunning(pid), false);
 });

@@ -58,7 +58,7 @@ async function least(limit, measure) {
 }
 
 for (const { title, create, from, headers, rate, visits } of CASES) {
-  test(`loading ${title} takes the weights and 16 MB at most`, { skip, timeout: 240_000 }, async (t) => {
+  test(`loading ${title} takes the weights and 16 MB at most`, { skip }, async (t) => {
     const over = await least(LIMIT, async () => {
       const { loaded, cached, error, before, now, peak } = await peakOf(t, {
         body: LOADING,
@@ -91,7 +91,7 @@ const WRITING = `
   for await (const _ of model.generate(prompt, { maxTokens: 32, ignoreEnd: true, seed: 1 }));
   await say(model.info.memory);`;
 
-test('a page that writes text takes file, KV cache and 32 MB', { skip, timeout: 240_000 }, async (t) => {
+test('a page that writes text takes file, KV cache and 32 MB', { skip }, async (t) => {
   const wide = { nEmbd: 2048, nFf: 5632, nLayers: 1, nHeads: 32, nKvHeads: 8, nVocab: 2000, context: 512 };
   const { bytes } = makeModel({ ...wide, type: 'Q4_K', qkType: 'Q4_K' });
   const limit = 32e6;

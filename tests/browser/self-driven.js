@@ -2,19 +2,17 @@
  * Browsers without a driver: started with the address of a page, which asks this process what to do and answers. Any browser
  * that opens an address can be tested so.
  */
-import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { findChromium, findFirefox, findWebKit } from '../../scripts/setup/engines.js';
 import { ask } from '../../scripts/setup/run.js';
 import { CHROMIUM_FLAGS, serveFolder } from './helpers.js';
+import { startBrowser } from './process.js';
 
 /** To say that it is there; a slow machine starts a browser in a few seconds. */
 const START_MS = 60_000;
 const TASK_MS = 180_000;
-/** To end when it is asked to. */
-const CLOSE_MS = 10_000;
 /** How long the page's question waits for a task before it is asked again. */
 const POLL_MS = 5_000;
 
@@ -167,43 +165,24 @@ export async function openSelfDriven(engine, { folder, page, headers, routes: mo
   };
   const server = await serveFolder(folder, { headers, routes });
 
-  const [file, ...args] = await engine.command(home);
-  const child = spawn(file, [...args, server.url + address], {
-    detached: true, // a group of its own, to end it whole
-    stdio: ['ignore', 'ignore', 'pipe'],
-    env: {
-      ...process.env,
-      ...engine.environment,
-      HOME: home,
-      XDG_CACHE_HOME: home,
-      XDG_CONFIG_HOME: home,
-      XDG_DATA_HOME: home,
-    },
+  const browser = startBrowser([...(await engine.command(home)), server.url + address], home, {
+    ...engine.environment,
+    HOME: home,
+    XDG_CACHE_HOME: home,
+    XDG_CONFIG_HOME: home,
+    XDG_DATA_HOME: home,
   });
-  let said = '';
-  child.stderr.setEncoding('utf8').on('data', (text) => (said = (said + text).slice(-4000)));
-  const ended = new Promise((resolve) => child.on('close', resolve).on('error', resolve));
-  /** @param {NodeJS.Signals} signal */
-  const stop = (signal) => {
-    try {
-      if (child.pid) process.kill(-child.pid, signal);
-    } catch {
-      // it has ended by itself
-    }
-  };
-  const stopAtOnce = () => stop('SIGKILL');
-  process.once('exit', stopAtOnce);
 
   /** @param {string} name @param {number} ms @returns {Promise<any>} */
   const answered = (name, ms) =>
     new Promise((resolve, reject) => {
       const fail = (/** @type {string} */ why) => {
         clearTimeout(timer);
-        const facts = `problems: ${JSON.stringify(problems)}; it said: ${said}`;
+        const facts = `problems: ${JSON.stringify(problems)}; it said: ${browser.said()}`;
         reject(new Error(`${engine.name} ${why}: ${name}; ${facts}`));
       };
       const timer = setTimeout(fail, ms, `gave no answer in ${ms / 1000} s`);
-      ended.then(() => fail('is gone'));
+      browser.ended.then(() => fail('is gone'));
       const settle = (/** @type {any} */ { value, error }) => {
         clearTimeout(timer);
         if (error) reject(new Error(`${engine.name}: ${error}`));
@@ -236,11 +215,7 @@ export async function openSelfDriven(engine, { folder, page, headers, routes: mo
       return answered('ready', START_MS);
     },
     async close() {
-      stop('SIGTERM');
-      const slow = setTimeout(stop, CLOSE_MS, 'SIGKILL');
-      await ended;
-      clearTimeout(slow);
-      process.off('exit', stopAtOnce);
+      await browser.close();
       await server.close();
       await rm(home, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
     },
