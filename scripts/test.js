@@ -72,7 +72,9 @@ const rank = (file) => (LONG.includes(file) ? LONG.indexOf(file) : LONG.length);
  */
 function endSlowFiles(ms) {
   subscribe('child_process', (message) => {
-    const { process: child } = /** @type {{ process: import('node:child_process').ChildProcess }} */ (message);
+    const { process: child } = /** @type {{ process: import('node:child_process').ChildProcess }} */ (
+      message
+    );
     let timer = setTimeout(() => {
       process.stderr.write(`error: not done after ${ms} ms, and ended: ${child.spawnargs.at(-1)}\n`);
       child.kill();
