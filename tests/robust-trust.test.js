@@ -261,12 +261,13 @@ function inWatchedProcess(code) {
 
 test('nothing is asked of a network where no URL is given', () => {
   const { touched, y } = inWatchedProcess(`
-    import { writeFileSync, mkdtempSync } from 'node:fs';
+    import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
     import { tmpdir } from 'node:os';
     import { createKernels, openGguf } from './js/layer-index.js';
     import { sampleGguf } from './tests/helpers/gguf-bytes.js';
     const { bytes } = sampleGguf();
-    const file = mkdtempSync(tmpdir() + '/fm-') + '/model.gguf';
+    const folder = mkdtempSync(tmpdir() + '/fm-');
+    const file = folder + '/model.gguf';
     writeFileSync(file, bytes);
     const fm = await createKernels();
     const y = [];
@@ -277,6 +278,7 @@ test('nothing is asked of a network where no URL is given', () => {
     }
     fm.softmax(new Float32Array(4));
     fm.dispose();
+    rmSync(folder, { recursive: true });
     console.log(JSON.stringify({ touched: globalThis.touched, y }));`);
   assert.deepEqual(touched, []);
   assert.deepEqual(y, [15, 15, 15]);
