@@ -171,8 +171,8 @@ FM_INLINE v128_t fm_f32_group_value(const fm_form *form, const uint8_t *group, c
   return wasm_f32x4_mul(total, wasm_v128_load32_splat(&a->d));
 }
 
-FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row_bytes, const fm_act_i8 *x, float *y,
-                               size_t n_rows, size_t n_values, bool accumulate, int dot) {
+FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row_bytes, const uint8_t *end,
+                               const fm_act_i8 *x, float *y, size_t n_rows, size_t n_values, bool accumulate, int dot) {
   uint8_t padded[FM_MAX_GROUP_BYTES], buffer[FM_GROUP_COLS];
   fm_held held = form->hold();
   held.ones = fm_hold_i32(0x00010001);
@@ -183,6 +183,7 @@ FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row
     v128_t acc = fm_zero();
     size_t c = 0;
     do {
+      fm_ask_ahead(&form->layout, next, end);
       const uint8_t *group = fm_group(&form->layout, next, n_values - c, padded);
       const uint8_t *source = fm_form_source(form, group, buffer);
       acc = wasm_f32x4_add(acc, form->layout.kind == FM_SCALES_K
@@ -192,14 +193,16 @@ FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row
       next += form->layout.group_bytes;
       a++;
     } while (c < n_values);
-    y[r] = accumulate ? y[r] + fm_hsum_f32(acc) : fm_hsum_f32(acc);
+    float sum = fm_hsum_f32(acc);
+    y[r] = accumulate ? y[r] + sum : sum;
   }
 }
 
 #define FM_GEMV_I8(name, suffix, dot)                                                                                  \
-  static void gemv_##name##_i8_##suffix##__relaxed(const uint8_t *w, size_t row_bytes, const fm_act_i8 *x, float *y,   \
-                                                   size_t n_rows, size_t n_values, bool accumulate) {                  \
-    fm_form_gemv_i8(&fm_##name##_form, w, row_bytes, x, y, n_rows, n_values, accumulate, dot);                         \
+  static void gemv_##name##_i8_##suffix##__relaxed(const uint8_t *w, size_t row_bytes, const uint8_t *end,             \
+                                                   const fm_act_i8 *x, float *y, size_t n_rows, size_t n_values,       \
+                                                   bool accumulate) {                                                  \
+    fm_form_gemv_i8(&fm_##name##_form, w, row_bytes, end, x, y, n_rows, n_values, accumulate, dot);                    \
   }
 
 /* The kernels of a type: fm_<name>__relaxed, from fm_<name>_form and the GEMM kernels of its kind of scales, k or f32. */

@@ -185,8 +185,8 @@ FM_INLINE v128_t fm_f32_group_i16(const fm_form *form, const uint8_t *group, con
   return form->layout.has_min ? wasm_f32x4_sub(sums.codes, sums.mins) : sums.codes;
 }
 
-FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t row_bytes, const fm_act_i16 *x, float *y,
-                                size_t n_rows, size_t n_values, bool accumulate) {
+FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t row_bytes, const uint8_t *end,
+                                const fm_act_i16 *x, float *y, size_t n_rows, size_t n_values, bool accumulate) {
   uint8_t padded[FM_MAX_GROUP_BYTES], buffer[FM_GROUP_COLS];
   fm_held held = form->hold();
   held.even_bytes = fm_hold_i32(form->nibbles ? 0x000f000f : 0x00ff00ff);
@@ -196,6 +196,7 @@ FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t ro
     v128_t acc = fm_zero();
     size_t c = 0;
     do {
+      fm_ask_ahead(&form->layout, next, end);
       const uint8_t *group = fm_group(&form->layout, next, n_values - c, padded);
       const uint8_t *source = fm_form_source(form, group, buffer);
       v128_t total = form->layout.kind == FM_SCALES_K ? fm_k_group_i16(form, group, source, a, &held)
@@ -205,7 +206,8 @@ FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t ro
       next += form->layout.group_bytes;
       a++;
     } while (c < n_values);
-    y[r] = accumulate ? y[r] + fm_hsum_f32(acc) : fm_hsum_f32(acc);
+    float sum = fm_hsum_f32(acc);
+    y[r] = accumulate ? y[r] + sum : sum;
   }
 }
 
@@ -218,9 +220,9 @@ FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t ro
   static void f32_scales_##name##__simd128(const uint8_t *group, size_t n, float *scale, float *min) {                 \
     fm_form_f32_scales(&fm_##name##_form, group, n, scale, min);                                                       \
   }                                                                                                                    \
-  static void gemv_##name##_i16__simd128(const uint8_t *w, size_t row_bytes, const fm_act_i16 *x, float *y,            \
-                                         size_t n_rows, size_t n_values, bool accumulate) {                            \
-    fm_form_gemv_i16(&fm_##name##_form, w, row_bytes, x, y, n_rows, n_values, accumulate);                             \
+  static void gemv_##name##_i16__simd128(const uint8_t *w, size_t row_bytes, const uint8_t *end, const fm_act_i16 *x,  \
+                                         float *y, size_t n_rows, size_t n_values, bool accumulate) {                  \
+    fm_form_gemv_i16(&fm_##name##_form, w, row_bytes, end, x, y, n_rows, n_values, accumulate);                        \
   }                                                                                                                    \
   const fm_simd128_kernels fm_##name##__simd128 = {&fm_##name##_form.layout, unpack_##name##__simd128,                 \
                                                    f32_scales_##name##__simd128, k_scales_fn,                          \

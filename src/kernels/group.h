@@ -1,4 +1,4 @@
-/* The last group of a row whose length is no multiple of 256. */
+/* Groups of a row: the last one, where its length is no multiple of 256, and those that are read soon. */
 #ifndef FM_KERNELS_GROUP_H
 #define FM_KERNELS_GROUP_H
 
@@ -17,6 +17,16 @@ FM_INLINE const uint8_t *fm_group(const fm_layout *layout, const uint8_t *w, siz
   memset(padded, 0, layout->group_bytes);
   memcpy(padded, w, layout->group_bytes / 8 * (n_cols_left / 32));
   return padded;
+}
+
+/* Asks for the group that is read FM_AHEAD_BYTES later: loads that nothing waits for. Memory then brings lines sooner than the
+ * processor sees that it needs them. end: where the weights end. */
+#define FM_AHEAD_BYTES 512
+FM_INLINE void fm_ask_ahead(const fm_layout *layout, const uint8_t *group, const uint8_t *end) {
+  if ((size_t)(end - group) < FM_AHEAD_BYTES + layout->group_bytes) return;
+  const volatile uint8_t *ahead = group + FM_AHEAD_BYTES;
+  FM_UNROLL
+  for (size_t i = 0; i < layout->group_bytes; i += FM_CACHE_LINE_BYTES) (void)ahead[i];
 }
 
 #endif

@@ -15,6 +15,8 @@
 #include "kernels/attention.h"
 #include "kernels/strip.h"
 
+#define FM_CACHE_LINE_BYTES 64 /* of nearly all processors */
+
 /* Decodes one block. */
 typedef void fm_decode_fn(const void *block, fm_codes *out);
 
@@ -22,13 +24,13 @@ typedef void fm_decode_fn(const void *block, fm_codes *out);
 typedef void fm_dequantize_fn(const void *w, float *y, size_t n_values);
 
 /* The integer matrix-vector product: y[r] = (or += where accumulate) sum over the row's blocks, r = 0..n_rows-1.
- * w: first block of row 0; row r starts r * row_bytes later. n_values columns, a multiple of block_values; x covers
- * them, padded with zeros to a multiple of 256. */
-typedef void fm_gemv_i8_fn(const uint8_t *w, size_t row_bytes, const fm_act_i8 *x, float *y, size_t n_rows,
-                           size_t n_values, bool accumulate);
+ * w: first block of row 0; row r starts r * row_bytes later, and the last one ends at end. n_values columns, a multiple of
+ * block_values; x covers them, padded with zeros to a multiple of 256. */
+typedef void fm_gemv_i8_fn(const uint8_t *w, size_t row_bytes, const uint8_t *end, const fm_act_i8 *x, float *y,
+                           size_t n_rows, size_t n_values, bool accumulate);
 /* The same; x as fm_deal_i16 leaves it. */
-typedef void fm_gemv_i16_fn(const uint8_t *w, size_t row_bytes, const fm_act_i16 *x, float *y, size_t n_rows,
-                            size_t n_values, bool accumulate);
+typedef void fm_gemv_i16_fn(const uint8_t *w, size_t row_bytes, const uint8_t *end, const fm_act_i16 *x, float *y,
+                            size_t n_rows, size_t n_values, bool accumulate);
 
 /* The f32 product of one decoded row with many tokens: y[t * y_stride] = (or +=) sum_c x[t * x_stride + c] * w[c]. */
 typedef void fm_dot_f32_fn(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens, size_t x_stride,

@@ -15,7 +15,6 @@
 #define TOKEN_BLOCK 128 /* tokens whose quantised activations are held at once: 320 KB as int8, within L2 */
 #define PANEL_BLOCKS (FM_PANEL_COLS / FM_ACT_COLS)
 #define SCRATCH_BLOCKS (TOKEN_BLOCK * PANEL_BLOCKS)
-#define CACHE_LINE_BYTES 64
 #define TOUCH_MIN_TOKENS 16 /* for few tokens, asking takes as long as waiting */
 #define GEMV_MAX_TOKENS 2   /* from 3 tokens on, decoding a strip once is cheaper than decoding every row per token */
 
@@ -158,8 +157,13 @@ static void touch_next_strip(const panel *p, size_t r) {
   size_t n_bytes = p->panel_cols / f->block_values * f->block_bytes;
   for (size_t next = first; next < end; next++) {
     const volatile uint8_t *w = p->w + next * p->row_bytes;
-    for (size_t i = 0; i < n_bytes; i += CACHE_LINE_BYTES) (void)w[i];
+    for (size_t i = 0; i < n_bytes; i += FM_CACHE_LINE_BYTES) (void)w[i];
   }
+}
+
+/* Where the last row's part of the panel ends. */
+static const uint8_t *end_of(const panel *p) {
+  return p->w + (p->n_rows - 1) * p->row_bytes + p->panel_cols / p->traits->block_values * p->traits->block_bytes;
 }
 
 static void matmul_i16(const panel *p) {
@@ -167,8 +171,8 @@ static void matmul_i16(const panel *p) {
   const fm_shared_kernels *shared = fm_shared_kernels_of(p->service.isa);
   if (p->is_gemv) {
     for (size_t t = 0; t < p->n_tokens; t++) {
-      k->gemv_i16(p->w, p->row_bytes, acts.i16 + t * act_blocks(p->panel_cols), p->y + t * p->y_stride, p->n_rows,
-                  p->panel_cols, p->accumulate);
+      k->gemv_i16(p->w, p->row_bytes, end_of(p), acts.i16 + t * act_blocks(p->panel_cols), p->y + t * p->y_stride,
+                  p->n_rows, p->panel_cols, p->accumulate);
     }
     return;
   }
@@ -191,8 +195,8 @@ static void matmul_i8(const panel *p) {
   int32_t dot = simd128->layout->wide ? FM_DOT_I32 : fm_current.dot;
   if (p->is_gemv) {
     for (size_t t = 0; t < p->n_tokens; t++) {
-      k->gemv_i8[dot](p->w, p->row_bytes, acts.i8 + t * act_blocks(p->panel_cols), p->y + t * p->y_stride, p->n_rows,
-                      p->panel_cols, p->accumulate);
+      k->gemv_i8[dot](p->w, p->row_bytes, end_of(p), acts.i8 + t * act_blocks(p->panel_cols), p->y + t * p->y_stride,
+                      p->n_rows, p->panel_cols, p->accumulate);
     }
     return;
   }
