@@ -1,4 +1,4 @@
-/** The measured tables of README.md, from results.json: `node scripts/readme.js` puts them there. */
+/** The measured tables of README.md, from results.json, and results-intel.json beside it: `node scripts/readme.js` puts them there. */
 import { existsSync, readFileSync } from 'node:fs';
 import { curvesOf } from './growth.js';
 import { finder, gbps, gflops, number, ratio, table } from './report.js';
@@ -6,7 +6,13 @@ import { verdictTable } from './verdict.js';
 
 /** @import { Result } from './report.js' */
 
-const RESULTS = new URL('results.json', import.meta.url);
+/** @typedef {{ machine: string, engine: string, date: string, results: Result[] }} Measured */
+
+/** @param {string} name @returns {Measured | undefined} */
+function read(name) {
+  const url = new URL(name, import.meta.url);
+  return existsSync(url) ? JSON.parse(readFileSync(url, 'utf8')) : undefined;
+}
 
 /** GFLOP/s of each type that was measured, the fastest kernel of a mode. @param {Result[]} results */
 function typeTable(results) {
@@ -77,15 +83,16 @@ function threadTable(results) {
 
 /** @returns {string | undefined} Markdown; undefined where there are no results yet */
 export function numbers() {
-  if (!existsSync(RESULTS)) return undefined;
-  /** @type {{ machine: string, engine: string, date: string, results: Result[] }} */
-  const { machine, engine, date, results } = JSON.parse(readFileSync(RESULTS, 'utf8'));
+  const measured = read('results.json');
+  if (!measured) return undefined;
+  const { machine, engine, date, results } = measured;
+  const intel = read('results-intel.json');
   const has = (/** @type {string} */ start) => results.some((r) => r.case.startsWith(start));
   return [
-    `${machine}; ${engine}; ${date}.`,
+    `${machine}; ${engine}; ${date}.${intel ? ` The last column of the promises: ${intel.machine}; ${intel.engine}; ${intel.date}.` : ''}`,
     limitTable(results),
     `Promises, 4096 x 4096 where nothing else stands; one thread, each row from one interleaved race:`,
-    verdictTable(results),
+    verdictTable(results, intel && { machine: 'Intel', results: intel.results }),
     'GFLOP/s, medians (in brackets GB/s of weights):',
     typeTable(results),
     ...(has('growth threads') ? [threadTable(results)] : []),

@@ -63,7 +63,14 @@ const PROMISES = [
   { case: `F16 ${SQUARE} M=1`, kernel: 'f32', gbps: 12 },
 ];
 
-/** @typedef {{ what: string, promised: string, measured: string, met: boolean }} Judged */
+/**
+ * @typedef {object} Judged
+ * @property {string} what
+ * @property {string} [promise]  the same wherever it was measured, where `what` names the kernel that was fastest
+ * @property {string} promised
+ * @property {string} measured  medians in brackets
+ * @property {boolean} met
+ */
 
 /** @param {Result[]} results @returns {Judged[]} */
 function products(results) {
@@ -97,6 +104,7 @@ function products(results) {
     return [
       {
         what: `${promise.case}, ${own.kernel}`,
+        promise: `${promise.case}, ${promise.kernel}`,
         promised: conditions.map(({ needed = 0, show, of }) => `>= ${show(needed)}${of}`).join(' or '),
         measured: conditions
           .map(({ got: [min, median], show }) => `${show(min)} (${show(median)})`)
@@ -171,6 +179,7 @@ function peers(results) {
       return [
         {
           what: `${name}, ${own.kernel}`,
+          promise: `${name}, ${type}`,
           promised: `>= ${ratio(least)} onnxruntime-web`,
           measured: `${ratio(min)} (${ratio(median)})`,
           met: min >= least,
@@ -198,13 +207,28 @@ function peers(results) {
 /** @param {Result[]} results @returns {Judged[]} what of the promises was measured */
 export const verdict = (results) => [products, overheads, curves, peers].flatMap((judge) => judge(results));
 
-/** @param {Result[]} results @returns {string} '' where nothing promised was measured */
-export function verdictTable(results) {
-  const rows = verdict(results).map(({ what, promised, measured, met }) => [
-    what,
-    promised,
-    measured,
-    met ? 'yes' : 'NO',
+/** @param {Judged} judged */
+const promiseOf = ({ what, promise = what, promised }) => `${promise} ${promised}`;
+
+/**
+ * @param {Result[]} results
+ * @param {{ machine: string, results: Result[] }} [other]  a machine whose minima stand beside
+ * @returns {string} '' where nothing promised was measured
+ */
+export function verdictTable(results, other) {
+  const there = new Map(verdict(other?.results ?? []).map((judged) => [promiseOf(judged), judged]));
+  const beside = (/** @type {Judged} */ judged) => {
+    const same = there.get(promiseOf(judged));
+    const minima = same?.measured.replace(/ \((?!at)[^)]*\)/g, '');
+    return minima === undefined ? '-' : `${minima}${same?.met ? '' : ', NO'}`;
+  };
+  const rows = verdict(results).map((judged) => [
+    judged.what,
+    judged.promised,
+    judged.measured,
+    judged.met ? 'yes' : 'NO',
+    ...(other ? [beside(judged)] : []),
   ]);
-  return rows.length > 0 ? table(['case, kernel', 'promised', 'by minima (medians)', 'met'], rows) : '';
+  const head = ['case, kernel', 'promised', 'by minima (medians)', 'met', ...(other ? [other.machine] : [])];
+  return rows.length > 0 ? table(head, rows) : '';
 }

@@ -13,7 +13,8 @@ import { CHROMIUM_FLAGS, serveFolder, skipWithoutChromium } from './helpers.js';
 import { ISOLATION } from './library-page.js';
 import { startBrowser } from './process.js';
 
-/** From each word of the page to its next. */
+/** To the page's first line, and from each word of it to the next. */
+const START_MS = 60_000;
 const PATIENCE_MS = 90_000;
 /** Browsers at most, for each that must start, load and end as it should. */
 const TRIES = 3;
@@ -102,15 +103,15 @@ async function visit(url, profile, server) {
     result = await new Promise((resolve, reject) => {
       const fail = (/** @type {string} */ why) =>
         reject(new Error(`the page, ${stage}, ${why}; Chromium said: ${chromium.said()}`));
-      const wait = () => {
+      const wait = (/** @type {number} */ ms) => {
         clearTimeout(timer);
-        timer = setTimeout(fail, PATIENCE_MS, `said nothing for ${PATIENCE_MS / 1000} s`);
+        timer = setTimeout(fail, ms, `said nothing for ${ms / 1000} s`);
       };
       /** @type {number[]} */
       let pids = [];
       let before = 0;
       server.hear = (what) => {
-        wait();
+        wait(PATIENCE_MS);
         if (what === 'ready') {
           pids = renderers(chromium.pid);
           for (const pid of pids) writeFileSync(`/proc/${pid}/clear_refs`, '5');
@@ -119,13 +120,14 @@ async function visit(url, profile, server) {
         if (typeof what === 'string') stage = what;
         else resolve({ ...what, before, now: resident(pids, 'VmRSS'), peak: resident(pids, 'VmHWM') });
       };
-      wait();
+      wait(START_MS);
       chromium.ended.then(() => fail('has lost its browser'));
     });
   } catch (error) {
     if (stage !== 'not started') throw error;
     trouble = /** @type {Error} */ (error).message;
   } finally {
+    server.hear = () => {};
     clearTimeout(timer);
     if (!(await chromium.close())) trouble ??= 'Chromium did not end when it was asked to';
   }
