@@ -136,37 +136,44 @@ FM_INLINE v128_t fm_k_group_value(const fm_form *form, const uint8_t *group, con
   return value;
 }
 
+/* A half's share of a group, but for the activations' scale. */
+FM_INLINE v128_t fm_f32_half(const fm_form *form, const uint8_t *group, const uint8_t *source, size_t half,
+                             const fm_act_i8 *a, int dot, const fm_held *held) {
+  const fm_layout *layout = &form->layout;
+  const int8_t *q = a->q + 128 * half;
+  v128_t sum[4], four, ones = held->ones;
+  FM_UNROLL
+  for (size_t s = 0; s < 4; s++) {
+    sum[s] = dot == FM_DOT_I32 ? fm_sub_quads(form, source, half, q, s, held)
+                               : fm_sub_pairs(form, source, half, q, s, ones, held);
+  }
+  if (dot == FM_DOT_I32 && !layout->wide) { /* 8 * 31 * 127 fits int16 */
+    v128_t ab = wasm_i32x4_dot_i16x8(wasm_i16x8_narrow_i32x4(sum[0], sum[1]), ones);
+    v128_t cd = wasm_i32x4_dot_i16x8(wasm_i16x8_narrow_i32x4(sum[2], sum[3]), ones);
+    four = wasm_i32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 2, 4, 6), wasm_i32x4_shuffle(ab, cd, 1, 3, 5, 7));
+  } else {
+    four = fm_sum_four(sum[0], sum[1], sum[2], sum[3]);
+  }
+  v128_t act_sums = wasm_i32x4_load16x4(a->sum32 + 4 * half);
+  if (layout->bias || layout->wide) {
+    four = wasm_i32x4_sub(four, wasm_i32x4_mul(act_sums, wasm_i32x4_splat(fm_exact_bias(form))));
+  }
+  v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(four), form->f32_scales(group, half, held));
+  if (!layout->has_min) return value;
+  return wasm_f32x4_sub(value, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(act_sums), form->f32_mins(group, half, held)));
+}
+
 FM_INLINE v128_t fm_f32_group_value(const fm_form *form, const uint8_t *group, const uint8_t *source,
                                     const fm_act_i8 *a, int dot, const fm_held *held) {
-  const fm_layout *layout = &form->layout;
-  v128_t total = fm_zero(), ones = held->ones;
-  FM_NO_UNROLL
-  for (size_t half = 0; half < 2; half++) {
-    v128_t sum[4];
-    FM_UNROLL
-    for (size_t s = 0; s < 4; s++) {
-      const int8_t *q = a->q + 128 * half;
-      sum[s] = dot == FM_DOT_I32 ? fm_sub_quads(form, source, half, q, s, held)
-                                 : fm_sub_pairs(form, source, half, q, s, ones, held);
+  v128_t total = fm_zero();
+  if (form->straight && dot == FM_DOT_I32) {
+    total = wasm_f32x4_add(fm_f32_half(form, group, source, 0, a, dot, held),
+                           fm_f32_half(form, group, source, 1, a, dot, held));
+  } else {
+    FM_NO_UNROLL
+    for (size_t half = 0; half < 2; half++) {
+      total = wasm_f32x4_add(total, fm_f32_half(form, group, source, half, a, dot, held));
     }
-    v128_t four;
-    if (dot == FM_DOT_I32 && !layout->wide) { /* 8 * 31 * 127 fits int16 */
-      v128_t ab = wasm_i32x4_dot_i16x8(wasm_i16x8_narrow_i32x4(sum[0], sum[1]), ones);
-      v128_t cd = wasm_i32x4_dot_i16x8(wasm_i16x8_narrow_i32x4(sum[2], sum[3]), ones);
-      four = wasm_i32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 2, 4, 6), wasm_i32x4_shuffle(ab, cd, 1, 3, 5, 7));
-    } else {
-      four = fm_sum_four(sum[0], sum[1], sum[2], sum[3]);
-    }
-    v128_t act_sums = wasm_i32x4_load16x4(a->sum32 + 4 * half);
-    if (layout->bias || layout->wide) {
-      four = wasm_i32x4_sub(four, wasm_i32x4_mul(act_sums, wasm_i32x4_splat(fm_exact_bias(form))));
-    }
-    v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(four), form->f32_scales(group, half, held));
-    if (layout->has_min) {
-      value =
-          wasm_f32x4_sub(value, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(act_sums), form->f32_mins(group, half, held)));
-    }
-    total = wasm_f32x4_add(total, value);
   }
   return wasm_f32x4_mul(total, wasm_v128_load32_splat(&a->d));
 }
