@@ -71,11 +71,11 @@ static const fm_form fm_q4_0_form = {
                .sub = 32,
                .bias = 8,
                .n_add = 8},
-    .straight = true,
     .hold = fm_block32_hold4,
     .codes = fm_q4_0_codes,
     .nibbles = fm_q4_0_nibbles,
     .f32_scales = fm_q4_0_scales,
+    .straight = true,
 };
 
 FM_BLOCK32_SCALES(q4_1, fm_block_q4_1)
@@ -144,10 +144,10 @@ FM_INLINE v128_t fm_q8_0_codes(const uint8_t *group, size_t half, size_t j, cons
 static const fm_form fm_q8_0_form = {
     .layout =
         {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q8_0), .block_values = 32, .sub = 32, .wide = true},
-    .straight = true,
     .hold = fm_block32_hold8,
     .codes = fm_q8_0_codes,
     .f32_scales = fm_q8_0_scales,
+    .straight = true,
 };
 
 FM_BLOCK32_SCALES(iq4_nl, fm_block_iq4_nl)

@@ -63,10 +63,10 @@ typedef struct {
   fm_lanes16 (*k_scales)(const uint8_t *group);
   fm_lanes16 (*k_mins)(const uint8_t *group);
   fm_halves (*halves)(const uint8_t *group);
-  bool straight; /* both halves one after the other where dot32 takes them: larger, and faster */
   /* FM_SCALES_F32: four scales (mins), of columns 128 * half + 32 * lane. */
   v128_t (*f32_scales)(const uint8_t *group, size_t half, const fm_held *held);
   v128_t (*f32_mins)(const uint8_t *group, size_t half, const fm_held *held);
+  bool straight; /* int8, dot32: the halves one after the other, without a loop; larger, and faster */
 } fm_form;
 
 /* Lane i, a constant once loops are unrolled, in every lane. */
