@@ -1,7 +1,7 @@
 /** What `npm test` prints at its end, of several runs as if they were one; and which options it takes. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { reporter } from '../scripts/reporter.js';
@@ -127,11 +127,12 @@ test('npm test: the exit status says whether all passed', (t) => {
   }
 });
 
-/** @param {number} pid */
+/** Whether it runs; one that has ended, and that nobody has asked about, does not. @param {number} pid */
 function isRunning(pid) {
   assert.ok(pid > 0);
   try {
-    return process.kill(pid, 0);
+    process.kill(pid, 0);
+    return !existsSync('/proc/self/stat') || !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
   } catch {
     return false;
   }
@@ -142,7 +143,7 @@ test('npm test: a file that does not end is ended, and so is all it started', as
     t,
     `import { startBrowser } from '../../tests/browser/process.js';
     test('a test that ends', () => {});
-    const browser = startBrowser(['sleep', '600'], '/tmp');
+    const browser = startBrowser(['sleep', '600'], import.meta.dirname);
     console.log('it is ' + browser.pid);\n`,
   );
   const { status, stdout, stderr } = npmTest('--test-timeout', '3000', file);
