@@ -11,48 +11,48 @@ export {
   ShapeError,
   WorkerError,
 } from './errors.js';
-export { clearCachedGgufs, deleteCachedGguf, listCachedGgufs, openGguf } from './gguf.js';
-export { GgufFile } from './gguf-file.js';
-export { Tensor, Weight } from './handles.js';
-export { createKernels, Kernels } from './kernels.js';
-export { VERSION as version } from './loader.js';
+export { GgufFile } from './gguf/file.js';
+export { clearCachedGgufs, deleteCachedGguf, listCachedGgufs, openGguf } from './gguf/index.js';
 export { types } from './types.js';
-export { createWorkerKernels } from './worker.js';
+export { Tensor, Weight } from './wasm/handles.js';
+export { createKernels, Kernels } from './wasm/kernels.js';
+export { VERSION as version } from './wasm/loader.js';
+export { createWorkerKernels } from './worker/index.js';
 
 // The types that users may want to name.
-/** @typedef {import('./selftest.js').Activation} Activation */
-/** @typedef {import('./gguf-cache.js').CachedGguf} CachedGguf */
-/** @typedef {import('./gguf-cache.js').CacheState} CacheState */
-/** @typedef {import('./worker-types.js').CallOptions} CallOptions */
-/** @template {Float32Array | import('./handles.js').Tensor | import('./handles.js').Weight} U @typedef {import('./kernels.js').DequantizeOptions<U>} DequantizeOptions */
-/** @typedef {import('./selftest.js').Dot} Dot */
-/** @typedef {import('./loader.js').Features} Features */
+/** @typedef {import('./wasm/selftest.js').Activation} Activation */
+/** @typedef {import('./gguf/cache.js').CachedGguf} CachedGguf */
+/** @typedef {import('./gguf/cache.js').CacheState} CacheState */
+/** @typedef {import('./worker/types.js').CallOptions} CallOptions */
+/** @template {Float32Array | import('./wasm/handles.js').Tensor | import('./wasm/handles.js').Weight} U @typedef {import('./wasm/kernels.js').DequantizeOptions<U>} DequantizeOptions */
+/** @typedef {import('./wasm/selftest.js').Dot} Dot */
+/** @typedef {import('./wasm/loader.js').Features} Features */
 /** @typedef {import('./types.js').GgmlType} GgmlType */
-/** @typedef {import('./source.js').GgufSource} GgufSource */
-/** @typedef {import('./gguf-file.js').GgufTensor} GgufTensor */
-/** @typedef {import('./handles.js').Handle} Handle */
-/** @typedef {import('./selftest.js').Isa} Isa */
-/** @typedef {import('./kernels.js').KernelsInfo} KernelsInfo */
-/** @typedef {import('./kernels.js').KernelsOptions} KernelsOptions */
-/** @typedef {import('./legacy.js').LegacyQ4Weight} LegacyQ4Weight */
-/** @typedef {import('./kernels.js').LoadOptions} LoadOptions */
-/** @typedef {import('./memory.js').MemoryStats} MemoryStats */
-/** @typedef {import('./gguf-file.js').MetadataScalar} MetadataScalar */
-/** @typedef {import('./gguf-file.js').MetadataValue} MetadataValue */
-/** @typedef {import('./loader.js').ModuleName} ModuleName */
-/** @typedef {import('./loader.js').ModuleTable} ModuleTable */
-/** @typedef {import('./gguf.js').OpenOptions} OpenOptions */
-/** @typedef {import('./kernels.js').ServedType} ServedType */
-/** @typedef {import('./kernels.js').Service} Service */
-/** @typedef {import('./loader.js').Step} Step */
-/** @typedef {import('./loader.js').Timings} Timings */
-/** @typedef {import('./wasm.js').WasmSource} WasmSource */
-/** @typedef {import('./kernels.js').WeightData} WeightData */
-/** @typedef {import('./worker-handles.js').WorkerHandle} WorkerHandle */
-/** @typedef {import('./worker-types.js').WorkerKernels} WorkerKernels */
-/** @typedef {import('./worker-types.js').WorkerKernelsOptions} WorkerKernelsOptions */
-/** @typedef {import('./worker-types.js').WorkerMethods} WorkerMethods */
-/** @typedef {import('./worker-handles.js').WorkerKvCache} WorkerKvCache */
-/** @typedef {import('./worker-port.js').WorkerSource} WorkerSource */
-/** @typedef {import('./worker-handles.js').WorkerTensor} WorkerTensor */
-/** @typedef {import('./worker-handles.js').WorkerWeight} WorkerWeight */
+/** @typedef {import('./gguf/source.js').GgufSource} GgufSource */
+/** @typedef {import('./gguf/file.js').GgufTensor} GgufTensor */
+/** @typedef {import('./wasm/handles.js').Handle} Handle */
+/** @typedef {import('./wasm/selftest.js').Isa} Isa */
+/** @typedef {import('./wasm/kernels.js').KernelsInfo} KernelsInfo */
+/** @typedef {import('./wasm/kernels.js').KernelsOptions} KernelsOptions */
+/** @typedef {import('./wasm/legacy.js').LegacyQ4Weight} LegacyQ4Weight */
+/** @typedef {import('./wasm/kernels.js').LoadOptions} LoadOptions */
+/** @typedef {import('./wasm/memory.js').MemoryStats} MemoryStats */
+/** @typedef {import('./gguf/file.js').MetadataScalar} MetadataScalar */
+/** @typedef {import('./gguf/file.js').MetadataValue} MetadataValue */
+/** @typedef {import('./wasm/loader.js').ModuleName} ModuleName */
+/** @typedef {import('./wasm/loader.js').ModuleTable} ModuleTable */
+/** @typedef {import('./gguf/index.js').OpenOptions} OpenOptions */
+/** @typedef {import('./wasm/kernels.js').ServedType} ServedType */
+/** @typedef {import('./wasm/kernels.js').Service} Service */
+/** @typedef {import('./wasm/loader.js').Step} Step */
+/** @typedef {import('./wasm/loader.js').Timings} Timings */
+/** @typedef {import('./wasm/module.js').WasmSource} WasmSource */
+/** @typedef {import('./wasm/kernels.js').WeightData} WeightData */
+/** @typedef {import('./worker/handles.js').WorkerHandle} WorkerHandle */
+/** @typedef {import('./worker/types.js').WorkerKernels} WorkerKernels */
+/** @typedef {import('./worker/types.js').WorkerKernelsOptions} WorkerKernelsOptions */
+/** @typedef {import('./worker/types.js').WorkerMethods} WorkerMethods */
+/** @typedef {import('./worker/handles.js').WorkerKvCache} WorkerKvCache */
+/** @typedef {import('./worker/port.js').WorkerSource} WorkerSource */
+/** @typedef {import('./worker/handles.js').WorkerTensor} WorkerTensor */
+/** @typedef {import('./worker/handles.js').WorkerWeight} WorkerWeight */

@@ -114,7 +114,8 @@ async function buildBundle(name, from, script, work) {
 }
 
 async function buildWorker() {
-  const sources = readdirSync(inRoot('js')).filter((name) => name.endsWith('.js'));
+  const names = /** @type {string[]} */ (readdirSync(inRoot('js'), { recursive: true }));
+  const sources = names.filter((name) => name.endsWith('.js') && !/^(cli|llama)/.test(name));
   const facts = {
     inputs: [
       ...sources.map((name) => read(`js/${name}`)),

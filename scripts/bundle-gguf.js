@@ -8,7 +8,7 @@
 import path from 'node:path';
 import { bundlePackage } from './bundle-package.js';
 
-/** The part of the parser's interface js/gguf.js uses. */
+/** The part of the parser's interface js/gguf/index.js uses. */
 const DECLARATION = `/** Parses the header of a GGUF file read by Range requests through \`fetch\`. */
 export function gguf(
   uri: string,

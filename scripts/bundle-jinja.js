@@ -7,7 +7,7 @@
 import path from 'node:path';
 import { bundlePackage } from './bundle-package.js';
 
-/** The part of its interface js/llama/chat.js uses. */
+/** The part of its interface js/llama/chat/template.js uses. */
 const DECLARATION = `/** A Jinja template, as chat templates are written in. */
 export class Template {
   constructor(template: string);

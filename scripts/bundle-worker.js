@@ -1,5 +1,5 @@
 /**
- * Bundles js/worker-host.js into dist/worker-host.js, one file without imports: import maps do not reach into workers, bundlers
+ * Bundles js/worker/host.js into dist/worker-host.js, one file without imports: import maps do not reach into workers, bundlers
  * make workers that must not be split, and one request starts sooner than twenty. dist/ lies beside js/, so that the addresses
  * in it (`../dist/...`, `../js/thread.js`) hold in both.
  */
@@ -16,7 +16,7 @@ export async function bundleWorker(root) {
   const { version, license } = JSON.parse(readFileSync(manifest, 'utf8'));
   const result = await build({
     absWorkingDir: root,
-    entryPoints: ['js/worker-host.js'],
+    entryPoints: ['js/worker/host.js'],
     bundle: true,
     format: 'esm',
     platform: 'neutral',

@@ -3,4 +3,6 @@ import { main } from './setup/run.js';
 import { test } from './test.js';
 
 process.env.FM_CONSUMERS = '1';
-await main(() => test(['tests/consumers.test.js', 'tests/consumers-more.test.js', ...process.argv.slice(2)]));
+await main(() =>
+  test(['tests/package/consumers.test.js', 'tests/package/consumers-more.test.js', ...process.argv.slice(2)]),
+);

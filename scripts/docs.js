@@ -23,7 +23,7 @@ const NOT_EXPORTED = [
   'Promised',
   'SequenceValue',
   'WorkerOnlyOptions',
-  'dist/types/worker-client.d.ts:WorkerKernels',
+  'dist/types/worker/client.d.ts:WorkerKernels',
 ];
 
 const COMPILER_OPTIONS = {

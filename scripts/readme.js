@@ -1,6 +1,6 @@
 /**
  * The tables of README.md that are made, not written: the support matrix, from the kernel table of the built modules,
- * their sizes, and what was measured, from tests/bench/results.json. `node scripts/readme.js` writes them; tests/readme.test.js holds them equal.
+ * their sizes, and what was measured, from tests/bench/results.json. `node scripts/readme.js` writes them; tests/package/readme.test.js holds them equal.
  *
  * The matrix needs an engine with relaxed SIMD: elsewhere the script runs itself in one.
  */

@@ -1,5 +1,5 @@
 /**
- * `npm test`: set-up, build, every test. `npm test -- tests/gguf.test.js` runs some files. As many files run side by side as there are
+ * `npm test`: set-up, build, every test. `npm test -- tests/gguf/gguf.test.js` runs some files. As many files run side by side as there are
  * processors; those that measure time run after them, one by one. The last lines on stdout are the summary of node's test runner.
  */
 import { subscribe } from 'node:diagnostics_channel';
@@ -27,15 +27,15 @@ const HELP = `npm test -- [options] [files]
 
 /** Begin first, so that none of them is the last one running. */
 const LONG = [
-  'isa',
+  'kernels/isa',
   'browser/demo-everyone',
   'browser/demo',
   'browser/demo-model',
-  'native',
+  'kernels/native',
   'fuzz/fuzz',
 ].map((name) => `tests/${name}.test.js`);
 /** They compare times, or wait for things with a limit that other work would break. */
-const ALONE = ['browser/demo-calm', 'browser/load-peak', 'worker-lifecycle', 'stalled'].map(
+const ALONE = ['browser/demo-calm', 'browser/load-peak', 'worker/lifecycle', 'gguf/stalled'].map(
   (name) => `tests/${name}.test.js`,
 );
 

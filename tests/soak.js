@@ -1,7 +1,7 @@
 /**
  * `npm run soak -- --iterations 10000`: a mix of everything the library does, in two instances side by side, one of them left
  * behind now and then; loads that are aborted at random moments, files that are broken, calls that are wrong. Memory must be
- * flat: the linear memories, the handles, JavaScript's heap and its buffers. tests/soak.test.js runs a short one.
+ * flat: the linear memories, the handles, JavaScript's heap and its buffers. tests/package/soak.test.js runs a short one.
  */
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -2,7 +2,7 @@
  * The benchmark: matrices of real models' size with 1 and many tokens, one thread against all of them, and against
  * dequantising first; then the loaded model. What is compared runs in turns, so that whatever slows the machine slows all of it.
  */
-import { createKernels } from '../js/fused.js';
+import { createKernels } from '../js/wasm/fused.js';
 import { randomActivations } from './reference.js';
 
 /** Rows and columns: an attention projection of a model of 7 billion parameters. */
@@ -84,7 +84,7 @@ async function race(contenders, flops, signal) {
 }
 
 /**
- * @param {import('../js/fused.js').FusedKernels[]} kernels
+ * @param {import('../js/wasm/fused.js').FusedKernels[]} kernels
  * @param {typeof benchTypes[number]} type
  * @param {number} nTokens
  * @param {AbortSignal} signal
@@ -128,7 +128,7 @@ async function measureType([one, all], type, nTokens, signal) {
 
 /**
  * Tokens per second of a model, on a prompt that it has not read before.
- * @param {import('../js/llama/llama.js').Llama} model
+ * @param {import('../js/llama/model.js').Llama} model
  * @param {AbortSignal} signal
  */
 async function measureModel(model, signal) {
@@ -163,7 +163,7 @@ async function measureModel(model, signal) {
 }
 
 /**
- * @param {{ model?: import('../js/llama/llama.js').Llama, threads?: number, signal: AbortSignal,
+ * @param {{ model?: import('../js/llama/model.js').Llama, threads?: number, signal: AbortSignal,
  *   onEvent: (event: { done: number, total: number, label: string }) => void }} options
  */
 export async function benchmark({ model, threads, signal, onEvent }) {

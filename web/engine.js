@@ -3,9 +3,10 @@
  * weight lives in kernels of its own, so that measuring does not grow the model's memory.
  */
 // Not from the index: the page has a worker of its own, and needs none of createWorkerKernels.
-import { createKernels } from '../js/fused.js';
-import { deleteCachedGguf, listCachedGgufs, openGguf } from '../js/gguf.js';
-import { Llama } from '../js/llama/llama.js';
+
+import { deleteCachedGguf, listCachedGgufs, openGguf } from '../js/gguf/index.js';
+import { Llama } from '../js/llama/model.js';
+import { createKernels } from '../js/wasm/fused.js';
 import { benchmark } from './bench.js';
 import { measure } from './measure.js';
 
@@ -17,7 +18,7 @@ const warmUpMs = 100;
 
 /** @typedef {{ signal: AbortSignal, onEvent: (event: any) => void }} Context */
 /** @typedef {import('../js/index.js').GgufFile} GgufFile */
-/** @typedef {import('../js/fused.js').FusedKernels} Kernels */
+/** @typedef {import('../js/wasm/fused.js').FusedKernels} Kernels */
 
 /** @param {(event: any) => void} send @returns {(event: any, now?: boolean) => void} */
 function throttled(send) {
@@ -31,7 +32,7 @@ function throttled(send) {
 
 /**
  * Why a tensor cannot be multiplied by, or '' when it can.
- * @param {import('../js/gguf.js').GgufTensor} tensor
+ * @param {import('../js/gguf/index.js').GgufTensor} tensor
  * @param {Kernels['types']} types  what the module's own table serves
  */
 function obstacle(tensor, types) {

@@ -83,7 +83,7 @@ export const bench = {
 
 /**
  * One prompt and its continuation.
- * @param {import('../llama/llama.js').Llama} model
+ * @param {import('../llama/model.js').Llama} model
  * @param {{ nPrompt: number, nTokens: number, run: number }} size
  * @param {AbortSignal} signal
  */

@@ -1,11 +1,11 @@
 /* fused-matmul inspect: what is in a file, and what would run how. */
 
 import { FmError } from '../errors.js';
-import { createKernels } from '../fused.js';
-import { openGguf } from '../gguf.js';
-import { ARCHITECTURES, readHyperparameters } from '../llama/architectures.js';
-import { Tokenizer } from '../llama/tokenizer.js';
+import { openGguf } from '../gguf/index.js';
+import { ARCHITECTURES, readHyperparameters } from '../llama/architectures/index.js';
+import { Tokenizer } from '../llama/tokenizer/tokenizer.js';
 import { checkTensors } from '../llama/weights.js';
+import { createKernels } from '../wasm/fused.js';
 import { COMMON } from './options.js';
 import { formatBytes, formatTable, modelSource } from './output.js';
 
@@ -21,7 +21,7 @@ function shorten(value) {
 
 /**
  * Whether the runner takes the file, or why not.
- * @param {import('../gguf.js').GgufFile} gguf
+ * @param {import('../gguf/index.js').GgufFile} gguf
  */
 function judge(gguf) {
   try {

@@ -2,7 +2,7 @@
 /* The fused-matmul command. Exit codes: 0 done, 1 failed, 2 called wrongly, 130 ended by Ctrl-C. */
 
 import { ArgumentError, FmError } from '../errors.js';
-import { VERSION } from '../loader.js';
+import { VERSION } from '../wasm/loader.js';
 import { bench } from './bench.js';
 import { chat } from './chat.js';
 import { generate } from './generate.js';

@@ -1,6 +1,6 @@
 /* What commands print: text and results to stdout, progress and notes to stderr. */
 
-import { Llama } from '../llama/llama.js';
+import { Llama } from '../llama/model.js';
 import { given, MODEL, UsageError } from './options.js';
 
 /**

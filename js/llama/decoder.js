@@ -7,15 +7,15 @@
  *
  * All tensors are made once, for the largest batch; a smaller one uses their first rows. */
 
-import { viewOf } from '../tensor-view.js';
+import { viewOf } from '../wasm/tensor-view.js';
 import { kvRowBytes } from './weights.js';
 
-/** @typedef {import('../fused.js').FusedKernels} Kernels */
-/** @typedef {import('../handles.js').Tensor} Tensor */
-/** @typedef {import('../kv-cache.js').KvCache} KvCache */
-/** @typedef {import('../kv-cache.js').KvType} KvType */
-/** @typedef {import('../selftest.js').Activation} Activation */
-/** @typedef {import('./architectures.js').Hyperparameters} Hyperparameters */
+/** @typedef {import('../wasm/fused.js').FusedKernels} Kernels */
+/** @typedef {import('../wasm/handles.js').Tensor} Tensor */
+/** @typedef {import('../wasm/kv-cache.js').KvCache} KvCache */
+/** @typedef {import('../wasm/kv-cache.js').KvType} KvType */
+/** @typedef {import('../wasm/selftest.js').Activation} Activation */
+/** @typedef {import('./architectures/index.js').Hyperparameters} Hyperparameters */
 /** @typedef {import('./pause.js').Pace} Pace */
 /** @typedef {import('./weights.js').Weights} Weights */
 

@@ -1,13 +1,13 @@
 /* What a model says about itself. */
 
-/** @typedef {import('./llama.js').Parts} Parts */
+/** @typedef {import('./model.js').Parts} Parts */
 
 /**
  * @typedef {object} TypeUse  the tensors of one type
  * @property {number} count  how many
  * @property {number} bytes  of all of them
- * @property {import('../selftest.js').Isa} isa  of the kernels that serve it
- * @property {import('../selftest.js').Activation} activation  that those kernels work in
+ * @property {import('../wasm/selftest.js').Isa} isa  of the kernels that serve it
+ * @property {import('../wasm/selftest.js').Activation} activation  that those kernels work in
  */
 
 /**
@@ -54,12 +54,12 @@
  * @property {number} trainedContext  positions it was trained for
  * @property {number} contextLength  positions of the KV cache
  * @property {number} batch  tokens of a prompt that are computed at a time
- * @property {import('../kv-cache.js').KvType} kvType  what keys and values are stored as
- * @property {import('../selftest.js').Activation} activation  the mode of its products
+ * @property {import('../wasm/kv-cache.js').KvType} kvType  what keys and values are stored as
+ * @property {import('../wasm/selftest.js').Activation} activation  the mode of its products
  * @property {TokenizerInfo} tokenizer  how texts become tokens
  * @property {Record<string, TypeUse>} types  of weights, by name
  * @property {ModelMemory} memory  in bytes
- * @property {import('../kernels.js').KernelsInfo} kernels  what was chosen and why
+ * @property {import('../wasm/kernels.js').KernelsInfo} kernels  what was chosen and why
  * @property {Record<string, number>} timings  milliseconds of loading: header, tokenizer, kernels, weights
  */
 

@@ -2,15 +2,15 @@
  * the file's header before the first byte of a weight is read. */
 
 import { GgufError, MemoryError, ShapeError, show } from '../errors.js';
-import { Handle } from '../handles.js';
 import { servedType } from '../types.js';
+import { Handle } from '../wasm/handles.js';
 import { ModelError } from './errors.js';
 
-/** @typedef {import('../fused.js').FusedKernels} Kernels */
-/** @typedef {import('../gguf.js').GgufFile} GgufFile */
-/** @typedef {import('../handles.js').Tensor} Tensor */
-/** @typedef {import('../handles.js').Weight} Weight */
-/** @typedef {import('./architectures.js').Hyperparameters} Hyperparameters */
+/** @typedef {import('../wasm/fused.js').FusedKernels} Kernels */
+/** @typedef {import('../gguf/index.js').GgufFile} GgufFile */
+/** @typedef {import('../wasm/handles.js').Tensor} Tensor */
+/** @typedef {import('../wasm/handles.js').Weight} Weight */
+/** @typedef {import('./architectures/index.js').Hyperparameters} Hyperparameters */
 
 /** One row of numbers: as a weight, so that it can be copied to many rows, and as a tensor. @typedef {{ weight: Weight, tensor: Tensor }} Bias */
 
@@ -21,7 +21,7 @@ import { ModelError } from './errors.js';
  * @property {(Bias | undefined)[]} bias  of q, k and v
  * @property {(Tensor | undefined)[]} headNorm  of q and k
  * @property {Weight} output
- * @property {import('../fused.js').FfnWeights} ffn
+ * @property {import('../wasm/fused.js').FfnWeights} ffn
  */
 
 /**
@@ -231,7 +231,7 @@ export function freeWeights({ embedding, layers, norm, output, ropeFactors }) {
   }
 }
 
-/** Bytes a row of a KV cache takes. @param {import('../kv-cache.js').KvType} kvType @param {number} nCols */
+/** Bytes a row of a KV cache takes. @param {import('../wasm/kv-cache.js').KvType} kvType @param {number} nCols */
 export function kvRowBytes(kvType, nCols) {
   const { blockValues, blockBytes } = servedType(kvType);
   return Math.ceil(nCols / blockValues) * blockBytes;

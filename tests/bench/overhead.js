@@ -3,7 +3,7 @@
  * that the difference between fm.fusedMatmul and the bare export is not lost in it.
  */
 import { createKernels } from '../../js/index.js';
-import { memoryOf } from '../../js/kernels.js';
+import { memoryOf } from '../../js/wasm/kernels.js';
 import { referenceByName } from '../helpers/reference.js';
 import { checkResult, makeData } from './data.js';
 import { race } from './lab.js';

@@ -2,8 +2,8 @@
  * `npm run bench -- --threads`: one thread and several taking turns, on the same memory. What a shared product gains, what sharing
  * costs (a job with next to no work, the threads awake and asleep), and calls so small that they are never shared.
  */
-import { FusedKernels } from '../../js/fused.js';
-import { load } from '../../js/loader.js';
+import { FusedKernels } from '../../js/wasm/fused.js';
+import { load } from '../../js/wasm/loader.js';
 import { referenceByName } from '../helpers/reference.js';
 import { makeData } from './data.js';
 import { median, race } from './lab.js';

@@ -1,4 +1,4 @@
-/** The most memory that loading takes in Chromium: the weights and 16 MB, as in Node (tests/load-peak.test.js). */
+/** The most memory that loading takes in Chromium: the weights and 16 MB, as in Node (tests/wasm/load-peak.test.js). */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { countedBytes, ggufBytes } from '../helpers/gguf-bytes.js';

@@ -1,6 +1,6 @@
 /** A small weight of real blocks, and kernels that end with the test. */
 import { createKernels } from '../../js/index.js';
-import { testWeights } from '../../js/selftest.js';
+import { testWeights } from '../../js/wasm/selftest.js';
 
 export const data = testWeights('Q4_K', 9);
 export const shape = { type: 'Q4_K', nRows: 9, nCols: 512 };

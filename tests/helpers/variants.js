@@ -1,7 +1,7 @@
 /** Every instruction set and relaxed dot the library can be asked for, and why this engine cannot have some. */
 import { ISA_NAMES, openModule } from './raw.js';
 
-/** @import { Dot, Isa } from '../../js/selftest.js' */
+/** @import { Dot, Isa } from '../../js/wasm/selftest.js' */
 
 /** @type {{ isa: Isa, dot: Dot | undefined, label: string, skip: string | false }[]} */
 export const libraryVariants = [];

@@ -1,0 +1,158 @@
+/* A file as the rest of the library sees it: a size, and ranges of bytes. */
+
+import { GgufError } from '../errors.js';
+
+/**
+ * A file of known size, read by ranges that the caller has checked against it. Chunks are for reading: they may be views of what
+ * the source holds.
+ * @typedef {object} ByteSource
+ * @property {string} name  for messages
+ * @property {number} size  bytes
+ * @property {(offset: number, length: number, signal?: AbortSignal, spare?: Spare) =>
+ *   AsyncIterable<Uint8Array>} stream  exactly `length` bytes in chunks, or a GgufError. spare: given where a chunk is done with
+ *   when the next is asked for, which may be in the same buffer
+ * @property {() => SourceRecipe} [recipe]  by which another thread opens the same source without this one's help
+ * @property {() => import('./cache.js').CacheState} [cached]
+ * @property {(done: import('./cache.js').CacheState) => void} [count]  adds what another thread did to what `cached` tells
+ */
+
+/**
+ * What `reopenSource` takes; it can be posted to a worker.
+ * @typedef {{ kind: 'url', facts: import('./http.js').UrlFacts }
+ *   | { kind: 'blob', blob: Blob }
+ *   | { kind: 'file', path: string, isUrl: boolean, known: { size: number, mtimeMs: number } }} SourceRecipe
+ */
+
+/** A buffer that is filled again and again. @typedef {{ buffer?: ArrayBuffer }} Spare */
+
+/** Bytes of a chunk where we choose it. */
+export const CHUNK_BYTES = 1 << 20;
+
+/**
+ * Reads a range in one piece.
+ * @param {ByteSource} source
+ * @param {number} offset
+ * @param {number} length
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Uint8Array<ArrayBuffer>>} a copy
+ */
+export async function readAll(source, offset, length, signal) {
+  const bytes = new Uint8Array(length);
+  let filled = 0;
+  for await (const chunk of source.stream(offset, length, signal, {})) {
+    bytes.set(chunk, filled);
+    filled += chunk.length;
+  }
+  return bytes;
+}
+
+/**
+ * @param {Uint8Array} bytes
+ * @param {string} [name]
+ * @returns {ByteSource}
+ */
+export function memorySource(bytes, name = 'the given bytes') {
+  return {
+    name,
+    size: bytes.length,
+    async *stream(offset, length, signal) {
+      for (const [start, end] of steps(offset, length)) {
+        signal?.throwIfAborted();
+        const chunk = bytes.subarray(start, end);
+        checkFull(chunk.length, end - start, start, name);
+        yield chunk;
+      }
+    },
+  };
+}
+
+/**
+ * @param {Blob} blob
+ * @param {string} [name]
+ * @returns {ByteSource}
+ */
+export function blobSource(blob, name = 'name' in blob ? String(blob.name) : 'the given Blob') {
+  return {
+    name,
+    size: blob.size,
+    recipe: () => ({ kind: 'blob', blob }),
+    async *stream(offset, length, signal, spare) {
+      const reader = readerOf(blob.slice(offset, offset + length).stream(), spare);
+      let got = 0;
+      try {
+        for (;;) {
+          const { done, value } = await reader.read();
+          signal?.throwIfAborted();
+          if (done) break;
+          got += value.length;
+          yield value;
+        }
+      } catch (cause) {
+        signal?.throwIfAborted();
+        offset += got;
+        throw new GgufError(`${name}: cannot read on at offset ${offset} (was the file changed?)`, {
+          offset,
+          cause,
+        });
+      } finally {
+        await reader.cancel().catch(() => {});
+      }
+      checkFull(got, length, offset, name);
+    },
+  };
+}
+
+/**
+ * A reader of a stream. A spare buffer takes all chunks where the stream is one of bytes: those that Chromium makes for each are
+ * collected late, by the hundred megabytes.
+ * @param {ReadableStream<Uint8Array<ArrayBuffer>>} stream
+ * @param {Spare} [spare]
+ * @returns {{ read: () => Promise<ReadableStreamReadResult<Uint8Array>>, cancel: () => Promise<void> }}
+ */
+export function readerOf(stream, spare) {
+  /** @type {any} */
+  let reader;
+  try {
+    reader = stream.getReader(spare && { mode: 'byob' });
+  } catch {
+    spare = undefined; // not of bytes
+    reader = stream.getReader();
+  }
+  return {
+    async read() {
+      const result = await reader.read(spare && spareBytes(spare));
+      if (spare && result.value) spare.buffer = result.value.buffer;
+      return result;
+    },
+    cancel: () => reader.cancel(),
+  };
+}
+
+/** All of it. One that a broken read has taken along is made anew. @param {Spare} spare */
+export function spareBytes(spare) {
+  if (!spare.buffer?.byteLength) spare.buffer = new ArrayBuffer(CHUNK_BYTES);
+  return new Uint8Array(spare.buffer);
+}
+
+/**
+ * The [start, end) of each chunk of a range.
+ * @param {number} offset
+ * @param {number} length
+ */
+export function* steps(offset, length) {
+  const end = offset + length;
+  for (let start = offset; start < end; start += CHUNK_BYTES) {
+    yield/** @type {[number, number]} */ ([start, Math.min(end, start + CHUNK_BYTES)]);
+  }
+}
+
+/**
+ * @param {number} got
+ * @param {number} asked
+ * @param {number} offset
+ * @param {string} name
+ */
+export function checkFull(got, asked, offset, name) {
+  if (got !== asked)
+    throw new GgufError(`${name}: got ${got} of ${asked} bytes at offset ${offset}`, { offset });
+}

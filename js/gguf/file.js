@@ -1,0 +1,131 @@
+/* A GGUF file as the library hands it out. */
+
+import { GgufError, HandleError, show } from '../errors.js';
+
+/**
+ * @typedef {object} GgufTensor
+ * @property {string} name  as the file has it
+ * @property {string} type  e.g. 'Q4_K'
+ * @property {number} typeId  as GGUF numbers it
+ * @property {readonly number[]} shape  in GGUF's order: shape[0] is the length of a row
+ * @property {number} nRows  the product of shape[1], shape[2]...
+ * @property {number} nCols  shape[0]
+ * @property {number} offset  of its first byte in the file
+ * @property {number} byteLength  of its blocks
+ * @property {boolean} supported  whether the kernels take it as a weight
+ */
+
+/** @typedef {string | number | bigint | boolean} MetadataScalar */
+/** @typedef {MetadataScalar | MetadataValue[]} MetadataValue */
+
+/**
+ * @typedef {object} Header
+ * @property {number} version
+ * @property {number} alignment
+ * @property {Record<string, MetadataValue>} metadata
+ * @property {Map<string, GgufTensor>} tensors
+ */
+
+/** Where its bytes come from, for those who read them. @type {(gguf: GgufFile) => import('./bytes.js').ByteSource} */
+let sourceOf;
+
+export { sourceOf };
+
+/**
+ * What is loaded when a file is opened, and not before.
+ * @typedef {object} Tools
+ * @property {(wanted: string, names: string[]) => string[]} nearest  names that are spelt most alike
+ * @property {typeof import('./bytes.js').readAll} readAll
+ */
+
+/** A GGUF file whose header has been read and checked. Its bytes are read when they are asked for. */
+export class GgufFile {
+  #source;
+  #tools;
+  #closed = false;
+
+  static {
+    sourceOf = (gguf) => gguf.#open();
+  }
+
+  /**
+   * @hideconstructor
+   * @param {import('./bytes.js').ByteSource} source
+   * @param {Header} header
+   * @param {Tools} tools
+   */
+  constructor(source, { version, alignment, metadata, tensors }, tools) {
+    this.#source = source;
+    this.#tools = tools;
+    /** Of the format: 2 or 3. */
+    this.version = version;
+    /** Of tensors in the file, in bytes. */
+    this.alignment = alignment;
+    /** Key-value pairs; 64-bit integers are numbers where a number holds them exactly, else BigInts. */
+    this.metadata = metadata;
+    /** What the file holds, by name. */
+    this.tensors = tensors;
+  }
+
+  /** Size of the file. */
+  get byteLength() {
+    return this.#source.size;
+  }
+
+  /**
+   * What the cache did, of a file opened with one.
+   * @returns {import('./cache.js').CacheState | undefined}
+   */
+  get cached() {
+    return this.#source.cached?.();
+  }
+
+  /**
+   * What is known of a tensor.
+   * @param {string} name
+   * @returns {GgufTensor}
+   * @throws {GgufError} there is none of that name
+   */
+  tensor(name) {
+    const tensor = this.tensors.get(name);
+    if (tensor) return tensor;
+    const near = this.#tools.nearest(String(name), [...this.tensors.keys()]);
+    const hint =
+      near.length > 0
+        ? `; the nearest of its ${this.tensors.size} are ${near.map(show).join(', ')}`
+        : '; it has none';
+    throw new GgufError(`${this.#source.name} has no tensor ${show(name)}${hint}`, { tensor: String(name) });
+  }
+
+  /**
+   * The bytes of a tensor, as the file holds them.
+   * @param {string} name
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<Uint8Array<ArrayBuffer>>} a copy
+   */
+  async read(name, { signal } = {}) {
+    const { offset, byteLength } = this.tensor(name);
+    return this.#tools.readAll(this.#open(), offset, byteLength, signal);
+  }
+
+  /**
+   * The bytes of a tensor in chunks. A chunk is for reading: it may be a view of what was given to openGguf.
+   * @param {string} name
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {AsyncIterable<Uint8Array>}
+   */
+  stream(name, { signal } = {}) {
+    const { offset, byteLength } = this.tensor(name);
+    return this.#open().stream(offset, byteLength, signal);
+  }
+
+  /** Forbids further reading. */
+  close() {
+    this.#closed = true;
+  }
+
+  #open() {
+    if (this.#closed) throw new HandleError(`${this.#source.name} is closed`, 'disposed');
+    return this.#source;
+  }
+}

@@ -1,0 +1,65 @@
+/* What opens GGUF files is loaded when the first is opened. */
+
+export { GgufFile } from './file.js';
+
+/** @typedef {import('./file.js').GgufTensor} GgufTensor */
+/** @typedef {import('./file.js').MetadataValue} MetadataValue */
+
+/**
+ * @typedef {object} OpenOptions
+ * @property {AbortSignal} [signal]  ends the opening
+ * @property {typeof globalThis.fetch} [fetch]  for URLs, instead of the global one
+ * @property {HeadersInit} [headers]  for URLs
+ * @property {number} [retries]  for URLs: attempts in a row that may fail before a read does, default 4
+ * @property {number} [retryDelay]  milliseconds before the first of them, then twice as long each time; default 250
+ * @property {number} [timeout]  for URLs: milliseconds without a byte after which a connection counts as broken, default 30000;
+ *   Infinity: none
+ * @property {boolean | string} [cache]  for URLs: keeps what is read in the browser's Cache Storage, under this name or
+ *   'fused-matmul'. Where there is none, or no room in it, the file is read as without; `gguf.cached` tells
+ */
+
+/**
+ * Opens a GGUF file and checks its header.
+ * @param {import('./source.js').GgufSource} source  a URL (read by Range requests), a File or Blob, bytes, or
+ *   in Node a path
+ * @param {OpenOptions} [options]
+ * @returns {Promise<import('./file.js').GgufFile>}
+ * @throws {import('../errors.js').GgufError} it cannot be read, is truncated or malformed; says what and where
+ */
+export async function openGguf(source, options = {}) {
+  const { open } = await import('./open.js');
+  return open(source, options);
+}
+
+/**
+ * The files that `openGguf(url, { cache })` keeps, the one opened last first.
+ * @param {string} [cache]  its name
+ * @returns {Promise<import('./cache.js').CachedGguf[]>}
+ */
+export async function listCachedGgufs(cache) {
+  return (await cacheStore(cache)).list();
+}
+
+/**
+ * Deletes what is kept of a file.
+ * @param {string | URL} url  as given to openGguf
+ * @param {string} [cache]
+ */
+export async function deleteCachedGguf(url, cache) {
+  const { absolute } = await import('./http.js');
+  await (await cacheStore(cache)).delete(absolute(String(url)));
+}
+
+/**
+ * Deletes all that is kept in a cache.
+ * @param {string} [cache]
+ */
+export async function clearCachedGgufs(cache) {
+  await (await cacheStore(cache)).delete();
+}
+
+/** @param {string} [cache] */
+async function cacheStore(cache) {
+  const { cacheName, Store } = await import('./cache.js');
+  return Store.open(cacheName(cache));
+}

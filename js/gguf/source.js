@@ -1,0 +1,117 @@
+/* Where a GGUF file's bytes come from: memory, a Blob, a file of Node, or a URL. All are read by ranges. */
+
+import { ArgumentError, GgufError, show } from '../errors.js';
+import { isNode, nodeModule } from '../node.js';
+import { blobSource, checkFull, memorySource, spareBytes, steps } from './bytes.js';
+import { openUrl, urlSource } from './http.js';
+
+/** @typedef {import('./bytes.js').ByteSource} ByteSource */
+/** @typedef {import('./bytes.js').SourceRecipe} SourceRecipe */
+
+/**
+ * What openGguf takes.
+ * @typedef {string | URL | Blob | ArrayBufferLike | ArrayBufferView} GgufSource
+ */
+
+/**
+ * @param {GgufSource} source
+ * @param {import('./index.js').OpenOptions} options
+ * @returns {Promise<ByteSource>}
+ */
+export async function openSource(source, options) {
+  if (typeof source === 'string' || source instanceof URL) {
+    const text = String(source);
+    // A scheme has two letters at least: C:\model.gguf is a path.
+    if (isNode && !/^(?!file:)[a-z][a-z0-9+.-]+:/i.test(text))
+      return openFile(/^file:/i.test(text) ? new URL(text) : text);
+    if (options.cache) {
+      const { openCached } = await import('./cache.js');
+      return openCached(text, options);
+    }
+    return openUrl(text, options);
+  }
+  if (typeof Blob === 'function' && source instanceof Blob) return blobSource(source);
+  if (ArrayBuffer.isView(source))
+    return memorySource(new Uint8Array(source.buffer, source.byteOffset, source.byteLength));
+  if (
+    source instanceof ArrayBuffer ||
+    (typeof SharedArrayBuffer === 'function' && source instanceof SharedArrayBuffer)
+  ) {
+    return memorySource(new Uint8Array(source));
+  }
+  throw new ArgumentError(
+    'a GGUF source is a URL, a Blob or File, an ArrayBuffer or a view of one, or in Node a path; ' +
+      `got ${show(source)}`,
+  );
+}
+
+/**
+ * The source that another thread opened.
+ * @param {SourceRecipe} recipe
+ * @returns {Promise<ByteSource>}
+ */
+export async function reopenSource(recipe) {
+  if (recipe.kind === 'blob') return blobSource(recipe.blob);
+  if (recipe.kind === 'file')
+    return openFile(recipe.isUrl ? new URL(recipe.path) : recipe.path, recipe.known);
+  if (recipe.facts.cache === undefined) return urlSource(recipe.facts);
+  const { cachedSource } = await import('./cache.js');
+  return cachedSource(recipe.facts, {});
+}
+
+/**
+ * A file by its path. It is opened for each read, so that nothing stays open; one that changes meanwhile is
+ * refused.
+ * @param {string | URL} path
+ * @param {{ size: number, mtimeMs: number }} [known]  when it was opened first
+ * @returns {Promise<ByteSource>}
+ */
+async function openFile(path, known) {
+  const fs = await nodeModule('fs/promises');
+  const name = String(path);
+
+  /** @returns {Promise<any>} */
+  async function open() {
+    let handle;
+    try {
+      handle = await fs.open(path);
+      const stat = await handle.stat();
+      if (!stat.isFile()) throw new Error('it is no file');
+      if (known && (stat.size !== known.size || stat.mtimeMs !== known.mtimeMs))
+        throw new Error('it has changed since it was opened');
+      known ??= { size: stat.size, mtimeMs: stat.mtimeMs };
+      return handle;
+    } catch (cause) {
+      await handle?.close();
+      throw new GgufError(`cannot read ${name}: ${/** @type {Error} */ (cause).message}`, { cause });
+    }
+  }
+
+  await (await open()).close();
+  const facts = /** @type {{ size: number, mtimeMs: number }} */ (known);
+  return {
+    name,
+    size: facts.size,
+    recipe: () => ({ kind: 'file', path: name, isUrl: path instanceof URL, known: facts }),
+    async *stream(offset, length, signal, spare) {
+      const handle = await open();
+      try {
+        for (const [start, end] of steps(offset, length)) {
+          signal?.throwIfAborted();
+          const chunk = spare ? spareBytes(spare).subarray(0, end - start) : new Uint8Array(end - start);
+          let filled = 0;
+          while (filled < chunk.length) {
+            const { bytesRead } = await handle.read(chunk, filled, chunk.length - filled, start + filled);
+            if (bytesRead === 0) break;
+            filled += bytesRead;
+          }
+          signal?.throwIfAborted();
+          checkFull(filled, end - start, start, name);
+          yield chunk;
+        }
+      } finally {
+        await handle.close();
+      }
+    },
+  };
+}

@@ -1,0 +1,378 @@
+/* fused-matmul/llama: text from a GGUF file, in ten lines. */
+
+import { oneOf } from '../checks.js';
+import { ArgumentError, HandleError, show } from '../errors.js';
+import { GgufFile, openGguf } from '../gguf/index.js';
+import { createKernels, FusedKernels } from '../wasm/fused.js';
+import { KV_TYPES } from '../wasm/kv-cache.js';
+import { ACTIVATION_NAMES } from '../wasm/selftest.js';
+import { readHyperparameters } from './architectures/index.js';
+import { formatMessages } from './chat/template.js';
+import { Context } from './context.js';
+import { Decoder, decoderMemory } from './decoder.js';
+import { BusyError, ContextError } from './errors.js';
+import { Generation } from './generation.js';
+import { describe } from './info.js';
+import { checkGenerateOptions, checkNames, checkRange } from './options.js';
+import { Pace } from './pause.js';
+import { Tokenizer } from './tokenizer/tokenizer.js';
+import { checkTensors, freeWeights, loadWeights } from './weights.js';
+
+/** @typedef {import('./options.js').GenerateOptions} GenerateOptions */
+/** @typedef {import('./chat/template.js').Message} Message */
+/** @typedef {import('./chat/template.js').ChatFormat} ChatFormat */
+
+/**
+ * @typedef {object} LlamaOptions
+ * @property {FusedKernels} [kernels]  from createKernels of fused-matmul/layer; without them the model makes its own, and
+ *   disposes them when it is disposed
+ * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  bytes of weights
+ * @property {AbortSignal} [signal]  ends the loading
+ * @property {number} [contextLength]  positions of the KV cache; default: the model's own, at most 4096
+ * @property {import('../wasm/kv-cache.js').KvType} [kvType]  default 'F16'
+ * @property {import('../wasm/selftest.js').Activation} [activation]  default 'int8', the fastest and what other engines do; 'int16'
+ *   is nearer to exact, 'f32' exact but for rounding
+ * @property {number} [threads]  this and the following for own kernels, as in createKernels
+ * @property {boolean} [memory64]  of own kernels
+ * @property {import('../wasm/selftest.js').Isa} [isa]  of own kernels
+ * @property {import('../wasm/selftest.js').Dot} [dot]  of own kernels
+ * @property {import('../wasm/kernels.js').KernelsOptions['wasm']} [wasm]  of own kernels
+ * @property {typeof globalThis.fetch} [fetch]  this and the following for URLs, as in openGguf
+ * @property {HeadersInit} [headers]  for URLs
+ * @property {number} [retries]  for URLs, as in openGguf
+ * @property {number} [retryDelay]  for URLs, as in openGguf
+ * @property {number} [timeout]  for URLs, as in openGguf
+ * @property {boolean | string} [cache]  keeps the file in the browser's Cache Storage
+ */
+
+const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'memory64', 'isa', 'dot', 'wasm']);
+const OPEN_OPTIONS = /** @type {const} */ (['fetch', 'headers', 'retries', 'retryDelay', 'timeout', 'cache']);
+const LOAD_OPTIONS = [
+  ...['kernels', 'onProgress', 'signal', 'contextLength', 'kvType', 'activation'],
+  ...KERNEL_OPTIONS,
+  ...OPEN_OPTIONS,
+];
+const DEFAULT_CONTEXT = 4096;
+const LARGEST_CONTEXT = 2 ** 24;
+
+/** Symbol.dispose, also where the engine does not have it yet. @type {typeof Symbol.dispose} */
+const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
+
+/**
+ * @typedef {object} Parts  what load puts together
+ * @property {FusedKernels} fm
+ * @property {boolean} ownsKernels
+ * @property {import('./architectures/index.js').Hyperparameters} shape
+ * @property {import('./weights.js').Weights} weights
+ * @property {Decoder} decoder
+ * @property {Context} context
+ * @property {Tokenizer} tokenizer
+ * @property {Record<string, import('../gguf/index.js').MetadataValue>} metadata
+ * @property {import('../gguf/index.js').GgufTensor[]} tensors
+ * @property {{ contextLength: number, kvType: import('../wasm/kv-cache.js').KvType, activation: import('../wasm/selftest.js').Activation }} settings
+ * @property {Record<string, number>} timings
+ */
+
+/** A model in memory, with one context: one generation at a time. Made by Llama.load. */
+export class Llama {
+  #parts;
+  #busy = '';
+  #disposed = false;
+
+  /** @hideconstructor @param {Parts} parts */
+  constructor(parts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Loads a model. The weights stay quantised, byte for byte as the file holds them.
+   * @param {import('../gguf/source.js').GgufSource | GgufFile} source  a URL, a File or Blob, bytes, in Node a path, or an open file
+   * @param {LlamaOptions} [options]
+   * @returns {Promise<Llama>}
+   * @throws {import('./errors.js').ModelError} an architecture, a tokenizer or a variant that is not supported; the message has the list
+   * @throws {import('../errors.js').GgufError} the file cannot be read or lacks tensors
+   * @throws {import('../errors.js').ShapeError} a tensor has another shape than the metadata say
+   * @throws {import('../errors.js').MemoryError} it does not fit into a wasm memory: 4 GiB, more with memory64
+   * @throws {ArgumentError} an option is unknown or out of range
+   */
+  static async load(source, options = {}) {
+    checkNames(options, LOAD_OPTIONS);
+    const { kernels, onProgress, signal } = options;
+    const { kvType = 'F16', activation = 'int8' } = options;
+    oneOf(KV_TYPES, kvType, 'kvType');
+    oneOf(ACTIVATION_NAMES, activation, 'activation');
+    if (options.contextLength !== undefined)
+      checkRange(options.contextLength, 'contextLength', { from: 1, to: LARGEST_CONTEXT, integer: true });
+    checkKernels(kernels, options);
+    /** @type {Record<string, number>} */
+    const timings = {};
+    let since = performance.now();
+    const lap = (/** @type {string} */ name) => {
+      const now = performance.now();
+      timings[name] = now - since;
+      since = now;
+    };
+    const isOpen = source instanceof GgufFile;
+    const gguf = isOpen ? source : await openGguf(source, { signal, ...pick(options, OPEN_OPTIONS) });
+    lap('header');
+    /** @type {(() => void)[]} */
+    const undo = [];
+    try {
+      const shape = readHyperparameters(gguf.metadata);
+      const tokenizer = new Tokenizer(gguf.metadata);
+      const tensors = checkTensors(gguf, shape, tokenizer.size);
+      lap('tokenizer');
+      const contextLength = options.contextLength ?? Math.min(shape.trainedContext, DEFAULT_CONTEXT);
+      const settings = { contextLength, kvType, activation };
+      const { kvBytes, workspaceBytes } = decoderMemory(shape, { ...settings, nVocab: tokenizer.size });
+      const fm = kernels ?? (await createKernels(pick(options, KERNEL_OPTIONS)));
+      if (!kernels) undo.push(() => fm.dispose());
+      lap('kernels');
+      const otherBytes = kvBytes + workspaceBytes;
+      const weights = await loadWeights(fm, gguf, shape, tensors, { otherBytes, onProgress, signal });
+      undo.push(() => freeWeights(weights));
+      lap('weights');
+      const decoder = new Decoder(fm, shape, weights, settings);
+      const used = tensors.map(({ name }) => gguf.tensor(name));
+      const { metadata } = gguf;
+      const ownsKernels = !kernels;
+      const context = new Context(decoder, contextLength);
+      const parts = { fm, ownsKernels, shape, weights, decoder, context, tokenizer, metadata };
+      return new Llama({ ...parts, tensors: used, settings, timings });
+    } catch (error) {
+      for (const one of undo.reverse()) one();
+      throw error;
+    } finally {
+      if (!isOpen) gguf.close();
+    }
+  }
+
+  /** What was loaded and how it runs. @returns {import('./info.js').ModelInfo} */
+  get info() {
+    return describe(this.#alive());
+  }
+
+  /** The kernels it runs on. */
+  get kernels() {
+    return this.#alive().fm;
+  }
+
+  /** True after dispose(). */
+  get disposed() {
+    return this.#disposed;
+  }
+
+  /**
+   * Writes on: pieces of text, as they come. `stats` of what it returns has speeds, `text()` the whole.
+   * @param {string | readonly number[]} prompt  a text, or tokens
+   * @param {GenerateOptions} [options]
+   * @returns {Generation}
+   * @throws {ContextError} the prompt alone does not leave room for one token
+   * @throws {ArgumentError} an option is unknown or out of range
+   */
+  generate(prompt, options = {}) {
+    const checked = checkGenerateOptions(options);
+    const tokens = typeof prompt === 'string' ? this.tokenize(prompt) : this.#checkTokens(prompt, 'prompt');
+    if (tokens.length === 0) throw new ArgumentError('the prompt has no tokens');
+    this.#checkRoom(tokens.length, 'the prompt');
+    return new Generation(tokens, checked, () => this.#open());
+  }
+
+  /**
+   * An answer to a conversation. What it shares with the previous one is not computed again.
+   * @param {readonly Message[]} messages
+   * @param {GenerateOptions & ChatFormat} [options]
+   * @returns {Promise<Generation>}
+   */
+  async chat(messages, { template, addGenerationPrompt, variables, ...options } = {}) {
+    checkGenerateOptions(options);
+    return this.generate(
+      await this.formatChat(messages, { template, addGenerationPrompt, variables }),
+      options,
+    );
+  }
+
+  /**
+   * A conversation as the text that the model was trained on, by the file's own template.
+   * @param {readonly Message[]} messages
+   * @param {ChatFormat} [format]
+   * @returns {Promise<string>}
+   * @throws {import('./errors.js').ModelError} the file has no template, or it refuses these messages
+   */
+  async formatChat(messages, format = {}) {
+    const { tokenizer, metadata } = this.#alive();
+    checkNames(format, ['template', 'addGenerationPrompt', 'variables']);
+    const spell = (/** @type {number | undefined} */ id) => (id === undefined ? '' : tokenizer.spelling(id));
+    const own = metadata['tokenizer.chat_template'];
+    return formatMessages(messages, typeof own === 'string' ? own : undefined, format, {
+      bos: spell(tokenizer.bos),
+      eos: spell(tokenizer.eos),
+    });
+  }
+
+  /**
+   * Logits after each of the tokens, from an empty context.
+   * @param {ArrayLike<number>} tokens
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<Float32Array>}  tokens.length x vocabulary, row by row
+   */
+  async logits(tokens, options = {}) {
+    const { decoder, tokenizer } = this.#alive();
+    checkNames(options, ['signal']);
+    const ids = this.#checkTokens(tokens, 'tokens');
+    if (ids.length === 0) throw new ArgumentError('tokens is empty');
+    this.#checkRoom(ids.length, 'tokens');
+    const nVocab = tokenizer.size;
+    const all = new Float32Array(ids.length * nVocab);
+    await this.#fromScratch('logits', ids, options.signal, (start, n) => {
+      for (let row = 0; row < n; row += decoder.logitRows) {
+        const nRows = Math.min(decoder.logitRows, n - row);
+        all.set(decoder.logitsOf(row, nRows).toArray(), (start + row) * nVocab);
+      }
+    });
+    return all;
+  }
+
+  /**
+   * An embedding of a text: the mean over its tokens (BOS included, where the model has one) of the hidden states after the
+   * final norm, scaled to length 1. Models that were not trained for embeddings give rough ones.
+   * @param {string} text
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<Float32Array>}  embedding_length values
+   */
+  async embed(text, options = {}) {
+    const { decoder, shape } = this.#alive();
+    checkNames(options, ['signal']);
+    const tokens = this.tokenize(text);
+    if (tokens.length === 0) throw new ArgumentError('the text has no tokens');
+    this.#checkRoom(tokens.length, 'the text');
+    const sum = new Float64Array(shape.nEmbd);
+    await this.#fromScratch('embed', tokens, options.signal, (_, n) => {
+      for (const [i, value] of decoder.hidden(n).entries()) sum[i % shape.nEmbd] += value;
+    });
+    const length = Math.hypot(...sum) || 1;
+    return Float32Array.from(sum, (value) => value / length);
+  }
+
+  /**
+   * @param {string} text
+   * @param {import('./tokenizer/tokenizer.js').EncodeOptions} [options]
+   * @returns {number[]}
+   */
+  tokenize(text, options = {}) {
+    checkNames(options, ['bos', 'special']);
+    return this.#alive().tokenizer.encode(text, options);
+  }
+
+  /**
+   * @param {ArrayLike<number>} tokens
+   * @param {{ special?: boolean }} [options]  special: control tokens as they are spelt, not left out; default false
+   * @returns {string}
+   */
+  detokenize(tokens, options = {}) {
+    checkNames(options, ['special']);
+    return this.#alive().tokenizer.decode(this.#checkTokens(tokens, 'tokens'), options);
+  }
+
+  /** Gives all memory back. Own kernels end with it. Calling it again does nothing. */
+  dispose() {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    const { fm, ownsKernels, weights, decoder } = this.#parts;
+    if (ownsKernels) fm.dispose();
+    else if (!fm.disposed) {
+      decoder.free();
+      freeWeights(weights);
+    }
+  }
+
+  /** For `using`. */
+  [dispose]() {
+    this.dispose();
+  }
+
+  #alive() {
+    if (this.#disposed) throw new HandleError('this model is disposed', 'disposed');
+    return this.#parts;
+  }
+
+  /** @param {string} what */
+  #lock(what) {
+    this.#alive();
+    if (this.#busy) throw new BusyError(`${what}: the model is busy with ${this.#busy}; it has one context`);
+    this.#busy = what;
+  }
+
+  /** The model, for one generation. @returns {import('./generation.js').Engine} */
+  #open() {
+    this.#lock('generate');
+    const { tokenizer, context } = this.#parts;
+    return {
+      context,
+      bytes: (token) => tokenizer.bytes(token),
+      ends: tokenizer.ends,
+      done: () => {
+        this.#busy = '';
+      },
+    };
+  }
+
+  /**
+   * @param {string} what
+   * @param {readonly number[]} tokens
+   * @param {AbortSignal | undefined} signal
+   * @param {(start: number, nTokens: number) => void} afterBatch
+   */
+  async #fromScratch(what, tokens, signal, afterBatch) {
+    signal?.throwIfAborted();
+    this.#lock(what);
+    try {
+      const { context } = this.#parts;
+      context.clear();
+      await context.extend(tokens, new Pace(signal), afterBatch);
+    } finally {
+      this.#busy = '';
+    }
+  }
+
+  /** @param {number} nTokens @param {string} what */
+  #checkRoom(nTokens, what) {
+    const { length } = this.#parts.context;
+    if (nTokens <= length) return;
+    throw new ContextError(`${what} has ${nTokens} tokens, the context has room for ${length}`, {
+      got: nTokens,
+      expected: length,
+    });
+  }
+
+  /** @param {unknown} tokens @param {string} what */
+  #checkTokens(tokens, what) {
+    const { size } = this.#alive().tokenizer;
+    const list = /** @type {ArrayLike<number> | undefined} */ (tokens);
+    if (typeof tokens !== 'object' || !Number.isInteger(list?.length))
+      throw new ArgumentError(`${what} must be a list of token ids, got ${show(tokens)}`);
+    return Array.from(/** @type {ArrayLike<number>} */ (list), (id, i) => {
+      if (Number.isInteger(id) && id >= 0 && id < size) return id;
+      throw new ArgumentError(`${what}[${i}] is ${show(id)}, the vocabulary has ${size} tokens`);
+    });
+  }
+}
+
+/** Those options that are given. @param {LlamaOptions} options @param {readonly (keyof LlamaOptions)[]} names */
+const pick = (options, names) =>
+  Object.fromEntries(
+    names.filter((name) => options[name] !== undefined).map((name) => [name, options[name]]),
+  );
+
+/** @param {unknown} kernels @param {LlamaOptions} options */
+function checkKernels(kernels, options) {
+  if (kernels === undefined) return;
+  if (!(kernels instanceof FusedKernels)) {
+    throw new ArgumentError(
+      `kernels must come from createKernels of fused-matmul/layer, got ${show(kernels)}`,
+    );
+  }
+  const own = Object.keys(pick(options, KERNEL_OPTIONS));
+  if (own.length > 0)
+    throw new ArgumentError(`${own.join(', ')} belong(s) to own kernels, and kernels are given`);
+}

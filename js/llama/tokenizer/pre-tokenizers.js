@@ -1,0 +1,108 @@
+/* How byte-pair tokenizers cut a text into words before they merge, by the name that a GGUF file gives in tokenizer.ggml.pre.
+ * Expressions apply one after another: each cuts what the ones before it left, into matches and what stands between them. */
+
+import { show } from '../../errors.js';
+import { ModelError } from '../errors.js';
+
+const GPT2 = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)`;
+const CONTRACTIONS = "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]";
+const TAIL = String.raw`\s*[\r\n]+|\s+(?!\S)|\s+`;
+/** @param {string} digits */
+const words = (digits) =>
+  String.raw`${CONTRACTIONS}|[^\r\n\p{L}\p{N}]?\p{L}+|${digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|${TAIL}`;
+const UPPER = String.raw`[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`;
+const LOWER = String.raw`[\p{Ll}\p{Lm}\p{Lo}\p{M}]`;
+const CASED = String.raw`[^\r\n\p{L}\p{N}]?${UPPER}*${LOWER}+|[^\r\n\p{L}\p{N}]?${UPPER}+${LOWER}*`;
+
+/**
+ * @typedef {object} PreTokenizer
+ * @property {string[]} expressions  applied one after another
+ * @property {boolean} [whole]  a word that is a token is that token, whatever the merges say
+ * @property {boolean} [bos]  texts begin with BOS, where the file does not say
+ */
+
+/** @type {[names: string[], row: PreTokenizer][]} */
+const ROWS = [
+  [
+    ['default'],
+    {
+      expressions: [String.raw`[\p{P}\$\+<=>\^~\|]+`, GPT2, String.raw`\p{N}+`, '[0-9][0-9][0-9]'],
+    },
+  ],
+  [['gpt-2', 'phi-2', 'mpt', 'olmo', 'jais', 'roberta-bpe', 'exaone4'], { expressions: [GPT2] }],
+  [
+    ['smollm', 'starcoder', 'refact', 'command-r', 'codeshell', 'exaone', 'minerva-7b'],
+    { expressions: [String.raw`\p{N}`, GPT2] },
+  ],
+  [
+    ['llama-bpe', 'llama3', 'llama-v3', 'falcon3'],
+    { expressions: [words(String.raw`\p{N}{1,3}`)], whole: true, bos: true },
+  ],
+  [['smaug-bpe', 'dbrx'], { expressions: [words(String.raw`\p{N}{1,3}`)] }],
+  [['qwen2', 'deepseek-r1-qwen', 'stablelm2', 'megrez'], { expressions: [words(String.raw`\p{N}`)] }],
+  [
+    ['tekken'],
+    {
+      expressions: [String.raw`${CASED}|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|${TAIL}`],
+      whole: true,
+      bos: true,
+    },
+  ],
+  [
+    ['deepseek-coder'],
+    {
+      expressions: [
+        String.raw`[\r\n]`,
+        String.raw`\s?\p{L}+`,
+        String.raw`\s?\p{P}+`,
+        '[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+',
+        String.raw`\p{N}`,
+      ],
+    },
+  ],
+];
+
+/** @type {Map<string, PreTokenizer>} */
+const byName = new Map(ROWS.flatMap(([names, row]) => names.map((name) => [name, row])));
+
+/** The names of tokenizer.ggml.pre that are supported. */
+export const PRE_TOKENIZERS = Object.freeze([...byName.keys()]);
+
+/**
+ * @param {unknown} name  tokenizer.ggml.pre
+ * @returns {{ split: (text: string) => string[], whole: boolean, bos: boolean }}
+ * @throws {ModelError} an unknown one; the message has the list
+ */
+export function preTokenizer(name) {
+  const row = byName.get(/** @type {string} */ (name));
+  if (!row) {
+    throw new ModelError(
+      `the pre-tokenizer ${show(name)} is not supported; supported are ${PRE_TOKENIZERS.join(', ')}`,
+    );
+  }
+  const { expressions, whole = false, bos = false } = row;
+  const compiled = expressions.map(compile);
+  const split = (/** @type {string} */ text) =>
+    compiled.reduce((parts, expression) => parts.flatMap((part) => cut(part, expression)), [text]);
+  return { split, whole, bos };
+}
+
+/** White space as Unicode has it: JavaScript's \s differs in U+0085 and U+FEFF. @param {string} source */
+const compile = (source) =>
+  new RegExp(source.replaceAll('\\s', '\\p{White_Space}').replaceAll('\\S', '\\P{White_Space}'), 'gu');
+
+/**
+ * @param {string} text
+ * @param {RegExp} expression
+ */
+function cut(text, expression) {
+  const parts = [];
+  let at = 0;
+  for (const { 0: match, index } of text.matchAll(expression)) {
+    if (index > at) parts.push(text.slice(at, index));
+    if (match) parts.push(match);
+    at = index + match.length;
+  }
+  if (at < text.length) parts.push(text.slice(at));
+  return parts;
+}

@@ -1,0 +1,336 @@
+/* Text to tokens and back, from the metadata of a GGUF file alone. Two kinds: 'llama' (SentencePiece: merges by the score of
+ * what they give, bytes where no token fits) and 'gpt2' (byte-pair encoding: words cut by expressions, merges by rank). */
+
+import { ArgumentError, show } from '../../errors.js';
+import { ModelError } from '../errors.js';
+import { mergeSymbols } from './merge.js';
+import { preTokenizer } from './pre-tokenizers.js';
+
+/** Token types of GGUF. */
+const UNKNOWN = 2;
+const CONTROL = 3;
+const USER_DEFINED = 4;
+const BYTE = 6;
+
+/** What ends a turn or a text, where it is a control token. */
+const END_TEXTS = new Set([
+  ...['<|eot_id|>', '<|eom_id|>', '<|end_of_text|>', '<|im_end|>', '<|endoftext|>', '<|end|>', '<|return|>'],
+  ...['<end_of_turn>', '<|end_of_turn|>', '<EOT>', '<eos>', '</s>', '<｜end▁of▁sentence｜>'],
+]);
+
+/** Words whose tokens are remembered. */
+const CACHED_WORDS = 20_000;
+const LONGEST_CACHED = 64;
+
+/** @typedef {Record<string, import('../../gguf/index.js').MetadataValue>} Metadata */
+
+/**
+ * @typedef {object} EncodeOptions
+ * @property {boolean} [bos]  begins with BOS; default: as the file says
+ * @property {boolean} [special]  control tokens such as `<|im_end|>` are recognised in the text; default true
+ */
+
+/** The 256 bytes as byte-pair vocabularies spell them: printable ones as themselves, the others from U+0100 on. */
+const BYTE_CHARS = (() => {
+  let others = 0;
+  return Array.from({ length: 256 }, (_, byte) => {
+    const printable = (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
+    return String.fromCharCode(printable ? byte : 256 + others++);
+  });
+})();
+const CHAR_BYTES = new Map(BYTE_CHARS.map((char, byte) => [char, byte]));
+const encoder = new TextEncoder();
+
+export class Tokenizer {
+  #tokens;
+  #types;
+  /** @type {Map<string, number>} */
+  #ids = new Map();
+  /** Finds the tokens that are cut out of a text before anything else: control and user-defined, only the latter. */
+  #special;
+  #userDefined;
+  /** @type {SentencePieces | BytePairs} */
+  #model;
+
+  /**
+   * @param {Metadata} metadata
+   * @throws {ModelError} there is no tokenizer in it, or one of another kind
+   */
+  constructor(metadata) {
+    const of = (/** @type {string} */ key) => metadata[`tokenizer.ggml.${key}`];
+    const tokens = of('tokens');
+    if (!Array.isArray(tokens) || tokens.length === 0)
+      throw new ModelError('the file has no tokenizer: tokenizer.ggml.tokens is missing');
+    this.#tokens = /** @type {string[]} */ (tokens);
+    const types = of('token_type');
+    this.#types = Array.isArray(types) && types.length === tokens.length ? types : tokens.map(() => 1);
+    for (let id = tokens.length - 1; id >= 0; id--) this.#ids.set(this.#tokens[id], id);
+    this.#special = this.#finder([CONTROL, USER_DEFINED, UNKNOWN]);
+    this.#userDefined = this.#finder([USER_DEFINED]);
+
+    /** 'llama' or 'gpt2'. */
+    this.kind = String(of('model'));
+    const Model = { llama: SentencePieces, gpt2: BytePairs }[this.kind];
+    if (!Model) {
+      throw new ModelError(
+        `the tokenizer ${show(of('model'))} is not supported; supported are llama (SentencePiece) and gpt2 (byte pairs)`,
+      );
+    }
+    this.#model = new Model(of, this.#tokens, this.#ids);
+    this.pre = this.#model.pre;
+    const id = (/** @type {string} */ name, /** @type {number | undefined} */ fallback) => {
+      const value = of(`${name}_token_id`) ?? fallback;
+      return typeof value === 'number' && value >= 0 && value < tokens.length ? value : undefined;
+    };
+    const isPieces = this.kind === 'llama';
+    /** Its token ids; undefined where there is none. */
+    this.bos = id('bos', isPieces ? 1 : undefined);
+    this.eos = id('eos', isPieces ? 2 : undefined);
+    this.addBos = Boolean(of('add_bos_token') ?? this.#model.addBos) && this.bos !== undefined;
+    /** The tokens that end a text. @type {ReadonlySet<number>} */
+    this.ends = new Set(
+      [this.eos, id('eot', undefined), id('eom', undefined), ...this.#endTexts()].filter(
+        (token) => token !== undefined,
+      ),
+    );
+  }
+
+  /** Tokens of the vocabulary. */
+  get size() {
+    return this.#tokens.length;
+  }
+
+  /**
+   * The text of a token as the vocabulary spells it.
+   * @param {number} id
+   */
+  spelling(id) {
+    return this.#tokens[this.#check(id)];
+  }
+
+  /**
+   * @param {string} text
+   * @param {EncodeOptions} [options]
+   * @returns {number[]}
+   */
+  encode(text, { bos = this.addBos, special = true } = {}) {
+    if (typeof text !== 'string') throw new ArgumentError(`text must be a string, got ${show(text)}`);
+    /** @type {number[]} */
+    const out = [];
+    let afterToken = true;
+    const plain = (/** @type {string} */ part) => {
+      if (part) this.#model.encode(part, afterToken, out);
+      afterToken = false;
+    };
+    const finder = special ? this.#special : this.#userDefined;
+    let at = 0;
+    for (const { 0: token, index } of finder ? text.matchAll(finder) : []) {
+      if (index > at) plain(text.slice(at, index));
+      out.push(/** @type {number} */ (this.#ids.get(token)));
+      afterToken = true;
+      at = index + token.length;
+    }
+    if (at < text.length) plain(text.slice(at));
+    if (bos && this.bos !== undefined && out[0] !== this.bos) out.unshift(this.bos);
+    return out;
+  }
+
+  /**
+   * The UTF-8 bytes that a token stands for; a part of a character is possible.
+   * @param {number} id
+   * @param {boolean} [special]  control tokens as their spelling, not as nothing; default false
+   * @returns {Uint8Array}
+   */
+  bytes(id, special = false) {
+    const text = this.#tokens[this.#check(id)];
+    const type = this.#types[id];
+    if (type === CONTROL || type === UNKNOWN) return encoder.encode(special ? text : '');
+    if (type === USER_DEFINED) return encoder.encode(text);
+    return this.#model.bytes(text, type === BYTE);
+  }
+
+  /**
+   * The text of tokens. Bytes that are no UTF-8 become U+FFFD.
+   * @param {ArrayLike<number>} tokens
+   * @param {{ special?: boolean }} [options]  special: control tokens as their spelling; default false
+   * @returns {string}
+   */
+  decode(tokens, { special = false } = {}) {
+    const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+    let text = '';
+    for (let i = 0; i < tokens.length; i++) {
+      text += decoder.decode(this.bytes(tokens[i], special), { stream: true });
+    }
+    text += decoder.decode();
+    return this.#model.leadingSpace && text.startsWith(' ') ? text.slice(1) : text;
+  }
+
+  /** @param {number} id */
+  #check(id) {
+    if (Number.isInteger(id) && id >= 0 && id < this.#tokens.length) return id;
+    throw new ArgumentError(`there is no token ${show(id)}: the vocabulary has ${this.#tokens.length}`);
+  }
+
+  *#endTexts() {
+    for (const text of END_TEXTS) {
+      const id = this.#ids.get(text);
+      if (id !== undefined && this.#types[id] === CONTROL) yield id;
+    }
+  }
+
+  /** @param {number[]} wanted  token types */
+  #finder(wanted) {
+    const texts = this.#tokens.filter((text, id) => text && wanted.includes(Number(this.#types[id])));
+    if (texts.length === 0) return undefined;
+    texts.sort((a, b) => b.length - a.length);
+    return new RegExp(texts.map((text) => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&')).join('|'), 'gu');
+  }
+}
+
+/** @typedef {(key: string) => import('../../gguf/index.js').MetadataValue | undefined} Get */
+
+/** @param {number} byte */
+const byteToken = (byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`;
+
+class SentencePieces {
+  pre = undefined;
+  addBos = true;
+  #ids;
+  #scores;
+  #unknown;
+  #rank;
+
+  /**
+   * @param {Get} of
+   * @param {string[]} tokens
+   * @param {Map<string, number>} ids
+   */
+  constructor(of, tokens, ids) {
+    const scores = of('scores');
+    if (!Array.isArray(scores) || scores.length !== tokens.length) {
+      throw new ModelError(
+        `tokenizer.ggml.scores has ${Array.isArray(scores) ? scores.length : 'no'} values for ${tokens.length} tokens`,
+      );
+    }
+    this.#scores = /** @type {number[]} */ (scores);
+    this.#ids = ids;
+    const unknown = of('unknown_token_id');
+    this.#unknown = typeof unknown === 'number' ? unknown : ids.get('<unk>');
+    /** A text begins with a space that is not in it. */
+    this.leadingSpace = Boolean(of('add_space_prefix') ?? true);
+    /** @type {import('./merge.js').Rank} */
+    this.#rank = (text, start, _, end) => {
+      const id = ids.get(text.slice(start, end));
+      return id === undefined ? undefined : -this.#scores[id];
+    };
+  }
+
+  /**
+   * @param {string} text
+   * @param {boolean} first  at the start, or after a control token
+   * @param {number[]} out
+   */
+  encode(text, first, out) {
+    const escaped = (this.leadingSpace && first ? ` ${text}` : text).replaceAll(' ', '\u2581');
+    let start = 0;
+    for (const end of mergeSymbols(escaped, this.#rank)) {
+      const symbol = escaped.slice(start, end);
+      start = end;
+      const id = this.#ids.get(symbol);
+      if (id === undefined) this.#encodeBytes(symbol, out);
+      else out.push(id);
+    }
+  }
+
+  /**
+   * @param {string} text
+   * @param {boolean} isByte
+   */
+  bytes(text, isByte) {
+    if (isByte) return Uint8Array.of(Number.parseInt(text.slice(3, 5), 16));
+    return encoder.encode(text.replaceAll('\u2581', ' '));
+  }
+
+  /** @param {string} symbol @param {number[]} out */
+  #encodeBytes(symbol, out) {
+    for (const byte of encoder.encode(symbol)) {
+      const id = this.#ids.get(byteToken(byte)) ?? this.#unknown;
+      if (id !== undefined) out.push(id);
+    }
+  }
+}
+
+class BytePairs {
+  leadingSpace = false;
+  #ids;
+  #split;
+  #whole;
+  #rank;
+  /** @type {Map<string, number[]>} */
+  #cache = new Map();
+
+  /**
+   * @param {Get} of
+   * @param {string[]} _
+   * @param {Map<string, number>} ids
+   */
+  constructor(of, _, ids) {
+    this.pre = String(of('pre') ?? 'default');
+    const { split, whole, bos } = preTokenizer(this.pre);
+    this.#split = split;
+    this.#whole = whole;
+    this.addBos = bos;
+    this.#ids = ids;
+    const merges = of('merges');
+    if (!Array.isArray(merges)) throw new ModelError('tokenizer.ggml.merges is missing');
+    /** @type {Map<string, number>} */
+    const ranks = new Map();
+    for (let i = merges.length - 1; i >= 0; i--) ranks.set(/** @type {string} */ (merges[i]), i);
+    /** @type {import('./merge.js').Rank} */
+    this.#rank = (text, start, middle, end) =>
+      ranks.get(`${text.slice(start, middle)} ${text.slice(middle, end)}`);
+  }
+
+  /**
+   * @param {string} text
+   * @param {boolean} _
+   * @param {number[]} out
+   */
+  encode(text, _, out) {
+    for (const word of this.#split(text)) {
+      let tokens = this.#cache.get(word);
+      if (!tokens) {
+        tokens = this.#encodeWord(word);
+        if (this.#cache.size >= CACHED_WORDS) this.#cache.clear();
+        if (word.length <= LONGEST_CACHED) this.#cache.set(word, tokens);
+      }
+      for (const token of tokens) out.push(token);
+    }
+  }
+
+  /** @param {string} text */
+  bytes(text) {
+    return Uint8Array.from(text, (char) => CHAR_BYTES.get(char) ?? 63);
+  }
+
+  /** @param {string} word */
+  #encodeWord(word) {
+    const spelt = Array.from(encoder.encode(word), (byte) => BYTE_CHARS[byte]).join('');
+    const known = this.#whole ? this.#ids.get(spelt) : undefined;
+    if (known !== undefined) return [known];
+    /** @type {number[]} */
+    const tokens = [];
+    let start = 0;
+    for (const end of mergeSymbols(spelt, this.#rank)) {
+      const symbol = spelt.slice(start, end);
+      start = end;
+      const id = this.#ids.get(symbol);
+      // A merge that gives no token: its bytes, as far as the vocabulary has them.
+      for (const part of id === undefined ? symbol : [symbol]) {
+        const token = this.#ids.get(part);
+        if (token !== undefined) tokens.push(token);
+      }
+    }
+    return tokens;
+  }
+}

@@ -1,0 +1,101 @@
+/* Keys or values of past positions, in wasm memory. */
+
+import { checkDimension } from '../checks.js';
+import { ArgumentError, ShapeError, show } from '../errors.js';
+import { servedType, weightBytes } from '../types.js';
+import { Handle } from './handles.js';
+import { asOperand, Call, countRows } from './operands.js';
+
+export const KV_TYPES = /** @type {const} */ (['F32', 'F16', 'Q8_0']);
+
+/** What a KV cache stores. @typedef {'F32' | 'F16' | 'Q8_0'} KvType */
+
+/**
+ * @typedef {object} KvCacheShape
+ * @property {KvType} [type]  default 'F16'
+ * @property {number} nPositions  that it has room for
+ * @property {number} nKvHeads  heads of a position
+ * @property {number} headSize  1 to 256; a multiple of 32 for Q8_0
+ */
+
+/** [nPositions][nKvHeads][headSize] of one type; zeros at first. One for the keys of a layer, one for its values. */
+export class KvCache extends Handle {
+  #memory;
+  #staging;
+
+  /**
+   * @hideconstructor
+   * @param {import('./memory.js').Memory} memory
+   * @param {import('./memory.js').Staging} staging
+   * @param {KvCacheShape} shape
+   */
+  constructor(memory, staging, { type: typeName = 'F16', nPositions, nKvHeads, headSize }) {
+    if (!KV_TYPES.includes(typeName))
+      throw new ArgumentError(`type must be one of ${KV_TYPES.join(', ')}, got ${show(typeName)}`);
+    const type = servedType(typeName);
+    checkDimension(nPositions, 'nPositions');
+    checkDimension(nKvHeads, 'nKvHeads');
+    checkDimension(headSize, 'headSize');
+    if (headSize > 256) {
+      throw new ShapeError(`headSize is ${headSize}, and 256 at most`, { got: headSize, expected: 256 });
+    }
+    if (headSize % type.blockValues !== 0) {
+      throw new ShapeError(
+        `headSize is ${headSize}, which is no multiple of the ${type.blockValues} values of a ${type.name} block`,
+        { got: headSize, expected: type.blockValues },
+      );
+    }
+    const nCols = nKvHeads * headSize;
+    const byteLength = weightBytes(type, nPositions, nCols);
+    const ptr = memory.alloc(byteLength, 'tensors');
+    memory.u8.fill(0, ptr, ptr + byteLength);
+    super(memory, 'tensors', { ptr, nRows: nPositions, nCols, byteLength });
+    this.#memory = memory;
+    this.#staging = staging;
+    /** What keys or values are stored as. @type {KvType} */
+    this.type = typeName;
+    /** The same, as GGUF numbers it. */
+    this.typeId = type.id;
+    /** Positions it has room for. */
+    this.nPositions = nPositions;
+    /** Heads of a position. */
+    this.nKvHeads = nKvHeads;
+    /** Values of a head. */
+    this.headSize = headSize;
+  }
+
+  toString() {
+    return `KV cache (${this.type} ${this.nPositions}x${this.nKvHeads}x${this.headSize})`;
+  }
+
+  /**
+   * Converts and stores what belongs to the positions from `position` on. In a Q8_0 cache a NaN counts as 0, as in quantize.
+   * @param {Float32Array | import('./handles.js').Tensor} x  nTokens * nKvHeads * headSize values
+   * @param {number} position
+   * @throws {ShapeError} a length does not fit, or the positions reach beyond the cache; the message has both numbers
+   */
+  write(x, position) {
+    const memory = this.#memory;
+    const atCache = this.ptrIn(memory);
+    const nTokens = countRows(asOperand(x, 'x'), this.nCols, 'x', this);
+    if (!Number.isInteger(position) || position < 0 || position + nTokens > this.nPositions) {
+      throw new ShapeError(
+        `${nTokens} token(s) from position ${show(position)} on do not fit into the ${this.nPositions} positions of ${this}`,
+        { got: position + nTokens, expected: this.nPositions },
+      );
+    }
+    const call = new Call(memory, this.#staging);
+    const atX = call.input(x);
+    call.run(`write to ${this}`, () =>
+      memory.exports.fm_kv_write(
+        this.typeId,
+        atCache,
+        atX.ptr,
+        nTokens,
+        this.nCols,
+        position,
+        this.nPositions,
+      ),
+    );
+  }
+}

@@ -1,0 +1,90 @@
+/* The flat 4-bit layout from before Q4_K: deprecated, and kept working. */
+
+import { asBytes, asFloats, checkDimension, checkLength } from '../checks.js';
+import { ShapeError, statusError } from '../errors.js';
+
+const BLOCK_VALUES = 256;
+/** 12 that are skipped, 128 of nibbles. */
+const BLOCK_BYTES = 140;
+/** Every part of the scratch allocation starts at a multiple of this. */
+const PART_ALIGNMENT = 64;
+
+const DEPRECATION = 'fusedDequantMatmulQ4KLegacy is deprecated: quantize to Q4_K and use fusedMatmul';
+
+/**
+ * @typedef {object} LegacyQ4Weight
+ * @property {ArrayBufferLike | ArrayBufferView} data  nRows * nCols / 256 blocks of 140 bytes: 12 that are skipped, then
+ *   128 of which byte k holds the codes of values 2k (low nibble) and 2k + 1 (high nibble)
+ * @property {Float32Array} scales  one a block: value = scale * (code - 8)
+ * @property {number} nRows  rows: outputs of a product
+ * @property {number} nCols  a multiple of 256
+ */
+
+let warned = false;
+
+function warnOnce() {
+  if (warned) return;
+  warned = true;
+  if (typeof process === 'object' && typeof process.emitWarning === 'function') {
+    process.emitWarning(DEPRECATION, { type: 'DeprecationWarning', code: 'FM_DEP_LEGACY' });
+  } else {
+    // biome-ignore lint/suspicious/noConsole: where there is no process.emitWarning, this is what warns
+    console.warn(`DeprecationWarning: ${DEPRECATION}`);
+  }
+}
+
+/**
+ * @param {import('./memory.js').Memory} memory
+ * @param {LegacyQ4Weight} w
+ * @param {Float32Array} x  nTokens * nCols values
+ * @returns {Float32Array}
+ */
+export function matmulQ4Legacy(memory, { data, scales, nRows, nCols }, x) {
+  const { exports } = memory;
+  checkDimension(nRows, 'nRows');
+  checkDimension(nCols, 'nCols');
+  if (nCols % BLOCK_VALUES !== 0) {
+    throw new ShapeError(`nCols is ${nCols}, which is no multiple of the ${BLOCK_VALUES} values of a block`, {
+      got: nCols,
+      expected: BLOCK_VALUES,
+    });
+  }
+  const bytes = asBytes(data);
+  const nBlocks = nRows * (nCols / BLOCK_VALUES);
+  const expected = nBlocks * BLOCK_BYTES;
+  if (bytes.length !== expected) {
+    throw new ShapeError(
+      `data has ${bytes.length} bytes, but ${nRows} x ${nCols} take ${expected} (${nBlocks} blocks of ${BLOCK_BYTES})`,
+      { got: bytes.length, expected },
+    );
+  }
+  checkLength(asFloats(scales, 'scales'), nBlocks, `scales of ${nBlocks} blocks`);
+  const nTokens = asFloats(x, 'x').length / nCols;
+  if (nTokens < 1 || !Number.isInteger(nTokens)) {
+    throw new ShapeError(`x has ${x.length} values, which is no multiple of ${nCols} columns`, {
+      got: x.length,
+      expected: nCols,
+    });
+  }
+  warnOnce();
+
+  let total = 0;
+  const [atW, atScales, atX, atY] = [expected, 4 * nBlocks, 4 * x.length, 4 * nTokens * nRows].map((size) => {
+    const at = total;
+    total += Math.ceil(size / PART_ALIGNMENT) * PART_ALIGNMENT;
+    return at;
+  });
+  const base = memory.alloc(total, 'scratch');
+  try {
+    memory.u8.set(bytes, base + atW);
+    memory.f32.set(scales, (base + atScales) / 4);
+    memory.f32.set(x, (base + atX) / 4);
+    const { fused_dequant_matmul_q4k_legacy: matmul } = exports;
+    const status = matmul(base + atW, base + atScales, base + atX, base + atY, nTokens, nRows, nCols);
+    if (status !== 0) throw statusError(status, `fusedDequantMatmulQ4KLegacy of ${nRows} x ${nCols}`);
+    const y = (base + atY) / 4;
+    return memory.f32.slice(y, y + nTokens * nRows);
+  } finally {
+    memory.free(base, total, 'scratch');
+  }
+}

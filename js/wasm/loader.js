@@ -1,0 +1,414 @@
+/* Chooses a module and, in it, an instruction set: feature detection, self-test, timed choice, threads; one step down
+ * on each failure. */
+
+import { memory64 as hasMemory64, threads as hasThreads, relaxedSimd, simd } from 'wasm-feature-detect';
+import { MODULE_NAMES, wasmUrl } from '../assets.js';
+import { ArgumentError, IsaError, LoadError, show } from '../errors.js';
+import { compile, instantiate, isForbidden } from './module.js';
+import { DOT_NAMES, ISA_NAMES, selfTest, timeDots } from './selftest.js';
+import { planThreads } from './threads.js';
+
+/** @typedef {import('./memory.js').WasmExports} WasmExports */
+/** @typedef {import('./selftest.js').Isa} Isa */
+/** @typedef {import('./selftest.js').Dot} Dot */
+/** @typedef {import('./module.js').WasmSource} WasmSource */
+/** @typedef {import('./threads.js').ThreadPlan} ThreadPlan */
+
+/**
+ * Something that was tried.
+ * @typedef {object} Step
+ * @property {Isa} isa  the instruction set
+ * @property {ModuleName} [module]  where one of several for that set was tried
+ * @property {Dot} [dot]  its variant
+ * @property {number} [threads]  how many
+ * @property {boolean} ok  whether it can be used
+ * @property {string} reason  one line: why, or why not
+ */
+
+/**
+ * What this engine can do.
+ * @typedef {object} Features
+ * @property {boolean} simd  128-bit SIMD
+ * @property {boolean} relaxedSimd  relaxed SIMD
+ * @property {boolean} threads  shared memory and atomics
+ * @property {boolean} memory64  64-bit addresses
+ */
+
+/**
+ * Milliseconds of loading.
+ * @typedef {object} Timings
+ * @property {number} compileMs  fetching, compiling and instantiating modules
+ * @property {number} selfTestMs  known answers
+ * @property {number} chooseMs  timing variants
+ * @property {number} threadsMs  starting threads
+ * @property {number} totalMs  everything
+ */
+
+/** A module of the package: dist/fused-NAME.wasm. @typedef {Isa | 'simd128-mt' | 'relaxed-mt' | 'relaxed-mt-64'} ModuleName */
+/** Modules by name. @typedef {Partial<Record<ModuleName, WasmSource>>} ModuleTable */
+
+/**
+ * What was asked for.
+ * @typedef {object} Wanted
+ * @property {Isa} [isa]
+ * @property {Dot} [dot]
+ * @property {WasmSource | ModuleTable} [wasm]
+ * @property {number} [threads]
+ * @property {boolean} [memory64]
+ */
+
+/**
+ * @typedef {object} Loaded
+ * @property {WebAssembly.Module} module
+ * @property {import('./module.js').Instance} instance  with isa and dot selected
+ * @property {import('./pool.js').ThreadPool | undefined} pool  of the other threads, where there are any
+ * @property {Isa} isa
+ * @property {Dot | undefined} dot  of the relaxed set only
+ * @property {Step[]} steps  what was tried, in order
+ * @property {string} reason  one line: why this one
+ * @property {string} threadsReason  one line: why so many
+ * @property {string | undefined} memory64Reason  one line, where 64-bit addresses were asked for
+ * @property {Features} features
+ * @property {Timings} timings
+ * @property {Record<string, number> | undefined} dotTimes  milliseconds a call, where a choice was timed
+ * @property {string | undefined} wasmUrl
+ * @property {number | undefined} wasmBytes
+ */
+
+/** The version of the C ABI this code is written for, as fm_version packs it; the last part may differ. */
+export const VERSION = '0.1.0';
+
+/** From the best down. */
+const ORDER = /** @type {Isa[]} */ ([...ISA_NAMES].reverse());
+
+/**
+ * What the self-test (by set and variant) and the timed choice found.
+ * @typedef {{ passed: Set<string>, times?: Record<string, number> }} Verdict
+ */
+
+/** By module: asked once in a process. @type {WeakMap<WebAssembly.Module, Verdict>} */
+const verdicts = new WeakMap();
+
+/** What to do about it, for messages: with the package's own modules this is what went wrong. */
+const MISSING_MODULES =
+  'put the .wasm files there (npm run build, or the bundler), or pass createKernels({ wasm }): see the README, Bundlers';
+
+/** Asked once: a question about threads leaves a MessageChannel behind. @type {Promise<Features> | undefined} */
+let features;
+
+/** @returns {Promise<Features>} */
+export function detectFeatures() {
+  features ??= Promise.all([simd(), relaxedSimd(), hasThreads(), hasMemory64()]).then(
+    ([hasSimd, hasRelaxedSimd, threads, memory64]) => ({
+      simd: hasSimd,
+      relaxedSimd: hasRelaxedSimd,
+      threads,
+      memory64,
+    }),
+  );
+  return features;
+}
+
+/** One module to try, and the instruction sets to try in it. @typedef {{ name?: ModuleName, isas: Isa[], source: WasmSource }} Candidate */
+
+/**
+ * What an attempt writes down.
+ * @typedef {object} Attempt
+ * @property {Dot} [dot]
+ * @property {Features} features
+ * @property {ThreadPlan} plan
+ * @property {Step[]} steps
+ * @property {Loaded['timings']} timings
+ * @property {Set<Isa>} ruledOut  sets that no module can offer here
+ */
+
+/**
+ * @param {Wanted} wanted
+ * @returns {Promise<Loaded>}
+ */
+export async function load(wanted) {
+  if (typeof WebAssembly !== 'object') throw new LoadError('this engine has no WebAssembly');
+  const { isa, dot } = wanted;
+  const started = performance.now();
+  const features = await detectFeatures();
+  const plan = await planThreads(wanted.threads, features);
+  const timings = { compileMs: 0, selfTestMs: 0, chooseMs: 0, threadsMs: 0, totalMs: 0 };
+  /** @type {Attempt} */
+  const attempt = { dot, features, plan, steps: [], timings, ruledOut: new Set() };
+  const { steps } = attempt;
+  /** @type {unknown[]} */
+  const failures = [];
+  for (const candidate of candidates(wanted, plan)) {
+    if (candidate.isas.every((name) => attempt.ruledOut.has(name))) continue;
+    try {
+      const loaded = await tryModule(candidate, attempt);
+      timings.totalMs = performance.now() - started;
+      const reasons = { reason: explain(loaded, steps, isa), ...explainRest(wanted, loaded, attempt) };
+      return { ...loaded, ...reasons, features, steps, timings };
+    } catch (error) {
+      if (error instanceof ArgumentError || isForbidden(error)) throw error;
+      failures.push(error);
+      if (error instanceof LoadError) steps.push({ ...stepOf(candidate), ok: false, reason: error.message });
+    }
+  }
+  if (failures.length === 1 && (wanted.wasm !== undefined || !(failures[0] instanceof LoadError)))
+    throw failures[0];
+  const reasons = steps.map((step) => `${step.module ?? step.isa}: ${step.reason}`).join('; ');
+  const cause = failures.at(-1);
+  if (cause instanceof LoadError) {
+    const hint = wanted.wasm === undefined ? `; ${MISSING_MODULES}` : '';
+    throw new LoadError(`no module can be loaded: ${reasons}${hint}`, { cause, url: cause.url });
+  }
+  throw new IsaError(`no instruction set can be used: ${reasons}`, { isa, cause });
+}
+
+/**
+ * The modules to try. Of the package's own modules each stands for the set it is named after, but the 64-bit one for
+ * all it holds, as a single module that was given.
+ * @param {Wanted} wanted
+ * @param {ThreadPlan} plan
+ * @returns {Candidate[]}
+ */
+function candidates({ isa: forced, wasm, memory64 }, { count }) {
+  const isas = forced ? [forced] : ORDER;
+  if (wasm !== undefined && !isModuleTable(wasm)) return [{ isas, source: wasm }];
+  /** @type {Candidate[]} */
+  const found = [];
+  const add = (/** @type {ModuleName} */ name, /** @type {Isa[]} */ sets) => {
+    const source = wasm === undefined ? wasmUrl(name) : wasm[name];
+    if (source !== undefined) found.push({ name, isas: sets, source });
+  };
+  if (memory64) add('relaxed-mt-64', isas);
+  for (const isa of isas) {
+    if (count > 1 && isa !== 'scalar') add(`${isa}-mt`, [isa]);
+    add(isa, [isa]);
+  }
+  if (found.length > 0) return found;
+  throw new ArgumentError(
+    `wasm has no module for ${isas.join(', ')}: its keys are ${show(Object.keys(wasm ?? {}).join(', '))}`,
+  );
+}
+
+/**
+ * @param {unknown} wasm
+ * @returns {wasm is ModuleTable}
+ */
+function isModuleTable(wasm) {
+  return typeof wasm === 'object' && wasm !== null && MODULE_NAMES.some((name) => name in wasm);
+}
+
+/**
+ * What a step says about a module.
+ * @param {Candidate} candidate
+ * @param {Isa} [isa]
+ */
+function stepOf({ name, isas }, isa = isas[0]) {
+  return name === undefined || name === isa ? { isa } : { isa, module: name };
+}
+
+/**
+ * @param {Candidate} candidate
+ * @param {Attempt} attempt
+ */
+async function tryModule(candidate, attempt) {
+  const { dot, features, steps, timings, plan, ruledOut } = attempt;
+  const { isas } = candidate;
+  const no64 = candidate.name === 'relaxed-mt-64' ? lacking64(features) : undefined;
+  if (no64) {
+    steps.push({ ...stepOf(candidate), ok: false, reason: no64 });
+    throw new IsaError(no64, { isa: isas[0] });
+  }
+  const usable = isas.filter((isa) => {
+    const reason = lacking(isa, features);
+    if (reason) steps.push({ isa, ok: false, reason });
+    if (reason) ruledOut.add(isa);
+    return !reason;
+  });
+  if (usable.length === 0) throw new IsaError(`${isas[0]}: ${lacking(isas[0], features)}`, { isa: isas[0] });
+
+  let start = performance.now();
+  const { module, url, bytes } = await compile(candidate.source);
+  const instance = await instantiate(module, url);
+  const { exports } = instance;
+  timings.compileMs += performance.now() - start;
+  checkVersion(exports, url);
+
+  start = performance.now();
+  const pool = instance.isShared && plan.count > 1 ? await newPool(exports, plan.count) : undefined;
+  await pool?.spawn(module, instance);
+  timings.threadsMs += performance.now() - start;
+
+  const best = ISA_NAMES[exports.fm_isa()];
+  for (const isa of usable) {
+    // A module that was given may simply be a lower one: no failure to report.
+    if (isas.length > 1 && ISA_NAMES.indexOf(isa) > ISA_NAMES.indexOf(best)) continue;
+    start = performance.now();
+    const dots = testVariants({ exports, module, steps }, stepOf(candidate, isa), dot);
+    timings.selfTestMs += performance.now() - start;
+    if (dots.length === 0) {
+      if (candidate.name) ruledOut.add(isa);
+      continue;
+    }
+    start = performance.now();
+    const choice = chooseDot(exports, module, isa, dots);
+    timings.chooseMs += performance.now() - start;
+    start = performance.now();
+    await pool?.ready();
+    timings.threadsMs += performance.now() - start;
+    return { name: candidate.name, module, instance, pool, isa, ...choice, wasmUrl: url, wasmBytes: bytes };
+  }
+  pool?.end();
+  throw new IsaError(`${isas[0]}: ${steps.at(-1)?.reason ?? `the module holds ${best} at most`}`, {
+    isa: isas[0],
+  });
+}
+
+/** @param {WasmExports} exports @param {number} count */
+async function newPool(exports, count) {
+  const { ThreadPool } = await import('./pool.js');
+  return new ThreadPool(exports, count);
+}
+
+/**
+ * @param {Isa} isa
+ * @param {Features} features
+ * @returns {string | undefined}
+ */
+function lacking(isa, features) {
+  if (isa === 'relaxed' && !features.relaxedSimd) return 'this engine has no relaxed SIMD';
+  if (isa !== 'scalar' && !features.simd) return 'this engine has no SIMD';
+  return undefined;
+}
+
+/**
+ * @param {Features} features
+ * @returns {string | undefined}
+ */
+function lacking64({ memory64, relaxedSimd: hasRelaxed }) {
+  if (!memory64) return 'this engine has no 64-bit memories';
+  return hasRelaxed ? undefined : 'the 64-bit module needs relaxed SIMD, which this engine lacks';
+}
+
+/**
+ * The variants of an instruction set that pass the self-test; each is a step.
+ * @param {{ exports: WasmExports, module: WebAssembly.Module, steps: Step[] }} target
+ * @param {{ isa: Isa, module?: ModuleName }} step
+ * @param {Dot} [forced]
+ * @returns {Dot[]}
+ */
+function testVariants({ exports, module, steps }, step, forced) {
+  const { isa } = step;
+  /** @type {readonly Dot[]} */
+  const dots = isa !== 'relaxed' ? ['i16'] : forced ? [forced] : DOT_NAMES;
+  return dots.filter((dot) => {
+    const failure = verify(exports, module, isa, dot);
+    const which = isa === 'relaxed' ? { ...step, dot } : step;
+    steps.push({ ...which, ok: !failure, reason: failure ?? 'passed its self-test' });
+    return !failure;
+  });
+}
+
+/**
+ * Selects an instruction set and variant, with its self-test on the module's first time.
+ * @param {WasmExports} exports
+ * @param {WebAssembly.Module} module
+ * @param {Isa} isa
+ * @param {Dot} dot
+ * @returns {string | undefined} why it cannot be used
+ */
+export function verify(exports, module, isa, dot) {
+  const verdict = verdictOf(module);
+  const key = `${isa} ${dot}`;
+  // A failure is not remembered: it may have been a memory without room.
+  const failure = verdict.passed.has(key) ? undefined : selfTest(exports, isa, dot);
+  if (failure) return failure;
+  verdict.passed.add(key);
+  exports.fm_select(ISA_NAMES.indexOf(isa), DOT_NAMES.indexOf(dot));
+  return undefined;
+}
+
+/**
+ * Selects the faster of the variants.
+ * @param {WasmExports} exports
+ * @param {WebAssembly.Module} module
+ * @param {Isa} isa
+ * @param {Dot[]} dots
+ * @returns {{ dot: Dot | undefined, dotTimes: Record<string, number> | undefined }}
+ */
+function chooseDot(exports, module, isa, dots) {
+  let dot = dots[0];
+  const verdict = verdictOf(module);
+  if (dots.length > 1) {
+    verdict.times ??= timeDots(exports, dots);
+    const { times } = verdict;
+    for (const other of dots) if (times[other] < times[dot]) dot = other;
+  }
+  exports.fm_select(ISA_NAMES.indexOf(isa), DOT_NAMES.indexOf(dot));
+  if (isa !== 'relaxed') return { dot: undefined, dotTimes: undefined };
+  return { dot, dotTimes: dots.length > 1 ? { ...verdict.times } : undefined };
+}
+
+/** @param {WebAssembly.Module} module */
+function verdictOf(module) {
+  let verdict = verdicts.get(module);
+  if (!verdict) {
+    verdict = { passed: new Set() };
+    verdicts.set(module, verdict);
+  }
+  return verdict;
+}
+
+/**
+ * @param {WasmExports} exports
+ * @param {string | undefined} url
+ */
+function checkVersion(exports, url) {
+  const packed = exports.fm_version();
+  const got = [packed >>> 16, (packed >>> 8) & 255, packed & 255].join('.');
+  if (got.slice(0, got.lastIndexOf('.')) !== VERSION.slice(0, VERSION.lastIndexOf('.'))) {
+    throw new LoadError(`${url ?? 'the given module'} is version ${got}, this library ${VERSION}`, { url });
+  }
+}
+
+/**
+ * @param {{ isa: Isa, dot: Dot | undefined, dotTimes: Record<string, number> | undefined }} chosen
+ * @param {Step[]} steps
+ * @param {Isa | undefined} forced
+ */
+function explain({ isa, dot, dotTimes }, steps, forced) {
+  const parts = [`${isa} ${forced ? 'was asked for and' : 'is the best set that'} passed its self-test`];
+  const fmt = (/** @type {number} */ ms) => `${(ms * 1000).toFixed(2)} µs`;
+  if (dot && dotTimes)
+    parts.push(
+      `dot ${dot} was timed fastest (${Object.entries(dotTimes)
+        .map(([name, ms]) => `${name} ${fmt(ms)}`)
+        .join(', ')})`,
+    );
+  for (const step of steps)
+    if (!step.ok) parts.push(`${step.module ?? step.isa}${step.dot ? ` ${step.dot}` : ''}: ${step.reason}`);
+  return parts.join('; ');
+}
+
+/**
+ * Why there are as many threads as there are, and whether addresses have 64 bits.
+ * @param {Wanted} wanted
+ * @param {{ name?: ModuleName, isa: Isa, instance: import('./module.js').Instance, pool?: import('./pool.js').ThreadPool }} loaded
+ * @param {Attempt} attempt
+ */
+function explainRest({ memory64, wasm }, { name, isa, instance, pool }, { plan, steps }) {
+  const failed = (/** @type {RegExp} */ modules) => {
+    const step = steps.find((other) => !other.ok && modules.test(other.module ?? ''));
+    return step && `${step.module}: ${step.reason}`;
+  };
+  let threadsReason = plan.reason;
+  if (pool?.failure) threadsReason = `one thread: ${pool.failure}`;
+  else if (!pool && plan.count > 1) {
+    const none = isa === 'scalar' ? 'there is no scalar module with threads' : `wasm has no ${isa}-mt`;
+    threadsReason = `one thread: ${failed(/-mt/) ?? (name ? none : 'the given module has none')}`;
+  }
+  if (!memory64) return { threadsReason, memory64Reason: undefined };
+  const none =
+    wasm === undefined || isModuleTable(wasm) ? 'wasm has no relaxed-mt-64' : 'the given module has 32 bits';
+  const memory64Reason = instance.is64 ? 'asked for' : `32 bits: ${failed(/-64$/) ?? none}`;
+  return { threadsReason, memory64Reason };
+}

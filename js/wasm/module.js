@@ -1,0 +1,222 @@
+/* Gets a wasm module from wherever it is and instantiates it. */
+
+import { ArgumentError, LoadError, show } from '../errors.js';
+import { isNode, nodeModule } from '../node.js';
+
+/** @typedef {import('./memory.js').WasmExports} WasmExports */
+/** @typedef {WebAssembly.Module | BufferSource | URL | string} WasmSource */
+
+/** @typedef {{ module: WebAssembly.Module, url: string | undefined, bytes: number | undefined }} Compiled */
+
+/** How browsers say that a page's policy forbids to compile. */
+const FORBIDDEN = /content security policy|blocked by csp/i;
+const FIX = "the Content-Security-Policy needs 'wasm-unsafe-eval' in script-src";
+
+/** Whether no other module can do better. @param {unknown} error */
+export const isForbidden = (error) => error instanceof LoadError && error.message.endsWith(FIX);
+
+/** Modules by address: a page compiles each once. @type {Map<string, Compiled>} */
+const compiled = new Map();
+
+/** The functions a module must export. */
+const REQUIRED = /** @type {const} */ ([
+  'fused_matmul',
+  'fm_dequantize_rows',
+  'fm_quantize_rows',
+  'fused_dequant_matmul_q4k_legacy',
+  'fused_matmul_many',
+  'fused_rmsnorm_matmul',
+  'fused_swiglu_matmul',
+  'fused_ffn',
+  'fused_attention_score',
+  'fm_flash_attention',
+  'fm_kv_write',
+  'fm_rms_norm',
+  'fm_layer_norm',
+  'fm_softmax',
+  'fm_rope',
+  'fm_embed',
+  'fm_add',
+  'fm_gated',
+  'fm_type_block_values',
+  'fm_type_block_bytes',
+  'fm_type_alignment',
+  'fm_alloc',
+  'fm_free',
+  'fm_version',
+  'fm_isa',
+  'fm_select',
+  'fm_served_by',
+]);
+
+/**
+ * @param {WasmSource} source
+ * @returns {Promise<Compiled>}
+ * @throws {LoadError}
+ */
+export async function compile(source) {
+  if (source instanceof WebAssembly.Module) return { module: source, url: undefined, bytes: undefined };
+  if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) {
+    const module = await tryTo('compile the given bytes', undefined, () => WebAssembly.compile(source));
+    return { module, url: undefined, bytes: source.byteLength };
+  }
+  if (!(source instanceof URL) && typeof source !== 'string') {
+    throw new ArgumentError(`wasm must be a WebAssembly.Module, bytes or a URL, got ${show(source)}`);
+  }
+  const url = String(source);
+  let result = compiled.get(url);
+  if (!result) {
+    result = await compileUrl(url);
+    compiled.set(url, result);
+  }
+  return result;
+}
+
+/**
+ * @param {string} url
+ * @returns {Promise<Compiled>}
+ */
+async function compileUrl(url) {
+  if (isNode && !/^(https?|data|blob):/i.test(url)) {
+    const bytes = await tryTo('read', url, async () => {
+      const fs = await nodeModule('fs/promises');
+      return /** @type {Uint8Array<ArrayBuffer>} */ (
+        await fs.readFile(url.startsWith('file:') ? new URL(url) : url)
+      );
+    });
+    const module = await tryTo('compile', url, () => WebAssembly.compile(bytes));
+    return { module, url, bytes: bytes.byteLength };
+  }
+  const response = await tryTo('fetch', url, () => fetch(url));
+  if (!response.ok) throw new LoadError(`cannot fetch ${url}: HTTP ${response.status}`, { url });
+  const { headers } = response;
+  // Servers that know no .wasm send another type, with which compileStreaming refuses.
+  if (
+    typeof WebAssembly.compileStreaming === 'function' &&
+    headers.get('content-type')?.startsWith('application/wasm')
+  ) {
+    const length = headers.get('content-encoding') ? null : headers.get('content-length');
+    const module = await tryTo('compile', url, () => WebAssembly.compileStreaming(response));
+    return { module, url, bytes: length ? Number(length) : undefined };
+  }
+  const bytes = await tryTo('fetch', url, () => response.arrayBuffer());
+  if (!isWasm(bytes)) {
+    throw new LoadError(`${url} is no WebAssembly but ${headers.get('content-type')}`, { url });
+  }
+  const module = await tryTo('compile', url, () => WebAssembly.compile(bytes));
+  return { module, url, bytes: bytes.byteLength };
+}
+
+/** Whether it starts as every module does. @param {ArrayBuffer} bytes */
+const isWasm = (bytes) => bytes.byteLength >= 4 && new DataView(bytes).getUint32(0) === 0x0061736d;
+
+/** Pages of 64 KiB. The first number is what every module says it needs, the others what it can have at most; some engines give only
+ * less of a shared memory. */
+const INITIAL_PAGES = 32;
+const PAGES_32 = [65536, 32768, 16384];
+const PAGES_64 = [262144, 131072, 65536];
+const PAGE_BYTES = 65536;
+
+/**
+ * An instance, with its memory.
+ * @typedef {object} Instance
+ * @property {WasmExports} exports  with numbers for addresses, and with the memory, whoever made it
+ * @property {WebAssembly.Memory} memory
+ * @property {number} limit  bytes that the memory can have at most
+ * @property {boolean} isShared  the module has threads
+ * @property {boolean} is64  it has 64-bit addresses
+ */
+
+/** Whether a module has threads: its memory is shared, and therefore imported. @param {WebAssembly.Module} module */
+export function hasThreads(module) {
+  return WebAssembly.Module.imports(module).some(({ kind }) => kind === 'memory');
+}
+
+/**
+ * @param {WebAssembly.Module} module
+ * @param {string | undefined} url
+ * @returns {Promise<Instance>}
+ * @throws {LoadError} also when it is not one of ours
+ */
+export async function instantiate(module, url) {
+  if (!hasThreads(module)) {
+    const { exports } = await tryTo('instantiate', url, () => WebAssembly.instantiate(module, {}));
+    const memory = /** @type {WebAssembly.Memory} */ (exports.memory);
+    return finish({ exports, memory, limit: PAGES_32[0] * PAGE_BYTES, isShared: false, is64: false }, url);
+  }
+  for (const is64 of [false, true]) {
+    const { memory, limit } = await tryTo('make a shared memory for', url, async () => sharedMemory(is64));
+    try {
+      const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
+      return finish({ exports, memory, limit, isShared: true, is64 }, url);
+    } catch (error) {
+      // A memory of the other kind: what addresses a module has cannot be asked.
+      if (!is64 && error instanceof WebAssembly.LinkError) continue;
+      await tryTo('instantiate', url, () => Promise.reject(error));
+    }
+  }
+  throw new LoadError('unreachable');
+}
+
+/** @param {boolean} is64 */
+function sharedMemory(is64) {
+  let cause;
+  for (const pages of is64 ? PAGES_64 : PAGES_32) {
+    const descriptor = is64
+      ? { address: 'i64', initial: BigInt(INITIAL_PAGES), maximum: BigInt(pages), shared: true }
+      : { initial: INITIAL_PAGES, maximum: pages, shared: true };
+    try {
+      const memory = new WebAssembly.Memory(/** @type {WebAssembly.MemoryDescriptor} */ (descriptor));
+      return { memory, limit: pages * PAGE_BYTES };
+    } catch (error) {
+      cause = error;
+    }
+  }
+  throw cause;
+}
+
+/**
+ * @param {Omit<Instance, 'exports'> & { exports: WebAssembly.Exports }} instance
+ * @param {string | undefined} url
+ * @returns {Promise<Instance>}
+ */
+async function finish({ exports, memory, ...rest }, url) {
+  const missing = REQUIRED.filter((name) => typeof exports[name] !== 'function');
+  if (!(memory instanceof WebAssembly.Memory) || missing.length > 0) {
+    throw new LoadError(
+      `${url ?? 'the given module'} is no fused-matmul module: it lacks ${missing[0] ?? 'memory'}`,
+      { url },
+    );
+  }
+  const raw = /** @type {any} */ (exports);
+  (raw._initialize ?? raw.__wasm_call_ctors)?.();
+  const named = rest.is64 ? (await import('./memory64.js')).withNumbers(raw) : withUnsigned(raw);
+  return { exports: /** @type {WasmExports} */ ({ ...named, memory }), memory, ...rest };
+}
+
+/** 32-bit addresses come back signed. @param {any} exports */
+function withUnsigned(exports) {
+  const { fm_alloc, fm_thread_stack } = exports;
+  return {
+    ...exports,
+    fm_alloc: (/** @type {number} */ bytes) => fm_alloc(bytes) >>> 0,
+    fm_thread_stack: (/** @type {number} */ thread) => fm_thread_stack(thread) >>> 0,
+  };
+}
+
+/**
+ * @template T
+ * @param {string} verb
+ * @param {string | undefined} url
+ * @param {() => Promise<T>} action
+ * @returns {Promise<T>}
+ */
+async function tryTo(verb, url, action) {
+  try {
+    return await action();
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    const shown = FORBIDDEN.test(why) ? FIX : why;
+    throw new LoadError(`cannot ${verb}${url ? ` ${url}` : ''}: ${shown}`, { url, cause });
+  }
+}

@@ -1,0 +1,133 @@
+/* How the types of kernels in this thread become those of kernels in a worker. Nothing here exists at run time. */
+
+/** @typedef {import('../wasm/fused.js').FusedKernels} FusedKernels */
+/** @typedef {import('../wasm/handles.js').Weight} Weight */
+/** @typedef {import('../wasm/handles.js').Tensor} Tensor */
+/** @typedef {import('../wasm/kv-cache.js').KvCache} KvCache */
+/** @typedef {import('./handles.js').WorkerWeight} WorkerWeight */
+/** @typedef {import('./handles.js').WorkerTensor} WorkerTensor */
+/** @typedef {import('./handles.js').WorkerKvCache} WorkerKvCache */
+/** @typedef {import('./methods.js').MethodName} MethodName */
+
+/**
+ * What every call takes among its options.
+ * @typedef {object} CallOptions
+ * @property {AbortSignal} [signal]  aborted before the call's turn: it is never done. In any case its promise is rejected with
+ *   the reason at once
+ * @property {readonly ArrayBuffer[]} [transfer]  buffers of the arguments that move to the worker instead of being copied
+ */
+
+/**
+ * @typedef {object} WorkerOnlyOptions
+ * @property {import('./port.js').WorkerSource} [worker]  a Worker that runs `fused-matmul/worker-host`, a function that
+ *   makes one, or its script's address; default: one of our own. It is terminated by dispose()
+ * @property {AbortSignal} [signal]  ends the creation
+ */
+
+/** @typedef {import('../wasm/kernels.js').KernelsOptions & WorkerOnlyOptions} WorkerKernelsOptions */
+
+/**
+ * In a sequence, what an operation will give.
+ * @template T
+ * @typedef {{
+ *   readonly __type?: T,
+ *   free(): void,
+ *   set: T extends WorkerTensor ? (values: In<Float32Array>, offset?: number) => void : never,
+ *   toArray: T extends WorkerTensor ? () => SequenceValue<Float32Array<ArrayBuffer>> : never,
+ *   write: T extends WorkerKvCache ? (x: In<Float32Array | Tensor>, position: number) => void : never,
+ * }} SequenceValue
+ */
+
+/**
+ * Arguments: handles become those of a worker; results of a sequence may stand for them.
+ * @template T
+ * @typedef {T extends Weight ? WorkerWeight | SequenceValue<WorkerWeight>
+ *   : T extends Tensor ? WorkerTensor | SequenceValue<WorkerTensor>
+ *   : T extends KvCache ? WorkerKvCache | SequenceValue<WorkerKvCache>
+ *   : T extends Float32Array ? Float32Array | SequenceValue<Float32Array>
+ *   : T extends ArrayBufferLike | ArrayBufferView ? T
+ *   : T extends object ? { [K in keyof T]: In<T[K]> }
+ *   : T} In
+ */
+
+/**
+ * Arguments of a call: where the method has options (those with `out` or `activation`), the call's stand among them; else
+ * they are one argument more.
+ * @template {unknown[]} A
+ * @typedef {Required<A> extends [...unknown[], infer Last] ? 'out' extends keyof NonNullable<Last> ? { [K in keyof A]: OptionsIn<A[K]> }
+ *   : [...{ [K in keyof A]: In<A[K]> }, CallOptions?] : [CallOptions?]} ArgumentsOf
+ */
+
+/**
+ * @template T
+ * @typedef {T extends object ? 'out' extends keyof T ? In<T> & CallOptions : In<T> : In<T>} OptionsIn
+ */
+
+/**
+ * The kind of a result that is `out`, or else of the kind of the first values among the arguments.
+ * @template {unknown} B
+ * @typedef {[OutOf<B>] extends [never] ? KindOf<B> : OutOf<B>} ChosenKind
+ */
+
+/**
+ * @template {unknown} B
+ * @typedef {B extends readonly [infer Head, ...infer Rest]
+ *   ? Head extends { out: infer U extends object } ? ValueOf<U extends readonly (infer E)[] ? E : U> : OutOf<Rest>
+ *   : never} OutOf
+ */
+
+/**
+ * @template {unknown} B
+ * @typedef {B extends readonly [infer Head, ...infer Rest]
+ *   ? ValueOf<Head> extends Float32Array ? Float32Array<ArrayBuffer>
+ *   : ValueOf<Head> extends WorkerTensor ? WorkerTensor
+ *   : KindOf<Rest>
+ *   : Float32Array<ArrayBuffer>} KindOf
+ */
+
+/** @template T @typedef {T extends SequenceValue<infer V> ? V : T} ValueOf */
+
+/**
+ * @template R
+ * @template B
+ * @typedef {[Float32Array] extends [R] ? ChosenKind<B>
+ *   : R extends Weight ? WorkerWeight
+ *   : R extends Tensor ? WorkerTensor
+ *   : R extends KvCache ? WorkerKvCache
+ *   : R extends (infer E)[] ? [Float32Array] extends [E] ? ChosenKind<B>[] : R
+ *   : R} ResultOf
+ */
+
+/**
+ * @template F
+ * @typedef {F extends (...args: infer A) => infer R ? <B extends ArgumentsOf<A>>(...args: B) => Promise<ResultOf<R, B>> : never} Promised
+ */
+
+/**
+ * @template T
+ * @typedef {T extends (infer E)[] ? SequenceValue<E>[] : SequenceValue<T>} Noted
+ */
+
+/**
+ * @template F
+ * @typedef {F extends (...args: infer A) => infer R ? <B extends { [K in keyof A]: In<A[K]> }>(...args: B) => Noted<ResultOf<R, B>>
+ *   : never} NotedCall
+ */
+
+/** The operations, each with a promise. @typedef {{ [K in MethodName]: Promised<FusedKernels[K]> }} WorkerMethods */
+/** The operations as sequence() gives them. @typedef {{ [K in Exclude<MethodName, 'select'>]: NotedCall<FusedKernels[K]> }} SequenceOps */
+
+/**
+ * What comes back of what a sequence returns.
+ * @template R
+ * @typedef {R extends WorkerWeight | WorkerTensor | WorkerKvCache | ArrayBufferView ? R
+ *   : R extends { readonly __type?: infer V, toArray: unknown } ? V
+ *   : R extends Promise<infer V> ? V
+ *   : R extends readonly unknown[] ? { -readonly [K in keyof R]: Returned<R[K]> }
+ *   : R extends object ? { [K in keyof R]: Returned<R[K]> }
+ *   : R} Returned
+ */
+
+/** @typedef {import('./client.js').WorkerKernels & WorkerMethods} WorkerKernels */
+
+export {};

@@ -1,0 +1,265 @@
+/**
+ * The operations of a layer that are no products, on raw modules: fm_rms_norm, fm_layer_norm, fm_softmax, fm_add, fm_gated. Each
+ * against float64 in every instruction set, all of which must give the same bits; the bounds are derived beside them.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { everywhere, gaussian, LENGTHS, TINY, u, within } from '../helpers/layer.js';
+import { Prng } from '../helpers/prng.js';
+import { openModules } from '../helpers/raw.js';
+
+const { Infinity: INF, NaN: NAN } = globalThis;
+const { abs, exp, fround } = Math;
+
+const { modules, skipped } = openModules();
+for (const { name, reason } of skipped) test(`layer: ${name} module`, { skip: reason }, () => {});
+
+/** What every element of f(a, b) may meet. */
+const SPECIAL = Float32Array.of(
+  0,
+  -0,
+  1,
+  -1,
+  INF,
+  -INF,
+  NAN,
+  3.4e38,
+  -3.4e38,
+  1e-45,
+  -1e-45,
+  88.8,
+  -88.8,
+  -104,
+  1e-30,
+  20,
+);
+
+for (const module of modules) {
+  const { exports } = module;
+  const prng = new Prng(41);
+
+  test(`layer: ${module.name} module, rms_norm`, () => {
+    for (const nCols of LENGTHS) {
+      for (const [nRows, scale, eps, weighted] of /** @type {[number, number, number, boolean][]} */ ([
+        [1, 1, 1e-5, true],
+        [3, 1e-3, 1e-6, false],
+        [2, 1e30, 0, true],
+        [1, 1e-30, 1e-5, true],
+      ])) {
+        const x = gaussian(nRows * nCols, prng, scale);
+        const weight = gaussian(nCols, prng);
+        const y = everywhere(
+          module,
+          weighted ? [x, weight] : [x],
+          x.length,
+          ([atX, atW = 0], atY) => exports.fm_rms_norm(atX, atW, atY, nRows, nCols, eps),
+          [0],
+        );
+        /* The factor, x * factor and the product with the weight are rounded once each, the f64 sum errs by n 2^-53. */
+        within(
+          y,
+          (i) => {
+            const row = x.subarray(i - (i % nCols), i - (i % nCols) + nCols);
+            const squares = row.reduce((sum, v) => sum + v * v, 0);
+            return (x[i] / Math.sqrt(squares / nCols + fround(eps))) * (weighted ? weight[i % nCols] : 1);
+          },
+          (i, value) => 3.01 * u * value + TINY * (2 + abs(weight[i % nCols])),
+          `${nRows} x ${nCols}, scale ${scale}`,
+        );
+      }
+    }
+    const rows = (/** @type {number[]} */ x, eps = 0) => [
+      ...everywhere(module, [Float32Array.from(x)], x.length, ([atX], atY) =>
+        exports.fm_rms_norm(atX, 0, atY, 1, x.length, eps),
+      ),
+    ];
+    assert.deepEqual(rows([0, 0, 0, 0, 0]), [0, 0, 0, 0, 0], 'zeros stay zeros without an eps');
+    assert.deepEqual(rows([-7]), [-1]);
+    assert.deepEqual(rows([NAN, 1, 2, 3, 4]), Array(5).fill(NAN));
+    assert.deepEqual(rows([1, 2, 3, 4, INF]), [0, 0, 0, 0, NAN], 'Inf: the others vanish beside it');
+  });
+
+  test(`layer: ${module.name} module, layer_norm`, () => {
+    for (const nCols of LENGTHS) {
+      for (const [nRows, scale, offset, given] of /** @type {[number, number, number, number][]} */ ([
+        [3, 1, 0, 2],
+        [2, 1, 1000, 1],
+        [1, 1e30, 0, 0],
+        [2, 1e-3, -5, 2],
+      ])) {
+        const eps = 1e-5;
+        const x = gaussian(nRows * nCols, prng, scale).map((value) => value + offset);
+        const [weight, bias] = [gaussian(nCols, prng), gaussian(nCols, prng)];
+        const y = everywhere(
+          module,
+          [x, weight, bias].slice(0, 1 + given),
+          x.length,
+          ([atX, atW = 0, atB = 0], atY) => exports.fm_layer_norm(atX, atW, atB, atY, nRows, nCols, eps),
+          [0],
+        );
+        const row = (/** @type {number} */ i) => {
+          const values = x.subarray(i - (i % nCols), i - (i % nCols) + nCols);
+          const mean = values.reduce((sum, v) => sum + v, 0) / nCols;
+          const variance = values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / nCols;
+          const mass = values.reduce((sum, v) => sum + abs(v), 0) / nCols;
+          return { mean, factor: 1 / Math.sqrt(variance + fround(eps)), mass };
+        };
+        const scaled = (/** @type {number} */ i) => {
+          const { mean, factor } = row(i);
+          return (x[i] - mean) * factor * (given > 0 ? weight[i % nCols] : 1);
+        };
+        /* x - mean, the factor and two products round once each, the last sum once; the f64 mean errs by n 2^-53 of the mean
+         * magnitude, and so, relative to itself, does the factor. */
+        within(
+          y,
+          (i) => scaled(i) + (given > 1 ? bias[i % nCols] : 0),
+          (i, value) => {
+            const { factor, mass } = row(i);
+            const w = given > 0 ? abs(weight[i % nCols]) : 1;
+            return (
+              (4.01 * u + 4 * nCols * 2 ** -53) * abs(scaled(i)) +
+              u * value +
+              2 * nCols * 2 ** -53 * mass * factor * w +
+              3 * TINY * (1 + w)
+            );
+          },
+          `${nRows} x ${nCols}, scale ${scale}, offset ${offset}`,
+        );
+      }
+    }
+    const row = (/** @type {number[]} */ x, eps = 0) => [
+      ...everywhere(module, [Float32Array.from(x)], x.length, ([atX], atY) =>
+        exports.fm_layer_norm(atX, 0, 0, atY, 1, x.length, eps),
+      ),
+    ];
+    assert.deepEqual(row([5]), [0], 'one value is its own mean');
+    assert.deepEqual(row([3, 3, 3, 3, 3, 3]), Array(6).fill(0), 'no variance, no eps');
+    assert.deepEqual(row([NAN, 1, 2, 3, 4]), Array(5).fill(NAN));
+    assert.deepEqual(row([1, 2, 3, 4, INF], 1), Array(5).fill(NAN));
+  });
+
+  test(`layer: ${module.name} module, softmax`, () => {
+    for (const nCols of [...LENGTHS, 4099]) {
+      for (const scale of [1, 30, 1e4, 3e38, 1e-40]) {
+        const nRows = nCols > 300 ? 1 : 3;
+        const x = gaussian(nRows * nCols, prng, scale / 6);
+        const y = everywhere(
+          module,
+          [x],
+          x.length,
+          ([atX], atY) => exports.fm_softmax(atX, atY, nRows, nCols),
+          [0],
+        );
+        for (let r = 0; r < nRows; r++) {
+          const row = x.subarray(r * nCols, (r + 1) * nCols);
+          const max = row.reduce((m, v) => Math.max(m, v), -INF);
+          const e = Array.from(row, (v) => exp(v - max));
+          const sum = e.reduce((s, v) => s + v, 0);
+          /* x - max errs by u of itself, which is an error of the exponential relative to it; e^x by an ulp, that is 2u; the
+           * sum by the mean of these; the quotient and the product round once each. 1 - e^-t is what t can do at most. */
+          const each = e.map((_, i) => Math.min(1, u * abs(row[i] - max)) + 2 * u);
+          const mean = each.reduce((s, v, i) => s + (v * e[i]) / sum, 0);
+          within(
+            y.subarray(r * nCols, (r + 1) * nCols),
+            (i) => e[i] / sum,
+            (i, value) => 1.01 * (each[i] + mean + 2 * u) * value + 3 * TINY,
+            `${nCols} columns, scale ${scale}`,
+          );
+          const total = y.subarray(r * nCols, (r + 1) * nCols).reduce((s, v) => s + v, 0);
+          assert.ok(abs(total - 1) <= 3 * u + nCols * 2 * TINY, `${nCols} columns sum to ${total}`);
+        }
+      }
+    }
+    const row = (/** @type {number[]} */ x) => [
+      ...everywhere(
+        module,
+        [Float32Array.from(x)],
+        x.length,
+        ([atX], atY) => exports.fm_softmax(atX, atY, 1, x.length),
+        [0],
+      ),
+    ];
+    assert.deepEqual(row([-1e38]), [1]);
+    assert.deepEqual(row([3e38, 3e38]), [0.5, 0.5]);
+    assert.deepEqual(row([3e38, -3e38, 3e38, 0, -INF]), [0.5, 0, 0.5, 0, 0]);
+    for (const n of [1, 2, 3, 4, 5, 9]) {
+      assert.deepEqual(row(Array(n).fill(-INF)), Array(n).fill(0), 'a row of only -Inf');
+      for (let at = 0; at < n; at++) {
+        const masked = Array(n).fill(-INF);
+        assert.deepEqual(row(masked.with(at, -2)), Array(n).fill(0).with(at, 1));
+        for (const bad of [NAN, INF]) {
+          assert.deepEqual(row(masked.with(at, bad)), Array(n).fill(NAN), `${bad} at ${at} beside -Inf`);
+          assert.deepEqual(
+            row(Array(n).fill(1).with(at, bad)),
+            Array(n).fill(NAN),
+            `${bad} at ${at} of ${n}`,
+          );
+        }
+      }
+    }
+  });
+
+  test(`layer: ${module.name} module, add and gated`, () => {
+    for (const n of LENGTHS) {
+      const [a, b] = [gaussian(n, prng, 4), gaussian(n, prng)];
+      a.set(SPECIAL.subarray(0, n));
+      const sum = everywhere(
+        module,
+        [a, b],
+        n,
+        ([atA, atB], atY) => exports.fm_add(atA, atB, atY, n),
+        [0, 1],
+      );
+      sum.forEach((value, i) => {
+        assert.ok(Object.is(value, fround(a[i] + b[i])), `${a[i]} + ${b[i]} = ${value}`);
+      });
+      for (const act of [0, 1]) {
+        const y = everywhere(
+          module,
+          [a, b],
+          n,
+          ([atA, atB], atY) => exports.fm_gated(atA, atB, atY, n, act),
+          [0, 1],
+        );
+        gatedWithin(y, a, b, act);
+      }
+    }
+    const gate = Float32Array.from({ length: 20001 }, (_, i) => (i - 10000) / 80);
+    const ones = new Float32Array(gate.length).fill(1);
+    for (const act of [0, 1]) {
+      gatedWithin(
+        everywhere(module, [gate, ones], gate.length, ([atA, atB], atY) =>
+          exports.fm_gated(atA, atB, atY, gate.length, act),
+        ),
+        gate,
+        ones,
+        act,
+      );
+    }
+  });
+}
+
+/**
+ * silu: e^-x errs by an ulp, that is 2u, its sum with 1, the quotient and the product with up round once each: 5u. gelu: z
+ * takes 5 roundings as well, which the exponential makes 5 |z| u. Below -88.72 both are -0, at most 2.7e-37 off.
+ * @param {Float32Array} y @param {Float32Array} gate @param {Float32Array} up @param {number} act
+ */
+function gatedWithin(y, gate, up, act) {
+  const z = (/** @type {number} */ x) =>
+    act === 0 ? x : 2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3);
+  within(
+    y,
+    (i) => {
+      const x = Math.max(gate[i], -3.4e38);
+      return (x / (1 + exp(-z(x)))) * up[i];
+    },
+    (i, value) => {
+      const lost = z(gate[i]) < -88 ? 2.8e-37 : 0;
+      return (
+        (5.01 + (act === 0 ? 0 : 5 * Math.min(abs(z(gate[i])), 200))) * u * value +
+        (lost + 2 * TINY) * (1 + abs(up[i]))
+      );
+    },
+    act === 0 ? 'silu' : 'gelu',
+  );
+}

@@ -1,0 +1,35 @@
+/** What the model runner adds to a page, and what waits until it is needed. */
+import assert from 'node:assert/strict';
+import { accessSync, constants, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { bundleForBrowser } from '../helpers/bundle.js';
+import { projectRoot } from '../helpers/test-data.js';
+
+/** Minified and gzipped: the runner with all it needs of the rest, and what it adds to the layer operations. */
+const LLAMA_BUDGET = 30 * 1024;
+const RUNNER_BUDGET = 13 * 1024;
+
+/** @param {string} entry */
+const bundle = (entry) => bundleForBrowser(`export * from './js/${entry}';`);
+
+test('llama: it is small, and the template engine waits for a conversation', async (t) => {
+  const [layer, llama] = [await bundle('layer-index.js'), await bundle('llama/index.js')];
+  const added = llama.bytes - layer.bytes;
+  t.diagnostic(
+    `llama: ${llama.contents.length} bytes minified, ${llama.bytes} gzipped, ${added} of them its own`,
+  );
+  assert.ok(llama.contents.includes('tokenizer.ggml.tokens'));
+  assert.ok(!llama.contents.includes('raise_exception'), 'the template engine is no part of it');
+  assert.ok(!llama.contents.includes('node:util'), 'nor is the command');
+  assert.ok(llama.bytes <= LLAMA_BUDGET, `${llama.bytes} bytes, budget ${LLAMA_BUDGET}`);
+  assert.ok(added <= RUNNER_BUDGET, `${added} bytes, budget ${RUNNER_BUDGET}`);
+});
+
+test('llama: the command is in the package, and may be run', () => {
+  const { bin, exports, files } = JSON.parse(readFileSync(path.join(projectRoot, 'package.json'), 'utf8'));
+  const command = path.join(projectRoot, bin['fused-matmul']);
+  assert.match(readFileSync(command, 'utf8'), /^#!\/usr\/bin\/env node\n/);
+  if (process.platform !== 'win32') accessSync(command, constants.X_OK);
+  assert.ok(files.includes('js') && exports['./llama'].default === './js/llama/index.js');
+});

@@ -1,0 +1,171 @@
+/**
+ * The package as users get it: packed, installed into an empty folder, imported, bundled.
+ */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core';
+import { publint } from 'publint';
+import { MODULE_BUDGETS } from '../../scripts/build.js';
+import { root } from '../../scripts/setup/run.js';
+import { bundleForBrowser } from '../helpers/bundle.js';
+import { manifest, packedPackage } from '../helpers/consumers.js';
+
+/** Everything but the chunks that are fetched when they are needed. */
+const LOADER_BUDGET = 12 * 1024;
+const PACKED_BUDGET = 600 * 1024;
+
+/** @type {ReturnType<typeof packedPackage>} */
+let installed;
+/** @type {ReturnType<typeof packedPackage>['packed']} */
+let packed;
+/** @type {string} */
+let app;
+
+before(() => {
+  installed = packedPackage();
+  packed = installed.packed;
+  app = installed.app('main');
+});
+
+after(() => installed?.remove());
+
+/** @returns {ArrayBuffer} */
+function readTarball() {
+  const bytes = readFileSync(installed.tarball);
+  return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
+}
+
+/** Runs a module in the folder that has the package installed. @param {string} code */
+function runInApp(code) {
+  writeFileSync(path.join(app, 'main.js'), code);
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['main.js'], { cwd: app, encoding: 'utf8' });
+  assert.equal(status, 0, stderr);
+  assert.equal(stderr, '');
+  return stdout.trim();
+}
+
+/** Files that others name, from what package.json exports on; the texts that belong to any package. */
+function reachable() {
+  /** @param {any} entry @returns {string[]} */
+  const conditions = (entry) =>
+    typeof entry === 'string' ? [entry] : Object.values(entry).flatMap(conditions);
+  const targets = [...conditions(manifest.exports), ...Object.values(manifest.bin ?? {})];
+  const found = new Set(
+    targets.filter((target) => !target.includes('*')).map((target) => path.posix.normalize(target)),
+  );
+  for (const file of found) {
+    if (!/\.[jt]s$/.test(file)) continue;
+    const text = readFileSync(path.join(root, file), 'utf8');
+    const named = text.matchAll(/(?:\bfrom|\bimport|\bimport\(|new URL\()\s*(['"])(\.\.?\/[^'"]+)\1/g);
+    for (const [, , relative] of named) {
+      const target = path.posix.join(path.posix.dirname(file), relative);
+      found.add(file.endsWith('.d.ts') ? target.replace(/\.js$/, '.d.ts') : target);
+    }
+  }
+  return new Set([...found, 'README.md', 'js/README.md', 'CHANGELOG.md', 'LICENSE']);
+}
+
+test('the tarball holds what is needed to run, and nothing else', (t) => {
+  const files = packed.files.map((file) => file.path).sort();
+  assert.deepEqual(files, [...reachable()].sort());
+  const modules = files.filter((file) => file.endsWith('.wasm')).map((file) => path.basename(file));
+  assert.deepEqual(modules.sort(), Object.keys(MODULE_BUDGETS).sort());
+  t.diagnostic(
+    `package: ${packed.size} bytes packed, ${packed.unpackedSize} unpacked, ${files.length} files`,
+  );
+  assert.ok(packed.size <= PACKED_BUDGET, `${packed.size} bytes packed, budget ${PACKED_BUDGET}`);
+});
+
+test('package.json and what it points to are as publint wants them', async () => {
+  const { messages } = await publint({ pack: { tarball: readTarball() }, strict: true });
+  assert.deepEqual(messages, []);
+});
+
+test('every entry resolves with its types, as arethetypeswrong wants them (ES modules only)', async () => {
+  const analysis = await checkPackage(createPackageFromTarballData(new Uint8Array(readTarball())));
+  assert.ok(analysis.types, 'no types');
+  assert.deepEqual(Object.keys(analysis.entrypoints).sort(), Object.keys(manifest.exports).sort());
+  const esmOnly = (/** @type {any} */ { kind, resolutionKind }) =>
+    resolutionKind !== 'node10' && resolutionKind !== 'node16-cjs' && kind !== 'CJSResolvesToESM';
+  assert.deepEqual(analysis.problems.filter(esmOnly), []);
+});
+
+test('types come first among the conditions of every entry', () => {
+  for (const [entry, conditions] of Object.entries(manifest.exports))
+    if (typeof conditions === 'object') assert.equal(Object.keys(conditions)[0], 'types', entry);
+});
+
+test('installed into an empty folder it multiplies', () => {
+  const output = runInApp(`
+    import { createKernels, version } from 'fused-matmul';
+    const fm = await createKernels();
+    const data = new Uint8Array(2 * 144).fill(0x31);
+    const w = fm.weight({ type: 'Q4_K', nRows: 2, nCols: 256, data });
+    const x = Float32Array.from({ length: 256 }, (_, i) => Math.sin(i));
+    const y = fm.fusedMatmul(w, x);
+    const rows = fm.dequantize(w);
+    const exact = [0, 1].map((r) => x.reduce((sum, value, c) => sum + value * rows[r * 256 + c], 0));
+    const close = exact.every((value, r) => Math.abs(value - y[r]) <= 1e-4 * rows.reduce((s, v) => s + Math.abs(v), 0));
+    console.log(JSON.stringify({ version, close, length: y.length, equalRows: y[0] === y[1] }));
+  `);
+  assert.deepEqual(JSON.parse(output), {
+    version: manifest.version,
+    close: true,
+    length: 2,
+    equalRows: true,
+  });
+});
+
+test('installed into an empty folder it reads a GGUF file', () => {
+  const model = path.join(root, 'web/public/tiny-tales-Q4_K_M.gguf');
+  const output = runInApp(`
+    import { createKernels, openGguf } from 'fused-matmul';
+    const gguf = await openGguf(${JSON.stringify(model)});
+    const fm = await createKernels();
+    const w = await fm.loadWeight(gguf, 'blk.0.ffn_gate.weight');
+    console.log(fm.fusedMatmul(w, new Float32Array(w.nCols).fill(1)).every(Number.isFinite), w.nRows, w.nCols);
+  `);
+  assert.equal(output, 'true 768 256');
+});
+
+test('the wasm files and package.json can be resolved', () => {
+  const output = runInApp(`
+    import { existsSync } from 'node:fs';
+    const names = ['scalar', 'simd128', 'relaxed', 'simd128-mt', 'relaxed-mt', 'relaxed-mt-64'];
+    const urls = names.map((name) => import.meta.resolve(\`fused-matmul/wasm/fused-\${name}.wasm\`));
+    console.log(urls.every((url) => existsSync(new URL(url))), existsSync(new URL(import.meta.resolve('fused-matmul/package.json'))));
+  `);
+  assert.equal(output, 'true true');
+});
+
+/** What an application takes that multiplies. */
+const bundleLoader = () => bundleForBrowser("export { createKernels, openGguf } from './js/index.js';");
+
+test('the loader is small', async (t) => {
+  const { contents, bytes } = await bundleLoader();
+  t.diagnostic(`loader: ${contents.length} bytes minified, ${bytes} gzipped`);
+  assert.ok(contents.includes('fused_matmul'));
+  assert.ok(bytes <= LOADER_BUDGET, `${bytes} bytes, budget ${LOADER_BUDGET}`);
+});
+
+test('a browser bundle has the header parser in a chunk of its own', async () => {
+  const { files } = await bundleLoader();
+  const withParser = files.filter(({ text }) => text.includes('GGUF magic number'));
+  assert.equal(withParser.length, 1);
+  assert.ok(!withParser[0].text.includes('fused_matmul'));
+});
+
+test('versions agree: package.json, C, changelog', () => {
+  const header = readFileSync(path.join(root, 'src/fused.h'), 'utf8');
+  const parts = ['MAJOR', 'MINOR', 'PATCH'].map(
+    (part) => new RegExp(`FM_VERSION_${part} (\\d+)`).exec(header)?.[1],
+  );
+  assert.equal(parts.join('.'), manifest.version);
+  assert.match(
+    readFileSync(path.join(root, 'CHANGELOG.md'), 'utf8'),
+    new RegExp(`^## ${manifest.version}`, 'm'),
+  );
+});
