@@ -12,8 +12,9 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import path from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { finishDeclarations, reachableTypes } from './declarations.js';
+import { ensurePackages } from './setup/packages.js';
 import { isMain, main, root, run, SetupError, which, withLock } from './setup/run.js';
-import { ensureSetup } from './setup.js';
+import { checkNode, ensureSetup } from './setup.js';
 
 /** The modules and the most bytes each may have. */
 export const MODULE_BUDGETS = Object.freeze({
@@ -178,6 +179,16 @@ async function buildTypes() {
     const all = /** @type {string[]} */ (readdirSync(inRoot('dist/types'), { recursive: true }));
     for (const file of all.map((name) => path.join('dist/types', name)))
       if (file.endsWith('.d.ts') && !kept.has(file)) rmSync(inRoot(file));
+  });
+}
+
+/** The bundled packages and their declarations alone, which the type checker needs and which take no Emscripten. */
+export async function buildBundles() {
+  checkNode();
+  await ensurePackages();
+  await withLock('build', async () => {
+    await buildParser();
+    await buildJinja();
   });
 }
 

@@ -1,7 +1,7 @@
 /** `npm run lint`: Biome, tsc over the JSDoc types, clang-format; `--write` (`npm run format`) reformats instead. */
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
-import { build } from './build.js';
+import { buildBundles } from './build.js';
 import { main, root, run } from './setup/run.js';
 
 /** @returns {string[]} */
@@ -21,7 +21,7 @@ const runPackage = (script, args) =>
 
 await main(async () => {
   const write = process.argv.includes('--write');
-  await build({ quiet: true });
+  await buildBundles();
   const checks = [
     () =>
       runPackage('@biomejs/biome/bin/biome', ['check', ...(write ? ['--write'] : ['--error-on-warnings'])]),

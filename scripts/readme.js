@@ -1,25 +1,23 @@
 /**
- * The tables of README.md that are made, not written: the support matrix, from the kernel table of the built modules,
- * their sizes, and what was measured, from tests/bench/results.json. `node scripts/readme.js` writes them; tests/package/readme.test.js holds them equal.
+ * The parts of the documents that are made, not written: the few numbers of README.md, the support matrix of js/README.md (from the kernel
+ * table of the built modules), and tests/bench/RESULTS.md's tables and sizes. `node scripts/readme.js` writes them;
+ * tests/package/readme.test.js holds them equal.
  *
  * The matrix needs an engine with relaxed SIMD: elsewhere the script runs itself in one.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { numbers } from '../tests/bench/numbers.js';
+import { numbers, summaryNumbers } from '../tests/bench/numbers.js';
+import { markdown } from '../tests/bench/report.js';
 import { build, sizes } from './build.js';
 import { ask, isMain, main, root, SetupError } from './setup/run.js';
 import { relaxedNode } from './setup.js';
 
 export const README = path.join(root, 'README.md');
+export const GUIDE = path.join(root, 'js/README.md');
+export const RESULTS = path.join(root, 'tests/bench/RESULTS.md');
 const ACTIVATIONS = /** @type {const} */ (['f32', 'int16', 'int8']);
-
-/** @param {string[][]} rows  the heads first */
-function markdown(rows) {
-  const [heads, ...body] = rows;
-  return [heads, heads.map(() => '---'), ...body].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
-}
 
 /**
  * Types with 8-bit codes: relaxed int8 where this engine's i32 relaxed dot product is exact for them (fm_wide in
@@ -82,7 +80,7 @@ function place(text, name) {
   const start = text.indexOf(open) + open.length;
   const end = text.indexOf(close, start);
   if (start < open.length || end < 0)
-    throw new SetupError(`README.md has no place for ${name}: ${open.trim()} ...${close}`);
+    throw new SetupError(`the document has no place for ${name}: ${open.trim()} ...${close}`);
   return [start, end];
 }
 
@@ -91,14 +89,19 @@ export const section = (text, name) => text.slice(...place(text, name));
 
 async function writeSections() {
   await build({ quiet: true });
-  let text = readFileSync(README, 'utf8');
-  const tables = { 'support matrix': await supportMatrix(), numbers: numbers(), sizes: sizeTable() };
-  for (const [name, table] of Object.entries(tables)) {
+  /** @type {[string, string, string | undefined][]} */
+  const sections = [
+    [README, 'summary', summaryNumbers()],
+    [GUIDE, 'support matrix', await supportMatrix()],
+    [RESULTS, 'numbers', numbers()],
+    [RESULTS, 'sizes', sizeTable()],
+  ];
+  for (const [file, name, table] of sections) {
     if (table === undefined) continue;
+    const text = readFileSync(file, 'utf8');
     const [start, end] = place(text, name);
-    text = text.slice(0, start) + table + text.slice(end);
+    writeFileSync(file, text.slice(0, start) + table + text.slice(end));
   }
-  writeFileSync(README, text);
 }
 
 if (isMain(import.meta.url)) {

@@ -16,7 +16,7 @@ export { SetupError } from './setup/run.js';
 /** What Vite asks for, within the promised Node 20. */
 const OLDEST_NODE = [20, 19];
 
-function checkNode() {
+export function checkNode() {
   const [major, minor] = process.versions.node.split('.').map(Number);
   if (major < OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor < OLDEST_NODE[1])) {
     throw new SetupError(

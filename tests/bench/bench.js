@@ -2,7 +2,6 @@
  * `npm run bench`: the laboratory. README.md of this folder says what it measures and how. `--help` lists the options.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -15,8 +14,9 @@ import { llamaCases } from './llama.js';
 import { onnxCases } from './onnx.js';
 import { overheadCases } from './overhead.js';
 import { productCases } from './products.js';
+import { mergedResults, writeResults } from './records.js';
 import { caseTable, summary } from './report.js';
-import { startup } from './startup.js';
+import { startup, startupReport } from './startup.js';
 import { threadsReport } from './threads.js';
 import { verdictTable } from './verdict.js';
 
@@ -49,7 +49,7 @@ const HELP = `npm run bench -- [options]
                    build/peers (170 MB); the cases "onnx" and "llama"
   --quick          small shapes, few rounds: does it run, not how fast
   --all            contenders known to be slow, too: scalar and f32 kernels for many tokens
-  --json FILE      results into FILE; cases that it already has stay, unless measured again
+  --json FILE      writes the results into FILE, one JSON record a line; cases that it already has stay, unless measured again
   --charts FOLDER  draws the results (with --json: all that the file has) as SVG; Vega comes as --peers do
   --seconds N      time for each case (default 1.5)
   --layer          instead: norm + matmuls, feed-forward block, attention, against their unfused sequences; --cold: from memory
@@ -126,19 +126,6 @@ function layer({ seconds, cold }) {
   }
 }
 
-/** @param {string} file @param {Result[]} results  of this run @returns {Result[]} with those the file has of other cases */
-function merged(file, results) {
-  if (!existsSync(file)) return results;
-  const measured = new Set(results.map((result) => result.case));
-  /** @type {{ results: Result[] }} */
-  const before = JSON.parse(readFileSync(file, 'utf8'));
-  return [...before.results.filter((result) => !measured.has(result.case)), ...results];
-}
-
-/** @param {string} file @param {ReturnType<typeof environment>} setting @param {Result[]} results */
-const save = (file, setting, results) =>
-  writeFileSync(file, `${JSON.stringify({ ...setting, results: merged(file, results) }, null, 2)}\n`);
-
 /** Medians of register-only limits over their minima, the worst case: only other programs make that more than 1. */
 const MOST_BUSY = 1.25;
 
@@ -153,7 +140,11 @@ async function bench() {
   const { values: options } = parseArgs({ options: OPTIONS });
   if (options.help) return console.log(HELP);
   if (await runElsewhere()) return;
-  if (options.startup) return console.log(startup(15));
+  if (options.startup) {
+    const results = startup(15);
+    if (options.json) writeResults(options.json, environment(), results);
+    return console.log(startupReport(results));
+  }
   if (options.engines) {
     const { enginesReport } = await import('./engines.js');
     return console.log(await enginesReport(options.quick ? 1 : 3));
@@ -200,10 +191,10 @@ async function bench() {
   for (const { name, run, show = caseTable } of selected) {
     const found = await run(lab);
     results.push(...found);
-    if (options.json) save(options.json, setting, results);
+    if (options.json) writeResults(options.json, setting, results);
     console.log(`#### ${name}\n\n${show(found)}\n`);
   }
-  const known = options.json ? merged(options.json, results) : results;
+  const known = options.json ? mergedResults(options.json, results) : results;
   console.log(summary(known));
   const verdict = verdictTable(known);
   if (verdict) console.log(`\n${verdict}`);

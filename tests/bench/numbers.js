@@ -1,18 +1,13 @@
-/** The measured tables of README.md, from results.json, and results-intel.json beside it: `node scripts/readme.js` puts them there. */
-import { existsSync, readFileSync } from 'node:fs';
+/** The measured tables of RESULTS.md and README.md, from results.jsonl and results-intel.jsonl: `node scripts/readme.js` puts them there. */
 import { curvesOf } from './growth.js';
-import { finder, gbps, gflops, number, ratio, table } from './report.js';
+import { readResults } from './records.js';
+import { finder, gbps, gflops, markdown, number, ratio, table } from './report.js';
 import { verdictTable } from './verdict.js';
 
 /** @import { Result } from './report.js' */
 
-/** @typedef {{ machine: string, engine: string, date: string, results: Result[] }} Measured */
-
-/** @param {string} name @returns {Measured | undefined} */
-function read(name) {
-  const url = new URL(name, import.meta.url);
-  return existsSync(url) ? JSON.parse(readFileSync(url, 'utf8')) : undefined;
-}
+/** @param {string} name */
+const read = (name) => readResults(new URL(name, import.meta.url));
 
 /** GFLOP/s of each type that was measured, the fastest kernel of a mode. @param {Result[]} results */
 function typeTable(results) {
@@ -83,10 +78,10 @@ function threadTable(results) {
 
 /** @returns {string | undefined} Markdown; undefined where there are no results yet */
 export function numbers() {
-  const measured = read('results.json');
+  const measured = read('results.jsonl');
   if (!measured) return undefined;
   const { machine, engine, date, results } = measured;
-  const intel = read('results-intel.json');
+  const intel = read('results-intel.jsonl');
   const has = (/** @type {string} */ start) => results.some((r) => r.case.startsWith(start));
   return [
     `${machine}; ${engine}; ${date}.${intel ? ` The last column of the promises: ${intel.machine}; ${intel.engine}; ${intel.date}.` : ''}`,
@@ -103,4 +98,60 @@ export function numbers() {
         ]
       : []),
   ].join('\n\n');
+}
+
+/** The fastest result of a case by the start of its kernel's name. @param {Result[]} results @param {string} name @param {string} kernel */
+const fastest = (results, name, kernel) =>
+  finder(results.filter((r) => r.case === name && r.kernel.startsWith(kernel)))({});
+
+/** The few numbers that README.md shows. @returns {string | undefined} Markdown */
+export function summaryNumbers() {
+  const measured = read('results.jsonl');
+  if (!measured) return undefined;
+  const { machine, engine, results } = measured;
+  const times = (/** @type {number | undefined} */ other, /** @type {number} */ own) =>
+    (other ?? Number.NaN) / own;
+  const products = [1, 128].flatMap((nTokens) => {
+    const name = `Q4_K 4096x4096 M=${nTokens}`;
+    const own = fastest(results, name, 'int8 relaxed');
+    const onnx = fastest(results, `onnx 4096x4096 M=${nTokens}`, 'onnxruntime');
+    const raced = fastest(results, `onnx 4096x4096 M=${nTokens}`, 'Q4_K int8');
+    if (!own) return [];
+    const toBaseline = times(fastest(results, name, 'baseline')?.minMs, own.minMs);
+    const toOnnx =
+      onnx && raced ? `, ${times(onnx.minMs, raced.minMs).toFixed(1)} times ONNX Runtime Web` : '';
+    return [
+      [
+        `Q4_K product of 4096 x 4096, ${nTokens === 1 ? 'one token' : `${nTokens} tokens`}, one thread`,
+        `${number(gflops(own))} GFLOP/s`,
+        `${toBaseline.toFixed(1)} times a kernel in the style of llama.cpp's for wasm${toOnnx}`,
+      ],
+    ];
+  });
+  const model = 'llama Q4_K_M, 2 threads';
+  const [own, wllama] = ['fused', 'wllama'].map((kernel) => fastest(results, model, kernel)?.llama);
+  const llama =
+    own && wllama
+      ? [
+          [
+            'A llama of 8 layers, 2048 wide, in Q4_K_M, Chromium, two threads: prompt, then writing',
+            `${own.promptPerSecond.toFixed(0)}, then ${own.decodePerSecond.toFixed(0)} tokens/s`,
+            `${(own.promptPerSecond / wllama.promptPerSecond).toFixed(1)} and ${(own.decodePerSecond / wllama.decodePerSecond).toFixed(1)} times wllama on the CPU`,
+          ],
+        ]
+      : [];
+  const start = fastest(results, 'startup', 'threads: 1');
+  const startup = start
+    ? [
+        [
+          'From `createKernels()` to the first result, Node, one thread',
+          `${start.medianMs.toFixed(0)} ms`,
+          '',
+        ],
+      ]
+    : [];
+  // Held to these numbers by the budgets of the build and of tests/package/package.test.js.
+  const size = ['Download, gzipped: the loader and the one module in use', '12 KB and 19 to 61 KB', ''];
+  const rows = [...products, ...llama, size, ...startup];
+  return `${markdown([['what', 'measured', 'compared'], ...rows])}\n\n${machine}; ${engine}.`;
 }

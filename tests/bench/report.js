@@ -2,7 +2,7 @@
 
 /**
  * @typedef {object} Result  one contender in one case
- * @property {string} section  product, limit, growth, overhead, onnx, llama
+ * @property {string} section  product, limit, growth, overhead, onnx, llama, startup
  * @property {string} case
  * @property {string} kernel  the contender's name
  * @property {string} [type]  weight type
@@ -42,6 +42,12 @@ export function table(head, rows) {
   return [line(head), `|${widths.map((width) => '-'.repeat(width + 2)).join('|')}|`, ...rows.map(line)].join(
     '\n',
   );
+}
+
+/** A table whose cells are as wide as their text. @param {string[][]} rows  the heads first */
+export function markdown(rows) {
+  const [heads, ...body] = rows;
+  return [heads, heads.map(() => '---'), ...body].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
 /** The limit that bounds a kernel, of those measured with it: reading for few tokens, else the dot it is built on. @param {Result} result */

@@ -12,6 +12,7 @@ import { fitLine, linesOf } from '../bench/growth.js';
 import { race } from '../bench/lab.js';
 import { promptOf } from '../bench/large-llama.js';
 import { checkAgreement } from '../bench/llama.js';
+import { readResults } from '../bench/records.js';
 import { verdict } from '../bench/verdict.js';
 import { freshModule, openModule } from '../helpers/raw.js';
 import { referenceById, referenceByName } from '../helpers/reference.js';
@@ -47,19 +48,19 @@ test('bench: a case for every type', () => {
 test('bench: results are checked, and the table and the JSON hold them', () => {
   const folder = mkdtempSync(join(tmpdir(), 'fm-bench-'));
   try {
-    const file = join(folder, 'results.json');
+    const file = join(folder, 'results.jsonl');
     const printed = bench(['--quick', '--filter', '^Q4_K .* M=1$', '--json', file]);
     assert.match(printed, /\| int16 simd128 +\|/);
     bench(['--quick', '--filter', '^Q6_K .* M=1$', '--json', file]);
-    const { results, command, engine, machine } = JSON.parse(readFileSync(file, 'utf8'));
+    const { results, command, engine, machine } = readResults(file) ?? assert.fail('no results');
     for (const fact of [command, engine, machine]) assert.ok(fact.length > 0);
     for (const type of ['Q4_K', 'Q6_K']) {
-      const kernels = results.flatMap((/** @type {Result} */ r) => (r.type === type ? [r.kernel] : []));
+      const kernels = results.flatMap((r) => (r.type === type ? [r.kernel] : []));
       for (const kernel of ['int16 simd128', 'f32 simd128', 'int8 scalar', 'naive'])
         assert.ok(kernels.includes(kernel), `${type} ${kernel}`);
       assert.equal(kernels.includes('baseline'), existsSync(benchWasm('baseline')));
     }
-    for (const { kernel, error, medianMs, minMs, samples } of /** @type {Result[]} */ (results)) {
+    for (const { kernel, error, medianMs, minMs, samples } of results) {
       assert.ok(minMs > 0 && minMs <= medianMs && samples >= 3, kernel);
       if (kernel.startsWith('limit') || kernel.startsWith('Q4_K')) continue;
       const bound = kernel.startsWith('int8') || kernel === 'baseline' ? 0.02 : 1e-4;

@@ -1,17 +1,19 @@
-/** README.md and js/README.md are true: their snippets run, its tables are what the build makes, its commands and files exist. */
+/** The documents are true: their snippets run, its tables are what the build makes, its commands and files exist. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
-import { README, section, sizeTable, supportMatrix } from '../../scripts/readme.js';
+import { GUIDE, README, RESULTS, section, sizeTable, supportMatrix } from '../../scripts/readme.js';
 import { root } from '../../scripts/setup/run.js';
 import { relaxedNode, SetupError } from '../../scripts/setup.js';
-import { numbers } from '../bench/numbers.js';
+import { numbers, summaryNumbers } from '../bench/numbers.js';
 import { startServer } from '../helpers/range-server.js';
 
 const text = readFileSync(README, 'utf8');
-const guide = readFileSync(path.join(root, 'js/README.md'), 'utf8');
+const guide = readFileSync(GUIDE, 'utf8');
+const measured = readFileSync(RESULTS, 'utf8');
+const contributing = readFileSync(path.join(root, 'CONTRIBUTING.md'), 'utf8');
 const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
 const codeIn = (/** @type {string} */ markdown, language = 'js') =>
   [...markdown.matchAll(new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\`$`, 'gm'))].map(
@@ -21,8 +23,8 @@ const snippets = [...codeIn(text), ...codeIn(guide)];
 
 /** What the snippets print: those of README.md, then those of js/README.md. */
 const OUTPUTS = [
+  /^, there was .*\n60 tokens, \d+ per second\nllama \[ 'F32', 'Q6_K', 'Q4_K' \] \d+ bytes/,
   /^Q4_K 768 x 256 by \w+: y\[0\] = -?\d/,
-  /^, there was .*\n60 tokens, \d+ a second\nllama \[ 'F32', 'Q6_K', 'Q4_K' \] \d+ bytes/,
   /^64 \d+ \S.*\n$/,
   /true .*100.*256/,
   /^Float32Array\(4\) \[\s+-?\d/,
@@ -51,9 +53,11 @@ async function run(file, ...args) {
   return { status, output, errors };
 }
 
-test('the first snippet is the ten-line example', () => {
+test('the first snippets are ten-line examples, and README.md is short', () => {
   assert.equal(snippets.length, OUTPUTS.length);
-  assert.ok(snippets[0].trim().split('\n').filter(Boolean).length <= 10);
+  assert.ok(text.length < 10_752, `README.md has ${text.length} characters`);
+  for (const snippet of snippets.slice(0, 2))
+    assert.ok(snippet.trim().split('\n').filter(Boolean).length <= 10);
 });
 
 for (const [number, snippet] of snippets.entries()) {
@@ -100,13 +104,13 @@ test('the support matrix is what the modules say', async (t) => {
     t.skip(error.message);
     return;
   }
-  assert.equal(section(text, 'support matrix'), await supportMatrix(), 'renew it: node scripts/readme.js');
+  assert.equal(section(guide, 'support matrix'), await supportMatrix(), 'renew it: node scripts/readme.js');
 });
 
 test('the sizes are those of the modules, within what another Emscripten may change', () => {
   const numbers = (/** @type {string} */ table) =>
     [...table.matchAll(/([\d.]+) KB/g)].map(([, number]) => Number(number));
-  const [written, made] = [numbers(section(text, 'sizes')), numbers(sizeTable())];
+  const [written, made] = [numbers(section(measured, 'sizes')), numbers(sizeTable())];
   assert.equal(written.length, made.length);
   for (const [i, value] of written.entries()) {
     assert.ok(
@@ -116,16 +120,17 @@ test('the sizes are those of the modules, within what another Emscripten may cha
   }
 });
 
-test('the numbers are those of tests/bench/results.json', (t) => {
+test('the numbers are those of tests/bench/results.jsonl', (t) => {
   const made = numbers();
-  if (made === undefined) return t.skip('there is no tests/bench/results.json');
-  assert.equal(section(text, 'numbers'), made, 'renew them: node scripts/readme.js');
+  if (made === undefined) return t.skip('there is no tests/bench/results.jsonl');
+  assert.equal(section(measured, 'numbers'), made, 'renew them: node scripts/readme.js');
+  assert.equal(section(text, 'summary'), summaryNumbers(), 'renew them: node scripts/readme.js');
 });
 
 test('every npm script is listed, and every one listed exists', () => {
-  const listed = new Set([...text.matchAll(/`npm (?:run )?([a-z:]+)`/g)].map(([, name]) => name));
+  const listed = new Set([...contributing.matchAll(/`npm (?:run )?([a-z:]+)`/g)].map(([, name]) => name));
   const scripts = Object.keys(manifest.scripts).filter((name) => name !== 'prepack');
-  for (const name of scripts) assert.ok(listed.has(name), `README.md does not list ${name}`);
+  for (const name of scripts) assert.ok(listed.has(name), `CONTRIBUTING.md does not list ${name}`);
   for (const name of listed)
     assert.ok(['install', 'ci'].includes(name) || scripts.includes(name), `there is no script ${name}`);
 });
@@ -138,6 +143,8 @@ test('every link within the documents leads somewhere', () => {
     'SECURITY.md',
     'src/README.md',
     'tests/bench/README.md',
+    'tests/bench/RESULTS.md',
+    'web/README.md',
   ];
   const anchors = (/** @type {string} */ markdown) =>
     [...markdown.matchAll(/^#+ (.*)$/gm)].map(([, title]) =>
@@ -159,13 +166,17 @@ test('every link within the documents leads somewhere', () => {
 });
 
 test('every file and folder that README.md and CONTRIBUTING.md name exists', () => {
-  const contributing = readFileSync(path.join(root, 'CONTRIBUTING.md'), 'utf8');
   const named = [
-    ...`${text}${guide}${contributing}`.matchAll(/`((?:src|js|web|tests|scripts|dist|\.ci)\/[\w./-]*)`/g),
+    ...`${text}${guide}${contributing}${measured}`.matchAll(
+      /`((?:src|js|web|tests|scripts|dist|\.ci)\/[\w./-]*)`/g,
+    ),
   ];
   assert.ok(named.length > 5);
   for (const [, name] of named) assert.ok(existsSync(path.join(root, name)), name);
-  const layout = /```text\n([\s\S]*?)```/.exec(text)?.[1] ?? '';
-  for (const line of layout.trim().split('\n'))
+  const layout = /```text\n([\s\S]*?)```/.exec(contributing)?.[1] ?? '';
+  for (const line of layout
+    .trim()
+    .split('\n')
+    .filter((row) => !row.startsWith(' ')))
     assert.ok(existsSync(path.join(root, line.split(' ')[0])), line);
 });
