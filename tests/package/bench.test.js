@@ -18,8 +18,6 @@ import { freshModule, openModule } from '../helpers/raw.js';
 import { referenceById, referenceByName } from '../helpers/reference.js';
 import { projectRoot } from '../helpers/test-data.js';
 
-/** @import { Result } from '../bench/report.js' */
-
 const benchWasm = (/** @type {string} */ name) => join(projectRoot, `build/wasm/bench-${name}.wasm`);
 
 /** @param {string[]} args  @returns {string} stdout; in this very Node, whatever it lacks */
