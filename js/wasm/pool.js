@@ -129,7 +129,7 @@ function threadTest(exports, use) {
   const { id } = /** @type {import('../types.js').GgmlType} */ (findType('Q4_K'));
   const x = new Float32Array(SHARED_TOKENS * N_COLS);
   const some = testActivations();
-  for (let at = 0; at < x.length; at += some.length) x.set(some, at);
+  for (let i = 0; i < x.length; i++) x[i] = some[i % some.length];
   const w = testWeights('Q4_K', SHARED_ROWS);
   return withData(exports, { w, x, nOut: SHARED_ROWS * SHARED_TOKENS }, (at) => {
     const product = (/** @type {boolean} */ share, /** @type {number} */ nTokens) => {

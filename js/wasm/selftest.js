@@ -17,15 +17,19 @@ export const ISA_NAMES = /** @type {const} */ (['scalar', 'simd128', 'relaxed'])
 export const DOT_NAMES = /** @type {const} */ (['i16', 'i32']);
 export const ACTIVATION_NAMES = /** @type {const} */ (['f32', 'int16', 'int8']);
 
-/** A strip of the matrix-matrix kernels and one row more. */
-const N_ROWS = 5;
+/** The rows of a strip (8) and one more, so that the matrix-matrix kernels meet a full strip and every remainder. */
+export const N_ROWS = 9;
 export const N_COLS = 512;
-/** Token counts: the matrix-vector kernels, and the matrix-matrix kernels with a tail. */
-const TOKENS = [1, 5];
 /**
- * Each product runs this often: first as the baseline compiler made it, later perhaps as the optimiser did.
+ * Numbers of tokens, one for each path through the kernels: matrix-vector (1, 2), a tile of 4 tokens in part and in full (3, 4), a tile of
+ * 8 in part and in full (5, 8), and a tile of 8 with one more (9).
  */
-const REPEATS = 2;
+export const TOKENS = [1, 2, 3, 4, 5, 8, 9];
+/** The products, as [tokens, rows]: every number of tokens with all rows, then both tiles with every number of rows. @type {[number, number][]} */
+export const SHAPES = [
+  ...TOKENS.map((nTokens) => /** @type {[number, number]} */ ([nTokens, N_ROWS])),
+  ...Array.from({ length: N_ROWS - 1 }, (_, i) => /** @type {[number, number]} */ ([N_ROWS, i + 1])),
+];
 /** Of sum |x*w|: int16 is off by at most 127/32767/2 a value, where the mean |x| is 64: 3e-5. */
 const TOLERANCE = 1e-4;
 
@@ -35,20 +39,20 @@ const TOLERANCE = 1e-4;
  * that take all 8 bits, codes looked up by a swizzle, no codes.
  */
 export const KNOWN_ANSWERS = [
-  { type: 'Q4_K', hash: 1201460245 },
-  { type: 'Q8_0', hash: 1545556613 },
-  { type: 'IQ4_NL', hash: 545346885 },
-  { type: 'F16', hash: 3733628357 },
+  { type: 'Q4_K', hash: 3863557869 },
+  { type: 'Q8_0', hash: 3504145157 },
+  { type: 'IQ4_NL', hash: 3632757445 },
+  { type: 'F16', hash: 612099525 },
 ];
 
-/** Random bytes, the same everywhere (xorshift32). @param {number} seed */
+/** Random numbers of 32 bits, the same everywhere (xorshift32). @param {number} seed */
 function generator(seed) {
   let state = seed;
   return () => {
     state ^= state << 13;
     state ^= state >>> 17;
     state ^= state << 5;
-    return (state >>> 0) & 255;
+    return state >>> 0;
   };
 }
 
@@ -61,7 +65,8 @@ export function testWeights(typeName, nRows = N_ROWS) {
   const type = /** @type {import('../types.js').GgmlType} */ (findType(typeName));
   const bytes = new Uint8Array(weightBytes(type, nRows, N_COLS));
   const random = generator(0x9e3779b9);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = random();
+  const view = new DataView(bytes.buffer);
+  for (let i = 0; i < bytes.length; i += 4) view.setUint32(i, random(), true);
   // Of an f16 the sign and the mantissa stay random, the exponent becomes 9; Q4_K starts with two f16.
   const step = typeName === 'F16' ? 2 : type.blockBytes;
   for (let block = 0; block < bytes.length; block += step) {
@@ -70,11 +75,24 @@ export function testWeights(typeName, nRows = N_ROWS) {
   return bytes;
 }
 
-/** X [5][512], integers in -127..127, every 256 of them with a 127. */
+/** Columns of a token that share a sign. */
+const SIGN_COLS = 32;
+const N_SIGNS = N_COLS / SIGN_COLS;
+/** Token 0 has no signs; of any two tokens some differ in every 256 columns. @param {number} token @param {number} part  of SIGN_COLS columns */
+const signOf = (token, part) => ((token * (2 * part + 1)) % 11 > 5 ? -1 : 1);
+
+/**
+ * X [9][512]: integers from -127 to 127 with a 127 or -127 in every 256 of them, so that int8 and int16 hold them exactly. Each token is the
+ * first one with other signs, a sign for each 32 columns: the right products of all follow from the parts of the first one's.
+ */
 export function testActivations() {
   const random = generator(0x2545f491);
-  const x = new Float32Array(Math.max(...TOKENS) * N_COLS);
-  for (let i = 0; i < x.length; i++) x[i] = i % 256 === 77 ? 127 : (random() % 255) - 127;
+  const x = new Float32Array(TOKENS[TOKENS.length - 1] * N_COLS);
+  for (let c = 0; c < N_COLS; c++) x[c] = c % 256 === 77 ? 127 : (random() % 255) - 127;
+  for (let i = N_COLS; i < x.length; i++) {
+    const c = i % N_COLS;
+    x[i] = signOf(Math.floor(i / N_COLS), Math.floor(c / SIGN_COLS)) * x[c];
+  }
   return x;
 }
 
@@ -110,7 +128,7 @@ export function withData(exports, { w, x, nOut }, body) {
   }
 }
 
-/** @typedef {{ sums: Float64Array, scales: Float64Array }} Products  Y in float64, and sum |x*w| of each output */
+/** Y [9][9] in float64, and sum |x*w| of each row, the same for every token. @typedef {{ sums: Float64Array, scales: Float64Array }} Products */
 
 /** The right products by type, computed once in a process. @type {Map<string, Products>} */
 const products = new Map();
@@ -121,21 +139,18 @@ const products = new Map();
  * @returns {Products}
  */
 function multiply(w, x) {
-  const nOut = (x.length / N_COLS) * N_ROWS;
-  const sums = new Float64Array(nOut);
-  const scales = new Float64Array(nOut);
-  for (let i = 0; i < nOut; i++) {
-    const atX = Math.floor(i / N_ROWS) * N_COLS;
-    const atW = (i % N_ROWS) * N_COLS;
-    let sum = 0;
-    let scale = 0;
-    for (let c = 0; c < N_COLS; c++) {
-      const product = x[atX + c] * w[atW + c];
-      sum += product;
-      scale += Math.abs(product);
-    }
-    sums[i] = sum;
-    scales[i] = scale;
+  const parts = new Float64Array(N_ROWS * N_SIGNS);
+  const scales = new Float64Array(N_ROWS);
+  for (let i = 0; i < w.length; i++) {
+    const product = x[i % N_COLS] * w[i];
+    parts[Math.floor(i / SIGN_COLS)] += product;
+    scales[Math.floor(i / N_COLS)] += Math.abs(product);
+  }
+  const sums = new Float64Array(TOKENS[TOKENS.length - 1] * N_ROWS);
+  for (let i = 0; i < sums.length; i++) {
+    const token = Math.floor(i / N_ROWS);
+    for (let part = 0; part < N_SIGNS; part++)
+      sums[i] += signOf(token, part) * parts[(i % N_ROWS) * N_SIGNS + part];
   }
   return { sums, scales };
 }
@@ -157,15 +172,14 @@ function checkType(exports, known, x) {
     }
     const right = products.get(known.type) ?? multiply(at.out(), x);
     products.set(known.type, right);
-    for (const nTokens of TOKENS) {
-      for (let run = 0; run < REPEATS * ACTIVATION_NAMES.length; run++) {
-        const activation = run % ACTIVATION_NAMES.length;
-        at.out().fill(Number.NaN);
-        status = exports.fused_matmul(id, at.w, at.x, at.y, nTokens, N_ROWS, N_COLS, activation);
-        const wrong = status === 0 ? firstWrong(at.out(), right, nTokens * N_ROWS) : `, status ${status}`;
-        if (wrong) {
-          return `${known.type} x ${ACTIVATION_NAMES[activation]}, ${nTokens} token(s), is wrong${wrong}`;
-        }
+    const y = at.out();
+    for (const [activation, name] of ACTIVATION_NAMES.entries()) {
+      // Rows of f32 products are independent of each other: one number of rows is enough.
+      for (const [nTokens, nRows] of name === 'f32' ? SHAPES.slice(0, TOKENS.length) : SHAPES) {
+        y.fill(Number.NaN, 0, nTokens * nRows);
+        status = exports.fused_matmul(id, at.w, at.x, at.y, nTokens, nRows, N_COLS, activation);
+        const wrong = status === 0 ? firstWrong(y, right, nTokens, nRows) : `, status ${status}`;
+        if (wrong) return `${known.type} x ${name}, ${nTokens} token(s) by ${nRows} row(s), is wrong${wrong}`;
       }
     }
     return undefined;
@@ -175,13 +189,15 @@ function checkType(exports, known, x) {
 /**
  * @param {Float32Array} got
  * @param {Products} right
- * @param {number} nOut
+ * @param {number} nTokens
+ * @param {number} nRows
  */
-function firstWrong(got, { sums, scales }, nOut) {
-  for (let i = 0; i < nOut; i++) {
+function firstWrong(got, { sums, scales }, nTokens, nRows) {
+  for (let i = 0; i < nTokens * nRows; i++) {
+    const row = i % nRows;
+    const right = sums[Math.floor(i / nRows) * N_ROWS + row];
     // Written so that NaN is wrong.
-    if (!(Math.abs(got[i] - sums[i]) <= TOLERANCE * scales[i]))
-      return `: ${got[i]} where ${sums[i]} is right`;
+    if (!(Math.abs(got[i] - right) <= TOLERANCE * scales[row])) return `: ${got[i]} where ${right} is right`;
   }
   return undefined;
 }
