@@ -23,7 +23,7 @@ import { TextStream } from './text-stream.js';
  * What a generation needs of its model.
  * @typedef {object} Engine
  * @property {import('./context.js').Context} context
- * @property {(token: number) => Uint8Array} bytes
+ * @property {(token: number, special?: boolean) => Uint8Array} bytes  of a control token none, unless special is true
  * @property {ReadonlySet<number>} ends  tokens
  * @property {() => void} done
  */
@@ -125,15 +125,16 @@ export class Generation {
         const took = performance.now() - since;
         if (this.tokens.length === 0) stats.first = took;
         else stats.decodeMs += took;
-        if (!ignoreEnd && ends.has(token)) {
-          this.#finish = 'end';
-          break;
+        const isEnd = !ignoreEnd && ends.has(token);
+        if (!isEnd) {
+          this.tokens.push(token);
+          history.push(token);
         }
-        this.tokens.push(token);
-        history.push(token);
-        const piece = stream.push(bytes(token));
+        const hidden = isEnd || bytes(token).length === 0;
+        const piece = stream.push(bytes(token, hidden), hidden);
         if (piece) yield piece;
-        if (stream.stopped) this.#finish = 'stop';
+        if (isEnd) this.#finish = 'end';
+        else if (stream.stopped) this.#finish = 'stop';
         else if (this.tokens.length >= maxTokens) this.#finish = 'length';
         else if (context.room < 1) this.#finish = 'context';
         if (this.#finish) break;

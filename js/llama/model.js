@@ -309,7 +309,7 @@ export class Llama {
     const { tokenizer, context } = this.#parts;
     return {
       context,
-      bytes: (token) => tokenizer.bytes(token),
+      bytes: (token, special) => tokenizer.bytes(token, special),
       ends: tokenizer.ends,
       done: () => {
         this.#busy = '';

@@ -12,7 +12,8 @@ import { ArgumentError, show } from '../errors.js';
  * @property {number} [seed]  an integer from 0 to 2^53 - 1; default: another one each time
  * @property {number} [repeatPenalty]  over 1 makes repetition less likely; default 1
  * @property {number} [repeatWindow]  how many tokens back repetition counts; default 64
- * @property {string | readonly string[]} [stop]  texts that end the generation, and are not given out
+ * @property {string | readonly string[]} [stop]  texts that end the generation, and are not given out; they match the
+ *   spelling of control tokens too, e.g. '<|im_end|>'
  * @property {boolean} [ignoreEnd]  writes on where the model would end, as measurements need it; default false
  * @property {AbortSignal} [signal]  ends the generation with its reason
  */

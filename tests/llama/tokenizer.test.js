@@ -210,6 +210,52 @@ test('tokenizer: pre-tokenizers cut as their models were trained', () => {
   assert.deepEqual(split('default', 'a 12345!'), ['a', ' ', '123', '45', '!']);
 });
 
+/** The names that mean the same splitting, by the first of them. */
+const ALIASES = {
+  'gpt-2': [
+    ...['phi-2', 'mpt', 'olmo', 'jais', 'roberta-bpe', 'exaone4', 'trillion', 'granite-docling', 'gigachat'],
+    ...['a.x-4.0', 'mellum', 'modern-bert', 'jina-v1-en', 'jina-es', 'jina-de', 'jina-v2-es', 'jina-v2-de'],
+    'jina-v2-code',
+  ],
+  smollm: ['starcoder', 'refact', 'command-r', 'codeshell', 'exaone', 'minerva-7b', 'mellum2'],
+  'llama-bpe': [
+    ...['llama3', 'llama-v3', 'falcon3', 'falcon-h1', 'pixtral', 'midm-2.0', 'lfm2', 'jina-v5-nano'],
+  ],
+  'smaug-bpe': ['dbrx', 'glm4', 'chatglm-bpe'],
+  qwen2: ['deepseek-r1-qwen', 'stablelm2', 'megrez', 'kormo', 'f2llmv2', 'hunyuan', 'solar-open', 'grok-2'],
+  default: [],
+  tekken: [],
+  'deepseek-coder': [],
+};
+
+test('tokenizer: pre-tokenizers by each of their names', () => {
+  const text = "Don'T  HelloWorld x 12345\n\n  /a.b\u00e9\u0301 \u6771\u4eac\r\n\t!!! ";
+  const vocabulary = (/** @type {unknown} */ pre) => ({
+    'tokenizer.ggml.model': 'gpt2',
+    'tokenizer.ggml.pre': pre,
+    'tokenizer.ggml.tokens': ['<s>', 'a', 'b', 'c', 'bc', 'abc'],
+    'tokenizer.ggml.token_type': [3, 1, 1, 1, 1, 1],
+    'tokenizer.ggml.merges': ['b c'],
+    'tokenizer.ggml.bos_token_id': 0,
+  });
+  const names = [];
+  const splits = new Set();
+  for (const [first, others] of Object.entries(ALIASES)) {
+    const { split } = preTokenizer(first);
+    // A word that is a token is taken whole by some, which also begin a text with BOS.
+    const whole = ['llama-bpe', 'tekken'].includes(first);
+    splits.add(JSON.stringify([split(text), whole]));
+    for (const name of [first, ...others]) {
+      names.push(name);
+      assert.deepEqual(preTokenizer(name).split(text), split(text), name);
+      assert.deepEqual(new Tokenizer(vocabulary(name)).encode('abc'), whole ? [0, 5] : [1, 4], name);
+    }
+  }
+  assert.equal(splits.size, Object.keys(ALIASES).length, 'each row cuts otherwise');
+  assert.deepEqual([...PRE_TOKENIZERS].sort(), names.sort());
+  for (const missing of [undefined, '']) assert.equal(new Tokenizer(vocabulary(missing)).pre, 'default');
+});
+
 test('tokenizer: the embedded model', async () => {
   const { metadata } = await openGguf(TINY_TALES);
   const tokenizer = new Tokenizer(metadata);

@@ -107,17 +107,25 @@ export function readHyperparameters(metadata) {
 }
 
 /**
- * By what positions are divided.
+ * RoPE position scale: positions are divided by it. A factor without a type is a linear one, as in llama.cpp; the factor has an
+ * older key, and 0 means that there is none.
  * @param {Record<string, import('../../gguf/index.js').MetadataValue>} metadata
  * @param {(name: string) => string} key
  * @param {(name: string, fallback?: number) => number} positive
  */
 function linearScale(metadata, key, positive) {
-  const type = metadata[key('rope.scaling.type')];
-  if (type === undefined) return positive('rope.scale_linear', 1);
-  if (type === 'none') return 1;
-  if (type === 'linear') return positive('rope.scaling.factor', 1);
-  throw new ModelError(
-    `RoPE scaling of type ${show(type)} is not supported; supported are none, linear, and llama3's factors in rope_freqs.weight`,
-  );
+  const type = metadata[key('rope.scaling.type')] ?? 'linear';
+  if (type !== 'none' && type !== 'linear') {
+    throw new ModelError(
+      `RoPE scaling of type ${show(type)} is not supported; supported are none, linear, and llama3's factors in rope_freqs.weight`,
+    );
+  }
+  const attention = positive('rope.scaling.attn_factor', 1);
+  if (attention !== 1) {
+    throw new ModelError(
+      `RoPE that scales attention is not supported: ${show(key('rope.scaling.attn_factor'))} is ${attention}, supported is 1`,
+    );
+  }
+  const name = ['rope.scaling.factor', 'rope.scale_linear'].find((one) => metadata[key(one)] !== undefined);
+  return type === 'none' || name === undefined || metadata[key(name)] === 0 ? 1 : positive(name);
 }

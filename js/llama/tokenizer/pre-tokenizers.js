@@ -29,17 +29,33 @@ const ROWS = [
       expressions: [String.raw`[\p{P}\$\+<=>\^~\|]+`, GPT2, String.raw`\p{N}+`, '[0-9][0-9][0-9]'],
     },
   ],
-  [['gpt-2', 'phi-2', 'mpt', 'olmo', 'jais', 'roberta-bpe', 'exaone4'], { expressions: [GPT2] }],
   [
-    ['smollm', 'starcoder', 'refact', 'command-r', 'codeshell', 'exaone', 'minerva-7b'],
+    [
+      ...['gpt-2', 'phi-2', 'mpt', 'olmo', 'jais', 'roberta-bpe', 'exaone4', 'trillion', 'granite-docling'],
+      ...['gigachat', 'a.x-4.0', 'mellum', 'modern-bert', 'jina-v1-en', 'jina-es', 'jina-de', 'jina-v2-es'],
+      ...['jina-v2-de', 'jina-v2-code'],
+    ],
+    { expressions: [GPT2] },
+  ],
+  [
+    ['smollm', 'starcoder', 'refact', 'command-r', 'codeshell', 'exaone', 'minerva-7b', 'mellum2'],
     { expressions: [String.raw`\p{N}`, GPT2] },
   ],
   [
-    ['llama-bpe', 'llama3', 'llama-v3', 'falcon3'],
+    [
+      ...['llama-bpe', 'llama3', 'llama-v3', 'falcon3', 'falcon-h1', 'pixtral', 'midm-2.0', 'lfm2'],
+      'jina-v5-nano',
+    ],
     { expressions: [words(String.raw`\p{N}{1,3}`)], whole: true, bos: true },
   ],
-  [['smaug-bpe', 'dbrx'], { expressions: [words(String.raw`\p{N}{1,3}`)] }],
-  [['qwen2', 'deepseek-r1-qwen', 'stablelm2', 'megrez'], { expressions: [words(String.raw`\p{N}`)] }],
+  [['smaug-bpe', 'dbrx', 'glm4', 'chatglm-bpe'], { expressions: [words(String.raw`\p{N}{1,3}`)] }],
+  [
+    [
+      ...['qwen2', 'deepseek-r1-qwen', 'stablelm2', 'megrez', 'kormo', 'f2llmv2', 'hunyuan', 'solar-open'],
+      'grok-2',
+    ],
+    { expressions: [words(String.raw`\p{N}`)] },
+  ],
   [
     ['tekken'],
     {

@@ -5,18 +5,15 @@ import { ArgumentError, show } from '../../errors.js';
 import { ModelError } from '../errors.js';
 import { mergeSymbols } from './merge.js';
 import { preTokenizer } from './pre-tokenizers.js';
+import { SpecialTokens } from './special-tokens.js';
+import { namedTokens, stripping, tokenRoles } from './token-roles.js';
 
 /** Token types of GGUF. */
+const NORMAL = 1;
 const UNKNOWN = 2;
 const CONTROL = 3;
 const USER_DEFINED = 4;
 const BYTE = 6;
-
-/** What ends a turn or a text, where it is a control token. */
-const END_TEXTS = new Set([
-  ...['<|eot_id|>', '<|eom_id|>', '<|end_of_text|>', '<|im_end|>', '<|endoftext|>', '<|end|>', '<|return|>'],
-  ...['<end_of_turn>', '<|end_of_turn|>', '<EOT>', '<eos>', '</s>', '<｜end▁of▁sentence｜>'],
-]);
 
 /** Words whose tokens are remembered. */
 const CACHED_WORDS = 20_000;
@@ -46,9 +43,8 @@ export class Tokenizer {
   #types;
   /** @type {Map<string, number>} */
   #ids = new Map();
-  /** Finds the tokens that are cut out of a text before anything else: control and user-defined, only the latter. */
+  /** Finds the tokens that are cut out of a text before anything else; undefined where there are none. */
   #special;
-  #userDefined;
   /** @type {SentencePieces | BytePairs} */
   #model;
 
@@ -63,10 +59,9 @@ export class Tokenizer {
       throw new ModelError('the file has no tokenizer: tokenizer.ggml.tokens is missing');
     this.#tokens = /** @type {string[]} */ (tokens);
     const types = of('token_type');
-    this.#types = Array.isArray(types) && types.length === tokens.length ? types : tokens.map(() => 1);
+    this.#types = new Int32Array(tokens.length).fill(NORMAL);
+    if (Array.isArray(types) && types.length === tokens.length) this.#types.set(types.map(Number));
     for (let id = tokens.length - 1; id >= 0; id--) this.#ids.set(this.#tokens[id], id);
-    this.#special = this.#finder([CONTROL, USER_DEFINED, UNKNOWN]);
-    this.#userDefined = this.#finder([USER_DEFINED]);
 
     /** 'llama' or 'gpt2'. */
     this.kind = String(of('model'));
@@ -78,21 +73,19 @@ export class Tokenizer {
     }
     this.#model = new Model(of, this.#tokens, this.#ids);
     this.pre = this.#model.pre;
-    const id = (/** @type {string} */ name, /** @type {number | undefined} */ fallback) => {
-      const value = of(`${name}_token_id`) ?? fallback;
-      return typeof value === 'number' && value >= 0 && value < tokens.length ? value : undefined;
+    const id = (/** @type {string} */ name, /** @type {number} */ fallback) => {
+      const [named] = namedTokens(of, name, tokens.length);
+      return named ?? (this.kind === 'llama' && fallback < tokens.length ? fallback : undefined);
     };
-    const isPieces = this.kind === 'llama';
     /** Its token ids; undefined where there is none. */
-    this.bos = id('bos', isPieces ? 1 : undefined);
-    this.eos = id('eos', isPieces ? 2 : undefined);
+    this.bos = id('bos', 1);
+    this.eos = id('eos', 2);
     this.addBos = Boolean(of('add_bos_token') ?? this.#model.addBos) && this.bos !== undefined;
+    const { ends, control } = tokenRoles(of, this.#ids, { size: tokens.length, eos: this.eos });
     /** The tokens that end a text. @type {ReadonlySet<number>} */
-    this.ends = new Set(
-      [this.eos, id('eot', undefined), id('eom', undefined), ...this.#endTexts()].filter(
-        (token) => token !== undefined,
-      ),
-    );
+    this.ends = new Set(ends);
+    for (const token of control) this.#types[token] = CONTROL;
+    this.#special = this.#findSpecial(stripping(this.pre, metadata['general.name']));
   }
 
   /** Tokens of the vocabulary. */
@@ -122,13 +115,12 @@ export class Tokenizer {
       if (part) this.#model.encode(part, afterToken, out);
       afterToken = false;
     };
-    const finder = special ? this.#special : this.#userDefined;
     let at = 0;
-    for (const { 0: token, index } of finder ? text.matchAll(finder) : []) {
-      if (index > at) plain(text.slice(at, index));
-      out.push(/** @type {number} */ (this.#ids.get(token)));
+    for (const { from, to, id } of this.#special?.find(text, special) ?? []) {
+      if (from > at) plain(text.slice(at, from));
+      out.push(id);
       afterToken = true;
-      at = index + token.length;
+      at = to;
     }
     if (at < text.length) plain(text.slice(at));
     if (bos && this.bos !== undefined && out[0] !== this.bos) out.unshift(this.bos);
@@ -171,23 +163,22 @@ export class Tokenizer {
     throw new ArgumentError(`there is no token ${show(id)}: the vocabulary has ${this.#tokens.length}`);
   }
 
-  *#endTexts() {
-    for (const text of END_TEXTS) {
-      const id = this.#ids.get(text);
-      if (id !== undefined && this.#types[id] === CONTROL) yield id;
+  /** @param {ReturnType<typeof stripping>} strip */
+  #findSpecial(strip) {
+    /** @type {import('./special-tokens.js').SpecialToken[]} */
+    const special = [];
+    for (const [id, type] of this.#types.entries()) {
+      const text = this.#tokens[id];
+      const always = type === USER_DEFINED;
+      if (text === '' || !(always || type === CONTROL || type === UNKNOWN)) continue;
+      // Of tokens with the same text only the first can be found.
+      if (this.#ids.get(text) === id) special.push({ id, text, always, ...strip(text) });
     }
-  }
-
-  /** @param {number[]} wanted  token types */
-  #finder(wanted) {
-    const texts = this.#tokens.filter((text, id) => text && wanted.includes(Number(this.#types[id])));
-    if (texts.length === 0) return undefined;
-    texts.sort((a, b) => b.length - a.length);
-    return new RegExp(texts.map((text) => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&')).join('|'), 'gu');
+    return special.length > 0 ? new SpecialTokens(special) : undefined;
   }
 }
 
-/** @typedef {(key: string) => import('../../gguf/index.js').MetadataValue | undefined} Get */
+/** @typedef {import('./token-roles.js').Get} Get */
 
 /** @param {number} byte */
 const byteToken = (byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`;
@@ -275,7 +266,7 @@ class BytePairs {
    * @param {Map<string, number>} ids
    */
   constructor(of, _, ids) {
-    this.pre = String(of('pre') ?? 'default');
+    this.pre = String(of('pre') || 'default');
     const { split, whole, bos } = preTokenizer(this.pre);
     this.#split = split;
     this.#whole = whole;

@@ -1,0 +1,150 @@
+/* Finds the tokens that are cut out of a text before it is split into words: control and user-defined ones.
+ *
+ * The longest token (in UTF-8 bytes) is cut first, wherever it occurs, then the next longest from what is left, as llama.cpp
+ * does. An Aho-Corasick automaton finds all occurrences in one pass, so neither many tokens nor their texts slow it down.
+ * The automaton is a trie in breadth-first order: the children of a node are neighbours, sorted by their UTF-16 unit. */
+
+/**
+ * @typedef {object} SpecialToken
+ * @property {number} id
+ * @property {string} text  not empty, different from the others
+ * @property {boolean} always  is found although control tokens are not asked for: a user-defined token
+ * @property {boolean} [stripLeft]  takes the white space before it
+ * @property {boolean} [stripRight]  takes the white space after it
+ */
+
+/** @typedef {{ from: number, to: number, id: number }} Cut  a token stands for text[from, to) */
+
+const encoder = new TextEncoder();
+const SPACES = ' \t\n\v\f\r';
+
+export class SpecialTokens {
+  /** In the order of cutting. */
+  #tokens;
+  /** Of each node: the unit that leads to it, its first child, the token that ends in it or -1. @type {number[]} */
+  #units = [0];
+  /** @type {number[]} */
+  #children = [];
+  /** @type {number[]} */
+  #token = [-1];
+  /** Of each node: the longest other node that its text ends with, and the nearest of those in which a token ends; 0: none. */
+  #suffix;
+  #shorter;
+  /** Of each token: the node in which it ends. @type {number[]} */
+  #nodes = [];
+
+  /** @param {SpecialToken[]} tokens */
+  constructor(tokens) {
+    const sized = tokens.map((token) => ({ ...token, bytes: encoder.encode(token.text).length }));
+    this.#tokens = sized.sort((a, b) => b.bytes - a.bytes || a.id - b.id);
+    this.#grow();
+    this.#suffix = new Int32Array(this.#units.length);
+    this.#shorter = new Int32Array(this.#units.length);
+    this.#link();
+  }
+
+  /**
+   * @param {string} text
+   * @param {boolean} control  also those that are not always found
+   * @returns {Cut[]}  in the order of the text, none overlapping another
+   */
+  find(text, control) {
+    /** Where each token may end; of the tokens that end at one place the longest that is still possible. @type {number[][]} */
+    const places = [];
+    /** @param {number} node @param {number} end @param {number} room  units before `end` that are free */
+    const offer = (node, end, room) => {
+      for (let at = node; at > 0; at = this.#shorter[at]) {
+        const i = this.#token[at];
+        if (i < 0 || !(control || this.#tokens[i].always) || this.#tokens[i].text.length > room) continue;
+        places[i] ??= [];
+        places[i].push(end);
+        return;
+      }
+    };
+    let node = 0;
+    for (let at = 0; at < text.length; at++) {
+      node = this.#next(node, text.charCodeAt(at));
+      offer(node, at + 1, at + 1);
+    }
+    /** @type {Cut[]} */
+    const cuts = [];
+    if (places.length === 0) return cuts;
+    /** Where the cut that holds a unit ends; 0: it is free. */
+    const taken = new Int32Array(text.length);
+    for (let i = 0; i < places.length; i++) {
+      const { id, text: token, stripLeft, stripRight } = this.#tokens[i];
+      const ends = places[i]?.sort((a, b) => a - b) ?? [];
+      // Earlier cuts are at least as long, so one that overlaps a token holds its first or its last unit.
+      for (const end of ends) {
+        let from = end - token.length;
+        if (taken[from] || taken[end - 1]) continue;
+        let to = end;
+        while (stripLeft && from > 0 && !taken[from - 1] && SPACES.includes(text[from - 1])) from -= 1;
+        while (stripRight && to < text.length && !taken[to] && SPACES.includes(text[to])) to += 1;
+        taken.fill(to, from, to);
+        cuts.push({ from, to, id });
+      }
+      // Where only the beginning is taken, a shorter token may end at the same place.
+      for (const end of ends) {
+        if (!taken[end - 1]) offer(this.#shorter[this.#nodes[i]], end, end - taken[end - token.length]);
+      }
+    }
+    return cuts.sort((a, b) => a.from - b.from);
+  }
+
+  /** Makes the nodes. Tokens that share a beginning are neighbours when sorted, so each node stands for a range of them. */
+  #grow() {
+    const texts = this.#tokens.map(({ text }) => text);
+    const sorted = [...texts.keys()].sort((a, b) => (texts[a] < texts[b] ? -1 : 1));
+    const low = [0];
+    const high = [sorted.length];
+    const depth = [0];
+    for (let node = 0; node < this.#units.length; node++) {
+      this.#children.push(this.#units.length);
+      const place = depth[node];
+      let i = low[node];
+      // The shortest text of a range comes first.
+      if (i < high[node] && texts[sorted[i]].length === place) {
+        this.#token[node] = sorted[i];
+        this.#nodes[sorted[i]] = node;
+        i += 1;
+      }
+      while (i < high[node]) {
+        const unit = texts[sorted[i]].charCodeAt(place);
+        low.push(i);
+        while (i < high[node] && texts[sorted[i]].charCodeAt(place) === unit) i += 1;
+        high.push(i);
+        depth.push(place + 1);
+        this.#units.push(unit);
+        this.#token.push(-1);
+      }
+    }
+    this.#children.push(this.#units.length);
+  }
+
+  /** Fills in the suffixes, parents before children. */
+  #link() {
+    for (let node = 0; node < this.#units.length; node++) {
+      for (let child = this.#children[node]; child < this.#children[node + 1]; child++) {
+        const suffix = node === 0 ? 0 : this.#next(this.#suffix[node], this.#units[child]);
+        this.#suffix[child] = suffix;
+        this.#shorter[child] = this.#token[suffix] >= 0 ? suffix : this.#shorter[suffix];
+      }
+    }
+  }
+
+  /** The node of the longest end of what was read that a token begins with. @param {number} node @param {number} unit */
+  #next(node, unit) {
+    for (let at = node; ; at = this.#suffix[at]) {
+      let low = this.#children[at];
+      let high = this.#children[at + 1];
+      while (low < high) {
+        const middle = (low + high) >> 1;
+        if (this.#units[middle] < unit) low = middle + 1;
+        else high = middle;
+      }
+      if (low < this.#children[at + 1] && this.#units[low] === unit) return low;
+      if (at === 0) return 0;
+    }
+  }
+}

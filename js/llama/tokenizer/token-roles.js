@@ -1,0 +1,112 @@
+/* The roles of tokens that a file does not state reliably: which ones end a generation, which are control tokens, which take
+ * the white space beside them. The lists are those of llama.cpp, which goes by the texts of tokens. */
+
+/** @typedef {import('../../gguf/index.js').MetadataValue} MetadataValue */
+/** @typedef {(key: string) => MetadataValue | undefined} Get  a value of tokenizer.ggml */
+
+/** Texts that end a generation, whatever type the file gives them. `<|end_of_turn|>` is not in llama.cpp's list. */
+const END_TEXTS = [
+  ...['<|eot_id|>', '<|eom_id|>', '<|end_of_text|>', '<|im_end|>', '<|endoftext|>', '<|end|>', '<|return|>'],
+  ...[
+    '<|call|>',
+    '<|calls|>',
+    '<|flush|>',
+    '<|tool_response>',
+    '<end_of_turn>',
+    '<|end_of_turn|>',
+    '<turn|>',
+  ],
+  ...[
+    '<EOT>',
+    '_<EOT>',
+    '[EOT]',
+    '[EOS]',
+    '<eos>',
+    '</s>',
+    '<end_of_utterance>',
+    '<｜end▁of▁sentence｜>',
+    '[e~[',
+  ],
+];
+
+/** Tokens of code infilling: the metadata keys that name them; where none does, their texts. The first three end nothing. */
+const INFILL = [
+  { keys: ['fim_pad'], ends: true, texts: ['<|fim_pad|>', '<fim-pad>', '<fim_pad>', '<PAD>', '[PAD]'] },
+  {
+    keys: ['fim_rep'],
+    ends: true,
+    texts: ['<|fim_repo|>', '<|repo_name|>', '<fim-repo>', '<REPO>', '<reponame>'],
+  },
+  { keys: ['fim_sep'], ends: true, texts: ['<|file_sep|>'] },
+  ...[
+    ['pre', 'prefix', '<｜fim▁begin｜>', 'PRE'],
+    ['suf', 'suffix', '<｜fim▁hole｜>', 'SUF'],
+    ['mid', 'middle', '<｜fim▁end｜>', 'MID'],
+  ].map(([short, long, deepSeek, upper]) => ({
+    keys: [`fim_${short}`, long],
+    ends: false,
+    texts: [
+      ...[`<|fim_${long}|>`, `<fim-${long}>`, `<fim_${long}>`, `<|code_${long}|>`, `<|${long}|>`],
+      ...[deepSeek, `<${upper}>`, `▁<${upper}>`],
+    ],
+  })),
+];
+
+/**
+ * The token ids under tokenizer.ggml.<name>_token_id or, as a list, <name>_token_ids; those outside the vocabulary left out.
+ * @param {Get} get
+ * @param {string} name
+ * @param {number} size  of the vocabulary
+ */
+export function namedTokens(get, name, size) {
+  const ids = [get(`${name}_token_id`), get(`${name}_token_ids`)].flat();
+  return /** @type {number[]} */ (
+    ids.filter((id) => Number.isInteger(id) && Number(id) >= 0 && Number(id) < size)
+  );
+}
+
+/**
+ * @param {Get} get
+ * @param {ReadonlyMap<string, number>} ids  of the tokens' texts
+ * @param {{ size: number, eos: number | undefined }} vocabulary  its size, and the token that ends a text unless more is said
+ * @returns {{ ends: number[], control: number[] }}  the tokens that end a generation, and those that are control tokens
+ *   although the file may call them otherwise
+ */
+export function tokenRoles(get, ids, { size, eos }) {
+  const known = (/** @type {string[]} */ texts) =>
+    texts.map((text) => ids.get(text)).filter((id) => id !== undefined);
+  const has = (/** @type {string[]} */ ...texts) => texts.some((text) => ids.has(text));
+  // In these vocabularies <|end|> ends a part of an answer only, and </s> is an HTML tag.
+  const harmless = new Set([
+    ...(has('<|call|>', '<|calls|>') && has('<|return|>', '<|flush|>') ? known(['<|end|>']) : []),
+    ...(has('<|tool_response>') ? known(['</s>']) : []),
+  ]);
+  const control = known(END_TEXTS);
+  const ends = eos === undefined ? [] : [eos];
+  ends.push(...['eos', 'eot', 'eom', 'eog'].flatMap((name) => namedTokens(get, name, size)), ...control);
+  for (const row of INFILL) {
+    const named = row.keys.flatMap((key) => namedTokens(get, key, size));
+    const tokens = named.length > 0 ? named : known(row.texts);
+    if (named.length === 0) control.push(...tokens);
+    if (row.ends) ends.push(...tokens);
+  }
+  const matters = (/** @type {number} */ id) => !harmless.has(id);
+  return { ends: ends.filter(matters), control: control.filter(matters) };
+}
+
+/**
+ * Whether a special token takes the white space before it or after it. GGUF files do not say so.
+ * @param {unknown} pre  tokenizer.ggml.pre
+ * @param {unknown} name  general.name
+ * @returns {(text: string) => { stripLeft?: boolean, stripRight?: boolean }}
+ */
+export function stripping(pre, name) {
+  const model = String(name).toLowerCase();
+  if (/jina-v2-(de|es|code)/.test(String(pre))) return (text) => ({ stripLeft: text === '<mask>' });
+  if (/phi-?3/.test(model)) {
+    const exact = ['<unk>', '<s>', '<|endoftext|>'];
+    return (text) => ({ stripRight: !exact.includes(text) });
+  }
+  if (model.includes('modern-bert')) return (text) => ({ stripLeft: text === '[MASK]' });
+  return () => ({});
+}
