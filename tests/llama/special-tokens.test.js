@@ -238,16 +238,21 @@ test('special tokens: 20,000 of them in a vocabulary of 262,144 are no burden', 
     { length: 5000 },
     (_, i) => `words <|user-defined-${i + 3}|> <|user-defined-x|>`,
   ).join('');
+  const spent = (/** @type {NodeJS.CpuUsage} */ since) => process.cpuUsage(since).user / 1000;
   const [made, encoded] = [0, 1, 2]
     .map(() => {
-      const start = performance.now();
+      const start = process.cpuUsage();
       const tokenizer = new Tokenizer(metadata);
-      const middle = performance.now();
+      const middle = process.cpuUsage();
+      const times = [spent(start), 0];
       assert.ok(tokenizer.encode(text).includes(5002));
-      return [middle - start, performance.now() - middle];
+      times[1] = spent(middle);
+      return times;
     })
     .reduce((best, times) => best.map((value, i) => Math.min(value, times[i])));
-  t.diagnostic(`made in ${made.toFixed()} ms, ${text.length} characters in ${encoded.toFixed()} ms`);
+  t.diagnostic(
+    `made in ${made.toFixed()} ms, ${text.length} characters in ${encoded.toFixed()} ms of the processor`,
+  );
   assert.ok(made < 1000, `${made} ms`);
   assert.ok(encoded < 1000, `${encoded} ms`);
 });
@@ -255,9 +260,10 @@ test('special tokens: 20,000 of them in a vocabulary of 262,144 are no burden', 
 test('special tokens: tokens within tokens take no quadratic time', () => {
   const tokens = Array.from({ length: 2000 }, (_, id) => ({ id, text: 'a'.repeat(id + 1), always: true }));
   const special = new SpecialTokens(tokens);
-  const start = performance.now();
+  const start = process.cpuUsage();
   // Without links between the nodes this would be 10^9 steps.
   const cuts = special.find('a'.repeat(500_999), true);
   assert.deepEqual([cuts.length, cuts[0].id, cuts.at(-1)?.id], [251, 1999, 998]);
-  assert.ok(performance.now() - start < 5000, `${performance.now() - start} ms`);
+  const ms = process.cpuUsage(start).user / 1000;
+  assert.ok(ms < 5000, `${ms} ms`);
 });
