@@ -230,7 +230,7 @@ const ALIASES = {
 
 test('tokenizer: pre-tokenizers by each of their names', () => {
   const text = "Don'T  HelloWorld x 12345\n\n  /a.b\u00e9\u0301 \u6771\u4eac\r\n\t!!! ";
-  const vocabulary = (/** @type {unknown} */ pre) => ({
+  const vocabulary = (/** @type {any} */ pre) => ({
     'tokenizer.ggml.model': 'gpt2',
     'tokenizer.ggml.pre': pre,
     'tokenizer.ggml.tokens': ['<s>', 'a', 'b', 'c', 'bc', 'abc'],

@@ -68,7 +68,6 @@ export class SpecialTokens {
     }
     /** @type {Cut[]} */
     const cuts = [];
-    if (places.length === 0) return cuts;
     /** Where the cut that holds a unit ends; 0: it is free. */
     const taken = new Int32Array(text.length);
     for (let i = 0; i < places.length; i++) {

@@ -29,27 +29,23 @@ const END_TEXTS = [
   ],
 ];
 
-/** Tokens of code infilling: the metadata keys that name them; where none does, their texts. The first three end nothing. */
+/** Tokens of code infilling: the metadata keys that name them; where none does, their texts. @type {[string[], string[]][]} */
 const INFILL = [
-  { keys: ['fim_pad'], ends: true, texts: ['<|fim_pad|>', '<fim-pad>', '<fim_pad>', '<PAD>', '[PAD]'] },
-  {
-    keys: ['fim_rep'],
-    ends: true,
-    texts: ['<|fim_repo|>', '<|repo_name|>', '<fim-repo>', '<REPO>', '<reponame>'],
-  },
-  { keys: ['fim_sep'], ends: true, texts: ['<|file_sep|>'] },
-  ...[
-    ['pre', 'prefix', '<｜fim▁begin｜>', 'PRE'],
-    ['suf', 'suffix', '<｜fim▁hole｜>', 'SUF'],
-    ['mid', 'middle', '<｜fim▁end｜>', 'MID'],
-  ].map(([short, long, deepSeek, upper]) => ({
-    keys: [`fim_${short}`, long],
-    ends: false,
-    texts: [
-      ...[`<|fim_${long}|>`, `<fim-${long}>`, `<fim_${long}>`, `<|code_${long}|>`, `<|${long}|>`],
-      ...[deepSeek, `<${upper}>`, `▁<${upper}>`],
-    ],
-  })),
+  ['prefix', 'begin', 'PRE'],
+  ['suffix', 'hole', 'SUF'],
+  ['middle', 'end', 'MID'],
+].map(([word, deepSeek, upper]) => [
+  [`fim_${upper.toLowerCase()}`, word],
+  [
+    ...[`<|fim_${word}|>`, `<fim-${word}>`, `<fim_${word}>`, `<|code_${word}|>`, `<|${word}|>`],
+    ...[`<｜fim▁${deepSeek}｜>`, `<${upper}>`, `▁<${upper}>`],
+  ],
+]);
+/** The same for padding and the borders of files and repositories, which end a generation. @type {[string[], string[]][]} */
+const INFILL_ENDS = [
+  [['fim_pad'], ['<|fim_pad|>', '<fim-pad>', '<fim_pad>', '<PAD>', '[PAD]']],
+  [['fim_rep'], ['<|fim_repo|>', '<|repo_name|>', '<fim-repo>', '<REPO>', '<reponame>']],
+  [['fim_sep'], ['<|file_sep|>']],
 ];
 
 /**
@@ -84,11 +80,12 @@ export function tokenRoles(get, ids, { size, eos }) {
   const control = known(END_TEXTS);
   const ends = eos === undefined ? [] : [eos];
   ends.push(...['eos', 'eot', 'eom', 'eog'].flatMap((name) => namedTokens(get, name, size)), ...control);
-  for (const row of INFILL) {
-    const named = row.keys.flatMap((key) => namedTokens(get, key, size));
-    const tokens = named.length > 0 ? named : known(row.texts);
-    if (named.length === 0) control.push(...tokens);
-    if (row.ends) ends.push(...tokens);
+  for (const row of [...INFILL, ...INFILL_ENDS]) {
+    const [keys, texts] = row;
+    const named = keys.flatMap((key) => namedTokens(get, key, size));
+    const found = named.length > 0 ? [] : known(texts);
+    control.push(...found);
+    if (INFILL_ENDS.includes(row)) ends.push(...named, ...found);
   }
   const matters = (/** @type {number} */ id) => !harmless.has(id);
   return { ends: ends.filter(matters), control: control.filter(matters) };
