@@ -51,6 +51,8 @@ export class Context {
     for (let start = 0; start < tokens.length; start += batch) {
       const some = tokens.slice(start, start + batch);
       await this.#decoder.forward(some, this.#past.length, pace);
+      // Another call may have taken over meanwhile.
+      pace.check();
       // Only now: a pass that was broken off is repeated.
       for (const token of some) this.#past.push(token);
       this.#lastRow = some.length - 1;

@@ -34,13 +34,45 @@ export class ContextError extends FmError {
   }
 }
 
-/** The model is busy with another generation. */
+/** The model's one context is in use by another call. */
 export class BusyError extends FmError {
   code = 'FM_BUSY';
 
-  /** @param {string} message */
-  constructor(message) {
+  /**
+   * @param {string} message
+   * @param {'generate' | 'logits' | 'embed'} holder
+   */
+  constructor(message, holder) {
     super(message);
     this.name = 'BusyError';
+    /** The call that has the model. */
+    this.holder = holder;
   }
 }
+
+/**
+ * A number of the computation is NaN, infinite, or too large for the KV cache: weights that are damaged, or a model that needs
+ * a wider type than it runs with.
+ */
+export class NumericError extends FmError {
+  code = 'FM_NUMERIC';
+
+  /**
+   * @param {string} message
+   * @param {{ part: NumericPart, layer?: number | undefined, position?: number | undefined, value: number }} where
+   */
+  constructor(message, { part, layer, position, value }) {
+    super(message);
+    this.name = 'NumericError';
+    /** The part of the model that gave the number. @type {NumericPart} */
+    this.part = part;
+    /** The layer it belongs to, counted from 0 as in the names of the file's tensors; undefined outside of layers. */
+    this.layer = layer;
+    /** The position of the token, counted from 0; undefined where it is not known. */
+    this.position = position;
+    /** The number. */
+    this.value = value;
+  }
+}
+
+/** @typedef {'embedding' | 'queries' | 'keys' | 'values' | 'attention' | 'feed-forward' | 'output'} NumericPart */

@@ -1,5 +1,6 @@
 /* One generation: an async iterator of pieces of text, and what there is to know about it. */
 
+import { GIVEN_BACK } from './lease.js';
 import { Pace } from './pause.js';
 import { Sampler } from './sampler.js';
 import { TextStream } from './text-stream.js';
@@ -16,7 +17,7 @@ import { TextStream } from './text-stream.js';
  * @property {number} decodeTokensPerSecond  of the tokens after the first
  * @property {number} seed  of its random numbers: gives the same text again
  * @property {'stop' | 'end' | 'length' | 'context' | undefined} finishReason  a stop string, an end token, maxTokens, a full
- *   context; undefined before the end, and where it was broken off
+ *   context; undefined before the end, and where the generation was aborted, cancelled, left or failed
  */
 
 /**
@@ -25,44 +26,57 @@ import { TextStream } from './text-stream.js';
  * @property {import('./context.js').Context} context
  * @property {(token: number, special?: boolean) => Uint8Array} bytes  of a control token none, unless special is true
  * @property {ReadonlySet<number>} ends  tokens
- * @property {() => void} done
+ * @property {import('./lease.js').Lease} lease
  */
 
 /** @typedef {ReturnType<typeof import('./options.js').checkGenerateOptions>} Options */
 
-/** @implements {AsyncIterableIterator<string, GenerationStats, void>} */
+/**
+ * The model is taken when the first piece is asked for, and given back at the end of the text, on an error, by leaving a `for await`
+ * loop, by `return()`, `throw()`, `cancel()` or an abort: at once, whether or not anybody reads on.
+ * @implements {AsyncIterableIterator<string, GenerationStats, void>}
+ */
 export class Generation {
   /** The tokens generated so far. @type {number[]} */
   tokens = [];
-  #promptTokens;
+  #prompt;
   #steps;
+  #open;
+  #written = '';
   #stats = { reused: 0, promptMs: 0, first: 0, decodeMs: 0 };
   /** @type {GenerationStats['finishReason']} */
   #finish;
   #options;
+  /** Undefined before the first read. @type {Engine | undefined} */
+  #engine;
+  #left = false;
+  /** The error it ended with. @type {{ error: unknown } | undefined} */
+  #failure;
 
   /**
    * @hideconstructor
    * @param {readonly number[]} prompt
    * @param {Options} options
-   * @param {() => Engine} open  called when the first piece is asked for
+   * @param {(owner: Generation) => Engine} open  takes the model, or throws
    */
   constructor(prompt, options, open) {
-    this.#promptTokens = prompt.length;
+    this.#prompt = prompt;
     this.#options = options;
-    this.#steps = this.#run(prompt, open);
+    this.#open = open;
+    this.#steps = this.#run();
   }
 
   /** So far; complete at the end. @returns {GenerationStats} */
   get stats() {
     const { reused, promptMs, first, decodeMs } = this.#stats;
     const perSecond = (/** @type {number} */ n, /** @type {number} */ ms) => (ms > 0 ? (1000 * n) / ms : 0);
+    const nPrompt = this.#prompt.length;
     const nTokens = this.tokens.length;
     return {
-      promptTokens: this.#promptTokens,
+      promptTokens: nPrompt,
       reusedTokens: reused,
       promptMs,
-      promptTokensPerSecond: perSecond(this.#promptTokens - reused, promptMs),
+      promptTokensPerSecond: perSecond(nPrompt - reused, promptMs),
       timeToFirstToken: first,
       tokens: nTokens,
       decodeMs,
@@ -72,80 +86,125 @@ export class Generation {
     };
   }
 
+  /** The text so far: all pieces that were read. It stays after an error or an abort, as `tokens` and `stats` do. */
+  get written() {
+    return this.#written;
+  }
+
   /** Itself: pieces of text. */
   [Symbol.asyncIterator]() {
     return this;
   }
 
-  /** The next piece of text. @returns {Promise<IteratorResult<string, GenerationStats>>} */
-  next() {
+  /**
+   * The next piece of text. A read that finds the model busy may be repeated later.
+   * @returns {Promise<IteratorResult<string, GenerationStats>>}
+   * @throws {import('./errors.js').BusyError} another call has the model
+   * @throws {import('./errors.js').NumericError} a number of the computation is NaN, infinite or too large for the KV cache
+   */
+  async next() {
+    if (!this.#engine && !this.#left && !this.#options.signal?.aborted) this.#engine = this.#open(this);
     return this.#steps.next();
   }
 
-  /** Ends the generation. @returns {Promise<IteratorResult<string, GenerationStats>>} */
+  /**
+   * Ends the generation and gives the model back at once. A read that is pending says that the text is done.
+   * @returns {Promise<IteratorResult<string, GenerationStats>>}
+   */
   async return() {
+    this.#leave();
     return this.#steps.return(this.stats);
   }
 
-  /** @param {unknown} error @returns {Promise<IteratorResult<string, GenerationStats>>} */
-  throw(error) {
+  /** As return(), but rejects with the error. @param {unknown} error @returns {Promise<IteratorResult<string, GenerationStats>>} */
+  async throw(error) {
+    if (!this.#finish) this.#failure ??= { error };
+    this.#leave();
     return this.#steps.throw(error);
   }
 
-  /** The whole text, once it is there. @returns {Promise<string>} */
-  async text() {
-    let text = '';
-    for await (const piece of this) text += piece;
-    return text;
+  /** As return(), for callers that do not wait: the model is free when this returns. */
+  cancel() {
+    void this.return();
   }
 
   /**
-   * @param {readonly number[]} prompt
-   * @param {() => Engine} open
-   * @returns {AsyncGenerator<string, GenerationStats, void>}
+   * Reads to the end and gives the whole text, including pieces that were read before; may be called again. Where the generation was
+   * left or cancelled, that is the text until then. Where it failed or was aborted, this rejects with the error, and the text until
+   * then is in `written`.
+   * @returns {Promise<string>}
    */
-  async *#run(prompt, open) {
-    const { maxTokens, stops, ignoreEnd, signal } = this.#options;
-    signal?.throwIfAborted();
-    const { context, bytes, ends, done } = open();
+  async text() {
+    while (!(await this.next()).done);
+    if (this.#failure) throw this.#failure.error;
+    return this.#written;
+  }
+
+  #leave() {
+    this.#left = true;
+    this.#engine?.lease.end();
+  }
+
+  /** @returns {AsyncGenerator<string, GenerationStats, void>} */
+  async *#run() {
     try {
-      const pace = new Pace(signal);
-      const sampler = new Sampler(this.#options);
-      const stream = new TextStream(stops);
-      const stats = this.#stats;
-      const start = performance.now();
-      stats.reused = context.rewind(prompt);
-      await context.extend(prompt.slice(stats.reused), pace);
-      stats.promptMs = performance.now() - start;
-      const history = [...prompt];
-      // The time of whoever takes the pieces is not counted.
-      for (let since = start; ; ) {
-        signal?.throwIfAborted();
-        const token = sampler.next(context.logits(), history);
-        const took = performance.now() - since;
-        if (this.tokens.length === 0) stats.first = took;
-        else stats.decodeMs += took;
-        const isEnd = !ignoreEnd && ends.has(token);
-        if (!isEnd) {
-          this.tokens.push(token);
-          history.push(token);
-        }
-        const hidden = isEnd || bytes(token).length === 0;
-        const piece = stream.push(bytes(token, hidden), hidden);
-        if (piece) yield piece;
-        if (isEnd) this.#finish = 'end';
-        else if (stream.stopped) this.#finish = 'stop';
-        else if (this.tokens.length >= maxTokens) this.#finish = 'length';
-        else if (context.room < 1) this.#finish = 'context';
-        if (this.#finish) break;
-        since = performance.now();
-        await context.extend([token], pace);
+      this.#options.signal?.throwIfAborted();
+      yield* this.#write(/** @type {Engine} */ (this.#engine));
+    } catch (error) {
+      // Left while a read was pending: that is no failure.
+      if (error !== GIVEN_BACK) {
+        this.#failure ??= { error };
+        throw error;
       }
-      const rest = stream.end();
-      if (rest) yield rest;
-      return this.stats;
     } finally {
-      done();
+      this.#engine?.lease.end();
     }
+    return this.stats;
+  }
+
+  /** @param {Engine} engine @returns {AsyncGenerator<string, void, void>} */
+  async *#write({ context, bytes, ends, lease }) {
+    const { maxTokens, stops, ignoreEnd } = this.#options;
+    const pace = new Pace(lease);
+    const sampler = new Sampler(this.#options);
+    const stream = new TextStream(stops);
+    const stats = this.#stats;
+    const start = performance.now();
+    stats.reused = context.rewind(this.#prompt);
+    await context.extend(this.#prompt.slice(stats.reused), pace);
+    lease.check();
+    stats.promptMs = performance.now() - start;
+    const history = [...this.#prompt];
+    // The time of whoever takes the pieces is not counted.
+    for (let since = start; ; ) {
+      const token = sampler.next(context.logits(), history);
+      const took = performance.now() - since;
+      if (this.tokens.length === 0) stats.first = took;
+      else stats.decodeMs += took;
+      const isEnd = !ignoreEnd && ends.has(token);
+      if (!isEnd) {
+        this.tokens.push(token);
+        history.push(token);
+      }
+      const hidden = isEnd || bytes(token).length === 0;
+      const piece = stream.push(bytes(token, hidden), hidden);
+      this.#written += piece;
+      if (isEnd) this.#finish = 'end';
+      else if (stream.stopped) this.#finish = 'stop';
+      else if (this.tokens.length >= maxTokens) this.#finish = 'length';
+      else if (context.room < 1) this.#finish = 'context';
+      // With the last piece the model is free, whether or not the end is read too.
+      if (this.#finish) lease.end();
+      if (piece) yield piece;
+      if (this.#finish) break;
+      lease.check();
+      since = performance.now();
+      await context.extend([token], pace);
+      lease.check();
+    }
+    const rest = stream.end();
+    this.#written += rest;
+    lease.end();
+    if (rest) yield rest;
   }
 }

@@ -3,7 +3,7 @@
 export * from '../index.js';
 export { createKernels } from '../wasm/fused.js';
 export { ARCHITECTURES as architectures } from './architectures/index.js';
-export { BusyError, ContextError, ModelError } from './errors.js';
+export { BusyError, ContextError, ModelError, NumericError } from './errors.js';
 export { Llama } from './model.js';
 export { PRE_TOKENIZERS as preTokenizers } from './tokenizer/pre-tokenizers.js';
 
@@ -11,6 +11,7 @@ export { PRE_TOKENIZERS as preTokenizers } from './tokenizer/pre-tokenizers.js';
 /** @typedef {import('./architectures/index.js').Architecture} Architecture */
 /** @typedef {import('./chat/template.js').ChatFormat} ChatFormat */
 /** @typedef {import('../wasm/fused.js').FusedKernels} FusedKernels */
+/** @typedef {import('./embedding.js').EmbedOptions} EmbedOptions */
 /** @typedef {import('./options.js').GenerateOptions} GenerateOptions */
 /** @typedef {import('./generation.js').Generation} Generation */
 /** @typedef {import('./generation.js').GenerationStats} GenerationStats */
@@ -19,6 +20,8 @@ export { PRE_TOKENIZERS as preTokenizers } from './tokenizer/pre-tokenizers.js';
 /** @typedef {import('./chat/template.js').Message} Message */
 /** @typedef {import('./info.js').ModelInfo} ModelInfo */
 /** @typedef {import('./info.js').ModelMemory} ModelMemory */
+/** @typedef {import('./errors.js').NumericPart} NumericPart */
+/** @typedef {import('./embedding.js').Pooling} Pooling */
 /** @typedef {import('./info.js').RopeInfo} RopeInfo */
 /** @typedef {import('./info.js').TokenizerInfo} TokenizerInfo */
 /** @typedef {import('./tokenizer/pre-tokenizers.js').PreTokenizer} PreTokenizer */

@@ -23,7 +23,8 @@
  * @typedef {object} TokenizerInfo
  * @property {string} kind  as the file names it
  * @property {string | undefined} pre  how texts are cut into words, as the file names it
- * @property {boolean} addBos  texts begin with that token
+ * @property {boolean} addBos  texts begin with BOS
+ * @property {boolean} addEos  texts end with EOS; prompts of generate do not
  * @property {number | undefined} bos  the token that begins a text
  * @property {number[]} ends  the tokens that end one
  * @property {boolean} chat  the file has a template for conversations
@@ -50,6 +51,7 @@
  * @property {number} headSize  values of a head
  * @property {number} nVocab  tokens there are
  * @property {boolean} tied  the output matrix is the embedding
+ * @property {boolean} causal  a token sees only those before it; where not, the model makes embeddings and no text
  * @property {RopeInfo} rope  how positions turn queries and keys
  * @property {number} trainedContext  positions it was trained for
  * @property {number} contextLength  positions of the KV cache
@@ -66,7 +68,7 @@
 /** @param {Parts} parts @returns {ModelInfo} */
 export function describe({ fm, shape, weights, decoder, tokenizer, metadata, tensors, settings, timings }) {
   const { architecture, row, nLayers, nEmbd, nFf, nHeads, nKvHeads, headSize, trainedContext, rope } = shape;
-  const { contextLength, kvType, activation } = settings;
+  const { contextLength, kvType, activation, causal } = settings;
   /** @type {Record<string, TypeUse>} */
   const types = {};
   let parameters = 0;
@@ -79,7 +81,7 @@ export function describe({ fm, shape, weights, decoder, tokenizer, metadata, ten
     weightBytes += byteLength;
   }
   const name = metadata['general.name'];
-  const { kind, pre, addBos, bos, ends } = tokenizer;
+  const { kind, pre, addBos, addEos, bos, ends } = tokenizer;
   const chat = typeof metadata['tokenizer.chat_template'] === 'string';
   return {
     architecture,
@@ -88,9 +90,10 @@ export function describe({ fm, shape, weights, decoder, tokenizer, metadata, ten
     ...{ nLayers, nEmbd, nFf, nHeads, nKvHeads, headSize },
     nVocab: tokenizer.size,
     tied: weights.output === weights.embedding,
+    causal,
     rope: { pairing: row.pairing, ...rope, factors: weights.ropeFactors !== undefined },
     ...{ trainedContext, contextLength, batch: decoder.batch, kvType, activation },
-    tokenizer: { kind, pre, addBos, bos, ends: [...ends], chat },
+    tokenizer: { kind, pre, addBos, addEos, bos, ends: [...ends], chat },
     types,
     memory: {
       weights: weightBytes,

@@ -10,9 +10,11 @@ import { readHyperparameters } from './architectures/index.js';
 import { formatMessages } from './chat/template.js';
 import { Context } from './context.js';
 import { Decoder, decoderMemory } from './decoder.js';
-import { BusyError, ContextError } from './errors.js';
+import { choosePooling, pool, readCausal } from './embedding.js';
+import { BusyError, ContextError, ModelError } from './errors.js';
 import { Generation } from './generation.js';
 import { describe } from './info.js';
+import { Lease } from './lease.js';
 import { checkGenerateOptions, checkNames, checkRange } from './options.js';
 import { Pace } from './pause.js';
 import { Tokenizer } from './tokenizer/tokenizer.js';
@@ -59,6 +61,14 @@ const LARGEST_CONTEXT = 2 ** 24;
 const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
 
 /**
+ * @typedef {object} Settings
+ * @property {number} contextLength
+ * @property {import('../wasm/kv-cache.js').KvType} kvType
+ * @property {import('../wasm/selftest.js').Activation} activation
+ * @property {boolean} causal
+ */
+
+/**
  * @typedef {object} Parts  what load puts together
  * @property {FusedKernels} fm
  * @property {boolean} ownsKernels
@@ -69,14 +79,15 @@ const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
  * @property {Tokenizer} tokenizer
  * @property {Record<string, import('../gguf/index.js').MetadataValue>} metadata
  * @property {import('../gguf/index.js').GgufTensor[]} tensors
- * @property {{ contextLength: number, kvType: import('../wasm/kv-cache.js').KvType, activation: import('../wasm/selftest.js').Activation }} settings
+ * @property {Settings} settings
  * @property {Record<string, number>} timings
  */
 
 /** A model in memory, with one context: one generation at a time. Made by Llama.load. */
 export class Llama {
   #parts;
-  #busy = '';
+  /** Of the last call that computed, held or not. @type {Lease | undefined} */
+  #lease;
   #disposed = false;
 
   /** @hideconstructor @param {Parts} parts */
@@ -123,7 +134,8 @@ export class Llama {
       const tensors = checkTensors(gguf, shape, tokenizer.size);
       lap('tokenizer');
       const contextLength = options.contextLength ?? Math.min(shape.trainedContext, DEFAULT_CONTEXT);
-      const settings = { contextLength, kvType, activation };
+      const causal = readCausal(gguf.metadata, shape.architecture);
+      const settings = { contextLength, kvType, activation, causal };
       const { kvBytes, workspaceBytes } = decoderMemory(shape, { ...settings, nVocab: tokenizer.size });
       const fm = kernels ?? (await createKernels(pick(options, KERNEL_OPTIONS)));
       if (!kernels) undo.push(() => fm.dispose());
@@ -163,19 +175,31 @@ export class Llama {
   }
 
   /**
-   * Writes on: pieces of text, as they come. `stats` of what it returns has speeds, `text()` the whole.
+   * Writes on: pieces of text, as they come. `stats` of what it returns has speeds, `text()` the whole. The model is in use from the
+   * first read until the end, `cancel()`, an abort, an error, or the end of the loop that reads.
    * @param {string | readonly number[]} prompt  a text, or tokens
    * @param {GenerateOptions} [options]
    * @returns {Generation}
    * @throws {ContextError} the prompt alone does not leave room for one token
    * @throws {ArgumentError} an option is unknown or out of range
+   * @throws {ModelError} the model's attention is not causal: it makes embeddings, and no text
    */
   generate(prompt, options = {}) {
+    const { settings, shape } = this.#alive();
     const checked = checkGenerateOptions(options);
-    const tokens = typeof prompt === 'string' ? this.tokenize(prompt) : this.#checkTokens(prompt, 'prompt');
+    if (!settings.causal) {
+      throw new ModelError(
+        `generate: this model embeds texts and writes none (${shape.architecture}.attention.causal is false); use embed`,
+      );
+    }
+    // A prompt goes on, whatever the file says of texts: no EOS at its end.
+    const tokens =
+      typeof prompt === 'string'
+        ? this.tokenize(prompt, { eos: false })
+        : this.#checkTokens(prompt, 'prompt');
     if (tokens.length === 0) throw new ArgumentError('the prompt has no tokens');
     this.#checkRoom(tokens.length, 'the prompt');
-    return new Generation(tokens, checked, () => this.#open());
+    return new Generation(tokens, checked, (owner) => this.#open(owner, tokens.length, checked.signal));
   }
 
   /**
@@ -215,6 +239,8 @@ export class Llama {
    * @param {ArrayLike<number>} tokens
    * @param {{ signal?: AbortSignal }} [options]
    * @returns {Promise<Float32Array>}  tokens.length x vocabulary, row by row
+   * @throws {BusyError} another call has the model
+   * @throws {import('./errors.js').NumericError} a number of the computation is NaN, infinite or too large for the KV cache
    */
   async logits(tokens, options = {}) {
     const { decoder, tokenizer } = this.#alive();
@@ -234,24 +260,32 @@ export class Llama {
   }
 
   /**
-   * An embedding of a text: the mean over its tokens (BOS included, where the model has one) of the hidden states after the
-   * final norm, scaled to length 1. Models that were not trained for embeddings give rough ones.
+   * An embedding of a text, made of the hidden states after the final norm as the file says: their mean, or that of the first or last
+   * token. The text has BOS and EOS where the file says so. The vector is scaled to length 1. Models that were not trained for
+   * embeddings give rough ones.
    * @param {string} text
-   * @param {{ signal?: AbortSignal }} [options]
-   * @returns {Promise<Float32Array>}  embedding_length values
+   * @param {import('./embedding.js').EmbedOptions} [options]
+   * @returns {Promise<Float32Array>}  embedding_length values; with pooling 'none' as many for each token, row by row
+   * @throws {ModelError} the file asks for another kind of pooling, as rerankers do
+   * @throws {ContextError} the text has more tokens than the context
+   * @throws {BusyError} another call has the model
+   * @throws {import('./errors.js').NumericError} a number of the computation is NaN, infinite or too large for the KV cache
    */
   async embed(text, options = {}) {
-    const { decoder, shape } = this.#alive();
-    checkNames(options, ['signal']);
+    const { decoder, shape, metadata } = this.#alive();
+    checkNames(options, ['pooling', 'normalize', 'signal']);
+    const { normalize = true, signal } = options;
+    if (typeof normalize !== 'boolean')
+      throw new ArgumentError(`normalize must be true or false, got ${show(normalize)}`);
+    const pooling = choosePooling(metadata, shape.architecture, options.pooling);
     const tokens = this.tokenize(text);
     if (tokens.length === 0) throw new ArgumentError('the text has no tokens');
     this.#checkRoom(tokens.length, 'the text');
-    const sum = new Float64Array(shape.nEmbd);
-    await this.#fromScratch('embed', tokens, options.signal, (_, n) => {
-      for (const [i, value] of decoder.hidden(n).entries()) sum[i % shape.nEmbd] += value;
-    });
-    const length = Math.hypot(...sum) || 1;
-    return Float32Array.from(sum, (value) => value / length);
+    const vector = pool(pooling, tokens.length, shape.nEmbd);
+    await this.#fromScratch('embed', tokens, signal, (start, n) =>
+      vector.take(start, n, (row, nRows) => decoder.hidden(row, nRows)),
+    );
+    return vector.result(normalize);
   }
 
   /**
@@ -260,7 +294,7 @@ export class Llama {
    * @returns {number[]}
    */
   tokenize(text, options = {}) {
-    checkNames(options, ['bos', 'special']);
+    checkNames(options, ['bos', 'eos', 'special']);
     return this.#alive().tokenizer.encode(text, options);
   }
 
@@ -278,6 +312,7 @@ export class Llama {
   dispose() {
     if (this.#disposed) return;
     this.#disposed = true;
+    this.#lease?.end(disposedError());
     const { fm, ownsKernels, weights, decoder } = this.#parts;
     if (ownsKernels) fm.dispose();
     else if (!fm.disposed) {
@@ -292,46 +327,62 @@ export class Llama {
   }
 
   #alive() {
-    if (this.#disposed) throw new HandleError('this model is disposed', 'disposed');
+    if (this.#disposed) throw disposedError();
     return this.#parts;
   }
 
-  /** @param {string} what */
-  #lock(what) {
+  /**
+   * @param {import('./lease.js').Holder} holder
+   * @param {number} nTokens  that it computes, or begins with
+   * @param {AbortSignal | undefined} signal
+   * @param {object} [owner]
+   */
+  #lock(holder, nTokens, signal, owner) {
     this.#alive();
-    if (this.#busy) throw new BusyError(`${what}: the model is busy with ${this.#busy}; it has one context`);
-    this.#busy = what;
+    const other = this.#lease;
+    if (other?.held) {
+      throw new BusyError(
+        `${holder}: the model is busy with ${other.holder} (${other.nTokens} tokens); it has one context. Wait, abort it, or cancel() the generation`,
+        other.holder,
+      );
+    }
+    this.#lease = new Lease(holder, nTokens, signal, owner);
+    return this.#lease;
   }
 
-  /** The model, for one generation. @returns {import('./generation.js').Engine} */
-  #open() {
-    this.#lock('generate');
+  /**
+   * The model, for one generation.
+   * @param {Generation} owner
+   * @param {number} nTokens  of the prompt
+   * @param {AbortSignal | undefined} signal
+   * @returns {import('./generation.js').Engine}
+   */
+  #open(owner, nTokens, signal) {
+    const lease = this.#lock('generate', nTokens, signal, owner);
     const { tokenizer, context } = this.#parts;
     return {
       context,
       bytes: (token, special) => tokenizer.bytes(token, special),
       ends: tokenizer.ends,
-      done: () => {
-        this.#busy = '';
-      },
+      lease,
     };
   }
 
   /**
-   * @param {string} what
+   * @param {'logits' | 'embed'} holder
    * @param {readonly number[]} tokens
    * @param {AbortSignal | undefined} signal
    * @param {(start: number, nTokens: number) => void} afterBatch
    */
-  async #fromScratch(what, tokens, signal, afterBatch) {
+  async #fromScratch(holder, tokens, signal, afterBatch) {
     signal?.throwIfAborted();
-    this.#lock(what);
+    const lease = this.#lock(holder, tokens.length, signal);
     try {
       const { context } = this.#parts;
       context.clear();
-      await context.extend(tokens, new Pace(signal), afterBatch);
+      await context.extend(tokens, new Pace(lease), afterBatch);
     } finally {
-      this.#busy = '';
+      lease.end();
     }
   }
 
@@ -357,6 +408,8 @@ export class Llama {
     });
   }
 }
+
+const disposedError = () => new HandleError('this model is disposed', 'disposed');
 
 /** Those options that are given. @param {LlamaOptions} options @param {readonly (keyof LlamaOptions)[]} names */
 const pick = (options, names) =>

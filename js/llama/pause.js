@@ -20,10 +20,11 @@ const nextTask =
 
 export class Pace {
   #since = performance.now();
+  #lease;
 
-  /** @param {AbortSignal} [signal] */
-  constructor(signal) {
-    this.signal = signal;
+  /** @param {import('./lease.js').Lease} lease  of the computation */
+  constructor(lease) {
+    this.#lease = lease;
   }
 
   /** Whether it is time for a rest. */
@@ -31,10 +32,15 @@ export class Pace {
     return performance.now() - this.#since > LONGEST_STRETCH;
   }
 
-  /** Lets other tasks run; throws when the signal was aborted meanwhile. */
+  /** Throws when the computation has lost the model. To be called after every `await`, before anything shared is touched. */
+  check() {
+    this.#lease.check();
+  }
+
+  /** Lets other tasks run; throws when the computation has lost the model. */
   async rest() {
     await nextTask();
     this.#since = performance.now();
-    this.signal?.throwIfAborted();
+    this.#lease.check();
   }
 }

@@ -24,6 +24,7 @@ const LONGEST_CACHED = 64;
 /**
  * @typedef {object} EncodeOptions
  * @property {boolean} [bos]  begins with BOS; default: as the file says
+ * @property {boolean} [eos]  ends with EOS; default: as the file says
  * @property {boolean} [special]  control tokens such as `<|im_end|>` are recognised in the text; default true
  */
 
@@ -81,6 +82,7 @@ export class Tokenizer {
     this.bos = id('bos', 1);
     this.eos = id('eos', 2);
     this.addBos = Boolean(of('add_bos_token') ?? this.#model.addBos) && this.bos !== undefined;
+    this.addEos = Boolean(of('add_eos_token')) && this.eos !== undefined;
     const { ends, control } = tokenRoles(of, this.#ids, { size: tokens.length, eos: this.eos });
     /** The tokens that end a text. @type {ReadonlySet<number>} */
     this.ends = new Set(ends);
@@ -106,7 +108,7 @@ export class Tokenizer {
    * @param {EncodeOptions} [options]
    * @returns {number[]}
    */
-  encode(text, { bos = this.addBos, special = true } = {}) {
+  encode(text, { bos = this.addBos, eos = this.addEos, special = true } = {}) {
     if (typeof text !== 'string') throw new ArgumentError(`text must be a string, got ${show(text)}`);
     /** @type {number[]} */
     const out = [];
@@ -123,7 +125,10 @@ export class Tokenizer {
       at = to;
     }
     if (at < text.length) plain(text.slice(at));
-    if (bos && this.bos !== undefined && out[0] !== this.bos) out.unshift(this.bos);
+    // A text that has them already does not get them twice.
+    const [first, last] = [out[0], out.at(-1)];
+    if (bos && this.bos !== undefined && first !== this.bos) out.unshift(this.bos);
+    if (eos && this.eos !== undefined && last !== this.eos) out.push(this.eos);
     return out;
   }
 

@@ -1,0 +1,95 @@
+/* How a model makes one vector of a text, from the metadata of its file. */
+
+import { oneOf } from '../checks.js';
+import { show } from '../errors.js';
+import { ModelError } from './errors.js';
+
+/** As GGUF numbers them. */
+const POOLING_TYPES = /** @type {const} */ (['none', 'mean', 'cls', 'last', 'rank']);
+const POOLINGS = POOLING_TYPES.slice(0, 4);
+
+/**
+ * Which of the hidden states make the vector: the mean of all, that of the first or the last token, or all of them, one after
+ * another.
+ * @typedef {'none' | 'mean' | 'cls' | 'last'} Pooling
+ */
+
+/**
+ * @typedef {object} EmbedOptions
+ * @property {Pooling} [pooling]  default: what the file says (`<architecture>.pooling_type`), and 'mean' where it says nothing
+ * @property {boolean} [normalize]  scales a vector to length 1; default true
+ * @property {AbortSignal} [signal]  ends the computation with its reason
+ */
+
+/**
+ * Whether a token sees only those before it.
+ * @param {Record<string, import('../gguf/index.js').MetadataValue>} metadata
+ * @param {string} architecture
+ */
+export function readCausal(metadata, architecture) {
+  const key = `${architecture}.attention.causal`;
+  const value = metadata[key] ?? true;
+  if (typeof value === 'boolean') return value;
+  throw new ModelError(`metadata ${show(key)} must be true or false, got ${show(value)}`);
+}
+
+/**
+ * @param {Record<string, import('../gguf/index.js').MetadataValue>} metadata
+ * @param {string} architecture
+ * @param {unknown} asked  of the options
+ * @returns {Pooling}
+ * @throws {ModelError} the file asks for a kind of pooling that is not supported
+ */
+export function choosePooling(metadata, architecture, asked) {
+  if (asked !== undefined) {
+    oneOf(POOLINGS, asked, 'pooling');
+    return /** @type {Pooling} */ (asked);
+  }
+  const key = `${architecture}.pooling_type`;
+  const value = metadata[key];
+  // -1 is how llama.cpp spells that nothing is said.
+  if (value === undefined || value === -1) return 'mean';
+  const name = POOLING_TYPES[/** @type {any} */ (value)];
+  if (name && name !== 'rank') return name;
+  throw new ModelError(
+    `metadata ${show(key)} is ${show(value)}${name ? ' (rank: scores, no vectors)' : ''}; supported are 0 to 3 (${POOLINGS.join(', ')})`,
+  );
+}
+
+/**
+ * Takes the hidden states of a text batch by batch, and makes its vector.
+ * @param {Pooling} pooling
+ * @param {number} nTokens  of the text
+ * @param {number} nEmbd
+ */
+export function pool(pooling, nTokens, nEmbd) {
+  // The tokens whose states are taken.
+  const first = pooling === 'last' ? nTokens - 1 : 0;
+  const end = pooling === 'cls' ? 1 : nTokens;
+  const isMean = pooling === 'mean';
+  const values = new Float64Array(isMean ? nEmbd : (end - first) * nEmbd);
+  return {
+    /**
+     * @param {number} start  of the batch in the text
+     * @param {number} size  of the batch
+     * @param {(start: number, nRows: number) => Float32Array} hidden  of tokens of the batch
+     */
+    take(start, size, hidden) {
+      const from = Math.max(first, start);
+      const nRows = Math.min(end, start + size) - from;
+      if (nRows < 1) return;
+      for (const [i, value] of hidden(from - start, nRows).entries()) {
+        if (isMean) values[i % nEmbd] += value / nTokens;
+        else values[(from - first) * nEmbd + i] = value;
+      }
+    },
+    /** @param {boolean} normalize  every vector to length 1; one of zeros stays */
+    result(normalize) {
+      for (let i = 0; normalize && i < values.length; i += nEmbd) {
+        const length = Math.hypot(...values.subarray(i, i + nEmbd)) || 1;
+        for (let j = i; j < i + nEmbd; j++) values[j] /= length;
+      }
+      return Float32Array.from(values);
+    },
+  };
+}
