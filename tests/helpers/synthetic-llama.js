@@ -28,6 +28,7 @@ import { dequantizeF64, referenceByName } from './reference.js';
  * @property {boolean} [factors]  rope_freqs.weight
  * @property {boolean} [bias]
  * @property {boolean} [tied]
+ * @property {boolean} [causal]  false: a token sees all tokens, and the metadata say so
  * @property {string} [type]  of most matrices
  * @property {string} [qkType]  of attn_q and attn_k
  * @property {number} [seed]
@@ -48,6 +49,7 @@ function complete(spec) {
   return {
     ...{ architecture, nLayers: 2, nEmbd, nFf: 96, nHeads, nKvHeads: 2, headSize, nDims: headSize },
     ...{ nVocab: 40, context: 64, eps: 1e-5, base: 10000, linear: 1, factors: false, tied: false },
+    causal: true,
     ...{ bias: architecture === 'qwen2', type: 'F32', qkType: 'F32', seed: 1 },
     ...spec,
   };
@@ -133,6 +135,7 @@ export function makeModel(given) {
     pair(key('rope.scaling.type'), 'string', 'linear');
     pair(key('rope.scaling.factor'), 'f32', spec.linear);
   }
+  if (!spec.causal) pair(key('attention.causal'), 'bool', false);
   pair('tokenizer.ggml.model', 'string', 'llama');
   pair('tokenizer.ggml.tokens', 'array', { of: 'string', items: letters(nVocab) });
   pair('tokenizer.ggml.scores', 'array', { of: 'f32', items: Array.from({ length: nVocab }, () => 0) });
@@ -180,6 +183,7 @@ const plus = (a, b) => a.map((value, i) => value + b[i]);
  */
 function forward(spec, values, tokens) {
   const { architecture, nLayers, nEmbd, nHeads, nKvHeads, headSize, nDims, eps, base, linear } = spec;
+  const seen = (/** @type {number} */ t) => (spec.causal ? t + 1 : tokens.length);
   const tensor = (/** @type {string} */ name) => /** @type {Float64Array} */ (values.get(name));
   const f32 = (/** @type {number} */ value) => Math.fround(value);
   const factors = values.get('rope_freqs.weight');
@@ -220,7 +224,7 @@ function forward(spec, values, tokens) {
     xs = xs.map((x, t) => {
       const attended = Array.from({ length: nHeads }, (_, h) => {
         const kv = Math.floor(h / (nHeads / nKvHeads)) * headSize;
-        const scores = projected.slice(0, t + 1).map(({ k }) => {
+        const scores = projected.slice(0, seen(t)).map(({ k }) => {
           let dot = 0;
           for (let i = 0; i < headSize; i++) dot += projected[t].q[h * headSize + i] * k[kv + i];
           return dot / Math.sqrt(headSize);
