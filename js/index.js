@@ -28,6 +28,8 @@ export { createWorkerKernels } from './worker/index.js';
 /** @typedef {import('./wasm/selftest.js').Dot} Dot */
 /** @typedef {import('./wasm/loader.js').Features} Features */
 /** @typedef {import('./types.js').GgmlType} GgmlType */
+/** @typedef {import('./gguf/file.js').GgufFilePart} GgufFilePart */
+/** @typedef {import('./gguf/source.js').GgufPart} GgufPart */
 /** @typedef {import('./gguf/source.js').GgufSource} GgufSource */
 /** @typedef {import('./gguf/file.js').GgufTensor} GgufTensor */
 /** @typedef {import('./wasm/handles.js').Handle} Handle */

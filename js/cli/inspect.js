@@ -6,6 +6,7 @@ import { ARCHITECTURES, readHyperparameters } from '../llama/architectures/index
 import { Tokenizer } from '../llama/tokenizer/tokenizer.js';
 import { checkTensors } from '../llama/weights.js';
 import { createKernels } from '../wasm/fused.js';
+import { modelFile } from './folder.js';
 import { COMMON } from './options.js';
 import { formatBytes, formatTable, modelSource } from './output.js';
 
@@ -51,26 +52,28 @@ export const inspect = {
     ...COMMON,
   },
   async run(values, [file], io) {
-    const gguf = await openGguf(modelSource(file), { signal: io.signal });
+    const gguf = await openGguf(await modelFile(modelSource(file)), { signal: io.signal });
     const fm = await createKernels({ isa: values.isa, activation: values.activation ?? 'int8' });
     try {
       const verdict = judge(gguf);
+      const nParts = gguf.parts.length;
       const tensors = [...gguf.tensors.values()].map(({ name, type, shape, byteLength, supported }) => ({
         ...{ name, type, shape, byteLength },
         servedBy: supported ? fm.servedBy(type) : undefined,
       }));
       if (values.json) {
-        const { metadata, version, byteLength } = gguf;
+        const { metadata, version, byteLength, parts } = gguf;
         const text = JSON.stringify(
-          { file, version, byteLength, ...verdict, metadata, tensors },
+          { file, version, byteLength, parts, ...verdict, metadata, tensors },
           (_, value) => (typeof value === 'bigint' ? String(value) : value),
         );
         io.stdout.write(`${text}\n`);
         return;
       }
       io.stdout.write(
-        `${file}: GGUF version ${gguf.version}, ${formatBytes(gguf.byteLength)}, ${gguf.tensors.size} tensors\n\n`,
+        `${file}: GGUF version ${gguf.version}, ${formatBytes(gguf.byteLength)}${nParts > 1 ? ` in ${nParts} parts` : ''}, ${gguf.tensors.size} tensors\n\n`,
       );
+      if (nParts > 1) io.stdout.write(`${partTable(gguf.parts)}\n`);
       const pairs = Object.entries(gguf.metadata).map(([key, value]) => [key, shorten(value)]);
       io.stdout.write(`${formatTable(['metadata', ''], pairs)}\n`);
       if (!values.metadata) {
@@ -93,6 +96,13 @@ export const inspect = {
 
 /** @param {Row['servedBy']} served */
 const kernelOf = (served) => (served ? `${served.isa} ${served.activation}` : 'none');
+
+/** @param {readonly import('../gguf/index.js').GgufFilePart[]} parts */
+const partTable = (parts) =>
+  formatTable(
+    ['part', '>tensors', '>size'],
+    parts.map(({ name, nTensors, byteLength }) => [name, `${nTensors}`, formatBytes(byteLength)]),
+  );
 
 /** @param {Row[]} tensors */
 const tensorTable = (tensors) =>

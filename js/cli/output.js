@@ -1,6 +1,7 @@
 /* What commands print: text and results to stdout, progress and notes to stderr. */
 
 import { Llama } from '../llama/model.js';
+import { modelFile } from './folder.js';
 import { given, MODEL, UsageError } from './options.js';
 
 /**
@@ -81,7 +82,7 @@ export async function loadModel(model, values, io) {
   const { context, ...options } = given(values, MODEL);
   const progress = new Progress(io, 'loading');
   try {
-    return await Llama.load(modelSource(model), {
+    return await Llama.load(await modelFile(modelSource(model)), {
       ...options,
       ...(context === undefined ? {} : { contextLength: context }),
       signal: io.signal,

@@ -12,6 +12,7 @@ import { GgufError } from '../errors.js';
  *   AsyncIterable<Uint8Array>} stream  exactly `length` bytes in chunks, or a GgufError. spare: given where a chunk is done with
  *   when the next is asked for, which may be in the same buffer
  * @property {() => SourceRecipe} [recipe]  by which another thread opens the same source without this one's help
+ * @property {number} [held]  bytes that the source holds in memory, because the server does not answer Range requests
  * @property {() => import('./cache.js').CacheState} [cached]
  * @property {(done: import('./cache.js').CacheState) => void} [count]  adds what another thread did to what `cached` tells
  */
@@ -20,7 +21,8 @@ import { GgufError } from '../errors.js';
  * What `reopenSource` takes; it can be posted to a worker.
  * @typedef {{ kind: 'url', facts: import('./http.js').UrlFacts }
  *   | { kind: 'blob', blob: Blob }
- *   | { kind: 'file', path: string, isUrl: boolean, known: { size: number, mtimeMs: number } }} SourceRecipe
+ *   | { kind: 'file', path: string, isUrl: boolean, known: { size: number, mtimeMs: number } }
+ *   | { kind: 'parts', parts: SourceRecipe[] }} SourceRecipe
  */
 
 /** A buffer that is filled again and again. @typedef {{ buffer?: ArrayBuffer }} Spare */

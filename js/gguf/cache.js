@@ -4,6 +4,7 @@
 import { GgufError } from '../errors.js';
 import { blobSource, memorySource } from './bytes.js';
 import { absolute, Client, probeUrl, TIMEOUT, validators } from './http.js';
+import { firstPartOf } from './split.js';
 
 /** @typedef {import('./http.js').UrlFacts} UrlFacts */
 /** @typedef {import('./bytes.js').ByteSource} ByteSource */
@@ -18,8 +19,8 @@ import { absolute, Client, probeUrl, TIMEOUT, validators } from './http.js';
 
 /**
  * @typedef {object} CachedGguf
- * @property {string} url  as it was given to openGguf
- * @property {number} size  of the file
+ * @property {string} url  as it was given to openGguf; of a split file that of the first part
+ * @property {number} size  of the file, or of its parts that are known
  * @property {number} bytes  of it that are kept
  * @property {Date} used  when it was opened last
  */
@@ -57,7 +58,8 @@ export async function openCached(given, options) {
   if (!probe.whole) return cachedSource(facts, { fetch: options.fetch, beginning: probe.beginning, store });
   for (let at = 0; at < probe.whole.length && !store.state.error; at += BLOCK)
     await store.put(facts, at / BLOCK, probe.whole.subarray(at, at + BLOCK));
-  return { ...memorySource(probe.whole, url), cached: () => ({ ...store.state }) };
+  const { length: held } = probe.whole;
+  return { ...memorySource(probe.whole, url), held, cached: () => ({ ...store.state }) };
 }
 
 /**
@@ -269,8 +271,31 @@ class Store {
       if (url === undefined || entry.url === url) await this.#cache?.delete(entry.request);
   }
 
-  /** @returns {Promise<CachedGguf[]>}  the one used last first */
+  /** All parts of a split file. @param {string} url  of any of them */
+  async deleteModel(url) {
+    const first = firstPartOf(url);
+    const urls = new Set((await this.#entries()).map((entry) => entry.url));
+    for (const one of urls) if (firstPartOf(one) === first) await this.delete(one);
+  }
+
+  /** The parts of a split file count as one. @returns {Promise<CachedGguf[]>}  the one used last first */
   async list() {
+    /** @type {Map<string, CachedGguf>} */
+    const models = new Map();
+    for (const { url, size, bytes, used } of await this.#files()) {
+      const first = firstPartOf(url);
+      const model = models.get(first);
+      if (!model) models.set(first, { url: first, size, bytes, used });
+      else {
+        model.size += size;
+        model.bytes += bytes;
+        if (used > model.used) model.used = used;
+      }
+    }
+    return [...models.values()].sort((a, b) => b.used.getTime() - a.used.getTime());
+  }
+
+  async #files() {
     /** @type {Map<string, CachedGguf & { tag: string }>} */
     const files = new Map();
     const entries = await this.#entries();
@@ -286,9 +311,7 @@ class Store {
       if (file && block !== undefined && tag === file.tag)
         file.bytes += Math.min(BLOCK, file.size - block * BLOCK);
     }
-    return [...files.values()]
-      .sort((a, b) => b.used.getTime() - a.used.getTime())
-      .map(({ tag, ...file }) => file);
+    return files.values();
   }
 
   /**
@@ -305,7 +328,7 @@ class Store {
   }
 
   /**
-   * Where there is no room, the file that was not used for longest goes, but never the one being read.
+   * Where there is no room, the file that was not used for longest goes, but never the one being read, nor another part of it.
    * @param {string} key
    * @param {BodyInit} body
    * @param {string} url
@@ -317,10 +340,10 @@ class Store {
         await this.#cache.put(key, new Response(body));
         return true;
       } catch (error) {
-        const oldest = (await this.list()).filter((file) => file.url !== url).at(-1);
+        const oldest = (await this.list()).filter((file) => file.url !== firstPartOf(url)).at(-1);
         if (/** @type {Error} */ (error).name === 'QuotaExceededError' && oldest && oldest.url !== evicted) {
           evicted = oldest.url;
-          await this.delete(evicted);
+          await this.deleteModel(evicted);
           continue;
         }
         this.state.error = /** @type {Error} */ (error);

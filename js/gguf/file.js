@@ -10,13 +10,23 @@ import { GgufError, HandleError, show } from '../errors.js';
  * @property {readonly number[]} shape  in GGUF's order: shape[0] is the length of a row
  * @property {number} nRows  the product of shape[1], shape[2]...
  * @property {number} nCols  shape[0]
- * @property {number} offset  of its first byte in the file
+ * @property {number} offset  of its first byte in the file; in a split model the parts count as one file, each behind the one before
+ * @property {number} [part]  of a split model: index of its part in `parts` of the file
  * @property {number} byteLength  of its blocks
  * @property {boolean} supported  whether the kernels take it as a weight
  */
 
 /** @typedef {string | number | bigint | boolean} MetadataScalar */
 /** @typedef {MetadataScalar | MetadataValue[]} MetadataValue */
+
+/**
+ * A part of a split model, or the file that is whole.
+ * @typedef {object} GgufFilePart
+ * @property {string} name  address, path or file name
+ * @property {number} offset  of its first byte among the bytes of all parts
+ * @property {number} byteLength
+ * @property {number} nTensors
+ */
 
 /**
  * @typedef {object} Header
@@ -36,6 +46,7 @@ export { sourceOf };
  * @typedef {object} Tools
  * @property {(wanted: string, names: string[]) => string[]} nearest  names that are spelt most alike
  * @property {typeof import('./bytes.js').readAll} readAll
+ * @property {readonly GgufFilePart[]} parts
  */
 
 /** A GGUF file whose header has been read and checked. Its bytes are read when they are asked for. */
@@ -63,11 +74,13 @@ export class GgufFile {
     this.alignment = alignment;
     /** Key-value pairs; 64-bit integers are numbers where a number holds them exactly, else BigInts. */
     this.metadata = metadata;
-    /** What the file holds, by name. */
+    /** What the file holds, by name; the tensors of all parts, where it is split. */
     this.tensors = tensors;
+    /** The parts of a split model, whose metadata are those of the first; one of a file that is whole. */
+    this.parts = tools.parts;
   }
 
-  /** Size of the file. */
+  /** Size of the file, or of all parts together. */
   get byteLength() {
     return this.#source.size;
   }

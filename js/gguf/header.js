@@ -72,6 +72,7 @@ const READERS = {
 export class HeaderReader {
   #source;
   #signal;
+  #step;
   #bytes = new Uint8Array(0);
   #view = new DataView(this.#bytes.buffer);
   #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
@@ -80,9 +81,11 @@ export class HeaderReader {
   /**
    * @param {ByteSource} source
    * @param {AbortSignal} [signal]
+   * @param {number} [step]  bytes that are read at a time
    */
-  constructor(source, signal) {
+  constructor(source, signal, step = PARSER_CHUNK) {
     this.#source = source;
+    this.#step = step;
     this.#signal = signal;
   }
 
@@ -133,7 +136,7 @@ export class HeaderReader {
   /** @param {number} end */
   async #fill(end) {
     const have = this.#bytes.length;
-    const upTo = Math.min(this.size, Math.ceil(end / PARSER_CHUNK) * PARSER_CHUNK);
+    const upTo = Math.min(this.size, Math.ceil(end / this.#step) * this.#step);
     const bytes = new Uint8Array(upTo);
     bytes.set(this.#bytes);
     bytes.set(await readAll(this.#source, have, upTo - have, this.#signal), have);

@@ -46,6 +46,7 @@ const PROGRESS_BYTES = 1 << 16;
  * @property {number} [retries]
  * @property {number} [retryDelay]
  * @property {number} [timeout]
+ * @property {number} [firstBytes]  that the first request asks for
  */
 
 /**
@@ -56,7 +57,7 @@ const PROGRESS_BYTES = 1 << 16;
 export async function openUrl(given, options) {
   const url = absolute(given);
   const probe = await probeUrl(url, options);
-  if (probe.whole) return memorySource(probe.whole, url);
+  if (probe.whole) return { ...memorySource(probe.whole, url), held: probe.whole.length };
   return urlSource(probe.facts, { fetch: options.fetch, beginning: probe.beginning });
 }
 
@@ -80,9 +81,9 @@ export function absolute(url) {
  * @returns {Promise<{ facts: UrlFacts } & ({ beginning: Uint8Array<ArrayBuffer>, whole?: undefined } | { whole: Uint8Array<ArrayBuffer> })>}
  */
 export async function probeUrl(url, { signal, fetch, headers, ...how }) {
-  const { retries = 4, retryDelay = 250, timeout = TIMEOUT } = how;
+  const { retries = 4, retryDelay = 250, timeout = TIMEOUT, firstBytes = FIRST_BYTES } = how;
   const client = new Client({ url, headers: [...new Headers(headers)], retries, retryDelay, timeout }, fetch);
-  const first = await client.range(0, FIRST_BYTES, signal);
+  const first = await client.range(0, firstBytes, signal);
   if (first.status === 200) {
     const whole = await bufferWhole(first, client.facts, signal);
     return { facts: { ...client.facts, size: whole.length, ...validators(first) }, whole };
@@ -116,7 +117,7 @@ export async function probeUrl(url, { signal, fetch, headers, ...how }) {
     size = length;
   }
   Object.assign(client.facts, { size, ...validators(first) });
-  const beginning = new Uint8Array(Math.min(FIRST_BYTES, size));
+  const beginning = new Uint8Array(Math.min(firstBytes, size));
   let filled = 0;
   for await (const chunk of client.stream(0, beginning.length, { signal, first, spare: {} })) {
     beginning.set(chunk, filled);

@@ -3,6 +3,7 @@
 export { GgufFile } from './file.js';
 
 /** @typedef {import('./file.js').GgufTensor} GgufTensor */
+/** @typedef {import('./file.js').GgufFilePart} GgufFilePart */
 /** @typedef {import('./file.js').MetadataValue} MetadataValue */
 
 /**
@@ -19,12 +20,14 @@ export { GgufFile } from './file.js';
  */
 
 /**
- * Opens a GGUF file and checks its header.
+ * Opens a GGUF file and checks its header. Of a model that gguf-split has cut into parts it opens all of them.
  * @param {import('./source.js').GgufSource} source  a URL (read by Range requests), a File or Blob, bytes, or
- *   in Node a path
+ *   in Node a path. Of a split model: the URL or path of its first part, which is named -00001-of-00005.gguf, or a list of all
+ *   parts, in any order
  * @param {OpenOptions} [options]
  * @returns {Promise<import('./file.js').GgufFile>}
- * @throws {import('../errors.js').GgufError} it cannot be read, is truncated or malformed; says what and where
+ * @throws {import('../errors.js').GgufError} it cannot be read, is truncated or malformed, or a part is missing or of another model;
+ *   says what and where
  */
 export async function openGguf(source, options = {}) {
   const { open } = await import('./open.js');
@@ -32,7 +35,7 @@ export async function openGguf(source, options = {}) {
 }
 
 /**
- * The files that `openGguf(url, { cache })` keeps, the one opened last first.
+ * The files that `openGguf(url, { cache })` keeps, the one opened last first. A split one is listed once, by the URL of its first part.
  * @param {string} [cache]  its name
  * @returns {Promise<import('./cache.js').CachedGguf[]>}
  */
@@ -41,13 +44,13 @@ export async function listCachedGgufs(cache) {
 }
 
 /**
- * Deletes what is kept of a file.
+ * Deletes what is kept of a file, of a split one all parts.
  * @param {string | URL} url  as given to openGguf
  * @param {string} [cache]
  */
 export async function deleteCachedGguf(url, cache) {
   const { absolute } = await import('./http.js');
-  await (await cacheStore(cache)).delete(absolute(String(url)));
+  await (await cacheStore(cache)).deleteModel(absolute(String(url)));
 }
 
 /**

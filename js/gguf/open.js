@@ -8,6 +8,7 @@ import { readAll } from './bytes.js';
 import { GgufFile } from './file.js';
 import { HeaderReader, PARSER_CHUNK, walkHeader } from './header.js';
 import { openSource } from './source.js';
+import { describeParts, joinHeaders, joinSources, openAll } from './split.js';
 
 /** @typedef {import('./file.js').GgufTensor} GgufTensor */
 /** @typedef {import('./file.js').MetadataValue} MetadataValue */
@@ -16,16 +17,23 @@ import { openSource } from './source.js';
 const DEFAULT_ALIGNMENT = 32;
 
 /**
- * A file with its header read and checked.
+ * A file, or all parts of one that is split, with its header read and checked.
  * @param {import('./source.js').GgufSource} source
  * @param {import('./index.js').OpenOptions} options
  * @returns {Promise<GgufFile>}
  */
 export async function open(source, options) {
+  options.signal?.throwIfAborted();
+  const files = await openAll(source, options, openFile);
+  const bytes = joinSources(files.map(({ bytes }) => bytes));
+  return new GgufFile(bytes, joinHeaders(files), { nearest, readAll, parts: describeParts(files) });
+}
+
+/** @type {import('./split.js').OpenFile} */
+async function openFile(source, options, { name, firstBytes }) {
   const { signal } = options;
-  signal?.throwIfAborted();
-  const bytes = await openSource(source, options);
-  const reader = new HeaderReader(bytes, signal);
+  const bytes = await openSource(source, { ...options, ...(firstBytes && { firstBytes }) }, name);
+  const reader = new HeaderReader(bytes, signal, firstBytes);
   const layout = await walkHeader(reader);
   const parsed = await parse(reader.plain(layout));
   signal?.throwIfAborted();
@@ -38,8 +46,7 @@ export async function open(source, options) {
   const metadata = plainMetadata(parsed.metadata, layout);
   const alignment = alignmentOf(metadata, reader);
   const tensors = checkTensors(parsed.tensorInfos, { reader, layout, alignment });
-  const header = { version: layout.version, alignment, metadata, tensors };
-  return new GgufFile(bytes, header, { nearest, readAll });
+  return { bytes, header: { version: layout.version, alignment, metadata, tensors } };
 }
 
 /**

@@ -4,21 +4,28 @@ import { ArgumentError, GgufError, show } from '../errors.js';
 import { isNode, nodeModule } from '../node.js';
 import { blobSource, checkFull, memorySource, spareBytes, steps } from './bytes.js';
 import { openUrl, urlSource } from './http.js';
+import { joinSources } from './split.js';
 
 /** @typedef {import('./bytes.js').ByteSource} ByteSource */
 /** @typedef {import('./bytes.js').SourceRecipe} SourceRecipe */
 
 /**
- * What openGguf takes.
- * @typedef {string | URL | Blob | ArrayBufferLike | ArrayBufferView} GgufSource
+ * A GGUF file, or a part of one that is split: a URL, a File or Blob, bytes, in Node a path.
+ * @typedef {string | URL | Blob | ArrayBufferLike | ArrayBufferView} GgufPart
  */
 
 /**
- * @param {GgufSource} source
- * @param {import('./index.js').OpenOptions} options
+ * What openGguf takes: a file, the first part of a split model, or all its parts as a list (an array, a FileList) in any order.
+ * @typedef {GgufPart | Iterable<GgufPart>} GgufSource
+ */
+
+/**
+ * @param {GgufPart} source
+ * @param {import('./index.js').OpenOptions & { firstBytes?: number }} options
+ * @param {string} [name]  for messages, of bytes and of a Blob without a name
  * @returns {Promise<ByteSource>}
  */
-export async function openSource(source, options) {
+export async function openSource(source, options, name) {
   if (typeof source === 'string' || source instanceof URL) {
     const text = String(source);
     // A scheme has two letters at least: C:\model.gguf is a path.
@@ -30,17 +37,18 @@ export async function openSource(source, options) {
     }
     return openUrl(text, options);
   }
-  if (typeof Blob === 'function' && source instanceof Blob) return blobSource(source);
+  if (typeof Blob === 'function' && source instanceof Blob)
+    return blobSource(source, 'name' in source ? undefined : name);
   if (ArrayBuffer.isView(source))
-    return memorySource(new Uint8Array(source.buffer, source.byteOffset, source.byteLength));
+    return memorySource(new Uint8Array(source.buffer, source.byteOffset, source.byteLength), name);
   if (
     source instanceof ArrayBuffer ||
     (typeof SharedArrayBuffer === 'function' && source instanceof SharedArrayBuffer)
   ) {
-    return memorySource(new Uint8Array(source));
+    return memorySource(new Uint8Array(source), name);
   }
   throw new ArgumentError(
-    'a GGUF source is a URL, a Blob or File, an ArrayBuffer or a view of one, or in Node a path; ' +
+    'a GGUF source is a URL, a Blob or File, an ArrayBuffer or a view of one, in Node a path, or a list of these; ' +
       `got ${show(source)}`,
   );
 }
@@ -51,6 +59,7 @@ export async function openSource(source, options) {
  * @returns {Promise<ByteSource>}
  */
 export async function reopenSource(recipe) {
+  if (recipe.kind === 'parts') return joinSources(await Promise.all(recipe.parts.map(reopenSource)));
   if (recipe.kind === 'blob') return blobSource(recipe.blob);
   if (recipe.kind === 'file')
     return openFile(recipe.isUrl ? new URL(recipe.path) : recipe.path, recipe.known);

@@ -97,7 +97,8 @@ export class Llama {
 
   /**
    * Loads a model. The weights stay quantised, byte for byte as the file holds them.
-   * @param {import('../gguf/source.js').GgufSource | GgufFile} source  a URL, a File or Blob, bytes, in Node a path, or an open file
+   * @param {import('../gguf/source.js').GgufSource | GgufFile} source  a URL, a File or Blob, bytes, in Node a path; of a
+   *   split model the first part's URL or path, or a list of all parts; or an open file
    * @param {LlamaOptions} [options]
    * @returns {Promise<Llama>}
    * @throws {import('./errors.js').ModelError} an architecture, a tokenizer or a variant that is not supported; the message has the list

@@ -10,7 +10,7 @@ import { Weight } from './handles.js';
 
 /**
  * What is needed of a GgufTensor.
- * @typedef {Pick<import('../gguf/file.js').GgufTensor, 'name' | 'type' | 'nRows' | 'nCols' | 'offset' | 'byteLength'>} TensorFacts
+ * @typedef {Pick<import('../gguf/file.js').GgufTensor, 'name' | 'type' | 'nRows' | 'nCols' | 'offset' | 'part' | 'byteLength'>} TensorFacts
  */
 
 /** @typedef {{ tensor: TensorFacts, type: import('../types.js').GgmlType, ptr: number }} Place */
@@ -100,7 +100,7 @@ export async function loadTensors(memory, source, tensors, { onProgress, signal,
 }
 
 /**
- * Neighbours in the file become one run, cut only so that several can be read at a time.
+ * Neighbours in the file, or in a part of one that is split, become one run, cut only so that several can be read at a time.
  * @param {readonly Place[]} places
  * @param {number} total  bytes
  * @param {number} concurrency
@@ -111,9 +111,10 @@ function plan(places, total, concurrency) {
   /** @type {Run[]} */
   const runs = [];
   for (const place of [...places].sort((a, b) => a.tensor.offset - b.tensor.offset)) {
-    const { offset, byteLength } = place.tensor;
+    const { offset, byteLength, part } = place.tensor;
     const run = runs.at(-1);
-    if (run && offset - run.end <= MAX_GAP && run.end - run.start < enough) {
+    const isBeside = run?.places[0].tensor.part === part;
+    if (run && isBeside && offset - run.end <= MAX_GAP && run.end - run.start < enough) {
       run.end = Math.max(run.end, offset + byteLength);
       run.places.push(place);
     } else {

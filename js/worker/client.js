@@ -137,8 +137,9 @@ export class WorkerKernels {
    */
   async loadWeights(gguf, names, { onProgress, signal, concurrency } = {}) {
     this.#checkCall();
-    const tensors = tensorsOf(gguf, names).map(({ name, type, nRows, nCols, offset, byteLength }) => {
-      return { name, type, nRows, nCols, offset, byteLength };
+    const tensors = tensorsOf(gguf, names).map((tensor) => {
+      const { name, type, nRows, nCols, offset, part, byteLength } = tensor;
+      return { name, type, nRows, nCols, offset, part, byteLength };
     });
     const source = sourceOf(gguf);
     const recipe = source.recipe?.();
