@@ -114,7 +114,7 @@ export class Engine {
     return { info: fm.info, isolated: crossOriginIsolated, cores: navigator.hardwareConcurrency, served };
   }
 
-  /** @param {{ source: string | File }} args @param {Context} context */
+  /** @param {{ source: string | File[] }} args  files: one, or the parts of a model @param {Context} context */
   async open({ source }, { signal }) {
     const { types } = await this.#kernels();
     // What comes from elsewhere is kept, so that it is fetched once.
@@ -141,6 +141,7 @@ export class Engine {
     return {
       tensors,
       byteLength: opened.byteLength,
+      nParts: opened.parts.length,
       architecture: text('general.architecture'),
       title: text('general.name'),
       parameters: tensors.reduce((sum, { nRows, nCols }) => sum + nRows * nCols, 0),

@@ -28,6 +28,7 @@ const options = new OptionsView(() => state.file && load());
  * @typedef {object} OpenFile
  * @property {string} name
  * @property {number} byteLength
+ * @property {number} nParts
  * @property {import('./views/tensors-view.js').TensorRow[]} tensors
  * @property {string} architecture
  * @property {string} title
@@ -40,7 +41,7 @@ const state = { tensor: '', kept: false };
 const writing = setUpWriting({ client, jobs, options, model: () => state.model });
 setUpBench({ client, jobs, file: () => (state.model ? (state.file?.name ?? '') : '') });
 setUpChooser({
-  file: (file) => run(file, file.name),
+  files: (files) => run(files, nameOf(files)),
   link: ({ url, file }) => run(url, file),
   builtIn: () => runBuiltIn(),
   kept: () => client.call('kept'),
@@ -50,7 +51,13 @@ setUpChooser({
 const runBuiltIn = () => run(new URL(builtInFile, document.baseURI).href, builtInFile);
 const wayOut = { label: 'Use the story model', run: () => runBuiltIn() };
 
-/** Opens a file and, where it is one, loads the model in it. @param {string | File} source @param {string} name */
+/** Several files are the parts of one model, named by the first. @param {File[]} files */
+function nameOf(files) {
+  const [first, ...others] = files.map(({ name }) => name).sort();
+  return others.length > 0 ? `${first} and ${count(others.length)} more` : first;
+}
+
+/** Opens a file, or one in parts, and, where it is one, loads the model in it. @param {string | File[]} source @param {string} name */
 async function run(source, name) {
   const opened = await jobs.run(({ signal }) => client.call('open', { source }, { signal }), {
     label: `Opening ${name}`,
@@ -114,7 +121,7 @@ async function load() {
   card.endLoading();
   if (!loaded) return false;
   state.model = loaded.info;
-  card.loaded(loaded, file.byteLength);
+  card.loaded(loaded, file);
   await breathe();
   showTypes(file.tensors, state.engine.served, loaded.info.activation);
   showModelFacts(loaded.info);

@@ -17,10 +17,14 @@ const advices = [
     /HTTP 40[13]/,
     'The file may be private, or its licence must be accepted first. Download it, and drop it here.',
   ],
+  [
+    /\ball( \d+)? parts as a list\b|\bmissing from the list\b/,
+    'Choose or drop all parts together, or give the link of the first.',
+  ],
   [/HTTP 404/, 'There is no file at this address: check the link.'],
   [/HTTP 5\d\d|HTTP 429/, 'The server is busy or broken: try again later.'],
   [/does not answer Range requests/, 'Download the file, and drop it here.'],
-  [/magic|not a GGUF|no GGUF/i, 'Models for this page are single files that end with .gguf.'],
+  [/magic|not a GGUF|no GGUF/i, 'Models for this page are files that end with .gguf.'],
 ];
 
 /** @type {Record<string, string>} */

@@ -38,7 +38,8 @@ function judge(gguf) {
 /** @type {import('./options.js').Command} */
 export const inspect = {
   name: 'inspect',
-  summary: 'Lists metadata and tensors, the kernels that serve each, and whether generate takes the file.',
+  summary:
+    'Lists metadata, parts and tensors, the kernels that serve each, and whether generate takes the file.',
   usage: 'MODEL.gguf [options]',
   nArguments: 1,
   options: {

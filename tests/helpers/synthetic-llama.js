@@ -147,9 +147,12 @@ export function makeModel(given) {
   pair('tokenizer.ggml.eos_token_id', 'u32', 2);
   pair('tokenizer.ggml.add_space_prefix', 'bool', false);
   Object.assign(pairs, spec.pairs);
-  const { bytes } = ggufBytes({ pairs: Object.values(pairs), tensors: spec.change?.(tensors) ?? tensors });
+  const file = { pairs: Object.values(pairs), tensors: spec.change?.(tensors) ?? tensors };
+  const { bytes } = ggufBytes(file);
   return {
     bytes,
+    /** What is in it, for those who write it otherwise. */
+    file,
     spec,
     /** @param {number[]} tokens */
     logits: (tokens) => forward(spec, values, tokens).logits,

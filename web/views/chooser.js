@@ -3,12 +3,12 @@ import { byId, el } from '../dom.js';
 import { bytes } from '../format.js';
 import { LinkError, parseLink, suggestions } from '../links.js';
 
-/** @typedef {{ file: (file: File) => void, link: (link: { url: string, file: string }) => void, builtIn: () => void }} Choices */
+/** @typedef {{ files: (files: File[]) => void, link: (link: { url: string, file: string }) => void, builtIn: () => void }} Choices */
 
 /** @typedef {{ url: string, size: number, bytes: number }} Kept */
 
 /** @param {Choices & { kept: () => Promise<Kept[]>, forget: (url: string) => Promise<Kept[]> }} choices */
-export function setUpChooser({ file, link, builtIn, kept, forget }) {
+export function setUpChooser({ files, link, builtIn, kept, forget }) {
   const dialog = /** @type {HTMLDialogElement} */ (byId('chooser'));
   const input = /** @type {HTMLInputElement} */ (byId('link'));
   byId('change').addEventListener('click', () => {
@@ -18,11 +18,11 @@ export function setUpChooser({ file, link, builtIn, kept, forget }) {
     kept().then(showKept, () => showKept([]));
   });
 
-  /** @param {Kept[]} files */
-  function showKept(files) {
-    byId('kept').hidden = files.length === 0;
+  /** @param {Kept[]} all */
+  function showKept(all) {
+    byId('kept').hidden = all.length === 0;
     byId('kept-list').replaceChildren(
-      ...files.map(({ url, size, bytes: there }) => {
+      ...all.map(({ url, size, bytes: there }) => {
         const parsed = parseLink(url, document.baseURI);
         const load = el('button', { type: 'button', class: 'button quiet small' }, 'Run');
         const remove = el('button', { type: 'button', class: 'button quiet small' }, 'Remove');
@@ -59,9 +59,10 @@ export function setUpChooser({ file, link, builtIn, kept, forget }) {
 
   byId('choose').addEventListener('click', () => byId('file').click());
   byId('file').addEventListener('change', () => {
-    const [chosen] = byId('file').files;
+    // Copied: the list of the input is emptied with it.
+    const chosen = [...byId('file').files];
     dialog.close();
-    if (chosen) file(chosen);
+    if (chosen.length > 0) files(chosen);
     byId('file').value = '';
   });
   byId('default').addEventListener('click', () => {
@@ -112,7 +113,7 @@ export function setUpChooser({ file, link, builtIn, kept, forget }) {
     event.preventDefault();
     document.body.classList.remove('dropping');
     dialog.close();
-    const dropped = event.dataTransfer?.files[0];
-    if (dropped) file(dropped);
+    const dropped = [...(event.dataTransfer?.files ?? [])];
+    if (dropped.length > 0) files(dropped);
   });
 }

@@ -4,6 +4,7 @@ import { bytes, count, digits, duration } from '../format.js';
 import { byType } from './palette.js';
 
 /** @typedef {{ name: string, type: string, byteLength: number }} Tile */
+/** @typedef {{ byteLength: number, nParts: number }} Size */
 
 /** 2.6 million, 1.2 billion. @param {number} n */
 export function parametersOf(n) {
@@ -11,6 +12,10 @@ export function parametersOf(n) {
   if (n >= 1e6) return `${digits(n / 1e6)}\u00a0million parameters`;
   return `${count(n)} parameters`;
 }
+
+/** 1.57 MB, 3 GB in 5 parts. @param {Size} size */
+const sizeOf = ({ byteLength, nParts }) =>
+  `${bytes(byteLength)}${nParts > 1 ? ` in ${count(nParts)}\u00a0parts` : ''}`;
 
 /** The layer a tensor belongs to: its row of the map. @param {string} name */
 const layerOf = (name) => /^blk\.(\d+)\./.exec(name)?.[1] ?? name;
@@ -20,10 +25,10 @@ export class ModelCard {
   /** In the order of the file. @type {{ tile: HTMLElement, start: number, size: number, shown: number }[]} */
   #tiles = [];
 
-  /** @param {{ title: string, architecture: string, tensors: Tile[], byteLength: number, parameters: number }} file @param {string} name */
-  show({ architecture, tensors, byteLength, parameters }, name) {
+  /** @param {Size & { title: string, architecture: string, tensors: Tile[], parameters: number }} file @param {string} name */
+  show({ architecture, tensors, parameters, ...size }, name) {
     byId('model-name').textContent = name;
-    byId('model-details').textContent = [architecture, parametersOf(parameters), bytes(byteLength)]
+    byId('model-details').textContent = [architecture, parametersOf(parameters), sizeOf(size)]
       .filter(Boolean)
       .join(' · ');
     this.#draw(tensors);
@@ -34,10 +39,10 @@ export class ModelCard {
     byId('model-details').textContent = words;
   }
 
-  /** @param {{ loadMs: number, info: import('../../js/llama/info.js').ModelInfo }} loaded @param {number} byteLength */
-  loaded({ loadMs, info }, byteLength) {
+  /** @param {{ loadMs: number, info: import('../../js/llama/info.js').ModelInfo }} loaded @param {Size} size */
+  loaded({ loadMs, info }, size) {
     this.note(
-      `${info.architecture} · ${parametersOf(info.parameters)} · ${info.nLayers} layers · ${bytes(byteLength)}, loaded in ${duration(loadMs)}`,
+      `${info.architecture} · ${parametersOf(info.parameters)} · ${info.nLayers} layers · ${sizeOf(size)}, loaded in ${duration(loadMs)}`,
     );
   }
 
