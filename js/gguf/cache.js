@@ -19,7 +19,7 @@ import { firstPartOf } from './split.js';
 
 /**
  * @typedef {object} CachedGguf
- * @property {string} url  as it was given to openGguf; of a split file that of the first part
+ * @property {string} url  as it was given to openGguf; the first part's, if the file is split
  * @property {number} size  of the file, or of its parts that are known
  * @property {number} bytes  of it that are kept
  * @property {Date} used  when it was opened last
@@ -187,7 +187,7 @@ class Store {
   /** @type {Cache | undefined} */
   #cache;
   /** That it failed is for its own caller. @type {Promise<unknown>} */
-  #lastPut = Promise.resolve(true);
+  static #lastPut = Promise.resolve(true);
 
   /**
    * @param {string} name
@@ -315,15 +315,15 @@ class Store {
   }
 
   /**
-   * Puts an entry, after those before it: two at once would make room twice, or not see what the other made.
+   * Puts an entry, after those before it, of other files too: two at once would make room twice, or not see what the other made.
    * @param {string} key
    * @param {BodyInit} body
    * @param {string} url
    * @returns {Promise<boolean>}
    */
   #tryPut(key, body, url) {
-    const put = this.#lastPut.then(() => this.#put(key, body, url));
-    this.#lastPut = put.catch(() => false);
+    const put = Store.#lastPut.then(() => this.#put(key, body, url));
+    Store.#lastPut = put.catch(() => false);
     return put;
   }
 

@@ -11,7 +11,7 @@ import { GgufError, HandleError, show } from '../errors.js';
  * @property {number} nRows  the product of shape[1], shape[2]...
  * @property {number} nCols  shape[0]
  * @property {number} offset  of its first byte in the file; in a split model the parts count as one file, each behind the one before
- * @property {number} [part]  of a split model: index of its part in `parts` of the file
+ * @property {number} [part]  index of its part in `parts` of the file, if the model is split
  * @property {number} byteLength  of its blocks
  * @property {boolean} supported  whether the kernels take it as a weight
  */
@@ -24,8 +24,8 @@ import { GgufError, HandleError, show } from '../errors.js';
  * @typedef {object} GgufFilePart
  * @property {string} name  address, path or file name
  * @property {number} offset  of its first byte among the bytes of all parts
- * @property {number} byteLength
- * @property {number} nTensors
+ * @property {number} byteLength  size of the part
+ * @property {number} nTensors  tensors in it
  */
 
 /**
@@ -76,7 +76,7 @@ export class GgufFile {
     this.metadata = metadata;
     /** What the file holds, by name; the tensors of all parts, where it is split. */
     this.tensors = tensors;
-    /** The parts of a split model, whose metadata are those of the first; one of a file that is whole. */
+    /** The parts of a split model, in their order; a file that is whole is the only one. */
     this.parts = tools.parts;
   }
 

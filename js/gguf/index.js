@@ -20,9 +20,9 @@ export { GgufFile } from './file.js';
  */
 
 /**
- * Opens a GGUF file and checks its header. Of a model that gguf-split has cut into parts it opens all of them.
+ * Opens a GGUF file and checks its header. If gguf-split has cut the model into parts, all of them are opened.
  * @param {import('./source.js').GgufSource} source  a URL (read by Range requests), a File or Blob, bytes, or
- *   in Node a path. Of a split model: the URL or path of its first part, which is named -00001-of-00005.gguf, or a list of all
+ *   in Node a path. For a split model: the URL or path of its first part, which is named -00001-of-00005.gguf, or a list of all
  *   parts, in any order
  * @param {OpenOptions} [options]
  * @returns {Promise<import('./file.js').GgufFile>}
@@ -44,7 +44,7 @@ export async function listCachedGgufs(cache) {
 }
 
 /**
- * Deletes what is kept of a file, of a split one all parts.
+ * Deletes what is kept of a file; all parts go, if it is split.
  * @param {string | URL} url  as given to openGguf
  * @param {string} [cache]
  */

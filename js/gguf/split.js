@@ -203,7 +203,6 @@ async function openEach(sources, held, options, open) {
   const openSome = async () => {
     try {
       while (next < sources.length) {
-        halt.signal.throwIfAborted();
         const at = next++;
         opened[at] = await open(sources[at], { ...options, signal: halt.signal }, at);
         const { bytes } = opened[at];

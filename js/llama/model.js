@@ -97,7 +97,7 @@ export class Llama {
 
   /**
    * Loads a model. The weights stay quantised, byte for byte as the file holds them.
-   * @param {import('../gguf/source.js').GgufSource | GgufFile} source  a URL, a File or Blob, bytes, in Node a path; of a
+   * @param {import('../gguf/source.js').GgufSource | GgufFile} source  a URL, a File or Blob, bytes, in Node a path; for a
    *   split model the first part's URL or path, or a list of all parts; or an open file
    * @param {LlamaOptions} [options]
    * @returns {Promise<Llama>}

@@ -493,6 +493,9 @@ test('in a worker, from URLs, paths, Blobs and bytes', async (t) => {
     }
     for (const i of [1, 3, 4, 6, 7]) await weights[i].free();
   }
+  for (const { name } of files)
+    for (const { range } of server.requests(name).slice(1))
+      assert.equal(range?.startsWith('bytes=0-'), false, 'headers are not read again');
 });
 
 test('a model in parts computes what the whole one does', async (t) => {
