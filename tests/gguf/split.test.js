@@ -1,77 +1,33 @@
-/** Models that gguf-split has cut into parts: opened from their first part or a list, read as one file, and refused part by part. */
+/** Models that gguf-split has cut into parts: opened from their first part or a list, and refused part by part. */
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { firstPartOf, parsePartName } from '../../js/gguf/split.js';
-import { ArgumentError, createKernels, GgufError, openGguf } from '../../js/index.js';
+import { ArgumentError, openGguf } from '../../js/index.js';
 import { Llama } from '../../js/llama/index.js';
-import { memoryOf } from '../../js/wasm/kernels.js';
-import { countedBytes, ggufBytes } from '../helpers/gguf-bytes.js';
-import { partName, serveParts, splitGguf, withKey } from '../helpers/split-gguf.js';
-import { makeModel } from '../helpers/synthetic-llama.js';
-import { workerKernels } from '../helpers/workers.js';
+import { ggufBytes } from '../helpers/gguf-bytes.js';
+import {
+  content,
+  dataOf,
+  inFolder,
+  isWhole,
+  names,
+  pairs,
+  partName,
+  refusal,
+  serveParts,
+  shuffled,
+  splitGguf,
+  tensors,
+  UNEVEN_2,
+  UNEVEN_5,
+  withKey,
+} from '../helpers/split-gguf.js';
 
-/** @import { TestContext } from 'node:test' */
 /** @import { Content, PartFile } from '../helpers/split-gguf.js' */
 /** @import { Pair } from '../helpers/gguf-bytes.js' */
-
-/** Rows of 256 floats of each tensor: some are larger than a chunk. */
-const ROWS = [3, 1100, 1, 40, 2300, 7, 7, 512, 1];
-const UNEVEN_2 = [7, 2];
-const UNEVEN_5 = [1, 0, 4, 1, 3];
-
-const tensors = ROWS.map((nRows, i) => {
-  return { name: `t${i}`, typeId: 0, shape: [256, nRows], data: countedBytes(nRows * 1024, i + 1) };
-});
-const dataOf = (/** @type {number} */ i) => tensors[i].data;
-const names = tensors.map(({ name }) => name);
-/** @type {Pair[]} */
-const pairs = [
-  ['general.architecture', 'string', 'llama'],
-  ['a.number', 'u32', 7],
-];
-const content = { pairs, tensors };
-
-/** @param {TestContext} t @param {PartFile[]} files */
-async function inFolder(t, files) {
-  const folder = await mkdtemp(join(tmpdir(), 'fused-matmul-split-'));
-  t.after(() => rm(folder, { recursive: true }));
-  for (const { name, bytes } of files) await writeFile(join(folder, name), bytes);
-  return folder;
-}
-
-/** @param {Awaited<ReturnType<typeof openGguf>>} gguf @param {PartFile[]} files @param {string} kind */
-async function isWhole(gguf, files, kind) {
-  assert.deepEqual([...gguf.tensors.keys()], names, kind);
-  assert.equal(
-    gguf.byteLength,
-    files.reduce((sum, { bytes }) => sum + bytes.length, 0),
-    kind,
-  );
-  assert.equal(gguf.parts.length, files.length, kind);
-  assert.equal(gguf.metadata['a.number'], 7, kind);
-  assert.equal(gguf.metadata['split.count'], files.length, kind);
-  for (const [i, name] of names.entries())
-    assert.ok(Buffer.from(await gguf.read(name)).equals(dataOf(i)), `${kind}: ${name}`);
-  for (const name of ['t0', 't4', 't8']) {
-    const chunks = [];
-    for await (const chunk of gguf.stream(name)) chunks.push(Buffer.from(chunk));
-    assert.ok(Buffer.concat(chunks).equals(dataOf(Number(name[1]))), `${kind}: stream of ${name}`);
-  }
-}
-
-/** @param {RegExp} message */
-const refusal = (message) => (/** @type {any} */ error) => {
-  assert.ok(error instanceof GgufError, `${error.name}: ${error.message}`);
-  assert.match(error.message, message);
-  return true;
-};
-
-/** Items in another order. @template T @param {T[]} items */
-const shuffled = (items) => [...items.slice(2), ...items.slice(0, 2).reverse()];
 
 for (const sizes of [UNEVEN_2, UNEVEN_5]) {
   test(`${sizes.length} parts: by path, URL, and lists of all kinds in any order`, async (t) => {
@@ -338,191 +294,4 @@ test('numbers that disagree, foreign parts, parts given twice', async (t) => {
   }
   await assert.rejects(openGguf([]), ArgumentError);
   await assert.rejects(openGguf(/** @type {any} */ ([bytes[0], 5])), ArgumentError);
-});
-
-test('opening goes in parallel, a few at a time, with short requests for later parts; an abort ends it', async (t) => {
-  const nParts = 9;
-  const files = splitGguf(
-    content,
-    Array.from({ length: nParts }, () => 1),
-  );
-  const server = await serveParts(t, files, { delay: 60 });
-  const gguf = await openGguf(server.url(files[0].name));
-  assert.equal(gguf.parts.length, nParts);
-  assert.ok(server.open.most > 1 && server.open.most <= 4, `${server.open.most} requests at a time`);
-  assert.equal(server.asked.length, nParts);
-  assert.equal(
-    server.asked[0],
-    `/${files[0].name}`,
-    'the others are not asked for before the first says what it is',
-  );
-  for (const { name } of files.slice(1)) assert.equal(server.requests(name)[0].range, 'bytes=0-262143');
-  const abort = new AbortController();
-  const before = server.asked.length;
-  const opening = openGguf(server.url(files[0].name), { signal: abort.signal });
-  setTimeout(() => abort.abort(new Error('enough')), 90);
-  await assert.rejects(opening, /enough/);
-  assert.ok(server.asked.length - before < nParts, `${server.asked.length - before} were asked for`);
-  await assert.rejects(
-    openGguf(
-      files.map(({ name }) => server.url(name)),
-      { signal: abort.signal },
-    ),
-    /enough/,
-  );
-  // One that is missing ends the opening of the others.
-  const few = await serveParts(t, files.toSpliced(1, 1), { delay: 30 });
-  await assert.rejects(openGguf(few.url(files[0].name)), refusal(/part 2 of 9.*HTTP 404/));
-  assert.ok(few.asked.length <= 6, `${few.asked.length} were asked for`);
-});
-
-test('servers without Range support: parts are held up to a limit for all together', async (t) => {
-  const files = splitGguf(content, UNEVEN_5);
-  const server = await serveParts(t, files, { behaviour: { ignoreRange: true } });
-  await isWhole(await openGguf(server.url(files[0].name)), files, 'held');
-  assert.equal(server.open.most, 1);
-  /** Parts of 100 MB: the third is over the limit, the fourth is never asked for. */
-  const large = 100 * 2 ** 20;
-  /** @type {string[]} */
-  const asked = [];
-  const bodies = Array.from({ length: 4 }, (_, i) => {
-    const spec = [{ name: `t${i}`, typeId: 24, shape: [large], data: new Uint8Array(0) }];
-    const [part] = splitGguf({ pairs, tensors: spec }, [1], {
-      change: ({ tensors }) => ({
-        pairs: [
-          ['split.no', 'u16', i],
-          ['split.count', 'u16', 4],
-          ['split.tensors.count', 'i32', 4],
-        ],
-        tensors,
-      }),
-    });
-    return part.bytes;
-  });
-  /** @type {typeof fetch} */
-  const own = async (url) => {
-    asked.push(String(url));
-    const bytes = bodies[Number(/-0000(\d)-of/.exec(String(url))?.[1]) - 1];
-    return new Response(new Blob([bytes, new Uint8Array(large)]));
-  };
-  await assert.rejects(
-    openGguf('https://host.invalid/m-00001-of-00004.gguf', { fetch: own }),
-    refusal(/m-00003-of-00004\.gguf: the server does not answer Range.*larger than the 268435456/),
-  );
-  assert.equal(asked.length, 3);
-});
-
-test('weights come from all parts: progress, requests within a part, broken connections, an abort', async (t) => {
-  const files = splitGguf(content, UNEVEN_5);
-  const server = await serveParts(t, files, { behaviour: { etag: '"v1"' } });
-  const gguf = await openGguf(server.url(files[0].name), { retryDelay: 1 });
-  const fm = await createKernels();
-  t.after(() => fm.dispose());
-  /** @param {any[]} weights */
-  const same = (weights) => {
-    for (const [i, w] of weights.entries()) {
-      const bytes = memoryOf(fm).u8.slice(w.ptr, w.ptr + w.byteLength);
-      assert.ok(Buffer.from(bytes).equals(dataOf(i)), names[i]);
-      w.free();
-    }
-  };
-  /** @type {{ loaded: number, total: number }[]} */
-  const steps = [];
-  Object.assign(server.behaviour(files[2].name), { dropAfter: 500_000, drops: 2 });
-  const before = files.map(({ name }) => server.requests(name).length);
-  same(await fm.loadWeights(gguf, names, { onProgress: (step) => steps.push({ ...step }) }));
-  const total = ROWS.reduce((sum, nRows) => sum + nRows * 1024, 0);
-  assert.deepEqual(steps.at(-1), { loaded: total, total });
-  assert.ok(steps.every(({ loaded }, i) => i === 0 || loaded > steps[i - 1].loaded));
-  const counts = files.map(({ name }, i) => server.requests(name).length - before[i]);
-  // A part's neighbours come by one request, two more for what broke; what the first request had is not asked for again.
-  assert.deepEqual([counts[1], counts[2]], [0, 3]);
-  assert.ok(
-    counts.every((count) => count <= 3),
-    String(counts),
-  );
-  for (const { name } of files)
-    for (const { range } of server.requests(name).slice(1))
-      assert.notEqual(range?.startsWith('bytes=0-'), true, 'headers are not read again');
-
-  const { inUse } = fm.memory();
-  const abort = new AbortController();
-  await assert.rejects(
-    fm.loadWeights(gguf, names, { signal: abort.signal, onProgress: () => abort.abort(new Error('enough')) }),
-    /enough/,
-  );
-  assert.equal(fm.memory().inUse, inUse);
-  server.behaviour(files[2].name).status = 404;
-  await assert.rejects(fm.loadWeights(gguf, names), refusal(/model-00003-of-00005\.gguf.*HTTP 404/));
-  assert.equal(fm.memory().inUse, inUse);
-  gguf.close();
-  await assert.rejects(gguf.read('t0'), /is closed/);
-});
-
-test('a part that changes after it was opened is named', async (t) => {
-  const files = splitGguf(content, UNEVEN_2);
-  const folder = await inFolder(t, files);
-  const gguf = await openGguf(join(folder, files[0].name));
-  await truncate(join(folder, files[1].name), 100);
-  assert.ok(Buffer.from(await gguf.read('t1')).equals(dataOf(1)));
-  await assert.rejects(gguf.read('t8'), refusal(/model-00002-of-00002\.gguf: it has changed/));
-});
-
-test('in a worker, from URLs, paths, Blobs and bytes', async (t) => {
-  const files = splitGguf(content, UNEVEN_5);
-  const folder = await inFolder(t, files);
-  const server = await serveParts(t, files);
-  const fm = await workerKernels(t);
-  for (const source of [
-    server.url(files[0].name),
-    join(folder, files[0].name),
-    files.map(({ bytes }) => new Blob([bytes])),
-    files.map(({ bytes }, i) => (i === 1 ? bytes : new Blob([bytes]))),
-  ]) {
-    const gguf = await openGguf(source);
-    const weights = await fm.loadWeights(gguf, names);
-    for (const i of [0, 2, 5, 8]) {
-      const values = await fm.dequantize(weights[i]);
-      const expected = new Float32Array(dataOf(i).buffer);
-      assert.deepEqual(
-        new Uint8Array(values.buffer, 0, 1024),
-        new Uint8Array(expected.buffer, 0, 1024),
-        names[i],
-      );
-      await weights[i].free();
-    }
-    for (const i of [1, 3, 4, 6, 7]) await weights[i].free();
-  }
-  for (const { name } of files)
-    for (const { range } of server.requests(name).slice(1))
-      assert.equal(range?.startsWith('bytes=0-'), false, 'headers are not read again');
-});
-
-test('a model in parts computes what the whole one does', async (t) => {
-  const made = makeModel({ nLayers: 3 });
-  const count = made.file.tensors.length;
-  const prompt = [3, 9, 27, 5];
-  const load = async (/** @type {any} */ source) => {
-    const model = await Llama.load(source, { threads: 1 });
-    try {
-      return Array.from(await model.logits(prompt));
-    } finally {
-      model.dispose();
-    }
-  };
-  const expected = await load(made.bytes);
-  for (const sizes of [
-    [count - 3, 3],
-    [0, 1, 11, 2, count - 14],
-  ]) {
-    const files = splitGguf(made.file, sizes);
-    const folder = await inFolder(t, files);
-    const server = await serveParts(t, files);
-    assert.deepEqual(await load(join(folder, files[0].name)), expected);
-    assert.deepEqual(await load(server.url(files[0].name)), expected);
-    assert.deepEqual(await load(shuffled(files).map(({ bytes }) => new Blob([bytes]))), expected);
-    const gguf = await openGguf(join(folder, files[0].name));
-    assert.deepEqual(await load(gguf), expected);
-    assert.equal((await gguf.read('output_norm.weight')).length, 256, 'an open file stays open');
-  }
 });

@@ -1,8 +1,14 @@
 /** Cuts models into parts as gguf-split of llama.cpp does, and serves them side by side. */
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import { ggufBytes } from './gguf-bytes.js';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { GgufError } from '../../js/index.js';
+import { countedBytes, ggufBytes } from './gguf-bytes.js';
 import { rangeHandler } from './range-server.js';
 
+/** @import { TestContext } from 'node:test' */
 /** @import { Pair, TensorSpec } from './gguf-bytes.js' */
 /** @import { Behaviour } from './range-server.js' */
 
@@ -47,7 +53,7 @@ export const withKey = (pairs, key, value) =>
 
 /**
  * Serves files by their names, whatever the query; others are 404.
- * @param {import('node:test').TestContext} t
+ * @param {TestContext} t
  * @param {PartFile[]} files
  * @param {{ behaviour?: Behaviour, delay?: number }} [options]  delay: milliseconds before each answer
  */
@@ -85,3 +91,58 @@ export async function serveParts(t, files, { behaviour = {}, delay = 0 } = {}) {
     behaviour: (/** @type {string} */ name) => /** @type {Behaviour} */ (served.get(`/${name}`)?.behaviour),
   };
 }
+
+/** Rows of 256 floats of each tensor: some are larger than a chunk. */
+export const ROWS = [3, 1100, 1, 40, 2300, 7, 7, 512, 1];
+export const UNEVEN_2 = [7, 2];
+export const UNEVEN_5 = [1, 0, 4, 1, 3];
+
+export const tensors = ROWS.map((nRows, i) => {
+  return { name: `t${i}`, typeId: 0, shape: [256, nRows], data: countedBytes(nRows * 1024, i + 1) };
+});
+export const dataOf = (/** @type {number} */ i) => tensors[i].data;
+export const names = tensors.map(({ name }) => name);
+/** @type {Pair[]} */
+export const pairs = [
+  ['general.architecture', 'string', 'llama'],
+  ['a.number', 'u32', 7],
+];
+export const content = { pairs, tensors };
+
+/** @param {TestContext} t @param {PartFile[]} files */
+export async function inFolder(t, files) {
+  const folder = await mkdtemp(join(tmpdir(), 'fused-matmul-split-'));
+  t.after(() => rm(folder, { recursive: true }));
+  for (const { name, bytes } of files) await writeFile(join(folder, name), bytes);
+  return folder;
+}
+
+/** @param {import('../../js/index.js').GgufFile} gguf @param {PartFile[]} files @param {string} kind */
+export async function isWhole(gguf, files, kind) {
+  assert.deepEqual([...gguf.tensors.keys()], names, kind);
+  assert.equal(
+    gguf.byteLength,
+    files.reduce((sum, { bytes }) => sum + bytes.length, 0),
+    kind,
+  );
+  assert.equal(gguf.parts.length, files.length, kind);
+  assert.equal(gguf.metadata['a.number'], 7, kind);
+  assert.equal(gguf.metadata['split.count'], files.length, kind);
+  for (const [i, name] of names.entries())
+    assert.ok(Buffer.from(await gguf.read(name)).equals(dataOf(i)), `${kind}: ${name}`);
+  for (const name of ['t0', 't4', 't8']) {
+    const chunks = [];
+    for await (const chunk of gguf.stream(name)) chunks.push(Buffer.from(chunk));
+    assert.ok(Buffer.concat(chunks).equals(dataOf(Number(name[1]))), `${kind}: stream of ${name}`);
+  }
+}
+
+/** @param {RegExp} message */
+export const refusal = (message) => (/** @type {any} */ error) => {
+  assert.ok(error instanceof GgufError, `${error.name}: ${error.message}`);
+  assert.match(error.message, message);
+  return true;
+};
+
+/** Items in another order. @template T @param {T[]} items */
+export const shuffled = (items) => [...items.slice(2), ...items.slice(0, 2).reverse()];
