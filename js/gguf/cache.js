@@ -1,7 +1,7 @@
 /* GGUF files behind URLs, kept in the browser's Cache Storage block by block, as they are read. A file is a description (its
  * UrlFacts) and blocks; the blocks' addresses hold what tells the file from a later one, so the two are never mixed. */
 
-import { GgufError } from '../errors.js';
+import { ArgumentError, GgufError, show } from '../errors.js';
 import { blobSource, memorySource } from './bytes.js';
 import { absolute, Client, probeUrl, TIMEOUT, validators } from './http.js';
 import { firstPartOf } from './split.js';
@@ -370,7 +370,14 @@ class Store {
   }
 }
 
-export { Store };
+/**
+ * @param {unknown} name  of the cache; default: ours
+ * @throws {ArgumentError} it is no text
+ */
+export async function openStore(name) {
+  if (name === undefined || typeof name === 'string') return Store.open(cacheName(name));
+  throw new ArgumentError(`cache must be the name of a cache, got ${show(name)}`);
+}
 
 /**
  * @param {string} url

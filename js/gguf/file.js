@@ -1,5 +1,6 @@
 /* A GGUF file as the library hands it out. */
 
+import { checkNames } from '../checks.js';
 import { GgufError, HandleError, show } from '../errors.js';
 
 /**
@@ -48,6 +49,8 @@ export { sourceOf };
  * @property {typeof import('./bytes.js').readAll} readAll
  * @property {readonly GgufFilePart[]} parts
  */
+
+const READ_OPTIONS = ['signal'];
 
 /** A GGUF file whose header has been read and checked. Its bytes are read when they are asked for. */
 export class GgufFile {
@@ -116,9 +119,10 @@ export class GgufFile {
    * @param {{ signal?: AbortSignal }} [options]
    * @returns {Promise<Uint8Array<ArrayBuffer>>} a copy
    */
-  async read(name, { signal } = {}) {
+  async read(name, options = {}) {
+    checkNames(options, READ_OPTIONS);
     const { offset, byteLength } = this.tensor(name);
-    return this.#tools.readAll(this.#open(), offset, byteLength, signal);
+    return this.#tools.readAll(this.#open(), offset, byteLength, options.signal);
   }
 
   /**
@@ -127,9 +131,10 @@ export class GgufFile {
    * @param {{ signal?: AbortSignal }} [options]
    * @returns {AsyncIterable<Uint8Array>}
    */
-  stream(name, { signal } = {}) {
+  stream(name, options = {}) {
+    checkNames(options, READ_OPTIONS);
     const { offset, byteLength } = this.tensor(name);
-    return this.#open().stream(offset, byteLength, signal);
+    return this.#open().stream(offset, byteLength, options.signal);
   }
 
   /** Forbids further reading. */

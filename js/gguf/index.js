@@ -40,7 +40,7 @@ export async function openGguf(source, options = {}) {
  * @returns {Promise<import('./cache.js').CachedGguf[]>}
  */
 export async function listCachedGgufs(cache) {
-  return (await cacheStore(cache)).list();
+  return (await storeNamed(cache)).list();
 }
 
 /**
@@ -50,7 +50,7 @@ export async function listCachedGgufs(cache) {
  */
 export async function deleteCachedGguf(url, cache) {
   const { absolute } = await import('./http.js');
-  await (await cacheStore(cache)).deleteModel(absolute(String(url)));
+  await (await storeNamed(cache)).deleteModel(absolute(String(url)));
 }
 
 /**
@@ -58,11 +58,10 @@ export async function deleteCachedGguf(url, cache) {
  * @param {string} [cache]
  */
 export async function clearCachedGgufs(cache) {
-  await (await cacheStore(cache)).delete();
+  await (await storeNamed(cache)).delete();
 }
 
 /** @param {string} [cache] */
-async function cacheStore(cache) {
-  const { cacheName, Store } = await import('./cache.js');
-  return Store.open(cacheName(cache));
+async function storeNamed(cache) {
+  return (await import('./cache.js')).openStore(cache);
 }

@@ -2,6 +2,7 @@
  * size. */
 
 import { gguf } from '../../dist/gguf-parser.js';
+import { checkNames, editDistance } from '../checks.js';
 import { GgufError, show } from '../errors.js';
 import { findType, weightBytes } from '../types.js';
 import { readAll } from './bytes.js';
@@ -16,6 +17,8 @@ import { describeParts, joinHeaders, joinSources, openAll } from './split.js';
 
 const DEFAULT_ALIGNMENT = 32;
 
+const OPEN_OPTIONS = ['signal', 'fetch', 'headers', 'retries', 'retryDelay', 'timeout', 'cache'];
+
 /**
  * A file, or all parts of one that is split, with its header read and checked.
  * @param {import('./source.js').GgufSource} source
@@ -23,6 +26,7 @@ const DEFAULT_ALIGNMENT = 32;
  * @returns {Promise<GgufFile>}
  */
 export async function open(source, options) {
+  checkNames(options, OPEN_OPTIONS);
   options.signal?.throwIfAborted();
   const files = await openAll(source, options, openFile);
   const bytes = joinSources(files.map(({ bytes }) => bytes));
@@ -210,20 +214,4 @@ function nearest(wanted, names) {
     .sort((a, b) => a.distance - b.distance)
     .slice(0, 3)
     .map(({ name }) => name);
-}
-
-/**
- * @param {string} a
- * @param {string} b
- */
-function editDistance(a, b) {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 0; i < a.length; i++) {
-    const next = [i + 1];
-    for (let j = 0; j < b.length; j++) {
-      next.push(Math.min(next[j] + 1, row[j + 1] + 1, row[j] + (a[i] === b[j] ? 0 : 1)));
-    }
-    row = next;
-  }
-  return row[b.length];
 }

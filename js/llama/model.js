@@ -1,6 +1,6 @@
 /* fused-matmul/llama: text from a GGUF file, in ten lines. */
 
-import { oneOf } from '../checks.js';
+import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, HandleError, show } from '../errors.js';
 import { GgufFile, openGguf } from '../gguf/index.js';
 import { createKernels, FusedKernels } from '../wasm/fused.js';
@@ -15,7 +15,7 @@ import { BusyError, ContextError, ModelError } from './errors.js';
 import { Generation } from './generation.js';
 import { describe } from './info.js';
 import { Lease } from './lease.js';
-import { checkGenerateOptions, checkNames, checkRange } from './options.js';
+import { CHAT_OPTIONS, checkGenerateOptions, checkRange, FORMAT_OPTIONS } from './options.js';
 import { Pace } from './pause.js';
 import { Tokenizer } from './tokenizer/tokenizer.js';
 import { checkTensors, freeWeights, loadWeights } from './weights.js';
@@ -209,12 +209,12 @@ export class Llama {
    * @param {GenerateOptions & ChatFormat} [options]
    * @returns {Promise<Generation>}
    */
-  async chat(messages, { template, addGenerationPrompt, variables, ...options } = {}) {
-    checkGenerateOptions(options);
-    return this.generate(
-      await this.formatChat(messages, { template, addGenerationPrompt, variables }),
-      options,
-    );
+  async chat(messages, options = {}) {
+    checkNames(options, CHAT_OPTIONS);
+    const { template, addGenerationPrompt, variables, ...generateOptions } = options;
+    checkGenerateOptions(generateOptions);
+    const prompt = await this.formatChat(messages, { template, addGenerationPrompt, variables });
+    return this.generate(prompt, generateOptions);
   }
 
   /**
@@ -226,7 +226,7 @@ export class Llama {
    */
   async formatChat(messages, format = {}) {
     const { tokenizer, metadata } = this.#alive();
-    checkNames(format, ['template', 'addGenerationPrompt', 'variables']);
+    checkNames(format, FORMAT_OPTIONS);
     const spell = (/** @type {number | undefined} */ id) => (id === undefined ? '' : tokenizer.spelling(id));
     const own = metadata['tokenizer.chat_template'];
     return formatMessages(messages, typeof own === 'string' ? own : undefined, format, {

@@ -1,5 +1,6 @@
 /* Options, checked: names, kinds and ranges. */
 
+import { checkNames } from '../checks.js';
 import { ArgumentError, show } from '../errors.js';
 
 /**
@@ -32,12 +33,16 @@ const NUMBERS = {
   seed: { by: 0, from: 0, to: SEED_LIMIT, integer: true },
 };
 
+const GENERATE_OPTIONS = [...Object.keys(NUMBERS), 'stop', 'ignoreEnd', 'signal'];
+export const FORMAT_OPTIONS = Object.freeze(['template', 'addGenerationPrompt', 'variables']);
+export const CHAT_OPTIONS = Object.freeze([...GENERATE_OPTIONS, ...FORMAT_OPTIONS]);
+
 /**
  * @param {GenerateOptions} options
  * @throws {ArgumentError} an unknown name, or a value out of range
  */
 export function checkGenerateOptions(options) {
-  checkNames(options, [...Object.keys(NUMBERS), 'stop', 'ignoreEnd', 'signal']);
+  checkNames(options, GENERATE_OPTIONS);
   const { stop = [], ignoreEnd = false, signal, ...numbers } = options;
   /** @type {Record<string, number>} */
   const values = {};
@@ -55,18 +60,6 @@ export function checkGenerateOptions(options) {
     throw new ArgumentError(`signal must be an AbortSignal, got ${show(signal)}`);
   const checked = /** @type {Required<Omit<GenerateOptions, 'stop' | 'ignoreEnd' | 'signal'>>} */ (values);
   return { ...checked, stops, ignoreEnd, signal };
-}
-
-/**
- * @param {object} options
- * @param {readonly string[]} known
- */
-export function checkNames(options, known) {
-  if (typeof options !== 'object' || options === null)
-    throw new ArgumentError(`options must be an object, got ${show(options)}`);
-  const unknown = Object.keys(options).find((name) => !known.includes(name));
-  if (unknown !== undefined)
-    throw new ArgumentError(`there is no option ${show(unknown)}; options are ${known.join(', ')}`);
 }
 
 /**

@@ -2,11 +2,19 @@
  * and attention. As in layer.js, a Float32Array is copied in and out, a Tensor used where it is, and the result is `out`, by
  * default a new one of x's kind. */
 
-import { oneOf } from '../checks.js';
+import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
 import { constructKernels, memoryOf } from './kernels.js';
 import { KvCache } from './kv-cache.js';
 import { checkPosition, GATES, headsOf, LayerKernels } from './layer.js';
+import {
+  FFN_OPTIONS,
+  FLASH_OPTIONS,
+  MANY_OPTIONS,
+  NORM_MANY_OPTIONS,
+  SCORE_OPTIONS,
+  SWIGLU_OPTIONS,
+} from './layer-options.js';
 import { Staging } from './memory.js';
 import { asOperand, asWeight, Call, checkNumber, countRows } from './operands.js';
 import { ACTIVATION_NAMES } from './selftest.js';
@@ -63,6 +71,8 @@ import { ACTIVATION_NAMES } from './selftest.js';
  * @property {U} [out]  as many values as q; not q itself
  */
 
+const FFN_WEIGHT_NAMES = ['gate', 'up', 'down', 'norm'];
+
 /** Structs of src/fused.h, as Memory.writeStruct takes them. */
 const TARGET = 'wwaa';
 const FFN_WEIGHTS = 'wwwaaa';
@@ -98,6 +108,7 @@ export class FusedKernels extends LayerKernels {
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
   fusedMatmulMany(weights, x, options = {}) {
+    checkNames(options, MANY_OPTIONS);
     return this.#many(
       'fusedMatmulMany',
       weights,
@@ -120,7 +131,9 @@ export class FusedKernels extends LayerKernels {
    * @returns {NoInfer<U>[]}
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
-  fusedRmsNormMatmul(weights, x, normWeight, { eps = 1e-5, ...options } = {}) {
+  fusedRmsNormMatmul(weights, x, normWeight, options = {}) {
+    checkNames(options, NORM_MANY_OPTIONS);
+    const { eps = 1e-5 } = options;
     checkNumber(eps, 'eps', { from: 0 });
     const norm = normWeight ?? undefined;
     return this.#many(
@@ -154,7 +167,9 @@ export class FusedKernels extends LayerKernels {
    * @returns {NoInfer<U>}
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
-  fusedSwigluMatmul(w, gate, up, { act = 'silu', out, activation } = {}) {
+  fusedSwigluMatmul(w, gate, up, options = {}) {
+    checkNames(options, SWIGLU_OPTIONS);
+    const { act = 'silu', out, activation } = options;
     const atW = asWeight(w, 'w').ptrIn(this.#memory);
     const mode = this.#mode(activation);
     oneOf(GATES, act, 'act');
@@ -190,7 +205,10 @@ export class FusedKernels extends LayerKernels {
    * @returns {NoInfer<U>}
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
-  fusedFfn(weights, x, { eps = 1e-5, act = 'silu', residual = false, out, activation } = {}) {
+  fusedFfn(weights, x, options = {}) {
+    checkNames(weights, FFN_WEIGHT_NAMES, 'weight');
+    checkNames(options, FFN_OPTIONS);
+    const { eps = 1e-5, act = 'silu', residual = false, out, activation } = options;
     const memory = this.#memory;
     const { gate, up, down, norm } = weights;
     for (const [name, w] of Object.entries({ gate, up, down })) asWeight(w, name);
@@ -250,7 +268,9 @@ export class FusedKernels extends LayerKernels {
    * @returns {NoInfer<U>}
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
-  fusedAttentionScore(q, k, { headSize, scale, causal = false, out } = {}) {
+  fusedAttentionScore(q, k, options = {}) {
+    checkNames(options, SCORE_OPTIONS);
+    const { headSize, scale, causal = false, out } = options;
     const shaped = [asOperand(q, 'q'), asOperand(k, 'k')].find((x) => 'nCols' in x);
     const size = headSize ?? shaped?.nCols;
     if (size === undefined) throw new ArgumentError('headSize is needed where q and k are Float32Arrays');
@@ -288,6 +308,7 @@ export class FusedKernels extends LayerKernels {
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
   flashAttention(q, kCache, vCache, options = {}) {
+    checkNames(options, FLASH_OPTIONS);
     const { firstPosition = 0, causal = true, window = 0, softcap = 0, out } = options;
     const memory = this.#memory;
     asOperand(q, 'q');

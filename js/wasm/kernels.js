@@ -3,16 +3,16 @@
  * Legend: W [nRows][nCols] quantised, X [nTokens][nCols] f32, Y [nTokens][nRows] f32, row-major;
  * Y = X * W^T. */
 
-import { asBytes, asFloats, checkDimension, checkLength, oneOf } from '../checks.js';
+import { asBytes, asFloats, checkDimension, checkLength, checkNames, oneOf } from '../checks.js';
 import { ArgumentError, IsaError, ShapeError, show, statusError } from '../errors.js';
 import { servedType, types, weightBytes } from '../types.js';
 import { Tensor, Weight } from './handles.js';
+import * as known from './kernels-options.js';
 import { matmulQ4Legacy } from './legacy.js';
 import { load, VERSION, verify } from './loader.js';
 import { Memory, Staging } from './memory.js';
 import { quantizeRows } from './quantize.js';
 import { ACTIVATION_NAMES, DOT_NAMES, ISA_NAMES } from './selftest.js';
-import { checkThreads } from './threads.js';
 
 /** @typedef {import('./selftest.js').Isa} Isa */
 /** @typedef {import('./selftest.js').Dot} Dot */
@@ -113,14 +113,9 @@ export function createKernels(options) {
  * @returns {Promise<K>}
  */
 export async function constructKernels(Class, options = {}) {
-  const { isa, dot, activation = 'int16', wasm, threads, memory64 = false } = options;
-  if (isa !== undefined) oneOf(ISA_NAMES, isa, 'isa');
-  if (dot !== undefined) oneOf(DOT_NAMES, dot, 'dot');
-  oneOf(ACTIVATION_NAMES, activation, 'activation');
-  checkThreads(threads);
-  if (typeof memory64 !== 'boolean')
-    throw new ArgumentError(`memory64 must be true or false, got ${show(memory64)}`);
-  return new Class(await load({ isa, dot, wasm, threads, memory64 }), activation);
+  known.checkKernelsOptions(options);
+  const { activation = 'int16', ...wanted } = options;
+  return new Class(await load(wanted), activation);
 }
 
 /** The memory of kernels, for the classes that build on them. @type {(kernels: Kernels) => Memory} */
@@ -207,7 +202,9 @@ export class Kernels {
    * @param {{ isa?: Isa, dot?: Dot }} choice
    * @throws {IsaError} the module does not hold it, or it fails; what was selected stays
    */
-  select({ isa = this.#isa, dot = this.#dot ?? 'i16' }) {
+  select(choice) {
+    checkNames(choice, known.CHOICE);
+    const { isa = this.#isa, dot = this.#dot ?? 'i16' } = choice;
     oneOf(ISA_NAMES, isa, 'isa');
     oneOf(DOT_NAMES, dot, 'dot');
     const { exports } = this.#memory;
@@ -243,7 +240,8 @@ export class Kernels {
    * @throws {ArgumentError} its type is not served
    * @throws {import('../errors.js').MemoryError}
    */
-  async loadWeight(gguf, name, options) {
+  async loadWeight(gguf, name, options = {}) {
+    checkNames(options, known.LOAD_OPTIONS);
     const [weight] = await this.loadWeights(gguf, [name], { ...options, concurrency: 1 });
     return weight;
   }
@@ -272,7 +270,9 @@ export class Kernels {
    * @returns {Weight}
    * @throws {ShapeError} nCols is no multiple of the type's block, or data is not as long as the shape says
    */
-  weight({ type: typeKey, nRows, nCols, data, name = '' }) {
+  weight(weight) {
+    checkNames(weight, known.WEIGHT_FIELDS, 'field');
+    const { type: typeKey, nRows, nCols, data, name = '' } = weight;
     const type = servedType(typeKey);
     checkDimension(nRows, 'nRows');
     checkDimension(nCols, 'nCols');
@@ -300,10 +300,12 @@ export class Kernels {
 
   /**
    * An f32 tensor in wasm memory, so that chains of operations copy nothing.
-   * @param {{ nRows: number, nCols: number, data?: Float32Array }} tensor  zeros where there is no data
+   * @param {{ nRows: number, nCols: number, data?: Float32Array }} shape  zeros where there is no data
    * @returns {Tensor}
    */
-  tensor({ nRows, nCols, data }) {
+  tensor(shape) {
+    checkNames(shape, known.TENSOR_FIELDS, 'field');
+    const { nRows, nCols, data } = shape;
     checkDimension(nRows, 'nRows');
     checkDimension(nCols, 'nCols');
     if (data !== undefined)
@@ -327,6 +329,7 @@ export class Kernels {
    * @throws {HandleError} a handle is freed or belongs to other kernels
    */
   fusedMatmul(w, x, options) {
+    known.checkMatmulOptions(options);
     const memory = this.#memory;
     const { exports } = memory;
     if (!(w instanceof Weight)) throw new ArgumentError(`w must be a Weight, got ${show(w)}`);
@@ -384,7 +387,9 @@ export class Kernels {
    * @param {DequantizeOptions<U>} [options]
    * @returns {NoInfer<U>}
    */
-  dequantize(w, { start = 0, end = w.nRows, out } = {}) {
+  dequantize(w, options = {}) {
+    checkNames(options, known.DEQUANTIZE_OPTIONS);
+    const { start = 0, end = w.nRows, out } = options;
     const memory = this.#memory;
     if (!(w instanceof Weight)) throw new ArgumentError(`w must be a Weight, got ${show(w)}`);
     const atW = w.ptrIn(memory);

@@ -1,6 +1,6 @@
 /* Keys or values of past positions, in wasm memory. */
 
-import { checkDimension } from '../checks.js';
+import { checkDimension, checkNames } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
 import { servedType, weightBytes } from '../types.js';
 import { Handle } from './handles.js';
@@ -18,6 +18,8 @@ export const KV_TYPES = /** @type {const} */ (['F32', 'F16', 'Q8_0']);
  * @property {number} headSize  1 to 256; a multiple of 32 for Q8_0
  */
 
+const SHAPE_FIELDS = ['type', 'nPositions', 'nKvHeads', 'headSize'];
+
 /** [nPositions][nKvHeads][headSize] of one type; zeros at first. One for the keys of a layer, one for its values. */
 export class KvCache extends Handle {
   #memory;
@@ -29,7 +31,9 @@ export class KvCache extends Handle {
    * @param {import('./memory.js').Staging} staging
    * @param {KvCacheShape} shape
    */
-  constructor(memory, staging, { type: typeName = 'F16', nPositions, nKvHeads, headSize }) {
+  constructor(memory, staging, shape) {
+    checkNames(shape, SHAPE_FIELDS, 'field');
+    const { type: typeName = 'F16', nPositions, nKvHeads, headSize } = shape;
     if (!KV_TYPES.includes(typeName))
       throw new ArgumentError(`type must be one of ${KV_TYPES.join(', ')}, got ${show(typeName)}`);
     const type = servedType(typeName);

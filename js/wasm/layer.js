@@ -1,11 +1,12 @@
 /* The operations of a transformer layer that are no products. Everywhere: a Float32Array is copied in and out, a Tensor used
  * where it is; the result is `out`, by default a new one of x's kind; `out` may be x itself. */
 
-import { checkDimension, checkLength, oneOf } from '../checks.js';
+import { checkDimension, checkLength, checkNames, oneOf } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
 import { Tensor } from './handles.js';
 import { Kernels, memoryOf } from './kernels.js';
 import { KvCache } from './kv-cache.js';
+import { GATED_OPTIONS, NORM_OPTIONS, OUT_OPTIONS, ROPE_OPTIONS, SOFTMAX_OPTIONS } from './layer-options.js';
 import { Staging } from './memory.js';
 import { asOperand, asWeight, Call, checkNumber, countRows } from './operands.js';
 
@@ -72,7 +73,9 @@ export class LayerKernels extends Kernels {
    * @param {{ eps?: number, out?: U }} [options]  eps: 1e-5
    * @returns {NoInfer<U>}
    */
-  rmsNorm(x, weight, { eps = 1e-5, out } = {}) {
+  rmsNorm(x, weight, options = {}) {
+    checkNames(options, NORM_OPTIONS);
+    const { eps = 1e-5, out } = options;
     asOperand(x, 'x');
     checkNumber(eps, 'eps', { from: 0 });
     const w = weight ? asOperand(weight, 'weight') : undefined;
@@ -94,7 +97,9 @@ export class LayerKernels extends Kernels {
    * @param {{ eps?: number, out?: U }} [options]  eps: 1e-5
    * @returns {NoInfer<U>}
    */
-  layerNorm(x, weight, bias, { eps = 1e-5, out } = {}) {
+  layerNorm(x, weight, bias, options = {}) {
+    checkNames(options, NORM_OPTIONS);
+    const { eps = 1e-5, out } = options;
     asOperand(x, 'x');
     checkNumber(eps, 'eps', { from: 0 });
     const nCols = (weight ?? bias)?.length ?? ownCols(x);
@@ -118,7 +123,9 @@ export class LayerKernels extends Kernels {
    * @param {{ nCols?: number, out?: U }} [options]  nCols: by default a Tensor's own or a whole array's length
    * @returns {NoInfer<U>}
    */
-  softmax(x, { nCols = ownCols(asOperand(x, 'x')), out } = {}) {
+  softmax(x, options = {}) {
+    checkNames(options, SOFTMAX_OPTIONS);
+    const { nCols = ownCols(asOperand(x, 'x')), out } = options;
     checkDimension(nCols, 'nCols');
     const nRows = countRows(asOperand(x, 'x'), nCols, 'x', 'a row');
     const call = this.#call();
@@ -136,6 +143,7 @@ export class LayerKernels extends Kernels {
    * @returns {NoInfer<U>}
    */
   rope(x, options) {
+    checkNames(options, ROPE_OPTIONS);
     asOperand(x, 'x');
     const { headSize, position = 0, base = 10000, linearScale = 1, pairing = 'adjacent', out } = options;
     const { nDims = headSize } = options;
@@ -187,7 +195,9 @@ export class LayerKernels extends Kernels {
    * @returns {NoInfer<U>}
    * @throws {ShapeError} an id is no row of w; the message has both numbers
    */
-  embed(w, ids, { out } = {}) {
+  embed(w, ids, options = {}) {
+    checkNames(options, OUT_OPTIONS);
+    const { out } = options;
     const atW = asWeight(w, 'w').ptrIn(this.#memory);
     const { nRows, nCols, typeId } = w;
     const n = ids?.length;
@@ -215,8 +225,9 @@ export class LayerKernels extends Kernels {
    * @param {{ out?: U }} [options]  may be a or b
    * @returns {NoInfer<U>}
    */
-  add(a, b, { out } = {}) {
-    return this.#pointwise('add', { a, b }, a, out, (atA, atB, atY, n) =>
+  add(a, b, options = {}) {
+    checkNames(options, OUT_OPTIONS);
+    return this.#pointwise('add', { a, b }, a, options.out, (atA, atB, atY, n) =>
       this.#memory.exports.fm_add(atA, atB, atY, n),
     );
   }
@@ -230,7 +241,9 @@ export class LayerKernels extends Kernels {
    * @param {{ act?: Gate, out?: U }} [options]  act: 'silu'; out may be gate or up
    * @returns {NoInfer<U>}
    */
-  gated(gate, up, { act = 'silu', out } = {}) {
+  gated(gate, up, options = {}) {
+    checkNames(options, GATED_OPTIONS);
+    const { act = 'silu', out } = options;
     oneOf(GATES, act, 'act');
     return this.#pointwise('gated', { gate, up }, gate, out, (atA, atB, atY, n) =>
       this.#memory.exports.fm_gated(atA, atB, atY, n, GATES.indexOf(act)),

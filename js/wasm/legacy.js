@@ -1,6 +1,6 @@
 /* The flat 4-bit layout from before Q4_K: deprecated, and kept working. */
 
-import { asBytes, asFloats, checkDimension, checkLength } from '../checks.js';
+import { asBytes, asFloats, checkDimension, checkLength, checkNames } from '../checks.js';
 import { ShapeError, statusError } from '../errors.js';
 
 const BLOCK_VALUES = 256;
@@ -8,6 +8,8 @@ const BLOCK_VALUES = 256;
 const BLOCK_BYTES = 140;
 /** Every part of the scratch allocation starts at a multiple of this. */
 const PART_ALIGNMENT = 64;
+
+const FIELDS = ['data', 'scales', 'nRows', 'nCols'];
 
 const DEPRECATION = 'fusedDequantMatmulQ4KLegacy is deprecated: quantize to Q4_K and use fusedMatmul';
 
@@ -39,7 +41,9 @@ function warnOnce() {
  * @param {Float32Array} x  nTokens * nCols values
  * @returns {Float32Array}
  */
-export function matmulQ4Legacy(memory, { data, scales, nRows, nCols }, x) {
+export function matmulQ4Legacy(memory, w, x) {
+  checkNames(w, FIELDS, 'field');
+  const { data, scales, nRows, nCols } = w;
   const { exports } = memory;
   checkDimension(nRows, 'nRows');
   checkDimension(nCols, 'nCols');

@@ -1,5 +1,6 @@
 /* Tensors of a GGUF file, streamed into linear memory: few requests, a chunk at a time, all of them or none. */
 
+import { checkNames } from '../checks.js';
 import { ArgumentError, GgufError, HandleError, show } from '../errors.js';
 import { GgufFile, sourceOf } from '../gguf/file.js';
 import { servedType } from '../types.js';
@@ -16,6 +17,8 @@ import { Weight } from './handles.js';
 /** @typedef {{ tensor: TensorFacts, type: import('../types.js').GgmlType, ptr: number }} Place */
 /** Tensors that are read by one request. @typedef {{ start: number, end: number, places: Place[] }} Run */
 
+export const LOAD_MANY_OPTIONS = ['onProgress', 'signal', 'concurrency'];
+
 /** This many bytes between two tensors are read in vain rather than avoided by another request. */
 const MAX_GAP = 1 << 16;
 /** Fewer bytes are not worth a connection of their own. */
@@ -28,7 +31,8 @@ const MIN_RUN = 1 << 23;
  * @param {Iterable<string>} names
  * @param {import('./kernels.js').LoadOptions & { concurrency?: number }} [options]
  */
-export async function loadWeights(memory, gguf, names, options) {
+export async function loadWeights(memory, gguf, names, options = {}) {
+  checkNames(options, LOAD_MANY_OPTIONS);
   const tensors = tensorsOf(gguf, names);
   if (memory.disposed) throw new HandleError('these kernels are disposed', 'disposed');
   return loadTensors(memory, sourceOf(gguf), tensors, options);

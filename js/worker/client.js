@@ -1,13 +1,15 @@
 /* The caller's end of kernels in a worker: requests with their promises, handles, and an orderly end. */
 
+import { checkNames } from '../checks.js';
 import { ArgumentError, HandleError, WorkerError } from '../errors.js';
 import { sourceOf } from '../gguf/file.js';
 import { absolute } from '../gguf/http.js';
 import { isNode } from '../node.js';
-import { tensorsOf } from '../wasm/load-weights.js';
+import { KERNELS_OPTIONS, LOAD_OPTIONS } from '../wasm/kernels-options.js';
+import { LOAD_MANY_OPTIONS, tensorsOf } from '../wasm/load-weights.js';
 import { unpackError } from './errors.js';
 import { HANDLE_CLASSES } from './handles.js';
-import { METHODS, mapTree } from './methods.js';
+import { CALL_OPTIONS, METHODS, mapTree } from './methods.js';
 import { openPort, startError } from './port.js';
 import { Relay } from './relay.js';
 import { Recorder, splitOptions } from './sequence.js';
@@ -36,6 +38,8 @@ const symbols = {
   dispose: Symbol.dispose ?? Symbol.for('Symbol.dispose'),
   asyncDispose: Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose'),
 };
+
+const CREATE_OPTIONS = [...KERNELS_OPTIONS, 'worker', 'signal'];
 
 export class WorkerKernels {
   /** @type {import('./port.js').Port | undefined} */
@@ -72,10 +76,12 @@ export class WorkerKernels {
   };
 
   /**
-   * @param {WorkerKernelsOptions} options
+   * @param {WorkerKernelsOptions} given
    * @returns {Promise<WorkerKernels>}
    */
-  static async create({ worker, signal, ...options }) {
+  static async create(given) {
+    checkNames(given, CREATE_OPTIONS);
+    const { worker, signal, ...options } = given;
     const kernels = new WorkerKernels();
     signal?.throwIfAborted();
     try {
@@ -123,7 +129,8 @@ export class WorkerKernels {
    * @param {import('../wasm/kernels.js').LoadOptions} [options]  progress is told some thirty times a second
    * @returns {Promise<WorkerWeight>}
    */
-  async loadWeight(gguf, name, options) {
+  async loadWeight(gguf, name, options = {}) {
+    checkNames(options, LOAD_OPTIONS);
     const [weight] = await this.loadWeights(gguf, [name], { ...options, concurrency: 1 });
     return weight;
   }
@@ -135,7 +142,9 @@ export class WorkerKernels {
    * @param {import('../wasm/kernels.js').LoadOptions & { concurrency?: number }} [options]
    * @returns {Promise<WorkerWeight[]>}  in the order of names
    */
-  async loadWeights(gguf, names, { onProgress, signal, concurrency } = {}) {
+  async loadWeights(gguf, names, options = {}) {
+    checkNames(options, LOAD_MANY_OPTIONS);
+    const { onProgress, signal, concurrency } = options;
     this.#checkCall();
     const tensors = tensorsOf(gguf, names).map((tensor) => {
       const { name, type, nRows, nCols, offset, part, byteLength } = tensor;
@@ -164,6 +173,7 @@ export class WorkerKernels {
    * @returns {Promise<import('./types.js').Returned<R>>}
    */
   async sequence(record, options = {}) {
+    checkNames(options, CALL_OPTIONS);
     this.#checkCall();
     const recorder = new Recorder(this.#owner);
     try {

@@ -1,6 +1,9 @@
 /* What can be called in a worker. The number says where a call's options stand among the arguments: those of the synchronous
  * method, or one argument more where it has none. */
 
+import { DEQUANTIZE_OPTIONS, MATMUL_OPTIONS } from '../wasm/kernels-options.js';
+import * as options from '../wasm/layer-options.js';
+
 export const METHODS = Object.freeze({
   select: 1,
   servedBy: 2,
@@ -29,6 +32,34 @@ export const METHODS = Object.freeze({
 
 /** Methods of handles. */
 export const HANDLE_METHODS = Object.freeze({ set: 2, toArray: 0, write: 2, free: 0 });
+
+/**
+ * Options of a method's own, beside those of every call.
+ * @type {Partial<Record<StepName, readonly string[]>>}
+ */
+const OWN_OPTIONS = {
+  fusedMatmul: MATMUL_OPTIONS,
+  dequantize: DEQUANTIZE_OPTIONS,
+  rmsNorm: options.NORM_OPTIONS,
+  layerNorm: options.NORM_OPTIONS,
+  softmax: options.SOFTMAX_OPTIONS,
+  rope: options.ROPE_OPTIONS,
+  embed: options.OUT_OPTIONS,
+  add: options.OUT_OPTIONS,
+  gated: options.GATED_OPTIONS,
+  fusedMatmulMany: options.MANY_OPTIONS,
+  fusedRmsNormMatmul: options.NORM_MANY_OPTIONS,
+  fusedSwigluMatmul: options.SWIGLU_OPTIONS,
+  fusedFfn: options.FFN_OPTIONS,
+  fusedAttentionScore: options.SCORE_OPTIONS,
+  flashAttention: options.FLASH_OPTIONS,
+};
+
+/** Options of every call. */
+export const CALL_OPTIONS = Object.freeze(['signal', 'transfer']);
+
+/** What the options of a call may be named. @param {StepName} method */
+export const optionsOf = (method) => [...(OWN_OPTIONS[method] ?? []), ...CALL_OPTIONS];
 
 /** Those that give one result for each of their first argument's weights. */
 export const MANY = Object.freeze(['fusedMatmulMany', 'fusedRmsNormMatmul']);

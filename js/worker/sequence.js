@@ -1,9 +1,10 @@
 /* What becomes of calls before they are posted: steps, with references in place of handles, arrays and results. */
 
+import { checkNames } from '../checks.js';
 import { ArgumentError, HandleError, show } from '../errors.js';
 import { Handle } from '../wasm/handles.js';
 import { idIn, WorkerHandle } from './handles.js';
-import { HANDLE_METHODS, isPlain, MANY, METHODS, mapTree } from './methods.js';
+import { HANDLE_METHODS, isPlain, MANY, METHODS, mapTree, optionsOf } from './methods.js';
 
 /** @typedef {import('./methods.js').Reference} Reference */
 /** @typedef {import('./methods.js').StepName} StepName */
@@ -172,6 +173,7 @@ export class Recorder {
 export function splitOptions(method, given) {
   const at = OPTIONS_AT[method];
   const options = given[at];
+  if (options !== undefined) checkNames(/** @type {object} */ (options), optionsOf(method));
   if (!isPlain(options)) return { args: [...given], options: {} };
   const { signal, transfer, ...rest } = /** @type {CallOptions} */ (options);
   const args = [...given];

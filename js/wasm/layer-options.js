@@ -1,0 +1,17 @@
+/* The options of each operation of a layer, for the operations themselves and for their callers in another thread. */
+
+export const NORM_OPTIONS = Object.freeze(['eps', 'out']);
+export const SOFTMAX_OPTIONS = Object.freeze(['nCols', 'out']);
+export const ROPE_OPTIONS = Object.freeze([
+  ...['headSize', 'nHeads', 'position', 'nDims', 'base', 'linearScale', 'factors', 'pairing', 'out'],
+]);
+export const OUT_OPTIONS = Object.freeze(['out']);
+export const GATED_OPTIONS = Object.freeze(['act', 'out']);
+export const MANY_OPTIONS = Object.freeze(['out', 'activation']);
+export const NORM_MANY_OPTIONS = Object.freeze(['eps', 'out', 'activation']);
+export const SWIGLU_OPTIONS = Object.freeze(['act', 'out', 'activation']);
+export const FFN_OPTIONS = Object.freeze(['eps', 'act', 'residual', 'out', 'activation']);
+export const SCORE_OPTIONS = Object.freeze(['headSize', 'scale', 'causal', 'out']);
+export const FLASH_OPTIONS = Object.freeze([
+  ...['nHeads', 'firstPosition', 'nPositions', 'causal', 'window', 'scale', 'softcap', 'out'],
+]);
