@@ -120,7 +120,6 @@ async function buildWorker() {
   const facts = {
     inputs: [
       ...sources.map((name) => read(`js/${name}`)),
-      read('node_modules/wasm-feature-detect/package.json'),
       read('node_modules/esbuild/package.json'),
       read('scripts/bundle-worker.js'),
     ],

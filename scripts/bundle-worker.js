@@ -3,8 +3,6 @@
  * make workers that must not be split, and one request starts sooner than twenty. dist/ lies beside js/, so that the addresses
  * in it (`../dist/...`, `../js/thread.js`) hold in both.
  */
-import { readFileSync } from 'node:fs';
-import path from 'node:path';
 import { build } from 'esbuild';
 
 /**
@@ -12,15 +10,12 @@ import { build } from 'esbuild';
  * @returns {Promise<string>}  the content
  */
 export async function bundleWorker(root) {
-  const manifest = path.join(root, 'node_modules/wasm-feature-detect/package.json');
-  const { version, license } = JSON.parse(readFileSync(manifest, 'utf8'));
   const result = await build({
     absWorkingDir: root,
     entryPoints: ['js/worker/host.js'],
     bundle: true,
     format: 'esm',
     platform: 'neutral',
-    mainFields: ['module', 'main'],
     target: 'es2022',
     // Names stay: messages name classes, and stacks functions.
     minifySyntax: true,
@@ -28,7 +23,6 @@ export async function bundleWorker(root) {
     write: false,
     legalComments: 'none',
     logLevel: 'silent',
-    banner: { js: `/*! holds parts of wasm-feature-detect ${version} (${license}, Google Chrome Labs) */` },
   });
   // Without imports, an export says that this is an ES module.
   // Minifying took away what tells bundlers that an import is for Node.

@@ -26,7 +26,6 @@ export const skipWithoutPeaks = () =>
 
 /** @param {string} body  of a module that calls say('ready') once, and later say(result) */
 const pageOf = (body) => `<!doctype html>
-<script type="importmap">{ "imports": { "wasm-feature-detect": "/node_modules/wasm-feature-detect/dist/esm/index.js" } }</script>
 <script type="module">
   const say = (what) => fetch('/say', { method: 'POST', body: JSON.stringify(what) });
   try {

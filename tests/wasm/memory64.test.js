@@ -6,8 +6,8 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { MemoryError, openGguf } from '../../js/index.js';
 import { createKernels } from '../../js/layer-index.js';
+import { detectFeatures } from '../../js/wasm/features.js';
 import { memoryOf } from '../../js/wasm/kernels.js';
-import { detectFeatures } from '../../js/wasm/loader.js';
 import { testWeights } from '../../js/wasm/selftest.js';
 import { ggufBytes } from '../helpers/gguf-bytes.js';
 import { gaussian, weight } from '../helpers/layer-api.js';
@@ -16,7 +16,7 @@ import { gaussian, weight } from '../helpers/layer-api.js';
 
 const GIB = 2 ** 30;
 const MAX_RESIDENT = 2 * GIB;
-const { memory64, relaxedSimd } = await detectFeatures();
+const { memory64, relaxedSimd } = detectFeatures();
 const has64 = memory64 && relaxedSimd;
 const skip = has64 ? false : `no 64-bit memories in Node ${process.version}`;
 

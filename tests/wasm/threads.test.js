@@ -4,8 +4,9 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { detectFeatures } from '../../js/wasm/features.js';
 import { FusedKernels } from '../../js/wasm/fused.js';
-import { detectFeatures, load } from '../../js/wasm/loader.js';
+import { load } from '../../js/wasm/loader.js';
 import { gaussian, weight } from '../helpers/layer-api.js';
 import { Prng } from '../helpers/prng.js';
 
@@ -19,7 +20,7 @@ const WAYS = [
   [8, 1],
 ];
 const MOST = 8;
-const features = await detectFeatures();
+const features = detectFeatures();
 
 /** Modules with threads, and why this engine cannot have some. @type {{ name: ModuleName, skip: string | false }[]} */
 const MODULES = [
