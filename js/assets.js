@@ -1,10 +1,10 @@
-/* The files of the package that are loaded at run time by address: the modules, the thread, the worker.
+/* The wasm modules of the package, by address. The scripts of threads and workers: assets-worker.js, loaded with them.
  *
  * Bundlers find such files by the pattern `new URL('...', import.meta.url)`, so each address is written out. The paths hold from
- * dist/ too, where dist/worker-host.js contains this file. Nothing is evaluated on import: bundles of other formats than ES
- * modules have no import.meta.url. */
+ * dist/ too, where dist/worker-host.js contains this file. Nothing is evaluated on import: a bundle that is no ES module has no
+ * import.meta.url, and in a worker from a blob: URL it is no base of other addresses. */
 
-import { isNode, nodeModule } from './node.js';
+import { LoadError } from './errors.js';
 
 const WASM = {
   'relaxed-mt-64': () => new URL('../dist/fused-relaxed-mt-64.wasm', import.meta.url),
@@ -17,43 +17,19 @@ const WASM = {
 
 export const MODULE_NAMES = /** @type {import('./wasm/loader.js').ModuleName[]} */ (Object.keys(WASM));
 
+/** Why files beside this code cannot be found. */
+export const NO_ADDRESS =
+  'files beside this code have no address: it is a script or CommonJS bundle, or from a blob: or data: URL';
+
 /**
  * The address of a module of the package.
  * @param {import('./wasm/loader.js').ModuleName} name
+ * @throws {LoadError}
  */
-export const wasmUrl = (name) => WASM[name]();
-
-/** A function that starts a thread of the pool. @returns {Promise<() => any>} */
-export async function threadFactory() {
-  if (!isNode) return () => new Worker(new URL('../js/thread.js', import.meta.url), { type: 'module' });
-  const { Worker: NodeWorker } = await nodeModule('worker_threads');
-  // Not the pattern above, by which bundlers find workers for browsers.
-  const here = import.meta.url;
-  return () => new NodeWorker(new URL('../js/thread.js', here), { execArgv: [], name: 'fused-matmul' });
-}
-
-/** The address of the worker's script, for Node. */
-export function workerUrl() {
-  const base = import.meta.url;
-  return new URL('../dist/worker-host.js', base);
-}
-
-/** Starts the worker of createWorkerKernels in a browser. @returns {Worker} */
-export function startWorker() {
+export function wasmUrl(name) {
   try {
-    // Written out like this, bundlers find the script.
-    return new Worker(new URL('../dist/worker-host.js', import.meta.url), {
-      type: 'module',
-      name: 'fused-matmul',
-    });
-  } catch (error) {
-    // A script of another origin (a CDN) cannot be a worker, but one of ours can import it.
-    const url = workerUrl();
-    if (url.origin === globalThis.location?.origin) throw error;
-    const code = new Blob([`import ${JSON.stringify(url.href)};`], { type: 'text/javascript' });
-    const address = URL.createObjectURL(code);
-    const worker = new Worker(address, { type: 'module', name: 'fused-matmul' });
-    worker.addEventListener('message', () => URL.revokeObjectURL(address), { once: true });
-    return worker;
+    return WASM[name]();
+  } catch (cause) {
+    throw new LoadError(`${NO_ADDRESS}; pass createKernels({ wasm }): see the README, Bundlers`, { cause });
   }
 }

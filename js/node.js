@@ -15,3 +15,6 @@ export async function nodeModule(name) {
   const id = `node:${name}`;
   return nodeProcess?.getBuiltinModule?.(id) ?? import(/* webpackIgnore: true */ /* @vite-ignore */ id);
 }
+
+/** A clock: the date's, where there is no other, as in a bare context of Node's vm. */
+export const { performance = Date } = globalThis;

@@ -1,9 +1,11 @@
 /* Chooses a module and, in it, an instruction set: feature detection, self-test, timed choice, threads; one step down
  * on each failure. */
 
-import { memory64 as hasMemory64, threads as hasThreads, relaxedSimd, simd } from 'wasm-feature-detect';
 import { MODULE_NAMES, wasmUrl } from '../assets.js';
+import { checkNames } from '../checks.js';
 import { ArgumentError, IsaError, LoadError, show } from '../errors.js';
+import { performance } from '../node.js';
+import { detectFeatures } from './features.js';
 import { compile, instantiate, isForbidden } from './module.js';
 import { DOT_NAMES, ISA_NAMES, selfTest, timeDots } from './selftest.js';
 import { planThreads } from './threads.js';
@@ -93,22 +95,6 @@ const verdicts = new WeakMap();
 const MISSING_MODULES =
   'put the .wasm files there (npm run build, or the bundler), or pass createKernels({ wasm }): see the README, Bundlers';
 
-/** Asked once: a question about threads leaves a MessageChannel behind. @type {Promise<Features> | undefined} */
-let features;
-
-/** @returns {Promise<Features>} */
-export function detectFeatures() {
-  features ??= Promise.all([simd(), relaxedSimd(), hasThreads(), hasMemory64()]).then(
-    ([hasSimd, hasRelaxedSimd, threads, memory64]) => ({
-      simd: hasSimd,
-      relaxedSimd: hasRelaxedSimd,
-      threads,
-      memory64,
-    }),
-  );
-  return features;
-}
-
 /** One module to try, and the instruction sets to try in it. @typedef {{ name?: ModuleName, isas: Isa[], source: WasmSource }} Candidate */
 
 /**
@@ -130,7 +116,7 @@ export async function load(wanted) {
   if (typeof WebAssembly !== 'object') throw new LoadError('this engine has no WebAssembly');
   const { isa, dot } = wanted;
   const started = performance.now();
-  const features = await detectFeatures();
+  const features = detectFeatures();
   const plan = await planThreads(wanted.threads, features);
   const timings = { compileMs: 0, selfTestMs: 0, chooseMs: 0, threadsMs: 0, totalMs: 0 };
   /** @type {Attempt} */
@@ -143,8 +129,16 @@ export async function load(wanted) {
     try {
       const loaded = await tryModule(candidate, attempt);
       timings.totalMs = performance.now() - started;
-      const reasons = { reason: explain(loaded, steps, isa), ...explainRest(wanted, loaded, attempt) };
-      return { ...loaded, ...reasons, features, steps, timings };
+      const reason = explain(loaded, steps, isa);
+      const threadsReason = explainThreads(loaded, attempt);
+      const memory64Reason = wanted.memory64
+        ? (await import('./memory64.js')).explain64(
+            loaded.instance.is64,
+            failureOf(steps, /-64$/),
+            candidate.name === undefined,
+          )
+        : undefined;
+      return { ...loaded, reason, threadsReason, memory64Reason, features, steps, timings };
     } catch (error) {
       if (error instanceof ArgumentError || isForbidden(error)) throw error;
       failures.push(error);
@@ -172,6 +166,7 @@ export async function load(wanted) {
 function candidates({ isa: forced, wasm, memory64 }, { count }) {
   const isas = forced ? [forced] : ORDER;
   if (wasm !== undefined && !isModuleTable(wasm)) return [{ isas, source: wasm }];
+  if (wasm !== undefined) checkNames(wasm, MODULE_NAMES, 'module');
   /** @type {Candidate[]} */
   const found = [];
   const add = (/** @type {ModuleName} */ name, /** @type {Isa[]} */ sets) => {
@@ -213,7 +208,7 @@ function stepOf({ name, isas }, isa = isas[0]) {
 async function tryModule(candidate, attempt) {
   const { dot, features, steps, timings, plan, ruledOut } = attempt;
   const { isas } = candidate;
-  const no64 = candidate.name === 'relaxed-mt-64' ? lacking64(features) : undefined;
+  const no64 = candidate.name === 'relaxed-mt-64' && (await import('./memory64.js')).lacking64(features);
   if (no64) {
     steps.push({ ...stepOf(candidate), ok: false, reason: no64 });
     throw new IsaError(no64, { isa: isas[0] });
@@ -278,15 +273,6 @@ function lacking(isa, features) {
   if (isa === 'relaxed' && !features.relaxedSimd) return 'this engine has no relaxed SIMD';
   if (isa !== 'scalar' && !features.simd) return 'this engine has no SIMD';
   return undefined;
-}
-
-/**
- * @param {Features} features
- * @returns {string | undefined}
- */
-function lacking64({ memory64, relaxedSimd: hasRelaxed }) {
-  if (!memory64) return 'this engine has no 64-bit memories';
-  return hasRelaxed ? undefined : 'the 64-bit module needs relaxed SIMD, which this engine lacks';
 }
 
 /**
@@ -390,25 +376,26 @@ function explain({ isa, dot, dotTimes }, steps, forced) {
 }
 
 /**
- * Why there are as many threads as there are, and whether addresses have 64 bits.
- * @param {Wanted} wanted
- * @param {{ name?: ModuleName, isa: Isa, instance: import('./module.js').Instance, pool?: import('./pool.js').ThreadPool }} loaded
+ * The first of some modules that cannot be used, and why not.
+ * @param {Step[]} steps
+ * @param {RegExp} modules
+ */
+function failureOf(steps, modules) {
+  const step = steps.find((other) => !other.ok && modules.test(other.module ?? ''));
+  return step && `${step.module}: ${step.reason}`;
+}
+
+/**
+ * Why there are as many threads as there are.
+ * @param {{ name?: ModuleName, isa: Isa, pool?: import('./pool.js').ThreadPool }} loaded
  * @param {Attempt} attempt
  */
-function explainRest({ memory64, wasm }, { name, isa, instance, pool }, { plan, steps }) {
-  const failed = (/** @type {RegExp} */ modules) => {
-    const step = steps.find((other) => !other.ok && modules.test(other.module ?? ''));
-    return step && `${step.module}: ${step.reason}`;
-  };
+function explainThreads({ name, isa, pool }, { plan, steps }) {
   let threadsReason = plan.reason;
   if (pool?.failure) threadsReason = `one thread: ${pool.failure}`;
   else if (!pool && plan.count > 1) {
     const none = isa === 'scalar' ? 'there is no scalar module with threads' : `wasm has no ${isa}-mt`;
-    threadsReason = `one thread: ${failed(/-mt/) ?? (name ? none : 'the given module has none')}`;
+    threadsReason = `one thread: ${failureOf(steps, /-mt/) ?? (name ? none : 'the given module has none')}`;
   }
-  if (!memory64) return { threadsReason, memory64Reason: undefined };
-  const none =
-    wasm === undefined || isModuleTable(wasm) ? 'wasm has no relaxed-mt-64' : 'the given module has 32 bits';
-  const memory64Reason = instance.is64 ? 'asked for' : `32 bits: ${failed(/-64$/) ?? none}`;
-  return { threadsReason, memory64Reason };
+  return threadsReason;
 }

@@ -55,12 +55,15 @@ const REQUIRED = /** @type {const} */ ([
  * @throws {LoadError}
  */
 export async function compile(source) {
-  if (source instanceof WebAssembly.Module) return { module: source, url: undefined, bytes: undefined };
-  if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) {
-    const module = await tryTo('compile the given bytes', undefined, () => WebAssembly.compile(source));
-    return { module, url: undefined, bytes: source.byteLength };
+  // By what they are, not by their class: they may come from another realm.
+  const kind = Object.prototype.toString.call(source).slice(8, -1);
+  const given = /** @type {any} */ (source);
+  if (kind === 'WebAssembly.Module') return { module: given, url: undefined, bytes: undefined };
+  if (kind === 'ArrayBuffer' || ArrayBuffer.isView(source)) {
+    const module = await tryTo('compile the given bytes', undefined, () => WebAssembly.compile(given));
+    return { module, url: undefined, bytes: given.byteLength };
   }
-  if (!(source instanceof URL) && typeof source !== 'string') {
+  if (kind !== 'URL' && kind !== 'String') {
     throw new ArgumentError(`wasm must be a WebAssembly.Module, bytes or a URL, got ${show(source)}`);
   }
   const url = String(source);
@@ -110,12 +113,8 @@ async function compileUrl(url) {
 /** Whether it starts as every module does. @param {ArrayBuffer} bytes */
 const isWasm = (bytes) => bytes.byteLength >= 4 && new DataView(bytes).getUint32(0) === 0x0061736d;
 
-/** Pages of 64 KiB. The first number is what every module says it needs, the others what it can have at most; some engines give only
- * less of a shared memory. */
-const INITIAL_PAGES = 32;
-const PAGES_32 = [65536, 32768, 16384];
-const PAGES_64 = [262144, 131072, 65536];
-const PAGE_BYTES = 65536;
+/** Bytes that a memory of 32-bit addresses can have. */
+const ADDRESS_SPACE = 2 ** 32;
 
 /**
  * An instance, with its memory.
@@ -142,8 +141,9 @@ export async function instantiate(module, url) {
   if (!hasThreads(module)) {
     const { exports } = await tryTo('instantiate', url, () => WebAssembly.instantiate(module, {}));
     const memory = /** @type {WebAssembly.Memory} */ (exports.memory);
-    return finish({ exports, memory, limit: PAGES_32[0] * PAGE_BYTES, isShared: false, is64: false }, url);
+    return finish({ exports, memory, limit: ADDRESS_SPACE, isShared: false, is64: false }, url);
   }
+  const { sharedMemory } = await import('./pool.js');
   for (const is64 of [false, true]) {
     const { memory, limit } = await tryTo('make a shared memory for', url, async () => sharedMemory(is64));
     try {
@@ -156,23 +156,6 @@ export async function instantiate(module, url) {
     }
   }
   throw new LoadError('unreachable');
-}
-
-/** @param {boolean} is64 */
-function sharedMemory(is64) {
-  let cause;
-  for (const pages of is64 ? PAGES_64 : PAGES_32) {
-    const descriptor = is64
-      ? { address: 'i64', initial: BigInt(INITIAL_PAGES), maximum: BigInt(pages), shared: true }
-      : { initial: INITIAL_PAGES, maximum: pages, shared: true };
-    try {
-      const memory = new WebAssembly.Memory(/** @type {WebAssembly.MemoryDescriptor} */ (descriptor));
-      return { memory, limit: pages * PAGE_BYTES };
-    } catch (error) {
-      cause = error;
-    }
-  }
-  throw cause;
 }
 
 /**

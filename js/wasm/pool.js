@@ -1,9 +1,12 @@
 /* The threads of a module with shared memory: workers that sleep in C until an operation has work for them. Fetched only when
  * there are to be any. */
 
-import { threadFactory } from '../assets.js';
+import { threadFactory } from '../assets-worker.js';
 import { findType } from '../types.js';
 import { ACTIVATION_NAMES, hashValues, N_COLS, testActivations, testWeights, withData } from './selftest.js';
+
+export { sharedMemory } from './shared-memory.js';
+export { planShares } from './thread-plan.js';
 
 /** @typedef {import('./memory.js').WasmExports} WasmExports */
 /** @typedef {import('../thread.js').ThreadStart} ThreadStart */

@@ -5,6 +5,7 @@
  * by bit (a stored hash); every product is compared with the float64 product of those values. Activations are
  * integers with 127 as the largest of every block, so that int8 holds them exactly. */
 
+import { performance } from '../node.js';
 import { findType, weightBytes } from '../types.js';
 
 /** @typedef {import('./memory.js').WasmExports} WasmExports */

@@ -1,14 +1,10 @@
-/* How many threads operations should run on, and why. The threads themselves: pool.js. */
+/* Whether operations can have more than one thread at all. How many they get: thread-plan.js, loaded when they can. */
 
 import { ArgumentError, show } from '../errors.js';
-import { isNode, nodeModule } from '../node.js';
+import { isNode } from '../node.js';
 
 /** As FM_MAX_THREADS in src/threads/threads.h. */
-export const MAX_THREADS = 64;
-/** By default no more: memory bandwidth, not cores, then bounds most products. */
-const DEFAULT_MOST = 8;
-/** From that many processors on half of them: they are probably two to a core, or partly slow ones. */
-const ALL_UP_TO = 4;
+const MAX_THREADS = 64;
 
 /** @typedef {{ count: number, reason: string }} ThreadPlan  reason: one line */
 
@@ -21,27 +17,21 @@ export function checkThreads(asked) {
   throw new ArgumentError(`threads must be an integer from 1 to ${MAX_THREADS}, got ${show(asked)}`);
 }
 
-/** How many threads are the default on so many processors. @param {number} processors */
-export function defaultThreads(processors) {
-  if (processors <= ALL_UP_TO) return Math.max(1, processors);
-  return Math.min(DEFAULT_MOST, Math.max(ALL_UP_TO, Math.ceil(processors / 2)));
-}
-
 /**
+ * How many threads operations should have, and why.
  * @param {number | undefined} asked
  * @param {import('./loader.js').Features} features
  * @returns {Promise<ThreadPlan>}
  */
 export async function planThreads(asked, features) {
   if (asked === 1) return { count: 1, reason: 'one thread was asked for' };
-  const lacking = withoutThreads(features);
-  if (lacking) return { count: 1, reason: `one thread: ${lacking}` };
-  if (asked) return { count: asked, reason: `${asked} threads were asked for` };
-  const processors = await countProcessors();
-  const count = defaultThreads(processors);
-  const share = count === processors ? 'as many as' : 'a share of the';
-  const many = count === 1 ? 'one thread' : `${count} threads`;
-  return { count, reason: `${many}: ${share} ${processors} processor(s)` };
+  let reason = withoutThreads(features);
+  try {
+    if (!reason) return await (await import('./pool.js')).planShares(asked);
+  } catch (error) {
+    reason = String(error);
+  }
+  return { count: 1, reason: `one thread: ${reason}` };
 }
 
 /**
@@ -59,12 +49,4 @@ function withoutThreads({ threads }) {
   if (!threads) return 'this engine has no WebAssembly threads';
   if (!isNode && typeof Worker !== 'function') return 'workers cannot be started here';
   return undefined;
-}
-
-async function countProcessors() {
-  if (isNode) {
-    const os = await nodeModule('os');
-    return os.availableParallelism?.() ?? os.cpus().length;
-  }
-  return globalThis.navigator?.hardwareConcurrency || 1;
 }

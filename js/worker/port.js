@@ -1,6 +1,6 @@
 /* A worker as the rest sees it, in a browser or in Node: messages, one notice of its end, and nothing left behind. */
 
-import { startWorker, workerUrl } from '../assets.js';
+import { startWorker, workerUrl } from '../assets-worker.js';
 import { ArgumentError, LoadError, show, WorkerError } from '../errors.js';
 import { isNode, nodeModule } from '../node.js';
 
@@ -33,7 +33,7 @@ export async function openPort(source, listeners) {
   try {
     worker = await spawn(source);
   } catch (cause) {
-    if (cause instanceof ArgumentError) throw cause;
+    if (cause instanceof ArgumentError || cause instanceof LoadError) throw cause;
     throw startError(/** @type {Error} */ (cause)?.message ?? cause, cause);
   }
   return typeof worker.on === 'function' ? nodePort(worker, listeners) : browserPort(worker, listeners);

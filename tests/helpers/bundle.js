@@ -35,3 +35,25 @@ export async function bundleForBrowser(contents) {
   const atOnce = [...loaded].map(text).join('');
   return { files: outputFiles, contents: atOnce, bytes: gzipSync(atOnce, { level: 9 }).length };
 }
+
+/**
+ * Bundles a module into one file, of a format that has no address or one that is none: what users of other build tools have.
+ * @param {'iife' | 'cjs' | 'esm'} format  iife: a script that defines `lib`
+ * @param {string} contents  of the module; imports from the repository's root
+ * @returns {Promise<string>}
+ */
+export async function bundleAs(format, contents) {
+  const { outputFiles } = await build({
+    absWorkingDir: projectRoot,
+    stdin: { contents, resolveDir: projectRoot },
+    bundle: true,
+    write: false,
+    format,
+    ...(format === 'iife' && { globalName: 'lib' }),
+    platform: format === 'cjs' ? 'node' : 'browser',
+    target: 'es2022',
+    // That import.meta is empty is what is tested.
+    logLevel: 'silent',
+  });
+  return outputFiles[0].text;
+}

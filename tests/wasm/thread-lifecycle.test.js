@@ -10,7 +10,8 @@ import { createKernels } from '../../js/index.js';
 import { createKernels as createLayerKernels } from '../../js/layer-index.js';
 import { nodeModule } from '../../js/node.js';
 import { testActivations, testWeights } from '../../js/wasm/selftest.js';
-import { defaultThreads, planThreads } from '../../js/wasm/threads.js';
+import { defaultThreads } from '../../js/wasm/thread-plan.js';
+import { planThreads } from '../../js/wasm/threads.js';
 import { projectRoot } from '../helpers/test-data.js';
 
 const workerThreads = await nodeModule('worker_threads');

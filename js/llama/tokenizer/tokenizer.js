@@ -37,7 +37,8 @@ const BYTE_CHARS = (() => {
   });
 })();
 const CHAR_BYTES = new Map(BYTE_CHARS.map((char, byte) => [char, byte]));
-const encoder = new TextEncoder();
+/** Missing in a bare context of Node's vm, where importing must not throw. */
+const encoder = globalThis.TextEncoder && new TextEncoder();
 
 export class Tokenizer {
   #tokens;
