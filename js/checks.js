@@ -27,29 +27,24 @@ function refuseName(given, name, known, kind) {
   if (!Object.hasOwn(given, name)) return;
   if (Array.isArray(given) || ArrayBuffer.isView(given))
     throw new ArgumentError(`${kind}s must be an object, got ${show(given)}`);
-  // Case and punctuation do not count: max_tokens is maxTokens.
-  const plain = (/** @type {string} */ text) => text.toLowerCase().replace(/[^a-z0-9]/g, '');
-  const distance = (/** @type {string} */ other) => editDistance(plain(name), plain(other));
-  const near = known.reduce((best, other) => (distance(other) < distance(best) ? other : best));
-  const isMeant = distance(near) <= Math.max(name.length, near.length) / 2;
+  const near = known.reduce((best, other) => (likeness(name, other) > likeness(name, best) ? other : best));
+  const isMeant = 2 * likeness(name, near) >= Math.max(name.length, near.length);
   const hint = isMeant ? `; did you mean ${show(near)}?` : '';
   throw new ArgumentError(`there is no ${kind} ${show(name)}; ${kind}s are ${known.join(', ')}${hint}`);
 }
 
 /**
- * How many letters to put in, take out or replace to get from one to the other (Levenshtein).
- * @param {string} a
- * @param {string} b
+ * How many letters two names share at their beginnings and at their ends, in either case: all of them but those around a slip.
+ * @param {string} one
+ * @param {string} other
  */
-export function editDistance(a, b) {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 0; i < a.length; i++) {
-    const next = [i + 1];
-    for (let j = 0; j < b.length; j++)
-      next.push(Math.min(next[j] + 1, row[j + 1] + 1, row[j] + (a[i] === b[j] ? 0 : 1)));
-    row = next;
-  }
-  return row[b.length];
+function likeness(one, other) {
+  const [a, b] = [one.toLowerCase(), other.toLowerCase()];
+  let start = 0;
+  let end = 0;
+  while (start < a.length && a[start] === b[start]) start += 1;
+  while (end < a.length - start && a.at(-1 - end) === b.at(-1 - end)) end += 1;
+  return start + end;
 }
 
 /**
@@ -77,6 +72,32 @@ export function checkDimension(value, what) {
 }
 
 /**
+ * @param {number} nCols
+ * @param {{ blockValues: number, name: string }} type
+ */
+export function checkBlocks(nCols, { blockValues, name }) {
+  if (nCols % blockValues === 0) return;
+  throw new ShapeError(
+    `nCols is ${nCols}, which is no multiple of the ${blockValues} values of a ${name} block`,
+    { got: nCols, expected: blockValues },
+  );
+}
+
+/**
+ * @param {Uint8Array} bytes
+ * @param {number} expected
+ * @param {{ blockBytes: number }} type
+ * @param {string} what
+ */
+export function checkData({ byteLength }, expected, { blockBytes }, what) {
+  if (byteLength === expected) return;
+  throw new ShapeError(
+    `data has ${byteLength} bytes (${byteLength / blockBytes} blocks), but ${what} take ${expected} (${expected / blockBytes} blocks of ${blockBytes})`,
+    { got: byteLength, expected },
+  );
+}
+
+/**
  * @param {{ length: number }} values
  * @param {number} expected
  * @param {string} what
@@ -99,8 +120,8 @@ export function asFloats(value, what) {
 /** @param {unknown} data */
 export function asBytes(data) {
   if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  if (data instanceof ArrayBuffer) return new Uint8Array(data);
-  if (typeof SharedArrayBuffer === 'function' && data instanceof SharedArrayBuffer)
-    return new Uint8Array(data);
+  // Shared or not, and of any realm.
+  if (/ArrayBuffer]$/.test(Object.prototype.toString.call(data)))
+    return new Uint8Array(/** @type {ArrayBufferLike} */ (data));
   throw new ArgumentError(`data must be an ArrayBuffer or a view of one, got ${show(data)}`);
 }
