@@ -11,8 +11,8 @@ export class FmError extends Error {
    * @param {string} message
    * @param {{ cause?: unknown }} [options]
    */
-  constructor(message, options) {
-    super(message, options);
+  constructor(message, { cause } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
     /** The name of its class. */
     this.name = 'FmError';
   }
@@ -89,7 +89,7 @@ export class GgufError extends FmError {
    * @param {{ offset?: number, tensor?: string, changed?: boolean, cause?: unknown }} [where]
    */
   constructor(message, { offset, tensor, changed = false, cause } = {}) {
-    super(message, cause === undefined ? undefined : { cause });
+    super(message, { cause });
     this.name = 'GgufError';
     /** Where in the file, in bytes. */
     this.offset = offset;
@@ -109,7 +109,7 @@ export class IsaError extends FmError {
    * @param {{ isa?: string, cause?: unknown }} [what]
    */
   constructor(message, { isa, cause } = {}) {
-    super(message, cause === undefined ? undefined : { cause });
+    super(message, { cause });
     this.name = 'IsaError';
     /** Which instruction set. */
     this.isa = isa;
@@ -125,7 +125,7 @@ export class LoadError extends FmError {
    * @param {{ url?: string, cause?: unknown }} [what]
    */
   constructor(message, { url, cause } = {}) {
-    super(message, cause === undefined ? undefined : { cause });
+    super(message, { cause });
     this.name = 'LoadError';
     /** Where the file was looked for. */
     this.url = url;
@@ -168,12 +168,12 @@ export function statusError(status, call) {
   const why = [
     'ok',
     'unknown weight type',
-    'dimensions that do not fit the type or the address space',
+    'dimensions that do not fit',
     'a pointer outside the memory',
-    'a pointer that is not aligned',
+    'an unaligned pointer',
     'an output that overlaps an input',
     'unknown activation mode',
-    'an instruction set that this module does not hold',
+    'an instruction set the module lacks',
   ][status];
   const message = `${call}: ${why ?? `status ${status}`}`;
   if (status === 2) return new ShapeError(message);

@@ -13,46 +13,40 @@ import { ArgumentError, show } from './errors.js';
  * @property {boolean} served  true where the kernels take weights of this type
  */
 
-const SERVED = new Set(
-  (
-    'F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K ' + 'IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4'
-  ).split(' '),
-);
-
-/** name, id, values a block, bytes a block */
-const ROWS = /** @type {[string, number, number, number][]} */ ([
-  ['F32', 0, 1, 4],
-  ['F16', 1, 1, 2],
-  ['Q4_0', 2, 32, 18],
-  ['Q4_1', 3, 32, 20],
-  ['Q5_0', 6, 32, 22],
-  ['Q5_1', 7, 32, 24],
-  ['Q8_0', 8, 32, 34],
+/** name, id, values a block, bytes a block, whether it is served */
+const ROWS = /** @type {[string, number, number, number, boolean?][]} */ ([
+  ['F32', 0, 1, 4, true],
+  ['F16', 1, 1, 2, true],
+  ['Q4_0', 2, 32, 18, true],
+  ['Q4_1', 3, 32, 20, true],
+  ['Q5_0', 6, 32, 22, true],
+  ['Q5_1', 7, 32, 24, true],
+  ['Q8_0', 8, 32, 34, true],
   ['Q8_1', 9, 32, 36],
-  ['Q2_K', 10, 256, 84],
-  ['Q3_K', 11, 256, 110],
-  ['Q4_K', 12, 256, 144],
-  ['Q5_K', 13, 256, 176],
-  ['Q6_K', 14, 256, 210],
-  ['Q8_K', 15, 256, 292],
+  ['Q2_K', 10, 256, 84, true],
+  ['Q3_K', 11, 256, 110, true],
+  ['Q4_K', 12, 256, 144, true],
+  ['Q5_K', 13, 256, 176, true],
+  ['Q6_K', 14, 256, 210, true],
+  ['Q8_K', 15, 256, 292, true],
   ['IQ2_XXS', 16, 256, 66],
   ['IQ2_XS', 17, 256, 74],
   ['IQ3_XXS', 18, 256, 98],
   ['IQ1_S', 19, 256, 50],
-  ['IQ4_NL', 20, 32, 18],
+  ['IQ4_NL', 20, 32, 18, true],
   ['IQ3_S', 21, 256, 110],
   ['IQ2_S', 22, 256, 82],
-  ['IQ4_XS', 23, 256, 136],
+  ['IQ4_XS', 23, 256, 136, true],
   ['I8', 24, 1, 1],
   ['I16', 25, 1, 2],
   ['I32', 26, 1, 4],
   ['I64', 27, 1, 8],
   ['F64', 28, 1, 8],
   ['IQ1_M', 29, 256, 56],
-  ['BF16', 30, 1, 2],
-  ['TQ1_0', 34, 256, 54],
-  ['TQ2_0', 35, 256, 66],
-  ['MXFP4', 39, 32, 17],
+  ['BF16', 30, 1, 2, true],
+  ['TQ1_0', 34, 256, 54, true],
+  ['TQ2_0', 35, 256, 66, true],
+  ['MXFP4', 39, 32, 17, true],
   ['NVFP4', 40, 64, 36],
   ['Q1_0', 41, 128, 18],
   ['Q2_0', 42, 64, 18],
@@ -60,8 +54,8 @@ const ROWS = /** @type {[string, number, number, number][]} */ ([
 
 /** Every type that a GGUF file can name, with `served` true for those the kernels take. @type {readonly Readonly<GgmlType>[]} */
 export const types = Object.freeze(
-  ROWS.map(([name, id, blockValues, blockBytes]) =>
-    Object.freeze({ name, id, blockValues, blockBytes, served: SERVED.has(name) }),
+  ROWS.map(([name, id, blockValues, blockBytes, served = false]) =>
+    Object.freeze({ name, id, blockValues, blockBytes, served }),
   ),
 );
 

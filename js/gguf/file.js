@@ -1,7 +1,7 @@
 /* A GGUF file as the library hands it out. */
 
 import { checkNames } from '../checks.js';
-import { GgufError, HandleError, show } from '../errors.js';
+import { HandleError } from '../errors.js';
 
 /**
  * @typedef {object} GgufTensor
@@ -45,7 +45,7 @@ export { sourceOf };
 /**
  * What is loaded when a file is opened, and not before.
  * @typedef {object} Tools
- * @property {(wanted: string, names: string[]) => string[]} nearest  names that are spelt most alike
+ * @property {(gguf: GgufFile, source: string, name: string) => import('../errors.js').GgufError} noTensor  for messages
  * @property {typeof import('./bytes.js').readAll} readAll
  * @property {readonly GgufFilePart[]} parts
  */
@@ -100,17 +100,12 @@ export class GgufFile {
    * What is known of a tensor.
    * @param {string} name
    * @returns {GgufTensor}
-   * @throws {GgufError} there is none of that name
+   * @throws {import('../errors.js').GgufError} there is none of that name
    */
   tensor(name) {
     const tensor = this.tensors.get(name);
     if (tensor) return tensor;
-    const near = this.#tools.nearest(String(name), [...this.tensors.keys()]);
-    const hint =
-      near.length > 0
-        ? `; the nearest of its ${this.tensors.size} are ${near.map(show).join(', ')}`
-        : '; it has none';
-    throw new GgufError(`${this.#source.name} has no tensor ${show(name)}${hint}`, { tensor: String(name) });
+    throw this.#tools.noTensor(this, this.#source.name, String(name));
   }
 
   /**

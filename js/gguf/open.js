@@ -2,7 +2,7 @@
  * size. */
 
 import { gguf } from '../../dist/gguf-parser.js';
-import { checkNames, editDistance } from '../checks.js';
+import { checkNames } from '../checks.js';
 import { GgufError, show } from '../errors.js';
 import { findType, weightBytes } from '../types.js';
 import { readAll } from './bytes.js';
@@ -30,7 +30,7 @@ export async function open(source, options) {
   options.signal?.throwIfAborted();
   const files = await openAll(source, options, openFile);
   const bytes = joinSources(files.map(({ bytes }) => bytes));
-  return new GgufFile(bytes, joinHeaders(files), { nearest, readAll, parts: describeParts(files) });
+  return new GgufFile(bytes, joinHeaders(files), { noTensor, readAll, parts: describeParts(files) });
 }
 
 /** @type {import('./split.js').OpenFile} */
@@ -204,6 +204,20 @@ function tensorError(tensor, offset, what) {
 }
 
 /**
+ * @param {GgufFile} gguf
+ * @param {string} source  its name
+ * @param {string} tensor
+ */
+function noTensor({ tensors }, source, tensor) {
+  const near = nearest(tensor, [...tensors.keys()]);
+  const hint =
+    near.length > 0
+      ? `; the nearest of its ${tensors.size} are ${near.map(show).join(', ')}`
+      : '; it has none';
+  return new GgufError(`${source} has no tensor ${show(tensor)}${hint}`, { tensor });
+}
+
+/**
  * Up to three names that are spelt most alike.
  * @param {string} wanted
  * @param {string[]} names
@@ -214,4 +228,20 @@ function nearest(wanted, names) {
     .sort((a, b) => a.distance - b.distance)
     .slice(0, 3)
     .map(({ name }) => name);
+}
+
+/**
+ * @param {string} a
+ * @param {string} b
+ */
+function editDistance(a, b) {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 0; i < a.length; i++) {
+    const next = [i + 1];
+    for (let j = 0; j < b.length; j++) {
+      next.push(Math.min(next[j] + 1, row[j + 1] + 1, row[j] + (a[i] === b[j] ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row[b.length];
 }

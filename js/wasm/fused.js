@@ -4,6 +4,7 @@
 
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
+import { Call } from './call.js';
 import { constructKernels, memoryOf } from './kernels.js';
 import { KvCache } from './kv-cache.js';
 import { checkPosition, GATES, headsOf, LayerKernels } from './layer.js';
@@ -16,13 +17,14 @@ import {
   SWIGLU_OPTIONS,
 } from './layer-options.js';
 import { Staging } from './memory.js';
-import { asOperand, asWeight, Call, checkNumber, countRows } from './operands.js';
+import { asOperand, asWeight, checkNumber, countRows } from './operands.js';
 import { ACTIVATION_NAMES } from './selftest.js';
+import { structBytes, writeStruct } from './structs.js';
 
 /** @typedef {import('./handles.js').Weight} Weight */
 /** @typedef {import('./layer.js').Gate} Gate */
 /** @typedef {import('./operands.js').Floats} Floats */
-/** @typedef {import('./operands.js').Operand} Operand */
+/** @typedef {import('./call.js').Operand} Operand */
 /** @typedef {import('./selftest.js').Activation} Activation */
 
 /**
@@ -73,7 +75,7 @@ import { ACTIVATION_NAMES } from './selftest.js';
 
 const FFN_WEIGHT_NAMES = ['gate', 'up', 'down', 'norm'];
 
-/** Structs of src/fused.h, as Memory.writeStruct takes them. */
+/** Structs of src/fused.h, as writeStruct takes them. */
 const TARGET = 'wwaa';
 const FFN_WEIGHTS = 'wwwaaa';
 /** The last two fields are floats. */
@@ -235,8 +237,8 @@ export class FusedKernels extends LayerKernels {
     const workspace = call.scratch(2 * nTokens * nFf);
     const three = [gate, up, down];
     const fields = [...three.map((w) => w.typeId), ...three.map((w) => w.ptrIn(memory))];
-    const struct = call.scratch(memory.structBytes(FFN_WEIGHTS) / 4, (ptr) =>
-      memory.writeStruct(ptr, FFN_WEIGHTS, fields),
+    const struct = call.scratch(structBytes(memory, FFN_WEIGHTS) / 4, (ptr) =>
+      writeStruct(memory, ptr, FFN_WEIGHTS, fields),
     );
     call.run('fusedFfn', () =>
       memory.exports.fused_ffn(
@@ -354,7 +356,7 @@ export class FusedKernels extends LayerKernels {
         causal ? 1 : 0,
         window,
       ];
-      memory.writeStruct(ptr, ATTENTION.slice(0, integers.length), integers);
+      writeStruct(memory, ptr, ATTENTION.slice(0, integers.length), integers);
       memory.f32.set([scale, softcap], ptr / 4 + integers.length);
     });
     call.run('flashAttention', () =>
@@ -399,11 +401,11 @@ export class FusedKernels extends LayerKernels {
     const call = new Call(this.#memory, this.#staging);
     const [atX, atNorm] = [call.input(x), call.optional(this.#norm(norm, nCols))];
     const outputs = weights.map((w, i) => call.output(out?.[i], x, nTokens, w.nRows, `out[${i}]`));
-    const targetBytes = this.#memory.structBytes(TARGET);
+    const targetBytes = structBytes(this.#memory, TARGET);
     const targets = call.scratch((targetBytes / 4) * weights.length, (ptr) => {
       for (const [i, w] of weights.entries()) {
         const fields = [w.typeId, w.nRows, pointers[i], outputs[i].ptr];
-        this.#memory.writeStruct(ptr + i * targetBytes, TARGET, fields);
+        writeStruct(this.#memory, ptr + i * targetBytes, TARGET, fields);
       }
     });
     call.run(`${what} of ${first}`, () => run(targets.ptr, atX.ptr, atNorm.ptr, nTokens, nCols, mode));

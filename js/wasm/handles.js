@@ -6,7 +6,7 @@ import { ArgumentError, HandleError, ShapeError, show } from '../errors.js';
 /** @typedef {import('./memory.js').Account} Account */
 
 /** Symbol.dispose, also where the engine does not have it yet. @type {typeof Symbol.dispose} */
-const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
+export const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
 
 /** What weights, tensors and KV caches have in common: a place in wasm memory, to be given back by hand. */
 export class Handle {

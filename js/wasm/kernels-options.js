@@ -6,7 +6,6 @@ import { ACTIVATION_NAMES, DOT_NAMES, ISA_NAMES } from './selftest.js';
 import { checkThreads } from './threads.js';
 
 export const KERNELS_OPTIONS = ['isa', 'activation', 'dot', 'threads', 'memory64', 'wasm'];
-export const LOAD_OPTIONS = ['onProgress', 'signal'];
 export const MATMUL_OPTIONS = ['out', 'activation'];
 export const DEQUANTIZE_OPTIONS = ['start', 'end', 'out'];
 export const CHOICE = ['isa', 'dot'];

@@ -3,14 +3,24 @@
  * Legend: W [nRows][nCols] quantised, X [nTokens][nCols] f32, Y [nTokens][nRows] f32, row-major;
  * Y = X * W^T. */
 
-import { asBytes, asFloats, checkDimension, checkLength, checkNames, oneOf } from '../checks.js';
+import {
+  asBytes,
+  asFloats,
+  checkBlocks,
+  checkData,
+  checkDimension,
+  checkLength,
+  checkNames,
+  oneOf,
+} from '../checks.js';
 import { ArgumentError, IsaError, ShapeError, show, statusError } from '../errors.js';
 import { servedType, types, weightBytes } from '../types.js';
-import { Tensor, Weight } from './handles.js';
+import { dispose, Tensor, Weight } from './handles.js';
 import * as known from './kernels-options.js';
 import { matmulQ4Legacy } from './legacy.js';
 import { load, VERSION, verify } from './loader.js';
 import { Memory, Staging } from './memory.js';
+import { asOperand, asWeight, countRows } from './operands.js';
 import { quantizeRows } from './quantize.js';
 import { ACTIVATION_NAMES, DOT_NAMES, ISA_NAMES } from './selftest.js';
 
@@ -91,9 +101,6 @@ import { ACTIVATION_NAMES, DOT_NAMES, ISA_NAMES } from './selftest.js';
 
 /** Bytes of dequantised rows that are staged at a time. */
 const DEQUANTIZE_STEP = 1 << 20;
-
-/** Symbol.dispose, also where the engine does not have it yet. @type {typeof Symbol.dispose} */
-const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
 
 /**
  * Loads the kernels.
@@ -240,10 +247,9 @@ export class Kernels {
    * @throws {ArgumentError} its type is not served
    * @throws {import('../errors.js').MemoryError}
    */
-  async loadWeight(gguf, name, options = {}) {
-    checkNames(options, known.LOAD_OPTIONS);
-    const [weight] = await this.loadWeights(gguf, [name], { ...options, concurrency: 1 });
-    return weight;
+  async loadWeight(gguf, name, options) {
+    const { loadWeight } = await import('./load-weights.js');
+    return loadWeight(this.#memory, gguf, name, options);
   }
 
   /**
@@ -276,22 +282,10 @@ export class Kernels {
     const type = servedType(typeKey);
     checkDimension(nRows, 'nRows');
     checkDimension(nCols, 'nCols');
-    const { blockValues, blockBytes } = type;
-    if (nCols % blockValues !== 0) {
-      throw new ShapeError(
-        `nCols is ${nCols}, which is no multiple of the ${blockValues} values of a ${type.name} block`,
-        { got: nCols, expected: blockValues },
-      );
-    }
+    checkBlocks(nCols, type);
     const bytes = data === undefined && type.name === 'F32' ? undefined : asBytes(data);
     const expected = weightBytes(type, nRows, nCols);
-    if (bytes && bytes.byteLength !== expected) {
-      throw new ShapeError(
-        `data has ${bytes.byteLength} bytes (${bytes.byteLength / blockBytes} blocks), but ${nRows} x ` +
-          `${nCols} ${type.name} take ${expected} (${expected / blockBytes} blocks of ${blockBytes})`,
-        { got: bytes.byteLength, expected },
-      );
-    }
+    if (bytes) checkData(bytes, expected, type, `${nRows} x ${nCols} ${type.name}`);
     const ptr = this.#memory.alloc(expected, 'weights');
     if (bytes) this.#memory.u8.set(bytes, ptr);
     else this.#memory.u8.fill(0, ptr, ptr + expected);
@@ -332,32 +326,16 @@ export class Kernels {
     known.checkMatmulOptions(options);
     const memory = this.#memory;
     const { exports } = memory;
-    if (!(w instanceof Weight)) throw new ArgumentError(`w must be a Weight, got ${show(w)}`);
-    const atW = w.ptrIn(memory);
+    const atW = asWeight(w, 'w').ptrIn(memory);
     const { nRows, nCols } = w;
+    const nTokens = countRows(asOperand(x, 'x'), nCols, 'x', w);
     const xIsTensor = x instanceof Tensor;
-    if (!xIsTensor && !(x instanceof Float32Array))
-      throw new ArgumentError(`x must be a Float32Array or a Tensor, got ${show(x)}`);
-    if (xIsTensor && x.nCols !== nCols) {
-      throw new ShapeError(`x has ${x.nCols} columns, ${w} has ${nCols}`, { got: x.nCols, expected: nCols });
-    }
-    const nTokens = x.length / nCols;
-    if (nTokens < 1 || !Number.isInteger(nTokens)) {
-      throw new ShapeError(`x has ${x.length} values, which is no multiple of the ${nCols} columns of ${w}`, {
-        got: x.length,
-        expected: nCols,
-      });
-    }
     const nOut = nTokens * nRows;
     const activation = options?.activation === undefined ? this.#activation : options.activation;
     const mode = activationId(activation);
     const given = options?.out;
-    if (given !== undefined) {
-      if (!(given instanceof Tensor) && !(given instanceof Float32Array)) {
-        throw new ArgumentError(`out must be a Float32Array or a Tensor, got ${show(given)}`);
-      }
+    if (given !== undefined && asOperand(given, 'out').length !== nOut)
       checkLength(given, nOut, `out of ${nTokens} token(s) by ${nRows} rows`);
-    }
     let atX = xIsTensor ? x.ptrIn(memory) : 0;
     const out = given ?? (xIsTensor ? this.#newTensor(nTokens, nRows) : undefined);
     const atOut = out instanceof Tensor ? out.ptrIn(memory) : 0;
@@ -391,8 +369,7 @@ export class Kernels {
     checkNames(options, known.DEQUANTIZE_OPTIONS);
     const { start = 0, end = w.nRows, out } = options;
     const memory = this.#memory;
-    if (!(w instanceof Weight)) throw new ArgumentError(`w must be a Weight, got ${show(w)}`);
-    const atW = w.ptrIn(memory);
+    const atW = asWeight(w, 'w').ptrIn(memory);
     const { nRows, nCols, byteLength, typeId } = w;
     if (!(Number.isInteger(start) && Number.isInteger(end) && start >= 0 && start < end && end <= nRows)) {
       throw new ShapeError(`rows ${start} to ${end} are not in 0 to ${nRows} of ${w}`, {

@@ -3,8 +3,9 @@
 import { checkDimension, checkNames } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
 import { servedType, weightBytes } from '../types.js';
+import { Call } from './call.js';
 import { Handle } from './handles.js';
-import { asOperand, Call, countRows } from './operands.js';
+import { asOperand, countRows } from './operands.js';
 
 export const KV_TYPES = /** @type {const} */ (['F32', 'F16', 'Q8_0']);
 

@@ -3,12 +3,13 @@
 
 import { checkDimension, checkLength, checkNames, oneOf } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
+import { Call } from './call.js';
 import { Tensor } from './handles.js';
 import { Kernels, memoryOf } from './kernels.js';
 import { KvCache } from './kv-cache.js';
 import { GATED_OPTIONS, NORM_OPTIONS, OUT_OPTIONS, ROPE_OPTIONS, SOFTMAX_OPTIONS } from './layer-options.js';
 import { Staging } from './memory.js';
-import { asOperand, asWeight, Call, checkNumber, countRows } from './operands.js';
+import { asOperand, asWeight, checkNumber, countRows } from './operands.js';
 
 /** @typedef {import('./operands.js').Floats} Floats */
 

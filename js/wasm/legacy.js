@@ -1,11 +1,19 @@
 /* The flat 4-bit layout from before Q4_K: deprecated, and kept working. */
 
-import { asBytes, asFloats, checkDimension, checkLength, checkNames } from '../checks.js';
-import { ShapeError, statusError } from '../errors.js';
+import {
+  asBytes,
+  asFloats,
+  checkBlocks,
+  checkData,
+  checkDimension,
+  checkLength,
+  checkNames,
+} from '../checks.js';
+import { statusError } from '../errors.js';
+import { countRows } from './operands.js';
 
-const BLOCK_VALUES = 256;
-/** 12 that are skipped, 128 of nibbles. */
-const BLOCK_BYTES = 140;
+/** Bytes of a block: 12 that are skipped, 128 of nibbles. */
+const LEGACY = { name: 'legacy', blockValues: 256, blockBytes: 140 };
 /** Every part of the scratch allocation starts at a multiple of this. */
 const PART_ALIGNMENT = 64;
 
@@ -27,7 +35,7 @@ let warned = false;
 function warnOnce() {
   if (warned) return;
   warned = true;
-  if (typeof process === 'object' && typeof process.emitWarning === 'function') {
+  if (globalThis.process?.emitWarning !== undefined) {
     process.emitWarning(DEPRECATION, { type: 'DeprecationWarning', code: 'FM_DEP_LEGACY' });
   } else {
     // biome-ignore lint/suspicious/noConsole: where there is no process.emitWarning, this is what warns
@@ -47,29 +55,13 @@ export function matmulQ4Legacy(memory, w, x) {
   const { exports } = memory;
   checkDimension(nRows, 'nRows');
   checkDimension(nCols, 'nCols');
-  if (nCols % BLOCK_VALUES !== 0) {
-    throw new ShapeError(`nCols is ${nCols}, which is no multiple of the ${BLOCK_VALUES} values of a block`, {
-      got: nCols,
-      expected: BLOCK_VALUES,
-    });
-  }
+  checkBlocks(nCols, LEGACY);
   const bytes = asBytes(data);
-  const nBlocks = nRows * (nCols / BLOCK_VALUES);
-  const expected = nBlocks * BLOCK_BYTES;
-  if (bytes.length !== expected) {
-    throw new ShapeError(
-      `data has ${bytes.length} bytes, but ${nRows} x ${nCols} take ${expected} (${nBlocks} blocks of ${BLOCK_BYTES})`,
-      { got: bytes.length, expected },
-    );
-  }
+  const nBlocks = nRows * (nCols / LEGACY.blockValues);
+  const expected = nBlocks * LEGACY.blockBytes;
+  checkData(bytes, expected, LEGACY, `${nRows} x ${nCols}`);
   checkLength(asFloats(scales, 'scales'), nBlocks, `scales of ${nBlocks} blocks`);
-  const nTokens = asFloats(x, 'x').length / nCols;
-  if (nTokens < 1 || !Number.isInteger(nTokens)) {
-    throw new ShapeError(`x has ${x.length} values, which is no multiple of ${nCols} columns`, {
-      got: x.length,
-      expected: nCols,
-    });
-  }
+  const nTokens = countRows(asFloats(x, 'x'), nCols, 'x', 'w');
   warnOnce();
 
   let total = 0;

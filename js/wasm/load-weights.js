@@ -17,12 +17,26 @@ import { Weight } from './handles.js';
 /** @typedef {{ tensor: TensorFacts, type: import('../types.js').GgmlType, ptr: number }} Place */
 /** Tensors that are read by one request. @typedef {{ start: number, end: number, places: Place[] }} Run */
 
-export const LOAD_MANY_OPTIONS = ['onProgress', 'signal', 'concurrency'];
+export const LOAD_OPTIONS = ['onProgress', 'signal'];
+export const LOAD_MANY_OPTIONS = [...LOAD_OPTIONS, 'concurrency'];
 
 /** This many bytes between two tensors are read in vain rather than avoided by another request. */
 const MAX_GAP = 1 << 16;
 /** Fewer bytes are not worth a connection of their own. */
 const MIN_RUN = 1 << 23;
+
+/**
+ * What Kernels.loadWeight does.
+ * @param {Memory} memory
+ * @param {GgufFile} gguf
+ * @param {string} name
+ * @param {import('./kernels.js').LoadOptions} [options]
+ */
+export async function loadWeight(memory, gguf, name, options = {}) {
+  checkNames(options, LOAD_OPTIONS);
+  const [weight] = await loadWeights(memory, gguf, [name], { ...options, concurrency: 1 });
+  return weight;
+}
 
 /**
  * What Kernels.loadWeights does.

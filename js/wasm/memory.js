@@ -79,13 +79,13 @@ export class Memory {
   #peak = 0;
   #handles = 0;
   #limit;
-  #addressBytes;
 
   /** @param {Pick<import('./module.js').Instance, 'exports' | 'limit' | 'is64'>} instance */
   constructor({ exports, limit, is64 }) {
     this.#exports = exports;
     this.#limit = limit;
-    this.#addressBytes = is64 ? 8 : 4;
+    /** Bytes of an address. */
+    this.addressBytes = is64 ? 8 : 4;
   }
 
   get disposed() {
@@ -147,45 +147,6 @@ export class Memory {
     this.#exports.fm_free(ptr);
     this.#held[account] -= bytes;
     if (account !== 'scratch') this.#handles -= 1;
-  }
-
-  /**
-   * The bytes of a struct of C.
-   * @param {string} fields  one letter each: w for 32 bits, a for an address
-   */
-  structBytes(fields) {
-    let end = 0;
-    for (const field of fields) end = this.#fieldAt(field, end) + this.#fieldBytes(field);
-    const alignment = fields.includes('a') ? this.#addressBytes : 4;
-    return Math.ceil(end / alignment) * alignment;
-  }
-
-  /**
-   * Writes a struct of C.
-   * @param {number} ptr
-   * @param {string} fields  as for structBytes
-   * @param {number[]} values
-   */
-  writeStruct(ptr, fields, values) {
-    const view = new DataView(this.u8.buffer, ptr, this.structBytes(fields));
-    let end = 0;
-    for (const [i, field] of [...fields].entries()) {
-      const at = this.#fieldAt(field, end);
-      end = at + this.#fieldBytes(field);
-      view.setUint32(at, values[i] % 2 ** 32, true);
-      if (end - at === 8) view.setUint32(at + 4, Math.floor(values[i] / 2 ** 32), true);
-    }
-  }
-
-  /** @param {string} field @param {number} end  of the one before it */
-  #fieldAt(field, end) {
-    const bytes = this.#fieldBytes(field);
-    return Math.ceil(end / bytes) * bytes;
-  }
-
-  /** @param {string} field */
-  #fieldBytes(field) {
-    return field === 'a' ? this.#addressBytes : 4;
   }
 
   get inUse() {

@@ -1,7 +1,7 @@
 /* f32 rows -> GGUF blocks, through the quantisers of the module. */
 
-import { asFloats, checkDimension, checkLength } from '../checks.js';
-import { ArgumentError, ShapeError, show, statusError } from '../errors.js';
+import { asFloats, checkBlocks, checkDimension, checkLength } from '../checks.js';
+import { ArgumentError, show, statusError } from '../errors.js';
 import { findType, weightBytes } from '../types.js';
 
 /** The types that can be quantised to; a test holds them equal to those of the wasm modules. */
@@ -29,12 +29,7 @@ export function quantizeRows(memory, stagedX, stagedW, typeKey, values, nRows, n
   }
   checkDimension(nRows, 'nRows');
   checkDimension(nCols, 'nCols');
-  if (nCols % type.blockValues !== 0) {
-    throw new ShapeError(
-      `nCols is ${nCols}, which is no multiple of the ${type.blockValues} values of a ${type.name} block`,
-      { got: nCols, expected: type.blockValues },
-    );
-  }
+  checkBlocks(nCols, type);
   checkLength(asFloats(values, 'values'), nRows * nCols, `values of a ${nRows} x ${nCols} matrix`);
   const rowBytes = weightBytes(type, 1, nCols);
   const result = new Uint8Array(nRows * rowBytes);

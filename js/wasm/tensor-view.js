@@ -1,10 +1,7 @@
 /* Parts of tensors, and tensors under another shape, without a copy. */
 
 import { HandleError, ShapeError, show } from '../errors.js';
-import { Tensor } from './handles.js';
-
-/** Symbol.dispose, also where the engine does not have it yet. @type {typeof Symbol.dispose} */
-const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
+import { dispose, Tensor } from './handles.js';
 
 /**
  * The same memory under another shape, from row `start` of `nCols` values on.

@@ -1,12 +1,34 @@
 /* Errors on their way from one thread to another: class, code, numbers and cause arrive. */
 
-import * as errors from '../errors.js';
+import {
+  ArgumentError,
+  FmError,
+  GgufError,
+  HandleError,
+  IsaError,
+  LoadError,
+  MemoryError,
+  ShapeError,
+  WorkerError,
+} from '../errors.js';
 
 /** @typedef {{ name: string, message: string, stack?: string, fields: Record<string, unknown>, cause?: SentError, isDom?: boolean }} SentError */
 
 /** @type {Record<string, any>} */
-const CLASSES = { Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
-for (const Class of Object.values(errors)) if (/Error$/.test(Class.name)) CLASSES[Class.name] = Class;
+const CLASSES = {
+  ...{ Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError },
+  ...{
+    FmError,
+    ArgumentError,
+    GgufError,
+    HandleError,
+    IsaError,
+    LoadError,
+    MemoryError,
+    ShapeError,
+    WorkerError,
+  },
+};
 for (const name of ['CompileError', 'LinkError', 'RuntimeError']) {
   const Class = /** @type {any} */ (globalThis.WebAssembly)?.[name];
   if (Class) CLASSES[name] = Class;

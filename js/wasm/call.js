@@ -1,0 +1,149 @@
+/* What one call into the module reads and writes: tensors are used where they are, Float32Arrays are staged side by side in
+ * one buffer, results that nobody gave a place become new tensors or arrays. */
+
+import { checkLength } from '../checks.js';
+import { statusError } from '../errors.js';
+import { Tensor } from './handles.js';
+import { asOperand } from './operands.js';
+
+/** @typedef {import('./memory.js').Memory} Memory */
+/** @typedef {import('./memory.js').Staging} Staging */
+/** @typedef {import('./operands.js').Floats} Floats */
+
+/**
+ * Valid as soon as Call.run calls: `ptr` is where it is.
+ * @typedef {object} Operand
+ * @property {number} ptr
+ * @property {number} at  where it is staged, in floats; -1: it is not
+ * @property {number} length  in floats
+ * @property {Float32Array} [source]  copied in before the call
+ * @property {Float32Array} [target]  copied out after it
+ * @property {Tensor} [tensor]
+ * @property {{ nRows: number, nCols: number }} [shape]  of the tensor to be made
+ * @property {(ptr: number) => void} [fill]  writes a struct, when all pointers are known
+ */
+
+/** What starts at a multiple of 64 bytes. */
+const PART_FLOATS = 16;
+
+export class Call {
+  #memory;
+  #staging;
+  /** @type {Operand[]} */
+  #operands = [];
+  #floats = 0;
+
+  /**
+   * @param {Memory} memory
+   * @param {Staging} staging
+   */
+  constructor(memory, staging) {
+    this.#memory = memory;
+    this.#staging = staging;
+  }
+
+  /**
+   * What the call reads.
+   * @param {Floats} x
+   * @returns {Operand}
+   */
+  input(x) {
+    if (x instanceof Tensor) return { ptr: x.ptrIn(this.#memory), at: -1, length: x.length, tensor: x };
+    return this.#stage({ ptr: 0, at: 0, length: x.length, source: x });
+  }
+
+  /**
+   * input, or address 0 where there is none.
+   * @param {Floats | undefined} x
+   * @returns {Operand}
+   */
+  optional(x) {
+    return x === undefined ? { ptr: 0, at: -1, length: 0 } : this.input(x);
+  }
+
+  /**
+   * What the call writes: the given one, or a new one of the kind of `like`.
+   * @param {unknown} given
+   * @param {Floats | undefined} like  undefined: an array
+   * @param {number} nRows
+   * @param {number} nCols
+   * @param {string} [what]
+   * @returns {Operand}
+   */
+  output(given, like, nRows, nCols, what = 'out') {
+    const length = nRows * nCols;
+    if (given !== undefined) {
+      const out = asOperand(given, what);
+      checkLength(out, length, `${what} of ${nRows} row(s) by ${nCols} columns`);
+      if (out instanceof Tensor) return this.input(out);
+      return this.#stage({ ptr: 0, at: 0, length, target: out });
+    }
+    if (!(like instanceof Tensor)) return this.#stage({ ptr: 0, at: 0, length });
+    /** @type {Operand} */
+    const operand = { ptr: 0, at: -1, length, shape: { nRows, nCols } };
+    this.#operands.push(operand);
+    return operand;
+  }
+
+  /**
+   * Memory for this call only.
+   * @param {number} nFloats
+   * @param {(ptr: number) => void} [fill]  called when every pointer is known
+   * @returns {Operand}
+   */
+  scratch(nFloats, fill) {
+    return this.#stage({ ptr: 0, at: 0, length: nFloats, fill });
+  }
+
+  /**
+   * @param {string} what  for the message
+   * @param {() => number} call  gives an fm_status
+   */
+  run(what, call) {
+    const memory = this.#memory;
+    try {
+      for (const operand of this.#operands) {
+        if (operand.shape) {
+          const byteLength = 4 * operand.length;
+          const ptr = memory.alloc(byteLength, 'tensors');
+          operand.tensor = new Tensor(memory, { ...operand.shape, ptr, byteLength });
+          operand.ptr = ptr;
+        }
+      }
+      const base = this.#floats === 0 ? 0 : this.#staging.reserve(this.#floats);
+      for (const operand of this.#operands) {
+        if (operand.at >= 0) operand.ptr = base + 4 * operand.at;
+        if (operand.source) memory.f32.set(operand.source, operand.ptr / 4);
+      }
+      for (const { fill, ptr } of this.#operands) fill?.(ptr);
+      const status = call();
+      if (status !== 0) throw statusError(status, what);
+    } catch (error) {
+      for (const { shape, tensor } of this.#operands) {
+        if (shape) tensor?.free();
+      }
+      throw error;
+    }
+  }
+
+  /**
+   * An output, after run. The staging buffer is the next call's: take them all at once.
+   * @param {Operand} operand
+   * @returns {any}
+   */
+  result({ tensor, target, ptr, length }) {
+    if (tensor) return tensor;
+    const values = this.#memory.f32.subarray(ptr / 4, ptr / 4 + length);
+    if (!target) return values.slice();
+    target.set(values);
+    return target;
+  }
+
+  /** @param {Operand} operand */
+  #stage(operand) {
+    operand.at = this.#floats;
+    this.#floats += Math.ceil(operand.length / PART_FLOATS) * PART_FLOATS;
+    this.#operands.push(operand);
+    return operand;
+  }
+}
