@@ -4,6 +4,8 @@
  * does. An Aho-Corasick automaton finds all occurrences in one pass, so neither many tokens nor their texts slow it down.
  * The automaton is a trie in breadth-first order: the children of a node are neighbours, sorted by their UTF-16 unit. */
 
+import { encoder } from './utf8.js';
+
 /**
  * @typedef {object} SpecialToken
  * @property {number} id
@@ -15,7 +17,6 @@
 
 /** @typedef {{ from: number, to: number, id: number }} Cut  a token stands for text[from, to) */
 
-const encoder = new TextEncoder();
 const SPACES = ' \t\n\v\f\r';
 
 export class SpecialTokens {

@@ -7,6 +7,7 @@ import { mergeSymbols } from './merge.js';
 import { preTokenizer } from './pre-tokenizers.js';
 import { SpecialTokens } from './special-tokens.js';
 import { namedTokens, stripping, tokenRoles } from './token-roles.js';
+import { encoder } from './utf8.js';
 
 /** Token types of GGUF. */
 const NORMAL = 1;
@@ -37,8 +38,6 @@ const BYTE_CHARS = (() => {
   });
 })();
 const CHAR_BYTES = new Map(BYTE_CHARS.map((char, byte) => [char, byte]));
-/** Missing in a bare context of Node's vm, where importing must not throw. */
-const encoder = globalThis.TextEncoder && new TextEncoder();
 
 export class Tokenizer {
   #tokens;

@@ -1,0 +1,4 @@
+/* Text to bytes. */
+
+/** Missing in a bare context of Node's vm, where importing must not throw. */
+export const encoder = globalThis.TextEncoder && new TextEncoder();
