@@ -18,8 +18,7 @@ const WASM = {
 export const MODULE_NAMES = /** @type {import('./wasm/loader.js').ModuleName[]} */ (Object.keys(WASM));
 
 /** Why files beside this code cannot be found. */
-export const NO_ADDRESS =
-  'files beside this code have no address: it is a script or CommonJS bundle, or from a blob: or data: URL';
+export const NO_ADDRESS = 'this code has no address (a script or CommonJS bundle, a blob: or data: URL)';
 
 /**
  * The address of a module of the package.

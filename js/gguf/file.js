@@ -1,6 +1,5 @@
 /* A GGUF file as the library hands it out. */
 
-import { checkNames } from '../checks.js';
 import { HandleError } from '../errors.js';
 
 /**
@@ -46,11 +45,12 @@ export { sourceOf };
  * What is loaded when a file is opened, and not before.
  * @typedef {object} Tools
  * @property {(gguf: GgufFile, source: string, name: string) => import('../errors.js').GgufError} noTensor  for messages
- * @property {typeof import('./bytes.js').readAll} readAll
+ * @property {(tensor: GgufTensor, source: import('./bytes.js').ByteSource, options: { signal?: AbortSignal }) =>
+ *   Promise<Uint8Array<ArrayBuffer>>} read
+ * @property {(tensor: GgufTensor, source: import('./bytes.js').ByteSource, options: { signal?: AbortSignal }) =>
+ *   AsyncIterable<Uint8Array>} stream
  * @property {readonly GgufFilePart[]} parts
  */
-
-const READ_OPTIONS = ['signal'];
 
 /** A GGUF file whose header has been read and checked. Its bytes are read when they are asked for. */
 export class GgufFile {
@@ -115,9 +115,7 @@ export class GgufFile {
    * @returns {Promise<Uint8Array<ArrayBuffer>>} a copy
    */
   async read(name, options = {}) {
-    checkNames(options, READ_OPTIONS);
-    const { offset, byteLength } = this.tensor(name);
-    return this.#tools.readAll(this.#open(), offset, byteLength, options.signal);
+    return this.#tools.read(this.tensor(name), this.#open(), options);
   }
 
   /**
@@ -127,9 +125,7 @@ export class GgufFile {
    * @returns {AsyncIterable<Uint8Array>}
    */
   stream(name, options = {}) {
-    checkNames(options, READ_OPTIONS);
-    const { offset, byteLength } = this.tensor(name);
-    return this.#open().stream(offset, byteLength, options.signal);
+    return this.#tools.stream(this.tensor(name), this.#open(), options);
   }
 
   /** Forbids further reading. */

@@ -17,6 +17,7 @@ import { describeParts, joinHeaders, joinSources, openAll } from './split.js';
 
 const DEFAULT_ALIGNMENT = 32;
 
+const READ_OPTIONS = ['signal'];
 const OPEN_OPTIONS = ['signal', 'fetch', 'headers', 'retries', 'retryDelay', 'timeout', 'cache'];
 
 /**
@@ -30,7 +31,7 @@ export async function open(source, options) {
   options.signal?.throwIfAborted();
   const files = await openAll(source, options, openFile);
   const bytes = joinSources(files.map(({ bytes }) => bytes));
-  return new GgufFile(bytes, joinHeaders(files), { noTensor, readAll, parts: describeParts(files) });
+  return new GgufFile(bytes, joinHeaders(files), { noTensor, read, stream, parts: describeParts(files) });
 }
 
 /** @type {import('./split.js').OpenFile} */
@@ -51,6 +52,18 @@ async function openFile(source, options, { name, firstBytes }) {
   const alignment = alignmentOf(metadata, reader);
   const tensors = checkTensors(parsed.tensorInfos, { reader, layout, alignment });
   return { bytes, header: { version: layout.version, alignment, metadata, tensors } };
+}
+
+/** GgufFile.read. @type {import('./file.js').Tools['read']} */
+function read({ offset, byteLength }, source, options) {
+  checkNames(options, READ_OPTIONS);
+  return readAll(source, offset, byteLength, options.signal);
+}
+
+/** GgufFile.stream. @type {import('./file.js').Tools['stream']} */
+function stream({ offset, byteLength }, source, options) {
+  checkNames(options, READ_OPTIONS);
+  return source.stream(offset, byteLength, options.signal);
 }
 
 /**
