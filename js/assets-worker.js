@@ -38,36 +38,57 @@ export async function threadFactory() {
 }
 
 /**
- * The address of the worker's script.
- * @throws {LoadError}
+ * The script of a worker: its address, and how a browser starts it.
+ * @typedef {{ url: () => URL, start: () => Worker }} Script
  */
-export function workerUrl() {
-  return scriptUrl(
-    '../dist/worker-host.js',
-    "the worker's script dist/worker-host.js",
-    'pass createWorkerKernels({ worker }): a Worker that runs fused-matmul/worker-host, or the address of that file',
-  );
-}
+
+/** The worker of createWorkerKernels. @type {Script} */
+export const KERNELS_SCRIPT = {
+  url: () =>
+    scriptUrl(
+      '../dist/worker-host.js',
+      "the worker's script dist/worker-host.js",
+      'pass createWorkerKernels({ worker }): a Worker that runs fused-matmul/worker-host, or the address of that file',
+    ),
+  start: () =>
+    new Worker(new URL('../dist/worker-host.js', import.meta.url), {
+      type: 'module',
+      name: 'fused-matmul',
+    }),
+};
+
+/** The worker of createWorkerLlama. @type {Script} */
+export const LLAMA_SCRIPT = {
+  url: () =>
+    scriptUrl(
+      '../dist/llama-host.js',
+      "the worker's script dist/llama-host.js",
+      'pass createWorkerLlama(source, { worker }): a Worker that runs fused-matmul/llama-host, or the address of that file',
+    ),
+  start: () =>
+    new Worker(new URL('../dist/llama-host.js', import.meta.url), {
+      type: 'module',
+      name: 'fused-matmul',
+    }),
+};
 
 /**
- * Starts the worker of createWorkerKernels in a browser.
+ * Starts a script of the package in a browser.
+ * @param {Script} script
  * @returns {Worker}
  * @throws {LoadError}
  */
-export function startWorker() {
-  const url = workerUrl();
+export function startWorker({ url: address, start }) {
+  const url = address();
   try {
-    return new Worker(new URL('../dist/worker-host.js', import.meta.url), {
-      type: 'module',
-      name: 'fused-matmul',
-    });
+    return start();
   } catch (error) {
     // A script of another origin (a CDN) cannot be a worker, but one of ours can import it.
     if (url.origin === globalThis.location?.origin) throw error;
     const code = new Blob([`import ${JSON.stringify(url.href)};`], { type: 'text/javascript' });
-    const address = URL.createObjectURL(code);
-    const worker = new Worker(address, { type: 'module', name: 'fused-matmul' });
-    worker.addEventListener('message', () => URL.revokeObjectURL(address), { once: true });
+    const blob = URL.createObjectURL(code);
+    const worker = new Worker(blob, { type: 'module', name: 'fused-matmul' });
+    worker.addEventListener('message', () => URL.revokeObjectURL(blob), { once: true });
     return worker;
   }
 }

@@ -4,7 +4,7 @@
  *   dist/fused-*.wasm     the six modules, by CMake and Emscripten from src/
  *   dist/gguf-parser.js   the GGUF header parser, bundled by esbuild
  *   dist/jinja.js         the engine of chat templates, bundled likewise
- *   dist/worker-host.js   what runs in a worker of createWorkerKernels, bundled likewise
+ *   dist/*-host.js        what runs in the workers of createWorkerKernels and createWorkerLlama, bundled likewise
  *   dist/types/           .d.ts from the JSDoc of js/, by tsc
  */
 import { createHash } from 'node:crypto';
@@ -24,6 +24,12 @@ export const MODULE_BUDGETS = Object.freeze({
   'fused-simd128-mt.wasm': 124 * 1024,
   'fused-relaxed-mt.wasm': 168 * 1024,
   'fused-relaxed-mt-64.wasm': 180 * 1024,
+});
+
+/** The scripts of workers, by the file in dist/ that each is bundled into. */
+const WORKERS = Object.freeze({
+  'worker-host.js': 'js/worker/host.js',
+  'llama-host.js': 'js/worker/llama-host.js',
 });
 
 const inRoot = (/** @type {string[]} */ ...parts) => path.join(root, ...parts);
@@ -114,20 +120,22 @@ async function buildBundle(name, from, script, work) {
   });
 }
 
-async function buildWorker() {
+async function buildWorkers() {
   const names = /** @type {string[]} */ (readdirSync(inRoot('js'), { recursive: true }));
-  const sources = names.filter((name) => name.endsWith('.js') && !/^(cli|llama)/.test(name));
+  const sources = names.filter((name) => name.endsWith('.js') && !name.startsWith('cli'));
   const facts = {
     inputs: [
       ...sources.map((name) => read(`js/${name}`)),
+      ...['gguf-parser.js', 'jinja.js'].map((name) => read(`dist/${name}`)),
       read('node_modules/esbuild/package.json'),
       read('scripts/bundle-worker.js'),
     ],
-    outputs: ['dist/worker-host.js'],
+    outputs: Object.keys(WORKERS).map((name) => `dist/${name}`),
   };
-  return whenChanged('worker-host', facts, async () => {
+  return whenChanged('workers', facts, async () => {
     const { bundleWorker } = await import('./bundle-worker.js');
-    writeIfChanged('dist/worker-host.js', await bundleWorker(root));
+    for (const [name, entry] of Object.entries(WORKERS))
+      writeIfChanged(`dist/${name}`, await bundleWorker(root, entry));
   });
 }
 const buildParser = () =>
@@ -194,15 +202,17 @@ export async function buildBundles() {
 /** @returns {{ name: string, bytes: number, gzipped: number, budget: number | undefined }[]} */
 export function sizes() {
   const budgets = /** @type {Record<string, number | undefined>} */ (MODULE_BUDGETS);
-  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js', 'jinja.js', 'worker-host.js'].map((name) => {
-    const content = read(`dist/${name}`);
-    return {
-      name,
-      bytes: content.length,
-      gzipped: gzipSync(content, { level: 9 }).length,
-      budget: budgets[name],
-    };
-  });
+  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js', 'jinja.js', ...Object.keys(WORKERS)].map(
+    (name) => {
+      const content = read(`dist/${name}`);
+      return {
+        name,
+        bytes: content.length,
+        gzipped: gzipSync(content, { level: 9 }).length,
+        budget: budgets[name],
+      };
+    },
+  );
 }
 
 function printSizes() {
@@ -233,7 +243,7 @@ export async function build({ quiet = false } = {}) {
       await buildModules(emscripten),
       await buildParser(),
       await buildJinja(),
-      await buildWorker(),
+      await buildWorkers(),
       await buildTypes(),
     ].includes(true);
     if (!quiet) {

@@ -1,18 +1,19 @@
 /**
- * Bundles js/worker/host.js into dist/worker-host.js, one file without imports: import maps do not reach into workers, bundlers
+ * Bundles the scripts of the two workers, each into one file without imports: import maps do not reach into workers, bundlers
  * make workers that must not be split, and one request starts sooner than twenty. dist/ lies beside js/, so that the addresses
- * in it (`../dist/...`, `../js/thread.js`) hold in both.
+ * in them (`../dist/...`, `../js/thread.js`) hold in both.
  */
 import { build } from 'esbuild';
 
 /**
  * @param {string} root  the repository
+ * @param {string} entry  the script
  * @returns {Promise<string>}  the content
  */
-export async function bundleWorker(root) {
+export async function bundleWorker(root, entry) {
   const result = await build({
     absWorkingDir: root,
-    entryPoints: ['js/worker/host.js'],
+    entryPoints: [entry],
     bundle: true,
     format: 'esm',
     platform: 'neutral',

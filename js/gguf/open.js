@@ -31,8 +31,17 @@ export async function open(source, options) {
   options.signal?.throwIfAborted();
   const files = await openAll(source, options, openFile);
   const bytes = joinSources(files.map(({ bytes }) => bytes));
-  return new GgufFile(bytes, joinHeaders(files), { noTensor, read, stream, parts: describeParts(files) });
+  return makeFile(bytes, joinHeaders(files), describeParts(files));
 }
+
+/**
+ * A file whose header is known already, as in a worker that was sent it.
+ * @param {import('./bytes.js').ByteSource} bytes
+ * @param {import('./file.js').Header} header
+ * @param {ReturnType<typeof describeParts>} parts
+ */
+export const makeFile = (bytes, header, parts) =>
+  new GgufFile(bytes, header, { noTensor, read, stream, parts });
 
 /** @type {import('./split.js').OpenFile} */
 async function openFile(source, options, { name, firstBytes }) {

@@ -6,6 +6,7 @@ export { ARCHITECTURES as architectures } from './architectures/index.js';
 export { BusyError, ContextError, ModelError, NumericError } from './errors.js';
 export { Llama } from './model.js';
 export { PRE_TOKENIZERS as preTokenizers } from './tokenizer/pre-tokenizers.js';
+export { createWorkerLlama } from './worker.js';
 
 // The types that users may want to name.
 /** @typedef {import('./architectures/index.js').Architecture} Architecture */
@@ -27,3 +28,6 @@ export { PRE_TOKENIZERS as preTokenizers } from './tokenizer/pre-tokenizers.js';
 /** @typedef {import('./tokenizer/pre-tokenizers.js').PreTokenizer} PreTokenizer */
 /** @typedef {import('./tokenizer/tokenizer.js').EncodeOptions} EncodeOptions */
 /** @typedef {import('./info.js').TypeUse} TypeUse */
+/** @typedef {import('../worker/llama-generation.js').WorkerGeneration} WorkerGeneration */
+/** @typedef {import('./worker.js').WorkerLlama} WorkerLlama */
+/** @typedef {import('./worker.js').WorkerLlamaOptions} WorkerLlamaOptions */

@@ -1,10 +1,9 @@
 /* The caller's end of kernels in a worker: requests with their promises, handles, and an orderly end. */
 
+import { KERNELS_SCRIPT } from '../assets-worker.js';
 import { checkNames } from '../checks.js';
 import { ArgumentError, HandleError, WorkerError } from '../errors.js';
 import { sourceOf } from '../gguf/file.js';
-import { absolute } from '../gguf/http.js';
-import { isNode } from '../node.js';
 import { KERNELS_OPTIONS } from '../wasm/kernels-options.js';
 import { LOAD_MANY_OPTIONS, LOAD_OPTIONS, tensorsOf } from '../wasm/load-weights.js';
 import { unpackError } from './errors.js';
@@ -12,6 +11,7 @@ import { HANDLE_CLASSES } from './handles.js';
 import { CALL_OPTIONS, METHODS, mapTree } from './methods.js';
 import { openPort, startError } from './port.js';
 import { Relay } from './relay.js';
+import { sendable } from './sendable.js';
 import { Recorder, splitOptions } from './sequence.js';
 
 /** @typedef {import('./types.js').CallOptions} CallOptions */
@@ -85,7 +85,7 @@ export class WorkerKernels {
     const kernels = new WorkerKernels();
     signal?.throwIfAborted();
     try {
-      kernels.#port = await openPort(worker, {
+      kernels.#port = await openPort(worker, KERNELS_SCRIPT, {
         onMessage: (message) => kernels.#receive(message),
         onEnd: (error) => kernels.#finish(error),
       });
@@ -394,17 +394,4 @@ function opsOf(recorder) {
         (/** @type {unknown[]} */ ...args) => recorder.record(/** @type {StepName} */ (method), args),
       ]),
   );
-}
-
-/**
- * Addresses as another thread understands them.
- * @param {any} wasm
- * @returns {any}
- */
-function sendable(wasm) {
-  if (wasm instanceof URL) return wasm.href;
-  if (typeof wasm === 'string') return isNode ? wasm : absolute(wasm);
-  if (wasm && Object.getPrototypeOf(wasm) === Object.prototype)
-    return Object.fromEntries(Object.entries(wasm).map(([isa, source]) => [isa, sendable(source)]));
-  return wasm;
 }

@@ -29,6 +29,11 @@ const CLASSES = {
     WorkerError,
   },
 };
+
+/** Makes classes of other modules arrive as what they are, too. @param {Record<string, any>} exports  of a module of errors */
+export function knowErrors(exports) {
+  for (const Class of Object.values(exports)) if (/Error$/.test(Class.name)) CLASSES[Class.name] = Class;
+}
 for (const name of ['CompileError', 'LinkError', 'RuntimeError']) {
   const Class = /** @type {any} */ (globalThis.WebAssembly)?.[name];
   if (Class) CLASSES[name] = Class;

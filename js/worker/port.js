@@ -1,6 +1,6 @@
 /* A worker as the rest sees it, in a browser or in Node: messages, one notice of its end, and nothing left behind. */
 
-import { startWorker, workerUrl } from '../assets-worker.js';
+import { startWorker } from '../assets-worker.js';
 import { ArgumentError, LoadError, show, WorkerError } from '../errors.js';
 import { isNode, nodeModule } from '../node.js';
 
@@ -24,14 +24,15 @@ import { isNode, nodeModule } from '../node.js';
 
 /**
  * @param {WorkerSource | undefined} source
+ * @param {import('../assets-worker.js').Script} script  that is started where there is no source
  * @param {Listeners} listeners
  * @returns {Promise<Port>}
  * @throws {LoadError}
  */
-export async function openPort(source, listeners) {
+export async function openPort(source, script, listeners) {
   let worker;
   try {
-    worker = await spawn(source);
+    worker = await spawn(source, script);
   } catch (cause) {
     if (cause instanceof ArgumentError || cause instanceof LoadError) throw cause;
     throw startError(/** @type {Error} */ (cause)?.message ?? cause, cause);
@@ -49,9 +50,10 @@ export function startError(why, cause) {
 
 /**
  * @param {WorkerSource | undefined} source
+ * @param {import('../assets-worker.js').Script} script
  * @returns {Promise<any>}
  */
-async function spawn(source) {
+async function spawn(source, script) {
   const given = typeof source === 'function' ? source() : source;
   if (typeof given === 'object' && !(given instanceof URL)) {
     if (typeof given?.postMessage === 'function') return given;
@@ -61,7 +63,7 @@ async function spawn(source) {
   }
   if (isNode) {
     const { Worker: NodeWorker } = await nodeModule('worker_threads');
-    const url = given ?? workerUrl();
+    const url = given ?? script.url();
     // A worker inherits the options of this process, of which the one for code on the command line is wrong for it.
     const { execArgv } = process;
     const fromCommandLine = execArgv.some((option) => option.startsWith('--input-type'));
@@ -70,7 +72,9 @@ async function spawn(source) {
       ...(fromCommandLine && { execArgv: [] }),
     });
   }
-  return given === undefined ? startWorker() : new Worker(given, { type: 'module', name: 'fused-matmul' });
+  return given === undefined
+    ? startWorker(script)
+    : new Worker(given, { type: 'module', name: 'fused-matmul' });
 }
 
 /**
@@ -133,7 +137,7 @@ function browserPort(worker, { onMessage, onEnd }) {
     event.preventDefault?.();
     end(
       event.message ||
-        'its script could not be loaded; where a build moved it, give { worker } the address of fused-matmul/worker-host',
+        'its script could not be loaded; where a build moved it, give { worker } the address of fused-matmul/worker-host or, for a model, fused-matmul/llama-host',
       event.error ?? undefined,
     );
   });

@@ -1,0 +1,151 @@
+/* The worker's end of createWorkerLlama: one model, its calls, and generations whose pieces are sent as they are written. */
+
+import { makeFile } from '../gguf/open.js';
+import { reopenSource } from '../gguf/source.js';
+import { Llama } from '../llama/model.js';
+import { packError, unpackError } from './errors.js';
+import { RelayReader } from './relay.js';
+
+/** @typedef {import('./scope.js').Post} Post */
+/** @typedef {import('../llama/generation.js').Generation} Generation */
+
+/** Milliseconds between two reports of progress. */
+const PROGRESS_STEP = 33;
+
+/** A generation that runs: pieces that may still be sent, and what it waits for. @typedef {{ credit: number, stopped: boolean, wake: () => void }} Running */
+
+export class LlamaServer {
+  #post;
+  /** @type {Llama | undefined} */
+  #model;
+  /** Calls without an answer yet. @type {Map<number, AbortController>} */
+  #active = new Map();
+  /** Generations that were made and have not ended. @type {Map<number, { generation: Generation, running?: Running }>} */
+  #generations = new Map();
+  #lastGeneration = 0;
+  #relay;
+
+  /** @param {Post} post */
+  constructor(post) {
+    this.#post = post;
+    this.#relay = new RelayReader((message, transfer) => post(message, transfer));
+  }
+
+  /** @param {any} message */
+  receive(message) {
+    const { kind, id, generation, count } = message;
+    const entry = this.#generations.get(generation);
+    const running = entry?.running;
+    if (kind === 'abort') this.#active.get(id)?.abort();
+    else if (kind === 'chunk') this.#relay.receive(message);
+    else if (kind === 'stop') {
+      if (running) running.stopped = true;
+      entry?.generation.cancel();
+    } else if (kind === 'more' && running) running.credit += count;
+    else if (id !== undefined) this.#serve(message);
+    running?.wake();
+  }
+
+  /** @param {any} message */
+  async #serve(message) {
+    const { kind, id } = message;
+    const controller = new AbortController();
+    const { signal } = controller;
+    this.#active.set(id, controller);
+    try {
+      if (kind === 'create') await this.#create(message, signal);
+      else if (kind === 'open') await this.#open(message, signal);
+      else if (kind === 'run') await this.#run(message);
+      else await this.#call(message, signal);
+    } catch (error) {
+      this.#post({ id, error: packError(error) });
+    } finally {
+      // An abort of what was opened reaches it as long as it runs.
+      if (kind !== 'open') this.#active.delete(id);
+    }
+  }
+
+  /** @param {any} message @param {AbortSignal} signal */
+  async #create({ id, source, opened, options, progress }, signal) {
+    let last = -Infinity;
+    const onProgress = (/** @type {{ loaded: number, total: number }} */ step) => {
+      const now = performance.now();
+      if (now - last < PROGRESS_STEP && step.loaded < step.total) return;
+      last = now;
+      this.#post({ kind: 'progress', id, progress: step });
+    };
+    const file = opened ? await this.#reopen(opened) : source;
+    this.#model = await Llama.load(file, { ...options, signal, ...(progress && { onProgress }) });
+    this.#post({ id, value: this.#model.info });
+  }
+
+  /** A file that the caller opened, or that only the caller can read. @param {any} opened */
+  async #reopen({ recipe, relay, name, size, header, parts }) {
+    const bytes = recipe
+      ? await reopenSource(recipe)
+      : this.#relay.source(relay, { name, size }, (error) => unpackError(error));
+    return makeFile(bytes, header, parts);
+  }
+
+  /** @param {any} message @param {AbortSignal} signal */
+  async #call({ id, method, args, abortable }, signal) {
+    const model = /** @type {any} */ (this.#ready());
+    const given = abortable ? [...args.slice(0, -1), { ...args.at(-1), signal }] : args;
+    const value = await model[method](...given);
+    this.#post({ id, value }, ArrayBuffer.isView(value) ? [/** @type {ArrayBuffer} */ (value.buffer)] : []);
+  }
+
+  /** @param {any} message @param {AbortSignal} signal */
+  async #open({ id, method, input, options }, signal) {
+    const model = this.#ready();
+    const generation = await model[/** @type {'generate' | 'chat'} */ (method)](input, {
+      ...options,
+      signal,
+    });
+    this.#generations.set(++this.#lastGeneration, { generation });
+    this.#post({ id, value: this.#lastGeneration });
+  }
+
+  /** @param {any} message */
+  async #run({ id, generation: number, opened }) {
+    const entry = this.#generations.get(number);
+    if (!entry) throw new Error('this generation has ended');
+    const { generation } = entry;
+    /** @type {Running} */
+    const running = { credit: 0, stopped: false, wake: () => {} };
+    entry.running = running;
+    let sent = 0;
+    const facts = () => {
+      const tokens = generation.tokens.slice(sent);
+      sent = generation.tokens.length;
+      return { tokens, stats: generation.stats };
+    };
+    try {
+      for (;;) {
+        const { signal } = this.#active.get(opened) ?? new AbortController();
+        while (running.credit === 0 && !running.stopped && !signal.aborted)
+          await new Promise((resolve) => {
+            running.wake = () => resolve(undefined);
+            signal.addEventListener('abort', running.wake, { once: true });
+          });
+        const { done, value } = await (running.stopped ? generation.return() : generation.next());
+        if (done) break;
+        running.credit--;
+        this.#post({ kind: 'piece', id, piece: value, ...facts() });
+      }
+      this.#post({ kind: 'facts', id, ...facts() });
+      this.#post({ id, value: this.#ready().info });
+    } catch (error) {
+      this.#post({ kind: 'facts', id, ...facts() });
+      throw error;
+    } finally {
+      this.#generations.delete(number);
+      this.#active.delete(opened);
+    }
+  }
+
+  #ready() {
+    if (!this.#model) throw new Error('there is no model yet');
+    return this.#model;
+  }
+}
