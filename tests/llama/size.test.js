@@ -7,8 +7,8 @@ import { bundleForBrowser } from '../helpers/bundle.js';
 import { projectRoot } from '../helpers/test-data.js';
 
 /** Minified and gzipped: the runner with all it needs of the rest, and what it adds to the layer operations. */
-const LLAMA_BUDGET = 30 * 1024;
-const RUNNER_BUDGET = 13 * 1024;
+const LLAMA_BUDGET = 36 * 1024;
+const RUNNER_BUDGET = 19 * 1024;
 
 /** @param {string} entry */
 const bundle = (entry) => bundleForBrowser(`export * from './js/${entry}';`);

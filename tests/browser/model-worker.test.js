@@ -1,0 +1,85 @@
+/** A model in a worker of a page without a bundler or an import map: it writes, stops and ends while the page stays free. */
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { projectRoot } from '../helpers/test-data.js';
+import { launchChromium, openPage, serveFolder, skipWithoutChromium } from './helpers.js';
+import { ISOLATION } from './library-page.js';
+
+const PAGE = 'tests/browser/fixtures/model.html';
+const skip = skipWithoutChromium();
+/** @type {import('playwright-core').Browser} */
+let browser;
+
+before(async () => {
+  if (!skip) browser = await launchChromium();
+});
+after(() => browser?.close());
+
+for (const isolated of [true, false]) {
+  test(`a model in a worker, ${isolated ? 'isolated' : 'not isolated'}`, { skip }, async (t) => {
+    const server = await serveFolder(projectRoot, { headers: isolated ? ISOLATION : {} });
+    t.after(() => server.close());
+    const { page, problems, close } = await openPage(browser, server.url + PAGE);
+    t.after(() => close());
+    await page.waitForFunction('globalThis.ready === true');
+    const { threads, last, ahead } = /** @type {any} */ (
+      await page.evaluate(
+        `({ threads: model.info.kernels.threads, last: progress.at(-1), ahead: progress.length })`,
+      )
+    );
+    assert.equal(threads > 1, isolated);
+    assert.equal(last, 1);
+    assert.ok(ahead >= 1);
+    const stats = /** @type {any} */ (await page.evaluate('write({ maxTokens: 20 })'));
+    assert.equal(stats.finishReason, 'length');
+    assert.match(String(await page.textContent('#story')), /^, there was a /);
+
+    // The page's own thread answers while the worker computes.
+    const busy = /** @type {any} */ (
+      await page.evaluate(`(async () => {
+        const writing = write({ maxTokens: 4000, ignoreEnd: true, signal: stop.signal }).catch((error) => error.name);
+        let longest = 0, last = performance.now();
+        for (let i = 0; i < 20; i++) {
+          await new Promise((resolve) => setTimeout(resolve, 5));
+          longest = Math.max(longest, performance.now() - last);
+          last = performance.now();
+        }
+        document.querySelector('#stop').click();
+        return { name: await writing, longest };
+      })()`)
+    );
+    assert.equal(busy.name, 'AbortError');
+    t.diagnostic(`the page waited ${busy.longest.toFixed(0)} ms at most`);
+    const again = await page.evaluate(`model.generate('Once upon', { maxTokens: 3, temperature: 0 }).text()`);
+    assert.equal(again, ' a time,');
+    await page.evaluate('model.dispose()');
+    for (let i = 0; i < 200 && page.workers().length > 0; i++) await page.waitForTimeout(20);
+    assert.equal(page.workers().length, 0);
+    assert.deepEqual(problems, []);
+  });
+}
+
+test('a worker that is terminated, and a script that is not there', { skip }, async (t) => {
+  const server = await serveFolder(projectRoot);
+  t.after(() => server.close());
+  const { page, close } = await openPage(browser, server.url + PAGE);
+  t.after(() => close());
+  await page.waitForFunction('globalThis.ready === true');
+  const outcome = /** @type {any} */ (
+    await page.evaluate(`(async () => {
+      const { createWorkerLlama } = await import('/js/llama/index.js');
+      const name = (promise) => promise.then(() => 'done', (error) => error.name + ': ' + error.message);
+      const missing = await name(createWorkerLlama('/web/public/tiny-tales-Q4_K_M.gguf', { worker: '/none.js' }));
+      const noFile = await name(createWorkerLlama('/none.gguf', { retries: 0 }));
+      const worker = new Worker('/dist/llama-host.js', { type: 'module' });
+      const model = await createWorkerLlama('/web/public/tiny-tales-Q4_K_M.gguf', { worker });
+      const writing = name(model.generate('Once', { maxTokens: 4000, ignoreEnd: true }).text());
+      worker.terminate();
+      return { missing, noFile, ended: await writing, disposed: model.disposed };
+    })()`)
+  );
+  assert.match(outcome.missing, /^LoadError: the worker cannot be started/);
+  assert.match(outcome.noFile, /^GgufError: .*404/);
+  assert.match(outcome.ended, /^WorkerError/);
+  assert.equal(outcome.disposed, true);
+});
