@@ -79,16 +79,17 @@ export class HandleError extends FmError {
 
 /**
  * A GGUF file that cannot be read or is malformed; `offset` is where in the file, `tensor` which one. `changed` where it is
- * another file than the one that was opened.
+ * another file than the one that was opened. What a server did wrong is in `url`, `status`, `got` and `expected`.
  */
 export class GgufError extends FmError {
   code = 'FM_GGUF';
 
   /**
    * @param {string} message
-   * @param {{ offset?: number, tensor?: string, changed?: boolean, cause?: unknown }} [where]
+   * @param {{ offset?: number, tensor?: string, changed?: boolean, url?: string, status?: number, got?: number,
+   *   expected?: number, cause?: unknown }} [where]
    */
-  constructor(message, { offset, tensor, changed = false, cause } = {}) {
+  constructor(message, { offset, tensor, changed = false, url, status, got, expected, cause } = {}) {
     super(message, { cause });
     this.name = 'GgufError';
     /** Where in the file, in bytes. */
@@ -97,6 +98,14 @@ export class GgufError extends FmError {
     this.tensor = tensor;
     /** True where it is another file than the one that was opened. */
     this.changed = changed;
+    /** The address that was asked. */
+    this.url = url;
+    /** The HTTP status of the server's answer, where there was one. */
+    this.status = status;
+    /** The bytes, or the offset, that came. */
+    this.got = got;
+    /** The bytes, or the offset, that should have come. */
+    this.expected = expected;
   }
 }
 

@@ -1,7 +1,6 @@
 /** Links to models as people have them: the page of a file on Hugging Face becomes the file's own address. */
 
-/** Hosts of Hugging Face; hf.co is its short form. */
-const huggingFace = /^(www\.)?(huggingface\.co|hf\.co)$/;
+import { resolveLink } from '../js/gguf/links.js';
 
 export const suggestions = [
   {
@@ -33,8 +32,9 @@ export function parseLink(text, page) {
   const trimmed = text.trim();
   if (!trimmed) throw new LinkError('Enter the address of a GGUF file.');
   let url;
+  const link = fileBehind(trimmed);
   try {
-    url = new URL(/^[a-z][a-z0-9+.-]*:/i.test(trimmed) ? trimmed : `https://${trimmed}`);
+    url = new URL(/^[a-z][a-z0-9+.-]*:/i.test(link) ? link : `https://${link}`);
   } catch {
     throw new LinkError(`“${trimmed}” is no address.`);
   }
@@ -44,27 +44,17 @@ export function parseLink(text, page) {
       `The address must begin with https://, not ${scheme}: this page may fetch nothing else.`,
     );
   }
-  if (huggingFace.test(url.hostname)) url = fileOnHuggingFace(url);
   return { url: url.href, file: fileName(url) };
 }
 
-/** @param {URL} url @returns {URL} */
-function fileOnHuggingFace(url) {
-  // OWNER/REPO/blob/REVISION/PATH, where a page shows the file; resolve in its place gives the file itself.
-  const parts = url.pathname.split('/').filter(Boolean);
-  const [owner, repo, view, revision, ...path] = parts;
-  if (!owner || !repo)
-    throw new LinkError(
-      'This is no link to a file: it should look like huggingface.co/OWNER/REPO/blob/main/FILE.gguf.',
-    );
-  if (!view || view === 'tree' || path.length === 0) {
-    throw new LinkError(
-      `This is the repository ${owner}/${repo}, not a file: open “Files and versions” there, and copy the link of a .gguf file.`,
-    );
+/** The file that a link to Hugging Face leads to; other links as they are. @param {string} link */
+function fileBehind(link) {
+  try {
+    return resolveLink(link);
+  } catch (error) {
+    const { message } = /** @type {Error} */ (error);
+    throw new LinkError(message.replace(/"([^"]*)"/g, '“$1”'));
   }
-  if (!['blob', 'resolve', 'raw'].includes(view))
-    throw new LinkError(`This link leads to “${view}” of ${owner}/${repo}, not to a file.`);
-  return new URL(`https://huggingface.co/${[owner, repo, 'resolve', revision, ...path].join('/')}`);
 }
 
 /** @param {URL} url */

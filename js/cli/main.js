@@ -13,8 +13,9 @@ const COMMANDS = [generate, chat, inspect, bench];
 
 const OVERVIEW = `usage: fused-matmul COMMAND MODEL.gguf [options]
 
-Runs quantised language models on WebAssembly kernels. MODEL is a path or an http(s) address. For a
-model that is split into parts it is the first, NAME-00001-of-00005.gguf, or the folder that holds them.
+Runs quantised language models on WebAssembly kernels. MODEL is a path, an http(s) address, or a
+link to a file on Hugging Face (its page, or hf:OWNER/REPO/FILE.gguf). For a model that is split into
+parts it is the first, NAME-00001-of-00005.gguf, or the folder that holds them.
 
 ${COMMANDS.map(({ name, summary }) => `  ${name.padEnd(10)}${summary.split('. ')[0].replace(/\.$/, '')}`).join('\n')}
 

@@ -1,5 +1,7 @@
 /* What commands print: text and results to stdout, progress and notes to stderr. */
 
+import { existsSync } from 'node:fs';
+import { resolveLink } from '../gguf/links.js';
 import { Llama } from '../llama/model.js';
 import { modelFile } from './folder.js';
 import { given, MODEL, UsageError } from './options.js';
@@ -65,12 +67,17 @@ export class Progress {
 }
 
 /**
- * A path, or an address; the page of a file on Hugging Face stands for the file.
+ * A path, or an address; links to Hugging Face stand for the file they lead to. A path that is there comes first.
  * @param {string} text
+ * @throws {UsageError} a link to Hugging Face that leads to no file
  */
 export function modelSource(text) {
-  if (!/^https?:\/\//i.test(text)) return text;
-  return text.replace(/^(https:\/\/huggingface\.co\/[^/]+\/[^/]+)\/blob\//, '$1/resolve/');
+  if (existsSync(text)) return text;
+  try {
+    return resolveLink(text);
+  } catch (error) {
+    throw new UsageError(/** @type {Error} */ (error).message);
+  }
 }
 
 /**

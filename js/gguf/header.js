@@ -11,6 +11,7 @@
 
 import { GgufError, show } from '../errors.js';
 import { readAll } from './bytes.js';
+import { HEAD_BYTES, otherFormat } from './not-gguf.js';
 
 /** @typedef {import('./bytes.js').ByteSource} ByteSource */
 
@@ -25,6 +26,9 @@ const MAX_STRING_BYTES = 1_500_000;
 /** GGML's. */
 const MAX_DIMS = 4;
 const MAX_ARRAY_DEPTH = 4;
+
+/** What a file that ends early mostly is. */
+export const INCOMPLETE = '(is the download complete?)';
 
 /** Arrays of so many items are read here, not by the parser: vocabularies, for which it takes seconds. */
 const LARGE_ITEMS = 1024;
@@ -96,9 +100,10 @@ export class HeaderReader {
   /**
    * @param {string} message
    * @param {number} [offset]
+   * @param {{ got?: number, expected?: number }} [numbers]
    */
-  error(message, offset = this.at) {
-    return new GgufError(`${this.#source.name}: ${message}, at offset ${offset}`, { offset });
+  error(message, offset = this.at, numbers = {}) {
+    return new GgufError(`${this.#source.name}: ${message}, at offset ${offset}`, { offset, ...numbers });
   }
 
   /**
@@ -110,7 +115,11 @@ export class HeaderReader {
     const end = this.at + nBytes;
     if (end <= this.#bytes.length) return;
     if (end > this.size)
-      throw this.error(`the file ends at ${this.size} bytes, but ${what()} needs ${nBytes} bytes`);
+      throw this.error(
+        `the file ends at ${this.size} bytes, but ${what()} needs ${nBytes} bytes ${INCOMPLETE}`,
+        this.at,
+        { got: this.size, expected: end },
+      );
     if (end > MAX_HEADER_BYTES)
       throw this.error(`the header is larger than ${MAX_HEADER_BYTES} bytes in ${what()}`);
     await this.#fill(end);
@@ -131,6 +140,16 @@ export class HeaderReader {
       from = next;
     }
     return plain;
+  }
+
+  /**
+   * The first bytes of the file, fewer where it has fewer.
+   * @param {number} nBytes
+   */
+  async head(nBytes) {
+    const end = Math.min(nBytes, this.size);
+    if (end > this.#bytes.length) await this.#fill(end);
+    return this.#bytes.subarray(0, end);
   }
 
   /** @param {number} end */
@@ -209,9 +228,9 @@ export class HeaderReader {
  * @throws {GgufError}
  */
 export async function walkHeader(reader) {
+  await checkMagic(reader);
   await reader.need(24, () => 'the fixed part of the header');
-  const magic = reader.u32();
-  if (magic !== 0x46554747) throw reader.error('this is no GGUF file: it does not start with "GGUF"', 0);
+  reader.at = 4;
   const version = reader.u32();
   if ((version & 0xffff) === 0 && version !== 0)
     throw reader.error('the file is big-endian, which is not supported', 4);
@@ -248,6 +267,24 @@ export async function walkHeader(reader) {
   }
   layout.end = reader.at;
   return layout;
+}
+
+/**
+ * What does not start with "GGUF" is refused with what it is instead.
+ * @param {HeaderReader} reader
+ */
+async function checkMagic(reader) {
+  const head = await reader.head(HEAD_BYTES);
+  const magic = String.fromCharCode(...head.subarray(0, 4));
+  if (magic === 'GGUF') return;
+  // A file cut inside the four letters is a cut file.
+  if (head.length > 0 && head.length < 4 && 'GGUF'.startsWith(magic)) return;
+  const what = otherFormat(head, reader.size);
+  const ends = reader.size < 24 ? `; the file ends at ${reader.size} bytes` : '';
+  throw reader.error(
+    `this is no GGUF file: it does not start with "GGUF"${what ? `, it is ${what}` : ''}${ends}`,
+    0,
+  );
 }
 
 /**

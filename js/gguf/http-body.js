@@ -1,52 +1,11 @@
-/* The body of an HTTP answer in chunks, and which failures are worth another attempt. */
+/* What an HTTP answer says of a range, and its body in chunks. */
 
 import { GgufError } from '../errors.js';
 import { readerOf } from './bytes.js';
+import { transient } from './http-retry.js';
 
-/** No wait is longer, whatever the server asks for. */
-const MAX_DELAY = 30_000;
 /** Timers of more milliseconds go off at once. */
 const MAX_TIMER = 2 ** 31 - 1;
-
-/** Errors that another attempt may get over, with the seconds the server asked for. @type {WeakMap<object, number>} */
-const transients = new WeakMap();
-
-/**
- * @template {Error} E
- * @param {E} error
- * @param {number} [seconds]
- */
-export function transient(error, seconds = 0) {
-  transients.set(error, seconds > 0 ? seconds : 0);
-  return error;
-}
-
-/** @param {unknown} error */
-export function isTransient(error) {
-  return transients.has(/** @type {object} */ (error));
-}
-
-/**
- * Waits: twice as long after each failure, or as long as the server asks.
- * @param {unknown} error
- * @param {number} failures  in a row, from 1 on
- * @param {number} delay  milliseconds
- * @param {AbortSignal} [signal]
- */
-export async function afterFailure(error, failures, delay, signal) {
-  const asked = 1000 * (transients.get(/** @type {object} */ (error)) ?? 0);
-  const wait = Math.min(MAX_DELAY, Math.max(asked, delay * 2 ** (failures - 1)));
-  await new Promise((resolve) => {
-    const timer = setTimeout(done, wait);
-    function done() {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', done);
-      resolve(undefined);
-    }
-    signal?.addEventListener('abort', done);
-  });
-  signal?.throwIfAborted();
-}
 
 /**
  * Waits, but not for ever: what comes later is left alone.
@@ -71,27 +30,40 @@ export async function within(promise, timeout, expired) {
 }
 
 /**
- * The body: exactly `length` bytes where that is given.
+ * The body. It may end before `most` bytes, but not without a byte. One of more is not what was asked for, unless the answer says
+ * that it goes on behind the range: then the rest is left.
  * @param {Response} response
- * @param {{ url: string, offset: number, length?: number, timeout: number, signal?: AbortSignal, spare?: import('./bytes.js').Spare }} range
+ * @param {{ url: string, offset: number, most?: number, goesOn?: boolean, timeout: number, signal?: AbortSignal,
+ *   spare?: import('./bytes.js').Spare }} range
  * @returns {AsyncGenerator<Uint8Array, void>}
  */
-export async function* bodyOf(response, { url, offset, length, timeout, signal, spare }) {
+export async function* bodyOf(response, range) {
+  const { url, offset, most = Infinity, goesOn = false } = range;
+  const { status } = response;
   let received = 0;
   const at = () => offset + received;
-  for await (const chunk of chunksOf(response, { url, at, timeout, signal, spare })) {
-    if (length !== undefined && received + chunk.length > length)
-      throw new GgufError(`${url}: got more than the ${length} bytes asked for at offset ${offset}`, {
-        offset,
-      });
-    received += chunk.length;
-    yield chunk;
+  for await (const chunk of chunksOf(response, { ...range, at })) {
+    const got = received + chunk.length;
+    if (got > most && !goesOn)
+      throw new GgufError(
+        `${url}: got more than the ${most} bytes asked for at offset ${offset}${encodingHint(response)}`,
+        { offset, url, status, got, expected: most },
+      );
+    const piece = chunk.subarray(0, most - received);
+    received += piece.length;
+    yield piece;
+    if (goesOn && received === most) return;
   }
-  if (length !== undefined && received !== length) {
+  if (received === 0 && most !== Infinity)
     throw transient(
-      new GgufError(`${url}: got ${received} of ${length} bytes at offset ${offset}`, { offset }),
+      new GgufError(`${url}: got 0 of ${most} bytes at offset ${offset}`, {
+        offset,
+        url,
+        status,
+        got: 0,
+        expected: most,
+      }),
     );
-  }
 }
 
 /**
@@ -106,14 +78,15 @@ async function* chunksOf(response, { url, at, timeout, signal, spare }) {
   }
   const reader = readerOf(response.body, spare);
   const stalled = () =>
-    new GgufError(`${url}: no byte came for ${timeout} ms at offset ${at()}`, { offset: at() });
+    new GgufError(`${url}: no byte came for ${timeout} ms at offset ${at()}`, { offset: at(), url });
   try {
     for (;;) {
       const { done, value } = await within(reader.read(), timeout, stalled).catch((cause) => {
         signal?.throwIfAborted();
         if (cause instanceof GgufError) throw transient(cause);
-        const message = `${url}: the connection failed at offset ${at()}: ${messageOf(cause)}`;
-        throw transient(new GgufError(message, { offset: at(), cause }));
+        const hint = encodingHint(response);
+        const message = `${url}: the connection failed at offset ${at()}: ${messageOf(cause)}${hint}`;
+        throw transient(new GgufError(message, { offset: at(), url, cause }));
       });
       signal?.throwIfAborted();
       if (done) return;
@@ -125,14 +98,39 @@ async function* chunksOf(response, { url, at, timeout, signal, spare }) {
 }
 
 /**
- * "bytes 0-999/1234"; a total of * is unknown.
+ * "bytes 0-999/1234"; a total of * is unknown. Spelling mistakes that leave the numbers clear are forgiven.
  * @param {Response} response
  */
 export function parseContentRange(response) {
-  const match = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(response.headers.get('content-range') ?? '');
-  return match
-    ? { start: Number(match[1]), total: match[2] === '*' ? undefined : Number(match[2]) }
-    : undefined;
+  const text = response.headers.get('content-range') ?? '';
+  const match = /^\s*bytes\s*[ =:]\s*(\d+)\s*-\s*(\d+)\s*\/\s*(\d+|\*)\s*$/i.exec(text);
+  if (!match) return undefined;
+  const total = match[3] === '*' ? undefined : Number(match[3]);
+  return { start: Number(match[1]), end: Number(match[2]) + 1, total };
+}
+
+/**
+ * The size of the file in the answer to a range behind its end: "bytes * /1234", without the space.
+ * @param {Response} response
+ */
+export function refusedTotal(response) {
+  const match = /\*\s*\/\s*(\d+)\s*$/.exec(response.headers.get('content-range') ?? '');
+  return match ? Number(match[1]) : undefined;
+}
+
+/**
+ * The Content-Encoding of an answer that the fetch has decoded, so that lengths in its headers mean other bytes.
+ * @param {Response} response
+ */
+export function encodingOf({ headers }) {
+  const encoding = headers.get('content-encoding')?.trim().toLowerCase() ?? '';
+  return /\b(gzip|deflate|br|zstd|compress)\b/.test(encoding) ? encoding : undefined;
+}
+
+/** @param {Response} response */
+function encodingHint(response) {
+  const encoding = encodingOf(response);
+  return encoding ? `; the server compresses ranges (Content-Encoding ${encoding})` : '';
 }
 
 /** @param {Response} response */

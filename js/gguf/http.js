@@ -1,42 +1,21 @@
-/* A GGUF file behind a URL, read by HTTP Range requests that are taken up again where a connection broke. */
+/* A GGUF file behind a URL: the first request, which learns what the server can do, and reading from then on. */
 
-import { ArgumentError, GgufError, show } from '../errors.js';
+import { ArgumentError, GgufError } from '../errors.js';
 import { memorySource } from './bytes.js';
-import {
-  afterFailure,
-  bodyOf,
-  discard,
-  isTransient,
-  messageOf,
-  parseContentRange,
-  transient,
-  within,
-} from './http-body.js';
+import { bodyOf, discard, encodingOf, parseContentRange, refusedTotal } from './http-body.js';
+import { Client, isMultipart, landedElsewhere, MULTIPART } from './http-client.js';
+import { persist } from './http-retry.js';
+import { resolveLink } from './links.js';
+import { validators } from './validators.js';
+
+/** @typedef {import('./http-client.js').UrlFacts} UrlFacts */
 
 /** What the first request asks for: it tells the size, and mostly holds the header. */
 const FIRST_BYTES = 2_000_000;
 /** A file from a server without Range support is held in memory whole, up to this size. */
 const WHOLE_FILE_LIMIT = 256 * 2 ** 20;
-/** Statuses that another attempt may turn into an answer. */
-const TRANSIENT_STATUS = new Set([408, 425, 429, 500, 502, 503, 504]);
 /** Milliseconds without a byte after which a connection counts as broken. */
 export const TIMEOUT = 30_000;
-/** An attempt that brought this many bytes is no failure. */
-const PROGRESS_BYTES = 1 << 16;
-
-/**
- * What is known of a file behind a URL: enough to read on from any thread.
- * @typedef {object} UrlFacts
- * @property {string} url  absolute
- * @property {[string, string][]} headers  of each request
- * @property {number} size  bytes
- * @property {string | null} etag
- * @property {string | null} modified  Last-Modified
- * @property {number} retries
- * @property {number} retryDelay  milliseconds
- * @property {number} timeout  milliseconds without a byte
- * @property {string} [cache]  the name of the cache it is kept in
- */
 
 /**
  * @typedef {object} UrlOptions
@@ -57,15 +36,21 @@ const PROGRESS_BYTES = 1 << 16;
 export async function openUrl(given, options) {
   const url = absolute(given);
   const probe = await probeUrl(url, options);
-  if (probe.whole) return { ...memorySource(probe.whole, url), held: probe.whole.length };
+  if (probe.whole) {
+    const { length: held } = probe.whole;
+    return { ...memorySource(probe.whole, url + probe.landed), held };
+  }
   return urlSource(probe.facts, { fetch: options.fetch, beginning: probe.beginning });
 }
 
 /**
- * Relative to the page, since a worker's own address is another one.
- * @param {string} url
+ * The address of the file. It is relative to the page, since a worker's own address is another one; links to Hugging Face lead to the
+ * file itself.
+ * @param {string} given
  */
-export function absolute(url) {
+export function absolute(given) {
+  const isLink = /^(hf:|https?:)/i.test(given);
+  const url = isLink ? resolveLink(given) : given;
   const base = globalThis.document?.baseURI ?? globalThis.location?.href;
   try {
     return new URL(url, base).href;
@@ -74,56 +59,103 @@ export function absolute(url) {
   }
 }
 
+/** @param {HeadersInit} [headers] */
+export function headerList(headers) {
+  try {
+    return [...new Headers(headers)];
+  } catch (cause) {
+    throw new ArgumentError(`headers cannot be sent: ${/** @type {Error} */ (cause).message}`);
+  }
+}
+
 /**
  * The first request: the facts and the first bytes, or the whole of a file that cannot be read by ranges.
  * @param {string} url
  * @param {UrlOptions} options
- * @returns {Promise<{ facts: UrlFacts } & ({ beginning: Uint8Array<ArrayBuffer>, whole?: undefined } | { whole: Uint8Array<ArrayBuffer> })>}
+ * @returns {Promise<{ facts: UrlFacts } & ({ beginning: Uint8Array<ArrayBuffer>, whole?: undefined } | { whole: Uint8Array<ArrayBuffer>, landed: string })>}
+ *   landed: for messages, where redirects led
  */
 export async function probeUrl(url, { signal, fetch, headers, ...how }) {
   const { retries = 4, retryDelay = 250, timeout = TIMEOUT, firstBytes = FIRST_BYTES } = how;
-  const client = new Client({ url, headers: [...new Headers(headers)], retries, retryDelay, timeout }, fetch);
-  const first = await client.range(0, firstBytes, signal);
-  if (first.status === 200) {
-    const whole = await bufferWhole(first, client.facts, signal);
-    return { facts: { ...client.facts, size: whole.length, ...validators(first) }, whole };
-  }
-  const range = parseContentRange(first);
-  if (range && range.start !== 0) {
-    await discard(first);
-    throw new GgufError(
-      `cannot read ${url}: asked for its beginning, the server answered from offset ${range.start}`,
-      { offset: 0 },
-    );
-  }
-  if (first.status !== 206) {
-    await discard(first);
-    throw new GgufError(
-      `cannot fetch ${url}: HTTP ${first.status}${first.status === 416 ? ', an empty file' : ''}`,
-    );
-  }
-  let size = range?.total;
-  if (size === undefined) {
-    // Content-Range is hidden from other origins unless the server exposes it; Content-Length is not.
-    const head = await client.request({ method: 'HEAD', headers: client.facts.headers }, signal);
-    const length = head.ok ? Number(head.headers.get('content-length') ?? Number.NaN) : Number.NaN;
-    if (!Number.isSafeInteger(length)) {
-      await discard(first);
-      throw new GgufError(
-        `cannot learn the size of ${url}: the server must expose Content-Range ` +
-          '(Access-Control-Expose-Headers)',
-      );
-    }
-    size = length;
-  }
-  Object.assign(client.facts, { size, ...validators(first) });
+  const client = new Client({ url, headers: headerList(headers), retries, retryDelay, timeout }, fetch);
+  const first = await persist(() => firstAnswer(client, firstBytes, signal), { retries, retryDelay, signal });
+  const { response, size } = first;
+  const facts = Object.assign(client.facts, { size, ...validators(response) });
+  if (first.whole) return { facts, whole: first.whole, landed: landedElsewhere(url, response) };
   const beginning = new Uint8Array(Math.min(firstBytes, size));
   let filled = 0;
-  for await (const chunk of client.stream(0, beginning.length, { signal, first, spare: {} })) {
+  for await (const chunk of client.stream(0, beginning.length, { signal, first: response, spare: {} })) {
     beginning.set(chunk, filled);
     filled += chunk.length;
   }
-  return { facts: client.facts, beginning };
+  return { facts, beginning };
+}
+
+/**
+ * One attempt at the beginning of the file. A server that cannot answer a range is asked for all of it.
+ * @param {Client} client
+ * @param {number} firstBytes  to ask for
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<{ response: Response, size: number, whole?: Uint8Array<ArrayBuffer> }>}
+ */
+async function firstAnswer(client, firstBytes, signal) {
+  const { url, headers } = client.facts;
+  let response = await client.range(0, firstBytes, signal);
+  let why = 'does not answer Range requests';
+  if (response.status === 416) {
+    // Some servers refuse a range that ends behind the file instead of cutting it.
+    await discard(response);
+    const size = refusedTotal(response) ?? (await client.sizeByHead(signal));
+    if (size === 0) throw new GgufError(`cannot read ${url}: an empty file (HTTP 416)`, { url, status: 416 });
+    if (size !== undefined && size <= firstBytes) response = await client.range(0, size, signal);
+  }
+  const wrong = response.status === 416 ? 'refuses its beginning (HTTP 416)' : unusableRange(response);
+  if (wrong) {
+    why = wrong;
+    await discard(response);
+    response = await client.request({ headers }, signal);
+  }
+  if (response.status === 200) {
+    const whole = await bufferWhole(response, { ...client.facts, why }, signal);
+    return { response, size: whole.length, whole };
+  }
+  if (response.status !== 206 || wrong) {
+    await discard(response);
+    throw client.refusal(
+      response,
+      wrong ? `cannot read ${url}: the server ${wrong}, and does not send all of it` : `cannot fetch ${url}`,
+    );
+  }
+  const range = parseContentRange(response);
+  if (range && range.start !== 0) {
+    await discard(response);
+    throw new GgufError(
+      `cannot read ${url}: asked for its beginning, the server answered from offset ${range.start}`,
+      { offset: 0, url, status: 206, got: range.start, expected: 0 },
+    );
+  }
+  // Content-Range is hidden from other origins unless the server exposes it; Content-Length is not.
+  const size = range?.total ?? (await client.sizeByHead(signal));
+  if (size !== undefined && size > 0 && Number.isSafeInteger(size)) return { response, size };
+  await discard(response);
+  const said = response.headers.get('content-range');
+  throw new GgufError(
+    `cannot learn the size of ${url}: the server must send Content-Range with it (it sent ` +
+      `${said === null ? 'none that can be seen' : JSON.stringify(said.slice(0, 100))}), to another origin with ` +
+      'Access-Control-Expose-Headers; HEAD does not tell it either',
+    { url, status: 206 },
+  );
+}
+
+/**
+ * What is wrong with a partial answer so that its bytes cannot be placed in the file.
+ * @param {Response} response
+ */
+function unusableRange(response) {
+  if (response.status !== 206) return undefined;
+  if (isMultipart(response)) return MULTIPART.replace('the server ', '');
+  const encoding = encodingOf(response);
+  return encoding && `compresses ranges (Content-Encoding ${encoding})`;
 }
 
 /**
@@ -148,156 +180,19 @@ export function urlSource(facts, { fetch, beginning = new Uint8Array(0) } = {}) 
 }
 
 /**
- * By which a file is told from a later one at the same address.
- * @param {Response} response
- */
-export function validators({ headers }) {
-  return { etag: headers.get('etag'), modified: headers.get('last-modified') };
-}
-
-export class Client {
-  #fetch;
-
-  /**
-   * @param {Pick<UrlFacts, 'url' | 'headers' | 'retries' | 'retryDelay' | 'timeout'> & Partial<UrlFacts>} facts
-   * @param {typeof globalThis.fetch} [fetch]
-   */
-  constructor(facts, fetch) {
-    const { timeout } = facts;
-    if (!(timeout > 0))
-      throw new ArgumentError(`timeout must be a number above 0 (Infinity: none), got ${show(timeout)}`);
-    this.facts = /** @type {UrlFacts} */ ({ size: 0, etag: null, modified: null, ...facts });
-    this.#fetch = fetch;
-  }
-
-  /**
-   * @param {RequestInit} init
-   * @param {AbortSignal} [signal]
-   */
-  async request(init, signal) {
-    const { url, timeout } = this.facts;
-    const patience = new AbortController();
-    const signals = signal ? [signal, patience.signal] : [patience.signal];
-    // Where signals cannot be joined, a request that was given up is not ended: it is only left alone.
-    const joined = typeof AbortSignal.any === 'function' ? AbortSignal.any(signals) : signals[0];
-    try {
-      const answer = (this.#fetch ?? globalThis.fetch)(url, { ...init, signal: joined });
-      return await within(answer, timeout, () => new Error(`no answer came for ${timeout} ms`));
-    } catch (cause) {
-      patience.abort();
-      signal?.throwIfAborted();
-      throw transient(new GgufError(`cannot fetch ${url}: ${messageOf(cause)}`, { cause }));
-    }
-  }
-
-  /**
-   * @param {number} start
-   * @param {number} end  exclusive
-   * @param {AbortSignal} [signal]
-   */
-  range(start, end, signal) {
-    const headers = new Headers(this.facts.headers);
-    headers.set('range', `bytes=${start}-${end - 1}`);
-    const guard = this.#ifRange();
-    if (guard) headers.set('if-range', guard);
-    return this.request({ headers }, signal);
-  }
-
-  /**
-   * Exactly these bytes; a broken connection is taken up again behind the last byte that came.
-   * @param {number} offset
-   * @param {number} length
-   * @param {{ signal?: AbortSignal, first?: Response, spare?: import('./bytes.js').Spare }} [options]  first: the answer to this range,
-   *   where it has come already
-   * @returns {AsyncGenerator<Uint8Array, void>}
-   */
-  async *stream(offset, length, { signal, first, spare } = {}) {
-    const { url, retries, retryDelay, timeout } = this.facts;
-    const end = offset + length;
-    let at = offset;
-    let failures = 0;
-    /** @type {unknown} */
-    let before;
-    while (at < end) {
-      const began = at;
-      try {
-        const response = first ?? (await this.range(at, end, signal));
-        first = undefined;
-        await this.#check(response, at, end);
-        const range = { url, offset: at, length: end - at, timeout, signal, spare };
-        for await (const chunk of bodyOf(response, range)) {
-          at += chunk.length;
-          yield chunk;
-        }
-      } catch (error) {
-        signal?.throwIfAborted();
-        // The file ends where the connection did: that it ended too early says more than 416.
-        if (before && /** @type {any} */ (error).status === 416) throw before;
-        failures = at - began >= PROGRESS_BYTES ? 1 : failures + 1;
-        if (!isTransient(error) || failures > retries) throw error;
-        before = error;
-        await afterFailure(error, failures, retryDelay, signal);
-      }
-    }
-  }
-
-  /**
-   * @param {Response} response
-   * @param {number} offset
-   * @param {number} end
-   */
-  async #check(response, offset, end) {
-    const { url, size, etag, modified } = this.facts;
-    const { status, headers } = response;
-    const answered = parseContentRange(response);
-    const now = validators(response);
-    let wrong;
-    let changed = false;
-    if (status !== 200 && status !== 206) wrong = `HTTP ${status}`;
-    else if (
-      (etag && now.etag && etag !== now.etag) ||
-      (modified && now.modified && modified !== now.modified)
-    ) {
-      changed = true;
-      wrong = 'the file changed since it was opened';
-    } else if (status === 200) wrong = 'the server stopped answering Range requests (HTTP 200)';
-    else if (answered && answered.start !== offset)
-      wrong = `the server answered from offset ${answered.start}`;
-    else if ((answered?.total ?? size) !== size) {
-      changed = true;
-      wrong = `the file changed from ${size} to ${answered?.total} bytes`;
-    }
-    if (!wrong) return;
-    await discard(response);
-    const error = new GgufError(`${url}: bytes ${offset} to ${end}: ${wrong}`, { offset, changed });
-    Object.defineProperty(error, 'status', { value: status });
-    throw TRANSIENT_STATUS.has(status) ? transient(error, Number(headers.get('retry-after'))) : error;
-  }
-
-  /**
-   * A file that changed is then answered with all of it instead of a part. Weak tags are not for ranges; to
-   * another origin the header would need its permission, and what #check compares must do.
-   */
-  #ifRange() {
-    const { url, etag, modified } = this.facts;
-    const origin = globalThis.location?.origin;
-    if (origin && new URL(url).origin !== origin) return undefined;
-    return etag && !etag.startsWith('W/') ? etag : modified;
-  }
-}
-
-/**
  * A server that ignores Range and sends the file: held whole when it is small enough.
  * @param {Response} response
- * @param {UrlFacts} facts
+ * @param {Pick<UrlFacts, 'url' | 'timeout'> & { why: string }} facts  why: what the server does with Range requests
  * @param {AbortSignal} [signal]
  */
-async function bufferWhole(response, { url, timeout }, signal) {
+async function bufferWhole(response, { url, timeout, why }, signal) {
   const announced = Number(response.headers.get('content-length') ?? 0);
-  const tooLarge = (/** @type {number | string} */ bytes) =>
+  const where = { url, status: response.status, expected: WHOLE_FILE_LIMIT };
+  const tooLarge = (/** @type {number} */ got, over = '') =>
     new GgufError(
-      `${url}: the server does not answer Range requests, and the file (${bytes} bytes) is larger than ` +
+      `${url}: the server ${why}, and the file (${over}${got} bytes) is larger than ` +
         `the ${WHOLE_FILE_LIMIT} that are held whole; use a server that does, or pass the file as a Blob`,
+      { ...where, got },
     );
   if (announced > WHOLE_FILE_LIMIT) {
     await discard(response);
@@ -309,11 +204,16 @@ async function bufferWhole(response, { url, timeout }, signal) {
   for await (const chunk of bodyOf(response, { url, offset: 0, timeout, signal })) {
     chunks.push(chunk);
     length += chunk.length;
-    if (length > WHOLE_FILE_LIMIT) throw tooLarge(`over ${WHOLE_FILE_LIMIT}`);
+    if (length > WHOLE_FILE_LIMIT) throw tooLarge(WHOLE_FILE_LIMIT, 'over ');
   }
-  // With a content encoding the length is that of the encoded bytes.
-  if (announced && !response.headers.get('content-encoding') && length !== announced) {
-    throw new GgufError(`${url}: got ${length} of ${announced} bytes`, { offset: length });
+  // With a content encoding, which other origins may not see, the length is that of the encoded bytes: smaller.
+  if (length < announced && !encodingOf(response)) {
+    throw new GgufError(`${url}: got ${length} of ${announced} bytes`, {
+      ...where,
+      offset: length,
+      got: length,
+      expected: announced,
+    });
   }
   const bytes = new Uint8Array(length);
   let filled = 0;

@@ -58,7 +58,7 @@ export async function deleteCachedGguf(url, cache) {
  * @param {string} [cache]
  */
 export async function clearCachedGgufs(cache) {
-  await (await storeNamed(cache)).delete();
+  await (await storeNamed(cache)).clear();
 }
 
 /** @param {string} [cache] */

@@ -7,7 +7,7 @@ import { GgufError, show } from '../errors.js';
 import { findType, weightBytes } from '../types.js';
 import { readAll } from './bytes.js';
 import { GgufFile } from './file.js';
-import { HeaderReader, PARSER_CHUNK, walkHeader } from './header.js';
+import { HeaderReader, INCOMPLETE, PARSER_CHUNK, walkHeader } from './header.js';
 import { openSource } from './source.js';
 import { describeParts, joinHeaders, joinSources, openAll } from './split.js';
 
@@ -195,7 +195,7 @@ function checkTensor({ name, shape, dtype, offset }, { alignment, dataOffset, fi
   const start = BigInt(dataOffset) + offset;
   if (start + byteLength > BigInt(fileBytes)) {
     throw fail(
-      `takes bytes ${start} to ${start + byteLength}, but the file ends at ${fileBytes}`,
+      `takes bytes ${start} to ${start + byteLength}, but the file ends at ${fileBytes} ${INCOMPLETE}`,
       Math.min(Number(start), fileBytes),
     );
   }

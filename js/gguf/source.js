@@ -31,7 +31,9 @@ export async function openSource(source, options, name) {
     // A scheme has two letters at least: C:\model.gguf is a path.
     if (isNode && !/^(?!file:)[a-z][a-z0-9+.-]+:/i.test(text))
       return openFile(/^file:/i.test(text) ? new URL(text) : text);
-    if (options.cache) {
+    // Node's fetch reads a blob: URL without ranges, or not at all.
+    if (isNode && !options.fetch && /^blob:/i.test(text)) return openBlobUrl(text);
+    if (options.cache && !/^(blob|data):/i.test(text)) {
       const { openCached } = await import('./cache.js');
       return openCached(text, options);
     }
@@ -51,6 +53,22 @@ export async function openSource(source, options, name) {
     'a GGUF source is a URL, a Blob or File, an ArrayBuffer or a view of one, in Node a path, or a list of these; ' +
       `got ${show(source)}`,
   );
+}
+
+/**
+ * In Node: the Blob behind its URL.
+ * @param {string} url
+ * @returns {Promise<ByteSource>}
+ */
+async function openBlobUrl(url) {
+  const { resolveObjectURL } = await nodeModule('buffer');
+  const blob = resolveObjectURL?.(url);
+  if (!blob)
+    throw new GgufError(
+      `cannot read ${url}: there is no Blob behind it in this thread (was it revoked?); pass the Blob itself`,
+      { url },
+    );
+  return blobSource(blob, url);
 }
 
 /**

@@ -1,0 +1,99 @@
+/* Why a fetch failed without an answer, as far as that can be known. Browsers hide the reason from the page on purpose. */
+
+import { GgufError } from '../errors.js';
+import { messageOf } from './http-body.js';
+import { transient } from './http-retry.js';
+
+/** Causes that stay the same for every attempt: names, certificates, ports and redirects, as Node and Deno spell them. */
+const PERMANENT =
+  /\b(ENOTFOUND|ERR_INVALID_URL|ERR_TLS_\w+|CERT_\w+|\w*SELF_SIGNED\w*|UNABLE_TO_\w+|ERR_SSL_\w+)\b|bad port|unknown scheme|redirect count|not implemented/i;
+/** How long a server may take to show that it is there, in milliseconds. */
+const PATIENCE = 5000;
+
+/**
+ * The error for a request that got no answer. It is transient where another attempt may help.
+ * @param {string} url
+ * @param {unknown} cause  what fetch was rejected with
+ * @param {{ isFirst?: boolean, mayAsk?: boolean, signal?: AbortSignal }} [how]  isFirst: nothing has been read of the file yet;
+ *   mayAsk: the global fetch may be used to learn more
+ * @returns {Promise<GgufError>}
+ */
+export async function fetchFailure(url, cause, { isFirst = false, mayAsk = false, signal } = {}) {
+  const error = (/** @type {string} */ hint) =>
+    new GgufError(`cannot fetch ${url}: ${messageOf(cause)}${hint && `; ${hint}`}`, { url, cause });
+  const { protocol, origin, hostname } = parse(url) ?? {};
+  if (protocol === undefined) return error('it is no address');
+  const scheme = protocol.slice(0, -1);
+  if (protocol === 'blob:')
+    return error('a blob: URL works in the page that made it, until it is revoked: pass the Blob itself');
+  if (protocol === 'file:') return error('a page cannot fetch files: let its user choose the File');
+  const { location } = globalThis;
+  if (protocol === 'http:' && location?.protocol === 'https:' && !isLoopback(String(hostname)))
+    return error('a page from https may not fetch from http (mixed content): use an https address');
+  if (isFirst && PERMANENT.test(detailsOf(cause))) return error('');
+  if (protocol !== 'http:' && protocol !== 'https:')
+    return transient(error(`can addresses of the scheme ${scheme} be fetched here?`), { once: true });
+  if (!(cause instanceof TypeError) || !location?.origin || origin === location.origin)
+    return transient(error(''));
+  if (globalThis.navigator?.onLine === false) return transient(error('this device is offline'));
+  if (isFirst && mayAsk && (await answersAnyone(url, signal)))
+    return transient(
+      error(
+        `the server answers, but does not let pages of ${location.origin} read the file (CORS): it must send ` +
+          'Access-Control-Allow-Origin, also to the request that asks whether Range is allowed',
+      ),
+      { once: true },
+    );
+  return transient(
+    error(
+      'the browser does not say why: the network may be down, the address wrong, the server may not let ' +
+        `pages of ${location.origin} read the file (CORS), or a Content-Security-Policy forbids it (connect-src)`,
+    ),
+  );
+}
+
+/**
+ * Whether a server answers a request that needs no permission, and whose answer is hidden.
+ * @param {string} url
+ * @param {AbortSignal} [signal]
+ */
+async function answersAnyone(url, signal) {
+  const patience = new AbortController();
+  const stop = () => patience.abort();
+  const timer = setTimeout(stop, PATIENCE);
+  signal?.addEventListener('abort', stop);
+  try {
+    await globalThis.fetch(url, {
+      method: 'HEAD',
+      mode: 'no-cors',
+      credentials: 'omit',
+      signal: patience.signal,
+    });
+    return true;
+  } catch {
+    return false;
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', stop);
+  }
+}
+
+/** @param {string} url */
+function parse(url) {
+  try {
+    return new URL(url);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Pages from https may fetch from their own machine. @param {string} hostname */
+function isLoopback(hostname) {
+  return /^(localhost|.*\.localhost|127(\.\d+){3}|\[::1\])$/.test(hostname);
+}
+
+/** Codes and messages of an error and its cause. @param {unknown} error */
+function detailsOf(error) {
+  const all = [error, /** @type {any} */ (error)?.cause];
+  return all.map((one) => (one ? `${one.code ?? ''} ${one.message ?? ''}` : '')).join(' ');
+}
