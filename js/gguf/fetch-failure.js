@@ -1,6 +1,6 @@
 /* Why a fetch failed without an answer, as far as that can be known. Browsers hide the reason from the page on purpose. */
 
-import { GgufError } from '../errors.js';
+import { GgufError, show } from '../errors.js';
 import { messageOf } from './http-body.js';
 import { transient } from './http-retry.js';
 
@@ -23,16 +23,18 @@ export async function fetchFailure(url, cause, { isFirst = false, mayAsk = false
     new GgufError(`cannot fetch ${url}: ${messageOf(cause)}${hint && `; ${hint}`}`, { url, cause });
   const { protocol, origin, hostname } = parse(url) ?? {};
   if (protocol === undefined) return error('it is no address');
-  const scheme = protocol.slice(0, -1);
   if (protocol === 'blob:')
     return error('a blob: URL works in the page that made it, until it is revoked: pass the Blob itself');
   if (protocol === 'file:') return error('a page cannot fetch files: let its user choose the File');
   const { location } = globalThis;
   if (protocol === 'http:' && location?.protocol === 'https:' && !isLoopback(String(hostname)))
     return error('a page from https may not fetch from http (mixed content): use an https address');
-  if (isFirst && PERMANENT.test(detailsOf(cause))) return error('');
-  if (protocol !== 'http:' && protocol !== 'https:')
-    return transient(error(`can addresses of the scheme ${scheme} be fetched here?`), { once: true });
+  const isWeb = protocol === 'http:' || protocol === 'https:';
+  const hint = isWeb
+    ? ''
+    : `is ${show(protocol)} a scheme that can be fetched here? http:, https: and hf: are`;
+  if (isFirst && PERMANENT.test(detailsOf(cause))) return error(hint);
+  if (!isWeb) return transient(error(hint), { once: true });
   if (!(cause instanceof TypeError) || !location?.origin || origin === location.origin)
     return transient(error(''));
   if (globalThis.navigator?.onLine === false) return transient(error('this device is offline'));
