@@ -5,7 +5,7 @@ import { memorySource } from './bytes.js';
 import { bodyOf, discard, encodingOf, parseContentRange, refusedTotal } from './http-body.js';
 import { Client, isMultipart, landedElsewhere, MULTIPART } from './http-client.js';
 import { persist } from './http-retry.js';
-import { resolveLink } from './links.js';
+import { resolveAddress } from './links.js';
 import { validators } from './validators.js';
 
 /** @typedef {import('./http-client.js').UrlFacts} UrlFacts */
@@ -49,8 +49,7 @@ export async function openUrl(given, options) {
  * @param {string} given
  */
 export function absolute(given) {
-  const isLink = /^(hf:|https?:)/i.test(given);
-  const url = isLink ? resolveLink(given) : given;
+  const url = resolveAddress(given);
   const base = globalThis.document?.baseURI ?? globalThis.location?.href;
   try {
     return new URL(url, base).href;

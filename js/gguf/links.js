@@ -37,6 +37,14 @@ export function resolveLink(link) {
 }
 
 /**
+ * The same for links with a scheme only: in the library, other texts are paths or relative addresses.
+ * @param {string} text
+ */
+export function resolveAddress(text) {
+  return /^(hf|https?):/i.test(text) ? resolveLink(text) : text;
+}
+
+/**
  * @param {string} rest  behind the host
  * @param {string} link
  */

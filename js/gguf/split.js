@@ -9,6 +9,7 @@
 
 import { ArgumentError, GgufError, show } from '../errors.js';
 import { isNode } from '../node.js';
+import { resolveAddress } from './links.js';
 
 /** @typedef {import('./bytes.js').ByteSource} ByteSource */
 /** @typedef {import('./file.js').Header} Header */
@@ -95,9 +96,9 @@ const fileName = (text) => text.replace(/[?#].*$/s, '').replace(/^.*[/\\]/s, '')
  * @returns {Promise<OpenedFile[]>}  the parts in their order, or the one file
  */
 export async function openAll(source, options, openFile) {
-  const list = listOf(source);
-  if (list && list.length > 1) return openList(list, options, openFile);
-  const [only] = list ?? [/** @type {GgufPart} */ (source)];
+  const list = (listOf(source) ?? [/** @type {GgufPart} */ (source)]).map(behindLink);
+  if (list.length > 1) return openList(list, options, openFile);
+  const [only] = list;
   const first = toPart(await openFile(only, options, {}), only);
   const { no, count = 0 } = first.keys;
   if (count <= 1) return [first];
@@ -249,6 +250,14 @@ function listOf(source) {
   return list;
 }
 
+/** Links lead to files, whose names tell their numbers. @param {GgufPart} source @returns {GgufPart} */
+function behindLink(source) {
+  if (typeof source !== 'string' && !(source instanceof URL)) return source;
+  const text = String(source);
+  const file = resolveAddress(text);
+  return file === text ? source : file;
+}
+
 /**
  * The name or address that a source has of its own.
  * @param {GgufPart} source
@@ -370,14 +379,10 @@ async function asPart(number, count, name, open) {
 /** @param {unknown} error @param {string} name @param {string} what */
 function naming(error, name, what) {
   if (!(error instanceof GgufError)) return error;
-  const { message, offset, tensor, changed } = error;
+  const { message, offset, tensor, changed, url, status, got, expected } = error;
   const where = message.includes(name) ? '' : `${name}: `;
-  return new GgufError(`${what}: ${where}${message}`, {
-    ...(offset === undefined ? {} : { offset }),
-    ...(tensor === undefined ? {} : { tensor }),
-    changed,
-    cause: error,
-  });
+  const named = new GgufError(`${what}: ${where}${message}`, { changed, cause: error });
+  return Object.assign(named, { offset, tensor, url, status, got, expected });
 }
 
 /**

@@ -158,7 +158,7 @@ test('a kept block whose bytes cannot be read comes from the server', async (t) 
 });
 
 test('a Cache without room: what is in it is read all the same', async (t) => {
-  const { url, visit } = await setUp(t);
+  const { url, visit, requests } = await setUp(t);
   const caches = memoryCaches(t);
   const { open } = caches;
   const part = await openGguf(url, { cache: true });
@@ -169,6 +169,10 @@ test('a Cache without room: what is in it is read all the same', async (t) => {
   const all = await openGguf(url, { cache: true, retryDelay: 1, retries: 1 });
   await all.read('t2');
   assert.equal(all.cached?.error?.name, 'QuotaExceededError');
+  await all.read('t2');
+  // It ends in a block that is kept, with the start of the next tensor.
+  const { offset } = all.tensor('t2');
+  assert.equal(requests.at(-1)?.range, `bytes=${offset}-${3 * MB - 1}`);
   visit.gone = true;
   for (const name of ['t0', 't3']) assert.equal((await all.read(name)).length, MB, 'from the cache');
 });

@@ -244,10 +244,11 @@ const readable = {
     if (isGuarded) delete request.headers.range;
     answer(request, response, large, { headers: isGuarded ? {} : { etag: '"x"' } });
   },
-  'misspells Content-Range': (request, response) => {
+  'misspells Content-Range, and knows no HEAD': (request, response) => {
+    if (request.method === 'HEAD') return response.writeHead(405).end();
     const start = Number(/=(\d+)/.exec(request.headers.range ?? '')?.[1]);
     const range = `Bytes=${start} - 99999999/${large.length}`;
-    answer(request, response, large, { headers: { 'content-range': range } });
+    return answer(request, response, large, { headers: { 'content-range': range } });
   },
   'does not say the size but to HEAD': (request, response) => {
     const range = request.headers.range?.replace(/.*=(\d+)-.*/, 'bytes $1-9999999/*');
