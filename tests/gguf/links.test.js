@@ -10,6 +10,7 @@ import { deleteCachedGguf, GgufError, listCachedGgufs, openGguf } from '../../js
 import { parseLink } from '../../web/links.js';
 import { sampleGguf } from '../helpers/gguf-bytes.js';
 import { memoryCaches } from '../helpers/odd-server.js';
+import { content, splitGguf, UNEVEN_2 } from '../helpers/split-gguf.js';
 
 const site = 'https://huggingface.co';
 const page = 'https://app.example/';
@@ -186,4 +187,36 @@ test('openGguf takes them as well; the cache knows one file by all of them', asy
   await deleteCachedGguf('hf:Qwen/R-GGUF/f.gguf');
   assert.deepEqual(await listCachedGgufs(), []);
   await assert.rejects(openGguf('hf:Qwen/R-GGUF', { fetch }), GgufError);
+});
+
+test('a link to the first part of a split model: the other parts are found by its name', async () => {
+  const parts = splitGguf(content, UNEVEN_2);
+  const [{ name }] = parts;
+  /** @type {typeof globalThis.fetch} */
+  const fetch = async (url) => {
+    const part = parts.find((one) => String(url) === `${site}/a/b/resolve/main/Q8_0/${one.name}`);
+    return part ? new Response(part.bytes) : new Response('Entry not found', { status: 404 });
+  };
+  for (const link of [
+    `hf:a/b/Q8_0/${name}`,
+    `${site}/a/b/blob/main/Q8_0/${name}`,
+    `${site}/a/b?show_file_info=Q8_0%2F${name}`,
+  ])
+    assert.equal((await openGguf(link, { fetch })).parts.length, 2, link);
+  await assert.rejects(openGguf(`hf:a/b/${name}`, { fetch }), (/** @type {any} */ error) => {
+    assert.deepEqual([error.status, error.url], [404, `${site}/a/b/resolve/main/${name}`]);
+    return true;
+  });
+});
+
+test('an error of a part keeps the status and the address', async () => {
+  const [first, second] = splitGguf(content, UNEVEN_2);
+  /** @type {typeof globalThis.fetch} */
+  const fetch = async (url) =>
+    String(url).endsWith(first.name) ? new Response(first.bytes) : new Response('', { status: 403 });
+  await assert.rejects(openGguf(`hf:a/b/${first.name}`, { fetch }), (/** @type {any} */ error) => {
+    assert.match(error.message, /^part 2 of 2 cannot be opened/);
+    assert.deepEqual([error.status, error.url], [403, `${site}/a/b/resolve/main/${second.name}`]);
+    return true;
+  });
 });
