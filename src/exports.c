@@ -4,6 +4,7 @@
 
 #include "checks.h"
 #include "ops/ops.h"
+#include "quantize/quantizers.h"
 
 #ifdef __wasm__
 /* Emscripten calls it when the memory has grown; defined here, so that the module imports nothing. */
@@ -44,22 +45,21 @@ EXPORT int32_t fm_dequantize_rows(int32_t type, const void *w, float *y, uint32_
   if (!is_aligned(w, traits->alignment) || !is_aligned(y, sizeof *y)) return FM_ERR_ALIGN;
   if (!in_heap(sw) || !in_heap(sy)) return FM_ERR_RANGE;
   if (overlap(sy, sw)) return FM_ERR_OVERLAP;
-  fm_op_dequantize_all(traits, fm_kernels_of(type), w, y, (size_t)n_rows * n_cols);
+  fm_op_dequantize(type, w, y, (size_t)n_rows * n_cols);
   return FM_OK;
 }
 
 EXPORT int32_t fm_quantize_rows(int32_t type, const float *x, void *w, uint32_t n_rows, uint32_t n_cols) {
   const fm_traits *traits = fm_traits_of(type);
-  const fm_quantizer *quantizer = fm_quantizer_of(type);
   span sw, sx = {(uintptr_t)x, 0};
-  if (!quantizer) return FM_ERR_TYPE;
+  if (!fm_quantizer_of(type)) return FM_ERR_TYPE;
   int32_t status = check_weights(traits, w, n_rows, n_cols, &sw);
   if (status != FM_OK) return status;
   if (!product(n_rows, n_cols, sizeof *x, &sx.bytes)) return FM_ERR_SHAPE;
   if (!is_aligned(w, traits->alignment) || !is_aligned(x, sizeof *x)) return FM_ERR_ALIGN;
   if (!in_heap(sw) || !in_heap(sx)) return FM_ERR_RANGE;
   if (overlap(sw, sx)) return FM_ERR_OVERLAP;
-  fm_op_quantize(traits, quantizer, x, w, (size_t)n_rows * n_cols);
+  fm_op_quantize(type, x, w, (size_t)n_rows * n_cols);
   return FM_OK;
 }
 
@@ -119,6 +119,6 @@ EXPORT int32_t fm_select(int32_t isa, int32_t dot) {
 EXPORT int32_t fm_served_by(int32_t type, int32_t activation) {
   const fm_kernels *kernels = fm_kernels_of(type);
   if (!kernels || activation < FM_ACT_F32 || activation > FM_ACT_INT8) return -1;
-  fm_service service = fm_service_of(kernels, activation);
+  fm_service service = fm_service_of(fm_current.isa, kernels, activation);
   return service.isa | service.activation << 8;
 }

@@ -47,6 +47,6 @@ EXPORT int32_t fm_flash_attention(const fm_attention *shape, const float *q, con
   }
   if (!in_heap(sq) || !in_heap(sk) || !in_heap(sv) || !in_heap(sout)) return FM_ERR_RANGE;
   if (overlap(sout, sq) || overlap(sout, sk) || overlap(sout, sv) || overlap(sout, ss)) return FM_ERR_OVERLAP;
-  fm_op_flash_attention(traits, fm_kernels_of(s.kv_type), &s, q, k, v, out);
+  fm_op_flash_attention(&s, q, k, v, out);
   return FM_OK;
 }

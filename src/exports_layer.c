@@ -1,6 +1,5 @@
 /* The exports of the operations that are no products: checks every argument, then calls the operation. Contracts: fused.h. */
 #include "checks.h"
-#include "kernels/kernels.h"
 #include "ops/ops.h"
 
 static span floats(const float *p, uint64_t bytes) { return (span){(uintptr_t)p, p ? bytes : 0}; }
@@ -78,7 +77,7 @@ EXPORT int32_t fm_embed(int32_t type, const void *table, const uint32_t *ids, fl
   for (uint32_t t = 0; t < n_tokens; t++) {
     if (ids[t] >= n_rows) return FM_ERR_RANGE;
   }
-  fm_op_embed(traits, fm_kernels_of(type), table, ids, y, n_tokens, n_cols);
+  fm_op_embed(type, table, ids, y, n_tokens, n_cols);
   return FM_OK;
 }
 
@@ -108,6 +107,6 @@ EXPORT int32_t fm_kv_write(int32_t kv_type, void *cache, const float *x, uint32_
   if (position > n_positions || n_tokens > n_positions - position) return FM_ERR_RANGE;
   if (overlap(sc, sx)) return FM_ERR_OVERLAP;
   size_t row_bytes = (size_t)(sc.bytes / n_positions);
-  fm_op_kv_write(traits, (uint8_t *)cache + position * row_bytes, x, (size_t)n_tokens * n_cols);
+  fm_op_kv_write(kv_type, (uint8_t *)cache + position * row_bytes, x, (size_t)n_tokens * n_cols);
   return FM_OK;
 }

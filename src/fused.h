@@ -37,27 +37,37 @@ typedef enum {
   FM_ERR_ISA = 7         /* this module does not hold that instruction set or variant */
 } fm_status;
 
-/* Weight types, numbered as GGUF numbers them. */
+/* The weight types: one row each, X(kind, TYPE, name, number in GGUF, values a block holds). The enum below, the facts of the
+ * types (formats/traits.c), the declarations of their kernels (kernels/coded.h) and the table of who serves them
+ * (kernels/table.c) all come from this list.
+ *
+ * kind  FLOAT32, FLOAT16: the values are floats themselves; CODED: blocks of codes with scales (formats/blocks.h) */
+#define FM_TYPES(X)                                                                                                    \
+  X(FLOAT32, F32, f32, 0, 1)                                                                                           \
+  X(FLOAT16, F16, f16, 1, 1)                                                                                           \
+  X(CODED, Q4_0, q4_0, 2, 32)                                                                                          \
+  X(CODED, Q4_1, q4_1, 3, 32)                                                                                          \
+  X(CODED, Q5_0, q5_0, 6, 32)                                                                                          \
+  X(CODED, Q5_1, q5_1, 7, 32)                                                                                          \
+  X(CODED, Q8_0, q8_0, 8, 32)                                                                                          \
+  X(CODED, Q2_K, q2_k, 10, 256)                                                                                        \
+  X(CODED, Q3_K, q3_k, 11, 256)                                                                                        \
+  X(CODED, Q4_K, q4_k, 12, 256)                                                                                        \
+  X(CODED, Q5_K, q5_k, 13, 256)                                                                                        \
+  X(CODED, Q6_K, q6_k, 14, 256)                                                                                        \
+  X(CODED, Q8_K, q8_k, 15, 256)                                                                                        \
+  X(CODED, IQ4_NL, iq4_nl, 20, 32)                                                                                     \
+  X(CODED, IQ4_XS, iq4_xs, 23, 256)                                                                                    \
+  X(FLOAT16, BF16, bf16, 30, 1)                                                                                        \
+  X(CODED, TQ1_0, tq1_0, 34, 256)                                                                                      \
+  X(CODED, TQ2_0, tq2_0, 35, 256)                                                                                      \
+  X(CODED, MXFP4, mxfp4, 39, 32)
+
+/* FM_TYPE_F32 = 0, FM_TYPE_F16 = 1, .. FM_TYPE_MXFP4 = 39 */
 typedef enum {
-  FM_TYPE_F32 = 0,
-  FM_TYPE_F16 = 1,
-  FM_TYPE_Q4_0 = 2,
-  FM_TYPE_Q4_1 = 3,
-  FM_TYPE_Q5_0 = 6,
-  FM_TYPE_Q5_1 = 7,
-  FM_TYPE_Q8_0 = 8,
-  FM_TYPE_Q2_K = 10,
-  FM_TYPE_Q3_K = 11,
-  FM_TYPE_Q4_K = 12,
-  FM_TYPE_Q5_K = 13,
-  FM_TYPE_Q6_K = 14,
-  FM_TYPE_Q8_K = 15,
-  FM_TYPE_IQ4_NL = 20,
-  FM_TYPE_IQ4_XS = 23,
-  FM_TYPE_BF16 = 30,
-  FM_TYPE_TQ1_0 = 34,
-  FM_TYPE_TQ2_0 = 35,
-  FM_TYPE_MXFP4 = 39
+#define FM_TYPE_ID(kind, TYPE, name, number, block_values) FM_TYPE_##TYPE = number,
+  FM_TYPES(FM_TYPE_ID)
+#undef FM_TYPE_ID
 } fm_type;
 
 /* What activations become before they meet quantised weights. F32, F16 and BF16 weights always meet f32 activations. */
@@ -157,7 +167,7 @@ typedef enum {
   FM_GATE_GELU = 1
 } fm_gate; /* GELU: the tanh form */
 
-/* fused_matmul for n_targets weights; x is quantised once. No y may overlap x, a weight, the list or another y.
+/* fused_matmul for n_targets weights; x is quantised once for each 32 of them. No y may overlap x, a weight, the list or another y.
  * Returns as fused_matmul; FM_ERR_SHAPE where n_targets is 0. */
 int32_t fused_matmul_many(const fm_target *targets, uint32_t n_targets, const float *x, uint32_t n_tokens,
                           uint32_t n_cols, int32_t activation);

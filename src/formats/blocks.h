@@ -12,6 +12,12 @@
 
 typedef uint16_t fm_f16; /* IEEE 754 binary16 bits */
 
+/* ---- floats: a block is one value ---- */
+
+typedef float fm_block_f32;
+typedef fm_f16 fm_block_f16;
+typedef uint16_t fm_block_bf16; /* bfloat16: the upper 16 bits of binary32 */
+
 /* ---- blocks of 32 values ---- */
 
 /* Q4_0: 32 values, 4.5 bits a weight.
@@ -94,8 +100,8 @@ static_assert(sizeof(fm_block_mxfp4) == 17, "MXFP4 block");
  *   value = d * scale[sub] * code - dmin * min[sub],  code 0..3, scale and min 0..15
  *
  * scales[sub] = [ min[sub] | scale[sub] ],  4 bits each
- * qs[64]: 2 groups of 32 bytes, a group is 128 values:
- *   qs[32*g + l] = [ value 128*g + 96 + l | 128*g + 64 + l | 128*g + 32 + l | 128*g + l ],  2 bits each, l = 0..31 */
+ * qs[64]: 32 bytes for each half h of 128 values, h = 0, 1:
+ *   qs[32*h + l] = [ value 128*h + 96 + l | 128*h + 64 + l | 128*h + 32 + l | 128*h + l ],  2 bits each, l = 0..31 */
 typedef struct {
   uint8_t scales[16];
   uint8_t qs[64];
@@ -127,8 +133,8 @@ static_assert(sizeof(fm_block_q3_k) == 110, "Q3_K block");
  *   scales[j]    j < 4:  [ scale[j+4] bits 5..4 | scale[j] bits 5..0 ]
  *   scales[j+4]  j < 4:  [ min[j+4]   bits 5..4 | min[j]   bits 5..0 ]
  *   scales[j+8]  j < 4:  [ min[j+4]   bits 3..0 | scale[j+4] bits 3..0 ]
- * qs[128]: 4 groups of 32 bytes, a group is 64 values:
- *   qs[32*g + l] = [ code of value 64*g + 32 + l | code of value 64*g + l ],  l = 0..31 */
+ * qs[128]: 32 bytes for each quarter n of 64 values, n = 0..3:
+ *   qs[32*n + l] = [ code of value 64*n + 32 + l | code of value 64*n + l ],  l = 0..31 */
 typedef struct {
   fm_f16 d;
   fm_f16 dmin;
@@ -154,10 +160,10 @@ static_assert(sizeof(fm_block_q5_k) == 176, "Q5_K block");
 /* Q6_K: super-block of 256 values, 16 sub-blocks of 16, 6.5625 bits a weight.
  *   value = d * scales[sub] * (code - 32),  code 0..63, scales -128..127
  *
- * 2 groups g of 128 values; l = 0..31:
- *   ql[64*g + l]      = [ value 128*g + 64 + l | value 128*g + l      ],  bits 3..0 of each code
- *   ql[64*g + 32 + l] = [ value 128*g + 96 + l | value 128*g + 32 + l ],  bits 3..0 of each code
- *   qh[32*g + l] = [ value 128*g + 96 + l | 128*g + 64 + l | 128*g + 32 + l | 128*g + l ],  bits 5..4 of each code */
+ * 2 halves h of 128 values; l = 0..31:
+ *   ql[64*h + l]      = [ value 128*h + 64 + l | value 128*h + l      ],  bits 3..0 of each code
+ *   ql[64*h + 32 + l] = [ value 128*h + 96 + l | value 128*h + 32 + l ],  bits 3..0 of each code
+ *   qh[32*h + l] = [ value 128*h + 96 + l | 128*h + 64 + l | 128*h + 32 + l | 128*h + l ],  bits 5..4 of each code */
 typedef struct {
   uint8_t ql[128];
   uint8_t qh[64];

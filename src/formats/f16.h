@@ -20,12 +20,12 @@ static inline uint32_t fm_f32_to_bits(float value) {
 /* Exponent and mantissa move to their f32 places, and 112 is added to the exponent. A subnormal is an integer times 2^-24: no
  * subnormal f32 is ever an operand, which would cost processors 100 cycles, and the scales of Q4_K and Q6_K files often are
  * subnormal. */
-static inline float fm_f16_to_f32(uint16_t half) {
-  uint32_t magnitude = (uint32_t)(half & 0x7fffu) << 13;
+static inline float fm_f16_to_f32(uint16_t f16) {
+  uint32_t magnitude = (uint32_t)(f16 & 0x7fffu) << 13;
   uint32_t bits = magnitude + 0x38000000u;
-  if (magnitude < 0x00800000u) bits = fm_f32_to_bits((float)(int32_t)(half & 0x03ffu) * 0x1p-24f);
+  if (magnitude < 0x00800000u) bits = fm_f32_to_bits((float)(int32_t)(f16 & 0x03ffu) * 0x1p-24f);
   if (magnitude >= 0x0f800000u) bits = magnitude | 0x7f800000u;
-  return fm_f32_from_bits(bits | (uint32_t)(half & 0x8000u) << 16);
+  return fm_f32_from_bits(bits | (uint32_t)(f16 & 0x8000u) << 16);
 }
 
 /* From 65520 on the result is Inf; a NaN becomes the quiet NaN 0x7e00; both keep the sign.
@@ -34,17 +34,17 @@ static inline uint16_t fm_f32_to_f16(float value) {
   uint32_t bits = fm_f32_to_bits(value);
   uint32_t sign = bits >> 16 & 0x8000u;
   uint32_t magnitude = bits & 0x7fffffffu;
-  uint32_t half;
+  uint32_t f16;
   if (magnitude > 0x7f800000u) {
-    half = 0x7e00u;
+    f16 = 0x7e00u;
   } else if (magnitude >= 0x477ff000u) {
-    half = 0x7c00u;
+    f16 = 0x7c00u;
   } else if (magnitude < 0x38800000u) {
-    half = fm_f32_to_bits(fm_f32_from_bits(magnitude) + 0.5f) - 0x3f000000u;
+    f16 = fm_f32_to_bits(fm_f32_from_bits(magnitude) + 0.5f) - 0x3f000000u;
   } else {
-    half = (magnitude + 0xfffu + (magnitude >> 13 & 1) - 0x38000000u) >> 13;
+    f16 = (magnitude + 0xfffu + (magnitude >> 13 & 1) - 0x38000000u) >> 13;
   }
-  return (uint16_t)(sign | half);
+  return (uint16_t)(sign | f16);
 }
 
 #endif

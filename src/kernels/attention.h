@@ -11,17 +11,17 @@
 #include <stdint.h>
 
 #define FM_PACK_ROWS 4
-#define FM_TILE_POSITIONS 32
+#define FM_SLICE_POSITIONS 32
 #define FM_HEAD_SIZE_MAX 256
 
 /* Keys or values of a tile: row r's head at position j starts at start + offset[r] + j * stride, in bytes. */
 typedef struct {
   const uint8_t *start;
   size_t stride, offset[FM_PACK_ROWS];
-  size_t n_positions; /* 1..FM_TILE_POSITIONS */
+  size_t n_positions; /* 1..FM_SLICE_POSITIONS */
   bool is_shared;     /* all offsets are equal */
   bool is_f16;        /* or f32; the scalar kernels know f32 only */
-} fm_kv_tile;
+} fm_kv_slice;
 
 /* Online softmax: the largest score and the sum of the weights so far, and what the last tile made of older results. */
 typedef struct {
@@ -34,21 +34,21 @@ typedef struct {
 } fm_logits;
 
 /* By position and row; of a weight there are four copies, of which the scalar kernels use the first. */
-typedef float fm_tile_scores[FM_TILE_POSITIONS + 1][FM_PACK_ROWS];
-typedef float fm_tile_weights[FM_TILE_POSITIONS][FM_PACK_ROWS][4];
+typedef float fm_slice_scores[FM_SLICE_POSITIONS + 1][FM_PACK_ROWS];
+typedef float fm_slice_weights[FM_SLICE_POSITIONS][FM_PACK_ROWS][4];
 
 typedef struct {
   /* Whether all f16 of n_rows rows are finite: the kernels of is_f16 tiles do not know Inf and NaN. row_bytes: a multiple of
    * 16. NULL where is_f16 is not known at all. */
   bool (*is_finite)(const uint8_t *row, size_t row_bytes, size_t stride, size_t n_rows);
   /* scores[j][r] = sum_c q[r][c] * k[j][c]; may also write the row behind the last position. */
-  void (*score)(const fm_kv_tile *k, const float *q, size_t n_dims, fm_tile_scores scores);
+  void (*score)(const fm_kv_slice *k, const float *q, size_t n_dims, fm_slice_scores scores);
   /* weights = e^(logit - max) for scores of positions from `position` on; state: the tile included. masked: a row may
    * not see every one of them. */
-  void (*weigh)(fm_logits logits, fm_tile_scores scores, size_t n_positions, size_t position, bool masked,
-                fm_softmax_state *state, fm_tile_weights weights);
+  void (*weigh)(fm_logits logits, fm_slice_scores scores, size_t n_positions, size_t position, bool masked,
+                fm_softmax_state *state, fm_slice_weights weights);
   /* out = out * correction + sum over positions of weight * v. */
-  void (*mix)(const fm_kv_tile *v, fm_tile_weights weights, const float correction[FM_PACK_ROWS], size_t n_dims,
+  void (*mix)(const fm_kv_slice *v, fm_slice_weights weights, const float correction[FM_PACK_ROWS], size_t n_dims,
               float *out);
 } fm_attention_kernels;
 

@@ -4,11 +4,11 @@
 #include "kernels/attention.h"
 #include "kernels/exp.h"
 
-static const float *row_at(const fm_kv_tile *tile, size_t r, size_t j) {
-  return (const float *)(const void *)(tile->start + tile->offset[r] + j * tile->stride);
+static const float *row_at(const fm_kv_slice *slice, size_t r, size_t j) {
+  return (const float *)(const void *)(slice->start + slice->offset[r] + j * slice->stride);
 }
 
-static void score(const fm_kv_tile *k, const float *q, size_t n_dims, fm_tile_scores scores) {
+static void score(const fm_kv_slice *k, const float *q, size_t n_dims, fm_slice_scores scores) {
   for (size_t j = 0; j < k->n_positions; j++) {
     for (size_t r = 0; r < FM_PACK_ROWS; r++) {
       const float *key = row_at(k, r, j);
@@ -23,8 +23,8 @@ static void score(const fm_kv_tile *k, const float *q, size_t n_dims, fm_tile_sc
 
 /* A NaN is never the maximum, but makes its weight, and so the sum, NaN. Where every score is -Inf the maximum counts as 0:
  * all weights are 0 then. */
-static void weigh(fm_logits logits, fm_tile_scores scores, size_t n_positions, size_t position, bool masked,
-                  fm_softmax_state *state, fm_tile_weights weights) {
+static void weigh(fm_logits logits, fm_slice_scores scores, size_t n_positions, size_t position, bool masked,
+                  fm_softmax_state *state, fm_slice_weights weights) {
   for (size_t r = 0; r < FM_PACK_ROWS; r++) {
     float max = state->max[r], sum = 0.0f;
     for (size_t j = 0; j < n_positions; j++) {
@@ -47,7 +47,7 @@ static void weigh(fm_logits logits, fm_tile_scores scores, size_t n_positions, s
   }
 }
 
-static void mix(const fm_kv_tile *v, fm_tile_weights weights, const float correction[FM_PACK_ROWS], size_t n_dims,
+static void mix(const fm_kv_slice *v, fm_slice_weights weights, const float correction[FM_PACK_ROWS], size_t n_dims,
                 float *out) {
   for (size_t r = 0; r < FM_PACK_ROWS; r++) {
     for (size_t c = 0; c < n_dims; c += 4) {

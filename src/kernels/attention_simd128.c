@@ -2,7 +2,7 @@
 #include <wasm_simd128.h>
 
 #define FM_MADD(a, b, sum) wasm_f32x4_add(sum, wasm_f32x4_mul(a, b))
-#include "kernels/attention_form.h"
+#include "kernels/attention_products.h"
 #include "kernels/exp.h"
 
 /* The rows are read in order and nothing waits for them: this also brings a tile from memory as fast as that can go. */
@@ -29,7 +29,7 @@ static bool is_finite(const uint8_t *row, size_t row_bytes, size_t stride, size_
   return !wasm_v128_any_true(wasm_u16x8_ge(all, wasm_i16x8_const_splat((int16_t)0xf800)));
 }
 
-FM_INLINE void score_apart(const fm_kv_tile *k, const float *q, size_t n_dims, fm_tile_scores scores, bool is_f16) {
+FM_INLINE void score_apart(const fm_kv_slice *k, const float *q, size_t n_dims, fm_slice_scores scores, bool is_f16) {
   fm_f16_held held = fm_hold_f16();
   FM_NO_UNROLL
   for (size_t j = 0; j < k->n_positions; j++) {
@@ -55,7 +55,7 @@ FM_INLINE void score_apart(const fm_kv_tile *k, const float *q, size_t n_dims, f
   }
 }
 
-static void score(const fm_kv_tile *k, const float *q, size_t n_dims, fm_tile_scores scores) {
+static void score(const fm_kv_slice *k, const float *q, size_t n_dims, fm_slice_scores scores) {
   if (k->is_shared) {
     score_rows_of_a_head(k, q, n_dims, scores);
   } else if (k->is_f16) {
@@ -66,7 +66,7 @@ static void score(const fm_kv_tile *k, const float *q, size_t n_dims, fm_tile_sc
 }
 
 /* Scores in place -> logits; returns their largest, and the maximum so far. */
-FM_INLINE v128_t logits_of(fm_logits logits, fm_tile_scores scores, size_t n_positions, size_t position, bool masked,
+FM_INLINE v128_t logits_of(fm_logits logits, fm_slice_scores scores, size_t n_positions, size_t position, bool masked,
                            const fm_softmax_state *state, const fm_exp_held *held) {
   v128_t scale = wasm_f32x4_splat(logits.scale), softcap = wasm_f32x4_splat(logits.softcap);
   v128_t max = wasm_v128_load(state->max), lowest = fm_hold_i32(0xff800000u);
@@ -89,8 +89,8 @@ FM_INLINE v128_t logits_of(fm_logits logits, fm_tile_scores scores, size_t n_pos
   return max;
 }
 
-static void weigh(fm_logits logits, fm_tile_scores scores, size_t n_positions, size_t position, bool masked,
-                  fm_softmax_state *state, fm_tile_weights weights) {
+static void weigh(fm_logits logits, fm_slice_scores scores, size_t n_positions, size_t position, bool masked,
+                  fm_softmax_state *state, fm_slice_weights weights) {
   fm_exp_held held = fm_hold_exp();
   v128_t max = logits_of(logits, scores, n_positions, position, masked, state, &held);
   v128_t base = wasm_v128_andnot(max, wasm_f32x4_eq(max, wasm_i32x4_const_splat((int32_t)0xff800000)));
@@ -110,14 +110,14 @@ static void weigh(fm_logits logits, fm_tile_scores scores, size_t n_positions, s
   wasm_v128_store(state->max, max);
 }
 
-static void mix(const fm_kv_tile *v, fm_tile_weights weights, const float correction[FM_PACK_ROWS], size_t n_dims,
+static void mix(const fm_kv_slice *v, fm_slice_weights weights, const float correction[FM_PACK_ROWS], size_t n_dims,
                 float *out) {
   if (v->is_shared) {
     mix_rows_of_a_head(v, weights, correction, n_dims, out);
   } else if (v->is_f16) {
-    mix_tile(v, weights, correction, n_dims, out, false, true);
+    mix_slice(v, weights, correction, n_dims, out, false, true);
   } else {
-    mix_tile(v, weights, correction, n_dims, out, false, false);
+    mix_slice(v, weights, correction, n_dims, out, false, false);
   }
 }
 

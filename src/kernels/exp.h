@@ -44,8 +44,8 @@ static inline float fm_expf(float x) {
   p = FM_EXP_C2 + r * p;
   p = 1.0f + (r + (r * r) * p);
   int32_t whole = (int32_t)(fm_f32_to_bits(rounded) - FM_EXP_ROUND_BITS);
-  uint32_t half = (uint32_t)(whole >> 1), rest = (uint32_t)whole - half;
-  return p * fm_f32_from_bits((half << 23) + 0x3f800000u) * fm_f32_from_bits((rest << 23) + 0x3f800000u);
+  uint32_t first = (uint32_t)(whole >> 1), second = (uint32_t)whole - first;
+  return p * fm_f32_from_bits((first << 23) + 0x3f800000u) * fm_f32_from_bits((second << 23) + 0x3f800000u);
 }
 
 /* x / (1 + e^-x), error <= 4 ulp; below -88.72, where it would be closer to 0 than -2.7e-37, -0. -Inf gives -0 too, NaN
@@ -99,9 +99,9 @@ FM_INLINE v128_t fm_exp_f32x4(v128_t x, const fm_exp_held *held) {
   p = wasm_f32x4_add(held->c2, wasm_f32x4_mul(r, p));
   p = wasm_f32x4_add(held->one, wasm_f32x4_add(r, wasm_f32x4_mul(wasm_f32x4_mul(r, r), p)));
   v128_t whole = wasm_i32x4_sub(rounded, held->round);
-  v128_t half = wasm_i32x4_shr(whole, 1), rest = wasm_i32x4_sub(whole, half);
-  v128_t first = wasm_i32x4_add(wasm_i32x4_shl(half, 23), held->one);
-  v128_t second = wasm_i32x4_add(wasm_i32x4_shl(rest, 23), held->one);
+  v128_t first = wasm_i32x4_shr(whole, 1), second = wasm_i32x4_sub(whole, first);
+  first = wasm_i32x4_add(wasm_i32x4_shl(first, 23), held->one);
+  second = wasm_i32x4_add(wasm_i32x4_shl(second, 23), held->one);
   return wasm_f32x4_mul(wasm_f32x4_mul(p, first), second);
 }
 

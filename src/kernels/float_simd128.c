@@ -1,20 +1,20 @@
 /* F16 and BF16 weights, and the f32 product of a decoded row with tokens. */
 #include "formats/f16.h"
-#include "kernels/kernels.h"
+#include "kernels/floats.h"
 #include "kernels/v128.h"
 
 void fm_dequantize_f16__simd128(const void *w, float *y, size_t n_values) {
-  const uint16_t *half = w;
+  const uint16_t *bits = w;
   fm_f16_held held = fm_hold_f16();
   size_t i = 0;
   FM_NO_UNROLL
   for (; i + 8 <= n_values; i += 8) {
-    v128_t eight = wasm_v128_load(half + i);
+    v128_t eight = wasm_v128_load(bits + i);
     wasm_v128_store(y + i, fm_f16x4_to_f32x4(wasm_u32x4_extend_low_u16x8(eight), &held));
     wasm_v128_store(y + i + 4, fm_f16x4_to_f32x4(wasm_u32x4_extend_high_u16x8(eight), &held));
   }
   FM_NO_UNROLL
-  for (; i < n_values; i++) y[i] = fm_f16_to_f32(half[i]);
+  for (; i < n_values; i++) y[i] = fm_f16_to_f32(bits[i]);
 }
 
 /* n_tok (1 or 4) tokens share each load of w; 8 / n_tok vector sums per token hide the latency of the addition. */
@@ -58,16 +58,16 @@ void fm_dot_f32__simd128(const float *w, const float *x, float *y, size_t n_cols
 }
 
 void fm_dequantize_bf16__simd128(const void *w, float *y, size_t n_values) {
-  const uint16_t *half = w;
+  const uint16_t *bits = w;
   size_t i = 0;
   FM_NO_UNROLL
   for (; i + 8 <= n_values; i += 8) {
-    v128_t eight = wasm_v128_load(half + i);
+    v128_t eight = wasm_v128_load(bits + i);
     wasm_v128_store(y + i, wasm_i16x8_shuffle(fm_zero(), eight, 0, 8, 0, 9, 0, 10, 0, 11));
     wasm_v128_store(y + i + 4, wasm_i16x8_shuffle(fm_zero(), eight, 0, 12, 0, 13, 0, 14, 0, 15));
   }
   FM_NO_UNROLL
-  for (; i < n_values; i++) y[i] = fm_f32_from_bits((uint32_t)half[i] << 16);
+  for (; i < n_values; i++) y[i] = fm_f32_from_bits((uint32_t)bits[i] << 16);
 }
 
 /* The matrix-vector product of 16-bit floats, converted in registers. A vector of 8 is taken as 4 lanes of two: the odd values

@@ -6,11 +6,12 @@
  *   codes   c0   c1    c0   c1    c0   c1    c0   c1
  *   q       t0a0 t0a1  t1a0 t1a1  t2a0 t2a1  t3a0 t3a1
  * A lane sums the products of a sub-block, at most 32 * 128 * 32767 = 2^27. Tiles and loops: as in gemm_i8_relaxed.c. */
-#include "kernels/kernels.h"
+#include "kernels/activations.h"
+#include "kernels/coded.h"
 #include "kernels/v128.h"
 
 #define N_SUMS 8
-#define SCALE_STRIDE (FM_PANEL_COLS / 16)
+#define SCALE_STRIDE (FM_STRIP_COLS / 16)
 
 /* acc += a group's share; sum i is row i / n_vectors, tokens of vector i % n_vectors. */
 FM_INLINE void add_group(size_t n_vectors, const fm_layout *layout, const fm_strip *strip, size_t row, size_t group,
@@ -64,9 +65,9 @@ FM_INLINE void add_group(size_t n_vectors, const fm_layout *layout, const fm_str
 }
 
 /* 8 tokens x rows row .. row + 3, or 4 tokens x 8 rows, over all groups. n_tokens, n_rows: of them that y has. */
-FM_INLINE void tile(size_t n_vectors, const fm_layout *layout, const fm_strip *strip, size_t row,
-                    const fm_act_tile_i16 *x, float *y, size_t n_groups, size_t n_tokens, size_t y_stride,
-                    size_t n_rows, bool accumulate) {
+FM_INLINE void patch(size_t n_vectors, const fm_layout *layout, const fm_strip *strip, size_t row,
+                     const fm_act_tile_i16 *x, float *y, size_t n_groups, size_t n_tokens, size_t y_stride,
+                     size_t n_rows, bool accumulate) {
   v128_t acc[N_SUMS];
   for (size_t i = 0; i < N_SUMS; i++) acc[i] = fm_zero();
   FM_NO_UNROLL
@@ -77,17 +78,18 @@ FM_INLINE void tile(size_t n_vectors, const fm_layout *layout, const fm_strip *s
   fm_store_sums(y, acc, n_vectors, n_tokens, y_stride, n_rows, accumulate);
 }
 
-void fm_gemm_i16__simd128(const fm_layout *layout, const fm_strip *strip, const fm_act_tile_i16 *x, float *y,
-                          size_t n_blocks, size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
+void fm_gemm_i16__simd128(const fm_layout *layout, const fm_strip *strip, const void *tiles, float *y, size_t n_blocks,
+                          size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
+  const fm_act_tile_i16 *x = tiles;
   while (n_tokens > FM_TILE_TOKENS) {
     size_t n = n_tokens < 2 * FM_TILE_TOKENS ? n_tokens : 2 * FM_TILE_TOKENS;
     FM_NO_UNROLL
     for (size_t row = 0; row < n_rows; row += 4) {
-      tile(2, layout, strip, row, x, y + row, n_blocks, n, y_stride, n_rows - row, accumulate);
+      patch(2, layout, strip, row, x, y + row, n_blocks, n, y_stride, n_rows - row, accumulate);
     }
     n_tokens -= n;
     x += 2 * n_blocks;
     y += n * y_stride;
   }
-  if (n_tokens) tile(1, layout, strip, 0, x, y, n_blocks, n_tokens, y_stride, n_rows, accumulate);
+  if (n_tokens) patch(1, layout, strip, 0, x, y, n_blocks, n_tokens, y_stride, n_rows, accumulate);
 }

@@ -7,7 +7,7 @@
  *        n_add * 2 * max_code * 127 < 2^15, so 8 for codes <= 15 (30,480), 4 for <= 31 (31,496), 2 for <= 63 (32,004).
  * dot32: fours in int32, then an int32 multiplication by the scale.
  *
- * K types, sums of a super-block of 256 columns exact in int32 (bound: form_relaxed.h):
+ * K types, sums of a super-block of 256 columns exact in int32 (bound: decoder_relaxed.h):
  *   y[t][r] += d[t] * (d[r] * sum_sub scale * (sum code * q) - dmin[r] * sum_sub min * (sum q))
  * f32 scales, sums of a sub-block, or of the n_add * 4 columns that one int16 lane holds:
  *   y[t][r] += d[t] * (sum_sub scale * (sum code * q) - sum_sub min * (sum q))
@@ -18,8 +18,9 @@
  * straight code into one chain of products a sum, all operands alive at once, and spill; what keeps steps apart is a loop, or a
  * branch whose condition they cannot know. Sums of outer loops are fetched anew in every turn (fm_in_memory). */
 #include "fused.h"
-#include "kernels/form.h"
-#include "kernels/kernels.h"
+#include "kernels/activations.h"
+#include "kernels/decoder.h"
+#include "kernels/wide_dot.h"
 
 #define N_SUMS 8
 
@@ -142,7 +143,7 @@ FM_INLINE void k_group(gemm_kind kind, const shape *s, const fm_strip *strip, si
       for (size_t i = 0; i < N_SUMS; i++) part[i] = start[i % kind.n_vectors];
       dot_columns(kind, code, q, apart, s->n_steps, part);
       FM_UNROLL
-      for (size_t r = 0; r < n_rows; r++) factor[r] = splat_load(scale + r * (FM_PANEL_COLS / 16));
+      for (size_t r = 0; r < n_rows; r++) factor[r] = splat_load(scale + r * (FM_STRIP_COLS / 16));
       FM_UNROLL
       for (size_t i = 0; i < N_SUMS; i++) {
         v128_t by = factor[i / kind.n_vectors];
@@ -210,7 +211,7 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
       for (size_t i = 0; i < N_SUMS; i++) part[i] = kind.dot == FM_DOT_I32 ? start[i % kind.n_vectors] : fm_zero();
       dot_columns(kind, code, q, apart, s->n_steps, part);
       FM_UNROLL
-      for (size_t r = 0; r < N_SUMS / kind.n_vectors; r++) factor[r] = splat_load(scale + r * (FM_PANEL_COLS / 16));
+      for (size_t r = 0; r < N_SUMS / kind.n_vectors; r++) factor[r] = splat_load(scale + r * (FM_STRIP_COLS / 16));
       FM_UNROLL
       for (size_t i = 0; i < N_SUMS; i++) {
         v128_t whole = kind.dot == FM_DOT_I32
@@ -230,7 +231,7 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
     for (size_t sub = 0; sub < s->n_subs; sub++, min++, sums += FM_TILE_TOKENS) {
       FM_UNROLL
       for (size_t i = 0; i < N_SUMS; i++) {
-        v128_t mins = splat_load(min + i / kind.n_vectors * (FM_PANEL_COLS / 16));
+        v128_t mins = splat_load(min + i / kind.n_vectors * (FM_STRIP_COLS / 16));
         v128_t act_sum = wasm_f32x4_convert_i32x4(wasm_v128_load((const char *)sums + i % kind.n_vectors * apart));
         total[i] = wasm_f32x4_sub(total[i], wasm_f32x4_mul(mins, act_sum));
       }
@@ -243,8 +244,8 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
 }
 
 /* 8 tokens x rows row .. row + 3, or 4 tokens x 8 rows, over all groups. n_tokens, n_rows: of them that y has. */
-FM_INLINE void tile(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row, const fm_act_tile_i8 *x,
-                    float *y, size_t n_groups, size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
+FM_INLINE void patch(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row, const fm_act_tile_i8 *x,
+                     float *y, size_t n_groups, size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
   tokens at = {{x, x + n_groups}};
   v128_t acc_of[N_SUMS], *acc = fm_in_memory(acc_of), zero = fm_hold_i32(0);
   FM_UNROLL
@@ -262,33 +263,33 @@ FM_INLINE void tile(gemm_kind kind, const shape *s, const fm_strip *strip, size_
   fm_store_sums(y, acc, kind.n_vectors, n_tokens, y_stride, n_rows, accumulate);
 }
 
-FM_INLINE void gemm(fm_scale_kind kind, int dot, const fm_layout *layout, const fm_strip *strip,
-                    const fm_act_tile_i8 *x, float *y, size_t n_groups, size_t n_tokens, size_t y_stride, size_t n_rows,
-                    bool accumulate) {
+FM_INLINE void gemm(fm_scale_kind kind, int dot, const fm_layout *layout, const fm_strip *strip, const void *tiles,
+                    float *y, size_t n_groups, size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
+  const fm_act_tile_i8 *x = tiles;
   size_t n_steps = dot == FM_DOT_I16 && layout->n_add < layout->sub / 4 ? layout->n_add : layout->sub / 4;
   const shape s = {.sub = layout->sub,
                    .n_subs = FM_GROUP_COLS / layout->sub,
                    .n_steps = n_steps,
                    .n_parts = layout->sub / 4 / n_steps,
-                   .bias = layout->wide ? fm_wide_bias(fm_current.wide) : layout->bias,
+                   .bias = layout->wide ? fm_wide_bias(fm_wide_dot_of_engine) : layout->bias,
                    .has_min = layout->has_min};
   while (n_tokens > FM_TILE_TOKENS) {
     size_t n = n_tokens < 2 * FM_TILE_TOKENS ? n_tokens : 2 * FM_TILE_TOKENS;
     FM_NO_UNROLL
     for (size_t row = 0; row < n_rows; row += 4) {
-      tile((gemm_kind){kind, dot, 2}, &s, strip, row, x, y + row, n_groups, n, y_stride, n_rows - row, accumulate);
+      patch((gemm_kind){kind, dot, 2}, &s, strip, row, x, y + row, n_groups, n, y_stride, n_rows - row, accumulate);
     }
     n_tokens -= n;
     x += 2 * n_groups;
     y += n * y_stride;
   }
   if (n_tokens) {
-    tile((gemm_kind){kind, dot, 1}, &s, strip, 0, x, y, n_groups, n_tokens, y_stride, n_rows, accumulate);
+    patch((gemm_kind){kind, dot, 1}, &s, strip, 0, x, y, n_groups, n_tokens, y_stride, n_rows, accumulate);
   }
 }
 
 #define GEMM_I8(name, kind, dot)                                                                                       \
-  void fm_gemm_i8_##name##__relaxed(const fm_layout *layout, const fm_strip *strip, const fm_act_tile_i8 *x, float *y, \
+  void fm_gemm_i8_##name##__relaxed(const fm_layout *layout, const fm_strip *strip, const void *x, float *y,           \
                                     size_t n_blocks, size_t n_tokens, size_t y_stride, size_t n_rows,                  \
                                     bool accumulate) {                                                                 \
     gemm(kind, dot, layout, strip, x, y, n_blocks, n_tokens, y_stride, n_rows, accumulate);                            \

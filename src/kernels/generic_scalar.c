@@ -4,16 +4,18 @@
 #include <string.h>
 
 #include "formats/f16.h"
-#include "kernels/kernels.h"
+#include "kernels/activations.h"
+#include "kernels/coded.h"
+#include "kernels/floats.h"
 
 void fm_dequantize_f32__scalar(const void *w, float *y, size_t n_values) { memmove(y, w, n_values * sizeof *y); }
 
 void fm_dequantize_f16__scalar(const void *w, float *y, size_t n_values) {
-  const uint16_t *half = w;
-  for (size_t i = 0; i < n_values; i++) y[i] = fm_f16_to_f32(half[i]);
+  const uint16_t *f16 = w;
+  for (size_t i = 0; i < n_values; i++) y[i] = fm_f16_to_f32(f16[i]);
 }
 
-/* bfloat16 is the upper half of binary32. */
+/* bfloat16 is the upper 16 bits of binary32. */
 void fm_dequantize_bf16__scalar(const void *w, float *y, size_t n_values) {
   const uint16_t *upper = w;
   for (size_t i = 0; i < n_values; i++) y[i] = fm_f32_from_bits((uint32_t)upper[i] << 16);
@@ -64,8 +66,8 @@ static int32_t quantize_one(float x, quant_scale s) {
   return s.lift == 0.0f ? 0 : round_to_int(x * s.lift * s.inverse);
 }
 
-void fm_quantize_i8__scalar(const float *x, fm_act_i8 *out, size_t n_cols) {
-  for (; n_cols > 0; out++) {
+void fm_quantize_i8__scalar(const float *x, void *blocks, size_t n_cols) {
+  for (fm_act_i8 *out = blocks; n_cols > 0; out++) {
     size_t n = n_cols < FM_ACT_COLS ? n_cols : FM_ACT_COLS;
     quant_scale s = scale_for(max_magnitude_bits(x, n), 127.0f);
     memset(out, 0, sizeof *out);
@@ -80,8 +82,8 @@ void fm_quantize_i8__scalar(const float *x, fm_act_i8 *out, size_t n_cols) {
   }
 }
 
-void fm_quantize_i16__scalar(const float *x, fm_act_i16 *out, size_t n_cols) {
-  for (; n_cols > 0; out++) {
+void fm_quantize_i16__scalar(const float *x, void *blocks, size_t n_cols) {
+  for (fm_act_i16 *out = blocks; n_cols > 0; out++) {
     size_t n = n_cols < FM_ACT_COLS ? n_cols : FM_ACT_COLS;
     quant_scale s = scale_for(max_magnitude_bits(x, n), 32767.0f);
     memset(out, 0, sizeof *out);
@@ -100,9 +102,9 @@ void fm_quantize_i16__scalar(const float *x, fm_act_i16 *out, size_t n_cols) {
  *   sum_sub scale * (sum code * q) - min * sum q
  * An integer sum holds 16 products of at most 128 * 32767: below 2^27. */
 #define DEFINE_ROWS(name, act_type)                                                                                    \
-  void name(fm_decode_fn *decode, const uint8_t *w, size_t row_bytes, size_t block_values, size_t block_bytes,         \
-            const act_type *x, float *y, size_t n_rows, size_t n_values, size_t n_tokens, size_t y_stride,             \
-            bool accumulate) {                                                                                         \
+  void name(const fm_traits *traits, fm_decode_fn *decode, const uint8_t *w, size_t row_bytes, const void *x,          \
+            float *y, size_t n_rows, size_t n_values, size_t n_tokens, size_t y_stride, bool accumulate) {             \
+    const size_t block_values = traits->block_values, block_bytes = traits->block_bytes;                               \
     size_t x_stride = (n_values + FM_ACT_COLS - 1) / FM_ACT_COLS;                                                      \
     for (size_t r = 0; r < n_rows; r++, w += row_bytes) {                                                              \
       for (size_t t = 0; t < n_tokens && !accumulate; t++) y[t * y_stride + r] = 0.0f;                                 \
@@ -111,7 +113,7 @@ void fm_quantize_i16__scalar(const float *x, fm_act_i16 *out, size_t n_cols) {
         fm_codes b;                                                                                                    \
         decode(block, &b);                                                                                             \
         for (size_t t = 0; t < n_tokens; t++) {                                                                        \
-          const act_type *a = x + t * x_stride + c / FM_ACT_COLS;                                                      \
+          const act_type *a = (const act_type *)x + t * x_stride + c / FM_ACT_COLS;                                    \
           size_t first = c % FM_ACT_COLS;                                                                              \
           float total = 0.0f;                                                                                          \
           for (size_t sub = 0; sub < block_values / FM_CODES_SUB; sub++) {                                             \

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "kernels/kernels.h"
+#include "kernels/coded.h"
 #include "kernels/v128.h"
 
 #define FM_MAX_GROUP_BYTES 320 /* 8 blocks of 34 bytes (Q8_0) are 272, Q8_K's super-block is 292 */

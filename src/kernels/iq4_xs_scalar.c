@@ -4,7 +4,7 @@
 #include "formats/blocks.h"
 #include "formats/f16.h"
 #include "formats/tables.h"
-#include "kernels/kernels.h"
+#include "kernels/coded.h"
 
 void fm_decode_iq4_xs__scalar(const void *block, fm_codes *out) {
   const fm_block_iq4_xs *b = block;

@@ -1,6 +1,6 @@
 /* Q2_K, Q3_K, Q4_K, Q5_K, Q6_K with int8 activations. */
-#include "kernels/form_relaxed.h"
-#include "kernels/k_quants_form.h"
+#include "kernels/decoder_relaxed.h"
+#include "kernels/k_quants_decoders.h"
 
 FM_RELAXED_KERNELS(q2_k, k)
 FM_RELAXED_KERNELS(q3_k, k)

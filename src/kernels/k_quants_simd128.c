@@ -1,6 +1,6 @@
 /* Q2_K, Q3_K, Q4_K, Q5_K, Q6_K with int16 activations. */
-#include "kernels/form_simd128.h"
-#include "kernels/k_quants_form.h"
+#include "kernels/decoder_simd128.h"
+#include "kernels/k_quants_decoders.h"
 
 FM_K_SCALES(q2_k)
 FM_SIMD128_KERNELS(q2_k, k_scales_q2_k)

@@ -3,7 +3,8 @@
 
 #include "formats/f16.h"
 #include "kernels/exp.h"
-#include "kernels/kernels.h"
+#include "kernels/layer.h"
+#include "kernels/source.h"
 
 /* Sums in four parts, as the lanes of the SIMD twin: both give the same bits. */
 static double sum_parts(const double part[4]) { return (part[0] + part[2]) + (part[1] + part[3]); }

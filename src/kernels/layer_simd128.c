@@ -4,7 +4,8 @@
 
 #include "formats/f16.h"
 #include "kernels/exp.h"
-#include "kernels/kernels.h"
+#include "kernels/layer.h"
+#include "kernels/source.h"
 #include "kernels/v128.h"
 
 /* Four f32 as two vectors of f64, and what is summed in them. */
@@ -17,8 +18,8 @@ FM_INLINE f64x4 widen(v128_t v) {
 }
 FM_INLINE f64x4 add4(f64x4 a, f64x4 b) { return (f64x4){wasm_f64x2_add(a.lo, b.lo), wasm_f64x2_add(a.hi, b.hi)}; }
 FM_INLINE f64x4 centred4(v128_t x, v128_t mean) {
-  f64x4 wide = widen(x);
-  return (f64x4){wasm_f64x2_sub(wide.lo, mean), wasm_f64x2_sub(wide.hi, mean)};
+  f64x4 doubles = widen(x);
+  return (f64x4){wasm_f64x2_sub(doubles.lo, mean), wasm_f64x2_sub(doubles.hi, mean)};
 }
 FM_INLINE f64x4 squared(f64x4 a) { return (f64x4){wasm_f64x2_mul(a.lo, a.lo), wasm_f64x2_mul(a.hi, a.hi)}; }
 
@@ -163,22 +164,22 @@ FM_INLINE v128_t to_f16x4(v128_t x) {
   v128_t sign = wasm_u32x4_shr(wasm_v128_xor(x, magnitude), 16);
   v128_t odd = wasm_v128_and(wasm_u32x4_shr(magnitude, 13), wasm_i32x4_const_splat(1));
   v128_t rounded = wasm_i32x4_add(wasm_i32x4_add(magnitude, odd), wasm_i32x4_const_splat(0xfff - 0x38000000));
-  v128_t half = wasm_u32x4_shr(rounded, 13);
+  v128_t f16 = wasm_u32x4_shr(rounded, 13);
   v128_t tiny =
       wasm_i32x4_sub(wasm_f32x4_add(magnitude, wasm_f32x4_const_splat(0.5f)), wasm_i32x4_const_splat(0x3f000000));
-  half = wasm_v128_bitselect(tiny, half, wasm_i32x4_lt(magnitude, wasm_i32x4_const_splat(0x38800000)));
+  f16 = wasm_v128_bitselect(tiny, f16, wasm_i32x4_lt(magnitude, wasm_i32x4_const_splat(0x38800000)));
   v128_t over = wasm_i32x4_ge(magnitude, wasm_i32x4_const_splat(0x477ff000));
   v128_t nan = wasm_i32x4_gt(magnitude, wasm_i32x4_const_splat(0x7f800000));
   v128_t special = wasm_v128_or(wasm_i32x4_const_splat(0x7c00), wasm_v128_and(nan, wasm_i32x4_const_splat(0x200)));
-  return wasm_v128_or(wasm_v128_bitselect(special, half, over), sign);
+  return wasm_v128_or(wasm_v128_bitselect(special, f16, over), sign);
 }
 
 void fm_to_f16__simd128(const float *x, uint16_t *y, size_t n_values) {
   size_t i = 0;
   FM_NO_UNROLL
   for (; i + 4 <= n_values; i += 4) {
-    v128_t half = to_f16x4(wasm_v128_load(x + i));
-    wasm_v128_store64_lane(y + i, wasm_u16x8_narrow_i32x4(half, half), 0);
+    v128_t f16 = to_f16x4(wasm_v128_load(x + i));
+    wasm_v128_store64_lane(y + i, wasm_u16x8_narrow_i32x4(f16, f16), 0);
   }
   fm_to_f16__scalar(x + i, y + i, n_values - i);
 }

@@ -4,7 +4,7 @@
 #include "formats/blocks.h"
 #include "formats/e8m0.h"
 #include "formats/tables.h"
-#include "kernels/kernels.h"
+#include "kernels/coded.h"
 
 void fm_decode_mxfp4__scalar(const void *block, fm_codes *out) {
   const fm_block_mxfp4 *b = block;

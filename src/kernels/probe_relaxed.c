@@ -1,6 +1,8 @@
-/* What this engine's i32 relaxed dot product does with a second operand over 127; see fm_wide. */
-#include "kernels/kernels.h"
+/* What this engine's i32 relaxed dot product does with a second operand over 127; see fm_wide_dot. */
+#include <stdbool.h>
+
 #include "kernels/v128.h"
+#include "kernels/wide_dot.h"
 
 /* One lane: four products of q (first operand) and code (second), from memory, so that no compiler folds them. */
 static int32_t dot_of(int32_t q, int32_t code) {
@@ -9,7 +11,7 @@ static int32_t dot_of(int32_t q, int32_t code) {
 }
 
 /* The extremes: largest sums of either sign, where int16 would saturate on the way, and the sign change itself. */
-fm_wide fm_probe_wide__relaxed(void) {
+fm_wide_dot fm_probe_wide_dot__relaxed(void) {
   const int32_t q[] = {127, -127, 127, -127, 1};
   const int32_t code[] = {255, 255, 128, 128, 200};
   bool is_unsigned = true, is_signed = true;
@@ -18,5 +20,5 @@ fm_wide fm_probe_wide__relaxed(void) {
     is_unsigned = is_unsigned && got == 4 * q[i] * code[i];
     is_signed = is_signed && got == 4 * q[i] * (code[i] - 256);
   }
-  return is_unsigned ? FM_WIDE_UNSIGNED : is_signed ? FM_WIDE_SIGNED : FM_WIDE_NONE;
+  return is_unsigned ? FM_WIDE_DOT_UNSIGNED : is_signed ? FM_WIDE_DOT_SIGNED : FM_WIDE_DOT_NONE;
 }

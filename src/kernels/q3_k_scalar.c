@@ -3,7 +3,7 @@
  *   value = (d * (scale[sub] - 32)) * (code - 4),  16 sub-blocks of 16 */
 #include "formats/blocks.h"
 #include "formats/f16.h"
-#include "kernels/kernels.h"
+#include "kernels/coded.h"
 
 void fm_decode_q3_k__scalar(const void *block, fm_codes *out) {
   const fm_block_q3_k *b = block;

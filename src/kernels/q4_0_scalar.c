@@ -3,7 +3,7 @@
  *   value = d * (code - 8) */
 #include "formats/blocks.h"
 #include "formats/f16.h"
-#include "kernels/kernels.h"
+#include "kernels/coded.h"
 
 void fm_decode_q4_0__scalar(const void *block, fm_codes *out) {
   const fm_block_q4_0 *b = block;

@@ -3,7 +3,7 @@
  *   value = d * code - (-m),  which is d * code + m, signed zeros included */
 #include "formats/blocks.h"
 #include "formats/f16.h"
-#include "kernels/kernels.h"
+#include "kernels/coded.h"
 
 void fm_decode_q4_1__scalar(const void *block, fm_codes *out) {
   const fm_block_q4_1 *b = block;

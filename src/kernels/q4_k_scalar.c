@@ -3,7 +3,7 @@
  *   value = (d * scale[sub]) * code - dmin * min[sub],  8 sub-blocks of 32 */
 #include "formats/blocks.h"
 #include "formats/f16.h"
-#include "kernels/kernels.h"
+#include "kernels/coded.h"
 #include "kernels/q4_k.h"
 
 void fm_decode_q4_k__scalar(const void *block, fm_codes *out) {

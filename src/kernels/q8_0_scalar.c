@@ -5,7 +5,7 @@
 
 #include "formats/blocks.h"
 #include "formats/f16.h"
-#include "kernels/kernels.h"
+#include "kernels/coded.h"
 
 void fm_decode_q8_0__scalar(const void *block, fm_codes *out) {
   const fm_block_q8_0 *b = block;

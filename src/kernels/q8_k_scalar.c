@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "formats/blocks.h"
-#include "kernels/kernels.h"
+#include "kernels/coded.h"
 
 void fm_decode_q8_k__scalar(const void *block, fm_codes *out) {
   const fm_block_q8_k *b = block;

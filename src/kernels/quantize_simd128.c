@@ -66,7 +66,8 @@ static const float *next_block(const float *x, size_t n_cols, float padded[FM_AC
   return padded;
 }
 
-void fm_quantize_i8__simd128(const float *x, fm_act_i8 *out, size_t n_cols) {
+void fm_quantize_i8__simd128(const float *x, void *blocks, size_t n_cols) {
+  fm_act_i8 *out = blocks;
   float padded[FM_ACT_COLS];
   for (size_t c = 0; c < n_cols; c += FM_ACT_COLS, out++) {
     const float *block = next_block(x + c, n_cols - c, padded);
@@ -87,7 +88,8 @@ void fm_quantize_i8__simd128(const float *x, fm_act_i8 *out, size_t n_cols) {
   }
 }
 
-void fm_quantize_i16__simd128(const float *x, fm_act_i16 *out, size_t n_cols) {
+void fm_quantize_i16__simd128(const float *x, void *blocks, size_t n_cols) {
+  fm_act_i16 *out = blocks;
   float padded[FM_ACT_COLS];
   for (size_t c = 0; c < n_cols; c += FM_ACT_COLS, out++) {
     const float *block = next_block(x + c, n_cols - c, padded);
@@ -110,7 +112,8 @@ void fm_quantize_i16__simd128(const float *x, fm_act_i16 *out, size_t n_cols) {
   }
 }
 
-void fm_deal_i16__simd128(fm_act_i16 *x, size_t n_blocks) {
+void fm_deal_i16__simd128(void *blocks, size_t n_blocks) {
+  fm_act_i16 *x = blocks;
   for (size_t b = 0; b < n_blocks; b++) {
     FM_NO_UNROLL
     for (size_t c = 0; c < FM_ACT_COLS; c += 16) {
@@ -133,7 +136,7 @@ FM_INLINE void store_transposed(void *out, v128_t a, v128_t b, v128_t c, v128_t 
 }
 
 /* n_vectors vectors of each token, `at` bytes into its block. */
-FM_INLINE void pack(uint8_t *out, const uint8_t *const token[FM_TILE_TOKENS], size_t at, size_t n_vectors) {
+FM_INLINE void interleave(uint8_t *out, const uint8_t *const token[FM_TILE_TOKENS], size_t at, size_t n_vectors) {
   FM_NO_UNROLL
   for (size_t i = at; i < at + 16 * n_vectors; i += 16, out += 64) {
     store_transposed(out, wasm_v128_load(token[0] + i), wasm_v128_load(token[1] + i), wasm_v128_load(token[2] + i),
@@ -151,7 +154,9 @@ FM_INLINE void widen(int32_t *out, const int16_t *pairs, size_t n_vectors) {
   }
 }
 
-void fm_pack_i8__simd128(const fm_act_i8 *x, size_t n_tokens, size_t n_blocks, fm_act_tile_i8 *out) {
+void fm_interleave_i8__simd128(const void *blocks, size_t n_tokens, size_t n_blocks, void *tiles) {
+  const fm_act_i8 *x = blocks;
+  fm_act_tile_i8 *out = tiles;
   for (size_t b = 0; b < n_blocks; b++, out++) {
     const uint8_t *token[FM_TILE_TOKENS];
     for (size_t t = 0; t < FM_TILE_TOKENS; t++) {
@@ -159,15 +164,17 @@ void fm_pack_i8__simd128(const fm_act_i8 *x, size_t n_tokens, size_t n_blocks, f
       token[t] = (const uint8_t *)from;
       out->d[t] = from->d;
     }
-    pack((uint8_t *)out->q, token, offsetof(fm_act_i8, q), FM_ACT_COLS / 16);
-    pack((uint8_t *)out->pair16, token, offsetof(fm_act_i8, sum16), 2);
-    pack((uint8_t *)out->pair32, token, offsetof(fm_act_i8, sum32), 1);
+    interleave((uint8_t *)out->q, token, offsetof(fm_act_i8, q), FM_ACT_COLS / 16);
+    interleave((uint8_t *)out->pair16, token, offsetof(fm_act_i8, sum16), 2);
+    interleave((uint8_t *)out->pair32, token, offsetof(fm_act_i8, sum32), 1);
     widen(out->sum16[0], out->pair16[0][0], 8);
     widen(out->sum32[0], out->pair32[0][0], 4);
   }
 }
 
-void fm_pack_i16__simd128(const fm_act_i16 *x, size_t n_tokens, size_t n_blocks, fm_act_tile_i16 *out) {
+void fm_interleave_i16__simd128(const void *blocks, size_t n_tokens, size_t n_blocks, void *tiles) {
+  const fm_act_i16 *x = blocks;
+  fm_act_tile_i16 *out = tiles;
   for (size_t b = 0; b < n_blocks; b++, out++) {
     const uint8_t *token[FM_TILE_TOKENS];
     for (size_t t = 0; t < FM_TILE_TOKENS; t++) {
@@ -175,8 +182,8 @@ void fm_pack_i16__simd128(const fm_act_i16 *x, size_t n_tokens, size_t n_blocks,
       token[t] = (const uint8_t *)from;
       out->d[t] = from->d;
     }
-    pack((uint8_t *)out->q, token, offsetof(fm_act_i16, q), FM_ACT_COLS / 8);
-    pack((uint8_t *)out->sum16, token, offsetof(fm_act_i16, sum16), 4);
-    pack((uint8_t *)out->sum32, token, offsetof(fm_act_i16, sum32), 2);
+    interleave((uint8_t *)out->q, token, offsetof(fm_act_i16, q), FM_ACT_COLS / 8);
+    interleave((uint8_t *)out->sum16, token, offsetof(fm_act_i16, sum16), 4);
+    interleave((uint8_t *)out->sum32, token, offsetof(fm_act_i16, sum32), 2);
   }
 }

@@ -1,7 +1,7 @@
 /* What activations are made of on the way into a product; contracts in kernels.h. */
 #include "fused.h"
 #include "kernels/exp.h"
-#include "kernels/kernels.h"
+#include "kernels/source.h"
 
 /* Four partial sums, as the lanes of the SIMD twin: both give the same bits. */
 double fm_sum_squares__scalar(const float *x, size_t n_values) {

@@ -3,7 +3,7 @@
 
 #include "fused.h"
 #include "kernels/exp.h"
-#include "kernels/kernels.h"
+#include "kernels/source.h"
 #include "kernels/v128.h"
 
 /* The last n_values (1..3) of a row, zeros behind. */

@@ -18,8 +18,8 @@
 #include <stdint.h>
 
 #define FM_STRIP_ROWS 8
-#define FM_PANEL_COLS 2048 /* 16 KB of int8 codes + 26 KB of int8 activations for 8 tokens */
-#define FM_STRIP_STRIDE (FM_PANEL_COLS + 64)
+#define FM_STRIP_COLS 2048 /* 16 KB of int8 codes + 26 KB of int8 activations for 8 tokens */
+#define FM_STRIP_STRIDE (FM_STRIP_COLS + 64)
 
 typedef struct {
   union {
@@ -28,14 +28,14 @@ typedef struct {
   } code;
   union {
     struct {
-      float scale[FM_STRIP_ROWS][FM_PANEL_COLS / 16];
-      float min[FM_STRIP_ROWS][FM_PANEL_COLS / 16];
+      float scale[FM_STRIP_ROWS][FM_STRIP_COLS / 16];
+      float min[FM_STRIP_ROWS][FM_STRIP_COLS / 16];
     } f32;
     struct {
-      int32_t scale[FM_STRIP_ROWS][FM_PANEL_COLS / 16];
-      int16_t min[FM_STRIP_ROWS][FM_PANEL_COLS / 16];
-      float d[FM_STRIP_ROWS][FM_PANEL_COLS / 256];
-      float dmin[FM_STRIP_ROWS][FM_PANEL_COLS / 256];
+      int32_t scale[FM_STRIP_ROWS][FM_STRIP_COLS / 16];
+      int16_t min[FM_STRIP_ROWS][FM_STRIP_COLS / 16];
+      float d[FM_STRIP_ROWS][FM_STRIP_COLS / 256];
+      float dmin[FM_STRIP_ROWS][FM_STRIP_COLS / 256];
     } k;
   };
 } fm_strip;

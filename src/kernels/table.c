@@ -1,6 +1,8 @@
-/* Who serves what: one row per type. */
+/* Who serves what: one row per type, made from FM_TYPES (fused.h), and one per instruction set. */
+#include "kernels/table.h"
+
 #include "fused.h"
-#include "kernels/kernels.h"
+#include "kernels/wide_dot.h"
 
 /* FM_HAS_SIMD128, FM_HAS_RELAXED (0 or 1): set by the build for each module; which kernel files are linked into it. */
 #if FM_HAS_SIMD128
@@ -14,18 +16,22 @@
 #define RELAXED(kernel) NULL
 #endif
 
+fm_wide_dot fm_wide_dot_of_engine = FM_WIDE_DOT_UNKNOWN;
+
 bool fm_relaxed_is_exact(const fm_kernels *kernels) {
   if (!kernels->relaxed) return false;
 #if FM_HAS_RELAXED
-  if (fm_current.wide == FM_WIDE_UNKNOWN) fm_current.wide = fm_probe_wide__relaxed();
+  if (fm_wide_dot_of_engine == FM_WIDE_DOT_UNKNOWN) fm_wide_dot_of_engine = fm_probe_wide_dot__relaxed();
 #endif
-  return !kernels->simd128->layout->wide || fm_current.wide > FM_WIDE_NONE;
+  return !kernels->simd128->layout->wide || fm_wide_dot_of_engine > FM_WIDE_DOT_NONE;
 }
 
+#define ACT_I16 .block_bytes = sizeof(fm_act_i16), .tile_bytes = sizeof(fm_act_tile_i16)
+#define ACT_I8 .block_bytes = sizeof(fm_act_i8), .tile_bytes = sizeof(fm_act_tile_i8)
+
 static const fm_shared_kernels shared[] = {
-    {.quantize_i8 = fm_quantize_i8__scalar,
-     .attention = &fm_attention__scalar,
-     .quantize_i16 = fm_quantize_i16__scalar,
+    {.act = {[FM_ACT_INT16] = {ACT_I16, .quantize = fm_quantize_i16__scalar},
+             [FM_ACT_INT8] = {ACT_I8, .quantize = fm_quantize_i8__scalar}},
      .dot_f32 = fm_dot_f32__scalar,
      .sum_squares = fm_sum_squares__scalar,
      .scale = fm_scale__scalar,
@@ -34,18 +40,17 @@ static const fm_shared_kernels shared[] = {
      .softmax = fm_softmax__scalar,
      .rotate = fm_rotate__scalar,
      .add = fm_add__scalar,
-     .to_f16 = fm_to_f16__scalar},
-    {.quantize_i8 = SIMD128(fm_quantize_i8__simd128),
-     .attention = SIMD128(&fm_attention__simd128),
-     .attention_relaxed = RELAXED(&fm_attention__relaxed),
-     .quantize_i16 = SIMD128(fm_quantize_i16__simd128),
-     .deal_i16 = SIMD128(fm_deal_i16__simd128),
+     .to_f16 = fm_to_f16__scalar,
+     .attention = &fm_attention__scalar},
+    {.act = {[FM_ACT_INT16] = {ACT_I16, .quantize = SIMD128(fm_quantize_i16__simd128),
+                               .deal = SIMD128(fm_deal_i16__simd128),
+                               .interleave = SIMD128(fm_interleave_i16__simd128)},
+             [FM_ACT_INT8] = {ACT_I8, .quantize = SIMD128(fm_quantize_i8__simd128),
+                              .interleave = SIMD128(fm_interleave_i8__simd128)}},
      .dot_f32 = SIMD128(fm_dot_f32__simd128),
      .dequantize = SIMD128(fm_dequantize_codes__simd128),
-     .strip_i8 = SIMD128(fm_strip_i8__simd128),
+     .strip_i8 = {SIMD128(fm_strip_i8_dot16__simd128), SIMD128(fm_strip_i8_dot32__simd128)},
      .strip_i16 = SIMD128(fm_strip_i16__simd128),
-     .pack_i8 = SIMD128(fm_pack_i8__simd128),
-     .pack_i16 = SIMD128(fm_pack_i16__simd128),
      .gemm_i16 = SIMD128(fm_gemm_i16__simd128),
      .sum_squares = SIMD128(fm_sum_squares__simd128),
      .scale = SIMD128(fm_scale__simd128),
@@ -54,43 +59,30 @@ static const fm_shared_kernels shared[] = {
      .softmax = SIMD128(fm_softmax__simd128),
      .rotate = SIMD128(fm_rotate__simd128),
      .add = SIMD128(fm_add__simd128),
-     .to_f16 = SIMD128(fm_to_f16__simd128)},
+     .to_f16 = SIMD128(fm_to_f16__simd128),
+     .attention = SIMD128(&fm_attention__simd128),
+     .attention_relaxed = RELAXED(&fm_attention__relaxed)},
 };
 
 const fm_shared_kernels *fm_shared_kernels_of(int32_t isa) { return &shared[isa >= FM_ISA_SIMD128]; }
 
-#define CODED(TYPE, name)                                                                                              \
-  {.type = FM_TYPE_##TYPE,                                                                                             \
-   .decode = fm_decode_##name##__scalar,                                                                               \
-   .simd128 = SIMD128(&fm_##name##__simd128),                                                                          \
-   .relaxed = RELAXED(&fm_##name##__relaxed)}
+#define FLOAT32(TYPE, name)                                                                                            \
+  {                                                                                                                    \
+    .type = FM_TYPE_##TYPE, .dequantize = { fm_dequantize_##name##__scalar, fm_dequantize_##name##__scalar }           \
+  }
 #define FLOAT16(TYPE, name)                                                                                            \
   {.type = FM_TYPE_##TYPE,                                                                                             \
    .dequantize = {fm_dequantize_##name##__scalar, SIMD128(fm_dequantize_##name##__simd128)},                           \
    .deal = SIMD128(fm_deal_##name##__simd128),                                                                         \
    .row_dot = SIMD128(fm_row_dot_##name##__simd128)}
+#define CODED(TYPE, name)                                                                                              \
+  {.type = FM_TYPE_##TYPE,                                                                                             \
+   .decode = fm_decode_##name##__scalar,                                                                               \
+   .simd128 = SIMD128(&fm_##name##__simd128),                                                                          \
+   .relaxed = RELAXED(&fm_##name##__relaxed)}
+#define ROW(kind, TYPE, name, number, block_values) kind(TYPE, name),
 
-static const fm_kernels rows[] = {
-    {.type = FM_TYPE_F32, .dequantize = {fm_dequantize_f32__scalar, fm_dequantize_f32__scalar}},
-    FLOAT16(F16, f16),
-    FLOAT16(BF16, bf16),
-    CODED(Q4_0, q4_0),
-    CODED(Q4_1, q4_1),
-    CODED(Q5_0, q5_0),
-    CODED(Q5_1, q5_1),
-    CODED(Q8_0, q8_0),
-    CODED(Q2_K, q2_k),
-    CODED(Q3_K, q3_k),
-    CODED(Q4_K, q4_k),
-    CODED(Q5_K, q5_k),
-    CODED(Q6_K, q6_k),
-    CODED(Q8_K, q8_k),
-    CODED(IQ4_NL, iq4_nl),
-    CODED(IQ4_XS, iq4_xs),
-    CODED(MXFP4, mxfp4),
-    CODED(TQ1_0, tq1_0),
-    CODED(TQ2_0, tq2_0),
-};
+static const fm_kernels rows[] = {FM_TYPES(ROW)};
 
 fm_dispatch fm_current = {
     .isa = FM_HAS_RELAXED   ? FM_ISA_RELAXED

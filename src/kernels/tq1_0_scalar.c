@@ -3,7 +3,7 @@
  *   value = d * (digit - 1) */
 #include "formats/blocks.h"
 #include "formats/f16.h"
-#include "kernels/kernels.h"
+#include "kernels/coded.h"
 
 /* The product with 3^n, mod 256, drops the digits before n; times 3, the integer part is digit n. */
 static void decode_digits(const uint8_t *bytes, int n_bytes, int n_digits, int8_t *code) {

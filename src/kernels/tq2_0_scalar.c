@@ -3,7 +3,7 @@
  *   value = d * (code - 1) */
 #include "formats/blocks.h"
 #include "formats/f16.h"
-#include "kernels/kernels.h"
+#include "kernels/coded.h"
 
 void fm_decode_tq2_0__scalar(const void *block, fm_codes *out) {
   const fm_block_tq2_0 *b = block;

@@ -12,8 +12,8 @@ FM_INLINE v128_t fm_zero(void) { return wasm_i32x4_splat(0); }
 
 /* Sum of the four lanes, in the fixed order (0 + 2) + (1 + 3). */
 FM_INLINE float fm_hsum_f32(v128_t v) {
-  v128_t half = wasm_f32x4_add(v, wasm_i64x2_shuffle(v, v, 1, 1));
-  return wasm_f32x4_extract_lane(half, 0) + wasm_f32x4_extract_lane(half, 1);
+  v128_t pairs = wasm_f32x4_add(v, wasm_i64x2_shuffle(v, v, 1, 1));
+  return wasm_f32x4_extract_lane(pairs, 0) + wasm_f32x4_extract_lane(pairs, 1);
 }
 
 /* Constant vectors that stay in a register. V8 builds a v128.const anew at every use, inside loops too: three instructions,
@@ -52,8 +52,8 @@ FM_INLINE fm_f16_held fm_hold_f16(void) {
 
 /* Four binary16, one in each 32-bit lane, zero above -> four f32. The arithmetic shift leaves three copies of the sign, which
  * the mask takes away; an exponent of all ones becomes f32's. */
-FM_INLINE v128_t fm_f16x4_to_f32x4(v128_t half, const fm_f16_held *held) {
-  v128_t bits = wasm_v128_and(wasm_i32x4_shr(wasm_i32x4_shl(half, 16), 3), held->sign_and_magnitude);
+FM_INLINE v128_t fm_f16x4_to_f32x4(v128_t f16, const fm_f16_held *held) {
+  v128_t bits = wasm_v128_and(wasm_i32x4_shr(wasm_i32x4_shl(f16, 16), 3), held->sign_and_magnitude);
   v128_t special = wasm_i32x4_eq(wasm_v128_and(bits, held->exponent), held->exponent);
   v128_t ones_above = wasm_u32x4_shr(wasm_i32x4_shl(special, 24), 1); /* 0x7f800000 */
   return wasm_v128_or(wasm_f32x4_mul(bits, held->scale), ones_above);
@@ -67,9 +67,9 @@ typedef struct {
 } fm_f16_step;
 extern const fm_f16_step fm_f16_steps[64];
 
-FM_INLINE float fm_f16_by_table(uint16_t half) {
-  const fm_f16_step *step = &fm_f16_steps[half >> 10];
-  uint32_t bits = ((uint32_t)(half & 0x03ffu) << 13) + step->added;
+FM_INLINE float fm_f16_by_table(uint16_t f16) {
+  const fm_f16_step *step = &fm_f16_steps[f16 >> 10];
+  uint32_t bits = ((uint32_t)(f16 & 0x03ffu) << 13) + step->added;
   float value;
   __builtin_memcpy(&value, &bits, sizeof value);
   return value - step->subtracted;
@@ -79,20 +79,20 @@ FM_INLINE float fm_f16_by_table(uint16_t half) {
 #define FM_NO_UNROLL _Pragma("clang loop unroll(disable)")
 
 /* Stores (adds) n_tokens x n_rows of a tile; out of line, since every matrix-matrix kernel has an edge. */
-static inline __attribute__((noinline)) void fm_store_edge(float *y, const float tile[4][4], size_t n_tokens,
+static inline __attribute__((noinline)) void fm_store_edge(float *y, const float patch[4][4], size_t n_tokens,
                                                            size_t y_stride, size_t n_rows, _Bool accumulate) {
   for (size_t t = 0; t < n_tokens; t++, y += y_stride) {
-    for (size_t r = 0; r < n_rows; r++) y[r] = accumulate ? y[r] + tile[t][r] : tile[t][r];
+    for (size_t r = 0; r < n_rows; r++) y[r] = accumulate ? y[r] + patch[t][r] : patch[t][r];
   }
 }
 
 /* Stores (adds) n_tokens (1..4) x n_rows (4 stands for more) of a 4 x 4 tile: an edge tile writes nothing outside of y. */
-FM_INLINE void fm_store_tile(float *y, const v128_t acc[4], size_t n_tokens, size_t y_stride, size_t n_rows,
-                             _Bool accumulate) {
+FM_INLINE void fm_store_patch(float *y, const v128_t acc[4], size_t n_tokens, size_t y_stride, size_t n_rows,
+                              _Bool accumulate) {
   if (n_tokens < 4 || n_rows < 4) {
-    float tile[4][4];
-    for (size_t t = 0; t < 4; t++) wasm_v128_store(tile[t], acc[t]);
-    fm_store_edge(y, tile, n_tokens, y_stride, n_rows < 4 ? n_rows : 4, accumulate);
+    float patch[4][4];
+    for (size_t t = 0; t < 4; t++) wasm_v128_store(patch[t], acc[t]);
+    fm_store_edge(y, patch, n_tokens, y_stride, n_rows < 4 ? n_rows : 4, accumulate);
     return;
   }
   FM_UNROLL
@@ -112,10 +112,10 @@ FM_INLINE void fm_store_sums(float *y, const v128_t sums[8], size_t n_vectors, s
     const v128_t *a = sums + first, *b = a + n_vectors, *c = b + n_vectors, *d = c + n_vectors;
     v128_t ab01 = wasm_i32x4_shuffle(*a, *b, 0, 4, 1, 5), cd01 = wasm_i32x4_shuffle(*c, *d, 0, 4, 1, 5);
     v128_t ab23 = wasm_i32x4_shuffle(*a, *b, 2, 6, 3, 7), cd23 = wasm_i32x4_shuffle(*c, *d, 2, 6, 3, 7);
-    const v128_t tile[4] = {wasm_i64x2_shuffle(ab01, cd01, 0, 2), wasm_i64x2_shuffle(ab01, cd01, 1, 3),
-                            wasm_i64x2_shuffle(ab23, cd23, 0, 2), wasm_i64x2_shuffle(ab23, cd23, 1, 3)};
+    const v128_t patch[4] = {wasm_i64x2_shuffle(ab01, cd01, 0, 2), wasm_i64x2_shuffle(ab01, cd01, 1, 3),
+                             wasm_i64x2_shuffle(ab23, cd23, 0, 2), wasm_i64x2_shuffle(ab23, cd23, 1, 3)};
     size_t n = n_tokens - token;
-    fm_store_tile(y + token * y_stride + row, tile, n < 4 ? n : 4, y_stride, n_rows - row, accumulate);
+    fm_store_patch(y + token * y_stride + row, patch, n < 4 ? n : 4, y_stride, n_rows - row, accumulate);
   }
 }
 

@@ -7,7 +7,7 @@
  * Threads share blocks of a prompt, and the heads of one token. What a row becomes depends on its pack only, or, in a prompt, on its
  * block, which are the same for any number of threads.
  *
- * Scratch is bounded whatever the length: O(64 x head_size) for the block, O(tile x head_size) for the tile. */
+ * Scratch is bounded whatever the length: O(64 x head_size) for the block, O(tile x head_size) for the slice. */
 #include <math.h>
 #include <string.h>
 
@@ -15,24 +15,25 @@
 #include "ops/ops.h"
 #include "ops/scratch.h"
 
-#define BLOCK_ROWS (FM_ATTENTION_PACKS * FM_PACK_ROWS)
+#define BATCH_ROWS (FM_ATTENTION_PACKS * FM_PACK_ROWS)
 #define DIRECT_POSITIONS 16 /* rows of a cache lie a power of two apart: more of them would evict each other from L1 */
 
 /* A call of fm_flash_attention. */
 typedef struct {
   const fm_attention_kernels *kernels;
   const fm_attention *shape;
-  const fm_traits *traits;
+  int32_t isa;
+  const fm_traits *traits; /* of the cache, as the next one */
   const fm_kernels *type;
   const float *q;
   const uint8_t *k, *v;
   float *out;
   size_t n_dims; /* head_size, rounded up to 8 */
   size_t head_bytes, position_bytes;
-  size_t group;        /* query heads that share a KV head */
+  size_t heads_per_kv; /* query heads that share a KV head */
   bool is_direct;      /* keys and values are read where they are */
   size_t n_rows;       /* of a token, or of all that share a KV head */
-  size_t n_blocks;     /* of a KV head */
+  size_t n_batches;    /* of a KV head */
   size_t rows_of_item; /* one token: heads that a thread takes at a time */
 } job;
 
@@ -43,26 +44,26 @@ typedef struct {
   size_t kv_head, first_row, n_rows, n_packs;
   size_t first, end;         /* positions that any row sees */
   size_t all_first, all_end; /* positions that every row sees */
-} block;
+} batch;
 
-static const fm_attention_kernels *kernels(void) {
-  const fm_shared_kernels *shared = fm_shared_kernels_of(fm_current.isa);
-  return fm_current.isa >= FM_ISA_RELAXED ? shared->attention_relaxed : shared->attention;
+static const fm_attention_kernels *kernels_of(int32_t isa) {
+  const fm_shared_kernels *shared = fm_shared_kernels_of(isa);
+  return isa >= FM_ISA_RELAXED ? shared->attention_relaxed : shared->attention;
 }
 
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 
 /* (token, head) of a row, as the offset of its head in q and out. */
-static size_t row_offset(const block *b, size_t row, size_t *token, size_t *kv_head) {
+static size_t row_offset(const batch *b, size_t row, size_t *token, size_t *kv_head) {
   const fm_attention *s = b->job->shape;
   size_t head = b->first_row + row;
   *token = 0;
-  *kv_head = head / b->job->group;
+  *kv_head = head / b->job->heads_per_kv;
   if (s->n_tokens > 1) {
-    *token = head / b->job->group;
+    *token = head / b->job->heads_per_kv;
     *kv_head = b->kv_head;
-    head = b->kv_head * b->job->group + head % b->job->group;
+    head = b->kv_head * b->job->heads_per_kv + head % b->job->heads_per_kv;
   }
   return (*token * s->n_heads + head) * s->head_size;
 }
@@ -86,7 +87,7 @@ static void finish_row(const float *pack, const fm_softmax_state *state, size_t 
   for (size_t c = 0; c < n; c++) row[c] = from[(c - c % 4) * FM_PACK_ROWS + c % 4] * inverse;
 }
 
-static fm_pack_heads heads_of(const block *b, size_t p) {
+static fm_pack_heads heads_of(const batch *b, size_t p) {
   fm_pack_heads heads = {0};
   for (size_t r = 0; r < FM_PACK_ROWS; r++) {
     size_t row = min_size(p * FM_PACK_ROWS + r, b->n_rows - 1), token, kv_head; /* rows that are none repeat the last */
@@ -97,7 +98,7 @@ static fm_pack_heads heads_of(const block *b, size_t p) {
   return heads;
 }
 
-static void begin_block(block *b) {
+static void begin_batch(batch *b) {
   const job *j = b->job;
   b->n_packs = (b->n_rows + FM_PACK_ROWS - 1) / FM_PACK_ROWS;
   b->first = b->all_end = SIZE_MAX;
@@ -124,7 +125,7 @@ static void begin_block(block *b) {
   }
 }
 
-static void end_block(const block *b) {
+static void end_batch(const batch *b) {
   for (size_t row = 0; row < b->n_rows; row++) {
     size_t p = row / FM_PACK_ROWS, token, kv_head;
     float *out = b->job->out + row_offset(b, row, &token, &kv_head);
@@ -132,35 +133,35 @@ static void end_block(const block *b) {
   }
 }
 
-static fm_kv_tile tile_in_cache(const job *j, const fm_pack_heads *heads, const uint8_t *cache, size_t position,
-                                size_t n) {
-  fm_kv_tile tile = {.start = cache + position * j->position_bytes, .stride = j->position_bytes, .n_positions = n};
-  for (size_t r = 0; r < FM_PACK_ROWS; r++) tile.offset[r] = heads->head[heads->of_row[r]] * j->head_bytes;
-  tile.is_shared = heads->n_heads == 1;
-  tile.is_f16 = j->shape->kv_type == FM_KV_F16;
-  return tile;
+static fm_kv_slice slice_in_cache(const job *j, const fm_pack_heads *heads, const uint8_t *cache, size_t position,
+                                  size_t n) {
+  fm_kv_slice slice = {.start = cache + position * j->position_bytes, .stride = j->position_bytes, .n_positions = n};
+  for (size_t r = 0; r < FM_PACK_ROWS; r++) slice.offset[r] = heads->head[heads->of_row[r]] * j->head_bytes;
+  slice.is_shared = heads->n_heads == 1;
+  slice.is_f16 = j->shape->kv_type == FM_KV_F16;
+  return slice;
 }
 
 /* The same tile, as f32 with zeros up to n_dims. */
-static fm_kv_tile tile_in_scratch(const job *j, const fm_pack_heads *heads, const uint8_t *cache, size_t position,
-                                  size_t n, float *values) {
+static fm_kv_slice slice_in_scratch(const job *j, const fm_pack_heads *heads, const uint8_t *cache, size_t position,
+                                    size_t n, float *values) {
   size_t head_size = j->shape->head_size, stride = heads->n_heads * j->n_dims;
-  fm_kv_tile tile = {.start = (const uint8_t *)values, .stride = stride * sizeof(float), .n_positions = n};
-  for (size_t r = 0; r < FM_PACK_ROWS; r++) tile.offset[r] = heads->of_row[r] * j->n_dims * sizeof(float);
-  tile.is_shared = heads->n_heads == 1;
+  fm_kv_slice slice = {.start = (const uint8_t *)values, .stride = stride * sizeof(float), .n_positions = n};
+  for (size_t r = 0; r < FM_PACK_ROWS; r++) slice.offset[r] = heads->of_row[r] * j->n_dims * sizeof(float);
+  slice.is_shared = heads->n_heads == 1;
   for (size_t i = 0; i < n; i++) {
     for (size_t h = 0; h < heads->n_heads; h++) {
       const uint8_t *from = cache + (position + i) * j->position_bytes + heads->head[h] * j->head_bytes;
       float *to = values + i * stride + h * j->n_dims;
-      fm_op_dequantize(j->traits, j->type, from, to, head_size);
+      fm_dequantize(j->traits, j->type, j->isa, from, to, head_size);
       for (size_t c = head_size; c < j->n_dims; c++) to[c] = 0.0f;
     }
   }
-  return tile;
+  return slice;
 }
 
 /* Position by position, for each row those that it sees: a weight of 0 would make NaN of an Inf or a NaN elsewhere. */
-static void mix_seen(const fm_kv_tile *v, const fm_softmax_state *state, fm_tile_weights weights, size_t position,
+static void mix_seen(const fm_kv_slice *v, const fm_softmax_state *state, fm_slice_weights weights, size_t position,
                      size_t n_dims, float *out) {
   for (size_t r = 0; r < FM_PACK_ROWS; r++) {
     for (size_t c = 0; c < n_dims; c++) {
@@ -183,9 +184,9 @@ static bool all_finite(const float *values, size_t n) {
   return true;
 }
 
-/* One pack takes one tile. is_special: v holds Inf or NaN that not every row sees. */
-static void take_tile(const block *b, size_t p, const fm_kv_tile *k, const fm_kv_tile *v, size_t position,
-                      bool is_special) {
+/* One pack takes one slice. is_special: v holds Inf or NaN that not every row sees. */
+static void take_slice(const batch *b, size_t p, const fm_kv_slice *k, const fm_kv_slice *v, size_t position,
+                       bool is_special) {
   const job *j = b->job;
   fm_softmax_state *state = &b->scratch->state[p];
   size_t end = position + k->n_positions;
@@ -207,17 +208,17 @@ static void take_tile(const block *b, size_t p, const fm_kv_tile *k, const fm_kv
 }
 
 /* f16: whether the KV heads that n_rows rows of the block read hold no Inf and no NaN in these positions. */
-static bool cache_is_finite(const block *b, size_t row, size_t n_rows, const uint8_t *cache, size_t position,
+static bool cache_is_finite(const batch *b, size_t row, size_t n_rows, const uint8_t *cache, size_t position,
                             size_t n) {
   const job *j = b->job;
-  size_t first = (b->first_row + row) / j->group, last = (b->first_row + row + n_rows - 1) / j->group;
+  size_t first = (b->first_row + row) / j->heads_per_kv, last = (b->first_row + row + n_rows - 1) / j->heads_per_kv;
   const uint8_t *start = cache + position * j->position_bytes + first * j->head_bytes;
   size_t row_bytes = (last - first + 1) * j->head_bytes;
   if (row_bytes == j->position_bytes) return j->kernels->is_finite(start, n * row_bytes, 0, 1);
   return j->kernels->is_finite(start, row_bytes, j->position_bytes, n);
 }
 
-static bool tile_is_finite(const block *b, size_t row, size_t n_rows, size_t position, size_t n) {
+static bool slice_is_finite(const batch *b, size_t row, size_t n_rows, size_t position, size_t n) {
   if (b->job->shape->kv_type == FM_KV_F32) return true;
   return cache_is_finite(b, row, n_rows, b->job->k, position, n) &&
          cache_is_finite(b, row, n_rows, b->job->v, position, n);
@@ -225,102 +226,106 @@ static bool tile_is_finite(const block *b, size_t row, size_t n_rows, size_t pos
 
 /* All heads of a block see the same positions: nothing is masked. Whether a pack reads them where they are depends on its own
  * KV heads only; the block is asked first, in one go. */
-static void decode_block(const block *b) {
+static void decode_batch(const batch *b) {
   const job *j = b->job;
   /* A pack has one KV head or, where groups do not fill packs, up to 4. */
-  size_t in_scratch = j->group % FM_PACK_ROWS == 0 ? FM_TILE_POSITIONS : FM_TILE_POSITIONS / FM_PACK_ROWS;
+  size_t in_scratch = j->heads_per_kv % FM_PACK_ROWS == 0 ? FM_SLICE_POSITIONS : FM_SLICE_POSITIONS / FM_PACK_ROWS;
   for (size_t position = b->first, n; position < b->end; position += n) {
     n = min_size(b->end - position, j->is_direct ? DIRECT_POSITIONS : in_scratch);
-    bool all_direct = j->is_direct && tile_is_finite(b, 0, b->n_rows, position, n);
+    bool all_direct = j->is_direct && slice_is_finite(b, 0, b->n_rows, position, n);
     for (size_t p = 0; p < b->n_packs; p++) {
       size_t row = p * FM_PACK_ROWS, n_rows = min_size(b->n_rows - row, FM_PACK_ROWS);
-      bool is_direct = all_direct || (j->is_direct && tile_is_finite(b, row, n_rows, position, n));
+      bool is_direct = all_direct || (j->is_direct && slice_is_finite(b, row, n_rows, position, n));
       const fm_pack_heads *heads = &b->scratch->heads[p];
-      fm_kv_tile k, v;
+      fm_kv_slice k, v;
       if (is_direct) {
-        k = tile_in_cache(j, heads, j->k, position, n);
-        v = tile_in_cache(j, heads, j->v, position, n);
+        k = slice_in_cache(j, heads, j->k, position, n);
+        v = slice_in_cache(j, heads, j->v, position, n);
       }
       for (size_t i = 0, part; i < n; i += part) {
         part = n;
         if (!is_direct) {
           part = min_size(n - i, in_scratch);
-          k = tile_in_scratch(j, heads, j->k, position + i, part, b->scratch->k);
-          v = tile_in_scratch(j, heads, j->v, position + i, part, b->scratch->v);
+          k = slice_in_scratch(j, heads, j->k, position + i, part, b->scratch->k);
+          v = slice_in_scratch(j, heads, j->v, position + i, part, b->scratch->v);
         }
-        take_tile(b, p, &k, &v, position + i, false);
+        take_slice(b, p, &k, &v, position + i, false);
       }
     }
   }
 }
 
-static void prompt_block(const block *b) {
+static void prompt_batch(const batch *b) {
   const job *j = b->job;
   const fm_pack_heads *heads = &b->scratch->heads[0];
   for (size_t position = b->first, n; position < b->end; position += n) {
-    n = min_size(b->end - position, FM_TILE_POSITIONS);
-    fm_kv_tile k = tile_in_scratch(j, heads, j->k, position, n, b->scratch->k);
-    fm_kv_tile v = tile_in_scratch(j, heads, j->v, position, n, b->scratch->v);
+    n = min_size(b->end - position, FM_SLICE_POSITIONS);
+    fm_kv_slice k = slice_in_scratch(j, heads, j->k, position, n, b->scratch->k);
+    fm_kv_slice v = slice_in_scratch(j, heads, j->v, position, n, b->scratch->v);
     bool is_partial = position < b->all_first || position + n > b->all_end;
     bool is_special = is_partial && !all_finite(b->scratch->v, n * j->n_dims);
-    for (size_t p = 0; p < b->n_packs; p++) take_tile(b, p, &k, &v, position, is_special);
+    for (size_t p = 0; p < b->n_packs; p++) take_slice(b, p, &k, &v, position, is_special);
   }
 }
 
-static void run_block(const job *j, size_t kv_head, size_t first_row, size_t n_rows, size_t thread) {
+static void run_batch(const job *j, size_t kv_head, size_t first_row, size_t n_rows, size_t thread) {
   fm_attention_scratch *scratch = &fm_scratch_of(thread)->attention;
-  block b = {.job = j, .scratch = scratch, .kv_head = kv_head, .first_row = first_row, .n_rows = n_rows};
-  begin_block(&b);
+  batch b = {.job = j, .scratch = scratch, .kv_head = kv_head, .first_row = first_row, .n_rows = n_rows};
+  begin_batch(&b);
   if (j->shape->n_tokens == 1) {
-    decode_block(&b);
+    decode_batch(&b);
   } else {
-    prompt_block(&b);
+    prompt_batch(&b);
   }
-  end_block(&b);
+  end_batch(&b);
 }
 
 static void decode_items(const void *context, size_t begin, size_t end, size_t thread) {
   const job *j = context;
   size_t row = begin * j->rows_of_item, end_row = min_size(end * j->rows_of_item, j->n_rows);
-  for (; row < end_row; row += BLOCK_ROWS) run_block(j, 0, row, min_size(end_row - row, BLOCK_ROWS), thread);
+  for (; row < end_row; row += BATCH_ROWS) run_batch(j, 0, row, min_size(end_row - row, BATCH_ROWS), thread);
 }
 
 /* The last tokens, which see most, come first: no thread is left alone with them at the end. */
 static void prompt_items(const void *context, size_t begin, size_t end, size_t thread) {
   const job *j = context;
   for (size_t i = begin; i < end; i++) {
-    size_t kv_head = i % j->shape->n_kv_heads, row = (j->n_blocks - 1 - i / j->shape->n_kv_heads) * BLOCK_ROWS;
-    run_block(j, kv_head, row, min_size(j->n_rows - row, BLOCK_ROWS), thread);
+    size_t kv_head = i % j->shape->n_kv_heads, row = (j->n_batches - 1 - i / j->shape->n_kv_heads) * BATCH_ROWS;
+    run_batch(j, kv_head, row, min_size(j->n_rows - row, BATCH_ROWS), thread);
   }
 }
 
-void fm_op_flash_attention(const fm_traits *traits, const fm_kernels *type, const fm_attention *shape, const float *q,
-                           const uint8_t *k, const uint8_t *v, float *out) {
-  job j = {.kernels = kernels(), .shape = shape, .traits = traits, .type = type, .q = q, .k = k, .v = v, .out = out};
+void fm_op_flash_attention(const fm_attention *shape, const float *q, const uint8_t *k, const uint8_t *v, float *out) {
+  const fm_traits *traits = fm_traits_of(shape->kv_type);
+  job j = {.isa = fm_current.isa, .shape = shape, .traits = traits, .q = q, .k = k, .v = v, .out = out};
+  j.kernels = kernels_of(j.isa);
+  j.type = fm_kernels_of(shape->kv_type);
   j.n_dims = (shape->head_size + 7) & ~(size_t)7;
   j.head_bytes = shape->head_size / traits->block_values * traits->block_bytes;
   j.position_bytes = shape->n_kv_heads * j.head_bytes;
-  j.group = shape->n_heads / shape->n_kv_heads;
-  j.is_direct = fm_current.isa >= FM_ISA_SIMD128 && shape->head_size % 8 == 0 && shape->kv_type != FM_KV_Q8_0;
+  j.heads_per_kv = shape->n_heads / shape->n_kv_heads;
+  j.is_direct = j.isa >= FM_ISA_SIMD128 && shape->head_size % 8 == 0 && shape->kv_type != FM_KV_Q8_0;
   bool is_decode = shape->n_tokens == 1;
-  j.n_rows = is_decode ? shape->n_heads : shape->n_tokens * j.group;
-  j.n_blocks = (j.n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+  j.n_rows = is_decode ? shape->n_heads : shape->n_tokens * j.heads_per_kv;
+  j.n_batches = (j.n_rows + BATCH_ROWS - 1) / BATCH_ROWS;
   fm_work row_work = (fm_work)2 * FM_WORK_F32 * j.n_dims * shape->n_positions;
-  if (fm_current.isa == FM_ISA_SCALAR) row_work *= FM_WORK_SCALAR;
+  if (j.isa == FM_ISA_SCALAR) row_work *= FM_WORK_SCALAR;
   if (!is_decode) {
-    fm_parallel(prompt_items, &j, shape->n_kv_heads * j.n_blocks, row_work * min_size(j.n_rows, BLOCK_ROWS), 1);
+    fm_parallel(prompt_items, &j, shape->n_kv_heads * j.n_batches, row_work * min_size(j.n_rows, BATCH_ROWS));
     return;
   }
   /* Two items for each thread: more of them, and each would read few bytes of a position. Heads of a pack stay together. */
   size_t n_threads = fm_threads_in_use(), n_packs = (j.n_rows + FM_PACK_ROWS - 1) / FM_PACK_ROWS;
   size_t packs = n_threads == 1 ? n_packs : (n_packs + 2 * n_threads - 1) / (2 * n_threads);
-  j.rows_of_item = min_size(packs * FM_PACK_ROWS, BLOCK_ROWS);
+  j.rows_of_item = min_size(packs * FM_PACK_ROWS, BATCH_ROWS);
   size_t n_items = (j.n_rows + j.rows_of_item - 1) / j.rows_of_item;
-  fm_parallel(decode_items, &j, n_items, row_work * j.rows_of_item, 1);
+  fm_parallel(decode_items, &j, n_items, row_work * j.rows_of_item);
 }
 
 /* A call of fused_attention_score. Its items are packs of rows of q. */
 typedef struct {
+  const fm_attention_kernels *kernels;
+  fm_softmax_fn *softmax;
   const float *q, *k;
   float *scores;
   size_t n_q, n_k, head_size, n_dims;
@@ -335,7 +340,7 @@ static void score_rows(const score_job *s, const float *q, float *scores, size_t
   memset(scratch->q[0], 0, n_dims * FM_PACK_ROWS * sizeof(float));
   for (size_t r = 0; r < n_rows; r++) interleave(scratch->q[0], r, q + r * head_size, head_size);
   for (size_t j = 0, n; j < n_seen; j += n) {
-    n = min_size(n_seen - j, FM_TILE_POSITIONS);
+    n = min_size(n_seen - j, FM_SLICE_POSITIONS);
     const float *keys = s->k + j * head_size;
     if (n_dims != head_size) {
       for (size_t i = 0; i < n; i++) {
@@ -344,9 +349,9 @@ static void score_rows(const score_job *s, const float *q, float *scores, size_t
       }
       keys = scratch->k;
     }
-    fm_kv_tile tile = {.start = (const uint8_t *)keys, .n_positions = n, .is_shared = true};
-    tile.stride = n_dims * sizeof(float);
-    kernels()->score(&tile, scratch->q[0], n_dims, scratch->scores);
+    fm_kv_slice slice = {.start = (const uint8_t *)keys, .n_positions = n, .is_shared = true};
+    slice.stride = n_dims * sizeof(float);
+    s->kernels->score(&slice, scratch->q[0], n_dims, scratch->scores);
     for (size_t r = 0; r < n_rows; r++) {
       for (size_t i = 0; i < n; i++) scores[r * s->n_k + j + i] = scratch->scores[i][r] * s->scale;
     }
@@ -355,7 +360,6 @@ static void score_rows(const score_job *s, const float *q, float *scores, size_t
 
 static void score_items(const void *context, size_t begin, size_t end, size_t thread) {
   const score_job *s = context;
-  fm_softmax_fn *softmax = fm_shared_kernels_of(fm_current.isa)->softmax;
   for (size_t first = begin * FM_PACK_ROWS; first < min_size(end * FM_PACK_ROWS, s->n_q); first += FM_PACK_ROWS) {
     size_t n_rows = min_size(s->n_q - first, FM_PACK_ROWS), n_k = s->n_k, seen[FM_PACK_ROWS];
     for (size_t r = 0; r < n_rows; r++) {
@@ -365,7 +369,7 @@ static void score_items(const void *context, size_t begin, size_t end, size_t th
     float *rows = s->scores + first * n_k;
     score_rows(s, s->q + first * s->head_size, rows, n_rows, seen[n_rows - 1], &fm_scratch_of(thread)->attention);
     for (size_t r = 0; r < n_rows; r++) {
-      if (seen[r] > 0) softmax(rows + r * n_k, rows + r * n_k, seen[r]);
+      if (seen[r] > 0) s->softmax(rows + r * n_k, rows + r * n_k, seen[r]);
       memset(rows + r * n_k + seen[r], 0, (n_k - seen[r]) * sizeof *rows);
     }
   }
@@ -373,7 +377,10 @@ static void score_items(const void *context, size_t begin, size_t end, size_t th
 
 void fm_op_attention_score(const float *q, const float *k, float *scores, size_t n_q, size_t n_k, size_t head_size,
                            float scale, bool causal) {
-  const score_job s = {.q = q,
+  int32_t isa = fm_current.isa;
+  const score_job s = {.kernels = kernels_of(isa),
+                       .softmax = fm_shared_kernels_of(isa)->softmax,
+                       .q = q,
                        .k = k,
                        .scores = scores,
                        .n_q = n_q,
@@ -383,6 +390,6 @@ void fm_op_attention_score(const float *q, const float *k, float *scores, size_t
                        .scale = scale,
                        .causal = causal};
   fm_work work = (fm_work)FM_PACK_ROWS * n_k * (FM_WORK_F32 * s.n_dims + FM_WORK_EXP);
-  if (fm_current.isa == FM_ISA_SCALAR) work *= FM_WORK_SCALAR;
-  fm_parallel(score_items, &s, (n_q + FM_PACK_ROWS - 1) / FM_PACK_ROWS, work, 1);
+  if (isa == FM_ISA_SCALAR) work *= FM_WORK_SCALAR;
+  fm_parallel(score_items, &s, (n_q + FM_PACK_ROWS - 1) / FM_PACK_ROWS, work);
 }

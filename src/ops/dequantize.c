@@ -15,12 +15,13 @@ static void dequantize_decoded(const fm_traits *traits, fm_decode_fn *decode, co
   }
 }
 
-void fm_op_dequantize(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, float *y, size_t n_values) {
-  bool simd = fm_current.isa >= FM_ISA_SIMD128;
+void fm_dequantize(const fm_traits *traits, const fm_kernels *kernels, int32_t isa, const uint8_t *w, float *y,
+                   size_t n_values) {
+  bool simd = isa >= FM_ISA_SIMD128;
   if (!kernels->decode) {
     kernels->dequantize[simd](w, y, n_values);
   } else if (simd) {
-    fm_shared_kernels_of(fm_current.isa)->dequantize(kernels->simd128, w, y, n_values);
+    fm_shared_kernels_of(isa)->dequantize(kernels->simd128, w, y, n_values);
   } else {
     dequantize_decoded(traits, kernels->decode, w, y, n_values);
   }
@@ -32,6 +33,7 @@ void fm_op_dequantize(const fm_traits *traits, const fm_kernels *kernels, const 
 typedef struct {
   const fm_traits *traits;
   const fm_kernels *kernels;
+  int32_t isa;
   const uint8_t *w;
   float *y;
   size_t n_values;
@@ -42,11 +44,10 @@ static void dequantize_items(const void *context, size_t begin, size_t end, size
   const dequantize_job *j = context;
   size_t first = begin * ITEM_VALUES, last = end * ITEM_VALUES < j->n_values ? end * ITEM_VALUES : j->n_values;
   const uint8_t *w = j->w + first / j->traits->block_values * j->traits->block_bytes;
-  fm_op_dequantize(j->traits, j->kernels, w, j->y + first, last - first);
+  fm_dequantize(j->traits, j->kernels, j->isa, w, j->y + first, last - first);
 }
 
-void fm_op_dequantize_all(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, float *y,
-                          size_t n_values) {
-  const dequantize_job j = {traits, kernels, w, y, n_values};
-  fm_parallel(dequantize_items, &j, (n_values + ITEM_VALUES - 1) / ITEM_VALUES, ITEM_VALUES * FM_WORK_CONVERT, 1);
+void fm_op_dequantize(int32_t type, const uint8_t *w, float *y, size_t n_values) {
+  const dequantize_job j = {fm_traits_of(type), fm_kernels_of(type), fm_current.isa, w, y, n_values};
+  fm_parallel(dequantize_items, &j, (n_values + ITEM_VALUES - 1) / ITEM_VALUES, ITEM_VALUES * FM_WORK_CONVERT);
 }

@@ -5,10 +5,12 @@
 #include "ops/ops.h"
 #include "threads/threads.h"
 
+/* The kernels in use: read when an operation is called, and passed to its parts. */
 static const fm_shared_kernels *kernels(void) { return fm_shared_kernels_of(fm_current.isa); }
 
 /* Norms and softmax: rows [n_rows][n_cols], each by itself. */
 typedef struct {
+  const fm_shared_kernels *kernels;
   const float *x, *weight, *bias;
   float *y;
   size_t n_cols;
@@ -18,7 +20,7 @@ typedef struct {
 static void rms_norm_rows(const void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const rows_job *j = context;
-  const fm_shared_kernels *k = kernels();
+  const fm_shared_kernels *k = j->kernels;
   for (size_t r = begin; r < end; r++) {
     const float *x = j->x + r * j->n_cols;
     float factor = fm_rms_factor(k->sum_squares(x, j->n_cols), j->n_cols, j->eps);
@@ -29,33 +31,32 @@ static void rms_norm_rows(const void *context, size_t begin, size_t end, size_t 
 static void layer_norm_rows(const void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const rows_job *j = context;
-  fm_layer_norm_fn *layer_norm = kernels()->layer_norm;
   for (size_t r = begin; r < end; r++) {
-    layer_norm(j->x + r * j->n_cols, j->weight, j->bias, j->y + r * j->n_cols, j->n_cols, j->eps);
+    j->kernels->layer_norm(j->x + r * j->n_cols, j->weight, j->bias, j->y + r * j->n_cols, j->n_cols, j->eps);
   }
 }
 
 static void softmax_rows(const void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const rows_job *j = context;
-  fm_softmax_fn *softmax = kernels()->softmax;
+  fm_softmax_fn *softmax = j->kernels->softmax;
   for (size_t r = begin; r < end; r++) softmax(j->x + r * j->n_cols, j->y + r * j->n_cols, j->n_cols);
 }
 
 void fm_op_rms_norm(const float *x, const float *weight, float *y, size_t n_rows, size_t n_cols, float eps) {
-  const rows_job j = {.x = x, .weight = weight, .y = y, .n_cols = n_cols, .eps = eps};
-  fm_parallel(rms_norm_rows, &j, n_rows, (fm_work)n_cols * FM_WORK_CONVERT, 1);
+  const rows_job j = {.kernels = kernels(), .x = x, .weight = weight, .y = y, .n_cols = n_cols, .eps = eps};
+  fm_parallel(rms_norm_rows, &j, n_rows, (fm_work)n_cols * FM_WORK_CONVERT);
 }
 
 void fm_op_layer_norm(const float *x, const float *weight, const float *bias, float *y, size_t n_rows, size_t n_cols,
                       float eps) {
-  const rows_job j = {x, weight, bias, y, n_cols, eps};
-  fm_parallel(layer_norm_rows, &j, n_rows, (fm_work)n_cols * FM_WORK_CONVERT, 1);
+  const rows_job j = {kernels(), x, weight, bias, y, n_cols, eps};
+  fm_parallel(layer_norm_rows, &j, n_rows, (fm_work)n_cols * FM_WORK_CONVERT);
 }
 
 void fm_op_softmax(const float *x, float *y, size_t n_rows, size_t n_cols) {
-  const rows_job j = {.x = x, .y = y, .n_cols = n_cols};
-  fm_parallel(softmax_rows, &j, n_rows, (fm_work)n_cols * FM_WORK_EXP, 1);
+  const rows_job j = {.kernels = kernels(), .x = x, .y = y, .n_cols = n_cols};
+  fm_parallel(softmax_rows, &j, n_rows, (fm_work)n_cols * FM_WORK_EXP);
 }
 
 /* Elementary functions in f64 with errors below 1e-9, which f32 results do not show: libm's would bring 10 KB of tables. */
@@ -116,9 +117,10 @@ static void cosine_and_sine(double angle, float *cosine, float *sine) {
   *sine = (float)(quadrant & 2 ? -s : s);
 }
 
-#define PAIRS 64 /* whose angles are held at once */
+#define PAIRS 64 /* pairs whose angles are held at once */
 
 typedef struct {
+  fm_rotate_fn *rotate;
   float *x;
   const fm_rope_shape *shape;
   float base, linear_scale;
@@ -129,15 +131,14 @@ static void rope_tokens(const void *context, size_t begin, size_t end, size_t th
   (void)thread;
   const rope_job *j = context;
   const fm_rope_shape *shape = j->shape;
-  fm_rotate_fn *rotate = kernels()->rotate;
-  size_t half = shape->n_dims / 2, distance = shape->pairing == FM_ROPE_ADJACENT ? 1 : half;
+  size_t n_pairs = shape->n_dims / 2, distance = shape->pairing == FM_ROPE_ADJACENT ? 1 : n_pairs;
   bool valid = j->base > 0 && j->base < (float)INFINITY;
   double log_base = valid ? natural_log((double)j->base) : 0;
-  for (size_t first = 0; first < half; first += PAIRS) {
-    size_t n = half - first < PAIRS ? half - first : PAIRS;
+  for (size_t first = 0; first < n_pairs; first += PAIRS) {
+    size_t n = n_pairs - first < PAIRS ? n_pairs - first : PAIRS;
     double frequency[PAIRS];
     for (size_t i = 0; i < n; i++) {
-      frequency[i] = exponential(-log_base * (double)(first + i) / (double)half) / (double)j->linear_scale;
+      frequency[i] = exponential(-log_base * (double)(first + i) / (double)n_pairs) / (double)j->linear_scale;
       if (!valid) frequency[i] = (double)NAN;
       if (j->factors) frequency[i] /= (double)j->factors[first + i];
     }
@@ -146,20 +147,21 @@ static void rope_tokens(const void *context, size_t begin, size_t end, size_t th
       float cosine[PAIRS], sine[PAIRS];
       double position = (double)shape->first_position + (double)t;
       for (size_t i = 0; i < n; i++) cosine_and_sine(position * frequency[i], &cosine[i], &sine[i]);
-      for (size_t h = 0; h < shape->n_heads; h++, head += shape->head_size) rotate(head, distance, cosine, sine, n);
+      for (size_t h = 0; h < shape->n_heads; h++, head += shape->head_size) j->rotate(head, distance, cosine, sine, n);
     }
   }
 }
 
 void fm_op_rope(float *x, const fm_rope_shape *shape, float base, float linear_scale, const float *factors) {
-  const rope_job j = {x, shape, base, linear_scale, factors};
+  const rope_job j = {kernels()->rotate, x, shape, base, linear_scale, factors};
   fm_work work = (fm_work)shape->n_dims * (shape->n_heads * FM_WORK_COPY + FM_WORK_EXP);
-  fm_parallel(rope_tokens, &j, shape->n_tokens, work, 1);
+  fm_parallel(rope_tokens, &j, shape->n_tokens, work);
 }
 
 typedef struct {
   const fm_traits *traits;
-  const fm_kernels *type;
+  const fm_kernels *kernels;
+  int32_t isa;
   const uint8_t *table;
   const uint32_t *ids;
   float *y;
@@ -171,20 +173,20 @@ static void embed_tokens(const void *context, size_t begin, size_t end, size_t t
   const embed_job *j = context;
   size_t row_bytes = j->n_cols / j->traits->block_values * j->traits->block_bytes;
   for (size_t t = begin; t < end; t++) {
-    fm_op_dequantize(j->traits, j->type, j->table + j->ids[t] * row_bytes, j->y + t * j->n_cols, j->n_cols);
+    fm_dequantize(j->traits, j->kernels, j->isa, j->table + j->ids[t] * row_bytes, j->y + t * j->n_cols, j->n_cols);
   }
 }
 
-void fm_op_embed(const fm_traits *traits, const fm_kernels *type, const uint8_t *table, const uint32_t *ids, float *y,
-                 size_t n_tokens, size_t n_cols) {
-  const embed_job j = {traits, type, table, ids, y, n_cols};
-  fm_parallel(embed_tokens, &j, n_tokens, (fm_work)n_cols * FM_WORK_CONVERT, 1);
+void fm_op_embed(int32_t type, const uint8_t *table, const uint32_t *ids, float *y, size_t n_tokens, size_t n_cols) {
+  const embed_job j = {fm_traits_of(type), fm_kernels_of(type), fm_current.isa, table, ids, y, n_cols};
+  fm_parallel(embed_tokens, &j, n_tokens, (fm_work)n_cols * FM_WORK_CONVERT);
 }
 
 /* Values by themselves; threads take stretches of them. */
 #define STRETCH 1024
 
 typedef struct {
+  const fm_shared_kernels *kernels;
   const float *a, *b;
   float *y;
   size_t n_values;
@@ -202,27 +204,28 @@ static void add_values(const void *context, size_t begin, size_t end, size_t thr
   (void)thread;
   const values_job *j = context;
   size_t first = begin * STRETCH;
-  kernels()->add(j->a + first, j->b + first, j->y + first, stretch(j->n_values, begin, end));
+  j->kernels->add(j->a + first, j->b + first, j->y + first, stretch(j->n_values, begin, end));
 }
 
 static void gate_values(const void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const values_job *j = context;
   size_t first = begin * STRETCH;
-  kernels()->gated(j->a + first, j->b + first, j->y + first, stretch(j->n_values, begin, end), j->act);
+  j->kernels->gated(j->a + first, j->b + first, j->y + first, stretch(j->n_values, begin, end), j->act);
 }
 
 void fm_op_add(const float *a, const float *b, float *y, size_t n_values) {
-  const values_job j = {.a = a, .b = b, .y = y, .n_values = n_values};
-  fm_parallel(add_values, &j, count_stretches(n_values), STRETCH * FM_WORK_COPY, 1);
+  const values_job j = {.kernels = kernels(), .a = a, .b = b, .y = y, .n_values = n_values};
+  fm_parallel(add_values, &j, count_stretches(n_values), STRETCH * FM_WORK_COPY);
 }
 
 void fm_op_gated(const float *gate, const float *up, float *y, size_t n_values, int32_t act) {
-  const values_job j = {gate, up, y, n_values, act};
-  fm_parallel(gate_values, &j, count_stretches(n_values), STRETCH * FM_WORK_EXP, 1);
+  const values_job j = {.kernels = kernels(), .a = gate, .b = up, .y = y, .n_values = n_values, .act = act};
+  fm_parallel(gate_values, &j, count_stretches(n_values), STRETCH * FM_WORK_EXP);
 }
 
 typedef struct {
+  fm_to_f16_fn *to_f16;
   const float *x;
   uint16_t *y;
   size_t n_values;
@@ -231,16 +234,16 @@ typedef struct {
 static void f16_values(const void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const f16_job *j = context;
-  kernels()->to_f16(j->x + begin * STRETCH, j->y + begin * STRETCH, stretch(j->n_values, begin, end));
+  j->to_f16(j->x + begin * STRETCH, j->y + begin * STRETCH, stretch(j->n_values, begin, end));
 }
 
-void fm_op_kv_write(const fm_traits *traits, uint8_t *rows, const float *x, size_t n_values) {
-  if (traits->type == FM_TYPE_F32) {
+void fm_op_kv_write(int32_t type, uint8_t *rows, const float *x, size_t n_values) {
+  if (type == FM_TYPE_F32) {
     memcpy(rows, x, n_values * sizeof *x);
-  } else if (traits->type == FM_TYPE_F16) {
-    const f16_job j = {x, (uint16_t *)rows, n_values};
-    fm_parallel(f16_values, &j, count_stretches(n_values), STRETCH * FM_WORK_CONVERT, 1);
+  } else if (type == FM_TYPE_F16) {
+    const f16_job j = {kernels()->to_f16, x, (uint16_t *)rows, n_values};
+    fm_parallel(f16_values, &j, count_stretches(n_values), STRETCH * FM_WORK_CONVERT);
   } else {
-    fm_op_quantize(traits, fm_quantizer_of(traits->type), x, rows, n_values);
+    fm_op_quantize(type, x, rows, n_values);
   }
 }

@@ -6,8 +6,7 @@
 
 #include "formats/traits.h"
 #include "fused.h"
-#include "kernels/kernels.h"
-#include "quantize/quantizers.h"
+#include "kernels/table.h"
 
 /* Where the activations of a product come from. They are made a panel at a time, into scratch. */
 typedef enum {
@@ -25,12 +24,13 @@ typedef struct {
 } fm_source;
 
 /* The factors of NORMED rows, which take whole rows: factor[i] for token first_token + i, i = 0..n_tokens-1. */
-void fm_source_factors(const fm_source *source, size_t first_token, size_t n_tokens, size_t n_cols, float *factor);
+void fm_source_factors(const fm_source *source, const fm_shared_kernels *shared, size_t first_token, size_t n_tokens,
+                       size_t n_cols, float *factor);
 
 /* out[0 .. n_values) = the activations of a token from first_col on, of a source that is not PLAIN;
  * factor: the token's, where NORMED. */
-void fm_source_row(const fm_source *source, size_t token, size_t n_cols, size_t first_col, size_t n_values,
-                   float factor, float *out);
+void fm_source_row(const fm_source *source, const fm_shared_kernels *shared, size_t token, size_t n_cols,
+                   size_t first_col, size_t n_values, float factor, float *out);
 
 /* y (= or, where accumulate, +=) X * W^T for every target; X is made and quantised once for all that get the same
  * activations.
@@ -43,28 +43,30 @@ void fm_op_ffn(const fm_ffn_weights *weights, const float *x, const float *norm_
                float *workspace, size_t n_tokens, size_t n_embd, size_t n_ff, int32_t act, bool residual,
                int32_t activation);
 
-/* Contract: fm_dequantize_rows in fused.h; _all shares the work between threads. */
-void fm_op_dequantize(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, float *y, size_t n_values);
-void fm_op_dequantize_all(const fm_traits *traits, const fm_kernels *kernels, const uint8_t *w, float *y,
-                          size_t n_values);
+/* Contract: fm_dequantize_rows in fused.h. */
+void fm_op_dequantize(int32_t type, const uint8_t *w, float *y, size_t n_values);
+
+/* The same on one thread, with kernels that the caller has chosen: for operations that read blocks on their way. */
+void fm_dequantize(const fm_traits *traits, const fm_kernels *kernels, int32_t isa, const uint8_t *w, float *y,
+                   size_t n_values);
 
 /* The flat layout of fused_dequant_matmul_q4k_legacy, drawn in ops/legacy.c. */
 #define FM_LEGACY_BLOCK_VALUES 256
 #define FM_LEGACY_BLOCK_BYTES 140
 
 /* Contracts: fm_quantize_rows and fused_dequant_matmul_q4k_legacy in fused.h. */
-void fm_op_quantize(const fm_traits *traits, const fm_quantizer *quantizer, const float *x, uint8_t *w,
-                    size_t n_values);
+void fm_op_quantize(int32_t type, const float *x, uint8_t *w, size_t n_values);
 void fm_op_matmul_q4_legacy(const uint8_t *w, const float *scales, const float *x, float *y, size_t n_tokens,
                             size_t n_rows, size_t n_cols);
 
-/* How a matmul is served: the instruction set of its kernels and the activations they get. */
+/* How a product is served: the instruction set of its kernels and the activations they get. */
 typedef struct {
   int32_t isa;        /* fm_isa_id */
   int32_t activation; /* fm_activation */
 } fm_service;
 
-fm_service fm_service_of(const fm_kernels *kernels, int32_t activation);
+/* isa: the instruction set in use; activation: asked for. */
+fm_service fm_service_of(int32_t isa, const fm_kernels *kernels, int32_t activation);
 
 /* Contracts: fm_rms_norm .. fm_gated and fm_kv_write in fused.h; rows: the first of the cache to be written. */
 typedef struct {
@@ -77,15 +79,13 @@ void fm_op_layer_norm(const float *x, const float *weight, const float *bias, fl
                       float eps);
 void fm_op_softmax(const float *x, float *y, size_t n_rows, size_t n_cols);
 void fm_op_rope(float *x, const fm_rope_shape *shape, float base, float linear_scale, const float *factors);
-void fm_op_embed(const fm_traits *traits, const fm_kernels *type, const uint8_t *table, const uint32_t *ids, float *y,
-                 size_t n_tokens, size_t n_cols);
+void fm_op_embed(int32_t type, const uint8_t *table, const uint32_t *ids, float *y, size_t n_tokens, size_t n_cols);
 void fm_op_add(const float *a, const float *b, float *y, size_t n_values);
 void fm_op_gated(const float *gate, const float *up, float *y, size_t n_values, int32_t act);
-void fm_op_kv_write(const fm_traits *traits, uint8_t *rows, const float *x, size_t n_values);
+void fm_op_kv_write(int32_t type, uint8_t *rows, const float *x, size_t n_values);
 
-/* Contracts: fm_flash_attention and fused_attention_score in fused.h; traits, type: of the KV cache. */
-void fm_op_flash_attention(const fm_traits *traits, const fm_kernels *type, const fm_attention *shape, const float *q,
-                           const uint8_t *k, const uint8_t *v, float *out);
+/* Contracts: fm_flash_attention and fused_attention_score in fused.h. */
+void fm_op_flash_attention(const fm_attention *shape, const float *q, const uint8_t *k, const uint8_t *v, float *out);
 void fm_op_attention_score(const float *q, const float *k, float *scores, size_t n_q, size_t n_k, size_t head_size,
                            float scale, bool causal);
 

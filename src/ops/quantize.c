@@ -2,9 +2,10 @@
 
 #include "formats/codes.h"
 #include "ops/ops.h"
+#include "quantize/quantizers.h"
 #include "threads/threads.h"
 
-/* What a quantiser gets: no NaN, nothing over its limit, nothing below FM_QUANTIZE_TINY; see fm_quantize_rows. */
+/* A value as a quantiser gets it: no NaN, nothing over its limit, nothing below FM_QUANTIZE_TINY; see fm_quantize_rows. */
 static float representable(float x, float limit) {
   if (!(fabsf(x) >= FM_QUANTIZE_TINY)) return 0.0f;
   return x > limit ? limit : x < -limit ? -limit : x;
@@ -29,10 +30,11 @@ static void quantize_blocks(const void *context, size_t begin, size_t end, size_
   }
 }
 
-void fm_op_quantize(const fm_traits *traits, const fm_quantizer *quantizer, const float *x, uint8_t *w,
-                    size_t n_values) {
+void fm_op_quantize(int32_t type, const float *x, uint8_t *w, size_t n_values) {
+  const fm_traits *traits = fm_traits_of(type);
+  const fm_quantizer *quantizer = fm_quantizer_of(type);
   const quantize_job j = {traits, quantizer, x, w};
   bool searched = traits->block_values == FM_MAX_BLOCK_VALUES;
   fm_work work = traits->block_values * (fm_work)(searched ? FM_WORK_SEARCH : FM_WORK_EXP);
-  fm_parallel(quantize_blocks, &j, n_values / traits->block_values, work, 1);
+  fm_parallel(quantize_blocks, &j, n_values / traits->block_values, work);
 }

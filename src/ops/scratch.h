@@ -5,8 +5,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "kernels/activations.h"
 #include "kernels/attention.h"
-#include "kernels/kernels.h"
+#include "kernels/strip.h"
 #include "threads/threads.h"
 
 #define FM_ATTENTION_PACKS 16
@@ -16,24 +17,24 @@ typedef struct {
   size_t n_heads, head[FM_PACK_ROWS], of_row[FM_PACK_ROWS];
 } fm_pack_heads;
 
-/* Of a product. decoded: a piece of a weight row, or of activations about to be quantised; unpacked: the tokens of a tile. */
+/* A product's. */
 typedef struct {
   fm_strip strip;
   union {
-    fm_act_i8 i8[FM_TILE_TOKENS * FM_PANEL_COLS / FM_ACT_COLS];
-    fm_act_i16 i16[FM_TILE_TOKENS * FM_PANEL_COLS / FM_ACT_COLS];
-  } unpacked;
-  _Alignas(64) float decoded[FM_PANEL_COLS];
+    fm_act_i8 i8[FM_TILE_TOKENS * FM_STRIP_COLS / FM_ACT_COLS];
+    fm_act_i16 i16[FM_TILE_TOKENS * FM_STRIP_COLS / FM_ACT_COLS];
+  } tokens;                                 /* the blocks of 4 tokens, before they become tiles */
+  _Alignas(64) float floats[FM_STRIP_COLS]; /* a piece of a weight row, or of activations about to be quantised */
 } fm_matmul_scratch;
 
-/* Of attention. Keys and values f32, [position][head][n_dims]. */
+/* Attention's. Keys and values are f32, [position][head][n_dims]. */
 typedef struct {
   _Alignas(64) float q[FM_ATTENTION_PACKS][FM_HEAD_SIZE_MAX * FM_PACK_ROWS];
   float out[FM_ATTENTION_PACKS][FM_HEAD_SIZE_MAX * FM_PACK_ROWS];
-  float k[FM_TILE_POSITIONS * FM_HEAD_SIZE_MAX];
-  float v[FM_TILE_POSITIONS * FM_HEAD_SIZE_MAX];
-  _Alignas(16) fm_tile_scores scores;
-  _Alignas(16) fm_tile_weights weights;
+  float k[FM_SLICE_POSITIONS * FM_HEAD_SIZE_MAX];
+  float v[FM_SLICE_POSITIONS * FM_HEAD_SIZE_MAX];
+  _Alignas(16) fm_slice_scores scores;
+  _Alignas(16) fm_slice_weights weights;
   fm_softmax_state state[FM_ATTENTION_PACKS];
   fm_pack_heads heads[FM_ATTENTION_PACKS];
 } fm_attention_scratch;

@@ -1,6 +1,6 @@
 /* Quantisers of the types with one scale (and minimum) per 32 values: Q4_0, Q5_0, Q8_0, Q4_1, Q5_1.
  *
- *   Q4_0, Q5_0   d = extreme / -half, half = 8, 16: the value of largest magnitude becomes code 0, exactly -half steps
+ *   Q4_0, Q5_0   d = extreme / -zero, zero = 8, 16 the code of 0: the value of largest magnitude becomes code 0
  *   Q8_0         d = max|x| / 127
  *   Q4_1, Q5_1   d = (max - min) / (2^bits - 1), m = min
  *
@@ -36,11 +36,11 @@ static void pack_fifth_bits(const uint8_t code[VALUES], uint8_t qh[4]) {
   for (int i = 0; i < VALUES; i++) qh[i / 8] = (uint8_t)(qh[i / 8] | (code[i] >> 4 & 1) << i % 8);
 }
 
-/* d and the codes 0 .. 2 * half - 1 of d * (code - half). */
-static fm_f16 symmetric(const float *x, int half, uint8_t code[VALUES]) {
-  float d = fm_extreme_of(x, VALUES) / (float)-half;
+/* d and the codes 0 .. 2 * zero - 1 of d * (code - zero). */
+static fm_f16 symmetric(const float *x, int zero, uint8_t code[VALUES]) {
+  float d = fm_extreme_of(x, VALUES) / (float)-zero;
   fm_f16 stored = fm_f32_to_f16(d);
-  codes_of(x, 0.0f, inverse_of(d, stored), (float)half + 0.5f, (uint8_t)(2 * half - 1), code);
+  codes_of(x, 0.0f, inverse_of(d, stored), (float)zero + 0.5f, (uint8_t)(2 * zero - 1), code);
   return stored;
 }
 

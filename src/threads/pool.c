@@ -104,11 +104,11 @@ static void wait_for_others(void) {
   __builtin_trap(); /* as it would, had the caller had that chunk */
 }
 
-void fm_parallel(fm_part_fn *part, const void *context, size_t n_items, fm_work item_work, size_t grain) {
+void fm_parallel(fm_part_fn *part, const void *context, size_t n_items, fm_work item_work) {
   size_t n_threads = fm_threads_in_use();
   fm_work work = item_work * n_items;
-  size_t smallest = max_size(grain, item_work < CHUNK_WORK ? (size_t)(CHUNK_WORK / max_size((size_t)item_work, 1)) : 1);
-  if (pool.fork_work == 0) smallest = grain;
+  size_t smallest = item_work < CHUNK_WORK ? (size_t)(CHUNK_WORK / max_size((size_t)item_work, 1)) : 1;
+  if (pool.fork_work == 0) smallest = 1;
   size_t chunk_items = max_size(smallest, n_items / (n_threads * CHUNKS_PER_THREAD));
   if (n_threads == 1 || work < pool.fork_work || n_items <= chunk_items) {
     part(context, 0, n_items, 0);

@@ -25,14 +25,14 @@ enum {
 };
 
 #if FM_HAS_THREADS
-/* Runs all items, and returns when they are done. grain: the fewest items of a chunk, where there are as many. */
-void fm_parallel(fm_part_fn *part, const void *job, size_t n_items, fm_work item_work, size_t grain);
+/* Runs all items, and returns when they are done. item_work: the cost of one. */
+void fm_parallel(fm_part_fn *part, const void *job, size_t n_items, fm_work item_work);
 
 /* Threads that a job may run on, the caller included. */
 uint32_t fm_threads_in_use(void);
 #else
-static inline void fm_parallel(fm_part_fn *part, const void *job, size_t n_items, fm_work item_work, size_t grain) {
-  (void)item_work, (void)grain;
+static inline void fm_parallel(fm_part_fn *part, const void *job, size_t n_items, fm_work item_work) {
+  (void)item_work;
   part(job, 0, n_items, 0);
 }
 static inline uint32_t fm_threads_in_use(void) { return 1; }

@@ -2,8 +2,8 @@
  * and values are converted in registers, once for all 4 rows where these share a head.
  *
  * FM_MADD(a, b, sum): a * b + sum, rounded twice or, where relaxed, perhaps once. */
-#ifndef FM_KERNELS_ATTENTION_FORM_H
-#define FM_KERNELS_ATTENTION_FORM_H
+#ifndef FM_KERNELS_ATTENTION_PRODUCTS_H
+#define FM_KERNELS_ATTENTION_PRODUCTS_H
 
 #include "kernels/attention.h"
 #include "kernels/v128.h"
@@ -35,7 +35,7 @@ FM_INLINE v128_t hsum4(const v128_t v[4]) {
 FM_INLINE void add_product(v128_t *sum, v128_t a, v128_t b) { *sum = FM_MADD(a, b, *sum); }
 
 /* Rows that share a head: two positions at once, so that each load of q serves both. */
-FM_INLINE void score_shared(const fm_kv_tile *k, const float *q, size_t n_dims, fm_tile_scores scores, bool is_f16) {
+FM_INLINE void score_shared(const fm_kv_slice *k, const float *q, size_t n_dims, fm_slice_scores scores, bool is_f16) {
   fm_f16_held held = fm_hold_f16();
   const uint8_t *key = k->start + k->offset[0];
   FM_NO_UNROLL
@@ -67,8 +67,8 @@ FM_INLINE void score_shared(const fm_kv_tile *k, const float *q, size_t n_dims, 
 }
 
 /* 8 columns at a time, the sums of all 4 rows in registers. */
-FM_INLINE void mix_tile(const fm_kv_tile *v, fm_tile_weights weights, const float *correction, size_t n_dims,
-                        float *out, bool is_shared, bool is_f16) {
+FM_INLINE void mix_slice(const fm_kv_slice *v, fm_slice_weights weights, const float *correction, size_t n_dims,
+                         float *out, bool is_shared, bool is_f16) {
   fm_f16_held held = fm_hold_f16();
   size_t column = 0;
   FM_NO_UNROLL
@@ -101,7 +101,7 @@ FM_INLINE void mix_tile(const fm_kv_tile *v, fm_tile_weights weights, const floa
 }
 
 /* Rows that share a head. */
-static void score_rows_of_a_head(const fm_kv_tile *k, const float *q, size_t n_dims, fm_tile_scores scores) {
+static void score_rows_of_a_head(const fm_kv_slice *k, const float *q, size_t n_dims, fm_slice_scores scores) {
   if (k->is_f16) {
     score_shared(k, q, n_dims, scores, true);
   } else {
@@ -109,12 +109,12 @@ static void score_rows_of_a_head(const fm_kv_tile *k, const float *q, size_t n_d
   }
 }
 
-static void mix_rows_of_a_head(const fm_kv_tile *v, fm_tile_weights weights, const float correction[FM_PACK_ROWS],
+static void mix_rows_of_a_head(const fm_kv_slice *v, fm_slice_weights weights, const float correction[FM_PACK_ROWS],
                                size_t n_dims, float *out) {
   if (v->is_f16) {
-    mix_tile(v, weights, correction, n_dims, out, true, true);
+    mix_slice(v, weights, correction, n_dims, out, true, true);
   } else {
-    mix_tile(v, weights, correction, n_dims, out, true, false);
+    mix_slice(v, weights, correction, n_dims, out, true, false);
   }
 }
 

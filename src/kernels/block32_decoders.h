@@ -1,24 +1,24 @@
 /* Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4 as forms: 8 blocks of 32 make a group. Layouts: formats/blocks.h. */
-#ifndef FM_KERNELS_BLOCK32_FORM_H
-#define FM_KERNELS_BLOCK32_FORM_H
+#ifndef FM_KERNELS_BLOCK32_DECODERS_H
+#define FM_KERNELS_BLOCK32_DECODERS_H
 
 #include <stddef.h>
 #include <string.h>
 
 #include "formats/blocks.h"
-#include "kernels/form.h"
+#include "kernels/decoder.h"
 #include "kernels/nibbles.h"
 
 /* Four halves, `stride` bytes apart, as f32. */
 FM_INLINE v128_t fm_gather_f16(const uint8_t *first, size_t stride, const fm_held *held) {
-  uint16_t half[4];
-  for (size_t k = 0; k < 4; k++) memcpy(&half[k], first + k * stride, 2);
-  uint64_t four = half[0] | (uint64_t)half[1] << 16 | (uint64_t)half[2] << 32 | (uint64_t)half[3] << 48;
+  uint16_t f16[4];
+  for (size_t k = 0; k < 4; k++) memcpy(&f16[k], first + k * stride, 2);
+  uint64_t four = f16[0] | (uint64_t)f16[1] << 16 | (uint64_t)f16[2] << 32 | (uint64_t)f16[3] << 48;
   return fm_f16x4_to_f32x4(wasm_u32x4_extend_low_u16x8(wasm_i64x2_splat((int64_t)four)), &held->f16);
 }
 
 /* 16 codes from 16 bytes that hold 32: low nibbles first. */
-FM_INLINE v128_t fm_half_nibbles(const uint8_t *qs, size_t j, const fm_held *held) {
+FM_INLINE v128_t fm_nibble_codes(const uint8_t *qs, size_t j, const fm_held *held) {
   return fm_move_bits(wasm_v128_load(qs), j % 2 ? 4 : 0, 0, held->low);
 }
 FM_INLINE fm_nibbles fm_nibbles_of(const uint8_t *qs, size_t j) { return (fm_nibbles){wasm_v128_load(qs), j % 2 != 0}; }
@@ -62,15 +62,14 @@ FM_INLINE fm_nibbles fm_q4_0_nibbles(const uint8_t *group, size_t half, size_t j
   return fm_nibbles_of(((const fm_block_q4_0 *)group)[4 * half + j / 2].qs, j);
 }
 FM_INLINE v128_t fm_q4_0_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
-  return fm_half_nibbles(((const fm_block_q4_0 *)group)[4 * half + j / 2].qs, j, held);
+  return fm_nibble_codes(((const fm_block_q4_0 *)group)[4 * half + j / 2].qs, j, held);
 }
-static const fm_form fm_q4_0_form = {
+static const fm_decoder fm_q4_0_decoder = {
     .layout = {.kind = FM_SCALES_F32,
                .group_bytes = 8 * sizeof(fm_block_q4_0),
                .block_values = 32,
-               .sub = 32,
-               .bias = 8,
-               .n_add = 8},
+               FM_SUB_BLOCKS(32, 15),
+               .bias = 8},
     .hold = fm_block32_hold4,
     .codes = fm_q4_0_codes,
     .nibbles = fm_q4_0_nibbles,
@@ -84,15 +83,14 @@ FM_INLINE fm_nibbles fm_q4_1_nibbles(const uint8_t *group, size_t half, size_t j
   return fm_nibbles_of(((const fm_block_q4_1 *)group)[4 * half + j / 2].qs, j);
 }
 FM_INLINE v128_t fm_q4_1_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
-  return fm_half_nibbles(((const fm_block_q4_1 *)group)[4 * half + j / 2].qs, j, held);
+  return fm_nibble_codes(((const fm_block_q4_1 *)group)[4 * half + j / 2].qs, j, held);
 }
-static const fm_form fm_q4_1_form = {
+static const fm_decoder fm_q4_1_decoder = {
     .layout = {.kind = FM_SCALES_F32,
                .group_bytes = 8 * sizeof(fm_block_q4_1),
                .block_values = 32,
-               .sub = 32,
-               .has_min = true,
-               .n_add = 8},
+               FM_SUB_BLOCKS(32, 15),
+               .has_min = true},
     .hold = fm_block32_hold4,
     .codes = fm_q4_1_codes,
     .nibbles = fm_q4_1_nibbles,
@@ -103,15 +101,14 @@ static const fm_form fm_q4_1_form = {
 FM_BLOCK32_SCALES(q5_0, fm_block_q5_0)
 FM_INLINE v128_t fm_q5_0_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   const fm_block_q5_0 *b = (const fm_block_q5_0 *)group + 4 * half + j / 2;
-  return wasm_v128_or(fm_half_nibbles(b->qs, j, held), fm_fifth_bits(b->qh, j, held));
+  return wasm_v128_or(fm_nibble_codes(b->qs, j, held), fm_fifth_bits(b->qh, j, held));
 }
-static const fm_form fm_q5_0_form = {
+static const fm_decoder fm_q5_0_decoder = {
     .layout = {.kind = FM_SCALES_F32,
                .group_bytes = 8 * sizeof(fm_block_q5_0),
                .block_values = 32,
-               .sub = 32,
-               .bias = 16,
-               .n_add = 4},
+               FM_SUB_BLOCKS(32, 31),
+               .bias = 16},
     .hold = fm_block32_hold5,
     .codes = fm_q5_0_codes,
     .f32_scales = fm_q5_0_scales,
@@ -121,15 +118,14 @@ FM_BLOCK32_SCALES(q5_1, fm_block_q5_1)
 FM_BLOCK32_MINS(q5_1, fm_block_q5_1)
 FM_INLINE v128_t fm_q5_1_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   const fm_block_q5_1 *b = (const fm_block_q5_1 *)group + 4 * half + j / 2;
-  return wasm_v128_or(fm_half_nibbles(b->qs, j, held), fm_fifth_bits(b->qh, j, held));
+  return wasm_v128_or(fm_nibble_codes(b->qs, j, held), fm_fifth_bits(b->qh, j, held));
 }
-static const fm_form fm_q5_1_form = {
+static const fm_decoder fm_q5_1_decoder = {
     .layout = {.kind = FM_SCALES_F32,
                .group_bytes = 8 * sizeof(fm_block_q5_1),
                .block_values = 32,
-               .sub = 32,
-               .has_min = true,
-               .n_add = 4},
+               FM_SUB_BLOCKS(32, 31),
+               .has_min = true},
     .hold = fm_block32_hold5,
     .codes = fm_q5_1_codes,
     .f32_scales = fm_q5_1_scales,
@@ -141,9 +137,11 @@ FM_INLINE v128_t fm_q8_0_codes(const uint8_t *group, size_t half, size_t j, cons
   (void)held;
   return wasm_v128_load(((const fm_block_q8_0 *)group)[4 * half + j / 2].qs + 16 * (j % 2));
 }
-static const fm_form fm_q8_0_form = {
-    .layout =
-        {.kind = FM_SCALES_F32, .group_bytes = 8 * sizeof(fm_block_q8_0), .block_values = 32, .sub = 32, .wide = true},
+static const fm_decoder fm_q8_0_decoder = {
+    .layout = {.kind = FM_SCALES_F32,
+               .group_bytes = 8 * sizeof(fm_block_q8_0),
+               .block_values = 32,
+               FM_SUB_BLOCKS(32, 255)},
     .hold = fm_block32_hold8,
     .codes = fm_q8_0_codes,
     .f32_scales = fm_q8_0_scales,
@@ -155,14 +153,13 @@ FM_INLINE fm_held fm_iq4_nl_hold(void) {
   return (fm_held){.low = fm_hold_i8(15), .table = fm_hold(fm_iq4_values), .f16 = fm_hold_f16()};
 }
 FM_INLINE v128_t fm_iq4_nl_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
-  return fm_lookup(held->table, fm_half_nibbles(((const fm_block_iq4_nl *)group)[4 * half + j / 2].qs, j, held));
+  return fm_lookup(held->table, fm_nibble_codes(((const fm_block_iq4_nl *)group)[4 * half + j / 2].qs, j, held));
 }
-static const fm_form fm_iq4_nl_form = {
+static const fm_decoder fm_iq4_nl_decoder = {
     .layout = {.kind = FM_SCALES_F32,
                .group_bytes = 8 * sizeof(fm_block_iq4_nl),
                .block_values = 32,
-               .sub = 32,
-               .wide = true},
+               FM_SUB_BLOCKS(32, 255)},
     .hold = fm_iq4_nl_hold,
     .codes = fm_iq4_nl_codes,
     .f32_scales = fm_iq4_nl_scales,
@@ -172,7 +169,7 @@ static const fm_form fm_iq4_nl_form = {
 static const uint8_t fm_mxfp4_plus_12[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 FM_INLINE fm_held fm_mxfp4_hold(void) { return (fm_held){.low = fm_hold_i8(15), .table = fm_hold(fm_mxfp4_plus_12)}; }
 FM_INLINE v128_t fm_mxfp4_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
-  return fm_lookup(held->table, fm_half_nibbles(((const fm_block_mxfp4 *)group)[4 * half + j / 2].qs, j, held));
+  return fm_lookup(held->table, fm_nibble_codes(((const fm_block_mxfp4 *)group)[4 * half + j / 2].qs, j, held));
 }
 FM_INLINE v128_t fm_mxfp4_scales(const uint8_t *group, size_t half, const fm_held *held) {
   (void)held;
@@ -182,13 +179,12 @@ FM_INLINE v128_t fm_mxfp4_scales(const uint8_t *group, size_t half, const fm_hel
   v128_t subnormal = wasm_i32x4_add(wasm_i32x4_const_splat(0x00200000), wasm_i32x4_shl(e, 21));
   return wasm_v128_bitselect(normal, subnormal, wasm_i32x4_gt(e, wasm_i32x4_const_splat(1)));
 }
-static const fm_form fm_mxfp4_form = {
+static const fm_decoder fm_mxfp4_decoder = {
     .layout = {.kind = FM_SCALES_F32,
                .group_bytes = 8 * sizeof(fm_block_mxfp4),
                .block_values = 32,
-               .sub = 32,
-               .bias = 12,
-               .n_add = 4},
+               FM_SUB_BLOCKS(32, 24),
+               .bias = 12},
     .hold = fm_mxfp4_hold,
     .codes = fm_mxfp4_codes,
     .f32_scales = fm_mxfp4_scales,

@@ -3,15 +3,17 @@
  * Codes are the second (7-bit) operand of the dot product, where 0..127 is exact and the same on every engine.
  * dot16: i16x8.relaxed_dot sums pairs in int16, 2 * 63 * 127 = 16,002 at most; two of them still fit.
  * dot32: i32x4.relaxed_dot_add sums fours in int32.
- *        Wide codes (int8) meet it only where fm_probe_wide__relaxed has found it exact for them too.
+ *        Wide codes (int8) meet it only where fm_probe_wide_dot__relaxed has found it exact for them too.
  * K types: |sum over a group| <= 256 * 127 * code * scale < 2^31 with code <= 63 and scale <= 128 (Q6_K), or code <= 31 and
  * scale <= 63 (Q5_K), or code <= 255 and scale <= 32 (IQ4_XS); the bias term is smaller. */
-#ifndef FM_KERNELS_FORM_RELAXED_H
-#define FM_KERNELS_FORM_RELAXED_H
+#ifndef FM_KERNELS_DECODER_RELAXED_H
+#define FM_KERNELS_DECODER_RELAXED_H
 
 #include "fused.h"
-#include "kernels/form.h"
+#include "kernels/activations.h"
+#include "kernels/decoder.h"
 #include "kernels/group.h"
+#include "kernels/wide_dot.h"
 
 FM_INLINE v128_t fm_pair_dot(v128_t codes, const int8_t *q) {
   return wasm_i16x8_relaxed_dot_i8x16_i7x16(wasm_v128_load(q), codes);
@@ -22,32 +24,32 @@ FM_INLINE v128_t fm_quad_dot(v128_t codes, const int8_t *q, v128_t sum) {
 }
 
 /* Codes as the second operand wants them. */
-FM_INLINE v128_t fm_exact_codes(const fm_form *form, const uint8_t *source, size_t half, size_t j,
+FM_INLINE v128_t fm_exact_codes(const fm_decoder *decoder, const uint8_t *bytes, size_t half, size_t j,
                                 const fm_held *held) {
-  v128_t codes = fm_form_codes(form, source, half, j, held);
-  return form->layout.wide ? wasm_v128_xor(codes, held->wide) : codes;
+  v128_t codes = fm_decoder_codes(decoder, bytes, half, j, held);
+  return decoder->layout.wide ? wasm_v128_xor(codes, held->wide) : codes;
 }
 
 /* What the sums must lose again, for each code. */
-FM_INLINE int32_t fm_exact_bias(const fm_form *form) {
-  return form->layout.wide ? fm_wide_bias(fm_current.wide) : form->layout.bias;
+FM_INLINE int32_t fm_exact_bias(const fm_decoder *decoder) {
+  return decoder->layout.wide ? fm_wide_bias(fm_wide_dot_of_engine) : decoder->layout.bias;
 }
 
 /* dot32: sub-block s of a half against q, the half's activations; four int32 lanes. */
-FM_INLINE v128_t fm_sub_quads(const fm_form *form, const uint8_t *source, size_t half, const int8_t *q, size_t s,
+FM_INLINE v128_t fm_sub_quads(const fm_decoder *decoder, const uint8_t *bytes, size_t half, const int8_t *q, size_t s,
                               const fm_held *held) {
-  size_t sub = form->layout.sub, j = s * sub / 16;
-  v128_t sum = fm_quad_dot(fm_exact_codes(form, source, half, j, held), q + s * sub, fm_zero());
-  return sub == 32 ? fm_quad_dot(fm_exact_codes(form, source, half, j + 1, held), q + s * sub + 16, sum) : sum;
+  size_t sub = decoder->layout.sub, j = s * sub / 16;
+  v128_t sum = fm_quad_dot(fm_exact_codes(decoder, bytes, half, j, held), q + s * sub, fm_zero());
+  return sub == 32 ? fm_quad_dot(fm_exact_codes(decoder, bytes, half, j + 1, held), q + s * sub + 16, sum) : sum;
 }
 
 /* dot16: the same, each lane times `scale`, which stands twice in it. */
-FM_INLINE v128_t fm_sub_pairs(const fm_form *form, const uint8_t *source, size_t half, const int8_t *q, size_t s,
+FM_INLINE v128_t fm_sub_pairs(const fm_decoder *decoder, const uint8_t *bytes, size_t half, const int8_t *q, size_t s,
                               v128_t scale, const fm_held *held) {
-  size_t sub = form->layout.sub, j = s * sub / 16;
-  v128_t pairs = fm_pair_dot(fm_exact_codes(form, source, half, j, held), q + s * sub);
+  size_t sub = decoder->layout.sub, j = s * sub / 16;
+  v128_t pairs = fm_pair_dot(fm_exact_codes(decoder, bytes, half, j, held), q + s * sub);
   if (sub == 32) {
-    pairs = wasm_i16x8_add(pairs, fm_pair_dot(fm_exact_codes(form, source, half, j + 1, held), q + s * sub + 16));
+    pairs = wasm_i16x8_add(pairs, fm_pair_dot(fm_exact_codes(decoder, bytes, half, j + 1, held), q + s * sub + 16));
   }
   return wasm_i32x4_dot_i16x8(pairs, scale);
 }
@@ -61,15 +63,15 @@ FM_INLINE v128_t fm_scale_lanes(v128_t scales, bool upper, int dot) {
 
 /* Sub-blocks s and s + 1: their sums fit int16 (16 columns: 4 * 63 * 127 = 32,004; 32: 8 * 31 * 127), and one product applies both
  * scales. lanes: twice each. */
-FM_INLINE v128_t fm_two_subs(const fm_form *form, const uint8_t *source, size_t half, const int8_t *q, size_t s,
+FM_INLINE v128_t fm_two_subs(const fm_decoder *decoder, const uint8_t *bytes, size_t half, const int8_t *q, size_t s,
                              v128_t lanes, int dot, const fm_held *held) {
   v128_t both;
   if (dot == FM_DOT_I32) {
-    both = wasm_i16x8_narrow_i32x4(fm_sub_quads(form, source, half, q, s, held),
-                                   fm_sub_quads(form, source, half, q, s + 1, held));
+    both = wasm_i16x8_narrow_i32x4(fm_sub_quads(decoder, bytes, half, q, s, held),
+                                   fm_sub_quads(decoder, bytes, half, q, s + 1, held));
   } else {
-    v128_t even = fm_pair_dot(fm_exact_codes(form, source, half, s, held), q + 16 * s);
-    v128_t odd = fm_pair_dot(fm_exact_codes(form, source, half, s + 1, held), q + 16 * s + 16);
+    v128_t even = fm_pair_dot(fm_exact_codes(decoder, bytes, half, s, held), q + 16 * s);
+    v128_t odd = fm_pair_dot(fm_exact_codes(decoder, bytes, half, s + 1, held), q + 16 * s + 16);
     both = wasm_i16x8_add(wasm_i64x2_shuffle(even, odd, 0, 2), wasm_i64x2_shuffle(even, odd, 1, 3));
   }
   v128_t scale = s % 4 ? wasm_i32x4_shuffle(lanes, lanes, 2, 2, 3, 3) : wasm_i32x4_shuffle(lanes, lanes, 0, 0, 1, 1);
@@ -77,16 +79,16 @@ FM_INLINE v128_t fm_two_subs(const fm_form *form, const uint8_t *source, size_t 
 }
 
 /* sum over the sub-blocks of lanes[sub] * (sum of the activations): four int32 lanes. */
-FM_INLINE v128_t fm_sums_dot(const fm_form *form, fm_lanes16 lanes, const fm_act_i8 *a) {
-  if (form->layout.sub == 32) return wasm_i32x4_dot_i16x8(wasm_v128_load(a->sum32), lanes.lo);
+FM_INLINE v128_t fm_sums_dot(const fm_decoder *decoder, fm_lanes16 lanes, const fm_act_i8 *a) {
+  if (decoder->layout.sub == 32) return wasm_i32x4_dot_i16x8(wasm_v128_load(a->sum32), lanes.lo);
   return wasm_i32x4_add(wasm_i32x4_dot_i16x8(wasm_v128_load(a->sum16), lanes.lo),
                         wasm_i32x4_dot_i16x8(wasm_v128_load(a->sum16 + 8), lanes.hi));
 }
 
 /* sum[0..1] += a half's share. of_half: its scales, for sub = 32 in the lower lanes. */
-FM_INLINE void fm_k_half(const fm_form *form, const uint8_t *source, size_t half, const fm_act_i8 *a, v128_t of_half,
-                         int dot, const fm_held *held, v128_t sum[2]) {
-  const fm_layout *layout = &form->layout;
+FM_INLINE void fm_k_half(const fm_decoder *decoder, const uint8_t *bytes, size_t half, const fm_act_i8 *a,
+                         v128_t of_half, int dot, const fm_held *held, v128_t sum[2]) {
+  const fm_layout *layout = &decoder->layout;
   const bool by_two = dot == FM_DOT_I32 ? !layout->wide : layout->sub == 16;
   const int lanes_for = by_two ? FM_DOT_I16 : dot;
   const int8_t *q = a->q + 128 * half;
@@ -96,56 +98,56 @@ FM_INLINE void fm_k_half(const fm_form *form, const uint8_t *source, size_t half
     v128_t lanes = s < 4 ? first : second, part;
     if (by_two) {
       if (s % 2) continue;
-      part = fm_two_subs(form, source, half, q, s, lanes, dot, held);
+      part = fm_two_subs(decoder, bytes, half, q, s, lanes, dot, held);
     } else if (dot == FM_DOT_I32) {
-      part = wasm_i32x4_mul(fm_sub_quads(form, source, half, q, s, held), fm_splat_i32(lanes, s % 4));
+      part = wasm_i32x4_mul(fm_sub_quads(decoder, bytes, half, q, s, held), fm_splat_i32(lanes, s % 4));
     } else {
-      part = fm_sub_pairs(form, source, half, q, s, fm_splat_i32(lanes, s % 4), held);
+      part = fm_sub_pairs(decoder, bytes, half, q, s, fm_splat_i32(lanes, s % 4), held);
     }
     sum[s / 2 % 2] = wasm_i32x4_add(sum[s / 2 % 2], part);
   }
 }
 
-FM_INLINE v128_t fm_k_group_value(const fm_form *form, const uint8_t *group, const uint8_t *source, const fm_act_i8 *a,
-                                  int dot, const fm_held *held) {
-  const fm_layout *layout = &form->layout;
-  fm_lanes16 scales = form->k_scales(group);
+FM_INLINE v128_t fm_k_group_value(const fm_decoder *decoder, const uint8_t *group, const uint8_t *bytes,
+                                  const fm_act_i8 *a, int dot, const fm_held *held) {
+  const fm_layout *layout = &decoder->layout;
+  fm_lanes16 scales = decoder->k_scales(group);
   v128_t sum[2] = {fm_zero(), fm_zero()};
   if (layout->sub == 32) { /* fewer vectors are alive, and no loop is faster */
-    fm_k_half(form, source, 0, a, scales.lo, dot, held, sum);
-    fm_k_half(form, source, 1, a, wasm_i64x2_shuffle(scales.lo, scales.lo, 1, 1), dot, held, sum);
+    fm_k_half(decoder, bytes, 0, a, scales.lo, dot, held, sum);
+    fm_k_half(decoder, bytes, 1, a, wasm_i64x2_shuffle(scales.lo, scales.lo, 1, 1), dot, held, sum);
   } else {
     v128_t of_half = scales.lo;
     FM_NO_UNROLL
     for (size_t half = 0; half < 2; half++) {
-      fm_k_half(form, source, half, a, of_half, dot, held, sum);
+      fm_k_half(decoder, bytes, half, a, of_half, dot, held, sum);
       of_half = scales.hi;
     }
   }
   v128_t code_sum = wasm_i32x4_add(sum[0], sum[1]);
   if (layout->bias || layout->wide) {
-    v128_t bias = wasm_i32x4_mul(fm_sums_dot(form, scales, a), wasm_i32x4_splat(fm_exact_bias(form)));
+    v128_t bias = wasm_i32x4_mul(fm_sums_dot(decoder, scales, a), wasm_i32x4_splat(fm_exact_bias(decoder)));
     code_sum = wasm_i32x4_sub(code_sum, bias);
   }
-  fm_d_dmin dd = fm_form_d(form, group);
+  fm_d_dmin dd = fm_decoder_d(decoder, group);
   v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(code_sum), wasm_f32x4_splat(dd.d * a->d));
   if (layout->has_min) {
-    v128_t min_sum = wasm_f32x4_convert_i32x4(fm_sums_dot(form, form->k_mins(group), a));
+    v128_t min_sum = wasm_f32x4_convert_i32x4(fm_sums_dot(decoder, decoder->k_mins(group), a));
     value = wasm_f32x4_sub(value, wasm_f32x4_mul(min_sum, wasm_f32x4_splat(dd.dmin * a->d)));
   }
   return value;
 }
 
 /* A half's share of a group, but for the activations' scale. */
-FM_INLINE v128_t fm_f32_half(const fm_form *form, const uint8_t *group, const uint8_t *source, size_t half,
+FM_INLINE v128_t fm_f32_half(const fm_decoder *decoder, const uint8_t *group, const uint8_t *bytes, size_t half,
                              const fm_act_i8 *a, int dot, const fm_held *held) {
-  const fm_layout *layout = &form->layout;
+  const fm_layout *layout = &decoder->layout;
   const int8_t *q = a->q + 128 * half;
   v128_t sum[4], four, ones = held->ones;
   FM_UNROLL
   for (size_t s = 0; s < 4; s++) {
-    sum[s] = dot == FM_DOT_I32 ? fm_sub_quads(form, source, half, q, s, held)
-                               : fm_sub_pairs(form, source, half, q, s, ones, held);
+    sum[s] = dot == FM_DOT_I32 ? fm_sub_quads(decoder, bytes, half, q, s, held)
+                               : fm_sub_pairs(decoder, bytes, half, q, s, ones, held);
   }
   if (dot == FM_DOT_I32 && !layout->wide) { /* 8 * 31 * 127 fits int16 */
     v128_t ab = wasm_i32x4_dot_i16x8(wasm_i16x8_narrow_i32x4(sum[0], sum[1]), ones);
@@ -156,48 +158,49 @@ FM_INLINE v128_t fm_f32_half(const fm_form *form, const uint8_t *group, const ui
   }
   v128_t act_sums = wasm_i32x4_load16x4(a->sum32 + 4 * half);
   if (layout->bias || layout->wide) {
-    four = wasm_i32x4_sub(four, wasm_i32x4_mul(act_sums, wasm_i32x4_splat(fm_exact_bias(form))));
+    four = wasm_i32x4_sub(four, wasm_i32x4_mul(act_sums, wasm_i32x4_splat(fm_exact_bias(decoder))));
   }
-  v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(four), form->f32_scales(group, half, held));
+  v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(four), decoder->f32_scales(group, half, held));
   if (!layout->has_min) return value;
-  return wasm_f32x4_sub(value, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(act_sums), form->f32_mins(group, half, held)));
+  return wasm_f32x4_sub(value,
+                        wasm_f32x4_mul(wasm_f32x4_convert_i32x4(act_sums), decoder->f32_mins(group, half, held)));
 }
 
-FM_INLINE v128_t fm_f32_group_value(const fm_form *form, const uint8_t *group, const uint8_t *source,
+FM_INLINE v128_t fm_f32_group_value(const fm_decoder *decoder, const uint8_t *group, const uint8_t *bytes,
                                     const fm_act_i8 *a, int dot, const fm_held *held) {
   v128_t total = fm_zero();
-  if (form->straight && dot == FM_DOT_I32) {
-    total = wasm_f32x4_add(fm_f32_half(form, group, source, 0, a, dot, held),
-                           fm_f32_half(form, group, source, 1, a, dot, held));
+  if (decoder->straight && dot == FM_DOT_I32) {
+    total = wasm_f32x4_add(fm_f32_half(decoder, group, bytes, 0, a, dot, held),
+                           fm_f32_half(decoder, group, bytes, 1, a, dot, held));
   } else {
     FM_NO_UNROLL
     for (size_t half = 0; half < 2; half++) {
-      total = wasm_f32x4_add(total, fm_f32_half(form, group, source, half, a, dot, held));
+      total = wasm_f32x4_add(total, fm_f32_half(decoder, group, bytes, half, a, dot, held));
     }
   }
   return wasm_f32x4_mul(total, wasm_v128_load32_splat(&a->d));
 }
 
-FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row_bytes, const uint8_t *end,
-                               const fm_act_i8 *x, float *y, size_t n_rows, size_t n_values, bool accumulate, int dot) {
+FM_INLINE void fm_decoder_gemv_i8(const fm_decoder *decoder, const uint8_t *w, size_t row_bytes, const uint8_t *end,
+                                  const void *x, float *y, size_t n_rows, size_t n_values, bool accumulate, int dot) {
   uint8_t padded[FM_MAX_GROUP_BYTES], buffer[FM_GROUP_COLS];
-  fm_held held = form->hold();
+  fm_held held = decoder->hold();
   held.ones = fm_hold_i32(0x00010001);
-  if (form->layout.wide) held.wide = fm_hold_i8((int8_t)fm_wide_bias(fm_current.wide));
+  if (decoder->layout.wide) held.wide = fm_hold_i8((int8_t)fm_wide_bias(fm_wide_dot_of_engine));
   for (size_t r = 0; r < n_rows; r++, w += row_bytes) {
     const uint8_t *next = w;
     const fm_act_i8 *a = x;
     v128_t acc = fm_zero();
     size_t c = 0;
     do {
-      fm_ask_ahead(&form->layout, next, end);
-      const uint8_t *group = fm_group(&form->layout, next, n_values - c, padded);
-      const uint8_t *source = fm_form_source(form, group, buffer);
-      acc = wasm_f32x4_add(acc, form->layout.kind == FM_SCALES_K
-                                    ? fm_k_group_value(form, group, source, a, dot, &held)
-                                    : fm_f32_group_value(form, group, source, a, dot, &held));
+      fm_ask_ahead(&decoder->layout, next, end);
+      const uint8_t *group = fm_group(&decoder->layout, next, n_values - c, padded);
+      const uint8_t *bytes = fm_code_bytes(decoder, group, buffer);
+      acc = wasm_f32x4_add(acc, decoder->layout.kind == FM_SCALES_K
+                                    ? fm_k_group_value(decoder, group, bytes, a, dot, &held)
+                                    : fm_f32_group_value(decoder, group, bytes, a, dot, &held));
       c += FM_GROUP_COLS;
-      next += form->layout.group_bytes;
+      next += decoder->layout.group_bytes;
       a++;
     } while (c < n_values);
     float sum = fm_hsum_f32(acc);
@@ -207,9 +210,9 @@ FM_INLINE void fm_form_gemv_i8(const fm_form *form, const uint8_t *w, size_t row
 
 #define FM_GEMV_I8(name, suffix, dot)                                                                                  \
   static void gemv_##name##_i8_##suffix##__relaxed(const uint8_t *w, size_t row_bytes, const uint8_t *end,             \
-                                                   const fm_act_i8 *x, float *y, size_t n_rows, size_t n_values,       \
+                                                   const void *x, float *y, size_t n_rows, size_t n_values,            \
                                                    bool accumulate) {                                                  \
-    fm_form_gemv_i8(&fm_##name##_form, w, row_bytes, end, x, y, n_rows, n_values, accumulate, dot);                    \
+    fm_decoder_gemv_i8(&fm_##name##_decoder, w, row_bytes, end, x, y, n_rows, n_values, accumulate, dot);              \
   }
 
 /* The kernels of a type: fm_<name>__relaxed, from fm_<name>_form and the GEMM kernels of its kind of scales, k or f32. */

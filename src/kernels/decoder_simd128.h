@@ -1,24 +1,26 @@
 /* SIMD128 kernels over a form: the int16 matrix-vector product, and a group's codes and scales for strips. */
-#ifndef FM_KERNELS_FORM_SIMD128_H
-#define FM_KERNELS_FORM_SIMD128_H
+#ifndef FM_KERNELS_DECODER_SIMD128_H
+#define FM_KERNELS_DECODER_SIMD128_H
 
 #include "formats/f16.h"
-#include "kernels/form.h"
+#include "kernels/activations.h"
+#include "kernels/decoder.h"
 #include "kernels/group.h"
 
 /* The codes of n groups. */
-FM_INLINE void fm_form_unpack(const fm_form *form, const uint8_t *group, size_t n, uint8_t *codes) {
-  fm_held held = form->hold();
+FM_INLINE void fm_decoder_unpack(const fm_decoder *decoder, const uint8_t *group, size_t n, uint8_t *codes) {
+  fm_held held = decoder->hold();
   FM_NO_UNROLL
-  for (; n; n--, group += form->layout.group_bytes, codes += FM_GROUP_COLS) {
-    if (form->unpack) {
-      form->unpack(group, codes);
+  for (; n; n--, group += decoder->layout.group_bytes, codes += FM_GROUP_COLS) {
+    if (decoder->unpack) {
+      decoder->unpack(group, codes);
       continue;
     }
     FM_NO_UNROLL
     for (size_t half = 0; half < 2; half++) {
       FM_UNROLL
-      for (size_t j = 0; j < 8; j++) wasm_v128_store(codes + 128 * half + 16 * j, form->codes(group, half, j, &held));
+      for (size_t j = 0; j < 8; j++)
+        wasm_v128_store(codes + 128 * half + 16 * j, decoder->codes(group, half, j, &held));
     }
   }
 }
@@ -33,22 +35,23 @@ FM_INLINE void fm_store_k_scales(float *out, fm_lanes16 lanes, float scale, size
   wasm_v128_store(out + 12, wasm_f32x4_mul(d, fm_high_i16_to_f32(lanes.hi)));
 }
 
-FM_INLINE void fm_form_f32_scales(const fm_form *form, const uint8_t *group, size_t n, float *scale, float *min) {
-  const fm_layout *layout = &form->layout;
-  fm_held held = form->hold();
+FM_INLINE void fm_decoder_f32_scales(const fm_decoder *decoder, const uint8_t *group, size_t n, float *scale,
+                                     float *min) {
+  const fm_layout *layout = &decoder->layout;
+  fm_held held = decoder->hold();
   FM_NO_UNROLL
   for (; n;
        n--, group += layout->group_bytes, scale += FM_GROUP_COLS / layout->sub, min += FM_GROUP_COLS / layout->sub) {
     if (layout->kind == FM_SCALES_K) {
-      fm_halves halves = form->halves(group); /* dequantisation needs the sign of zero, too */
-      fm_store_k_scales(scale, form->k_scales(group), fm_f16_to_f32(halves.d), layout->sub);
-      if (layout->has_min) fm_store_k_scales(min, form->k_mins(group), fm_f16_to_f32(halves.dmin), layout->sub);
+      fm_f16_scales stored = decoder->f16_scales(group); /* dequantisation needs the sign of zero, too */
+      fm_store_k_scales(scale, decoder->k_scales(group), fm_f16_to_f32(stored.d), layout->sub);
+      if (layout->has_min) fm_store_k_scales(min, decoder->k_mins(group), fm_f16_to_f32(stored.dmin), layout->sub);
       continue;
     }
     FM_NO_UNROLL
     for (size_t half = 0; half < 2; half++) {
-      wasm_v128_store(scale + 4 * half, form->f32_scales(group, half, &held));
-      if (layout->has_min) wasm_v128_store(min + 4 * half, form->f32_mins(group, half, &held));
+      wasm_v128_store(scale + 4 * half, decoder->f32_scales(group, half, &held));
+      if (layout->has_min) wasm_v128_store(min + 4 * half, decoder->f32_mins(group, half, &held));
     }
   }
 }
@@ -66,15 +69,16 @@ FM_INLINE void fm_store_strip_k(const fm_layout *layout, v128_t scales, v128_t m
   wasm_v128_store(min, layout->has_min ? mins : wasm_i16x8_mul(scales, wasm_i16x8_splat((int16_t)layout->bias)));
 }
 
-FM_INLINE void fm_form_k_scales(const fm_form *form, const uint8_t *group, size_t n, bool dot32, fm_strip_k_row out) {
-  const fm_layout *layout = &form->layout;
+FM_INLINE void fm_decoder_k_scales(const fm_decoder *decoder, const uint8_t *group, size_t n, bool dot32,
+                                   fm_strip_k_row out) {
+  const fm_layout *layout = &decoder->layout;
   FM_NO_UNROLL
   for (size_t i = 0; i < n; i++, group += layout->group_bytes) {
-    fm_lanes16 scales = form->k_scales(group), mins = layout->has_min ? form->k_mins(group) : scales;
+    fm_lanes16 scales = decoder->k_scales(group), mins = layout->has_min ? decoder->k_mins(group) : scales;
     __asm__("" : "+r"(dot32)); /* or compilers make two loops */
     fm_store_strip_k(layout, scales.lo, mins.lo, dot32, out.scale, out.min);
     if (layout->sub == 16) fm_store_strip_k(layout, scales.hi, mins.hi, dot32, out.scale + 8, out.min + 8);
-    fm_d_dmin dd = fm_form_d(form, group);
+    fm_d_dmin dd = fm_decoder_d(decoder, group);
     out.d[i] = dd.d;
     out.dmin[i] = layout->has_min ? dd.dmin : dd.d;
     out.scale += FM_GROUP_COLS / layout->sub;
@@ -83,16 +87,16 @@ FM_INLINE void fm_form_k_scales(const fm_form *form, const uint8_t *group, size_
 }
 
 /* 16 codes against 16 activations, dealt as fm_deal_i16 does: four int32 lanes, at most 4 * 255 * 32767 each. */
-FM_INLINE v128_t fm_dot16_i16(const fm_form *form, const uint8_t *source, const int16_t *q, size_t half, size_t j,
+FM_INLINE v128_t fm_dot16_i16(const fm_decoder *decoder, const uint8_t *bytes, const int16_t *q, size_t half, size_t j,
                               const fm_held *held) {
   v128_t even, odd;
-  if (form->nibbles) {
-    fm_nibbles n = form->nibbles(source, half, j);
+  if (decoder->nibbles) {
+    fm_nibbles n = decoder->nibbles(bytes, half, j);
     even = wasm_v128_and(n.upper ? wasm_u16x8_shr(n.bytes, 4) : n.bytes, held->even_bytes);
     odd = n.upper ? wasm_u16x8_shr(n.bytes, 12) : wasm_v128_and(wasm_u16x8_shr(n.bytes, 8), held->even_bytes);
   } else {
-    v128_t codes = fm_form_codes(form, source, half, j, held);
-    if (form->layout.wide) {
+    v128_t codes = fm_decoder_codes(decoder, bytes, half, j, held);
+    if (decoder->layout.wide) {
       even = wasm_i16x8_shr(wasm_i16x8_shl(codes, 8), 8);
       odd = wasm_i16x8_shr(codes, 8);
     } else {
@@ -124,9 +128,9 @@ typedef struct {
 
 /* sums += a half's. Four sub-blocks at a time: their int32 sums (at most 32 * 255 * 32767 < 2^28) are brought into one vector, which
  * the four scales then meet. */
-FM_INLINE void fm_form_half_i16(const fm_form *form, const uint8_t *source, const fm_act_i16 *a, size_t half,
-                                fm_half_scales scales, fm_half_scales mins, const fm_held *held, fm_i16_sums *sums) {
-  const size_t sub = form->layout.sub, per_sub = sub / 16;
+FM_INLINE void fm_decoder_half_i16(const fm_decoder *decoder, const uint8_t *bytes, const fm_act_i16 *a, size_t half,
+                                   fm_half_scales scales, fm_half_scales mins, const fm_held *held, fm_i16_sums *sums) {
+  const size_t sub = decoder->layout.sub, per_sub = sub / 16;
   const int16_t *q = a->q + 128 * half;
   const float *act_sums = sub == 32 ? a->sum32 + 4 * half : a->sum16 + 8 * half;
   FM_UNROLL
@@ -135,75 +139,76 @@ FM_INLINE void fm_form_half_i16(const fm_form *form, const uint8_t *source, cons
     FM_UNROLL
     for (size_t s = 0; s < 4; s++) {
       size_t j = (4 * quad + s) * per_sub;
-      sum[s] = fm_dot16_i16(form, source, q, half, j, held);
-      if (sub == 32) sum[s] = wasm_i32x4_add(sum[s], fm_dot16_i16(form, source, q, half, j + 1, held));
+      sum[s] = fm_dot16_i16(decoder, bytes, q, half, j, held);
+      if (sub == 32) sum[s] = wasm_i32x4_add(sum[s], fm_dot16_i16(decoder, bytes, q, half, j + 1, held));
     }
     v128_t four = wasm_f32x4_convert_i32x4(fm_sum_four(sum[0], sum[1], sum[2], sum[3]));
     v128_t act_sum = wasm_v128_load(act_sums + 4 * quad);
-    if (form->layout.bias) {
-      four = wasm_f32x4_sub(four, wasm_f32x4_mul(act_sum, wasm_f32x4_splat((float)form->layout.bias)));
+    if (decoder->layout.bias) {
+      four = wasm_f32x4_sub(four, wasm_f32x4_mul(act_sum, wasm_f32x4_splat((float)decoder->layout.bias)));
     }
     sums->codes = wasm_f32x4_add(sums->codes, wasm_f32x4_mul(four, scales.quad[quad]));
-    if (form->layout.has_min) sums->mins = wasm_f32x4_add(sums->mins, wasm_f32x4_mul(act_sum, mins.quad[quad]));
+    if (decoder->layout.has_min) sums->mins = wasm_f32x4_add(sums->mins, wasm_f32x4_mul(act_sum, mins.quad[quad]));
   }
 }
 
 /* A group's share of a row, but for the activations' scale: K types. */
-FM_INLINE v128_t fm_k_group_i16(const fm_form *form, const uint8_t *group, const uint8_t *source, const fm_act_i16 *a,
-                                const fm_held *held) {
-  const size_t sub = form->layout.sub;
-  fm_lanes16 scales = form->k_scales(group), mins = form->layout.has_min ? form->k_mins(group) : scales;
+FM_INLINE v128_t fm_k_group_i16(const fm_decoder *decoder, const uint8_t *group, const uint8_t *bytes,
+                                const fm_act_i16 *a, const fm_held *held) {
+  const size_t sub = decoder->layout.sub;
+  fm_lanes16 scales = decoder->k_scales(group), mins = decoder->layout.has_min ? decoder->k_mins(group) : scales;
   fm_i16_sums sums = {fm_zero(), fm_zero()};
-  if (sub == 32) { /* as in form_relaxed.h */
-    fm_form_half_i16(form, source, a, 0, fm_k_half_scales(scales.lo), fm_k_half_scales(mins.lo), held, &sums);
-    fm_form_half_i16(form, source, a, 1, fm_k_half_scales(fm_second_half(scales, sub)),
-                     fm_k_half_scales(fm_second_half(mins, sub)), held, &sums);
+  if (sub == 32) { /* as in decoder_relaxed.h */
+    fm_decoder_half_i16(decoder, bytes, a, 0, fm_k_half_scales(scales.lo), fm_k_half_scales(mins.lo), held, &sums);
+    fm_decoder_half_i16(decoder, bytes, a, 1, fm_k_half_scales(fm_second_half(scales, sub)),
+                        fm_k_half_scales(fm_second_half(mins, sub)), held, &sums);
   } else {
     v128_t of_half = scales.lo, min_of_half = mins.lo;
     FM_NO_UNROLL
     for (size_t half = 0; half < 2; half++) {
-      fm_form_half_i16(form, source, a, half, fm_k_half_scales(of_half), fm_k_half_scales(min_of_half), held, &sums);
+      fm_decoder_half_i16(decoder, bytes, a, half, fm_k_half_scales(of_half), fm_k_half_scales(min_of_half), held,
+                          &sums);
       of_half = fm_second_half(scales, sub);
       min_of_half = fm_second_half(mins, sub);
     }
   }
-  fm_d_dmin dd = fm_form_d(form, group);
+  fm_d_dmin dd = fm_decoder_d(decoder, group);
   v128_t total = wasm_f32x4_mul(sums.codes, wasm_f32x4_splat(dd.d));
-  return form->layout.has_min ? wasm_f32x4_sub(total, wasm_f32x4_mul(sums.mins, wasm_f32x4_splat(dd.dmin))) : total;
+  return decoder->layout.has_min ? wasm_f32x4_sub(total, wasm_f32x4_mul(sums.mins, wasm_f32x4_splat(dd.dmin))) : total;
 }
 
 /* The same for f32 scales. */
-FM_INLINE v128_t fm_f32_group_i16(const fm_form *form, const uint8_t *group, const uint8_t *source, const fm_act_i16 *a,
-                                  const fm_held *held) {
+FM_INLINE v128_t fm_f32_group_i16(const fm_decoder *decoder, const uint8_t *group, const uint8_t *bytes,
+                                  const fm_act_i16 *a, const fm_held *held) {
   fm_i16_sums sums = {fm_zero(), fm_zero()};
   FM_NO_UNROLL
   for (size_t half = 0; half < 2; half++) {
-    fm_half_scales scale = {{form->f32_scales(group, half, held), fm_zero()}}, min = scale;
-    if (form->layout.has_min) min = (fm_half_scales){{form->f32_mins(group, half, held), fm_zero()}};
-    fm_form_half_i16(form, source, a, half, scale, min, held, &sums);
+    fm_half_scales scale = {{decoder->f32_scales(group, half, held), fm_zero()}}, min = scale;
+    if (decoder->layout.has_min) min = (fm_half_scales){{decoder->f32_mins(group, half, held), fm_zero()}};
+    fm_decoder_half_i16(decoder, bytes, a, half, scale, min, held, &sums);
   }
-  return form->layout.has_min ? wasm_f32x4_sub(sums.codes, sums.mins) : sums.codes;
+  return decoder->layout.has_min ? wasm_f32x4_sub(sums.codes, sums.mins) : sums.codes;
 }
 
-FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t row_bytes, const uint8_t *end,
-                                const fm_act_i16 *x, float *y, size_t n_rows, size_t n_values, bool accumulate) {
+FM_INLINE void fm_decoder_gemv_i16(const fm_decoder *decoder, const uint8_t *w, size_t row_bytes, const uint8_t *end,
+                                   const void *x, float *y, size_t n_rows, size_t n_values, bool accumulate) {
   uint8_t padded[FM_MAX_GROUP_BYTES], buffer[FM_GROUP_COLS];
-  fm_held held = form->hold();
-  held.even_bytes = fm_hold_i32(form->nibbles ? 0x000f000f : 0x00ff00ff);
+  fm_held held = decoder->hold();
+  held.even_bytes = fm_hold_i32(decoder->nibbles ? 0x000f000f : 0x00ff00ff);
   for (size_t r = 0; r < n_rows; r++, w += row_bytes) {
     const uint8_t *next = w;
     const fm_act_i16 *a = x;
     v128_t acc = fm_zero();
     size_t c = 0;
     do {
-      fm_ask_ahead(&form->layout, next, end);
-      const uint8_t *group = fm_group(&form->layout, next, n_values - c, padded);
-      const uint8_t *source = fm_form_source(form, group, buffer);
-      v128_t total = form->layout.kind == FM_SCALES_K ? fm_k_group_i16(form, group, source, a, &held)
-                                                      : fm_f32_group_i16(form, group, source, a, &held);
+      fm_ask_ahead(&decoder->layout, next, end);
+      const uint8_t *group = fm_group(&decoder->layout, next, n_values - c, padded);
+      const uint8_t *bytes = fm_code_bytes(decoder, group, buffer);
+      v128_t total = decoder->layout.kind == FM_SCALES_K ? fm_k_group_i16(decoder, group, bytes, a, &held)
+                                                         : fm_f32_group_i16(decoder, group, bytes, a, &held);
       acc = wasm_f32x4_add(acc, wasm_f32x4_mul(total, wasm_v128_load32_splat(&a->d)));
       c += FM_GROUP_COLS;
-      next += form->layout.group_bytes;
+      next += decoder->layout.group_bytes;
       a++;
     } while (c < n_values);
     float sum = fm_hsum_f32(acc);
@@ -215,21 +220,21 @@ FM_INLINE void fm_form_gemv_i16(const fm_form *form, const uint8_t *w, size_t ro
  * k_scales_<name>, made by FM_K_SCALES, or NULL for types with f32 scales. */
 #define FM_SIMD128_KERNELS(name, k_scales_fn)                                                                          \
   static void unpack_##name##__simd128(const uint8_t *group, size_t n, uint8_t *codes) {                               \
-    fm_form_unpack(&fm_##name##_form, group, n, codes);                                                                \
+    fm_decoder_unpack(&fm_##name##_decoder, group, n, codes);                                                          \
   }                                                                                                                    \
   static void f32_scales_##name##__simd128(const uint8_t *group, size_t n, float *scale, float *min) {                 \
-    fm_form_f32_scales(&fm_##name##_form, group, n, scale, min);                                                       \
+    fm_decoder_f32_scales(&fm_##name##_decoder, group, n, scale, min);                                                 \
   }                                                                                                                    \
-  static void gemv_##name##_i16__simd128(const uint8_t *w, size_t row_bytes, const uint8_t *end, const fm_act_i16 *x,  \
+  static void gemv_##name##_i16__simd128(const uint8_t *w, size_t row_bytes, const uint8_t *end, const void *x,        \
                                          float *y, size_t n_rows, size_t n_values, bool accumulate) {                  \
-    fm_form_gemv_i16(&fm_##name##_form, w, row_bytes, end, x, y, n_rows, n_values, accumulate);                        \
+    fm_decoder_gemv_i16(&fm_##name##_decoder, w, row_bytes, end, x, y, n_rows, n_values, accumulate);                  \
   }                                                                                                                    \
-  const fm_simd128_kernels fm_##name##__simd128 = {&fm_##name##_form.layout, unpack_##name##__simd128,                 \
+  const fm_simd128_kernels fm_##name##__simd128 = {&fm_##name##_decoder.layout, unpack_##name##__simd128,              \
                                                    f32_scales_##name##__simd128, k_scales_fn,                          \
                                                    gemv_##name##_i16__simd128};
 #define FM_K_SCALES(name)                                                                                              \
   static void k_scales_##name(const uint8_t *group, size_t n, bool dot32, fm_strip_k_row out) {                        \
-    fm_form_k_scales(&fm_##name##_form, group, n, dot32, out);                                                         \
+    fm_decoder_k_scales(&fm_##name##_decoder, group, n, dot32, out);                                                   \
   }
 
 #endif

@@ -1,6 +1,6 @@
 /* A weight type as the SIMD kernels see it: 256 columns of one row at a time (one super-block, or 8 blocks of 32).
  *
- * The kernels in form_simd128.h and form_relaxed.h are written once, over a form; a type's file instantiates them with a
+ * The kernels in decoder_simd128.h and decoder_relaxed.h are written once, over a form; a type's file instantiates them with a
  * constant one, and the compiler folds it away. A form says how codes and scales come out of the bytes:
  *
  *   value = scale[sub] * (code - bias) - min[sub]
@@ -11,10 +11,12 @@
  *
  * A group is decoded in two halves of 128 columns, each of 8 vectors of 16 codes: the half is a loop variable, the vector a
  * constant, which keeps the code small and its shifts immediate. */
-#ifndef FM_KERNELS_FORM_H
-#define FM_KERNELS_FORM_H
+#ifndef FM_KERNELS_DECODER_H
+#define FM_KERNELS_DECODER_H
 
-#include "kernels/kernels.h"
+#include <assert.h>
+
+#include "kernels/coded.h"
 #include "kernels/v128.h"
 
 #define FM_GROUP_COLS 256
@@ -27,7 +29,7 @@ typedef struct {
 /* The f16 scales of a super-block; dmin only where it has mins. */
 typedef struct {
   uint16_t d, dmin;
-} fm_halves;
+} fm_f16_scales;
 
 typedef struct {
   float d, dmin;
@@ -62,12 +64,32 @@ typedef struct {
   /* FM_SCALES_K */
   fm_lanes16 (*k_scales)(const uint8_t *group);
   fm_lanes16 (*k_mins)(const uint8_t *group);
-  fm_halves (*halves)(const uint8_t *group);
+  fm_f16_scales (*f16_scales)(const uint8_t *group);
   /* FM_SCALES_F32: four scales (mins), of columns 128 * half + 32 * lane. */
   v128_t (*f32_scales)(const uint8_t *group, size_t half, const fm_held *held);
   v128_t (*f32_mins)(const uint8_t *group, size_t half, const fm_held *held);
   bool straight; /* int8, dot32: the halves one after the other, without a loop; larger, and faster */
-} fm_form;
+} fm_decoder;
+
+/* The initialisers of a layout that follow from its sub-blocks: columns that share a scale, and the largest code (255 for wide
+ * codes). n pair sums of codes and int8 activations fit int16 where n * 2 * 127 * max_code < 2^15; n_add is the largest such
+ * power of two, at most 8: 8 for codes up to 15 (30,480), 4 up to 31 (31,496), 2 up to 63 (32,004). Where dot32 sums fours in
+ * int32, a lane of a whole sub-block has to fit int16 too: decoder_relaxed.h packs the lanes of two. */
+#define FM_IS_WIDE(max_code) ((max_code) == 255)
+#define FM_PAIR_SUMS(max_code) (INT16_MAX / (2 * 127 * (max_code)))
+#define FM_N_ADD(max_code)                                                                                             \
+  (FM_PAIR_SUMS(max_code) >= 8 ? 8 : FM_PAIR_SUMS(max_code) >= 4 ? 4 : FM_PAIR_SUMS(max_code) >= 2 ? 2 : 0)
+#define FM_SUB_BLOCKS(columns, max_code)                                                                               \
+  .sub = (columns), .wide = FM_IS_WIDE(max_code),                                                                      \
+  .n_add = FM_N_ADD(max_code) +                                                                                        \
+           0 * sizeof(struct {                                                                                         \
+             static_assert((columns) == 16 || (columns) == 32, "sub-blocks have 16 or 32 columns");                    \
+             static_assert(FM_IS_WIDE(max_code) || FM_N_ADD(max_code) > 0, "codes are 0..63, or wide");                \
+             static_assert(FM_N_ADD(max_code) * 2 * 127 * (max_code) <= INT16_MAX, "n_add pair sums fit int16");       \
+             static_assert(FM_IS_WIDE(max_code) || (columns) / 4 * 127 * (max_code) <= INT16_MAX,                      \
+                           "a lane of a sub-block fits int16");                                                        \
+             char none;                                                                                                \
+           })
 
 /* Lane i, a constant once loops are unrolled, in every lane. */
 typedef int32_t fm_i32x4 __attribute__((vector_size(16)));
@@ -85,19 +107,20 @@ FM_INLINE v128_t fm_move_bits(v128_t bytes, int from, int to, v128_t mask) {
 FM_INLINE v128_t fm_low_i16_to_f32(v128_t v) { return wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(v)); }
 FM_INLINE v128_t fm_high_i16_to_f32(v128_t v) { return wasm_f32x4_convert_i32x4(wasm_i32x4_extend_high_i16x8(v)); }
 
-FM_INLINE fm_d_dmin fm_form_d(const fm_form *form, const uint8_t *group) {
-  fm_halves halves = form->halves(group);
-  return (fm_d_dmin){fm_f16_by_table(halves.d), form->layout.has_min ? fm_f16_by_table(halves.dmin) : 0.0f};
+FM_INLINE fm_d_dmin fm_decoder_d(const fm_decoder *decoder, const uint8_t *group) {
+  fm_f16_scales stored = decoder->f16_scales(group);
+  return (fm_d_dmin){fm_f16_by_table(stored.d), decoder->layout.has_min ? fm_f16_by_table(stored.dmin) : 0.0f};
 }
 
 /* Where codes are read from: the group itself, or, for a form with unpack, a buffer that unpack has filled. */
-FM_INLINE const uint8_t *fm_form_source(const fm_form *form, const uint8_t *group, uint8_t buffer[256]) {
-  if (!form->unpack) return group;
-  form->unpack(group, buffer);
+FM_INLINE const uint8_t *fm_code_bytes(const fm_decoder *decoder, const uint8_t *group, uint8_t buffer[256]) {
+  if (!decoder->unpack) return group;
+  decoder->unpack(group, buffer);
   return buffer;
 }
-FM_INLINE v128_t fm_form_codes(const fm_form *form, const uint8_t *source, size_t half, size_t j, const fm_held *held) {
-  return form->unpack ? wasm_v128_load(source + 128 * half + 16 * j) : form->codes(source, half, j, held);
+FM_INLINE v128_t fm_decoder_codes(const fm_decoder *decoder, const uint8_t *bytes, size_t half, size_t j,
+                                  const fm_held *held) {
+  return decoder->unpack ? wasm_v128_load(bytes + 128 * half + 16 * j) : decoder->codes(bytes, half, j, held);
 }
 
 /* {sum a, sum b, sum c, sum d} of four int32 vectors. */

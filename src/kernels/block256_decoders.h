@@ -1,12 +1,12 @@
 /* IQ4_XS, TQ1_0, TQ2_0, Q8_K as forms: super-blocks of 256. Layouts: formats/blocks.h. */
-#ifndef FM_KERNELS_BLOCK256_FORM_H
-#define FM_KERNELS_BLOCK256_FORM_H
+#ifndef FM_KERNELS_BLOCK256_DECODERS_H
+#define FM_KERNELS_BLOCK256_DECODERS_H
 
 #include <string.h>
 
 #include "formats/blocks.h"
 #include "formats/f16.h"
-#include "kernels/form.h"
+#include "kernels/decoder.h"
 #include "kernels/nibbles.h"
 
 FM_INLINE fm_held fm_no_hold(void) { return (fm_held){0}; }
@@ -32,17 +32,19 @@ FM_INLINE fm_lanes16 fm_iq4_xs_k_scales(const uint8_t *group) {
   v128_t scales = wasm_i16x8_sub(wasm_v128_or(low_bits, high_bits), wasm_i16x8_const_splat(32));
   return (fm_lanes16){scales, scales};
 }
-FM_INLINE fm_halves fm_iq4_xs_halves(const uint8_t *group) {
-  return (fm_halves){((const fm_block_iq4_xs *)group)->d, 0};
+FM_INLINE fm_f16_scales fm_iq4_xs_f16_scales(const uint8_t *group) {
+  return (fm_f16_scales){((const fm_block_iq4_xs *)group)->d, 0};
 }
 
-static const fm_form fm_iq4_xs_form = {
-    .layout =
-        {.kind = FM_SCALES_K, .group_bytes = sizeof(fm_block_iq4_xs), .block_values = 256, .sub = 32, .wide = true},
+static const fm_decoder fm_iq4_xs_decoder = {
+    .layout = {.kind = FM_SCALES_K,
+               .group_bytes = sizeof(fm_block_iq4_xs),
+               .block_values = 256,
+               FM_SUB_BLOCKS(32, 255)},
     .hold = fm_iq4_xs_hold,
     .codes = fm_iq4_xs_codes,
     .k_scales = fm_iq4_xs_k_scales,
-    .halves = fm_iq4_xs_halves,
+    .f16_scales = fm_iq4_xs_f16_scales,
 };
 
 /* TQ2_0: codes 0..2 for -1..1. */
@@ -57,13 +59,12 @@ FM_INLINE v128_t fm_tq2_0_scales(const uint8_t *group, size_t half, const fm_hel
   return wasm_f32x4_splat(fm_f16_to_f32(((const fm_block_tq2_0 *)group)->d));
 }
 
-static const fm_form fm_tq2_0_form = {
+static const fm_decoder fm_tq2_0_decoder = {
     .layout = {.kind = FM_SCALES_F32,
                .group_bytes = sizeof(fm_block_tq2_0),
                .block_values = 256,
-               .sub = 32,
-               .bias = 1,
-               .n_add = 8},
+               FM_SUB_BLOCKS(32, 3),
+               .bias = 1},
     .hold = fm_tq2_0_hold,
     .codes = fm_tq2_0_codes,
     .f32_scales = fm_tq2_0_scales,
@@ -96,13 +97,12 @@ FM_INLINE v128_t fm_tq1_0_scales(const uint8_t *group, size_t half, const fm_hel
   return wasm_f32x4_splat(fm_f16_to_f32(((const fm_block_tq1_0 *)group)->d));
 }
 
-static const fm_form fm_tq1_0_form = {
+static const fm_decoder fm_tq1_0_decoder = {
     .layout = {.kind = FM_SCALES_F32,
                .group_bytes = sizeof(fm_block_tq1_0),
                .block_values = 256,
-               .sub = 32,
-               .bias = 1,
-               .n_add = 8},
+               FM_SUB_BLOCKS(32, 2),
+               .bias = 1},
     .hold = fm_no_hold,
     .unpack = fm_tq1_0_unpack,
     .f32_scales = fm_tq1_0_scales,
@@ -119,9 +119,11 @@ FM_INLINE v128_t fm_q8_k_scales(const uint8_t *group, size_t half, const fm_held
   return wasm_v128_load32_splat(&((const fm_block_q8_k *)group)->d);
 }
 
-static const fm_form fm_q8_k_form = {
-    .layout =
-        {.kind = FM_SCALES_F32, .group_bytes = sizeof(fm_block_q8_k), .block_values = 256, .sub = 32, .wide = true},
+static const fm_decoder fm_q8_k_decoder = {
+    .layout = {.kind = FM_SCALES_F32,
+               .group_bytes = sizeof(fm_block_q8_k),
+               .block_values = 256,
+               FM_SUB_BLOCKS(32, 255)},
     .hold = fm_no_hold,
     .codes = fm_q8_k_codes,
     .f32_scales = fm_q8_k_scales,

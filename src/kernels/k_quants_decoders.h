@@ -1,10 +1,10 @@
 /* Q2_K, Q3_K, Q4_K, Q5_K, Q6_K as forms: super-blocks of 256 with integer scales. Layouts: formats/blocks.h.
  */
-#ifndef FM_KERNELS_K_QUANTS_FORM_H
-#define FM_KERNELS_K_QUANTS_FORM_H
+#ifndef FM_KERNELS_K_QUANTS_DECODERS_H
+#define FM_KERNELS_K_QUANTS_DECODERS_H
 
 #include "formats/blocks.h"
-#include "kernels/form.h"
+#include "kernels/decoder.h"
 #include "kernels/q4_k.h"
 
 /* The high bits of the codes of one half: bits 4 * half .. 4 * half + 3 of every byte, in bits 0..3. */
@@ -35,24 +35,23 @@ FM_INLINE fm_lanes16 fm_q4_k_k_mins(const uint8_t *group) {
   v128_t mins = fm_bytes_to_u16x8(fm_q4_k_scales(((const fm_block_q4_k *)group)->scales).mins);
   return (fm_lanes16){mins, mins};
 }
-FM_INLINE fm_halves fm_q4_k_halves(const uint8_t *group) {
+FM_INLINE fm_f16_scales fm_q4_k_f16_scales(const uint8_t *group) {
   const fm_block_q4_k *b = (const fm_block_q4_k *)group;
-  return (fm_halves){b->d, b->dmin};
+  return (fm_f16_scales){b->d, b->dmin};
 }
 
-static const fm_form fm_q4_k_form = {
+static const fm_decoder fm_q4_k_decoder = {
     .layout = {.kind = FM_SCALES_K,
                .group_bytes = sizeof(fm_block_q4_k),
                .block_values = 256,
-               .sub = 32,
-               .has_min = true,
-               .n_add = 8},
+               FM_SUB_BLOCKS(32, 15),
+               .has_min = true},
     .hold = fm_q4_k_hold,
     .codes = fm_q4_k_codes,
     .nibbles = fm_q4_k_nibbles,
     .k_scales = fm_q4_k_k_scales,
     .k_mins = fm_q4_k_k_mins,
-    .halves = fm_q4_k_halves,
+    .f16_scales = fm_q4_k_f16_scales,
 };
 
 /* Q5_K: d, dmin and scales stand where Q4_K has them. */
@@ -65,18 +64,17 @@ FM_INLINE v128_t fm_q5_k_codes(const uint8_t *group, size_t half, size_t j, cons
   return wasm_v128_or(low, fm_move_bits(fm_half_bits(b->qh + 16 * (j % 2), half), (int)(j / 2), 4, held->high));
 }
 
-static const fm_form fm_q5_k_form = {
+static const fm_decoder fm_q5_k_decoder = {
     .layout = {.kind = FM_SCALES_K,
                .group_bytes = sizeof(fm_block_q5_k),
                .block_values = 256,
-               .sub = 32,
-               .has_min = true,
-               .n_add = 4},
+               FM_SUB_BLOCKS(32, 31),
+               .has_min = true},
     .hold = fm_q5_k_hold,
     .codes = fm_q5_k_codes,
     .k_scales = fm_q4_k_k_scales,
     .k_mins = fm_q4_k_k_mins,
-    .halves = fm_q4_k_halves,
+    .f16_scales = fm_q4_k_f16_scales,
 };
 
 /* Q2_K */
@@ -95,23 +93,22 @@ FM_INLINE fm_lanes16 fm_q2_k_k_mins(const uint8_t *group) {
   v128_t mins = fm_move_bits(wasm_v128_load(((const fm_block_q2_k *)group)->scales), 4, 0, wasm_i8x16_const_splat(15));
   return (fm_lanes16){wasm_u16x8_extend_low_u8x16(mins), wasm_u16x8_extend_high_u8x16(mins)};
 }
-FM_INLINE fm_halves fm_q2_k_halves(const uint8_t *group) {
+FM_INLINE fm_f16_scales fm_q2_k_f16_scales(const uint8_t *group) {
   const fm_block_q2_k *b = (const fm_block_q2_k *)group;
-  return (fm_halves){b->d, b->dmin};
+  return (fm_f16_scales){b->d, b->dmin};
 }
 
-static const fm_form fm_q2_k_form = {
+static const fm_decoder fm_q2_k_decoder = {
     .layout = {.kind = FM_SCALES_K,
                .group_bytes = sizeof(fm_block_q2_k),
                .block_values = 256,
-               .sub = 16,
-               .has_min = true,
-               .n_add = 8},
+               FM_SUB_BLOCKS(16, 3),
+               .has_min = true},
     .hold = fm_q2_k_hold,
     .codes = fm_q2_k_codes,
     .k_scales = fm_q2_k_k_scales,
     .k_mins = fm_q2_k_k_mins,
-    .halves = fm_q2_k_halves,
+    .f16_scales = fm_q2_k_f16_scales,
 };
 
 /* Q3_K */
@@ -135,19 +132,20 @@ FM_INLINE fm_lanes16 fm_q3_k_k_scales(const uint8_t *group) {
   v128_t hi = fm_bytes_to_u16x8((low >> 4 & 0x0f0f0f0f0f0f0f0fu) | second);
   return (fm_lanes16){wasm_i16x8_sub(lo, offset), wasm_i16x8_sub(hi, offset)};
 }
-FM_INLINE fm_halves fm_q3_k_halves(const uint8_t *group) { return (fm_halves){((const fm_block_q3_k *)group)->d, 0}; }
+FM_INLINE fm_f16_scales fm_q3_k_f16_scales(const uint8_t *group) {
+  return (fm_f16_scales){((const fm_block_q3_k *)group)->d, 0};
+}
 
-static const fm_form fm_q3_k_form = {
+static const fm_decoder fm_q3_k_decoder = {
     .layout = {.kind = FM_SCALES_K,
                .group_bytes = sizeof(fm_block_q3_k),
                .block_values = 256,
-               .sub = 16,
-               .bias = 4,
-               .n_add = 8},
+               FM_SUB_BLOCKS(16, 7),
+               .bias = 4},
     .hold = fm_q3_k_hold,
     .codes = fm_q3_k_codes,
     .k_scales = fm_q3_k_k_scales,
-    .halves = fm_q3_k_halves,
+    .f16_scales = fm_q3_k_f16_scales,
 };
 
 /* Q6_K: vector i is columns 128 * half + 32 * quarter + 16 * (j % 2). */
@@ -165,19 +163,20 @@ FM_INLINE fm_lanes16 fm_q6_k_k_scales(const uint8_t *group) {
   v128_t scales = wasm_v128_load(((const fm_block_q6_k *)group)->scales);
   return (fm_lanes16){wasm_i16x8_extend_low_i8x16(scales), wasm_i16x8_extend_high_i8x16(scales)};
 }
-FM_INLINE fm_halves fm_q6_k_halves(const uint8_t *group) { return (fm_halves){((const fm_block_q6_k *)group)->d, 0}; }
+FM_INLINE fm_f16_scales fm_q6_k_f16_scales(const uint8_t *group) {
+  return (fm_f16_scales){((const fm_block_q6_k *)group)->d, 0};
+}
 
-static const fm_form fm_q6_k_form = {
+static const fm_decoder fm_q6_k_decoder = {
     .layout = {.kind = FM_SCALES_K,
                .group_bytes = sizeof(fm_block_q6_k),
                .block_values = 256,
-               .sub = 16,
-               .bias = 32,
-               .n_add = 2},
+               FM_SUB_BLOCKS(16, 63),
+               .bias = 32},
     .hold = fm_q6_k_hold,
     .codes = fm_q6_k_codes,
     .k_scales = fm_q6_k_k_scales,
-    .halves = fm_q6_k_halves,
+    .f16_scales = fm_q6_k_f16_scales,
 };
 
 #endif

@@ -1,0 +1,70 @@
+/* The activations of a product, as its kernels read them. They are made from a source and quantised on the way, a token panel
+ * at a time, into memory that this file owns; all threads and all targets of the call then read them.
+ *
+ * A token panel is n_tokens tokens x n_cols columns. It is held in one of four orders:
+ *   IN_PLACE  f32 activations that are the source's own x: nothing is made
+ *   FLOATS    f32 [n_tokens][n_cols]
+ *   TOKENS    blocks of 256 columns, [n_tokens][ceil(n_cols / 256)]: matrix-vector and scalar kernels
+ *   TILES     tiles of 4 tokens, for the matrix-matrix kernels: of the first FM_STRIP_COLS columns tile after tile, then of the
+ *             next FM_STRIP_COLS, as strips read them */
+#ifndef FM_OPS_ACTIVATIONS_H
+#define FM_OPS_ACTIVATIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/table.h"
+#include "ops/ops.h"
+
+/* From 3 tokens on, decoding a strip once is cheaper than decoding every row for each token. */
+#define FM_GEMV_MAX_TOKENS 2
+#define FM_PANEL_TOKENS 128 /* tokens of a panel, at most: 320 KB of int8 activations, within L2 */
+
+typedef enum {
+  FM_ORDER_IN_PLACE,
+  FM_ORDER_FLOATS,
+  FM_ORDER_TOKENS,
+  FM_ORDER_TILES
+} fm_act_order;
+
+/* The activations of one call for the targets that get them as `activation`, and the token panel that is made of them now. */
+typedef struct {
+  const fm_source *source;
+  const fm_shared_kernels *shared;
+  int32_t isa, activation;     /* fm_isa_id; the fm_activation that the kernels get */
+  size_t n_tokens, n_cols;     /* of the source */
+  size_t max_tokens, max_cols; /* of a panel */
+  struct {
+    size_t first_token, n_tokens, first_col, n_cols;
+    fm_act_order order;
+  } panel;
+  float factors[FM_PANEL_TOKENS]; /* of the panel's tokens, where the source is normed */
+} fm_activations;
+
+/* activation: what the kernels get, not what the caller asked for. */
+void fm_activations_init(fm_activations *a, const fm_source *source, size_t n_tokens, size_t n_cols, int32_t isa,
+                         int32_t activation);
+
+/* Chooses the tokens from first_token on, max_tokens at most, for the panels to come. */
+void fm_activations_begin(fm_activations *a, size_t first_token);
+
+/* Makes the panel of those tokens and of the columns from first_col on, max_cols at most. */
+void fm_activations_make(fm_activations *a, size_t first_col);
+
+/* IN_PLACE, FLOATS: the panel's columns of a token; those of the next token are *stride floats further. */
+const float *fm_activations_floats(const fm_activations *a, size_t token, size_t *stride);
+
+/* The only token of a panel of floats, reordered by `deal`; NULL where that does not fit, or deal refuses. */
+const float *fm_activations_dealt(const fm_activations *a, fm_deal_fn *deal);
+
+/* TOKENS: the blocks of a token of the panel. */
+const void *fm_activations_token(const fm_activations *a, size_t token);
+
+/* TILES: the tiles of a strip, whose columns are col .. col + n_cols - 1 of the panel, from `token` (a multiple of 4) on. */
+const void *fm_activations_tiles(const fm_activations *a, size_t token, size_t col, size_t n_cols);
+
+/* Blocks of 256 columns, the last of which may be padded. */
+static inline size_t fm_act_blocks(size_t n_cols) { return (n_cols + FM_ACT_COLS - 1) / FM_ACT_COLS; }
+
+#endif
