@@ -87,6 +87,18 @@ EXPORT int32_t fm_add(const float *a, const float *b, float *y, uint32_t n) {
   return status;
 }
 
+EXPORT int32_t fm_add_scaled(const float *a, const float *b, float *y, uint32_t n, float scale) {
+  int32_t status = check_pointwise(a, b, y, n);
+  if (status == FM_OK) fm_op_add_scaled(a, b, y, n, scale);
+  return status;
+}
+
+EXPORT int32_t fm_scale(const float *x, float *y, uint32_t n, float scale) {
+  int32_t status = check_pointwise(x, x, y, n);
+  if (status == FM_OK) fm_op_scale(x, y, n, scale);
+  return status;
+}
+
 EXPORT int32_t fm_gated(const float *gate, const float *up, float *y, uint32_t n, int32_t act) {
   if (act != FM_GATE_SILU && act != FM_GATE_GELU) return FM_ERR_ACTIVATION;
   int32_t status = check_pointwise(gate, up, y, n);

@@ -267,6 +267,12 @@ int32_t fm_embed(int32_t type, const void *table, const uint32_t *ids, float *y,
 /* y = a + b over n values; y may be a or b. */
 int32_t fm_add(const float *a, const float *b, float *y, uint32_t n);
 
+/* y = a + scale * b over n values, the product rounded before it is added; y may be a or b. Any scale is allowed. */
+int32_t fm_add_scaled(const float *a, const float *b, float *y, uint32_t n, float scale);
+
+/* y = scale * x over n values; y may be x. Any scale is allowed. */
+int32_t fm_scale(const float *x, float *y, uint32_t n, float scale);
+
 /* y = act(gate) * up over n values, act an fm_gate (else FM_ERR_ACTIVATION); y may be gate or up. act(-Inf) is -0; below -88.72 silu is
  * -0 too, where its value is above -2.7e-37. */
 int32_t fm_gated(const float *gate, const float *up, float *y, uint32_t n, int32_t act);

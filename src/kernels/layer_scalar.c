@@ -51,6 +51,10 @@ void fm_add__scalar(const float *a, const float *b, float *y, size_t n_values) {
   for (size_t i = 0; i < n_values; i++) y[i] = a[i] + b[i];
 }
 
+void fm_add_scaled__scalar(const float *a, const float *b, float factor, float *y, size_t n_values) {
+  for (size_t i = 0; i < n_values; i++) y[i] = a[i] + b[i] * factor;
+}
+
 void fm_to_f16__scalar(const float *x, uint16_t *y, size_t n_values) {
   for (size_t i = 0; i < n_values; i++) y[i] = fm_f32_to_f16(x[i]);
 }

@@ -158,6 +158,20 @@ void fm_add__simd128(const float *a, const float *b, float *y, size_t n_values) 
   fm_add__scalar(a + i, b + i, y + i, n_values - i);
 }
 
+void fm_add_scaled__simd128(const float *a, const float *b, float factor, float *y, size_t n_values) {
+  v128_t factors = wasm_f32x4_splat(factor);
+  size_t i = 0;
+  FM_NO_UNROLL
+  for (; i + 8 <= n_values; i += 8) {
+    v128_t lo = wasm_f32x4_mul(wasm_v128_load(b + i), factors), hi = wasm_f32x4_mul(wasm_v128_load(b + i + 4), factors);
+    lo = wasm_f32x4_add(wasm_v128_load(a + i), lo);
+    hi = wasm_f32x4_add(wasm_v128_load(a + i + 4), hi);
+    wasm_v128_store(y + i, lo);
+    wasm_v128_store(y + i + 4, hi);
+  }
+  fm_add_scaled__scalar(a + i, b + i, factor, y + i, n_values - i);
+}
+
 /* fm_f32_to_f16, its four cases chosen by masks. */
 FM_INLINE v128_t to_f16x4(v128_t x) {
   v128_t magnitude = wasm_v128_and(x, wasm_i32x4_const_splat(0x7fffffff));

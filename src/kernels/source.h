@@ -1,4 +1,4 @@
-/* The kernels that make activations on the way into a product. They serve fm_rms_norm and fm_gated as well, so that
+/* The kernels that make activations on the way into a product. They serve fm_rms_norm, fm_scale and fm_gated as well, so that
  * both ways give the same bits. y may be any of the inputs.
  *   sum_squares   sum of x[i]^2, in f64, where no square of an f32 overflows
  *   scale         y[i] = x[i] * factor * weight[i]; weight NULL: ones

@@ -38,6 +38,7 @@ typedef struct {
   fm_softmax_fn *softmax;
   fm_rotate_fn *rotate;
   fm_add_fn *add;
+  fm_add_scaled_fn *add_scaled;
   fm_to_f16_fn *to_f16;
   const fm_attention_kernels *attention, *attention_relaxed;
 } fm_shared_kernels;

@@ -190,6 +190,7 @@ typedef struct {
   const float *a, *b;
   float *y;
   size_t n_values;
+  float factor; /* of b, or of a where there is no b */
   int32_t act;
 } values_job;
 
@@ -207,6 +208,20 @@ static void add_values(const void *context, size_t begin, size_t end, size_t thr
   j->kernels->add(j->a + first, j->b + first, j->y + first, stretch(j->n_values, begin, end));
 }
 
+static void add_scaled_values(const void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const values_job *j = context;
+  size_t first = begin * STRETCH;
+  j->kernels->add_scaled(j->a + first, j->b + first, j->factor, j->y + first, stretch(j->n_values, begin, end));
+}
+
+static void scale_values(const void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const values_job *j = context;
+  size_t first = begin * STRETCH;
+  j->kernels->scale(j->a + first, NULL, j->factor, j->y + first, stretch(j->n_values, begin, end));
+}
+
 static void gate_values(const void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const values_job *j = context;
@@ -217,6 +232,16 @@ static void gate_values(const void *context, size_t begin, size_t end, size_t th
 void fm_op_add(const float *a, const float *b, float *y, size_t n_values) {
   const values_job j = {.kernels = kernels(), .a = a, .b = b, .y = y, .n_values = n_values};
   fm_parallel(add_values, &j, count_stretches(n_values), STRETCH * FM_WORK_COPY);
+}
+
+void fm_op_add_scaled(const float *a, const float *b, float *y, size_t n_values, float factor) {
+  const values_job j = {.kernels = kernels(), .a = a, .b = b, .y = y, .n_values = n_values, .factor = factor};
+  fm_parallel(add_scaled_values, &j, count_stretches(n_values), STRETCH * FM_WORK_COPY);
+}
+
+void fm_op_scale(const float *x, float *y, size_t n_values, float factor) {
+  const values_job j = {.kernels = kernels(), .a = x, .y = y, .n_values = n_values, .factor = factor};
+  fm_parallel(scale_values, &j, count_stretches(n_values), STRETCH * FM_WORK_COPY);
 }
 
 void fm_op_gated(const float *gate, const float *up, float *y, size_t n_values, int32_t act) {

@@ -81,6 +81,8 @@ void fm_op_softmax(const float *x, float *y, size_t n_rows, size_t n_cols);
 void fm_op_rope(float *x, const fm_rope_shape *shape, float base, float linear_scale, const float *factors);
 void fm_op_embed(int32_t type, const uint8_t *table, const uint32_t *ids, float *y, size_t n_tokens, size_t n_cols);
 void fm_op_add(const float *a, const float *b, float *y, size_t n_values);
+void fm_op_add_scaled(const float *a, const float *b, float *y, size_t n_values, float factor);
+void fm_op_scale(const float *x, float *y, size_t n_values, float factor);
 void fm_op_gated(const float *gate, const float *up, float *y, size_t n_values, int32_t act);
 void fm_op_kv_write(int32_t type, uint8_t *rows, const float *x, size_t n_values);
 

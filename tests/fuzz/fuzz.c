@@ -65,10 +65,9 @@ uint32_t fuzz_dimension(fuzz *f, uint32_t most) {
 }
 
 int32_t fuzz_type(fuzz *f) {
-  static const int32_t known[] = {FM_TYPE_F32,  FM_TYPE_F16,   FM_TYPE_Q4_0,  FM_TYPE_Q4_1,   FM_TYPE_Q5_0,
-                                  FM_TYPE_Q5_1, FM_TYPE_Q8_0,  FM_TYPE_Q2_K,  FM_TYPE_Q3_K,   FM_TYPE_Q4_K,
-                                  FM_TYPE_Q5_K, FM_TYPE_Q6_K,  FM_TYPE_Q8_K,  FM_TYPE_IQ4_NL, FM_TYPE_IQ4_XS,
-                                  FM_TYPE_BF16, FM_TYPE_TQ1_0, FM_TYPE_TQ2_0, FM_TYPE_MXFP4};
+#define ID(kind, TYPE, name, number, block_values) FM_TYPE_##TYPE,
+  static const int32_t known[] = {FM_TYPES(ID)};
+#undef ID
   if (fuzz_rarely(f)) return fuzz_u8(f) < 128 ? (int32_t)fuzz_u8(f) : (int32_t)fuzz_u32(f);
   return known[fuzz_below(f, sizeof known / sizeof known[0])];
 }

@@ -6,7 +6,7 @@
 typedef struct {
   const float *x, *other, *bias;
   float *y;
-  float eps, base, linear_scale;
+  float eps, base, linear_scale, scale;
   uint32_t n_rows, n_cols, n_heads, head_size, n_dims, position;
   int32_t act, pairing;
 } arguments;
@@ -114,6 +114,16 @@ static int32_t call_gated(void *p) {
   return fm_gated(a->x, a->other, a->y, a->n_cols, a->act);
 }
 
+static int32_t call_add_scaled(void *p) {
+  arguments *a = p;
+  return fm_add_scaled(a->x, a->other, a->y, a->n_cols, a->scale);
+}
+
+static int32_t call_scale(void *p) {
+  arguments *a = p;
+  return fm_scale(a->x, a->y, a->n_cols, a->scale);
+}
+
 static void pick_pair(fuzz *f, arguments *a) {
   a->n_cols = fuzz_dimension(f, fuzz_u8(f) >= 224 ? 3000 : 130);
   a->x = place_in(f, a->n_cols, 1);
@@ -128,6 +138,21 @@ static void run_add(fuzz *f) {
   fuzz_run(f, call_add, &a);
 }
 
+static void run_add_scaled(fuzz *f) {
+  arguments a = {.scale = fuzz_parameter(f)};
+  pick_pair(f, &a);
+  fuzz_run(f, call_add_scaled, &a);
+}
+
+static void run_scale(fuzz *f) {
+  arguments a = {.scale = fuzz_parameter(f)};
+  a.n_cols = fuzz_dimension(f, fuzz_u8(f) >= 224 ? 3000 : 130);
+  a.x = place_in(f, a.n_cols, 1);
+  a.y = place_out(f, a.n_cols, 1, 1);
+  fuzz_fill(f);
+  fuzz_run(f, call_scale, &a);
+}
+
 static void run_gated(fuzz *f) {
   arguments a = {.act = fuzz_enum(f, FM_GATE_GELU)};
   fuzz_fault(f, a.act < FM_GATE_SILU || a.act > FM_GATE_GELU, FM_ERR_ACTIVATION);
@@ -140,5 +165,7 @@ const fuzz_target fuzz_layer[] = {{"fm_rms_norm", run_rms_norm},
                                   {"fm_softmax", run_softmax},
                                   {"fm_rope", run_rope},
                                   {"fm_add", run_add},
+                                  {"fm_add_scaled", run_add_scaled},
+                                  {"fm_scale", run_scale},
                                   {"fm_gated", run_gated},
                                   {NULL, NULL}};

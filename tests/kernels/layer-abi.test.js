@@ -125,6 +125,29 @@ const CASES = {
       [{ n: MOST }, SHAPE],
     ],
   },
+  fm_add_scaled: {
+    args: { a: A, b: B, y: Y, n: 24, scale: 0.5 },
+    bytes: { a: 96, b: 96, y: 96 },
+    apart: [
+      ['y', 'a'],
+      ['y', 'b'],
+    ],
+    refused: [
+      [{ n: 0 }, SHAPE],
+      [{ n: 2 ** 30 }, SHAPE],
+      [{ n: MOST }, SHAPE],
+    ],
+  },
+  fm_scale: {
+    args: { x: A, y: Y, n: 24, scale: 0.5 },
+    bytes: { x: 96, y: 96 },
+    apart: [['y', 'x']],
+    refused: [
+      [{ n: 0 }, SHAPE],
+      [{ n: 2 ** 30 }, SHAPE],
+      [{ n: MOST }, SHAPE],
+    ],
+  },
   fm_gated: {
     args: { gate: A, up: B, y: Y, n: 24, act: 1 },
     bytes: { gate: 96, up: 96, y: 96 },

@@ -1,6 +1,6 @@
 /**
- * The operations of a layer that are no products, on raw modules: fm_rms_norm, fm_layer_norm, fm_softmax, fm_add, fm_gated. Each
- * against float64 in every instruction set, all of which must give the same bits; the bounds are derived beside them.
+ * The operations of a layer that are no products, on raw modules: fm_rms_norm, fm_layer_norm, fm_softmax, fm_add,
+ * fm_add_scaled, fm_scale, fm_gated. Each against float64 in every instruction set, all of which must give the same bits; the bounds are derived beside them.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -235,6 +235,38 @@ for (const module of modules) {
         ones,
         act,
       );
+    }
+  });
+
+  test(`layer: ${module.name} module, scaled add and scale`, () => {
+    const lengths = [...LENGTHS, 2500]; /* more than one item of 1024 values */
+    for (const [i, n] of lengths.entries()) {
+      const [a, b] = [gaussian(n, prng, 4), gaussian(n, prng)];
+      if (i % 2) a.set(SPECIAL.subarray(0, n));
+      else b.set(SPECIAL.subarray(0, n));
+      for (const asked of [1, -0.3, 62.2, 0, -0, 1e-42, 3e38, INF, NAN]) {
+        const scale = fround(asked);
+        const scaled = everywhere(
+          module,
+          [b],
+          n,
+          ([atB], atY) => exports.fm_scale(atB, atY, n, scale),
+          [0],
+        );
+        const sum = everywhere(
+          module,
+          [a, b],
+          n,
+          ([atA, atB], atY) => exports.fm_add_scaled(atA, atB, atY, n, scale),
+          [0, 1],
+        );
+        for (let at = 0; at < n; at++) {
+          const product = fround(b[at] * scale);
+          assert.ok(Object.is(scaled[at], product), `${b[at]} * ${scale} = ${scaled[at]}`);
+          const expected = fround(a[at] + product);
+          assert.ok(Object.is(sum[at], expected), `${a[at]} + ${scale} * ${b[at]} = ${sum[at]}`);
+        }
+      }
     }
   });
 }

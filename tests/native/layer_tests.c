@@ -28,7 +28,8 @@ static void test_rows(void) {
   size_t n = (size_t)n_rows * n_cols;
   float *x = random_floats(n), *weight = random_floats(n_cols), *bias = random_floats(n_cols);
   float *y = must_malloc(n * sizeof *y), *in_place = must_malloc(n * sizeof *in_place);
-  for (int op = 0; op < 6; op++) {
+  float scale = random_activation(false);
+  for (int op = 0; op < 8; op++) {
     memcpy(in_place, x, n * sizeof *x);
     int32_t status = FM_OK;
     for (int twice = 0; twice < 2; twice++) {
@@ -40,11 +41,16 @@ static void test_rows(void) {
       if (op == 3) status |= fm_softmax(from, to, n_rows, n_cols);
       if (op == 4) status |= fm_add(from, x, to, (uint32_t)n);
       if (op == 5) status |= fm_gated(from, x, to, (uint32_t)n, (int32_t)(n % 2));
+      if (op == 6) status |= fm_add_scaled(from, x, to, (uint32_t)n, scale);
+      if (op == 7) status |= fm_scale(from, to, (uint32_t)n, scale);
     }
     check(status == FM_OK, "layer operation %d, %u x %u: status %d", op, n_rows, n_cols, status);
     check(same(y, in_place, n), "layer operation %d, %u x %u: in place is another result", op, n_rows, n_cols);
   }
   if (n > 2) check(fm_add(x, x, x + 1, (uint32_t)n - 1) == FM_ERR_OVERLAP, "fm_add into its own input");
+  if (n > 2) check(fm_add_scaled(y, x, x + 1, (uint32_t)n - 1, 2.0f) == FM_ERR_OVERLAP, "fm_add_scaled into its input");
+  if (n > 2) check(fm_scale(x, x + 1, (uint32_t)n - 1, 2.0f) == FM_ERR_OVERLAP, "fm_scale into its own input");
+  if (n == 1) check(fm_scale(x, y, 0, 2.0f) == FM_ERR_SHAPE, "fm_scale of no values");
   free(in_place);
   free(y);
   free(bias);
