@@ -413,6 +413,9 @@ for (const module of modules) {
           checkMany(module, ['Q4_K', 'F16', 'Q8_0', 'F32', 'Q4_K'], nTokens, [4, 3], 2304);
         checkMany(module, ['F32', 'F16'], 5, [1, 2], 257);
         checkMany(module, ['Q6_K'], 3, [8], 4608);
+        /* more targets than share one making of activations: 32 */
+        const many = Array.from({ length: 67 }, (_, i) => ['Q4_K', 'F16', 'Q8_0', 'F32'][i % 4]);
+        checkMany(module, many, 2, [1, 2], 256);
       });
 
       await t.test('sizes', () => {

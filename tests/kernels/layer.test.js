@@ -246,13 +246,7 @@ for (const module of modules) {
       else b.set(SPECIAL.subarray(0, n));
       for (const asked of [1, -0.3, 62.2, 0, -0, 1e-42, 3e38, INF, NAN]) {
         const scale = fround(asked);
-        const scaled = everywhere(
-          module,
-          [b],
-          n,
-          ([atB], atY) => exports.fm_scale(atB, atY, n, scale),
-          [0],
-        );
+        const scaled = everywhere(module, [b], n, ([atB], atY) => exports.fm_scale(atB, atY, n, scale), [0]);
         const sum = everywhere(
           module,
           [a, b],
