@@ -234,6 +234,44 @@ export class LayerKernels extends Kernels {
   }
 
   /**
+   * a + scale * b; the product is rounded to f32 before it is added.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} a
+   * @param {Floats} b  as many values
+   * @param {number} scale  rounded to f32
+   * @param {{ out?: U }} [options]  may be a or b
+   * @returns {NoInfer<U>}
+   */
+  addScaled(a, b, scale, options = {}) {
+    checkNames(options, OUT_OPTIONS);
+    checkNumber(scale, 'scale');
+    return this.#pointwise('addScaled', { a, b }, a, options.out, (atA, atB, atY, n) =>
+      this.#memory.exports.fm_add_scaled(atA, atB, atY, n, scale),
+    );
+  }
+
+  /**
+   * x * factor.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} x
+   * @param {number} factor  rounded to f32
+   * @param {{ out?: U }} [options]  may be x
+   * @returns {NoInfer<U>}
+   */
+  scale(x, factor, options = {}) {
+    checkNames(options, OUT_OPTIONS);
+    checkNumber(factor, 'factor');
+    const nCols = ownCols(asOperand(x, 'x'));
+    const call = this.#call();
+    const atX = call.input(x);
+    const atY = call.output(options.out, x, x.length / nCols, nCols);
+    call.run('scale', () => this.#memory.exports.fm_scale(atX.ptr, atY.ptr, x.length, factor));
+    return call.result(atY);
+  }
+
+  /**
    * act(gate) * up, as a gated feed-forward block has it.
    * @template {Floats} T
    * @template {Floats} [U=T]

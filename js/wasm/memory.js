@@ -42,6 +42,8 @@ const STAGING_STEP = 65536;
  * @property {(type: number, table: number, ids: number, y: number, nTokens: number, nRows: number,
  *   nCols: number) => number} fm_embed
  * @property {(a: number, b: number, y: number, n: number) => number} fm_add
+ * @property {(a: number, b: number, y: number, n: number, scale: number) => number} fm_add_scaled
+ * @property {(x: number, y: number, n: number, scale: number) => number} fm_scale
  * @property {(gate: number, up: number, y: number, n: number, act: number) => number} fm_gated
  * @property {(type: number) => number} fm_type_block_values
  * @property {(type: number) => number} fm_type_block_bytes

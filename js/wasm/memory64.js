@@ -19,6 +19,8 @@ const ADDRESSES = {
   fm_rope: [0, 8],
   fm_embed: [1, 2, 3],
   fm_add: [0, 1, 2],
+  fm_add_scaled: [0, 1, 2],
+  fm_scale: [0, 1],
   fm_gated: [0, 1, 2],
   fm_alloc: [0],
   fm_free: [0],

@@ -37,6 +37,8 @@ const REQUIRED = /** @type {const} */ ([
   'fm_rope',
   'fm_embed',
   'fm_add',
+  'fm_add_scaled',
+  'fm_scale',
   'fm_gated',
   'fm_type_block_values',
   'fm_type_block_bytes',

@@ -36,6 +36,8 @@ const OPERATIONS = {
   },
   embed: { call: (k, h, o) => k.embed(h.w, [1, 2], o), near: ['outt', 'out'] },
   add: { call: (k, _, o) => k.add(ramp(32), ramp(32), o), near: ['ou', 'out'] },
+  addScaled: { call: (k, _, o) => k.addScaled(ramp(32), ramp(32), 2, o), near: ['outs', 'out'] },
+  scale: { call: (k, _, o) => k.scale(ramp(32), 2, o), near: ['Out', 'out'] },
   gated: { call: (k, _, o) => k.gated(ramp(32), ramp(32), o), near: ['acts', 'act'] },
   fusedMatmulMany: {
     call: (k, h, o) => k.fusedMatmulMany([h.w], ramp(32), o),

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { ArgumentError, createKernels, HandleError, MemoryError, ShapeError } from '../../js/layer-index.js';
 import { bothKinds, byRow, close, everywhere, gaussian, softmax, sum, weight } from '../helpers/layer-api.js';
 
-everywhere('norms, softmax, add, gated', (fm) => {
+everywhere('norms, softmax, add, scaled add, scale, gated', (fm) => {
   const [nRows, nCols] = [3, 10];
   const x = gaussian(nRows * nCols, 1);
   const [w, b, up] = [gaussian(nCols, 2), gaussian(nCols, 3), gaussian(x.length, 4)];
@@ -55,6 +55,31 @@ everywhere('norms, softmax, add, gated', (fm) => {
     x.map((v, i) => v + up[i]),
     nCols,
     { what: 'add' },
+  );
+  bothKinds(
+    fm,
+    x,
+    nCols,
+    (at, o) => fm.addScaled(at, up, -0.3, o),
+    x.map((v, i) => v - 0.3 * up[i]),
+    nCols,
+    { what: 'addScaled' },
+  );
+  bothKinds(
+    fm,
+    x,
+    nCols,
+    (at, o) => fm.scale(at, Math.sqrt(640), o),
+    x.map((v) => v * Math.sqrt(640)),
+    nCols,
+    { what: 'scale' },
+  );
+  const into = up.slice();
+  assert.equal(fm.addScaled(x, into, 2, { out: into }), into);
+  close(
+    into,
+    x.map((v, i) => v + 2 * up[i]),
+    'addScaled into b',
   );
   bothKinds(
     fm,
@@ -168,6 +193,15 @@ test('layer api: what cannot be is refused, with both numbers, and leaves nothin
     [() => fm.embed(w, []), ArgumentError, /ids/],
     [() => any.embed(t, [0]), ArgumentError, /w must be a Weight, got Tensor/],
     [() => fm.add(x, five), ShapeError, /b, beside a: 5 values, expected 512/],
+    [() => fm.addScaled(x, five, 1), ShapeError, /b, beside a: 5 values, expected 512/],
+    [() => any.addScaled(x, x), ArgumentError, /scale.*undefined/],
+    [() => any.addScaled(x, x, '2'), ArgumentError, /scale.*"2"/],
+    [() => fm.addScaled(x, x, Number.NaN), ArgumentError, /scale.*NaN/],
+    [() => fm.scale(x, Number.POSITIVE_INFINITY), ArgumentError, /factor.*Infinity/],
+    [() => any.scale(x), ArgumentError, /factor.*undefined/],
+    [() => any.scale([1], 2), ArgumentError, /x must be/],
+    [() => fm.scale(new Float32Array(0), 2), ShapeError, /0 values/],
+    [() => fm.scale(x, 2, { out: five }), ShapeError, /5.*512/],
     [() => any.gated(x, x, { act: 'relu' }), ArgumentError, /act.*"relu"/],
     [() => fm.fusedMatmulMany([], x), ArgumentError, /weights/],
     [() => any.fusedMatmulMany([w, t], x), ArgumentError, /weights\[1\] must be a Weight, got Tensor/],

@@ -46,6 +46,8 @@ function results(fm) {
     fm.softmax(x),
     fm.rope(x, { headSize: 64 }),
     fm.add(x, x),
+    fm.addScaled(x, x, -0.3),
+    fm.scale(x, 62.2),
     fm.gated(x, x),
   ].map((tensor) => tensor.toArray());
   outputs.push(fm.embed(a, [299, 0]), fm.dequantize(b), fm.fusedMatmul(a, gaussian(256, 8)));

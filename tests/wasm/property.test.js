@@ -84,6 +84,8 @@ const rightArguments = {
   ],
   embed: () => [mine.w, [1, 2], { out: new Float32Array(128) }],
   add: () => [x, x, { out: new Float32Array(128) }],
+  addScaled: () => [x, x, 2, { out: new Float32Array(128) }],
+  scale: () => [x, 2, { out: new Float32Array(128) }],
   gated: () => [x, x, { act: 'gelu', out: new Float32Array(128) }],
   fusedMatmulMany: () => [
     [mine.w, mine.w],
@@ -252,6 +254,8 @@ const operations = {
   softmax: (a, _, options) => fm.softmax(a, { nCols: 64, ...options }),
   rope: (a, _, options) => fm.rope(a, { headSize: 32, nHeads: 2, position: 5, ...options }),
   add: (a, b, options) => fm.add(a, b, options),
+  addScaled: (a, b, options) => fm.addScaled(a, b, -0.3, options),
+  scale: (a, _, options) => fm.scale(a, 62.2, options),
   gated: (a, b, options) => fm.gated(a, b, options),
   fusedSwigluMatmul: (a, b, options) => fm.fusedSwigluMatmul(mine.w, a, b, options),
   fusedFfn: (a, _, options) =>

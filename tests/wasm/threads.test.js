@@ -139,9 +139,11 @@ const OPERATIONS = {
         fm.rope(x, { headSize: 192, nHeads: 1, position: 5, pairing: 'halves' }),
       ];
     }),
-  'add, gated': (fm) =>
+  'add, scaled add, scale, gated': (fm) =>
     [1, 1023, 1024, 1025, 5000, 65_537].flatMap((n) => [
       fm.add(gaussian(n, 1), gaussian(n, 2)),
+      fm.addScaled(gaussian(n, 1), gaussian(n, 2), -0.3),
+      fm.scale(gaussian(n, 1), 62.2),
       fm.gated(gaussian(n, 1), gaussian(n, 2)),
       fm.gated(gaussian(n, 1), gaussian(n, 2), { act: 'gelu' }),
     ]),
