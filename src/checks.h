@@ -1,4 +1,5 @@
-/* What the exports check arguments with: spans of bytes, alignment, the heap, overlap. Included by exports*.c only. */
+/* Argument checks for the exports: spans of bytes, alignment, the heap, overlap. Only exports*.c include
+ * this header. */
 #ifndef FM_CHECKS_H
 #define FM_CHECKS_H
 
@@ -25,7 +26,7 @@ static inline uint64_t heap_start(void) { return 1; }
 static inline uint64_t heap_end(void) { return UINTPTR_MAX; }
 #endif
 
-/* The bytes an argument spans. 64-bit: the largest product of checked factors is below 2^64; see product(). */
+/* The bytes that an argument spans. 64 bits suffice: see product(). */
 typedef struct {
   uint64_t start, bytes;
 } span;
@@ -38,8 +39,9 @@ static inline bool overlap(span a, span b) { return a.start < b.start + b.bytes 
 
 static inline bool is_aligned(const void *p, uintptr_t alignment) { return ((uintptr_t)p & (alignment - 1)) == 0; }
 
-/* a * b * unit bytes, or false where that is more than an address can name. a, b < 2^32, unit <= 2^9. With 64 bits any unit makes do
- * with the limit of the largest: a division would become a multiplication of 128 bits. */
+/* *bytes = a * b * unit; false where that is more than an address can name. a, b < 2^32, unit <= 2^9.
+ * With 64-bit addresses the limit is that of the largest unit, whatever the unit: compilers make a
+ * 128-bit multiplication of a division. */
 static inline bool product(uint64_t a, uint64_t b, uint64_t unit, uint64_t *bytes) {
   uint64_t count = a * b;
   if (count > (sizeof(size_t) > 4 ? SIZE_MAX >> 9 : SIZE_MAX / unit)) return false;

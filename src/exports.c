@@ -1,5 +1,5 @@
-/* The exports of the product itself, of types, memory and dispatch. Every exports*.c checks all arguments, then calls
- * an operation; no other file exports a symbol. Contracts: fused.h. */
+/* Exports: the product itself, types, memory and dispatch. Every exports*.c checks all arguments, then
+ * calls an operation; no other file exports a symbol. Contracts: fused.h. */
 #include <stdlib.h>
 
 #include "checks.h"
@@ -7,13 +7,13 @@
 #include "quantize/quantizers.h"
 
 #ifdef __wasm__
-/* Emscripten calls it when the memory has grown; defined here, so that the module imports nothing. */
+/* Emscripten calls this when the memory has grown. It is defined here so that the module imports nothing. */
 void emscripten_notify_memory_growth(size_t memory);
 void emscripten_notify_memory_growth(size_t memory) { (void)memory; }
 #endif
 
 #define HEAP_ALIGNMENT 64        /* a cache line */
-#define MAX_ALLOC_MARGIN 0x10000 /* so that neither rounding nor the allocator's own header wraps around */
+#define MAX_ALLOC_MARGIN 0x10000 /* keeps rounding and the allocator's own header from wrapping around */
 
 EXPORT int32_t fused_matmul(int32_t type, const void *w, const float *x, float *y, uint32_t n_tokens, uint32_t n_rows,
                             uint32_t n_cols, int32_t activation) {

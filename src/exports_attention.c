@@ -1,4 +1,4 @@
-/* The exports of attention: checks every argument, then calls an operation. Contracts: fused.h. */
+/* Exports: attention. Contracts: fused.h. */
 #include "checks.h"
 #include "fused.h"
 #include "kernels/attention.h"
@@ -20,7 +20,7 @@ EXPORT int32_t fused_attention_score(const float *q, const float *k, float *scor
   return FM_OK;
 }
 
-/* The bytes of q (and out) and of the cache; false where they are more than an address can name. */
+/* The bytes of q (and out), and of the cache; false where they are more than an address can name. */
 static bool attention_bytes(const fm_attention *s, const fm_traits *traits, uint64_t *rows, uint64_t *cache) {
   uint64_t head_bytes = (uint64_t)s->head_size / traits->block_values * traits->block_bytes;
   return s->n_positions <= INT32_MAX && product(s->n_tokens, s->n_heads, s->head_size * sizeof(float), rows) &&

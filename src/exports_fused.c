@@ -1,8 +1,9 @@
-/* The exports of products whose activations are made on the way, or shared by several weights. Contracts: fused.h. */
+/* Exports: products whose activations are made on the way, or shared by several weights. Contracts:
+ * fused.h. */
 #include "checks.h"
 #include "ops/ops.h"
 
-/* What is wrong with the arguments, in the order in which fused_matmul would say so. */
+/* Faults of the arguments, in the order in which fused_matmul reports them. */
 enum {
   BAD_TYPE = 1,
   BAD_ACTIVATION = 2,
@@ -24,7 +25,7 @@ static uint32_t check_modes(int32_t act, int32_t activation) {
   return known ? 0 : BAD_ACTIVATION;
 }
 
-/* [a][b] units of 4 bytes or a multiple of it. */
+/* Checks an argument of [a][b] units; a unit is a multiple of 4 bytes. */
 static __attribute__((noinline)) uint32_t check_words(const void *p, uint32_t a, uint32_t b, uint32_t unit, span *out) {
   *out = (span){(uintptr_t)p, 0};
   uint32_t faults = a == 0 || b == 0 || !product(a, b, unit, &out->bytes) ? BAD_SHAPE : 0;
@@ -36,7 +37,7 @@ static uint32_t check_floats(const float *x, uint32_t n_rows, uint32_t n_cols, s
   return check_words(x, n_rows, n_cols, sizeof *x, out);
 }
 
-/* NULL is allowed, and overlaps nothing. */
+/* Checks the weight of a norm. NULL is allowed, and overlaps nothing. */
 static uint32_t check_norm_weight(const float *norm_weight, uint32_t n_cols, span *out) {
   *out = (span){0, 0};
   return norm_weight ? check_floats(norm_weight, 1, n_cols, out) : 0;
@@ -57,7 +58,7 @@ static uint32_t check_target(const fm_target *target, uint32_t n_tokens, uint32_
   return faults | check_floats(target->y, n_tokens, target->n_rows, y);
 }
 
-/* Everything of a product with several targets; source->other is a norm's weight or NULL. */
+/* A product with several targets, checks and call. source->other: a norm's weight or NULL. */
 static int32_t matmul_many(const fm_target *targets, uint32_t n_targets, const fm_source *source, uint32_t n_tokens,
                            uint32_t n_cols, int32_t activation) {
   span s_targets, s_x, s_norm, w, y, other_y;

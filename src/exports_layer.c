@@ -1,13 +1,14 @@
-/* The exports of the operations that are no products: checks every argument, then calls the operation. Contracts: fused.h. */
+/* Exports: the operations of a layer that are no products. Contracts: fused.h. */
 #include "checks.h"
 #include "ops/ops.h"
 
 static span floats(const float *p, uint64_t bytes) { return (span){(uintptr_t)p, p ? bytes : 0}; }
 
-/* Whether the output y may be computed from the input x element by element: it is x, or apart from it. */
+/* Whether an output may be computed from an input element by element: y starts where x does, or does not
+ * overlap it. */
 static bool apart_or_same(span y, span x) { return y.start == x.start || !overlap(y, x); }
 
-/* The checks of a norm: x and y [n_rows][n_cols]; a and b [n_cols] or NULL. */
+/* Checks the arguments of a norm: x and y [n_rows][n_cols]; a and b [n_cols] or NULL. */
 static int32_t check_norm(const float *x, const float *a, const float *b, const float *y, uint32_t n_rows,
                           uint32_t n_cols) {
   uint64_t bytes, row = (uint64_t)n_cols * sizeof *x;
@@ -19,7 +20,7 @@ static int32_t check_norm(const float *x, const float *a, const float *b, const 
   return FM_OK;
 }
 
-/* The checks of y = f(a, b), element by element. */
+/* Checks the arguments of y = f(a, b), element by element. */
 static __attribute__((noinline)) int32_t check_pointwise(const float *a, const float *b, const float *y, uint32_t n) {
   uint64_t bytes;
   if (n == 0 || !product(n, 1, sizeof *y, &bytes)) return FM_ERR_SHAPE;

@@ -1,11 +1,11 @@
-/* The exports of the pool of threads, in modules that have one. Contracts: fused.h. */
+/* Exports: the pool of threads, in the modules that have one. Contracts: fused.h. */
 #include <stdlib.h>
 
 #include "checks.h"
 #include "ops/scratch.h"
 #include "threads/threads.h"
 
-#define STACK_BYTES 0x10000 /* as the caller's, emscripten.cmake */
+#define STACK_BYTES 0x10000 /* the size of the caller's stack; see CMakeLists.txt */
 
 EXPORT void *fm_thread_stack(uint32_t thread) {
   if (thread == 0 || thread >= FM_MAX_THREADS) return NULL;

@@ -10,7 +10,7 @@
 
 #include <assert.h>
 
-typedef uint16_t fm_f16; /* IEEE 754 binary16 bits */
+typedef uint16_t fm_f16; /* the bits of an IEEE 754 binary16 */
 
 /* ---- floats: a block is one value ---- */
 
@@ -45,7 +45,8 @@ static_assert(sizeof(fm_block_q4_1) == 20, "Q4_1 block");
  *   value = d * (code - 16),  code 0..31
  *
  * qs[l] = [ low 4 bits of value 16 + l | low 4 bits of value l ],  l = 0..15
- * qh, as one 32-bit integer: bit i is bit 4 of the code of value i. Bytes, since it is only 2-byte aligned. */
+ * qh, as one 32-bit integer: bit i is bit 4 of the code of value i. It is an array of bytes because it
+ * is only 2-byte aligned. */
 typedef struct {
   fm_f16 d;
   uint8_t qh[4];
@@ -85,7 +86,7 @@ static_assert(sizeof(fm_block_iq4_nl) == 18, "IQ4_NL block");
 
 /* MXFP4: 32 values, 4.25 bits a weight; e2m1 codes with an e8m0 scale.
  *   value = 2^(e - 128) * fm_mxfp4_values[code],  code 0..15; table in formats/tables.h, -12..12
- * The table holds twice the e2m1 values, so that they are integers: hence 128 where e8m0 has 127.
+ * The table holds twice the e2m1 values, so that they are integers; hence 128 where e8m0 has 127.
  *
  * qs as in Q4_0; a code is [ sign | exponent, 2 bits | mantissa, 1 bit ]. */
 typedef struct {
@@ -175,7 +176,7 @@ static_assert(sizeof(fm_block_q6_k) == 210, "Q6_K block");
 /* Q8_K: super-block of 256 values, 9.125 bits a weight.
  *   value = d * qs[i],  qs -128..127; d is binary32
  *
- * bsums[sub]: sum of qs[16*sub .. 16*sub + 15]. Redundant: no kernel trusts it. */
+ * bsums[sub]: sum of qs[16*sub .. 16*sub + 15]. It is redundant, and no kernel trusts it. */
 typedef struct {
   float d;
   int8_t qs[256];

@@ -1,4 +1,4 @@
-/* One block, taken apart: what every scalar decoder produces and every scalar kernel consumes.
+/* A decoded block, which every scalar decoder produces and every scalar kernel consumes.
  *
  *   value[i] = scale[i / 16] * code[i] - min[i / 16]
  *
@@ -17,7 +17,7 @@ typedef struct {
   float min[FM_MAX_BLOCK_VALUES / FM_CODES_SUB];
 } fm_codes;
 
-/* Gives the n_values values from first on one scale and min; first and n_values are multiples of FM_CODES_SUB. */
+/* Sets one scale and min for n_values values from `first` on; both are multiples of FM_CODES_SUB. */
 static inline void fm_codes_set_scale(fm_codes *out, int first, int n_values, float scale, float min) {
   for (int sub = first / FM_CODES_SUB; sub < (first + n_values) / FM_CODES_SUB; sub++) {
     out->scale[sub] = scale;

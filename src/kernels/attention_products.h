@@ -1,7 +1,8 @@
-/* The products of attention in vectors, for attention_simd128.c and attention_relaxed.c. Interfaces and layouts: attention.h. f16 keys
- * and values are converted in registers, once for all 4 rows where these share a head.
+/* The vector products of attention, for attention_simd128.c and attention_relaxed.c. Interfaces and layouts:
+ * attention.h. f16 keys and values are converted in registers, once for all 4 rows where these share a head.
  *
- * FM_MADD(a, b, sum): a * b + sum, rounded twice or, where relaxed, perhaps once. */
+ * The including file defines FM_MADD(a, b, sum), a * b + sum: rounded twice or, in relaxed SIMD, perhaps
+ * once. */
 #ifndef FM_KERNELS_ATTENTION_PRODUCTS_H
 #define FM_KERNELS_ATTENTION_PRODUCTS_H
 
@@ -12,8 +13,8 @@ typedef struct {
   v128_t lo, hi;
 } eight;
 
-/* 8 values in their order. Of an f16 each lane takes two copies: the lower one ends up below the mask. Inf and NaN come out
- * as 65536 and more; is_finite looks for them. */
+/* 8 values in order. Each lane takes two copies of an f16, of which the mask removes the lower one. Inf and NaN
+ * become 65536 and more; is_finite looks for them. */
 FM_INLINE eight load8(const uint8_t *p, bool is_f16, const fm_f16_held *held) {
   v128_t v = wasm_v128_load(p);
   if (!is_f16) return (eight){v, wasm_v128_load(p + 16)};
@@ -25,7 +26,7 @@ FM_INLINE eight load8(const uint8_t *p, bool is_f16, const fm_f16_held *held) {
 
 FM_INLINE size_t bytes_of_8(bool is_f16) { return is_f16 ? 16 : 32; }
 
-/* The sums of four vectors, in their lanes; each in the order (0 + 2) + (1 + 3). */
+/* {sum v[0], .. sum v[3]}, each in the order (0 + 2) + (1 + 3). */
 FM_INLINE v128_t hsum4(const v128_t v[4]) {
   v128_t a = wasm_f32x4_add(wasm_i32x4_shuffle(v[0], v[1], 0, 4, 1, 5), wasm_i32x4_shuffle(v[0], v[1], 2, 6, 3, 7));
   v128_t b = wasm_f32x4_add(wasm_i32x4_shuffle(v[2], v[3], 0, 4, 1, 5), wasm_i32x4_shuffle(v[2], v[3], 2, 6, 3, 7));
@@ -34,7 +35,7 @@ FM_INLINE v128_t hsum4(const v128_t v[4]) {
 
 FM_INLINE void add_product(v128_t *sum, v128_t a, v128_t b) { *sum = FM_MADD(a, b, *sum); }
 
-/* Rows that share a head: two positions at once, so that each load of q serves both. */
+/* Scores rows that share a head, two positions at once, so that each load of q serves both. */
 FM_INLINE void score_shared(const fm_kv_slice *k, const float *q, size_t n_dims, fm_slice_scores scores, bool is_f16) {
   fm_f16_held held = fm_hold_f16();
   const uint8_t *key = k->start + k->offset[0];
@@ -66,7 +67,7 @@ FM_INLINE void score_shared(const fm_kv_slice *k, const float *q, size_t n_dims,
   }
 }
 
-/* 8 columns at a time, the sums of all 4 rows in registers. */
+/* Mixes 8 columns at a time, with the sums of all 4 rows in registers. */
 FM_INLINE void mix_slice(const fm_kv_slice *v, fm_slice_weights weights, const float *correction, size_t n_dims,
                          float *out, bool is_shared, bool is_f16) {
   fm_f16_held held = fm_hold_f16();
@@ -100,7 +101,7 @@ FM_INLINE void mix_slice(const fm_kv_slice *v, fm_slice_weights weights, const f
   }
 }
 
-/* Rows that share a head. */
+/* The kernels for rows that share a head. */
 static void score_rows_of_a_head(const fm_kv_slice *k, const float *q, size_t n_dims, fm_slice_scores scores) {
   if (k->is_f16) {
     score_shared(k, q, n_dims, scores, true);

@@ -1,4 +1,5 @@
-/* Attention, relaxed: one instruction for a product and its sum, where the processor has it, for rows that share a head. */
+/* Attention, relaxed: products and sums are one instruction where the processor has it, for rows that share a
+ * head; the rest is SIMD128. */
 #include <wasm_simd128.h>
 
 #define FM_MADD(a, b, sum) wasm_f32x4_relaxed_madd(a, b, sum)

@@ -1,4 +1,4 @@
-/* Attention, scalar: the definition of what the SIMD kernels compute. Interfaces: attention.h. */
+/* Attention, scalar: the reference for the SIMD kernels. Interfaces: attention.h. */
 #include <math.h>
 
 #include "kernels/attention.h"
@@ -21,8 +21,8 @@ static void score(const fm_kv_slice *k, const float *q, size_t n_dims, fm_slice_
   }
 }
 
-/* A NaN is never the maximum, but makes its weight, and so the sum, NaN. Where every score is -Inf the maximum counts as 0:
- * all weights are 0 then. */
+/* A NaN is never the maximum, but makes its weight NaN, and so the sum. Where every score is -Inf the maximum
+ * counts as 0, which makes all weights 0. */
 static void weigh(fm_logits logits, fm_slice_scores scores, size_t n_positions, size_t position, bool masked,
                   fm_softmax_state *state, fm_slice_weights weights) {
   for (size_t r = 0; r < FM_PACK_ROWS; r++) {

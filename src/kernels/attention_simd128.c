@@ -1,11 +1,12 @@
-/* Attention, SIMD128: each product is rounded before it is added. */
+/* Attention, SIMD128: each product is rounded before it is added. Interfaces: attention.h. */
 #include <wasm_simd128.h>
 
 #define FM_MADD(a, b, sum) wasm_f32x4_add(sum, wasm_f32x4_mul(a, b))
 #include "kernels/attention_products.h"
 #include "kernels/exp.h"
 
-/* The rows are read in order and nothing waits for them: this also brings a tile from memory as fast as that can go. */
+/* Rows are read in order and nothing waits for them, so this also brings a slice from memory as fast as
+ * possible. */
 static bool is_finite(const uint8_t *row, size_t row_bytes, size_t stride, size_t n_rows) {
   v128_t largest[4] = {fm_zero(), fm_zero(), fm_zero(), fm_zero()};
   FM_NO_UNROLL
@@ -65,7 +66,7 @@ static void score(const fm_kv_slice *k, const float *q, size_t n_dims, fm_slice_
   }
 }
 
-/* Scores in place -> logits; returns their largest, and the maximum so far. */
+/* Turns scores into logits, in place; returns the maximum of them and of the older ones. */
 FM_INLINE v128_t logits_of(fm_logits logits, fm_slice_scores scores, size_t n_positions, size_t position, bool masked,
                            const fm_softmax_state *state, const fm_exp_held *held) {
   v128_t scale = wasm_f32x4_splat(logits.scale), softcap = wasm_f32x4_splat(logits.softcap);

@@ -1,4 +1,4 @@
-/* IQ4_XS, TQ1_0, TQ2_0, Q8_K as forms: super-blocks of 256. Layouts: formats/blocks.h. */
+/* The decoders of IQ4_XS, TQ1_0, TQ2_0 and Q8_K: super-blocks of 256. Layouts: formats/blocks.h. */
 #ifndef FM_KERNELS_BLOCK256_DECODERS_H
 #define FM_KERNELS_BLOCK256_DECODERS_H
 
@@ -25,7 +25,7 @@ FM_INLINE fm_lanes16 fm_iq4_xs_k_scales(const uint8_t *group) {
   v128_t low4 = wasm_u16x8_extend_low_u8x16(wasm_i32x4_make((int32_t)low, 0, 0, 0)); /* two scales a lane, 4 lanes */
   v128_t lo = wasm_v128_and(low4, wasm_i16x8_const_splat(15)), hi = wasm_u16x8_shr(low4, 4);
   v128_t low_bits = wasm_i16x8_shuffle(lo, hi, 0, 8, 1, 9, 2, 10, 3, 11);
-  /* Lane s wants bits 2s+1..2s of scales_h at bits 5..4: multiply by 2^(14 - 2s), then shift right by 10. */
+  /* Lane s takes bits 2s+1..2s of scales_h to bits 5..4: a product with 2^(14 - 2s), then a shift by 10. */
   v128_t high = wasm_i16x8_mul(wasm_i16x8_splat((int16_t)b->scales_h),
                                wasm_i16x8_const(1 << 14, 1 << 12, 1 << 10, 1 << 8, 1 << 6, 1 << 4, 1 << 2, 1));
   v128_t high_bits = wasm_v128_and(wasm_u16x8_shr(high, 10), wasm_i16x8_const_splat(0x30));
@@ -46,8 +46,9 @@ static const fm_decoder fm_iq4_xs_decoder = {
     .k_scales = fm_iq4_xs_k_scales,
     .f16_scales = fm_iq4_xs_f16_scales,
 };
+FM_WIDE_KERNELS(iq4_xs, k)
 
-/* TQ2_0: codes 0..2 for -1..1. */
+/* TQ2_0: codes 0..2 for -1..1; hostile files may hold 3. */
 
 FM_INLINE fm_held fm_tq2_0_hold(void) { return (fm_held){.low = fm_hold_i8(3)}; }
 FM_INLINE v128_t fm_tq2_0_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
@@ -69,8 +70,10 @@ static const fm_decoder fm_tq2_0_decoder = {
     .codes = fm_tq2_0_codes,
     .f32_scales = fm_tq2_0_scales,
 };
+FM_KERNELS(tq2_0, f32)
 
-/* TQ1_0: five trits a byte. Multiplying the byte by 3^n, modulo 256, brings digit n to the front; times 3 / 256 is the digit. */
+/* TQ1_0: five trits a byte. The product with 3^n, modulo 256, brings digit n to the front; that times 3 / 256 is
+ * the digit. */
 
 FM_INLINE v128_t fm_trits(v128_t bytes, v128_t power_lo, v128_t power_hi, v128_t mask) {
   v128_t lo = wasm_v128_and(wasm_i16x8_mul(wasm_u16x8_extend_low_u8x16(bytes), power_lo), mask);
@@ -107,6 +110,7 @@ static const fm_decoder fm_tq1_0_decoder = {
     .unpack = fm_tq1_0_unpack,
     .f32_scales = fm_tq1_0_scales,
 };
+FM_KERNELS(tq1_0, f32)
 
 /* Q8_K: one f32 scale; the stored sums are not needed. */
 
@@ -128,5 +132,6 @@ static const fm_decoder fm_q8_k_decoder = {
     .codes = fm_q8_k_codes,
     .f32_scales = fm_q8_k_scales,
 };
+FM_WIDE_KERNELS(q8_k, f32)
 
 #endif

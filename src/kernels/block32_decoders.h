@@ -1,4 +1,5 @@
-/* Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4 as forms: 8 blocks of 32 make a group. Layouts: formats/blocks.h. */
+/* The decoders of Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL and MXFP4: 8 blocks of 32 are a group. Layouts:
+ * formats/blocks.h. */
 #ifndef FM_KERNELS_BLOCK32_DECODERS_H
 #define FM_KERNELS_BLOCK32_DECODERS_H
 
@@ -9,7 +10,7 @@
 #include "kernels/decoder.h"
 #include "kernels/nibbles.h"
 
-/* Four halves, `stride` bytes apart, as f32. */
+/* Four f16, `stride` bytes apart, as f32. */
 FM_INLINE v128_t fm_gather_f16(const uint8_t *first, size_t stride, const fm_held *held) {
   uint16_t f16[4];
   for (size_t k = 0; k < 4; k++) memcpy(&f16[k], first + k * stride, 2);
@@ -17,13 +18,13 @@ FM_INLINE v128_t fm_gather_f16(const uint8_t *first, size_t stride, const fm_hel
   return fm_f16x4_to_f32x4(wasm_u32x4_extend_low_u16x8(wasm_i64x2_splat((int64_t)four)), &held->f16);
 }
 
-/* 16 codes from 16 bytes that hold 32: low nibbles first. */
+/* 16 codes from 16 bytes that hold 32, low nibbles first. */
 FM_INLINE v128_t fm_nibble_codes(const uint8_t *qs, size_t j, const fm_held *held) {
   return fm_move_bits(wasm_v128_load(qs), j % 2 ? 4 : 0, 0, held->low);
 }
 FM_INLINE fm_nibbles fm_nibbles_of(const uint8_t *qs, size_t j) { return (fm_nibbles){wasm_v128_load(qs), j % 2 != 0}; }
 
-/* Bits 16 * (j % 2) .. + 15 of qh: byte k is 16 where bit k is set. */
+/* Bits 16 * (j % 2) .. + 15 of qh, as bytes: byte k is 16 where bit k is set. */
 FM_INLINE v128_t fm_fifth_bits(const uint8_t qh[4], size_t j, const fm_held *held) {
   v128_t bytes = fm_lookup(wasm_v128_load32_splat(qh), j % 2 ? held->second : held->first);
   v128_t is_set = wasm_i8x16_eq(wasm_v128_and(bytes, held->bit), held->bit);
@@ -33,7 +34,7 @@ static const uint8_t fm_bit_of_byte[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4,
 static const uint8_t fm_first_two[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
 static const uint8_t fm_last_two[16] = {2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3};
 
-/* Q4_0, Q4_1: masks. Q5_0, Q5_1: and what the fifth bits need. Q8_0: scales only. */
+/* Q4_0 and Q4_1 need masks, Q5_0 and Q5_1 constants for the fifth bits too, Q8_0 only those of scales. */
 FM_INLINE fm_held fm_block32_hold4(void) { return (fm_held){.low = fm_hold_i8(15), .f16 = fm_hold_f16()}; }
 FM_INLINE fm_held fm_block32_hold5(void) {
   return (fm_held){.low = fm_hold_i8(15),
@@ -45,12 +46,12 @@ FM_INLINE fm_held fm_block32_hold5(void) {
 }
 FM_INLINE fm_held fm_block32_hold8(void) { return (fm_held){.f16 = fm_hold_f16()}; }
 
-/* d (first field of every block here), and m, which follows it where there is one. */
+/* Scales are d, the first field of every block here. */
 #define FM_BLOCK32_SCALES(name, block_type)                                                                            \
   FM_INLINE v128_t fm_##name##_scales(const uint8_t *group, size_t half, const fm_held *held) {                        \
     return fm_gather_f16(group + 4 * half * sizeof(block_type), sizeof(block_type), held);                             \
   }
-/* value = d * code + m: the form subtracts its min. */
+/* value = d * code + m, and decoders subtract their min: it is -m. */
 #define FM_BLOCK32_MINS(name, block_type)                                                                              \
   FM_INLINE v128_t fm_##name##_mins(const uint8_t *group, size_t half, const fm_held *held) {                          \
     const uint8_t *first = group + 4 * half * sizeof(block_type) + offsetof(block_type, m);                            \
@@ -76,6 +77,7 @@ static const fm_decoder fm_q4_0_decoder = {
     .f32_scales = fm_q4_0_scales,
     .straight = true,
 };
+FM_KERNELS(q4_0, f32)
 
 FM_BLOCK32_SCALES(q4_1, fm_block_q4_1)
 FM_BLOCK32_MINS(q4_1, fm_block_q4_1)
@@ -97,6 +99,7 @@ static const fm_decoder fm_q4_1_decoder = {
     .f32_scales = fm_q4_1_scales,
     .f32_mins = fm_q4_1_mins,
 };
+FM_KERNELS(q4_1, f32)
 
 FM_BLOCK32_SCALES(q5_0, fm_block_q5_0)
 FM_INLINE v128_t fm_q5_0_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
@@ -113,6 +116,7 @@ static const fm_decoder fm_q5_0_decoder = {
     .codes = fm_q5_0_codes,
     .f32_scales = fm_q5_0_scales,
 };
+FM_KERNELS(q5_0, f32)
 
 FM_BLOCK32_SCALES(q5_1, fm_block_q5_1)
 FM_BLOCK32_MINS(q5_1, fm_block_q5_1)
@@ -131,6 +135,7 @@ static const fm_decoder fm_q5_1_decoder = {
     .f32_scales = fm_q5_1_scales,
     .f32_mins = fm_q5_1_mins,
 };
+FM_KERNELS(q5_1, f32)
 
 FM_BLOCK32_SCALES(q8_0, fm_block_q8_0)
 FM_INLINE v128_t fm_q8_0_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
@@ -147,6 +152,7 @@ static const fm_decoder fm_q8_0_decoder = {
     .f32_scales = fm_q8_0_scales,
     .straight = true,
 };
+FM_WIDE_KERNELS(q8_0, f32)
 
 FM_BLOCK32_SCALES(iq4_nl, fm_block_iq4_nl)
 FM_INLINE fm_held fm_iq4_nl_hold(void) {
@@ -164,8 +170,10 @@ static const fm_decoder fm_iq4_nl_decoder = {
     .codes = fm_iq4_nl_codes,
     .f32_scales = fm_iq4_nl_scales,
 };
+FM_WIDE_KERNELS(iq4_nl, f32)
 
-/* MXFP4: values -12..12 plus 12; scale 2^(e - 128), whose bits are (e - 1) << 23, or a subnormal for e < 2. */
+/* MXFP4: codes are the values -12..12 plus 12. The scale is 2^(e - 128): its bits are (e - 1) << 23, or a
+ * subnormal for e < 2. */
 static const uint8_t fm_mxfp4_plus_12[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 FM_INLINE fm_held fm_mxfp4_hold(void) { return (fm_held){.low = fm_hold_i8(15), .table = fm_hold(fm_mxfp4_plus_12)}; }
 FM_INLINE v128_t fm_mxfp4_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
@@ -189,5 +197,6 @@ static const fm_decoder fm_mxfp4_decoder = {
     .codes = fm_mxfp4_codes,
     .f32_scales = fm_mxfp4_scales,
 };
+FM_KERNELS(mxfp4, f32)
 
 #endif

@@ -1,11 +1,12 @@
-/* Relaxed SIMD kernels over a form, int8 activations: the matrix-vector product in both dot forms.
+/* Relaxed SIMD kernels for any decoder, int8 activations: the matrix-vector product with either relaxed dot
+ * product.
  *
  * Codes are the second (7-bit) operand of the dot product, where 0..127 is exact and the same on every engine.
- * dot16: i16x8.relaxed_dot sums pairs in int16, 2 * 63 * 127 = 16,002 at most; two of them still fit.
- * dot32: i32x4.relaxed_dot_add sums fours in int32.
- *        Wide codes (int8) meet it only where fm_probe_wide_dot__relaxed has found it exact for them too.
- * K types: |sum over a group| <= 256 * 127 * code * scale < 2^31 with code <= 63 and scale <= 128 (Q6_K), or code <= 31 and
- * scale <= 63 (Q5_K), or code <= 255 and scale <= 32 (IQ4_XS); the bias term is smaller. */
+ * dot16: i16x8.relaxed_dot sums pairs in int16, at most 2 * 63 * 127 = 16,002; two of them still fit.
+ * dot32: i32x4.relaxed_dot_add sums fours in int32. It serves wide codes only where fm_probe_wide_dot__relaxed
+ *        has found it exact for them.
+ * K types: |sum over a group| <= 256 * 127 * code * scale < 2^31 with code <= 63 and scale <= 128 (Q6_K), or
+ * code <= 31 and scale <= 63 (Q5_K), or code <= 255 and scale <= 32 (IQ4_XS); the bias term is smaller. */
 #ifndef FM_KERNELS_DECODER_RELAXED_H
 #define FM_KERNELS_DECODER_RELAXED_H
 
@@ -23,19 +24,19 @@ FM_INLINE v128_t fm_quad_dot(v128_t codes, const int8_t *q, v128_t sum) {
   return wasm_i32x4_relaxed_dot_i8x16_i7x16_add(wasm_v128_load(q), codes, sum);
 }
 
-/* Codes as the second operand wants them. */
+/* Codes as the second operand takes them: wide ones with fm_wide_bias added. */
 FM_INLINE v128_t fm_exact_codes(const fm_decoder *decoder, const uint8_t *bytes, size_t half, size_t j,
                                 const fm_held *held) {
   v128_t codes = fm_decoder_codes(decoder, bytes, half, j, held);
   return decoder->layout.wide ? wasm_v128_xor(codes, held->wide) : codes;
 }
 
-/* What the sums must lose again, for each code. */
+/* The offset to subtract from the sums, per code. */
 FM_INLINE int32_t fm_exact_bias(const fm_decoder *decoder) {
   return decoder->layout.wide ? fm_wide_bias(fm_wide_dot_of_engine) : decoder->layout.bias;
 }
 
-/* dot32: sub-block s of a half against q, the half's activations; four int32 lanes. */
+/* dot32: the dot product of sub-block s of a half and q, the half's activations; four int32 lanes. */
 FM_INLINE v128_t fm_sub_quads(const fm_decoder *decoder, const uint8_t *bytes, size_t half, const int8_t *q, size_t s,
                               const fm_held *held) {
   size_t sub = decoder->layout.sub, j = s * sub / 16;
@@ -43,7 +44,7 @@ FM_INLINE v128_t fm_sub_quads(const fm_decoder *decoder, const uint8_t *bytes, s
   return sub == 32 ? fm_quad_dot(fm_exact_codes(decoder, bytes, half, j + 1, held), q + s * sub + 16, sum) : sum;
 }
 
-/* dot16: the same, each lane times `scale`, which stands twice in it. */
+/* dot16: the same, each lane times `scale`, which holds every scale twice. */
 FM_INLINE v128_t fm_sub_pairs(const fm_decoder *decoder, const uint8_t *bytes, size_t half, const int8_t *q, size_t s,
                               v128_t scale, const fm_held *held) {
   size_t sub = decoder->layout.sub, j = s * sub / 16;
@@ -54,15 +55,15 @@ FM_INLINE v128_t fm_sub_pairs(const fm_decoder *decoder, const uint8_t *bytes, s
   return wasm_i32x4_dot_i16x8(pairs, scale);
 }
 
-/* Four of eight int16 scales, in 32-bit lanes: twice each for dot16, sign-extended for dot32. */
+/* Four of eight int16 scales in 32-bit lanes: twice each for dot16, sign-extended for dot32. */
 FM_INLINE v128_t fm_scale_lanes(v128_t scales, bool upper, int dot) {
   if (dot == FM_DOT_I32) return upper ? wasm_i32x4_extend_high_i16x8(scales) : wasm_i32x4_extend_low_i16x8(scales);
   return upper ? wasm_i16x8_shuffle(scales, scales, 4, 4, 5, 5, 6, 6, 7, 7)
                : wasm_i16x8_shuffle(scales, scales, 0, 0, 1, 1, 2, 2, 3, 3);
 }
 
-/* Sub-blocks s and s + 1: their sums fit int16 (16 columns: 4 * 63 * 127 = 32,004; 32: 8 * 31 * 127), and one product applies both
- * scales. lanes: twice each. */
+/* Sub-blocks s and s + 1 at once: the lanes of their sums fit int16 (FM_SUB_BLOCKS), and one product applies both
+ * scales. lanes: each scale twice. */
 FM_INLINE v128_t fm_two_subs(const fm_decoder *decoder, const uint8_t *bytes, size_t half, const int8_t *q, size_t s,
                              v128_t lanes, int dot, const fm_held *held) {
   v128_t both;
@@ -78,14 +79,15 @@ FM_INLINE v128_t fm_two_subs(const fm_decoder *decoder, const uint8_t *bytes, si
   return wasm_i32x4_dot_i16x8(both, scale);
 }
 
-/* sum over the sub-blocks of lanes[sub] * (sum of the activations): four int32 lanes. */
+/* sum over the sub-blocks of lanes[sub] * (sum of the activations), in four int32 lanes. */
 FM_INLINE v128_t fm_sums_dot(const fm_decoder *decoder, fm_lanes16 lanes, const fm_act_i8 *a) {
   if (decoder->layout.sub == 32) return wasm_i32x4_dot_i16x8(wasm_v128_load(a->sum32), lanes.lo);
   return wasm_i32x4_add(wasm_i32x4_dot_i16x8(wasm_v128_load(a->sum16), lanes.lo),
                         wasm_i32x4_dot_i16x8(wasm_v128_load(a->sum16 + 8), lanes.hi));
 }
 
-/* sum[0..1] += a half's share. of_half: its scales, for sub = 32 in the lower lanes. */
+/* Adds the products of a half to sum[0..1]. of_half: its scales, in the lower lanes where sub-blocks have 32
+ * columns. */
 FM_INLINE void fm_k_half(const fm_decoder *decoder, const uint8_t *bytes, size_t half, const fm_act_i8 *a,
                          v128_t of_half, int dot, const fm_held *held, v128_t sum[2]) {
   const fm_layout *layout = &decoder->layout;
@@ -113,7 +115,7 @@ FM_INLINE v128_t fm_k_group_value(const fm_decoder *decoder, const uint8_t *grou
   const fm_layout *layout = &decoder->layout;
   fm_lanes16 scales = decoder->k_scales(group);
   v128_t sum[2] = {fm_zero(), fm_zero()};
-  if (layout->sub == 32) { /* fewer vectors are alive, and no loop is faster */
+  if (layout->sub == 32) { /* few vectors are alive, and code without a loop is faster */
     fm_k_half(decoder, bytes, 0, a, scales.lo, dot, held, sum);
     fm_k_half(decoder, bytes, 1, a, wasm_i64x2_shuffle(scales.lo, scales.lo, 1, 1), dot, held, sum);
   } else {
@@ -138,7 +140,7 @@ FM_INLINE v128_t fm_k_group_value(const fm_decoder *decoder, const uint8_t *grou
   return value;
 }
 
-/* A half's share of a group, but for the activations' scale. */
+/* The dot product of a half, without the activations' scale. */
 FM_INLINE v128_t fm_f32_half(const fm_decoder *decoder, const uint8_t *group, const uint8_t *bytes, size_t half,
                              const fm_act_i8 *a, int dot, const fm_held *held) {
   const fm_layout *layout = &decoder->layout;
@@ -149,7 +151,7 @@ FM_INLINE v128_t fm_f32_half(const fm_decoder *decoder, const uint8_t *group, co
     sum[s] = dot == FM_DOT_I32 ? fm_sub_quads(decoder, bytes, half, q, s, held)
                                : fm_sub_pairs(decoder, bytes, half, q, s, ones, held);
   }
-  if (dot == FM_DOT_I32 && !layout->wide) { /* 8 * 31 * 127 fits int16 */
+  if (dot == FM_DOT_I32 && !layout->wide) { /* lanes of sub-blocks fit int16: FM_SUB_BLOCKS */
     v128_t ab = wasm_i32x4_dot_i16x8(wasm_i16x8_narrow_i32x4(sum[0], sum[1]), ones);
     v128_t cd = wasm_i32x4_dot_i16x8(wasm_i16x8_narrow_i32x4(sum[2], sum[3]), ones);
     four = wasm_i32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 2, 4, 6), wasm_i32x4_shuffle(ab, cd, 1, 3, 5, 7));
@@ -215,18 +217,19 @@ FM_INLINE void fm_decoder_gemv_i8(const fm_decoder *decoder, const uint8_t *w, s
     fm_decoder_gemv_i8(&fm_##name##_decoder, w, row_bytes, end, x, y, n_rows, n_values, accumulate, dot);              \
   }
 
-/* The kernels of a type: fm_<name>__relaxed, from fm_<name>_form and the GEMM kernels of its kind of scales, k or f32. */
-#define FM_RELAXED_KERNELS(name, kind)                                                                                 \
+/* Makes the kernels of a type, fm_<name>__relaxed, from fm_<name>_decoder and the GEMM kernels of its scales, k or
+ * f32. */
+#define FM_KERNELS(name, scales)                                                                                       \
   FM_GEMV_I8(name, dot16, FM_DOT_I16)                                                                                  \
   FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                                                  \
   const fm_relaxed_kernels fm_##name##__relaxed = {                                                                    \
       {gemv_##name##_i8_dot16__relaxed, gemv_##name##_i8_dot32__relaxed},                                              \
-      {fm_gemm_i8_##kind##_dot16__relaxed, fm_gemm_i8_##kind##_dot32__relaxed}};
+      {fm_gemm_i8_##scales##_dot16__relaxed, fm_gemm_i8_##scales##_dot32__relaxed}};
 
-/* The same for wide codes, which int16 cannot hold. */
-#define FM_WIDE_KERNELS(name, kind)                                                                                    \
+/* The same for wide codes, whose pair sums do not fit int16. */
+#define FM_WIDE_KERNELS(name, scales)                                                                                  \
   FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                                                  \
   const fm_relaxed_kernels fm_##name##__relaxed = {{NULL, gemv_##name##_i8_dot32__relaxed},                            \
-                                                   {NULL, fm_gemm_i8_##kind##_dot32__relaxed}};
+                                                   {NULL, fm_gemm_i8_##scales##_dot32__relaxed}};
 
 #endif

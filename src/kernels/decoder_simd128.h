@@ -1,4 +1,5 @@
-/* SIMD128 kernels over a form: the int16 matrix-vector product, and a group's codes and scales for strips. */
+/* SIMD128 kernels for any decoder: the int16 matrix-vector product, and the codes and scales of groups, for
+ * strips. */
 #ifndef FM_KERNELS_DECODER_SIMD128_H
 #define FM_KERNELS_DECODER_SIMD128_H
 
@@ -7,7 +8,7 @@
 #include "kernels/decoder.h"
 #include "kernels/group.h"
 
-/* The codes of n groups. */
+/* Decodes the codes of n groups. */
 FM_INLINE void fm_decoder_unpack(const fm_decoder *decoder, const uint8_t *group, size_t n, uint8_t *codes) {
   fm_held held = decoder->hold();
   FM_NO_UNROLL
@@ -25,7 +26,7 @@ FM_INLINE void fm_decoder_unpack(const fm_decoder *decoder, const uint8_t *group
   }
 }
 
-/* The f32 scales or mins of a group: d times the integers, or what the type holds. */
+/* Stores the f32 scales or mins of a K type's group: d times the integers. */
 FM_INLINE void fm_store_k_scales(float *out, fm_lanes16 lanes, float scale, size_t sub) {
   v128_t d = wasm_f32x4_splat(scale);
   wasm_v128_store(out, wasm_f32x4_mul(d, fm_low_i16_to_f32(lanes.lo)));
@@ -43,7 +44,7 @@ FM_INLINE void fm_decoder_f32_scales(const fm_decoder *decoder, const uint8_t *g
   for (; n;
        n--, group += layout->group_bytes, scale += FM_GROUP_COLS / layout->sub, min += FM_GROUP_COLS / layout->sub) {
     if (layout->kind == FM_SCALES_K) {
-      fm_f16_scales stored = decoder->f16_scales(group); /* dequantisation needs the sign of zero, too */
+      fm_f16_scales stored = decoder->f16_scales(group); /* not fm_decoder_d: dequantisation needs the sign of zero */
       fm_store_k_scales(scale, decoder->k_scales(group), fm_f16_to_f32(stored.d), layout->sub);
       if (layout->has_min) fm_store_k_scales(min, decoder->k_mins(group), fm_f16_to_f32(stored.dmin), layout->sub);
       continue;
@@ -56,7 +57,7 @@ FM_INLINE void fm_decoder_f32_scales(const fm_decoder *decoder, const uint8_t *g
   }
 }
 
-/* The scales and mins of 8 sub-blocks; layout: strip.h. */
+/* Stores the scales and mins of 8 sub-blocks; layout: strip.h. */
 FM_INLINE void fm_store_strip_k(const fm_layout *layout, v128_t scales, v128_t mins, bool dot32, int32_t *scale,
                                 int16_t *min) {
   if (dot32) {
@@ -75,7 +76,7 @@ FM_INLINE void fm_decoder_k_scales(const fm_decoder *decoder, const uint8_t *gro
   FM_NO_UNROLL
   for (size_t i = 0; i < n; i++, group += layout->group_bytes) {
     fm_lanes16 scales = decoder->k_scales(group), mins = layout->has_min ? decoder->k_mins(group) : scales;
-    __asm__("" : "+r"(dot32)); /* or compilers make two loops */
+    __asm__("" : "+r"(dot32)); /* keeps compilers from making two loops */
     fm_store_strip_k(layout, scales.lo, mins.lo, dot32, out.scale, out.min);
     if (layout->sub == 16) fm_store_strip_k(layout, scales.hi, mins.hi, dot32, out.scale + 8, out.min + 8);
     fm_d_dmin dd = fm_decoder_d(decoder, group);
@@ -86,7 +87,8 @@ FM_INLINE void fm_decoder_k_scales(const fm_decoder *decoder, const uint8_t *gro
   }
 }
 
-/* 16 codes against 16 activations, dealt as fm_deal_i16 does: four int32 lanes, at most 4 * 255 * 32767 each. */
+/* The dot product of 16 codes and 16 activations, as fm_deal_i16 leaves them: four int32 lanes, at most
+ * 4 * 255 * 32767 each. */
 FM_INLINE v128_t fm_dot16_i16(const fm_decoder *decoder, const uint8_t *bytes, const int16_t *q, size_t half, size_t j,
                               const fm_held *held) {
   v128_t even, odd;
@@ -108,7 +110,8 @@ FM_INLINE v128_t fm_dot16_i16(const fm_decoder *decoder, const uint8_t *bytes, c
                         wasm_i32x4_dot_i16x8(odd, wasm_v128_load(q + 16 * j + 8)));
 }
 
-/* The scales (mins) of one half, four sub-blocks a vector: one where sub is 32, two where it is 16. Of a K type the integers. */
+/* The scales (mins) of one half, four sub-blocks a vector: one vector where sub-blocks have 32 columns, two where
+ * they have 16. For a K type these are the integers. */
 typedef struct {
   v128_t quad[2];
 } fm_half_scales;
@@ -121,13 +124,13 @@ FM_INLINE v128_t fm_second_half(fm_lanes16 lanes, size_t sub) {
   return sub == 32 ? wasm_i64x2_shuffle(lanes.lo, lanes.lo, 1, 1) : lanes.hi;
 }
 
-/* Of a group: sum scale * (sum code * q) and sum min * (sum q), four lanes to be added. */
+/* The sums of a group, scale * (sum code * q) and min * (sum q), in four lanes to be added. */
 typedef struct {
   v128_t codes, mins;
 } fm_i16_sums;
 
-/* sums += a half's. Four sub-blocks at a time: their int32 sums (at most 32 * 255 * 32767 < 2^28) are brought into one vector, which
- * the four scales then meet. */
+/* Adds the sums of one half. The int32 sums of four sub-blocks (at most 32 * 255 * 32767 < 2^28) are collected in
+ * one vector, which is multiplied by their four scales. */
 FM_INLINE void fm_decoder_half_i16(const fm_decoder *decoder, const uint8_t *bytes, const fm_act_i16 *a, size_t half,
                                    fm_half_scales scales, fm_half_scales mins, const fm_held *held, fm_i16_sums *sums) {
   const size_t sub = decoder->layout.sub, per_sub = sub / 16;
@@ -152,13 +155,13 @@ FM_INLINE void fm_decoder_half_i16(const fm_decoder *decoder, const uint8_t *byt
   }
 }
 
-/* A group's share of a row, but for the activations' scale: K types. */
+/* The dot product of a group, without the activations' scale: K types. */
 FM_INLINE v128_t fm_k_group_i16(const fm_decoder *decoder, const uint8_t *group, const uint8_t *bytes,
                                 const fm_act_i16 *a, const fm_held *held) {
   const size_t sub = decoder->layout.sub;
   fm_lanes16 scales = decoder->k_scales(group), mins = decoder->layout.has_min ? decoder->k_mins(group) : scales;
   fm_i16_sums sums = {fm_zero(), fm_zero()};
-  if (sub == 32) { /* as in decoder_relaxed.h */
+  if (sub == 32) { /* without a loop, as in decoder_relaxed.h */
     fm_decoder_half_i16(decoder, bytes, a, 0, fm_k_half_scales(scales.lo), fm_k_half_scales(mins.lo), held, &sums);
     fm_decoder_half_i16(decoder, bytes, a, 1, fm_k_half_scales(fm_second_half(scales, sub)),
                         fm_k_half_scales(fm_second_half(mins, sub)), held, &sums);
@@ -216,8 +219,15 @@ FM_INLINE void fm_decoder_gemv_i16(const fm_decoder *decoder, const uint8_t *w, 
   }
 }
 
-/* The kernels of a type: fm_<name>__simd128, from fm_<name>_form. k_scales:
- * k_scales_<name>, made by FM_K_SCALES, or NULL for types with f32 scales. */
+/* Makes the kernels of a type, fm_<name>__simd128, from fm_<name>_decoder. scales: k or f32, as in its layout. */
+#define FM_KERNELS(name, scales) FM_KERNELS_##scales(name)
+#define FM_WIDE_KERNELS(name, scales) FM_KERNELS_##scales(name)
+#define FM_KERNELS_f32(name) FM_SIMD128_KERNELS(name, NULL)
+#define FM_KERNELS_k(name)                                                                                             \
+  static void k_scales_##name##__simd128(const uint8_t *group, size_t n, bool dot32, fm_strip_k_row out) {             \
+    fm_decoder_k_scales(&fm_##name##_decoder, group, n, dot32, out);                                                   \
+  }                                                                                                                    \
+  FM_SIMD128_KERNELS(name, k_scales_##name##__simd128)
 #define FM_SIMD128_KERNELS(name, k_scales_fn)                                                                          \
   static void unpack_##name##__simd128(const uint8_t *group, size_t n, uint8_t *codes) {                               \
     fm_decoder_unpack(&fm_##name##_decoder, group, n, codes);                                                          \
@@ -232,9 +242,5 @@ FM_INLINE void fm_decoder_gemv_i16(const fm_decoder *decoder, const uint8_t *w, 
   const fm_simd128_kernels fm_##name##__simd128 = {&fm_##name##_decoder.layout, unpack_##name##__simd128,              \
                                                    f32_scales_##name##__simd128, k_scales_fn,                          \
                                                    gemv_##name##_i16__simd128};
-#define FM_K_SCALES(name)                                                                                              \
-  static void k_scales_##name(const uint8_t *group, size_t n, bool dot32, fm_strip_k_row out) {                        \
-    fm_decoder_k_scales(&fm_##name##_decoder, group, n, dot32, out);                                                   \
-  }
 
 #endif

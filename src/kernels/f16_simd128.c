@@ -1,4 +1,4 @@
-/* The table of fm_f16_by_table. */
+/* The table of fm_f16_by_table (v128.h). */
 #include "kernels/v128.h"
 
 #define SIGN(s) (UINT32_C(s) << 31)

@@ -1,4 +1,4 @@
-/* F16 and BF16 weights, and the f32 product of a decoded row with tokens. */
+/* F16 and BF16 weights, and the f32 product of a dequantised row with tokens. Contracts: floats.h. */
 #include "formats/f16.h"
 #include "kernels/floats.h"
 #include "kernels/v128.h"
@@ -70,10 +70,11 @@ void fm_dequantize_bf16__simd128(const void *w, float *y, size_t n_values) {
   for (; i < n_values; i++) y[i] = fm_f32_from_bits((uint32_t)bits[i] << 16);
 }
 
-/* The matrix-vector product of 16-bit floats, converted in registers. A vector of 8 is taken as 4 lanes of two: the odd values
- * stand in the upper halves, the even ones are shifted there. The activations are dealt out the same way, once for all
- * rows. The bits of an f16 at their f32 places are w * 2^-112: x brings 2^64 of that back, the sum the rest. With w from 2^-24 on
- * and 2^-54 <= |x| < 2^60 every product is a normal number, so that nothing but rounding is lost. */
+/* The matrix-vector product of 16-bit floats, converted in registers. A vector of 8 values is 4 lanes of two:
+ * the odd values are the upper 16 bits, and the even ones are shifted there. The activations are dealt the same
+ * way, once for all rows. The bits of an f16 at their f32 places are w * 2^-112; x is scaled by 2^64 and the sum
+ * by 2^48 to make up for it. With |w| >= 2^-24 and 2^-54 <= |x| < 2^60 every product is a normal number, so only
+ * rounding is lost. */
 #define F16_X_SCALE 0x1p64f
 #define F16_SUM_SCALE 0x1p48f
 #define F16_X_LOWEST 0x24800000  /* 2^-54 */
@@ -105,12 +106,13 @@ static bool deal(const float *x, float *dealt, size_t n_cols, float scale) {
 bool fm_deal_f16__simd128(const float *x, float *dealt, size_t n_cols) { return deal(x, dealt, n_cols, F16_X_SCALE); }
 bool fm_deal_bf16__simd128(const float *x, float *dealt, size_t n_cols) { return deal(x, dealt, n_cols, 1.0f); }
 
-/* What a row's loop keeps in registers. */
+/* The constants of a row's loop. */
 typedef struct {
   v128_t f16_mask, upper_half;
 } row_held;
 
-/* Adds 8 columns of W * x to sum; keeps the largest magnitude of W, as 16-bit integers without the sign. */
+/* Adds 8 columns of W * x to sum, and keeps the largest magnitudes of W, as 16-bit integers without the
+ * sign. */
 FM_INLINE void dot8(const uint16_t *w, const float *x, bool is_f16, const row_held *held, v128_t sum[2],
                     v128_t *largest) {
   v128_t odd = wasm_v128_load(w), even = wasm_i32x4_shl(odd, 16);
@@ -125,7 +127,7 @@ FM_INLINE void dot8(const uint16_t *w, const float *x, bool is_f16, const row_he
   sum[1] = wasm_f32x4_add(sum[1], wasm_f32x4_mul(odd, wasm_v128_load(x + 4)));
 }
 
-/* One row with dealt activations; false where it holds Inf or NaN, which the short conversion of f16 does not know. */
+/* One row with dealt activations; false where an f16 is Inf or NaN, which this conversion does not support. */
 FM_INLINE bool dot_row(const uint16_t *w, const float *x, size_t n_cols, bool is_f16, float *out) {
   row_held held = {fm_hold_i32(0x8fffe000u), fm_hold_i32(0xffff0000u)};
   v128_t largest = fm_zero(), sum[4] = {fm_zero(), fm_zero(), fm_zero(), fm_zero()};

@@ -1,11 +1,13 @@
-/* The matrix-matrix micro-kernel for int16 activations, SIMD128; one for every weight type. Strip: strip.h, tiles: activations.h.
+/* The matrix-matrix micro-kernel for int16 activations, SIMD128, for every weight type. Strips: strip.h; tiles:
+ * activations.h.
  *
  *   y[t][r] += d[t] * (sum_sub scale[r] * (sum code * q) - sum_sub min[r] * (sum q))
  *
- * For 2 columns a 32-bit splat of a row's codes meets a vector of activations, tokens side by side:
+ * For 2 columns, a 32-bit splat of a row's codes is multiplied with a vector of activations, tokens side by side:
  *   codes   c0   c1    c0   c1    c0   c1    c0   c1
  *   q       t0a0 t0a1  t1a0 t1a1  t2a0 t2a1  t3a0 t3a1
- * A lane sums the products of a sub-block, at most 32 * 128 * 32767 = 2^27. Tiles and loops: as in gemm_i8_relaxed.c. */
+ * A lane sums the products of a sub-block, at most 32 * 128 * 32767 = 2^27. Patches and
+ * loops are as in gemm_i8_relaxed.c. */
 #include "kernels/activations.h"
 #include "kernels/coded.h"
 #include "kernels/v128.h"
@@ -13,7 +15,7 @@
 #define N_SUMS 8
 #define SCALE_STRIDE (FM_STRIP_COLS / 16)
 
-/* acc += a group's share; sum i is row i / n_vectors, tokens of vector i % n_vectors. */
+/* Adds the products of a group to acc; sum i is row i / n_vectors, tokens of vector i % n_vectors. */
 FM_INLINE void add_group(size_t n_vectors, const fm_layout *layout, const fm_strip *strip, size_t row, size_t group,
                          const fm_act_tile_i16 *const x[2], v128_t acc[N_SUMS]) {
   const size_t sub = layout->sub, n_subs = FM_ACT_COLS / sub;
@@ -64,7 +66,8 @@ FM_INLINE void add_group(size_t n_vectors, const fm_layout *layout, const fm_str
   }
 }
 
-/* 8 tokens x rows row .. row + 3, or 4 tokens x 8 rows, over all groups. n_tokens, n_rows: of them that y has. */
+/* A patch, 8 tokens x rows row .. row + 3 or 4 tokens x 8 rows, over all groups. y has n_tokens tokens and n_rows
+ * rows of it. */
 FM_INLINE void patch(size_t n_vectors, const fm_layout *layout, const fm_strip *strip, size_t row,
                      const fm_act_tile_i16 *x, float *y, size_t n_groups, size_t n_tokens, size_t y_stride,
                      size_t n_rows, bool accumulate) {

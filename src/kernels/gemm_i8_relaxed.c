@@ -1,22 +1,24 @@
-/* The matrix-matrix micro-kernels for int8 activations, relaxed SIMD; for every weight type. Strip: strip.h, tiles: activations.h.
+/* The matrix-matrix micro-kernels for int8 activations, relaxed SIMD, for every weight type. Strips: strip.h;
+ * tiles: activations.h.
  *
- * For 4 columns a 32-bit splat of a row's codes meets a vector of activations, tokens side by side:
+ * For 4 columns, a 32-bit splat of a row's codes is multiplied with a vector of activations, tokens side by side:
  *   codes   c0   c1   c2   c3    c0   .. c3    c0   .. c3    c0   .. c3
  *   q       t0a0 t0a1 t0a2 t0a3  t1a0 .. t1a3  t2a0 .. t2a3  t3a0 .. t3a3
- * dot16: pairs in int16. n_add of them are added before i32x4.dot_i16x8 applies the scale, sums pairs and widens at once:
- *        n_add * 2 * max_code * 127 < 2^15, so 8 for codes <= 15 (30,480), 4 for <= 31 (31,496), 2 for <= 63 (32,004).
- * dot32: fours in int32, then an int32 multiplication by the scale.
+ * dot16: sums pairs in int16. n_add of them (FM_N_ADD) are added before i32x4.dot_i16x8 applies the scale, sums
+ *        pairs and widens at once.
+ * dot32: sums fours in int32, which an int32 multiplication scales.
  *
  * K types, sums of a super-block of 256 columns exact in int32 (bound: decoder_relaxed.h):
  *   y[t][r] += d[t] * (d[r] * sum_sub scale * (sum code * q) - dmin[r] * sum_sub min * (sum q))
  * f32 scales, sums of a sub-block, or of the n_add * 4 columns that one int16 lane holds:
  *   y[t][r] += d[t] * (sum_sub scale * (sum code * q) - sum_sub min * (sum q))
- * A bias is taken from the sums: sums of int32 start at -bias * (sum q). Only dot16 of K types, whose sums are in int16, has
- * it in min.
+ * A bias is subtracted from the sums: int32 sums start at -bias * (sum q). For dot16 of K types, whose sums are in
+ * int16, min holds it instead.
  *
- * 8 sums stay in registers, each of 4 tokens and one row: 8 tokens x 4 rows, or for the last tokens 4 x 8. Compilers sort
- * straight code into one chain of products a sum, all operands alive at once, and spill; what keeps steps apart is a loop, or a
- * branch whose condition they cannot know. Sums of outer loops are fetched anew in every turn (fm_in_memory). */
+ * A patch of y has 8 sums in registers, each of 4 tokens and one row: 8 tokens x 4 rows, or 4 x 8 for the last
+ * tokens. Compilers sort straight code into one chain of products for each sum, with all operands alive at once,
+ * and spill. A loop keeps steps apart, and so does a branch whose condition they cannot know. Sums of outer loops
+ * are fetched anew in every turn (fm_in_memory). */
 #include "fused.h"
 #include "kernels/activations.h"
 #include "kernels/decoder.h"
@@ -24,7 +26,8 @@
 
 #define N_SUMS 8
 
-/* A member of the family; every use is a constant. n_vectors: of 4 tokens each, 1 or 2; sum i is row i / n_vectors. */
+/* A kernel of this family; every use is a constant. n_vectors: vectors of 4 tokens, 1 or 2; sum i is row
+ * i / n_vectors. */
 typedef struct {
   fm_scale_kind kind;
   int dot; /* fm_dot */
@@ -32,8 +35,8 @@ typedef struct {
 } gemm_kind;
 
 typedef struct {
-  size_t sub, n_subs; /* columns that share a scale, and how many such are in a group */
-  size_t n_steps;     /* of 4 columns, until a scale is applied */
+  size_t sub, n_subs; /* columns of a sub-block, and sub-blocks of a group */
+  size_t n_steps;     /* of 4 columns, before a scale is applied */
   size_t n_parts;     /* of a sub-block, n_steps each */
   int32_t bias;
   bool has_min;
@@ -52,7 +55,7 @@ FM_INLINE v128_t splat_lane(v128_t v, size_t lane) {
                      : wasm_i32x4_shuffle(v, v, 3, 3, 3, 3);
 }
 
-/* One step, 4 columns of a row: its part[v] += codes * acts[v], v = 0..n_vectors-1. */
+/* One step, 4 columns of a row: part[v] += codes * acts[v], v = 0..n_vectors-1. */
 FM_INLINE void dot_step(gemm_kind kind, v128_t codes, const v128_t acts[2], v128_t *part) {
   FM_UNROLL
   for (size_t v = 0; v < kind.n_vectors; v++) {
@@ -61,8 +64,8 @@ FM_INLINE void dot_step(gemm_kind kind, v128_t codes, const v128_t acts[2], v128
   }
 }
 
-/* part[i] += n_steps * 4 columns: int16 pairs or int32. q: of the first vector of tokens; the second is `apart` bytes away.
- * A splatting load for each row and step. */
+/* Adds the products of n_steps * 4 columns to part[i]: int16 pairs or int32. q: the first vector of tokens; the
+ * second is `apart` bytes away. Every row and step has a splatting load. */
 FM_INLINE void dot_columns_by_1(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart, size_t n_steps,
                                 v128_t part[N_SUMS]) {
   const int8_t *q2 = q + apart;
@@ -79,8 +82,9 @@ FM_INLINE void dot_columns_by_1(gemm_kind kind, const uint8_t *code, const int8_
   }
 }
 
-/* The same with a load for each row and 4 steps, and a shuffle for each step, where the adds of dot16 do not compete for the
- * ports of the shuffles. Steps end in a branch, and `left` is not the same in every turn: that keeps them apart; see the top. */
+/* The same with one load for each row and 4 steps, and a shuffle for each step. It is for dot32; the adds of dot16
+ * would compete with the shuffles for ports. Every step ends in a branch on `left`, which changes in every turn:
+ * that keeps steps apart (see the top). */
 FM_INLINE void dot_columns_by_4(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart, size_t n_steps,
                                 v128_t part[N_SUMS]) {
   const int8_t *q2 = q + apart;
@@ -113,12 +117,12 @@ FM_INLINE void dot_columns(gemm_kind kind, const uint8_t *code, const int8_t *q,
   }
 }
 
-/* -bias * (sum q) of a sub-block of int32 sums, entry `at` of sum16 or sum32. */
+/* -bias * (sum q) of a part of n_cols columns: entry `at` of sum16 or sum32. */
 FM_INLINE v128_t minus_bias(const fm_act_tile_i8 *x, size_t n_cols, size_t at, v128_t bias) {
   return wasm_i32x4_mul(wasm_v128_load(n_cols == 32 ? x->sum32[at] : x->sum16[at]), bias);
 }
 
-/* K types: acc += a group's share. */
+/* Adds the products of a group to acc: K types. */
 FM_INLINE void k_group(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row, size_t group, tokens x,
                        v128_t acc[N_SUMS]) {
   const size_t n_rows = N_SUMS / kind.n_vectors;
@@ -243,7 +247,8 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
   }
 }
 
-/* 8 tokens x rows row .. row + 3, or 4 tokens x 8 rows, over all groups. n_tokens, n_rows: of them that y has. */
+/* A patch, 8 tokens x rows row .. row + 3 or 4 tokens x 8 rows, over all groups. y has n_tokens tokens and n_rows
+ * rows of it. */
 FM_INLINE void patch(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row, const fm_act_tile_i8 *x,
                      float *y, size_t n_groups, size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
   tokens at = {{x, x + n_groups}};

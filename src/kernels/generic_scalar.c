@@ -1,5 +1,5 @@
-/* The scalar kernels: plain loops over decoded blocks, generic over the types. They define what the SIMD kernels must
- * compute, and serve where there is no SIMD. */
+/* The scalar kernels: plain loops over decoded blocks, generic over the types. They are the reference for the
+ * SIMD kernels, and serve where there is no SIMD. */
 #include <math.h>
 #include <string.h>
 
@@ -21,7 +21,7 @@ void fm_dequantize_bf16__scalar(const void *w, float *y, size_t n_values) {
   for (size_t i = 0; i < n_values; i++) y[i] = fm_f32_from_bits((uint32_t)upper[i] << 16);
 }
 
-/* Four partial sums, so that the additions of one sum do not wait for each other. */
+/* Four partial sums, so that additions do not wait for each other. */
 void fm_dot_f32__scalar(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens, size_t x_stride,
                         size_t y_stride, bool accumulate) {
   for (size_t t = 0; t < n_tokens; t++, x += x_stride, y += y_stride) {
@@ -36,7 +36,7 @@ void fm_dot_f32__scalar(const float *w, const float *x, float *y, size_t n_cols,
   }
 }
 
-/* The largest |x| as bits: orders NaN above Inf above every number. */
+/* The largest |x|, as bits: their order puts NaN above Inf above every number. */
 static uint32_t max_magnitude_bits(const float *x, size_t n) {
   uint32_t max = 0;
   for (size_t i = 0; i < n; i++) {
@@ -46,7 +46,8 @@ static uint32_t max_magnitude_bits(const float *x, size_t n) {
   return max;
 }
 
-/* The factor by which values become codes 0..levels. Two steps, so that 1 / max cannot overflow for subnormals. */
+/* The factor from values to codes -levels..levels, in two steps, so that 1 / max cannot overflow for
+ * subnormals. */
 typedef struct {
   float lift, inverse, d;
 } quant_scale;

@@ -1,5 +1,5 @@
-/* Q2_K, Q3_K, Q4_K, Q5_K, Q6_K as forms: super-blocks of 256 with integer scales. Layouts: formats/blocks.h.
- */
+/* The decoders of Q2_K, Q3_K, Q4_K, Q5_K and Q6_K: super-blocks of 256 with integer scales. Layouts:
+ * formats/blocks.h. */
 #ifndef FM_KERNELS_K_QUANTS_DECODERS_H
 #define FM_KERNELS_K_QUANTS_DECODERS_H
 
@@ -53,8 +53,9 @@ static const fm_decoder fm_q4_k_decoder = {
     .k_mins = fm_q4_k_k_mins,
     .f16_scales = fm_q4_k_f16_scales,
 };
+FM_KERNELS(q4_k, k)
 
-/* Q5_K: d, dmin and scales stand where Q4_K has them. */
+/* Q5_K: d, dmin and scales are where Q4_K has them. */
 
 FM_INLINE fm_held fm_q5_k_hold(void) { return (fm_held){.low = fm_hold_i8(15), .high = fm_hold_i8(16)}; }
 FM_INLINE v128_t fm_q5_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
@@ -76,6 +77,7 @@ static const fm_decoder fm_q5_k_decoder = {
     .k_mins = fm_q4_k_k_mins,
     .f16_scales = fm_q4_k_f16_scales,
 };
+FM_KERNELS(q5_k, k)
 
 /* Q2_K */
 
@@ -110,6 +112,7 @@ static const fm_decoder fm_q2_k_decoder = {
     .k_mins = fm_q2_k_k_mins,
     .f16_scales = fm_q2_k_f16_scales,
 };
+FM_KERNELS(q2_k, k)
 
 /* Q3_K */
 
@@ -147,6 +150,7 @@ static const fm_decoder fm_q3_k_decoder = {
     .k_scales = fm_q3_k_k_scales,
     .f16_scales = fm_q3_k_f16_scales,
 };
+FM_KERNELS(q3_k, k)
 
 /* Q6_K: vector i is columns 128 * half + 32 * quarter + 16 * (j % 2). */
 
@@ -178,5 +182,6 @@ static const fm_decoder fm_q6_k_decoder = {
     .k_scales = fm_q6_k_k_scales,
     .f16_scales = fm_q6_k_f16_scales,
 };
+FM_KERNELS(q6_k, k)
 
 #endif

@@ -1,9 +1,4 @@
 /* Q2_K, Q3_K, Q4_K, Q5_K, Q6_K with int8 activations. */
 #include "kernels/decoder_relaxed.h"
-#include "kernels/k_quants_decoders.h"
 
-FM_RELAXED_KERNELS(q2_k, k)
-FM_RELAXED_KERNELS(q3_k, k)
-FM_RELAXED_KERNELS(q4_k, k)
-FM_RELAXED_KERNELS(q5_k, k)
-FM_RELAXED_KERNELS(q6_k, k)
+#include "kernels/k_quants_decoders.h"

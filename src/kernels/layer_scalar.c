@@ -1,4 +1,5 @@
-/* The operations of a layer that are no products: norms, softmax, rotation, sums, conversion. Contracts in kernels.h. */
+/* The operations of a layer that are no products, scalar: norm, softmax, rotation, sums, conversion. Contracts:
+ * layer.h. */
 #include <math.h>
 
 #include "formats/f16.h"
@@ -6,7 +7,7 @@
 #include "kernels/layer.h"
 #include "kernels/source.h"
 
-/* Sums in four parts, as the lanes of the SIMD twin: both give the same bits. */
+/* Sums have four parts, like the lanes of the SIMD twin: both give the same bits. */
 static double sum_parts(const double part[4]) { return (part[0] + part[2]) + (part[1] + part[3]); }
 
 void fm_layer_norm__scalar(const float *x, const float *weight, const float *bias, float *y, size_t n_values,
@@ -23,7 +24,7 @@ void fm_layer_norm__scalar(const float *x, const float *weight, const float *bia
   }
 }
 
-/* Where the largest is -Inf nothing is taken from x: e^-Inf is 0 there, and NaN stays. */
+/* Where the maximum is -Inf nothing is subtracted: e^-Inf is 0, and NaN stays NaN. */
 void fm_softmax__scalar(const float *x, float *y, size_t n_values) {
   float max = x[0];
   double part[4] = {0, 0, 0, 0};

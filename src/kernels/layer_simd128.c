@@ -1,4 +1,5 @@
-/* The operations of a layer that are no products, four lanes at a time; layer_scalar.c gives the same bits. */
+/* The operations of a layer that are no products, four lanes at a time. The scalar twin in layer_scalar.c gives
+ * the same bits. Contracts: layer.h. */
 #include <math.h>
 #include <string.h>
 
@@ -8,7 +9,7 @@
 #include "kernels/source.h"
 #include "kernels/v128.h"
 
-/* Four f32 as two vectors of f64, and what is summed in them. */
+/* Four numbers as two vectors of f64. */
 typedef struct {
   v128_t lo, hi;
 } f64x4;
@@ -23,7 +24,7 @@ FM_INLINE f64x4 centred4(v128_t x, v128_t mean) {
 }
 FM_INLINE f64x4 squared(f64x4 a) { return (f64x4){wasm_f64x2_mul(a.lo, a.lo), wasm_f64x2_mul(a.hi, a.hi)}; }
 
-/* The four sums, with the values that are left over added to the first ones. */
+/* The four partial sums; values left over at the end of a row are added to the first ones. */
 typedef struct {
   double part[4];
 } parts;
@@ -119,7 +120,7 @@ void fm_softmax__simd128(const float *x, float *y, size_t n_values) {
   fm_scale__simd128(y, NULL, total == 0.0 ? 0.0f : (float)(1.0 / total), y, n_values);
 }
 
-/* Pairs side by side, a0 b0 a1 b1 | a2 b2 a3 b3, are taken apart into a and b and put together again. */
+/* Adjacent pairs, a0 b0 a1 b1 | a2 b2 a3 b3, are split into a and b and put together again. */
 void fm_rotate__simd128(float *x, size_t distance, const float *cosine, const float *sine, size_t n_pairs) {
   const bool adjacent = distance == 1;
   size_t i = 0;
@@ -172,7 +173,7 @@ void fm_add_scaled__simd128(const float *a, const float *b, float factor, float 
   fm_add_scaled__scalar(a + i, b + i, factor, y + i, n_values - i);
 }
 
-/* fm_f32_to_f16, its four cases chosen by masks. */
+/* fm_f32_to_f16, with its four cases selected by masks. */
 FM_INLINE v128_t to_f16x4(v128_t x) {
   v128_t magnitude = wasm_v128_and(x, wasm_i32x4_const_splat(0x7fffffff));
   v128_t sign = wasm_u32x4_shr(wasm_v128_xor(x, magnitude), 16);

@@ -1,4 +1,4 @@
-/* Four-bit codes, and tables of 16 bytes they index. */
+/* Tables of 16 bytes that four-bit codes index. */
 #ifndef FM_KERNELS_NIBBLES_H
 #define FM_KERNELS_NIBBLES_H
 

@@ -1,4 +1,5 @@
-/* Quantises activations, four lanes at a time; the scalar twin in generic_scalar.c gives the same bits. */
+/* Quantises activations, four lanes at a time, deals and interleaves them. The scalar twin in generic_scalar.c
+ * gives the same bits. Contracts: activations.h. */
 #include <string.h>
 
 #include "formats/f16.h"
@@ -11,7 +12,7 @@ typedef struct {
   _Bool finite;
 } quant_scale;
 
-/* max over a block of the bits of |x|: unsigned order puts NaN above Inf above every number. */
+/* The largest |x| of a block, as bits: their order puts NaN above Inf above every number. */
 static uint32_t max_magnitude_bits(const float *x) {
   v128_t mask = wasm_i32x4_const_splat(0x7fffffff), max0 = fm_zero(), max1 = fm_zero();
   for (int i = 0; i < FM_ACT_COLS; i += 8) {
@@ -124,7 +125,7 @@ void fm_deal_i16__simd128(void *blocks, size_t n_blocks) {
   }
 }
 
-/* A 4 x 4 transpose of 32-bit values: out[i] = {row[0][i], row[1][i], row[2][i], row[3][i]}. A value is 4 int8, 2 int16 or an f32. */
+/* Transposes 4 x 4 values of 32 bits: out[i] = {a[i], b[i], c[i], d[i]}. A value is 4 int8, 2 int16 or an f32. */
 FM_INLINE void store_transposed(void *out, v128_t a, v128_t b, v128_t c, v128_t d) {
   v128_t ab01 = wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), cd01 = wasm_i32x4_shuffle(c, d, 0, 4, 1, 5);
   v128_t ab23 = wasm_i32x4_shuffle(a, b, 2, 6, 3, 7), cd23 = wasm_i32x4_shuffle(c, d, 2, 6, 3, 7);
@@ -135,7 +136,7 @@ FM_INLINE void store_transposed(void *out, v128_t a, v128_t b, v128_t c, v128_t 
   wasm_v128_store(to + 48, wasm_i64x2_shuffle(ab23, cd23, 1, 3));
 }
 
-/* n_vectors vectors of each token, `at` bytes into its block. */
+/* Interleaves n_vectors vectors of each token, `at` bytes into its block. */
 FM_INLINE void interleave(uint8_t *out, const uint8_t *const token[FM_TILE_TOKENS], size_t at, size_t n_vectors) {
   FM_NO_UNROLL
   for (size_t i = at; i < at + 16 * n_vectors; i += 16, out += 64) {
@@ -144,7 +145,7 @@ FM_INLINE void interleave(uint8_t *out, const uint8_t *const token[FM_TILE_TOKEN
   }
 }
 
-/* Pairs of int16 sums -> int32 sums, one vector each. */
+/* Widens pairs of int16 sums to int32 sums, one vector each. */
 FM_INLINE void widen(int32_t *out, const int16_t *pairs, size_t n_vectors) {
   FM_NO_UNROLL
   for (size_t i = 0; i < n_vectors; i++, out += 8, pairs += 8) {

@@ -1,9 +1,9 @@
-/* What activations are made of on the way into a product; contracts in kernels.h. */
+/* The kernels that make activations on the way into a product, scalar. Contracts: source.h. */
 #include "fused.h"
 #include "kernels/exp.h"
 #include "kernels/source.h"
 
-/* Four partial sums, as the lanes of the SIMD twin: both give the same bits. */
+/* Four partial sums, like the lanes of the SIMD twin: both give the same bits. */
 double fm_sum_squares__scalar(const float *x, size_t n_values) {
   double sum[4] = {0, 0, 0, 0};
   for (size_t i = 0; i < n_values; i++) sum[i % 4] += (double)x[i] * (double)x[i];

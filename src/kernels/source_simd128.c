@@ -1,4 +1,5 @@
-/* What activations are made of on the way into a product, four lanes at a time; source_scalar.c gives the same bits. */
+/* The kernels that make activations on the way into a product, four lanes at a time. The scalar twin in
+ * source_scalar.c gives the same bits. Contracts: source.h. */
 #include <string.h>
 
 #include "fused.h"
@@ -6,7 +7,7 @@
 #include "kernels/source.h"
 #include "kernels/v128.h"
 
-/* The last n_values (1..3) of a row, zeros behind. */
+/* The last n_values (1..3) of a row, with zeros behind. */
 static v128_t load_rest(const float *x, size_t n_values) {
   float rest[4] = {0, 0, 0, 0};
   memcpy(rest, x, n_values * sizeof *x);

@@ -1,9 +1,9 @@
-/* Strips and dequantisation of coded types, SIMD128: one code for every type, over its codes and scales. Layout: strip.h. */
+/* Strips and dequantisation of coded types, SIMD128, for every type. Layout: strip.h. */
 #include "kernels/decoder.h"
 #include "kernels/group.h"
 #include "kernels/wide_dot.h"
 
-/* n_codes, a multiple of 16, plus `added` each. */
+/* Adds a number to each of n_codes codes, a multiple of 16. */
 FM_INLINE void add_to_codes(uint8_t *codes, size_t n_codes, int32_t added) {
   v128_t addend = wasm_i8x16_splat((int8_t)added);
   FM_NO_UNROLL
@@ -11,7 +11,7 @@ FM_INLINE void add_to_codes(uint8_t *codes, size_t n_codes, int32_t added) {
     wasm_v128_store(codes + c, wasm_i8x16_add(wasm_v128_load(codes + c), addend));
 }
 
-/* A row's groups, in at most two parts: the whole ones, and one that is padded. */
+/* A part of a row: its whole groups, or one that is padded. */
 typedef struct {
   const uint8_t *group;
   size_t first, n;
@@ -92,7 +92,8 @@ void fm_strip_i16__simd128(const fm_simd128_kernels *type, const uint8_t *const 
   }
 }
 
-/* 16 columns: value = scale * (code - bias) - min, in the order of formats/codes.h, so bit for bit the scalar one's. */
+/* Dequantises 16 columns: value = scale * (code - bias) - min, in the order of formats/codes.h, so the same bits
+ * as the scalar kernel. */
 FM_INLINE void dequantize16(v128_t codes, float scale, float min, bool has_min, float *y) {
   v128_t lo = wasm_i16x8_extend_low_i8x16(codes), hi = wasm_i16x8_extend_high_i8x16(codes);
   v128_t quads[4] = {wasm_i32x4_extend_low_i16x8(lo), wasm_i32x4_extend_high_i16x8(lo), wasm_i32x4_extend_low_i16x8(hi),

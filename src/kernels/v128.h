@@ -1,4 +1,4 @@
-/* Vector helpers under one name each, for the SIMD128 and the relaxed kernels. */
+/* Vector helpers for the SIMD128 and the relaxed kernels. */
 #ifndef FM_KERNELS_V128_H
 #define FM_KERNELS_V128_H
 
@@ -16,9 +16,9 @@ FM_INLINE float fm_hsum_f32(v128_t v) {
   return wasm_f32x4_extract_lane(pairs, 0) + wasm_f32x4_extract_lane(pairs, 1);
 }
 
-/* Constant vectors that stay in a register. V8 builds a v128.const anew at every use, inside loops too: three instructions,
- * one of them from a general register. What is loaded from memory it keeps, and the empty assembly hides from the compilers
- * that the value is known. To be called once, ahead of the loops. */
+/* Constant vectors that stay in a register. V8 builds a v128.const anew at every use, inside loops too, in
+ * three instructions. It keeps vectors that are loaded from memory, and the empty assembly hides from the
+ * compilers that the value is known. Call these once, ahead of the loops. */
 FM_INLINE v128_t fm_hold_i8(int8_t value) {
   const int8_t *p = &value;
   __asm__("" : "+r"(p)::"memory");
@@ -34,14 +34,14 @@ FM_INLINE v128_t fm_hold(const void *sixteen_bytes) {
   return wasm_v128_load(sixteen_bytes);
 }
 
-/* Vectors that stay in memory: the compilers cannot see through the pointer. Sums that are touched once per sub-block belong
- * there, or V8 spills those of the inner loop. */
+/* Vectors that stay in memory: the compilers cannot see through the pointer. Sums that are used once per
+ * sub-block belong there; otherwise V8 spills sums of the inner loop. */
 FM_INLINE v128_t *fm_in_memory(v128_t *vectors) {
   __asm__("" : "+r"(vectors)::"memory");
   return vectors;
 }
 
-/* What fm_f16x4_to_f32x4 needs; see formats/f16.h. */
+/* The constants of fm_f16x4_to_f32x4. */
 typedef struct {
   v128_t sign_and_magnitude, exponent, scale;
 } fm_f16_held;
@@ -50,8 +50,8 @@ FM_INLINE fm_f16_held fm_hold_f16(void) {
   return (fm_f16_held){fm_hold_i32(0x8fffe000u), fm_hold_i32(0x0f800000u), fm_hold_i32(0x77800000u /* 2^112 */)};
 }
 
-/* Four binary16, one in each 32-bit lane, zero above -> four f32. The arithmetic shift leaves three copies of the sign, which
- * the mask takes away; an exponent of all ones becomes f32's. */
+/* Converts four binary16, one in each 32-bit lane with zeros above. The arithmetic shift leaves three copies of
+ * the sign, which the mask removes; an exponent of all ones becomes that of f32. */
 FM_INLINE v128_t fm_f16x4_to_f32x4(v128_t f16, const fm_f16_held *held) {
   v128_t bits = wasm_v128_and(wasm_i32x4_shr(wasm_i32x4_shl(f16, 16), 3), held->sign_and_magnitude);
   v128_t special = wasm_i32x4_eq(wasm_v128_and(bits, held->exponent), held->exponent);
@@ -59,8 +59,9 @@ FM_INLINE v128_t fm_f16x4_to_f32x4(v128_t f16, const fm_f16_held *held) {
   return wasm_v128_or(wasm_f32x4_mul(bits, held->scale), ones_above);
 }
 
-/* One binary16, any, as fm_f16_to_f32 makes it but for the sign of zero: with its sign and exponent goes what is added to the
- * mantissa's bits, and then subtracted from the value (2^-14 where it is subnormal). Half as many instructions. */
+/* Converts one binary16 in half as many instructions as fm_f16_to_f32; only the sign of zero may differ. The
+ * table holds, by sign and exponent, a number that is added to the mantissa's bits and one that is subtracted
+ * from the value (2^-14 for subnormals). */
 typedef struct {
   uint32_t added;
   float subtracted;
@@ -78,7 +79,7 @@ FM_INLINE float fm_f16_by_table(uint16_t f16) {
 #define FM_UNROLL _Pragma("clang loop unroll(full)")
 #define FM_NO_UNROLL _Pragma("clang loop unroll(disable)")
 
-/* Stores (adds) n_tokens x n_rows of a tile; out of line, since every matrix-matrix kernel has an edge. */
+/* Stores (adds) n_tokens x n_rows of a 4 x 4 patch; out of line, since every matrix-matrix kernel has edges. */
 static inline __attribute__((noinline)) void fm_store_edge(float *y, const float patch[4][4], size_t n_tokens,
                                                            size_t y_stride, size_t n_rows, _Bool accumulate) {
   for (size_t t = 0; t < n_tokens; t++, y += y_stride) {
@@ -86,7 +87,7 @@ static inline __attribute__((noinline)) void fm_store_edge(float *y, const float
   }
 }
 
-/* Stores (adds) n_tokens (1..4) x n_rows (4 stands for more) of a 4 x 4 tile: an edge tile writes nothing outside of y. */
+/* Stores (adds) a 4 x 4 patch, of which y has n_tokens (1..4) tokens and n_rows rows (4 or more: all). */
 FM_INLINE void fm_store_patch(float *y, const v128_t acc[4], size_t n_tokens, size_t y_stride, size_t n_rows,
                               _Bool accumulate) {
   if (n_tokens < 4 || n_rows < 4) {
@@ -101,8 +102,8 @@ FM_INLINE void fm_store_patch(float *y, const v128_t acc[4], size_t n_tokens, si
   }
 }
 
-/* Stores (adds) 8 vectors of 4 tokens each: sums[i] is row i / n_vectors, tokens 4 * (i % n_vectors) ..; n_vectors: 1 or 2, a
- * constant. n_tokens, n_rows: of them that y has. */
+/* Stores (adds) 8 vectors of 4 tokens each: sums[i] is row i / n_vectors, tokens 4 * (i % n_vectors) and the
+ * next three. n_vectors: 1 or 2, a constant. y has n_tokens tokens and n_rows rows of them. */
 FM_INLINE void fm_store_sums(float *y, const v128_t sums[8], size_t n_vectors, size_t n_tokens, size_t y_stride,
                              size_t n_rows, _Bool accumulate) {
   FM_UNROLL

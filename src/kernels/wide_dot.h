@@ -2,7 +2,8 @@
  *
  * The standard lets an engine choose, once for all, what i32x4.relaxed_dot_i8x16_i7x16_add makes of a second operand over 127.
  * Where that is exact, wide codes take one instruction too (Arm: sdot, signed; x86 with AVX-VNNI: vpdpbusd, unsigned). Where
- * int16 saturates on the way, int16 activations serve the types with such codes. */
+ * int16 saturates on the way, int16 activations serve the types with such codes, more slowly: splitting the codes
+ * would double the products. */
 #ifndef FM_KERNELS_WIDE_DOT_H
 #define FM_KERNELS_WIDE_DOT_H
 

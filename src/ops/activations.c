@@ -26,8 +26,8 @@ static fm_act_order order_of(const fm_activations *a, size_t n_tokens) {
   return a->isa >= FM_ISA_SIMD128 && n_tokens > FM_GEMV_MAX_TOKENS ? FM_ORDER_TILES : FM_ORDER_TOKENS;
 }
 
-/* As many columns as fit, so that rows of weights are read from end to end. Of tiles, which all strips read again and again,
- * whole strips' columns. */
+/* As many columns as fit, so that rows of weights are read from end to end; for tiles, a multiple of a
+ * strip's columns. */
 static size_t max_cols(const fm_activations *a) {
   if (a->activation == FM_ACT_F32) {
     if (a->n_tokens > 1) return FM_STRIP_COLS;
@@ -71,7 +71,8 @@ static void *at_block(const fm_activations *a, size_t token, size_t col) {
   return (uint8_t *)&panel + block * a->shared->act[a->activation].block_bytes;
 }
 
-/* Columns col .. col + n_cols - 1 of a token of the panel, as f32, made into `out` where the source is not x itself. */
+/* Columns col .. col + n_cols - 1 of a token of the panel, as f32: x itself where the source is plain, else
+ * made in `out`. */
 static const float *floats_of(const fm_activations *a, size_t token, size_t col, size_t n_cols, float *out) {
   size_t source_token = a->panel.first_token + token, source_col = a->panel.first_col + col;
   if (a->source->kind == FM_SOURCE_PLAIN) return a->source->x + source_token * a->n_cols + source_col;
@@ -137,7 +138,7 @@ const float *fm_activations_floats(const fm_activations *a, size_t token, size_t
   return first + token * *stride;
 }
 
-/* They go behind the floats that are made. */
+/* The dealt values are put behind those that the panel holds. */
 const float *fm_activations_dealt(const fm_activations *a, fm_deal_fn *deal) {
   size_t stride, taken = a->panel.order == FM_ORDER_FLOATS ? a->panel.n_cols : 0;
   if (a->panel.n_tokens > 1 || taken + a->panel.n_cols > N_FLOATS) return NULL;

@@ -1,13 +1,15 @@
-/* Attention: blocks of 64 query rows (a head of a token each) against tiles of positions, with an online softmax.
+/* Attention: batches of up to 64 query rows go through the cache, slice after slice of its positions, with
+ * an online softmax. A query row is one head of one token; a pack is 4 rows in the lanes of a vector.
  *
- *   one token    a block is 64 heads; all of them take a tile before the next one is read, so that keys and values come from
- *                memory once, in order; F32 and F16 are read where they are
- *   more tokens  a block is 64 rows of (token, head) that share a KV head; a tile is converted once for all of them
+ *   one token    a batch is 64 heads. All of them take a slice before the next one is read, so that keys
+ *                and values come from memory once, in order. F32 and F16 are read where they are
+ *   more tokens  a batch is 64 rows (token, head) with the same KV head. A slice is converted to f32 once
+ *                for all of them
  *
- * Threads share blocks of a prompt, and the heads of one token. What a row becomes depends on its pack only, or, in a prompt, on its
- * block, which are the same for any number of threads.
+ * Threads take batches of a prompt, or some heads of one token. A row's result depends only on its pack or,
+ * in a prompt, on its batch; both are the same for any number of threads.
  *
- * Scratch is bounded whatever the length: O(64 x head_size) for the block, O(tile x head_size) for the slice. */
+ * Scratch does not grow with the positions: 64 rows and one slice. */
 #include <math.h>
 #include <string.h>
 
@@ -16,7 +18,7 @@
 #include "ops/scratch.h"
 
 #define BATCH_ROWS (FM_ATTENTION_PACKS * FM_PACK_ROWS)
-#define DIRECT_POSITIONS 16 /* rows of a cache lie a power of two apart: more of them would evict each other from L1 */
+#define DIRECT_POSITIONS 16 /* rows of a cache are a power of two apart: more of them would evict each other from L1 */
 
 /* A call of fm_flash_attention. */
 typedef struct {
@@ -34,10 +36,10 @@ typedef struct {
   bool is_direct;      /* keys and values are read where they are */
   size_t n_rows;       /* of a token, or of all that share a KV head */
   size_t n_batches;    /* of a KV head */
-  size_t rows_of_item; /* one token: heads that a thread takes at a time */
+  size_t rows_of_item; /* of one token: the heads of an item */
 } job;
 
-/* A block: query rows first_row + i, i < n_rows, each a head of a token. */
+/* A batch: query rows first_row + i, i < n_rows. */
 typedef struct {
   const job *job;
   fm_attention_scratch *scratch;
@@ -54,7 +56,7 @@ static const fm_attention_kernels *kernels_of(int32_t isa) {
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 
-/* (token, head) of a row, as the offset of its head in q and out. */
+/* Finds the token and the KV head of a row; returns the offset of its head in q and out. */
 static size_t row_offset(const batch *b, size_t row, size_t *token, size_t *kv_head) {
   const fm_attention *s = b->job->shape;
   size_t head = b->first_row + row;
@@ -74,7 +76,7 @@ static void seen_positions(const fm_attention *s, size_t token, size_t *first, s
   *first = s->window > 0 && *end > s->window ? *end - s->window : 0;
 }
 
-/* Row r of a pack, [n_dims / 4][4 rows][4 columns], from and to n values in a row. */
+/* Copies n values into row r of a pack, [n_dims / 4][4 rows][4 columns]; finish_row copies them back. */
 static void interleave(float *pack, size_t r, const float *row, size_t n) {
   float *to = pack + 4 * r;
   for (; n >= 4; n -= 4, row += 4, to += 4 * FM_PACK_ROWS) memcpy(to, row, 4 * sizeof *to);
@@ -90,7 +92,7 @@ static void finish_row(const float *pack, const fm_softmax_state *state, size_t 
 static fm_pack_heads heads_of(const batch *b, size_t p) {
   fm_pack_heads heads = {0};
   for (size_t r = 0; r < FM_PACK_ROWS; r++) {
-    size_t row = min_size(p * FM_PACK_ROWS + r, b->n_rows - 1), token, kv_head; /* rows that are none repeat the last */
+    size_t row = min_size(p * FM_PACK_ROWS + r, b->n_rows - 1), token, kv_head; /* missing rows repeat the last one */
     row_offset(b, row, &token, &kv_head);
     if (heads.n_heads == 0 || heads.head[heads.n_heads - 1] != kv_head) heads.head[heads.n_heads++] = kv_head;
     heads.of_row[r] = heads.n_heads - 1;
@@ -142,7 +144,7 @@ static fm_kv_slice slice_in_cache(const job *j, const fm_pack_heads *heads, cons
   return slice;
 }
 
-/* The same tile, as f32 with zeros up to n_dims. */
+/* The same slice, as f32 with zeros up to n_dims. */
 static fm_kv_slice slice_in_scratch(const job *j, const fm_pack_heads *heads, const uint8_t *cache, size_t position,
                                     size_t n, float *values) {
   size_t head_size = j->shape->head_size, stride = heads->n_heads * j->n_dims;
@@ -160,7 +162,7 @@ static fm_kv_slice slice_in_scratch(const job *j, const fm_pack_heads *heads, co
   return slice;
 }
 
-/* Position by position, for each row those that it sees: a weight of 0 would make NaN of an Inf or a NaN elsewhere. */
+/* Mixes only the positions that each row sees: a weight of 0 times Inf or NaN would be NaN. */
 static void mix_seen(const fm_kv_slice *v, const fm_softmax_state *state, fm_slice_weights weights, size_t position,
                      size_t n_dims, float *out) {
   for (size_t r = 0; r < FM_PACK_ROWS; r++) {
@@ -184,7 +186,7 @@ static bool all_finite(const float *values, size_t n) {
   return true;
 }
 
-/* One pack takes one slice. is_special: v holds Inf or NaN that not every row sees. */
+/* Adds one slice to one pack. is_special: v holds Inf or NaN that not every row sees. */
 static void take_slice(const batch *b, size_t p, const fm_kv_slice *k, const fm_kv_slice *v, size_t position,
                        bool is_special) {
   const job *j = b->job;
@@ -207,7 +209,7 @@ static void take_slice(const batch *b, size_t p, const fm_kv_slice *k, const fm_
   }
 }
 
-/* f16: whether the KV heads that n_rows rows of the block read hold no Inf and no NaN in these positions. */
+/* f16: whether the KV heads that n_rows rows of the batch read are finite in these positions. */
 static bool cache_is_finite(const batch *b, size_t row, size_t n_rows, const uint8_t *cache, size_t position,
                             size_t n) {
   const job *j = b->job;
@@ -224,11 +226,11 @@ static bool slice_is_finite(const batch *b, size_t row, size_t n_rows, size_t po
          cache_is_finite(b, row, n_rows, b->job->v, position, n);
 }
 
-/* All heads of a block see the same positions: nothing is masked. Whether a pack reads them where they are depends on its own
- * KV heads only; the block is asked first, in one go. */
+/* All heads of a batch see the same positions: nothing is masked. Whether a pack reads its keys in place
+ * depends on its own KV heads only; the whole batch is tested first, in one go. */
 static void decode_batch(const batch *b) {
   const job *j = b->job;
-  /* A pack has one KV head or, where groups do not fill packs, up to 4. */
+  /* A pack has one KV head, or up to 4 where a KV head's rows do not fill packs. */
   size_t in_scratch = j->heads_per_kv % FM_PACK_ROWS == 0 ? FM_SLICE_POSITIONS : FM_SLICE_POSITIONS / FM_PACK_ROWS;
   for (size_t position = b->first, n; position < b->end; position += n) {
     n = min_size(b->end - position, j->is_direct ? DIRECT_POSITIONS : in_scratch);
@@ -286,7 +288,7 @@ static void decode_items(const void *context, size_t begin, size_t end, size_t t
   for (; row < end_row; row += BATCH_ROWS) run_batch(j, 0, row, min_size(end_row - row, BATCH_ROWS), thread);
 }
 
-/* The last tokens, which see most, come first: no thread is left alone with them at the end. */
+/* The last tokens, which see the most positions, come first, so that no thread is left alone with them. */
 static void prompt_items(const void *context, size_t begin, size_t end, size_t thread) {
   const job *j = context;
   for (size_t i = begin; i < end; i++) {
@@ -314,7 +316,8 @@ void fm_op_flash_attention(const fm_attention *shape, const float *q, const uint
     fm_parallel(prompt_items, &j, shape->n_kv_heads * j.n_batches, row_work * min_size(j.n_rows, BATCH_ROWS));
     return;
   }
-  /* Two items for each thread: more of them, and each would read few bytes of a position. Heads of a pack stay together. */
+  /* Two items for each thread: with more of them, each would read few bytes of a position. The heads of a pack
+   * stay together. */
   size_t n_threads = fm_threads_in_use(), n_packs = (j.n_rows + FM_PACK_ROWS - 1) / FM_PACK_ROWS;
   size_t packs = n_threads == 1 ? n_packs : (n_packs + 2 * n_threads - 1) / (2 * n_threads);
   j.rows_of_item = min_size(packs * FM_PACK_ROWS, BATCH_ROWS);
@@ -333,7 +336,7 @@ typedef struct {
   bool causal;
 } score_job;
 
-/* The scores of up to 4 rows of q with the keys that the last of them sees. */
+/* Scores up to 4 rows of q with the keys that the last of them sees. */
 static void score_rows(const score_job *s, const float *q, float *scores, size_t n_rows, size_t n_seen,
                        fm_attention_scratch *scratch) {
   size_t head_size = s->head_size, n_dims = s->n_dims;
@@ -363,7 +366,7 @@ static void score_items(const void *context, size_t begin, size_t end, size_t th
   for (size_t first = begin * FM_PACK_ROWS; first < min_size(end * FM_PACK_ROWS, s->n_q); first += FM_PACK_ROWS) {
     size_t n_rows = min_size(s->n_q - first, FM_PACK_ROWS), n_k = s->n_k, seen[FM_PACK_ROWS];
     for (size_t r = 0; r < n_rows; r++) {
-      size_t hidden = s->causal ? s->n_q - 1 - first - r : 0; /* keys behind the last one that the row sees */
+      size_t hidden = s->causal ? s->n_q - 1 - first - r : 0; /* keys after the last one that the row sees */
       seen[r] = hidden < n_k ? n_k - hidden : 0;
     }
     float *rows = s->scores + first * n_k;

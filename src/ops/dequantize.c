@@ -27,7 +27,7 @@ void fm_dequantize(const fm_traits *traits, const fm_kernels *kernels, int32_t i
   }
 }
 
-/* Items of whole blocks, whatever the type. */
+/* The values of an item, whole blocks of any type. */
 #define ITEM_VALUES 1024
 
 typedef struct {

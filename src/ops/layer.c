@@ -5,10 +5,10 @@
 #include "ops/ops.h"
 #include "threads/threads.h"
 
-/* The kernels in use: read when an operation is called, and passed to its parts. */
+/* The kernels in use: an operation reads them when it is called, and passes them to its parts. */
 static const fm_shared_kernels *kernels(void) { return fm_shared_kernels_of(fm_current.isa); }
 
-/* Norms and softmax: rows [n_rows][n_cols], each by itself. */
+/* Norms and softmax work on rows [n_rows][n_cols] one by one; an item is a row. */
 typedef struct {
   const fm_shared_kernels *kernels;
   const float *x, *weight, *bias;
@@ -59,10 +59,12 @@ void fm_op_softmax(const float *x, float *y, size_t n_rows, size_t n_cols) {
   fm_parallel(softmax_rows, &j, n_rows, (fm_work)n_cols * FM_WORK_EXP);
 }
 
-/* Elementary functions in f64 with errors below 1e-9, which f32 results do not show: libm's would bring 10 KB of tables. */
+/* Elementary functions in f64 with errors below 1e-9, too small to show in f32 results. Those of libm would
+ * add 10 KB of tables. */
 #define LN2 0x1.62e42fefa39efp-1
 #define PI 0x1.921fb54442d18p+1
-/* pi / 2 in three parts; the first two have 21 bits, so that 32-bit multiples of them are exact. */
+/* pi / 2 in three parts. The first two have 21 bits, so that their products with 32-bit integers are
+ * exact. */
 #define HALF_PI_1 0x1.921fb00000000p+0
 #define HALF_PI_2 0x1.5110b00000000p-22
 #define HALF_PI_3 0x1.18469898cc517p-44
@@ -79,7 +81,7 @@ static double from_bits(uint64_t bits) {
   return value;
 }
 
-/* Where a series has come to its end; the loops also stay small that way. */
+/* The series stop at terms below this; loops also keep the code small. */
 #define NEGLIGIBLE 0x1p-54
 
 /* ln x = k ln 2 + 2 artanh((m - 1) / (m + 1)), x = 2^k m; the series falls by 1/34 a term. x positive, normal and finite,
@@ -182,7 +184,7 @@ void fm_op_embed(int32_t type, const uint8_t *table, const uint32_t *ids, float 
   fm_parallel(embed_tokens, &j, n_tokens, (fm_work)n_cols * FM_WORK_CONVERT);
 }
 
-/* Values by themselves; threads take stretches of them. */
+/* Element by element: an item is a stretch of values. */
 #define STRETCH 1024
 
 typedef struct {

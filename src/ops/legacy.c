@@ -3,7 +3,7 @@
  *   bytes 0..11     skipped
  *   bytes 12..139   byte 12 + k = [ code of value 2k + 1 | code of value 2k ],  k = 0..127
  *
- * The scale of a block stands apart, as f32. */
+ * The scales are f32, in an array of their own. */
 #include "ops/ops.h"
 #include "threads/threads.h"
 

@@ -1,25 +1,25 @@
-/* Y = X * W^T: which kernels serve a target, and the loops over token panels, rows and strips. X is made and quantised once per
- * token panel (ops/activations.h), for all targets that get the same activations.
+/* Y = X * W^T: the choice of a target's kernels, and the loops over token panels, rows and strips. X is made
+ * and quantised once per token panel (ops/activations.h), for all targets that get the same activations.
  *
- *   activation f32     a row's piece of 2048 columns is dequantised once, 8 KB, and multiplied with all tokens of the panel
+ *   activation f32     2048 columns of a row are dequantised once, 8 KB, and multiplied with all tokens
  *   up to 2 tokens     matrix-vector: blocks are decoded in registers, once per token
- *   more tokens        matrix-matrix: 8 rows are decoded into a strip, which all tokens of the panel reuse
+ *   more tokens        matrix-matrix: 8 rows are decoded into a strip, which all tokens reuse
  *
- * Sums over panels go through y, so that scratch is bounded whatever n_cols is. A row's result depends neither on the rows beside
- * it nor on how rows are shared out, so threads share them: first the making of activations, then the rows (and tokens, where
- * rows are few) of each target. */
+ * Sums over panels go through y, so that scratch does not grow with n_cols. A row's result depends neither
+ * on the rows beside it nor on the thread that computes it: threads first share the making of activations,
+ * then the rows of each target, and its tokens too where rows are few. */
 #include "fused.h"
 #include "ops/activations.h"
 #include "ops/ops.h"
 #include "ops/scratch.h"
 
-#define TOUCH_MIN_TOKENS 16 /* for few tokens, asking takes as long as waiting */
+#define TOUCH_MIN_TOKENS 16 /* with fewer tokens, asking takes as long as waiting */
 #define MAX_TARGETS 32      /* targets that share one making of activations */
 
 /* Threads take tokens in multiples of 16, so that patches of 8 tokens do not depend on the thread count. */
 #define SHARE_TOKENS 16
 
-/* A target, with all that the call chooses for it. */
+/* A target and everything that the call chooses for it. */
 typedef struct {
   const fm_traits *traits;
   const fm_kernels *kernels;
@@ -29,18 +29,18 @@ typedef struct {
   size_t n_rows, row_bytes; /* bytes of a row of the whole matrix */
   bool accumulate;          /* y += instead of y = */
   int32_t isa;              /* in use */
-  fm_dot_f32_fn *dot_f32;   /* f32 activations; NULL with the others, as the next ones are with it */
+  fm_dot_f32_fn *dot_f32;   /* f32 activations; of it, `rows` and `gemm` one is not NULL */
   fm_rows_fn *rows;         /* scalar */
   fm_gemv_fn *gemv;         /* this and the next two: SIMD */
   fm_strip_fn *strip;
   fm_gemm_fn *gemm;
 } target;
 
-/* One target's product with a token panel, or a thread's share of it: some rows, and some tokens. */
+/* The product of one target with a token panel, or a thread's share of it: some rows and some tokens. */
 typedef struct {
   const target *target;
   const fm_activations *acts;
-  const float *dealt; /* of the only token, where that serves; or NULL */
+  const float *dealt; /* the only token, for row_dot; NULL where that does not serve */
   const uint8_t *w;   /* first row, first block of the panel's columns */
   float *y;           /* first token, first row */
   size_t first_token, n_tokens, n_rows;
@@ -134,8 +134,8 @@ static void multiply_vectors(const share *s) {
   }
 }
 
-/* Asks for the rows of the next strip, from end to end: loads that nothing waits for, so that the cache brings them while this
- * strip is multiplied. Of rows that are longer than the panel, only the panel's columns. */
+/* Loads a byte of each cache line of the next strip's rows, which nothing waits for: the caches fetch the lines
+ * while the current strip is multiplied. Rows are taken from end to end, or the panel's columns of them. */
 static void touch_next_strip(const share *s, size_t r) {
   size_t first = r + FM_STRIP_ROWS, end = min_size(s->n_rows, first + FM_STRIP_ROWS);
   size_t n_bytes = bytes_to(s->target, s->acts->panel.n_cols);
@@ -179,7 +179,8 @@ static void multiply(const share *s) {
   }
 }
 
-/* Items are strips of rows: all strips with the tokens of the first share, then all with those of the next. */
+/* An item is a strip of rows with the tokens of one share: all strips with the first share, then all with the
+ * next. */
 typedef struct {
   const share *whole;
   size_t n_strips, share_tokens;
@@ -203,7 +204,7 @@ static void multiply_items(const void *context, size_t begin, size_t end, size_t
   }
 }
 
-/* One target with the panel. Tokens are shared out where the strips are too few for the threads. */
+/* Multiplies one target with the panel. Threads share tokens too where there are few strips. */
 static void multiply_target(const target *t, const fm_activations *a) {
   share whole = {.target = t,
                  .acts = a,
@@ -230,7 +231,7 @@ static void multiply_target(const target *t, const fm_activations *a) {
   fm_parallel(multiply_items, &j, j.n_strips * n_shares, work);
 }
 
-/* Panel after panel, all targets whose kernels get these activations. */
+/* Multiplies all targets whose kernels get these activations, panel after panel. */
 static void multiply_targets(const target *targets, size_t n_targets, fm_activations *a) {
   for (size_t token = 0; token < a->n_tokens; token += a->max_tokens) {
     fm_activations_begin(a, token);

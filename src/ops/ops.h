@@ -1,4 +1,4 @@
-/* The operations: loops, blocking, scratch. Arguments have been checked by exports*.c. */
+/* The operations: loops, token panels, scratch. The exports have checked all arguments. */
 #ifndef FM_OPS_OPS_H
 #define FM_OPS_OPS_H
 
@@ -8,7 +8,7 @@
 #include "fused.h"
 #include "kernels/table.h"
 
-/* Where the activations of a product come from. They are made a panel at a time, into scratch. */
+/* The source of a product's activations, which are made a token panel at a time (ops/activations.h). */
 typedef enum {
   FM_SOURCE_PLAIN,
   FM_SOURCE_NORMED, /* rms_norm(x) * other */
@@ -23,17 +23,18 @@ typedef struct {
   int32_t act;        /* GATED: an fm_gate */
 } fm_source;
 
-/* The factors of NORMED rows, which take whole rows: factor[i] for token first_token + i, i = 0..n_tokens-1. */
+/* The factors of a NORMED source, which depend on whole rows: factor[i] of token first_token + i,
+ * i = 0..n_tokens-1. Does nothing for other sources. */
 void fm_source_factors(const fm_source *source, const fm_shared_kernels *shared, size_t first_token, size_t n_tokens,
                        size_t n_cols, float *factor);
 
-/* out[0 .. n_values) = the activations of a token from first_col on, of a source that is not PLAIN;
- * factor: the token's, where NORMED. */
+/* out[0 .. n_values) = the activations of a token, from first_col on. The source is not PLAIN; factor: the
+ * token's, where the source is NORMED. */
 void fm_source_row(const fm_source *source, const fm_shared_kernels *shared, size_t token, size_t n_cols,
                    size_t first_col, size_t n_values, float factor, float *out);
 
-/* y (= or, where accumulate, +=) X * W^T for every target; X is made and quantised once for all that get the same
- * activations.
+/* y = (or += where accumulate) X * W^T for every target. X is made and quantised once for all targets that
+ * get the same activations.
  * Contracts: fused_matmul, fused_matmul_many, fused_rmsnorm_matmul and fused_swiglu_matmul in fused.h. */
 void fm_op_matmul(const fm_target *targets, size_t n_targets, const fm_source *source, size_t n_tokens, size_t n_cols,
                   int32_t activation, bool accumulate);
@@ -46,7 +47,8 @@ void fm_op_ffn(const fm_ffn_weights *weights, const float *x, const float *norm_
 /* Contract: fm_dequantize_rows in fused.h. */
 void fm_op_dequantize(int32_t type, const uint8_t *w, float *y, size_t n_values);
 
-/* The same on one thread, with kernels that the caller has chosen: for operations that read blocks on their way. */
+/* The same on the calling thread, with kernels that the caller has chosen: operations that read blocks on
+ * their way use it. */
 void fm_dequantize(const fm_traits *traits, const fm_kernels *kernels, int32_t isa, const uint8_t *w, float *y,
                    size_t n_values);
 
@@ -68,7 +70,8 @@ typedef struct {
 /* isa: the instruction set in use; activation: asked for. */
 fm_service fm_service_of(int32_t isa, const fm_kernels *kernels, int32_t activation);
 
-/* Contracts: fm_rms_norm .. fm_gated and fm_kv_write in fused.h; rows: the first of the cache to be written. */
+/* Contracts: fm_rms_norm .. fm_gated and fm_kv_write in fused.h; rows: the first row of the cache to be
+ * written. */
 typedef struct {
   size_t n_tokens, n_heads, head_size, n_dims;
   uint32_t first_position;

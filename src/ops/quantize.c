@@ -5,7 +5,8 @@
 #include "quantize/quantizers.h"
 #include "threads/threads.h"
 
-/* A value as a quantiser gets it: no NaN, nothing over its limit, nothing below FM_QUANTIZE_TINY; see fm_quantize_rows. */
+/* A value as a quantiser accepts it: no NaN, nothing over its limit or below FM_QUANTIZE_TINY; see
+ * fm_quantize_rows. */
 static float representable(float x, float limit) {
   if (!(fabsf(x) >= FM_QUANTIZE_TINY)) return 0.0f;
   return x > limit ? limit : x < -limit ? -limit : x;

@@ -1,4 +1,4 @@
-/* Memory that an operation works in, one for each thread. */
+/* The scratch that operations work in; each thread has its own. */
 #ifndef FM_OPS_SCRATCH_H
 #define FM_OPS_SCRATCH_H
 
@@ -12,12 +12,12 @@
 
 #define FM_ATTENTION_PACKS 16
 
-/* The rows of a pack: their KV heads, without repetition, and which of these each row reads. */
+/* The KV heads that a pack's rows read, without repetition, and the index of each row's among them. */
 typedef struct {
   size_t n_heads, head[FM_PACK_ROWS], of_row[FM_PACK_ROWS];
 } fm_pack_heads;
 
-/* A product's. */
+/* The scratch of a product. */
 typedef struct {
   fm_strip strip;
   union {
@@ -27,7 +27,7 @@ typedef struct {
   _Alignas(64) float floats[FM_STRIP_COLS]; /* a piece of a weight row, or of activations about to be quantised */
 } fm_matmul_scratch;
 
-/* Attention's. Keys and values are f32, [position][head][n_dims]. */
+/* The scratch of attention. Keys and values are f32, [position][head][n_dims]. */
 typedef struct {
   _Alignas(64) float q[FM_ATTENTION_PACKS][FM_HEAD_SIZE_MAX * FM_PACK_ROWS];
   float out[FM_ATTENTION_PACKS][FM_HEAD_SIZE_MAX * FM_PACK_ROWS];
@@ -44,11 +44,11 @@ typedef union {
   fm_attention_scratch attention;
 } fm_scratch;
 
-/* The caller's (thread 0) is always there. */
+/* The scratch of a thread; thread 0, the caller, always has one. */
 fm_scratch *fm_scratch_of(size_t thread);
 
 #if FM_HAS_THREADS
-/* Gives a thread its own: memory for an fm_scratch, that stays. thread: 1 .. FM_MAX_THREADS - 1. */
+/* Gives a thread the memory of its fm_scratch, which must stay. thread: 1 .. FM_MAX_THREADS - 1. */
 void fm_scratch_give(size_t thread, void *memory);
 #endif
 

@@ -4,8 +4,8 @@
  *   Q8_0         d = max|x| / 127
  *   Q4_1, Q5_1   d = (max - min) / (2^bits - 1), m = min
  *
- * Codes are taken with the scale before it is rounded to f16, as every GGUF producer does, which makes the blocks equal
- * theirs byte for byte. Where the scale rounds to zero in f16, codes are those of zeros.
+ * Codes are computed with the scale before it is rounded to f16, as every GGUF producer does, so that the
+ * blocks equal theirs byte for byte. Where the scale rounds to zero in f16, the codes are those of zeros.
  * Layouts: formats/blocks.h. */
 #include <math.h>
 #include <string.h>
@@ -18,7 +18,8 @@
 
 static float inverse_of(float d, fm_f16 stored) { return (stored & 0x7fffu) != 0 ? 1.0f / d : 0.0f; }
 
-/* Codes of v = quotients + offset: truncated, which rounds where the offset includes 1/2; no more than `largest`. */
+/* code = (x - shift) * inverse + offset, truncated, at most `largest`. Truncation rounds where the offset
+ * includes 1/2. */
 static void codes_of(const float *x, float shift, float inverse, float offset, uint8_t largest, uint8_t code[VALUES]) {
   for (int i = 0; i < VALUES; i++) {
     int32_t c = (int32_t)((x[i] - shift) * inverse + offset);
@@ -26,7 +27,8 @@ static void codes_of(const float *x, float shift, float inverse, float offset, u
   }
 }
 
-/* Value i is the low nibble of qs[i] for i < 16, the high nibble of qs[i - 16] for the others; bit 4 is bit i of qh. */
+/* Value i is the low nibble of qs[i] for i < 16, the high nibble of qs[i - 16] for the others; its bit 4
+ * is bit i of qh. */
 static void pack_nibbles(const uint8_t code[VALUES], uint8_t qs[16]) {
   for (int i = 0; i < 16; i++) qs[i] = (uint8_t)((code[i] & 15) | code[i + 16] << 4);
 }
@@ -36,7 +38,7 @@ static void pack_fifth_bits(const uint8_t code[VALUES], uint8_t qh[4]) {
   for (int i = 0; i < VALUES; i++) qh[i / 8] = (uint8_t)(qh[i / 8] | (code[i] >> 4 & 1) << i % 8);
 }
 
-/* d and the codes 0 .. 2 * zero - 1 of d * (code - zero). */
+/* Returns d, and the codes 0 .. 2 * zero - 1, of value = d * (code - zero). */
 static fm_f16 symmetric(const float *x, int zero, uint8_t code[VALUES]) {
   float d = fm_extreme_of(x, VALUES) / (float)-zero;
   fm_f16 stored = fm_f32_to_f16(d);
@@ -44,7 +46,7 @@ static fm_f16 symmetric(const float *x, int zero, uint8_t code[VALUES]) {
   return stored;
 }
 
-/* d, m and the codes 0 .. largest of d * code + m. */
+/* Returns d, m and the codes 0 .. largest of value = d * code + m. */
 static fm_f16 with_minimum(const float *x, int largest, fm_f16 *m, uint8_t code[VALUES]) {
   float min = x[0], max = x[0];
   for (int i = 1; i < VALUES; i++) {
@@ -88,7 +90,7 @@ void fm_quantize_q5_1(const float *x, void *block) {
   pack_fifth_bits(code, b->qh);
 }
 
-/* As roundf, without a library; |x| < 2^31. Both differences are exact. */
+/* roundf without a library; |x| < 2^31. Both differences are exact. */
 static int32_t round_half_away(float x) {
   int32_t whole = (int32_t)x;
   float rest = x - (float)whole;

@@ -1,10 +1,13 @@
 /* The quantisers of Q4_K and Q5_K: value = d * scale[sub] * code - dmin * min[sub], 8 sub-blocks of 32, scales and mins
  * 0..63, codes 0..15 and 0..31; layouts in formats/blocks.h.
  *
- * Least squared error, searched in three steps:
- *   1. per sub-block, a scale and a minimum of its own: from several ranges on, codes and the best line for them in turn;
- *   2. one d and one dmin for all, and for each sub-block those integers beside its own that err least with them;
- *   3. the best d and dmin for those integers and codes, and step 2 again. The best block met is the one written. */
+ * The search for the least squared error has three steps:
+ *   1. for each sub-block, find a scale and a minimum: from several initial ranges, alternate between the
+ *      nearest codes and the line that fits them best;
+ *   2. choose one d and one dmin for the block, and for each sub-block the integers, of those next to its
+ *      own scale and minimum, that err least;
+ *   3. find the best d and dmin for these integers and codes, and repeat step 2.
+ * The best block found is written. */
 #include <math.h>
 #include <string.h>
 
@@ -15,10 +18,10 @@
 #define SUBS 8
 #define SUB_VALUES 32
 #define LARGEST_SCALE 63
-#define TURNS 3  /* of codes and line in step 1 */
-#define ROUNDS 2 /* of step 3: each takes off less than half a per cent */
+#define TURNS 3  /* codes and line in step 1, alternately */
+#define ROUNDS 2 /* repetitions of step 3: each removes less than half a per cent of the error */
 
-/* The parts of a sub-block's range that the codes are spread over at first: less clips its ends. */
+/* Initial ranges, as parts of a sub-block's own range: smaller ones clip its ends. */
 static const float ranges[] = {1.06f, 1.0f, 0.94f, 0.88f, 0.82f};
 #define N_RANGES (sizeof ranges / sizeof ranges[0])
 
@@ -35,7 +38,7 @@ typedef struct {
 
 static float inverse_of(float scale) { return scale > 0x1p-80f ? 1.0f / scale : 0.0f; }
 
-/* The nearest codes for a line; returns the squared error. */
+/* Finds the nearest codes for a line; returns the squared error. */
 static float encode(const float *x, line l, float largest, uint8_t *code) {
   float inverse = inverse_of(l.scale), error = 0.0f;
   for (int i = 0; i < SUB_VALUES; i++) {
@@ -91,7 +94,7 @@ static line own_line(const float *x, float largest) {
 
 static int nearest_integer(float v) { return v < (float)LARGEST_SCALE ? (int)(v + 0.5f) : LARGEST_SCALE; }
 
-/* Step 2: integers and codes for p->d and p->dmin; returns the squared error of the block. */
+/* Step 2: finds integers and codes for p->d and p->dmin; returns the squared error of the block. */
 static float choose_integers(const float *x, const line wanted[SUBS], float largest, parts *p) {
   float total = 0.0f, inverse = inverse_of(p->d), inverse_min = inverse_of(p->dmin);
   for (int s = 0; s < SUBS; s++) {
@@ -118,7 +121,7 @@ static float choose_integers(const float *x, const line wanted[SUBS], float larg
 
 /* Step 3: d and dmin of least squared error for given integers and codes: with c = scale * code and m = min,
  *   d * sum(cc) - dmin * sum(cm) = sum(xc),  dmin * sum(mm) - d * sum(cm) = -sum(xm).
- * The difference of products cancels: f64. */
+ * The difference of products cancels, hence f64. */
 static void fit_d(const float *x, const parts *p, float *d, float *dmin) {
   double cc = 0, cm = 0, mm = 0, xc = 0, xm = 0;
   for (int i = 0; i < SUBS * SUB_VALUES; i++) {
@@ -138,7 +141,7 @@ static void fit_d(const float *x, const parts *p, float *d, float *dmin) {
   }
 }
 
-/* A scale as the block will hold it: finite and not negative. */
+/* A scale as the block stores it: finite and not negative. */
 static float as_f16(float d) { return fm_f16_to_f32(fm_f32_to_f16(d > 65504.0f ? 65504.0f : d > 0.0f ? d : 0.0f)); }
 
 static void search(const float *x, int largest_code, parts *best) {
@@ -163,7 +166,8 @@ static void search(const float *x, int largest_code, parts *best) {
   }
 }
 
-/* The 6-bit fields, and the nibbles: sub-blocks 2p and 2p + 1 are the low and high ones of qs[32 p ..]. */
+/* Packs the 6-bit fields and the nibbles: sub-blocks 2p and 2p + 1 are the low and high ones of
+ * qs[32 p ..]. */
 static void pack(const parts *p, uint8_t scales[12], uint8_t qs[128]) {
   for (int j = 0; j < 4; j++) {
     scales[j] = (uint8_t)((p->scale[j + 4] >> 4) << 6 | p->scale[j]);

@@ -1,9 +1,12 @@
 /* The quantiser of Q6_K: value = d * scale[sub] * (code - 32), 16 sub-blocks of 16; layout in formats/blocks.h.
  *
- * Least squared error, searched in three steps:
- *   1. per sub-block, a scale of its own: from several ranges on, codes and the best scale for them in turn;
- *   2. one d for all, and for each sub-block the integer scale beside its own that errs least with it;
- *   3. the best d for those scales and codes, and step 2 again. The best block met is the one written. */
+ * The search for the least squared error has three steps:
+ *   1. for each sub-block, find a scale: from several initial ranges, alternate between the nearest codes
+ *      and the scale that fits them best;
+ *   2. choose one d for the block, and for each sub-block the integer scale, of those next to its own,
+ *      that errs least;
+ *   3. find the best d for these scales and codes, and repeat step 2.
+ * The best block found is written. */
 #include <math.h>
 #include <string.h>
 
@@ -15,21 +18,22 @@
 #define SUB_VALUES 16
 #define LARGEST 31
 #define SMALLEST (-32)
-#define ROUNDS 1 /* of step 3: a second one finds nothing better */
+#define ROUNDS 1 /* repetitions of step 3: a second one finds nothing better */
 
-/* The magnitude that the extreme of a sub-block is given in codes: fewer clip it, more leave codes unused. */
+/* Initial ranges, as the code that the extreme of a sub-block gets: smaller ones leave codes unused, larger
+ * ones clip the extreme. */
 static const float ranges[] = {32.0f, 31.0f, 30.0f, 29.0f, 28.0f};
 #define N_RANGES (sizeof ranges / sizeof ranges[0])
 
 typedef struct {
   float d;
   int8_t scale[SUBS];
-  int8_t code[SUBS * SUB_VALUES]; /* less 32 */
+  int8_t code[SUBS * SUB_VALUES]; /* the block's code minus 32 */
 } parts;
 
 static float inverse_of(float scale) { return fabsf(scale) > 0x1p-80f ? 1.0f / scale : 0.0f; }
 
-/* The nearest codes for a scale; returns the squared error. */
+/* Finds the nearest codes for a scale; returns the squared error. */
 static float encode(const float *x, float scale, int8_t *code) {
   float inverse = inverse_of(scale), error = 0.0f;
   for (int i = 0; i < SUB_VALUES; i++) {
@@ -55,7 +59,7 @@ static float fit(const float *x, const int8_t *code) {
 /* Step 1. */
 static float own_scale(const float *x) {
   float extreme = fm_extreme_of(x, SUB_VALUES), best_scale = 0.0f, best_error = INFINITY;
-  /* Negative: the extreme meets the longer, negative side of the codes. */
+  /* The first half of the trials have a negative sign: the negative side of the codes is longer. */
   for (size_t r = 0; r < 2 * N_RANGES; r++) {
     float scale = extreme / (r < N_RANGES ? -ranges[r] : ranges[r - N_RANGES]);
     int8_t code[SUB_VALUES];
@@ -68,7 +72,7 @@ static float own_scale(const float *x) {
   return best_scale;
 }
 
-/* Step 2: integer scales and codes for p->d; returns the squared error of the block. */
+/* Step 2: finds integer scales and codes for p->d; returns the squared error of the block. */
 static float choose_scales(const float *x, const float wanted[SUBS], parts *p) {
   float total = 0.0f, inverse = inverse_of(p->d);
   for (int s = 0; s < SUBS; s++) {

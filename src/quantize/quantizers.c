@@ -6,8 +6,8 @@
 
 #define F16_MAX 65504.0f
 
-/* Limits: the largest scale, F16_MAX, times the code that the largest magnitude of a block becomes; where a minimum is
- * stored, what that reaches. */
+/* The limit of a type is the largest scale, F16_MAX, times the code that the largest magnitude of a block
+ * becomes; where a minimum is stored, it is the largest minimum. */
 static const fm_quantizer rows[] = {
     {FM_TYPE_Q4_0, F16_MAX * 8, fm_quantize_q4_0},   {FM_TYPE_Q4_1, F16_MAX, fm_quantize_q4_1},
     {FM_TYPE_Q5_0, F16_MAX * 16, fm_quantize_q5_0},  {FM_TYPE_Q5_1, F16_MAX, fm_quantize_q5_1},

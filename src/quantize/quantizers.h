@@ -1,15 +1,15 @@
-/* f32 values -> GGUF blocks: what a quantiser looks like, and the table of them. ops/quantize.c owns the loop. */
+/* Quantisers, f32 values -> GGUF blocks, and the table of them. ops/quantize.c owns the loop. */
 #ifndef FM_QUANTIZE_QUANTIZERS_H
 #define FM_QUANTIZE_QUANTIZERS_H
 
 #include <math.h>
 #include <stdint.h>
 
-/* Quantises one block. x: block_values numbers, each 0 or of a magnitude from FM_QUANTIZE_TINY to the type's limit, so
- * that no scale overflows and no quotient of two differences does. */
+/* Quantises one block. x: block_values numbers, each 0 or of a magnitude from FM_QUANTIZE_TINY to the
+ * type's limit, so that neither a scale nor a quotient of two differences overflows. */
 typedef void fm_quantize_block_fn(const float *x, void *block);
 
-/* Smaller magnitudes count as 0: 2^15 times below the smallest scale that f16 holds, they change no code. */
+/* Smaller magnitudes count as 0. They are less than 2^-15 of the smallest f16 scale, and change no code. */
 #define FM_QUANTIZE_TINY 0x1p-40f
 
 typedef struct {
@@ -18,12 +18,12 @@ typedef struct {
   fm_quantize_block_fn *block;
 } fm_quantizer;
 
-/* The row of a type, or NULL where it cannot be quantised to. */
+/* The row of a type, or NULL where it has no quantiser. */
 const fm_quantizer *fm_quantizer_of(int32_t type);
 
 /* The first value of the largest magnitude, with its sign.
- * The magnitude is kept apart: clang 19 compiles `fabsf(x[i]) > fabsf(extreme)` wrongly once the loop is unrolled (the
- * fabsf of the first value is lost). */
+ * The magnitude has a variable of its own because clang 19 miscompiles `fabsf(x[i]) > fabsf(extreme)`
+ * once the loop is unrolled: it loses the fabsf of the first value. */
 static inline float fm_extreme_of(const float *x, int n_values) {
   float extreme = 0.0f, most = 0.0f;
   for (int i = 0; i < n_values; i++) {

@@ -1,4 +1,4 @@
-/* Sleeping until a word changes. Natively, for tests, one lock and condition serve all words. */
+/* Sleep until a word changes. Natively, for tests, one lock and one condition serve all words. */
 #ifndef FM_THREADS_FUTEX_H
 #define FM_THREADS_FUTEX_H
 
@@ -11,7 +11,7 @@ static inline void futex_wait(_Atomic uint32_t *word, uint32_t expected) {
   __builtin_wasm_memory_atomic_wait32((int *)word, (int)expected, -1);
 }
 
-/* Wakes up to n of those that sleep on word, which has been changed before. */
+/* Wakes up to n threads that sleep on a word, which the caller has changed. */
 static inline void futex_wake(_Atomic uint32_t *word, uint32_t n) {
   __builtin_wasm_memory_atomic_notify((int *)word, n);
 }

@@ -1,4 +1,4 @@
-/* The pool: threads that sleep in a futex until there is work, and chunks that whoever is awake takes.
+/* The pool: threads sleep in a futex until there is work, and every thread that is awake takes chunks.
  *
  *   caller                                   threads
  *   job = ..                                 sleep while generation == seen, after a short spin
@@ -7,25 +7,26 @@
  *   takes chunks like the others               unfinished -= 1; the last one wakes the caller
  *   sleeps while unfinished > 0
  *
- * Only chunks are waited for, never threads: one that wakes late finds nothing unclaimed, or the chunks of a newer job, whose
- * right to be run it gets with the claim. The job is read after a claim only, and written only while nothing is unfinished;
- * so no thread can hold parts of two jobs. */
+ * The caller waits for chunks, never for threads: a thread that wakes late finds nothing unclaimed, or
+ * claims a chunk of a newer job and may then run it. The job is read only after a claim, and written
+ * only while nothing is unfinished, so no thread can hold parts of two jobs. */
 #include <stdatomic.h>
 #include <stdbool.h>
 
 #include "threads/futex.h"
 #include "threads/threads.h"
 
-/* Below that, waking others takes longer than the work: some 9 microseconds. */
+/* For less work (some 9 microseconds), waking threads takes longer than the work itself. */
 #define FORK_WORK (1u << 18)
-/* A chunk is that large at least, and a job has that many for each thread at most: enough for a slow core to get fewer. */
+/* The least work of a chunk, and the most chunks of a job for each thread: enough of them that a slow
+ * core can do fewer. */
 #define CHUNK_WORK (1u << 17)
 #define CHUNKS_PER_THREAD 32
 
-/* Turns of a spinning loop, some 30 microseconds: the pause between the operations of a layer. */
+/* Turns of the spinning loop, some 30 microseconds: longer than the pause between a layer's operations. */
 #define SPIN_TURNS 10000
 
-/* What threads write stands in cache lines of its own. */
+/* Words that threads write have cache lines of their own. */
 static struct {
   _Alignas(64) _Atomic uint32_t generation; /* futex: changes when there is work, or the end */
   _Atomic uint32_t n_asleep, n_in_use, is_stopped;
@@ -76,7 +77,7 @@ static bool spin_while(_Atomic uint32_t *word, uint32_t value) {
 
 void fm_pool_run(uint32_t thread) {
   while (!atomic_load(&pool.is_stopped)) {
-    uint32_t seen = atomic_load(&pool.generation); /* work that comes later changes it */
+    uint32_t seen = atomic_load(&pool.generation); /* later work changes it */
     if (thread < atomic_load(&pool.n_in_use)) take_chunks(thread);
     if (!spin_while(&pool.generation, seen)) continue;
     atomic_fetch_add(&pool.n_asleep, 1);
@@ -101,7 +102,7 @@ static void wait_for_others(void) {
   }
   if (!atomic_exchange(&pool.is_broken, 0)) return;
   atomic_store(&pool.n_in_use, 1);
-  __builtin_trap(); /* as it would, had the caller had that chunk */
+  __builtin_trap(); /* as if the caller had run that chunk */
 }
 
 void fm_parallel(fm_part_fn *part, const void *context, size_t n_items, fm_work item_work) {

@@ -1,5 +1,5 @@
-/* What modules that link no library must bring themselves: the end of the heap, for the allocator, and the stack pointer, for
- * JavaScript. The memory is grown here, so that nothing but it is imported. */
+/* The runtime of modules that link no library: the end of the heap, for the allocator, and the stack
+ * pointer, for JavaScript. The memory is grown here, so that such a module imports only its memory. */
 #include <malloc.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,13 +22,13 @@ void *sbrk(intptr_t bytes) {
   return (void *)start;
 }
 
-/* By the names that Emscripten exports; a thread sets its stack with the first one. */
+/* The names are those that Emscripten exports; a thread sets its stack with the first one. */
 void _emscripten_stack_restore(void *top);
 void *_emscripten_stack_alloc(size_t bytes);
 void *emscripten_stack_get_current(void);
 
 #ifdef __wasm64__
-/* emmalloc, the other modules', takes no 64-bit sizes; dlmalloc does, and has no function of that name. */
+/* The other modules' emmalloc takes no 64-bit sizes. dlmalloc does, but lacks a function of this name. */
 void *aligned_alloc(size_t alignment, size_t bytes) { return memalign(alignment, bytes); }
 
 __asm__(".globaltype __stack_pointer, i64\n");
