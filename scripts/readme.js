@@ -20,8 +20,8 @@ export const RESULTS = path.join(root, 'tests/bench/RESULTS.md');
 const ACTIVATIONS = /** @type {const} */ (['f32', 'int16', 'int8']);
 
 /**
- * Types with 8-bit codes: relaxed int8 where this engine's i32 relaxed dot product is exact for them (fm_wide in
- * src/kernels/kernels.h), else int16. The table must not depend on the machine it is made on.
+ * Types with 8-bit codes: relaxed int8 where this engine's i32 relaxed dot product is exact for them (fm_wide_dot in
+ * src/kernels/wide_dot.h), else int16. The table must not depend on the machine it is made on.
  */
 const WIDE_TYPES = new Set(['Q8_0', 'Q8_K', 'IQ4_NL', 'IQ4_XS']);
 const WIDE_SERVICES = ['relaxed int8', 'simd128 int16'];

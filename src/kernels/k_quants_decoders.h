@@ -16,69 +16,6 @@ FM_INLINE v128_t fm_bytes_to_u16x8(uint64_t bytes) {
   return wasm_u16x8_extend_low_u8x16(wasm_i64x2_make((int64_t)bytes, 0));
 }
 
-/* Q4_K */
-
-FM_INLINE fm_held fm_q4_k_hold(void) { return (fm_held){.low = fm_hold_i8(15)}; }
-FM_INLINE fm_nibbles fm_q4_k_nibbles(const uint8_t *group, size_t half, size_t j) {
-  const fm_block_q4_k *b = (const fm_block_q4_k *)group;
-  return (fm_nibbles){wasm_v128_load(b->qs + 64 * half + 32 * (j / 4) + 16 * (j % 2)), j / 2 % 2 != 0};
-}
-FM_INLINE v128_t fm_q4_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
-  fm_nibbles n = fm_q4_k_nibbles(group, half, j);
-  return fm_move_bits(n.bytes, n.upper ? 4 : 0, 0, held->low);
-}
-FM_INLINE fm_lanes16 fm_q4_k_k_scales(const uint8_t *group) {
-  v128_t scales = fm_bytes_to_u16x8(fm_q4_k_scales(((const fm_block_q4_k *)group)->scales).scales);
-  return (fm_lanes16){scales, scales};
-}
-FM_INLINE fm_lanes16 fm_q4_k_k_mins(const uint8_t *group) {
-  v128_t mins = fm_bytes_to_u16x8(fm_q4_k_scales(((const fm_block_q4_k *)group)->scales).mins);
-  return (fm_lanes16){mins, mins};
-}
-FM_INLINE fm_f16_scales fm_q4_k_f16_scales(const uint8_t *group) {
-  const fm_block_q4_k *b = (const fm_block_q4_k *)group;
-  return (fm_f16_scales){b->d, b->dmin};
-}
-
-static const fm_decoder fm_q4_k_decoder = {
-    .layout = {.kind = FM_SCALES_K,
-               .group_bytes = sizeof(fm_block_q4_k),
-               .block_values = 256,
-               FM_SUB_BLOCKS(32, 15),
-               .has_min = true},
-    .hold = fm_q4_k_hold,
-    .codes = fm_q4_k_codes,
-    .nibbles = fm_q4_k_nibbles,
-    .k_scales = fm_q4_k_k_scales,
-    .k_mins = fm_q4_k_k_mins,
-    .f16_scales = fm_q4_k_f16_scales,
-};
-FM_KERNELS(q4_k, k)
-
-/* Q5_K: d, dmin and scales are where Q4_K has them. */
-
-FM_INLINE fm_held fm_q5_k_hold(void) { return (fm_held){.low = fm_hold_i8(15), .high = fm_hold_i8(16)}; }
-FM_INLINE v128_t fm_q5_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
-  const fm_block_q5_k *b = (const fm_block_q5_k *)group;
-  v128_t low =
-      fm_move_bits(wasm_v128_load(b->qs + 64 * half + 32 * (j / 4) + 16 * (j % 2)), j / 2 % 2 ? 4 : 0, 0, held->low);
-  return wasm_v128_or(low, fm_move_bits(fm_half_bits(b->qh + 16 * (j % 2), half), (int)(j / 2), 4, held->high));
-}
-
-static const fm_decoder fm_q5_k_decoder = {
-    .layout = {.kind = FM_SCALES_K,
-               .group_bytes = sizeof(fm_block_q5_k),
-               .block_values = 256,
-               FM_SUB_BLOCKS(32, 31),
-               .has_min = true},
-    .hold = fm_q5_k_hold,
-    .codes = fm_q5_k_codes,
-    .k_scales = fm_q4_k_k_scales,
-    .k_mins = fm_q4_k_k_mins,
-    .f16_scales = fm_q4_k_f16_scales,
-};
-FM_KERNELS(q5_k, k)
-
 /* Q2_K */
 
 FM_INLINE fm_held fm_q2_k_hold(void) { return (fm_held){.low = fm_hold_i8(3)}; }
@@ -151,6 +88,69 @@ static const fm_decoder fm_q3_k_decoder = {
     .f16_scales = fm_q3_k_f16_scales,
 };
 FM_KERNELS(q3_k, k)
+
+/* Q4_K */
+
+FM_INLINE fm_held fm_q4_k_hold(void) { return (fm_held){.low = fm_hold_i8(15)}; }
+FM_INLINE fm_nibbles fm_q4_k_nibbles(const uint8_t *group, size_t half, size_t j) {
+  const fm_block_q4_k *b = (const fm_block_q4_k *)group;
+  return (fm_nibbles){wasm_v128_load(b->qs + 64 * half + 32 * (j / 4) + 16 * (j % 2)), j / 2 % 2 != 0};
+}
+FM_INLINE v128_t fm_q4_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
+  fm_nibbles n = fm_q4_k_nibbles(group, half, j);
+  return fm_move_bits(n.bytes, n.upper ? 4 : 0, 0, held->low);
+}
+FM_INLINE fm_lanes16 fm_q4_k_k_scales(const uint8_t *group) {
+  v128_t scales = fm_bytes_to_u16x8(fm_q4_k_scales(((const fm_block_q4_k *)group)->scales).scales);
+  return (fm_lanes16){scales, scales};
+}
+FM_INLINE fm_lanes16 fm_q4_k_k_mins(const uint8_t *group) {
+  v128_t mins = fm_bytes_to_u16x8(fm_q4_k_scales(((const fm_block_q4_k *)group)->scales).mins);
+  return (fm_lanes16){mins, mins};
+}
+FM_INLINE fm_f16_scales fm_q4_k_f16_scales(const uint8_t *group) {
+  const fm_block_q4_k *b = (const fm_block_q4_k *)group;
+  return (fm_f16_scales){b->d, b->dmin};
+}
+
+static const fm_decoder fm_q4_k_decoder = {
+    .layout = {.kind = FM_SCALES_K,
+               .group_bytes = sizeof(fm_block_q4_k),
+               .block_values = 256,
+               FM_SUB_BLOCKS(32, 15),
+               .has_min = true},
+    .hold = fm_q4_k_hold,
+    .codes = fm_q4_k_codes,
+    .nibbles = fm_q4_k_nibbles,
+    .k_scales = fm_q4_k_k_scales,
+    .k_mins = fm_q4_k_k_mins,
+    .f16_scales = fm_q4_k_f16_scales,
+};
+FM_KERNELS(q4_k, k)
+
+/* Q5_K: d, dmin and scales are where Q4_K has them. */
+
+FM_INLINE fm_held fm_q5_k_hold(void) { return (fm_held){.low = fm_hold_i8(15), .high = fm_hold_i8(16)}; }
+FM_INLINE v128_t fm_q5_k_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
+  const fm_block_q5_k *b = (const fm_block_q5_k *)group;
+  v128_t low =
+      fm_move_bits(wasm_v128_load(b->qs + 64 * half + 32 * (j / 4) + 16 * (j % 2)), j / 2 % 2 ? 4 : 0, 0, held->low);
+  return wasm_v128_or(low, fm_move_bits(fm_half_bits(b->qh + 16 * (j % 2), half), (int)(j / 2), 4, held->high));
+}
+
+static const fm_decoder fm_q5_k_decoder = {
+    .layout = {.kind = FM_SCALES_K,
+               .group_bytes = sizeof(fm_block_q5_k),
+               .block_values = 256,
+               FM_SUB_BLOCKS(32, 31),
+               .has_min = true},
+    .hold = fm_q5_k_hold,
+    .codes = fm_q5_k_codes,
+    .k_scales = fm_q4_k_k_scales,
+    .k_mins = fm_q4_k_k_mins,
+    .f16_scales = fm_q4_k_f16_scales,
+};
+FM_KERNELS(q5_k, k)
 
 /* Q6_K: vector i is columns 128 * half + 32 * quarter + 16 * (j % 2). */
 

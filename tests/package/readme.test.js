@@ -141,6 +141,7 @@ test('every link within the documents leads somewhere', () => {
     'CONTRIBUTING.md',
     'SECURITY.md',
     'src/README.md',
+    'src/kernels/README.md',
     'tests/bench/README.md',
     'tests/bench/RESULTS.md',
     'web/README.md',
