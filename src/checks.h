@@ -1,5 +1,5 @@
-/* Argument checks for the exports: spans of bytes, alignment, the heap, overlap. Only exports*.c include
- * this header. */
+/* Argument checks for the exports: spans of bytes, alignment, the heap, overlap. Only exports*.c
+ * include this header. */
 #ifndef FM_CHECKS_H
 #define FM_CHECKS_H
 
@@ -35,13 +35,17 @@ static inline bool in_heap(span s) {
   return s.start >= heap_start() && s.start <= heap_end() && s.bytes <= heap_end() - s.start;
 }
 
-static inline bool overlap(span a, span b) { return a.start < b.start + b.bytes && b.start < a.start + a.bytes; }
+static inline bool overlap(span a, span b) {
+  return a.start < b.start + b.bytes && b.start < a.start + a.bytes;
+}
 
-static inline bool is_aligned(const void *p, uintptr_t alignment) { return ((uintptr_t)p & (alignment - 1)) == 0; }
+static inline bool is_aligned(const void *p, uintptr_t alignment) {
+  return ((uintptr_t)p & (alignment - 1)) == 0;
+}
 
-/* *bytes = a * b * unit; false where that is more than an address can name. a, b < 2^32, unit <= 2^9.
- * With 64-bit addresses the limit is that of the largest unit, whatever the unit: compilers make a
- * 128-bit multiplication of a division. */
+/* *bytes = a * b * unit; false where that is more than an address can name. a, b < 2^32, unit <=
+ * 2^9. With 64-bit addresses the limit is that of the largest unit, whatever the unit: compilers
+ * make a 128-bit multiplication of a division. */
 static inline bool product(uint64_t a, uint64_t b, uint64_t unit, uint64_t *bytes) {
   uint64_t count = a * b;
   if (count > (sizeof(size_t) > 4 ? SIZE_MAX >> 9 : SIZE_MAX / unit)) return false;
@@ -50,11 +54,12 @@ static inline bool product(uint64_t a, uint64_t b, uint64_t unit, uint64_t *byte
 }
 
 /* The shape of W, and the bytes it spans. */
-static inline int32_t check_weights(const fm_traits *traits, const void *w, uint32_t n_rows, uint32_t n_cols,
-                                    span *out) {
+static inline int32_t check_weights(const fm_traits *traits, const void *w, uint32_t n_rows,
+                                    uint32_t n_cols, span *out) {
   if (!traits) return FM_ERR_TYPE;
   if (n_rows == 0 || n_cols == 0 || n_cols % traits->block_values != 0) return FM_ERR_SHAPE;
-  if (!product(n_rows, n_cols / traits->block_values, traits->block_bytes, &out->bytes)) return FM_ERR_SHAPE;
+  if (!product(n_rows, n_cols / traits->block_values, traits->block_bytes, &out->bytes))
+    return FM_ERR_SHAPE;
   out->start = (uintptr_t)w;
   return FM_OK;
 }

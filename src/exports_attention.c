@@ -4,11 +4,13 @@
 #include "kernels/attention.h"
 #include "ops/ops.h"
 
-EXPORT int32_t fused_attention_score(const float *q, const float *k, float *scores, uint32_t n_q, uint32_t n_k,
-                                     uint32_t head_size, float scale, int32_t causal) {
+EXPORT int32_t fused_attention_score(const float *q, const float *k, float *scores, uint32_t n_q,
+                                     uint32_t n_k, uint32_t head_size, float scale,
+                                     int32_t causal) {
   span sq = {(uintptr_t)q, 0}, sk = {(uintptr_t)k, 0}, ss = {(uintptr_t)scores, 0};
   if (n_q == 0 || n_k == 0 || head_size == 0 || head_size > FM_HEAD_SIZE_MAX) return FM_ERR_SHAPE;
-  if (!product(n_q, head_size, sizeof *q, &sq.bytes) || !product(n_k, head_size, sizeof *k, &sk.bytes) ||
+  if (!product(n_q, head_size, sizeof *q, &sq.bytes) ||
+      !product(n_k, head_size, sizeof *k, &sk.bytes) ||
       !product(n_q, n_k, sizeof *scores, &ss.bytes)) {
     return FM_ERR_SHAPE;
   }
@@ -20,33 +22,41 @@ EXPORT int32_t fused_attention_score(const float *q, const float *k, float *scor
   return FM_OK;
 }
 
-/* The bytes of q (and out), and of the cache; false where they are more than an address can name. */
-static bool attention_bytes(const fm_attention *s, const fm_traits *traits, uint64_t *rows, uint64_t *cache) {
+/* The bytes of q (and out), and of the cache; false where they are more than an address can
+ * name. */
+static bool attention_bytes(const fm_attention *s, const fm_traits *traits, uint64_t *rows,
+                            uint64_t *cache) {
   uint64_t head_bytes = (uint64_t)s->head_size / traits->block_values * traits->block_bytes;
-  return s->n_positions <= INT32_MAX && product(s->n_tokens, s->n_heads, s->head_size * sizeof(float), rows) &&
+  return s->n_positions <= INT32_MAX &&
+         product(s->n_tokens, s->n_heads, s->head_size * sizeof(float), rows) &&
          product(s->n_positions, s->n_kv_heads, head_bytes, cache);
 }
 
-EXPORT int32_t fm_flash_attention(const fm_attention *shape, const float *q, const void *k, const void *v, float *out) {
+EXPORT int32_t fm_flash_attention(const fm_attention *shape, const float *q, const void *k,
+                                  const void *v, float *out) {
   span ss = {(uintptr_t)shape, sizeof *shape}, sq = {(uintptr_t)q, 0}, sout = {(uintptr_t)out, 0};
   span sk = {(uintptr_t)k, 0}, sv = {(uintptr_t)v, 0};
   if (!is_aligned(shape, sizeof(uint32_t))) return FM_ERR_ALIGN;
   if (!in_heap(ss)) return FM_ERR_RANGE;
   fm_attention s = *shape;
-  if (s.kv_type != FM_KV_F32 && s.kv_type != FM_KV_F16 && s.kv_type != FM_KV_Q8_0) return FM_ERR_TYPE;
+  if (s.kv_type != FM_KV_F32 && s.kv_type != FM_KV_F16 && s.kv_type != FM_KV_Q8_0)
+    return FM_ERR_TYPE;
   const fm_traits *traits = fm_traits_of(s.kv_type);
-  if (s.n_tokens == 0 || s.n_heads == 0 || s.n_kv_heads == 0 || s.n_positions == 0) return FM_ERR_SHAPE;
+  if (s.n_tokens == 0 || s.n_heads == 0 || s.n_kv_heads == 0 || s.n_positions == 0)
+    return FM_ERR_SHAPE;
   if (s.head_size == 0 || s.head_size > FM_HEAD_SIZE_MAX || s.head_size % traits->block_values != 0)
     return FM_ERR_SHAPE;
-  if (s.n_heads % s.n_kv_heads != 0 || !attention_bytes(&s, traits, &sq.bytes, &sk.bytes)) return FM_ERR_SHAPE;
+  if (s.n_heads % s.n_kv_heads != 0 || !attention_bytes(&s, traits, &sq.bytes, &sk.bytes))
+    return FM_ERR_SHAPE;
   sout.bytes = sq.bytes;
   sv.bytes = sk.bytes;
-  if (!is_aligned(q, sizeof *q) || !is_aligned(out, sizeof *out) || !is_aligned(k, traits->alignment) ||
-      !is_aligned(v, traits->alignment)) {
+  if (!is_aligned(q, sizeof *q) || !is_aligned(out, sizeof *out) ||
+      !is_aligned(k, traits->alignment) || !is_aligned(v, traits->alignment)) {
     return FM_ERR_ALIGN;
   }
   if (!in_heap(sq) || !in_heap(sk) || !in_heap(sv) || !in_heap(sout)) return FM_ERR_RANGE;
-  if (overlap(sout, sq) || overlap(sout, sk) || overlap(sout, sv) || overlap(sout, ss)) return FM_ERR_OVERLAP;
+  if (overlap(sout, sq) || overlap(sout, sk) || overlap(sout, sv) || overlap(sout, ss))
+    return FM_ERR_OVERLAP;
   fm_op_flash_attention(&s, q, k, v, out);
   return FM_OK;
 }

@@ -1,16 +1,16 @@
 /* fused-matmul: the public C ABI.
  *
  * Legend, here and everywhere:
- *   W  [n_rows][n_cols]    quantised, in GGUF block layout, row-major, byte for byte as a file holds it
+ *   W  [n_rows][n_cols]    quantised, row-major, byte for byte as a GGUF file holds it
  *   X  [n_tokens][n_cols]  f32, row-major
  *   Y  [n_tokens][n_rows]  f32, row-major, Y = X * W^T
  *
  * Every function returns a status (or a value that cannot fail), never prints, never aborts, and
  * touches no memory before all arguments are checked. On any status but FM_OK the outputs are
- * unchanged. The functions are not reentrant: one operation at a time runs in a memory, since all use
- * its scratch, and only one thread, the memory's owner, calls them. The operation itself may run on
- * several threads (see Threads, below). Pointers are offsets into the linear memory and must lie in
- * its heap, where fm_alloc takes memory from. */
+ * unchanged. The functions are not reentrant: one operation at a time runs in a memory, since all
+ * use its scratch, and only one thread, the memory's owner, calls them. The operation itself may
+ * run on several threads (see Threads, below). Pointers are offsets into the linear memory and must
+ * lie in its heap, where fm_alloc takes memory from. */
 #ifndef FUSED_H
 #define FUSED_H
 
@@ -29,40 +29,40 @@
 
 typedef enum {
   FM_OK = 0,
-  FM_ERR_TYPE = 1,       /* an unknown type */
-  FM_ERR_SHAPE = 2,      /* a zero dimension, n_cols % block_values != 0, or too large for an address */
-  FM_ERR_RANGE = 3,      /* a pointer, or the end of its data, outside the heap */
-  FM_ERR_ALIGN = 4,      /* a pointer is not aligned: 4 for f32, fm_type_alignment for weights */
+  FM_ERR_TYPE = 1,  /* an unknown type */
+  FM_ERR_SHAPE = 2, /* a zero dimension, n_cols % block_values != 0, or too large for an address */
+  FM_ERR_RANGE = 3, /* a pointer, or the end of its data, outside the heap */
+  FM_ERR_ALIGN = 4, /* a pointer is not aligned: 4 for f32, fm_type_alignment for weights */
   FM_ERR_OVERLAP = 5,    /* an output overlaps an input */
   FM_ERR_ACTIVATION = 6, /* an unknown activation mode (fm_activation) or gate (fm_gate) */
   FM_ERR_ISA = 7         /* an instruction set or variant that this module does not hold */
 } fm_status;
 
-/* The weight types, one row each: X(kind, TYPE, name, number in GGUF, values a block holds). The enum
- * below, the facts of the types (formats/traits.c), the declarations of their kernels (kernels/coded.h)
- * and the table of kernels (kernels/table.c) all come from this list.
+/* The weight types, one row each: X(kind, TYPE, name, number in GGUF, values a block holds). The
+ * enum below, the facts of the types (formats/traits.c), the declarations of their kernels
+ * (kernels/coded.h) and the table of kernels (kernels/table.c) all come from this list.
  *
  * kind  FLOAT32, FLOAT16: the values are floats themselves; CODED: blocks of codes with scales
  *       (formats/blocks.h) */
-#define FM_TYPES(X)                                                                                                    \
-  X(FLOAT32, F32, f32, 0, 1)                                                                                           \
-  X(FLOAT16, F16, f16, 1, 1)                                                                                           \
-  X(CODED, Q4_0, q4_0, 2, 32)                                                                                          \
-  X(CODED, Q4_1, q4_1, 3, 32)                                                                                          \
-  X(CODED, Q5_0, q5_0, 6, 32)                                                                                          \
-  X(CODED, Q5_1, q5_1, 7, 32)                                                                                          \
-  X(CODED, Q8_0, q8_0, 8, 32)                                                                                          \
-  X(CODED, Q2_K, q2_k, 10, 256)                                                                                        \
-  X(CODED, Q3_K, q3_k, 11, 256)                                                                                        \
-  X(CODED, Q4_K, q4_k, 12, 256)                                                                                        \
-  X(CODED, Q5_K, q5_k, 13, 256)                                                                                        \
-  X(CODED, Q6_K, q6_k, 14, 256)                                                                                        \
-  X(CODED, Q8_K, q8_k, 15, 256)                                                                                        \
-  X(CODED, IQ4_NL, iq4_nl, 20, 32)                                                                                     \
-  X(CODED, IQ4_XS, iq4_xs, 23, 256)                                                                                    \
-  X(FLOAT16, BF16, bf16, 30, 1)                                                                                        \
-  X(CODED, TQ1_0, tq1_0, 34, 256)                                                                                      \
-  X(CODED, TQ2_0, tq2_0, 35, 256)                                                                                      \
+#define FM_TYPES(X)                                                                                \
+  X(FLOAT32, F32, f32, 0, 1)                                                                       \
+  X(FLOAT16, F16, f16, 1, 1)                                                                       \
+  X(CODED, Q4_0, q4_0, 2, 32)                                                                      \
+  X(CODED, Q4_1, q4_1, 3, 32)                                                                      \
+  X(CODED, Q5_0, q5_0, 6, 32)                                                                      \
+  X(CODED, Q5_1, q5_1, 7, 32)                                                                      \
+  X(CODED, Q8_0, q8_0, 8, 32)                                                                      \
+  X(CODED, Q2_K, q2_k, 10, 256)                                                                    \
+  X(CODED, Q3_K, q3_k, 11, 256)                                                                    \
+  X(CODED, Q4_K, q4_k, 12, 256)                                                                    \
+  X(CODED, Q5_K, q5_k, 13, 256)                                                                    \
+  X(CODED, Q6_K, q6_k, 14, 256)                                                                    \
+  X(CODED, Q8_K, q8_k, 15, 256)                                                                    \
+  X(CODED, IQ4_NL, iq4_nl, 20, 32)                                                                 \
+  X(CODED, IQ4_XS, iq4_xs, 23, 256)                                                                \
+  X(FLOAT16, BF16, bf16, 30, 1)                                                                    \
+  X(CODED, TQ1_0, tq1_0, 34, 256)                                                                  \
+  X(CODED, TQ2_0, tq2_0, 35, 256)                                                                  \
   X(CODED, MXFP4, mxfp4, 39, 32)
 
 /* FM_TYPE_F32 = 0, FM_TYPE_F16 = 1, .. FM_TYPE_MXFP4 = 39 */
@@ -72,12 +72,12 @@ typedef enum {
 #undef FM_TYPE_ID
 } fm_type;
 
-/* The precision that activations are converted to before they are multiplied with quantised weights.
- * F32, F16 and BF16 weights always get f32 activations. */
+/* The precision that activations are converted to before they are multiplied with quantised
+ * weights. F32, F16 and BF16 weights always get f32 activations. */
 typedef enum {
   FM_ACT_F32 = 0,   /* stay f32 */
   FM_ACT_INT16 = 1, /* int16 per 256 columns, one f32 scale */
-  FM_ACT_INT8 = 2   /* int8 per 256 columns, one f32 scale; int16 serves it where that is no slower */
+  FM_ACT_INT8 = 2 /* int8 per 256 columns, one f32 scale; int16 serves it where that is no slower */
 } fm_activation;
 
 typedef enum {
@@ -99,10 +99,11 @@ typedef enum {
  * x           [n_tokens][n_cols] f32; must not overlap y
  * y           [n_tokens][n_rows] f32; must overlap neither w nor x
  * activation  fm_activation
- * Reads nothing past the last block and writes nothing past the last row; any n_tokens, n_rows >= 1.
- * Returns FM_OK, FM_ERR_TYPE, FM_ERR_ACTIVATION, FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP. */
-int32_t fused_matmul(int32_t type, const void *w, const float *x, float *y, uint32_t n_tokens, uint32_t n_rows,
-                     uint32_t n_cols, int32_t activation);
+ * Any n_tokens, n_rows >= 1. Reads nothing past the last block, writes nothing past the last row.
+ * Returns FM_OK, FM_ERR_TYPE, FM_ERR_ACTIVATION, FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or
+ * FM_ERR_OVERLAP. */
+int32_t fused_matmul(int32_t type, const void *w, const float *x, float *y, uint32_t n_tokens,
+                     uint32_t n_rows, uint32_t n_cols, int32_t activation);
 
 /* y[r][c] = the value of w[r][c], by the type's formula in f32 arithmetic: bit for bit what ggml
  * computes.
@@ -118,23 +119,24 @@ int32_t fm_dequantize_rows(int32_t type, const void *w, float *y, uint32_t n_row
  * x     [n_rows][n_cols] f32; must not overlap w
  * w     [n_rows][n_cols / block_values] blocks; fm_type_alignment-aligned
  * NaN counts as 0, and so does a magnitude below 2^-40. Larger magnitudes than finite scales can
- * represent, and Inf, are clamped to the largest one: 65504 (the largest f16) for Q4_1 and Q5_1, that
- * times 8 for Q4_0, 16 for Q5_0, 63 for Q4_K and Q5_K, 127 for Q8_0, 127 * 31 for Q6_K. Scales are
- * therefore always finite.
+ * represent, and Inf, are clamped to the largest one: 65504 (the largest f16) for Q4_1 and Q5_1,
+ * that times 8 for Q4_0, 16 for Q5_0, 63 for Q4_K and Q5_K, 127 for Q8_0, 127 * 31 for Q6_K. Scales
+ * are therefore always finite.
  * Returns FM_OK, FM_ERR_TYPE (also for types without a quantiser), FM_ERR_SHAPE, FM_ERR_ALIGN,
  * FM_ERR_RANGE or FM_ERR_OVERLAP. */
 int32_t fm_quantize_rows(int32_t type, const float *x, void *w, uint32_t n_rows, uint32_t n_cols);
 
 /* Y = X * W^T for the flat 4-bit layout from before Q4_K; value = scale * (code - 8), in plain f32.
  *
- * w       [n_rows][n_cols / 256] blocks of 140 bytes: 12 are skipped; of the other 128, byte k holds
- *         the codes of values 2k (low nibble) and 2k + 1 (high nibble); any alignment
+ * w       [n_rows][n_cols / 256] blocks of 140 bytes: 12 are skipped; of the other 128, byte k
+ *         holds the codes of values 2k (low nibble) and 2k + 1 (high nibble); any alignment
  * scales  [n_rows][n_cols / 256] f32, one a block
  * x       [n_tokens][n_cols] f32     y  [n_tokens][n_rows] f32; must overlap no input
  * Returns FM_OK, FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP.
  * Deprecated: quantise to Q4_K and use fused_matmul. */
-int32_t fused_dequant_matmul_q4k_legacy(const uint8_t *w, const float *scales, const float *x, float *y,
-                                        uint32_t n_tokens, uint32_t n_rows, uint32_t n_cols)
+int32_t fused_dequant_matmul_q4k_legacy(const uint8_t *w, const float *scales, const float *x,
+                                        float *y, uint32_t n_tokens, uint32_t n_rows,
+                                        uint32_t n_cols)
     FM_DEPRECATED("use fused_matmul with FM_TYPE_Q4_K");
 
 /* Facts of a type, from the GGUF specification; 0 where the type is unknown. */
@@ -142,7 +144,8 @@ uint32_t fm_type_block_values(int32_t type); /* values a block holds */
 uint32_t fm_type_block_bytes(int32_t type);  /* bytes a block takes */
 uint32_t fm_type_alignment(int32_t type);    /* bytes a weight pointer must be a multiple of */
 
-/* bytes of heap, 64-byte aligned; NULL when bytes is 0 or the memory cannot grow. Contents are undefined. */
+/* bytes of heap, 64-byte aligned; NULL when bytes is 0 or the memory cannot grow. Contents are
+ * undefined. */
 void *fm_alloc(size_t bytes);
 
 /* Gives back what fm_alloc returned; NULL is allowed. */
@@ -157,7 +160,8 @@ int32_t fm_isa(void);
 /* Switches to another instruction set (and fm_dot) of this module. Returns FM_OK or FM_ERR_ISA. */
 int32_t fm_select(int32_t isa, int32_t dot);
 
-/* ---- The rest of a transformer layer. Tensors are f32, row-major, 4-byte aligned, in the heap, as above. ---- */
+/* ---- The rest of a transformer layer. Tensors are f32, row-major, 4-byte aligned, in the heap, as
+ * above. ---- */
 
 /* One of several weights that share their activations: y = X * W^T as in fused_matmul. */
 typedef struct {
@@ -172,35 +176,37 @@ typedef enum {
   FM_GATE_GELU = 1
 } fm_gate; /* GELU: the tanh approximation */
 
-/* fused_matmul for n_targets weights; x is quantised once for every 32 of them. No y may overlap x, a
- * weight, the list or another y. Returns as fused_matmul; FM_ERR_SHAPE where n_targets is 0. */
-int32_t fused_matmul_many(const fm_target *targets, uint32_t n_targets, const float *x, uint32_t n_tokens,
-                          uint32_t n_cols, int32_t activation);
+/* fused_matmul for n_targets weights; x is quantised once for every 32 of them. No y may overlap x,
+ * a weight, the list or another y. Returns as fused_matmul; FM_ERR_SHAPE where n_targets is 0. */
+int32_t fused_matmul_many(const fm_target *targets, uint32_t n_targets, const float *x,
+                          uint32_t n_tokens, uint32_t n_cols, int32_t activation);
 
 /* The same for rms_norm(x) * norm_weight, which is normalised and quantised in one pass and never
- * written to memory as f32. norm_weight [n_cols], or NULL for ones; eps >= 0, and with eps 0 a row of
- * zeros stays zeros. No y may overlap norm_weight. A row that holds NaN or Inf gives NaN. The results
- * are those of fm_rms_norm and fused_matmul. */
-int32_t fused_rmsnorm_matmul(const fm_target *targets, uint32_t n_targets, const float *x, const float *norm_weight,
-                             float eps, uint32_t n_tokens, uint32_t n_cols, int32_t activation);
+ * written to memory as f32. norm_weight [n_cols], or NULL for ones; eps >= 0, and with eps 0 a row
+ * of zeros stays zeros. No y may overlap norm_weight. A row that holds NaN or Inf gives NaN. The
+ * results are those of fm_rms_norm and fused_matmul. */
+int32_t fused_rmsnorm_matmul(const fm_target *targets, uint32_t n_targets, const float *x,
+                             const float *norm_weight, float eps, uint32_t n_tokens,
+                             uint32_t n_cols, int32_t activation);
 
-/* y = (act(gate) * up) * W^T; gate, up [n_tokens][n_cols], act an fm_gate. y must overlap no input. The
- * results are those of fm_gated and fused_matmul. */
-int32_t fused_swiglu_matmul(int32_t type, const void *w, const float *gate, const float *up, float *y,
-                            uint32_t n_tokens, uint32_t n_rows, uint32_t n_cols, int32_t act, int32_t activation);
+/* y = (act(gate) * up) * W^T; gate, up [n_tokens][n_cols], act an fm_gate. y must overlap no input.
+ * The results are those of fm_gated and fused_matmul. */
+int32_t fused_swiglu_matmul(int32_t type, const void *w, const float *gate, const float *up,
+                            float *y, uint32_t n_tokens, uint32_t n_rows, uint32_t n_cols,
+                            int32_t act, int32_t activation);
 
 /* A feed-forward block: h = rms_norm(x) * norm_weight;
  * y = (act(h * Wg^T) * (h * Wu^T)) * Wd^T (+ x where residual).
- * x, y [n_tokens][n_embd], y may be x itself; gate, up: n_ff rows of n_embd; down: n_embd rows of n_ff.
- * norm_weight NULL: no norm at all. workspace [2 * n_tokens][n_ff] f32 must overlap nothing; it holds
- * h * Wg^T and h * Wu^T afterwards. Returns as fused_matmul. */
+ * x, y [n_tokens][n_embd], y may be x; gate, up: n_ff rows of n_embd; down: n_embd rows of n_ff.
+ * norm_weight NULL: no norm at all. workspace [2 * n_tokens][n_ff] f32 must overlap nothing; it
+ * holds h * Wg^T and h * Wu^T afterwards. Returns as fused_matmul. */
 typedef struct {
   int32_t gate_type, up_type, down_type;
   const void *gate, *up, *down;
 } fm_ffn_weights;
-int32_t fused_ffn(const fm_ffn_weights *weights, const float *x, const float *norm_weight, float eps, float *y,
-                  float *workspace, uint32_t n_tokens, uint32_t n_embd, uint32_t n_ff, int32_t act, int32_t residual,
-                  int32_t activation);
+int32_t fused_ffn(const fm_ffn_weights *weights, const float *x, const float *norm_weight,
+                  float eps, float *y, float *workspace, uint32_t n_tokens, uint32_t n_embd,
+                  uint32_t n_ff, int32_t act, int32_t residual, int32_t activation);
 
 /* Attention scores, written out: scores[i][j] = softmax_j(scale * sum_c q[i][c] * k[j][c] + mask),
  * q [n_q][head_size], k [n_k][head_size], head_size 1..256, scores [n_q][n_k]. causal != 0: entries
@@ -209,8 +215,8 @@ int32_t fused_ffn(const fm_ffn_weights *weights, const float *x, const float *no
  * unmasked entries of its row NaN or 0, and at least one of them NaN. Masked keys change nothing,
  * whatever they hold.
  * Returns FM_OK, FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP. */
-int32_t fused_attention_score(const float *q, const float *k, float *scores, uint32_t n_q, uint32_t n_k,
-                              uint32_t head_size, float scale, int32_t causal);
+int32_t fused_attention_score(const float *q, const float *k, float *scores, uint32_t n_q,
+                              uint32_t n_k, uint32_t head_size, float scale, int32_t causal);
 
 typedef enum {
   FM_KV_F32 = 0,
@@ -218,45 +224,50 @@ typedef enum {
   FM_KV_Q8_0 = 8
 } fm_kv_type; /* as fm_type numbers them */
 
-/* Grouped-query attention over a KV cache, in one pass with online softmax. The scores are never stored;
- * the working memory does not grow with the number of positions.
+/* Grouped-query attention over a KV cache, in one pass with online softmax. The scores are never
+ * stored; the working memory does not grow with the number of positions.
  *
  * q        [n_tokens][n_heads][head_size]    out  the same shape; must not overlap the others
  * k, v     [n_positions][n_kv_heads][head_size] of kv_type; Q8_0: head_size % 32 == 0
- * head_size 1..256; n_heads % n_kv_heads == 0; query head h reads KV head h / (n_heads / n_kv_heads)
+ * head_size 1..256
+ * n_heads  a multiple of n_kv_heads; query head h reads KV head h / (n_heads / n_kv_heads)
  * first_position  position of q[0]; causal: token t sees positions j <= first_position + t
  * window   > 0: a token sees only the last `window` of these positions; 0: all of them
  * softcap  > 0: scores become softcap * tanh(score / softcap) before the mask; 0: none
- * A token that sees no position gets zeros, and so does one whose scores are all -Inf, which counts as
- * masked. A NaN in the query or in a key that the token sees, or a score of +Inf, makes the head's
- * output NaN; NaN or Inf in a value that it sees makes that column NaN or Inf. Positions that a token
- * does not see change nothing, whatever they hold.
- * Returns FM_OK, FM_ERR_TYPE (of the cache), FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP. */
+ * A token that sees no position gets zeros, and so does one whose scores are all -Inf, which counts
+ * as masked. A NaN in the query or in a key that the token sees, or a score of +Inf, makes the
+ * head's output NaN; NaN or Inf in a value that it sees makes that column NaN or Inf. Positions
+ * that a token does not see change nothing, whatever they hold.
+ * Returns FM_OK, FM_ERR_TYPE (of the cache), FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or
+ * FM_ERR_OVERLAP. */
 typedef struct {
   uint32_t n_tokens, n_heads, n_kv_heads, head_size, n_positions, first_position;
   int32_t kv_type, causal;
   uint32_t window;
   float scale, softcap;
 } fm_attention;
-int32_t fm_flash_attention(const fm_attention *shape, const float *q, const void *k, const void *v, float *out);
+int32_t fm_flash_attention(const fm_attention *shape, const float *q, const void *k, const void *v,
+                           float *out);
 
 /* Writes rows of f32 into a KV cache: cache[position + t] = x[t], in rows of
- * n_cols = n_kv_heads * head_size values, converted to kv_type. F16 rounds to nearest, ties to even;
- * Q8_0 is quantised as by fm_quantize_rows, where NaN counts as 0. The cache holds n_positions rows;
- * FM_ERR_RANGE where position + n_tokens is more. */
-int32_t fm_kv_write(int32_t kv_type, void *cache, const float *x, uint32_t n_tokens, uint32_t n_cols, uint32_t position,
-                    uint32_t n_positions);
+ * n_cols = n_kv_heads * head_size values, converted to kv_type. F16 rounds to nearest, ties to
+ * even; Q8_0 is quantised as by fm_quantize_rows, where NaN counts as 0. The cache holds
+ * n_positions rows; FM_ERR_RANGE where position + n_tokens is more. */
+int32_t fm_kv_write(int32_t kv_type, void *cache, const float *x, uint32_t n_tokens,
+                    uint32_t n_cols, uint32_t position, uint32_t n_positions);
 
-/* y = x / sqrt(mean(x^2) + eps) * weight; weight [n_cols] or NULL; y may be x. The sum is in f64, so no
- * square overflows. The factor is at most FLT_MAX, so zeros stay zeros with eps 0 too.
- * This function and the following ones return FM_OK, FM_ERR_TYPE (of a table or a cache), FM_ERR_SHAPE,
- * FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP. "y may be x" means that y starts at the same address,
- * or does not overlap x. */
-int32_t fm_rms_norm(const float *x, const float *weight, float *y, uint32_t n_rows, uint32_t n_cols, float eps);
+/* y = x / sqrt(mean(x^2) + eps) * weight; weight [n_cols] or NULL; y may be x. The sum is in f64,
+ * so no square overflows. The factor is at most FLT_MAX, so zeros stay zeros with eps 0 too. This
+ * function and the following ones return FM_OK, FM_ERR_TYPE (of a table or a cache), FM_ERR_SHAPE,
+ * FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP. "y may be x" means that y starts at the same
+ * address, or does not overlap x. */
+int32_t fm_rms_norm(const float *x, const float *weight, float *y, uint32_t n_rows, uint32_t n_cols,
+                    float eps);
 
-/* y = (x - mean) / sqrt(variance + eps) * weight + bias; weight and bias [n_cols] or NULL; y may be x. */
-int32_t fm_layer_norm(const float *x, const float *weight, const float *bias, float *y, uint32_t n_rows,
-                      uint32_t n_cols, float eps);
+/* y = (x - mean) / sqrt(variance + eps) * weight + bias; weight, bias [n_cols] or NULL; y may be
+ * x. */
+int32_t fm_layer_norm(const float *x, const float *weight, const float *bias, float *y,
+                      uint32_t n_rows, uint32_t n_cols, float eps);
 
 /* y = the softmax of each row of x; y may be x. -Inf entries become exactly 0, a row of only -Inf
  * becomes all 0, and a row with NaN or Inf all NaN. */
@@ -267,24 +278,25 @@ typedef enum {
   FM_ROPE_HALVES = 1
 } fm_rope_pairing; /* (2i, 2i+1) or (i, i + n_dims/2) */
 
-/* Rotates x [n_tokens][n_heads][head_size] in place: of every head the first n_dims (even) values, pair
- * i at position p by the angle (p / linear_scale) * base^(-2i/n_dims) / factors[i]. factors [n_dims/2]
- * (llama3) or NULL. The angle is computed in f64; a pair becomes NaN where the angle is not below 2^32,
- * or base is not positive and finite. FM_ERR_SHAPE where n_dims is odd, 0 or over head_size, or the
- * pairing is unknown. */
+/* Rotates x [n_tokens][n_heads][head_size] in place: of every head the first n_dims (even) values,
+ * pair i at position p by the angle (p / linear_scale) * base^(-2i/n_dims) / factors[i]. factors
+ * [n_dims/2] (llama3) or NULL. The angle is computed in f64; a pair becomes NaN where the angle is
+ * not below 2^32, or base is not positive and finite. FM_ERR_SHAPE where n_dims is odd, 0 or over
+ * head_size, or the pairing is unknown. */
 int32_t fm_rope(float *x, uint32_t n_tokens, uint32_t n_heads, uint32_t head_size, uint32_t n_dims,
-                uint32_t first_position, float base, float linear_scale, const float *factors, int32_t pairing);
+                uint32_t first_position, float base, float linear_scale, const float *factors,
+                int32_t pairing);
 
-/* y[t] = row ids[t] of a quantised table of n_rows rows, dequantised. FM_ERR_RANGE where an id is not
- * below n_rows. */
-int32_t fm_embed(int32_t type, const void *table, const uint32_t *ids, float *y, uint32_t n_tokens, uint32_t n_rows,
-                 uint32_t n_cols);
+/* y[t] = row ids[t] of a quantised table of n_rows rows, dequantised. FM_ERR_RANGE where an id is
+ * not below n_rows. */
+int32_t fm_embed(int32_t type, const void *table, const uint32_t *ids, float *y, uint32_t n_tokens,
+                 uint32_t n_rows, uint32_t n_cols);
 
 /* y = a + b over n values; y may be a or b. */
 int32_t fm_add(const float *a, const float *b, float *y, uint32_t n);
 
-/* y = a + scale * b over n values, the product rounded before it is added; y may be a or b. Any scale
- * is allowed. */
+/* y = a + scale * b over n values, the product rounded before it is added; y may be a or b. Any
+ * scale is allowed. */
 int32_t fm_add_scaled(const float *a, const float *b, float *y, uint32_t n, float scale);
 
 /* y = scale * x over n values; y may be x. Any scale is allowed. */
@@ -294,33 +306,34 @@ int32_t fm_scale(const float *x, float *y, uint32_t n, float scale);
  * act(-Inf) is -0; below -88.72 silu is -0 too, where its value is above -2.7e-37. */
 int32_t fm_gated(const float *gate, const float *up, float *y, uint32_t n, int32_t act);
 
-/* The kernels that serve (type, activation) now: their fm_isa_id | the fm_activation they get << 8; -1
- * where the type or the activation is unknown. */
+/* The kernels that serve (type, activation) now: their fm_isa_id | the fm_activation they get << 8;
+ * -1 where the type or the activation is unknown. */
 int32_t fm_served_by(int32_t type, int32_t activation);
 
-/* ---- Threads: only in the modules with shared memory (fused-*-mt*.wasm). A thread is another instance
- * of the module on the same memory, in a worker. ----
+/* ---- Threads: only in the modules with shared memory (fused-*-mt*.wasm). A thread is another
+ * instance of the module on the same memory, in a worker. ----
  *
- * To start n threads, the owner calls fm_thread_stack(i) for i = 1 .. n - 1. Worker i sets its stack
- * pointer to the result (_emscripten_stack_restore) and calls fm_thread_run(i), which returns only after
- * fm_threads_stop. Then the owner calls fm_threads_use(n, ..).
+ * To start n threads, the owner calls fm_thread_stack(i) for i = 1 .. n - 1. Worker i sets its
+ * stack pointer to the result (_emscripten_stack_restore) and calls fm_thread_run(i), which returns
+ * only after fm_threads_stop. Then the owner calls fm_threads_use(n, ..).
  * Results are the same bits for any number of threads. */
 
-/* Allocates a thread's stack and its scratch. thread: 1..63. Returns the end of the stack, where a stack
- * starts, or NULL where there is no memory. */
+/* Allocates a thread's stack and its scratch. thread: 1..63. Returns the end of the stack, where a
+ * stack starts, or NULL where there is no memory. */
 void *fm_thread_stack(uint32_t thread);
 
-/* Takes part in the owner's operations until fm_threads_stop; sleeps when there is nothing to do. */
+/* Takes part in the owner's operations until fm_threads_stop; sleeps when there is nothing to
+ * do. */
 void fm_thread_run(uint32_t thread);
 
-/* Reports that fm_thread_run trapped. The operation that it took part in then traps in the owner, and
- * later ones run on one thread. */
+/* Reports that fm_thread_run trapped. The operation that it took part in then traps in the owner,
+ * and later ones run on one thread. */
 void fm_thread_failed(void);
 
 /* Sets the number of running threads that operations use from now on, 1..64, the owner included.
  * fork_work: the least work (in multiply-adds of an int8 product) that is split between threads;
- * UINT32_MAX: the default. may_sleep: 0 where the owner is a browser's main thread, which must not wait
- * in a futex. Returns FM_OK or FM_ERR_SHAPE. */
+ * UINT32_MAX: the default. may_sleep: 0 where the owner is a browser's main thread, which must not
+ * wait in a futex. Returns FM_OK or FM_ERR_SHAPE. */
 int32_t fm_threads_use(uint32_t n_threads, uint32_t fork_work, int32_t may_sleep);
 
 /* Makes every fm_thread_run return. Threads cannot be started again. */

@@ -1,5 +1,5 @@
-/* The blocks of the weight types, as GGUF files hold them (little-endian, no padding).
- * Source of every layout: the GGUF specification and ggml's published block definitions; MXFP4 also the OCP
+/* The blocks of the weight types, as GGUF files hold them (little-endian, no padding). Source of
+ * every layout: the GGUF specification and ggml's published block definitions; MXFP4 also the OCP
  * Microscaling specification.
  *
  * Bit drawings: most significant bit on the left; qs[i] names a byte. */
@@ -45,8 +45,8 @@ static_assert(sizeof(fm_block_q4_1) == 20, "Q4_1 block");
  *   value = d * (code - 16),  code 0..31
  *
  * qs[l] = [ low 4 bits of value 16 + l | low 4 bits of value l ],  l = 0..15
- * qh, as one 32-bit integer: bit i is bit 4 of the code of value i. It is an array of bytes because it
- * is only 2-byte aligned. */
+ * qh, as one 32-bit integer: bit i is bit 4 of the code of value i. It is an array of bytes because
+ * it is only 2-byte aligned. */
 typedef struct {
   fm_f16 d;
   uint8_t qh[4];
@@ -102,7 +102,8 @@ static_assert(sizeof(fm_block_mxfp4) == 17, "MXFP4 block");
  *
  * scales[sub] = [ min[sub] | scale[sub] ],  4 bits each
  * qs[64]: 32 bytes for each half h of 128 values, h = 0, 1:
- *   qs[32*h + l] = [ value 128*h + 96 + l | 128*h + 64 + l | 128*h + 32 + l | 128*h + l ],  2 bits each, l = 0..31 */
+ *   qs[32*h + l] = [ value 128*h + 96 + l | 128*h + 64 + l | 128*h + 32 + l | 128*h + l ]
+ *                  2 bits each, l = 0..31 */
 typedef struct {
   uint8_t scales[16];
   uint8_t qs[64];
@@ -118,7 +119,7 @@ static_assert(sizeof(fm_block_q2_k) == 84, "Q2_K block");
  * qs[64]: bits 1..0 of the codes, placed as in Q2_K
  * scales[12] holds sixteen 6-bit scales:
  *   scales[j]    j < 8:  [ scale[j+8] bits 3..0 | scale[j] bits 3..0 ]
- *   scales[j+8]  j < 4:  [ scale[j+12] | scale[j+8] | scale[j+4] | scale[j] ],  bits 5..4 of each */
+ *   scales[j+8]  j < 4:  [ scale[j+12] | scale[j+8] | scale[j+4] | scale[j] ],  2 upper bits */
 typedef struct {
   uint8_t hmask[32];
   uint8_t qs[64];
@@ -164,7 +165,8 @@ static_assert(sizeof(fm_block_q5_k) == 176, "Q5_K block");
  * 2 halves h of 128 values; l = 0..31:
  *   ql[64*h + l]      = [ value 128*h + 64 + l | value 128*h + l      ],  bits 3..0 of each code
  *   ql[64*h + 32 + l] = [ value 128*h + 96 + l | value 128*h + 32 + l ],  bits 3..0 of each code
- *   qh[32*h + l] = [ value 128*h + 96 + l | 128*h + 64 + l | 128*h + 32 + l | 128*h + l ],  bits 5..4 of each code */
+ *   qh[32*h + l] = [ value 128*h + 96 + l | 128*h + 64 + l | 128*h + 32 + l | 128*h + l ]
+ *                  bits 5..4 of each code */
 typedef struct {
   uint8_t ql[128];
   uint8_t qh[64];
@@ -185,7 +187,8 @@ typedef struct {
 static_assert(sizeof(fm_block_q8_k) == 292, "Q8_K block");
 
 /* IQ4_XS: super-block of 256 values, 8 sub-blocks of 32, 4.25 bits a weight, not linear.
- *   value = d * (scale[sub] - 32) * fm_iq4_values[code],  code 0..15, scale 0..63; table in formats/tables.h
+ *   value = d * (scale[sub] - 32) * fm_iq4_values[code],  code 0..15, scale 0..63; the table is in
+ *   formats/tables.h
  *
  * scales_h: bits 2*sub + 1, 2*sub are bits 5..4 of scale[sub]
  * scales_l[j] = [ scale[2*j + 1] bits 3..0 | scale[2*j] bits 3..0 ],  j = 0..3

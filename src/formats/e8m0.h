@@ -1,4 +1,5 @@
-/* e8m0, a power of two in a byte, halved: 2^(e - 128). Exact for every e; the lowest two are subnormal. */
+/* e8m0, a power of two in a byte, halved: 2^(e - 128). Exact for every e; the lowest two are
+ * subnormal. */
 #ifndef FM_FORMATS_E8M0_H
 #define FM_FORMATS_E8M0_H
 

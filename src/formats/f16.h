@@ -1,4 +1,5 @@
-/* binary16 <-> binary32. To f32: exact for every input, Inf and NaN included. To f16: round to nearest, ties to even. */
+/* binary16 <-> binary32. To f32: exact for every input, Inf and NaN included. To f16: round to
+ * nearest, ties to even. */
 #ifndef FM_FORMATS_F16_H
 #define FM_FORMATS_F16_H
 
@@ -18,8 +19,8 @@ static inline uint32_t fm_f32_to_bits(float value) {
 }
 
 /* Exponent and mantissa move to their f32 places, and 112 is added to the exponent. A subnormal is
- * converted as an integer times 2^-24, so that no subnormal f32 is ever an operand: processors take some
- * 100 cycles for those, and the scales of Q4_K and Q6_K files are often subnormal. */
+ * converted as an integer times 2^-24, so that no subnormal f32 is ever an operand: processors take
+ * some 100 cycles for those, and the scales of Q4_K and Q6_K files are often subnormal. */
 static inline float fm_f16_to_f32(uint16_t f16) {
   uint32_t magnitude = (uint32_t)(f16 & 0x7fffu) << 13;
   uint32_t bits = magnitude + 0x38000000u;
@@ -28,9 +29,9 @@ static inline float fm_f16_to_f32(uint16_t f16) {
   return fm_f32_from_bits(bits | (uint32_t)(f16 & 0x8000u) << 16);
 }
 
-/* Rounds to nearest, ties to even. From 65520 on the result is Inf; a NaN becomes the quiet NaN 0x7e00;
- * both keep the sign. Below 2^-14, f16 values are multiples of 2^-24, and so are f32 values just above
- * 0.5: adding 0.5f rounds to them. */
+/* Rounds to nearest, ties to even. From 65520 on the result is Inf; a NaN becomes the quiet NaN
+ * 0x7e00; both keep the sign. Below 2^-14, f16 values are multiples of 2^-24, and so are f32 values
+ * just above 0.5: adding 0.5f rounds to them. */
 static inline uint16_t fm_f32_to_f16(float value) {
   uint32_t bits = fm_f32_to_bits(value);
   uint32_t sign = bits >> 16 & 0x8000u;

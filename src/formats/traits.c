@@ -5,7 +5,7 @@
 #include "formats/blocks.h"
 #include "fused.h"
 
-#define ROW(kind, TYPE, name, number, block_values)                                                                    \
+#define ROW(kind, TYPE, name, number, block_values)                                                \
   {FM_TYPE_##TYPE, block_values, sizeof(fm_block_##name), _Alignof(fm_block_##name)},
 static const fm_traits rows[] = {FM_TYPES(ROW)};
 

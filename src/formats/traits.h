@@ -1,5 +1,5 @@
-/* Facts of the weight types, made from FM_TYPES (fused.h) and the blocks. A test compares the table in
- * JavaScript with this one. */
+/* Facts of the weight types, made from FM_TYPES (fused.h) and the blocks. A test compares the table
+ * in JavaScript with this one. */
 #ifndef FM_FORMATS_TRAITS_H
 #define FM_FORMATS_TRAITS_H
 

@@ -21,10 +21,10 @@ static void score(const fm_kv_slice *k, const float *q, size_t n_dims, fm_slice_
   }
 }
 
-/* A NaN is never the maximum, but makes its weight NaN, and so the sum. Where every score is -Inf the maximum
- * counts as 0, which makes all weights 0. */
-static void weigh(fm_logits logits, fm_slice_scores scores, size_t n_positions, size_t position, bool masked,
-                  fm_softmax_state *state, fm_slice_weights weights) {
+/* A NaN is never the maximum, but makes its weight NaN, and so the sum. Where every score is -Inf
+ * the maximum counts as 0, which makes all weights 0. */
+static void weigh(fm_logits logits, fm_slice_scores scores, size_t n_positions, size_t position,
+                  bool masked, fm_softmax_state *state, fm_slice_weights weights) {
   for (size_t r = 0; r < FM_PACK_ROWS; r++) {
     float max = state->max[r], sum = 0.0f;
     for (size_t j = 0; j < n_positions; j++) {
@@ -47,8 +47,8 @@ static void weigh(fm_logits logits, fm_slice_scores scores, size_t n_positions, 
   }
 }
 
-static void mix(const fm_kv_slice *v, fm_slice_weights weights, const float correction[FM_PACK_ROWS], size_t n_dims,
-                float *out) {
+static void mix(const fm_kv_slice *v, fm_slice_weights weights,
+                const float correction[FM_PACK_ROWS], size_t n_dims, float *out) {
   for (size_t r = 0; r < FM_PACK_ROWS; r++) {
     for (size_t c = 0; c < n_dims; c += 4) {
       float *o = out + (c + r) * 4;
@@ -63,4 +63,5 @@ static void mix(const fm_kv_slice *v, fm_slice_weights weights, const float corr
   }
 }
 
-const fm_attention_kernels fm_attention__scalar = {.is_finite = NULL, .score = score, .weigh = weigh, .mix = mix};
+const fm_attention_kernels fm_attention__scalar = {
+    .is_finite = NULL, .score = score, .weigh = weigh, .mix = mix};

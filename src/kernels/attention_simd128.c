@@ -5,8 +5,8 @@
 #include "kernels/attention_products.h"
 #include "kernels/exp.h"
 
-/* Rows are read in order and nothing waits for them, so this also brings a slice from memory as fast as
- * possible. */
+/* Rows are read in order and nothing waits for them, so this also brings a slice from memory as
+ * fast as possible. */
 static bool is_finite(const uint8_t *row, size_t row_bytes, size_t stride, size_t n_rows) {
   v128_t largest[4] = {fm_zero(), fm_zero(), fm_zero(), fm_zero()};
   FM_NO_UNROLL
@@ -26,11 +26,13 @@ static bool is_finite(const uint8_t *row, size_t row_bytes, size_t stride, size_
       largest[0] = wasm_u16x8_max(largest[0], wasm_i16x8_add(v, v));
     }
   }
-  v128_t all = wasm_u16x8_max(wasm_u16x8_max(largest[0], largest[1]), wasm_u16x8_max(largest[2], largest[3]));
+  v128_t all = wasm_u16x8_max(wasm_u16x8_max(largest[0], largest[1]),
+                              wasm_u16x8_max(largest[2], largest[3]));
   return !wasm_v128_any_true(wasm_u16x8_ge(all, wasm_i16x8_const_splat((int16_t)0xf800)));
 }
 
-FM_INLINE void score_apart(const fm_kv_slice *k, const float *q, size_t n_dims, fm_slice_scores scores, bool is_f16) {
+FM_INLINE void score_apart(const fm_kv_slice *k, const float *q, size_t n_dims,
+                           fm_slice_scores scores, bool is_f16) {
   fm_f16_held held = fm_hold_f16();
   FM_NO_UNROLL
   for (size_t j = 0; j < k->n_positions; j++) {
@@ -67,8 +69,9 @@ static void score(const fm_kv_slice *k, const float *q, size_t n_dims, fm_slice_
 }
 
 /* Turns scores into logits, in place; returns the maximum of them and of the older ones. */
-FM_INLINE v128_t logits_of(fm_logits logits, fm_slice_scores scores, size_t n_positions, size_t position, bool masked,
-                           const fm_softmax_state *state, const fm_exp_held *held) {
+FM_INLINE v128_t logits_of(fm_logits logits, fm_slice_scores scores, size_t n_positions,
+                           size_t position, bool masked, const fm_softmax_state *state,
+                           const fm_exp_held *held) {
   v128_t scale = wasm_f32x4_splat(logits.scale), softcap = wasm_f32x4_splat(logits.softcap);
   v128_t max = wasm_v128_load(state->max), lowest = fm_hold_i32(0xff800000u);
   v128_t at = wasm_i32x4_splat((int32_t)position), one = fm_hold_i32(1);
@@ -90,11 +93,12 @@ FM_INLINE v128_t logits_of(fm_logits logits, fm_slice_scores scores, size_t n_po
   return max;
 }
 
-static void weigh(fm_logits logits, fm_slice_scores scores, size_t n_positions, size_t position, bool masked,
-                  fm_softmax_state *state, fm_slice_weights weights) {
+static void weigh(fm_logits logits, fm_slice_scores scores, size_t n_positions, size_t position,
+                  bool masked, fm_softmax_state *state, fm_slice_weights weights) {
   fm_exp_held held = fm_hold_exp();
   v128_t max = logits_of(logits, scores, n_positions, position, masked, state, &held);
-  v128_t base = wasm_v128_andnot(max, wasm_f32x4_eq(max, wasm_i32x4_const_splat((int32_t)0xff800000)));
+  v128_t base =
+      wasm_v128_andnot(max, wasm_f32x4_eq(max, wasm_i32x4_const_splat((int32_t)0xff800000)));
   v128_t sum = fm_zero();
   FM_NO_UNROLL
   for (size_t j = 0; j < n_positions; j++) {
@@ -107,12 +111,13 @@ static void weigh(fm_logits logits, fm_slice_scores scores, size_t n_positions, 
   }
   v128_t correction = fm_exp_f32x4(wasm_f32x4_sub(wasm_v128_load(state->max), base), &held);
   wasm_v128_store(state->correction, correction);
-  wasm_v128_store(state->sum, wasm_f32x4_add(wasm_f32x4_mul(wasm_v128_load(state->sum), correction), sum));
+  wasm_v128_store(state->sum,
+                  wasm_f32x4_add(wasm_f32x4_mul(wasm_v128_load(state->sum), correction), sum));
   wasm_v128_store(state->max, max);
 }
 
-static void mix(const fm_kv_slice *v, fm_slice_weights weights, const float correction[FM_PACK_ROWS], size_t n_dims,
-                float *out) {
+static void mix(const fm_kv_slice *v, fm_slice_weights weights,
+                const float correction[FM_PACK_ROWS], size_t n_dims, float *out) {
   if (v->is_shared) {
     mix_rows_of_a_head(v, weights, correction, n_dims, out);
   } else if (v->is_f16) {
@@ -122,4 +127,5 @@ static void mix(const fm_kv_slice *v, fm_slice_weights weights, const float corr
   }
 }
 
-const fm_attention_kernels fm_attention__simd128 = {.is_finite = is_finite, .score = score, .weigh = weigh, .mix = mix};
+const fm_attention_kernels fm_attention__simd128 = {
+    .is_finite = is_finite, .score = score, .weigh = weigh, .mix = mix};

@@ -13,7 +13,9 @@ FM_INLINE fm_held fm_no_hold(void) { return (fm_held){0}; }
 
 /* IQ4_XS: integer scales -32..31 of 8 sub-blocks; codes from a table, -127..113. */
 
-FM_INLINE fm_held fm_iq4_xs_hold(void) { return (fm_held){.low = fm_hold_i8(15), .table = fm_hold(fm_iq4_values)}; }
+FM_INLINE fm_held fm_iq4_xs_hold(void) {
+  return (fm_held){.low = fm_hold_i8(15), .table = fm_hold(fm_iq4_values)};
+}
 FM_INLINE v128_t fm_iq4_xs_codes(const uint8_t *group, size_t half, size_t j, const fm_held *held) {
   v128_t packed = wasm_v128_load(((const fm_block_iq4_xs *)group)->qs + 64 * half + 16 * (j / 2));
   return fm_lookup(held->table, fm_move_bits(packed, j % 2 ? 4 : 0, 0, held->low));
@@ -22,12 +24,15 @@ FM_INLINE fm_lanes16 fm_iq4_xs_k_scales(const uint8_t *group) {
   const fm_block_iq4_xs *b = (const fm_block_iq4_xs *)group;
   uint32_t low;
   memcpy(&low, b->scales_l, 4);
-  v128_t low4 = wasm_u16x8_extend_low_u8x16(wasm_i32x4_make((int32_t)low, 0, 0, 0)); /* two scales a lane, 4 lanes */
+  v128_t low4 = wasm_u16x8_extend_low_u8x16(
+      wasm_i32x4_make((int32_t)low, 0, 0, 0)); /* two scales a lane, 4 lanes */
   v128_t lo = wasm_v128_and(low4, wasm_i16x8_const_splat(15)), hi = wasm_u16x8_shr(low4, 4);
   v128_t low_bits = wasm_i16x8_shuffle(lo, hi, 0, 8, 1, 9, 2, 10, 3, 11);
-  /* Lane s takes bits 2s+1..2s of scales_h to bits 5..4: a product with 2^(14 - 2s), then a shift by 10. */
-  v128_t high = wasm_i16x8_mul(wasm_i16x8_splat((int16_t)b->scales_h),
-                               wasm_i16x8_const(1 << 14, 1 << 12, 1 << 10, 1 << 8, 1 << 6, 1 << 4, 1 << 2, 1));
+  /* Lane s takes bits 2s+1..2s of scales_h to bits 5..4: a product with 2^(14 - 2s), then a shift
+   * by 10. */
+  v128_t high = wasm_i16x8_mul(
+      wasm_i16x8_splat((int16_t)b->scales_h),
+      wasm_i16x8_const(1 << 14, 1 << 12, 1 << 10, 1 << 8, 1 << 6, 1 << 4, 1 << 2, 1));
   v128_t high_bits = wasm_v128_and(wasm_u16x8_shr(high, 10), wasm_i16x8_const_splat(0x30));
   v128_t scales = wasm_i16x8_sub(wasm_v128_or(low_bits, high_bits), wasm_i16x8_const_splat(32));
   return (fm_lanes16){scales, scales};
@@ -72,8 +77,8 @@ static const fm_decoder fm_tq2_0_decoder = {
 };
 FM_KERNELS(tq2_0, f32)
 
-/* TQ1_0: five trits a byte. The product with 3^n, modulo 256, brings digit n to the front; that times 3 / 256 is
- * the digit. */
+/* TQ1_0: five trits a byte. The product with 3^n, modulo 256, brings digit n to the front; that
+ * times 3 / 256 is the digit. */
 
 FM_INLINE v128_t fm_trits(v128_t bytes, v128_t power_lo, v128_t power_hi, v128_t mask) {
   v128_t lo = wasm_v128_and(wasm_i16x8_mul(wasm_u16x8_extend_low_u8x16(bytes), power_lo), mask);
@@ -92,8 +97,9 @@ static void fm_tq1_0_unpack(const uint8_t *group, uint8_t *codes) {
     wasm_v128_store(codes + 160 + 16 * n, fm_trits(wasm_v128_load(b->qs + 32), power, power, mask));
     power = wasm_i16x8_add(power, wasm_i16x8_add(power, power));
   }
-  wasm_v128_store(codes + 240, fm_trits(wasm_v128_load32_splat(b->qh), wasm_i16x8_const(1, 1, 1, 1, 3, 3, 3, 3),
-                                        wasm_i16x8_const(9, 9, 9, 9, 27, 27, 27, 27), mask));
+  wasm_v128_store(codes + 240,
+                  fm_trits(wasm_v128_load32_splat(b->qh), wasm_i16x8_const(1, 1, 1, 1, 3, 3, 3, 3),
+                           wasm_i16x8_const(9, 9, 9, 9, 27, 27, 27, 27), mask));
 }
 FM_INLINE v128_t fm_tq1_0_scales(const uint8_t *group, size_t half, const fm_held *held) {
   (void)half, (void)held;

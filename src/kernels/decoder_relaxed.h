@@ -1,12 +1,14 @@
-/* Relaxed SIMD kernels for any decoder, int8 activations: the matrix-vector product with either relaxed dot
- * product.
+/* Relaxed SIMD kernels for any decoder, int8 activations: the matrix-vector product with either
+ * relaxed dot product.
  *
- * Codes are the second (7-bit) operand of the dot product, where 0..127 is exact and the same on every engine.
- * dot16: i16x8.relaxed_dot sums pairs in int16, at most 2 * 63 * 127 = 16,002; two of them still fit.
- * dot32: i32x4.relaxed_dot_add sums fours in int32. It serves wide codes only where fm_probe_wide_dot__relaxed
- *        has found it exact for them.
- * K types: |sum over a group| <= 256 * 127 * code * scale < 2^31 with code <= 63 and scale <= 128 (Q6_K), or
- * code <= 31 and scale <= 63 (Q5_K), or code <= 255 and scale <= 32 (IQ4_XS); the bias term is smaller. */
+ * Codes are the second (7-bit) operand of the dot product, where 0..127 is exact and the same on
+ * every engine.
+ * dot16: i16x8.relaxed_dot sums pairs in int16, at most 2 * 63 * 127 = 16,002; two still fit.
+ * dot32: i32x4.relaxed_dot_add sums fours in int32. It serves wide codes only where
+ *        fm_probe_wide_dot__relaxed has found it exact for them.
+ * K types: |sum over a group| <= 256 * 127 * code * scale < 2^31 with code <= 63 and scale <= 128
+ * (Q6_K), or code <= 31 and scale <= 63 (Q5_K), or code <= 255 and scale <= 32 (IQ4_XS); the bias
+ * term is smaller. */
 #ifndef FM_KERNELS_DECODER_RELAXED_H
 #define FM_KERNELS_DECODER_RELAXED_H
 
@@ -25,8 +27,8 @@ FM_INLINE v128_t fm_quad_dot(v128_t codes, const int8_t *q, v128_t sum) {
 }
 
 /* Codes as the second operand takes them: wide ones with fm_wide_bias added. */
-FM_INLINE v128_t fm_exact_codes(const fm_decoder *decoder, const uint8_t *bytes, size_t half, size_t j,
-                                const fm_held *held) {
+FM_INLINE v128_t fm_exact_codes(const fm_decoder *decoder, const uint8_t *bytes, size_t half,
+                                size_t j, const fm_held *held) {
   v128_t codes = fm_decoder_codes(decoder, bytes, half, j, held);
   return decoder->layout.wide ? wasm_v128_xor(codes, held->wide) : codes;
 }
@@ -36,36 +38,42 @@ FM_INLINE int32_t fm_exact_bias(const fm_decoder *decoder) {
   return decoder->layout.wide ? fm_wide_bias(fm_wide_dot_of_engine) : decoder->layout.bias;
 }
 
-/* dot32: the dot product of sub-block s of a half and q, the half's activations; four int32 lanes. */
-FM_INLINE v128_t fm_sub_quads(const fm_decoder *decoder, const uint8_t *bytes, size_t half, const int8_t *q, size_t s,
-                              const fm_held *held) {
+/* dot32: the dot product of sub-block s of a half and q, the half's activations; four int32
+ * lanes. */
+FM_INLINE v128_t fm_sub_quads(const fm_decoder *decoder, const uint8_t *bytes, size_t half,
+                              const int8_t *q, size_t s, const fm_held *held) {
   size_t sub = decoder->layout.sub, j = s * sub / 16;
   v128_t sum = fm_quad_dot(fm_exact_codes(decoder, bytes, half, j, held), q + s * sub, fm_zero());
-  return sub == 32 ? fm_quad_dot(fm_exact_codes(decoder, bytes, half, j + 1, held), q + s * sub + 16, sum) : sum;
+  return sub == 32
+             ? fm_quad_dot(fm_exact_codes(decoder, bytes, half, j + 1, held), q + s * sub + 16, sum)
+             : sum;
 }
 
 /* dot16: the same, each lane times `scale`, which holds every scale twice. */
-FM_INLINE v128_t fm_sub_pairs(const fm_decoder *decoder, const uint8_t *bytes, size_t half, const int8_t *q, size_t s,
-                              v128_t scale, const fm_held *held) {
+FM_INLINE v128_t fm_sub_pairs(const fm_decoder *decoder, const uint8_t *bytes, size_t half,
+                              const int8_t *q, size_t s, v128_t scale, const fm_held *held) {
   size_t sub = decoder->layout.sub, j = s * sub / 16;
   v128_t pairs = fm_pair_dot(fm_exact_codes(decoder, bytes, half, j, held), q + s * sub);
   if (sub == 32) {
-    pairs = wasm_i16x8_add(pairs, fm_pair_dot(fm_exact_codes(decoder, bytes, half, j + 1, held), q + s * sub + 16));
+    pairs = wasm_i16x8_add(
+        pairs, fm_pair_dot(fm_exact_codes(decoder, bytes, half, j + 1, held), q + s * sub + 16));
   }
   return wasm_i32x4_dot_i16x8(pairs, scale);
 }
 
 /* Four of eight int16 scales in 32-bit lanes: twice each for dot16, sign-extended for dot32. */
 FM_INLINE v128_t fm_scale_lanes(v128_t scales, bool upper, int dot) {
-  if (dot == FM_DOT_I32) return upper ? wasm_i32x4_extend_high_i16x8(scales) : wasm_i32x4_extend_low_i16x8(scales);
+  if (dot == FM_DOT_I32)
+    return upper ? wasm_i32x4_extend_high_i16x8(scales) : wasm_i32x4_extend_low_i16x8(scales);
   return upper ? wasm_i16x8_shuffle(scales, scales, 4, 4, 5, 5, 6, 6, 7, 7)
                : wasm_i16x8_shuffle(scales, scales, 0, 0, 1, 1, 2, 2, 3, 3);
 }
 
-/* Sub-blocks s and s + 1 at once: the lanes of their sums fit int16 (FM_SUB_BLOCKS), and one product applies both
- * scales. lanes: each scale twice. */
-FM_INLINE v128_t fm_two_subs(const fm_decoder *decoder, const uint8_t *bytes, size_t half, const int8_t *q, size_t s,
-                             v128_t lanes, int dot, const fm_held *held) {
+/* Sub-blocks s and s + 1 at once: the lanes of their sums fit int16 (FM_SUB_BLOCKS), and one
+ * product applies both scales. lanes: each scale twice. */
+FM_INLINE v128_t fm_two_subs(const fm_decoder *decoder, const uint8_t *bytes, size_t half,
+                             const int8_t *q, size_t s, v128_t lanes, int dot,
+                             const fm_held *held) {
   v128_t both;
   if (dot == FM_DOT_I32) {
     both = wasm_i16x8_narrow_i32x4(fm_sub_quads(decoder, bytes, half, q, s, held),
@@ -75,7 +83,8 @@ FM_INLINE v128_t fm_two_subs(const fm_decoder *decoder, const uint8_t *bytes, si
     v128_t odd = fm_pair_dot(fm_exact_codes(decoder, bytes, half, s + 1, held), q + 16 * s + 16);
     both = wasm_i16x8_add(wasm_i64x2_shuffle(even, odd, 0, 2), wasm_i64x2_shuffle(even, odd, 1, 3));
   }
-  v128_t scale = s % 4 ? wasm_i32x4_shuffle(lanes, lanes, 2, 2, 3, 3) : wasm_i32x4_shuffle(lanes, lanes, 0, 0, 1, 1);
+  v128_t scale = s % 4 ? wasm_i32x4_shuffle(lanes, lanes, 2, 2, 3, 3)
+                       : wasm_i32x4_shuffle(lanes, lanes, 0, 0, 1, 1);
   return wasm_i32x4_dot_i16x8(both, scale);
 }
 
@@ -86,15 +95,17 @@ FM_INLINE v128_t fm_sums_dot(const fm_decoder *decoder, fm_lanes16 lanes, const 
                         wasm_i32x4_dot_i16x8(wasm_v128_load(a->sum16 + 8), lanes.hi));
 }
 
-/* Adds the products of a half to sum[0..1]. of_half: its scales, in the lower lanes where sub-blocks have 32
- * columns. */
-FM_INLINE void fm_k_half(const fm_decoder *decoder, const uint8_t *bytes, size_t half, const fm_act_i8 *a,
-                         v128_t of_half, int dot, const fm_held *held, v128_t sum[2]) {
+/* Adds the products of a half to sum[0..1]. of_half: its scales, in the lower lanes where
+ * sub-blocks have 32 columns. */
+FM_INLINE void fm_k_half(const fm_decoder *decoder, const uint8_t *bytes, size_t half,
+                         const fm_act_i8 *a, v128_t of_half, int dot, const fm_held *held,
+                         v128_t sum[2]) {
   const fm_layout *layout = &decoder->layout;
   const bool by_two = dot == FM_DOT_I32 ? !layout->wide : layout->sub == 16;
   const int lanes_for = by_two ? FM_DOT_I16 : dot;
   const int8_t *q = a->q + 128 * half;
-  v128_t first = fm_scale_lanes(of_half, false, lanes_for), second = fm_scale_lanes(of_half, true, lanes_for);
+  v128_t first = fm_scale_lanes(of_half, false, lanes_for),
+         second = fm_scale_lanes(of_half, true, lanes_for);
   FM_UNROLL
   for (size_t s = 0; s < 128 / layout->sub; s++) {
     v128_t lanes = s < 4 ? first : second, part;
@@ -102,7 +113,8 @@ FM_INLINE void fm_k_half(const fm_decoder *decoder, const uint8_t *bytes, size_t
       if (s % 2) continue;
       part = fm_two_subs(decoder, bytes, half, q, s, lanes, dot, held);
     } else if (dot == FM_DOT_I32) {
-      part = wasm_i32x4_mul(fm_sub_quads(decoder, bytes, half, q, s, held), fm_splat_i32(lanes, s % 4));
+      part = wasm_i32x4_mul(fm_sub_quads(decoder, bytes, half, q, s, held),
+                            fm_splat_i32(lanes, s % 4));
     } else {
       part = fm_sub_pairs(decoder, bytes, half, q, s, fm_splat_i32(lanes, s % 4), held);
     }
@@ -110,8 +122,9 @@ FM_INLINE void fm_k_half(const fm_decoder *decoder, const uint8_t *bytes, size_t
   }
 }
 
-FM_INLINE v128_t fm_k_group_value(const fm_decoder *decoder, const uint8_t *group, const uint8_t *bytes,
-                                  const fm_act_i8 *a, int dot, const fm_held *held) {
+FM_INLINE v128_t fm_k_group_value(const fm_decoder *decoder, const uint8_t *group,
+                                  const uint8_t *bytes, const fm_act_i8 *a, int dot,
+                                  const fm_held *held) {
   const fm_layout *layout = &decoder->layout;
   fm_lanes16 scales = decoder->k_scales(group);
   v128_t sum[2] = {fm_zero(), fm_zero()};
@@ -128,7 +141,8 @@ FM_INLINE v128_t fm_k_group_value(const fm_decoder *decoder, const uint8_t *grou
   }
   v128_t code_sum = wasm_i32x4_add(sum[0], sum[1]);
   if (layout->bias || layout->wide) {
-    v128_t bias = wasm_i32x4_mul(fm_sums_dot(decoder, scales, a), wasm_i32x4_splat(fm_exact_bias(decoder)));
+    v128_t bias =
+        wasm_i32x4_mul(fm_sums_dot(decoder, scales, a), wasm_i32x4_splat(fm_exact_bias(decoder)));
     code_sum = wasm_i32x4_sub(code_sum, bias);
   }
   fm_d_dmin dd = fm_decoder_d(decoder, group);
@@ -141,8 +155,8 @@ FM_INLINE v128_t fm_k_group_value(const fm_decoder *decoder, const uint8_t *grou
 }
 
 /* The dot product of a half, without the activations' scale. */
-FM_INLINE v128_t fm_f32_half(const fm_decoder *decoder, const uint8_t *group, const uint8_t *bytes, size_t half,
-                             const fm_act_i8 *a, int dot, const fm_held *held) {
+FM_INLINE v128_t fm_f32_half(const fm_decoder *decoder, const uint8_t *group, const uint8_t *bytes,
+                             size_t half, const fm_act_i8 *a, int dot, const fm_held *held) {
   const fm_layout *layout = &decoder->layout;
   const int8_t *q = a->q + 128 * half;
   v128_t sum[4], four, ones = held->ones;
@@ -154,7 +168,8 @@ FM_INLINE v128_t fm_f32_half(const fm_decoder *decoder, const uint8_t *group, co
   if (dot == FM_DOT_I32 && !layout->wide) { /* lanes of sub-blocks fit int16: FM_SUB_BLOCKS */
     v128_t ab = wasm_i32x4_dot_i16x8(wasm_i16x8_narrow_i32x4(sum[0], sum[1]), ones);
     v128_t cd = wasm_i32x4_dot_i16x8(wasm_i16x8_narrow_i32x4(sum[2], sum[3]), ones);
-    four = wasm_i32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 2, 4, 6), wasm_i32x4_shuffle(ab, cd, 1, 3, 5, 7));
+    four = wasm_i32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 2, 4, 6),
+                          wasm_i32x4_shuffle(ab, cd, 1, 3, 5, 7));
   } else {
     four = fm_sum_four(sum[0], sum[1], sum[2], sum[3]);
   }
@@ -162,14 +177,16 @@ FM_INLINE v128_t fm_f32_half(const fm_decoder *decoder, const uint8_t *group, co
   if (layout->bias || layout->wide) {
     four = wasm_i32x4_sub(four, wasm_i32x4_mul(act_sums, wasm_i32x4_splat(fm_exact_bias(decoder))));
   }
-  v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(four), decoder->f32_scales(group, half, held));
+  v128_t value =
+      wasm_f32x4_mul(wasm_f32x4_convert_i32x4(four), decoder->f32_scales(group, half, held));
   if (!layout->has_min) return value;
-  return wasm_f32x4_sub(value,
-                        wasm_f32x4_mul(wasm_f32x4_convert_i32x4(act_sums), decoder->f32_mins(group, half, held)));
+  return wasm_f32x4_sub(value, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(act_sums),
+                                              decoder->f32_mins(group, half, held)));
 }
 
-FM_INLINE v128_t fm_f32_group_value(const fm_decoder *decoder, const uint8_t *group, const uint8_t *bytes,
-                                    const fm_act_i8 *a, int dot, const fm_held *held) {
+FM_INLINE v128_t fm_f32_group_value(const fm_decoder *decoder, const uint8_t *group,
+                                    const uint8_t *bytes, const fm_act_i8 *a, int dot,
+                                    const fm_held *held) {
   v128_t total = fm_zero();
   if (decoder->straight && dot == FM_DOT_I32) {
     total = wasm_f32x4_add(fm_f32_half(decoder, group, bytes, 0, a, dot, held),
@@ -183,8 +200,9 @@ FM_INLINE v128_t fm_f32_group_value(const fm_decoder *decoder, const uint8_t *gr
   return wasm_f32x4_mul(total, wasm_v128_load32_splat(&a->d));
 }
 
-FM_INLINE void fm_decoder_gemv_i8(const fm_decoder *decoder, const uint8_t *w, size_t row_bytes, const uint8_t *end,
-                                  const void *x, float *y, size_t n_rows, size_t n_values, bool accumulate, int dot) {
+FM_INLINE void fm_decoder_gemv_i8(const fm_decoder *decoder, const uint8_t *w, size_t row_bytes,
+                                  const uint8_t *end, const void *x, float *y, size_t n_rows,
+                                  size_t n_values, bool accumulate, int dot) {
   uint8_t padded[FM_MAX_GROUP_BYTES], buffer[FM_GROUP_COLS];
   fm_held held = decoder->hold();
   held.ones = fm_hold_i32(0x00010001);
@@ -210,26 +228,27 @@ FM_INLINE void fm_decoder_gemv_i8(const fm_decoder *decoder, const uint8_t *w, s
   }
 }
 
-#define FM_GEMV_I8(name, suffix, dot)                                                                                  \
-  static void gemv_##name##_i8_##suffix##__relaxed(const uint8_t *w, size_t row_bytes, const uint8_t *end,             \
-                                                   const void *x, float *y, size_t n_rows, size_t n_values,            \
-                                                   bool accumulate) {                                                  \
-    fm_decoder_gemv_i8(&fm_##name##_decoder, w, row_bytes, end, x, y, n_rows, n_values, accumulate, dot);              \
+#define FM_GEMV_I8(name, suffix, dot)                                                              \
+  static void gemv_##name##_i8_##suffix##__relaxed(                                                \
+      const uint8_t *w, size_t row_bytes, const uint8_t *end, const void *x, float *y,             \
+      size_t n_rows, size_t n_values, bool accumulate) {                                           \
+    fm_decoder_gemv_i8(&fm_##name##_decoder, w, row_bytes, end, x, y, n_rows, n_values,            \
+                       accumulate, dot);                                                           \
   }
 
-/* Makes the kernels of a type, fm_<name>__relaxed, from fm_<name>_decoder and the GEMM kernels of its scales, k or
- * f32. */
-#define FM_KERNELS(name, scales)                                                                                       \
-  FM_GEMV_I8(name, dot16, FM_DOT_I16)                                                                                  \
-  FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                                                  \
-  const fm_relaxed_kernels fm_##name##__relaxed = {                                                                    \
-      {gemv_##name##_i8_dot16__relaxed, gemv_##name##_i8_dot32__relaxed},                                              \
+/* Makes the kernels of a type, fm_<name>__relaxed, from fm_<name>_decoder and the GEMM kernels of
+ * its scales, k or f32. */
+#define FM_KERNELS(name, scales)                                                                   \
+  FM_GEMV_I8(name, dot16, FM_DOT_I16)                                                              \
+  FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                              \
+  const fm_relaxed_kernels fm_##name##__relaxed = {                                                \
+      {gemv_##name##_i8_dot16__relaxed, gemv_##name##_i8_dot32__relaxed},                          \
       {fm_gemm_i8_##scales##_dot16__relaxed, fm_gemm_i8_##scales##_dot32__relaxed}};
 
 /* The same for wide codes, whose pair sums do not fit int16. */
-#define FM_WIDE_KERNELS(name, scales)                                                                                  \
-  FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                                                  \
-  const fm_relaxed_kernels fm_##name##__relaxed = {{NULL, gemv_##name##_i8_dot32__relaxed},                            \
+#define FM_WIDE_KERNELS(name, scales)                                                              \
+  FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                              \
+  const fm_relaxed_kernels fm_##name##__relaxed = {{NULL, gemv_##name##_i8_dot32__relaxed},        \
                                                    {NULL, fm_gemm_i8_##scales##_dot32__relaxed}};
 
 #endif

@@ -1,4 +1,5 @@
-/* F16 and BF16 weights, and the f32 product of a dequantised row with tokens. Contracts: floats.h. */
+/* F16 and BF16 weights, and the f32 product of a dequantised row with tokens. Contracts:
+ * floats.h. */
 #include "formats/f16.h"
 #include "kernels/floats.h"
 #include "kernels/v128.h"
@@ -17,9 +18,10 @@ void fm_dequantize_f16__simd128(const void *w, float *y, size_t n_values) {
   for (; i < n_values; i++) y[i] = fm_f16_to_f32(bits[i]);
 }
 
-/* n_tok (1 or 4) tokens share each load of w; 8 / n_tok vector sums per token hide the latency of the addition. */
-FM_INLINE void dot_tokens(const float *w, const float *x, float *y, size_t n_cols, size_t n_tok, size_t x_stride,
-                          size_t y_stride, bool accumulate) {
+/* n_tok (1 or 4) tokens share each load of w; 8 / n_tok vector sums per token hide the latency of
+ * the addition. */
+FM_INLINE void dot_tokens(const float *w, const float *x, float *y, size_t n_cols, size_t n_tok,
+                          size_t x_stride, size_t y_stride, bool accumulate) {
   const size_t n_sums = 8 / n_tok, step = 4 * n_sums;
   v128_t sum[8];
   for (size_t i = 0; i < 8; i++) sum[i] = fm_zero();
@@ -44,8 +46,8 @@ FM_INLINE void dot_tokens(const float *w, const float *x, float *y, size_t n_col
   }
 }
 
-void fm_dot_f32__simd128(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens, size_t x_stride,
-                         size_t y_stride, bool accumulate) {
+void fm_dot_f32__simd128(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens,
+                         size_t x_stride, size_t y_stride, bool accumulate) {
   size_t t = 0;
   FM_NO_UNROLL
   for (; t + 4 <= n_tokens; t += 4) {
@@ -70,11 +72,11 @@ void fm_dequantize_bf16__simd128(const void *w, float *y, size_t n_values) {
   for (; i < n_values; i++) y[i] = fm_f32_from_bits((uint32_t)bits[i] << 16);
 }
 
-/* The matrix-vector product of 16-bit floats, converted in registers. A vector of 8 values is 4 lanes of two:
- * the odd values are the upper 16 bits, and the even ones are shifted there. The activations are dealt the same
- * way, once for all rows. The bits of an f16 at their f32 places are w * 2^-112; x is scaled by 2^64 and the sum
- * by 2^48 to make up for it. With |w| >= 2^-24 and 2^-54 <= |x| < 2^60 every product is a normal number, so only
- * rounding is lost. */
+/* The matrix-vector product of 16-bit floats, converted in registers. A vector of 8 values is 4
+ * lanes of two: the odd values are the upper 16 bits, and the even ones are shifted there. The
+ * activations are dealt the same way, once for all rows. The bits of an f16 at their f32 places are
+ * w * 2^-112; x is scaled by 2^64 and the sum by 2^48 to make up for it. With |w| >= 2^-24 and
+ * 2^-54 <= |x| < 2^60 every product is a normal number, so only rounding is lost. */
 #define F16_X_SCALE 0x1p64f
 #define F16_SUM_SCALE 0x1p48f
 #define F16_X_LOWEST 0x24800000  /* 2^-54 */
@@ -103,18 +105,22 @@ static bool deal(const float *x, float *dealt, size_t n_cols, float scale) {
   return !wasm_v128_any_true(extreme);
 }
 
-bool fm_deal_f16__simd128(const float *x, float *dealt, size_t n_cols) { return deal(x, dealt, n_cols, F16_X_SCALE); }
-bool fm_deal_bf16__simd128(const float *x, float *dealt, size_t n_cols) { return deal(x, dealt, n_cols, 1.0f); }
+bool fm_deal_f16__simd128(const float *x, float *dealt, size_t n_cols) {
+  return deal(x, dealt, n_cols, F16_X_SCALE);
+}
+bool fm_deal_bf16__simd128(const float *x, float *dealt, size_t n_cols) {
+  return deal(x, dealt, n_cols, 1.0f);
+}
 
 /* The constants of a row's loop. */
 typedef struct {
   v128_t f16_mask, upper_half;
 } row_held;
 
-/* Adds 8 columns of W * x to sum, and keeps the largest magnitudes of W, as 16-bit integers without the
- * sign. */
-FM_INLINE void dot8(const uint16_t *w, const float *x, bool is_f16, const row_held *held, v128_t sum[2],
-                    v128_t *largest) {
+/* Adds 8 columns of W * x to sum, and keeps the largest magnitudes of W, as 16-bit integers without
+ * the sign. */
+FM_INLINE void dot8(const uint16_t *w, const float *x, bool is_f16, const row_held *held,
+                    v128_t sum[2], v128_t *largest) {
   v128_t odd = wasm_v128_load(w), even = wasm_i32x4_shl(odd, 16);
   if (is_f16) {
     *largest = wasm_u16x8_max(*largest, wasm_i16x8_add(odd, odd));
@@ -127,7 +133,8 @@ FM_INLINE void dot8(const uint16_t *w, const float *x, bool is_f16, const row_he
   sum[1] = wasm_f32x4_add(sum[1], wasm_f32x4_mul(odd, wasm_v128_load(x + 4)));
 }
 
-/* One row with dealt activations; false where an f16 is Inf or NaN, which this conversion does not support. */
+/* One row with dealt activations; false where an f16 is Inf or NaN, which this conversion does not
+ * support. */
 FM_INLINE bool dot_row(const uint16_t *w, const float *x, size_t n_cols, bool is_f16, float *out) {
   row_held held = {fm_hold_i32(0x8fffe000u), fm_hold_i32(0xffff0000u)};
   v128_t largest = fm_zero(), sum[4] = {fm_zero(), fm_zero(), fm_zero(), fm_zero()};
@@ -141,11 +148,14 @@ FM_INLINE bool dot_row(const uint16_t *w, const float *x, size_t n_cols, bool is
     dot8(w + c, x + c, is_f16, &held, sum, &largest);
     c += 8;
   }
-  bool finite = !wasm_v128_any_true(wasm_u16x8_ge(largest, wasm_i16x8_const_splat((int16_t)0xf800)));
-  float total = fm_hsum_f32(wasm_f32x4_add(wasm_f32x4_add(sum[0], sum[1]), wasm_f32x4_add(sum[2], sum[3])));
+  bool finite =
+      !wasm_v128_any_true(wasm_u16x8_ge(largest, wasm_i16x8_const_splat((int16_t)0xf800)));
+  float total =
+      fm_hsum_f32(wasm_f32x4_add(wasm_f32x4_add(sum[0], sum[1]), wasm_f32x4_add(sum[2], sum[3])));
   if (is_f16) total *= F16_SUM_SCALE;
   FM_NO_UNROLL
-  for (; c < n_cols; c++) total += x[c] * (is_f16 ? fm_f16_to_f32(w[c]) : fm_f32_from_bits((uint32_t)w[c] << 16));
+  for (; c < n_cols; c++)
+    total += x[c] * (is_f16 ? fm_f16_to_f32(w[c]) : fm_f32_from_bits((uint32_t)w[c] << 16));
   *out = total;
   return finite;
 }

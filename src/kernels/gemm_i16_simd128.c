@@ -1,9 +1,10 @@
-/* The matrix-matrix micro-kernel for int16 activations, SIMD128, for every weight type. Strips: strip.h; tiles:
- * activations.h.
+/* The matrix-matrix micro-kernel for int16 activations, SIMD128, for every weight type. Layouts are
+ * in strip.h (strips) and activations.h (tiles).
  *
  *   y[t][r] += d[t] * (sum_sub scale[r] * (sum code * q) - sum_sub min[r] * (sum q))
  *
- * For 2 columns, a 32-bit splat of a row's codes is multiplied with a vector of activations, tokens side by side:
+ * A 32-bit splat of a row's codes, 2 columns, is multiplied with a vector of the activations of 4
+ * tokens:
  *   codes   c0   c1    c0   c1    c0   c1    c0   c1
  *   q       t0a0 t0a1  t1a0 t1a1  t2a0 t2a1  t3a0 t3a1
  * A lane sums the products of a sub-block, at most 32 * 128 * 32767 = 2^27. Patches and
@@ -15,12 +16,15 @@
 #define N_SUMS 8
 #define SCALE_STRIDE (FM_STRIP_COLS / 16)
 
-/* Adds the products of a group to acc; sum i is row i / n_vectors, tokens of vector i % n_vectors. */
-FM_INLINE void add_group(size_t n_vectors, const fm_layout *layout, const fm_strip *strip, size_t row, size_t group,
-                         const fm_act_tile_i16 *const x[2], v128_t acc[N_SUMS]) {
+/* Adds the products of a group to acc; sum i is row i / n_vectors, tokens of vector i %
+ * n_vectors. */
+FM_INLINE void add_group(size_t n_vectors, const fm_layout *layout, const fm_strip *strip,
+                         size_t row, size_t group, const fm_act_tile_i16 *const x[2],
+                         v128_t acc[N_SUMS]) {
   const size_t sub = layout->sub, n_subs = FM_ACT_COLS / sub;
   const int16_t *code = strip->code.i16[row] + FM_ACT_COLS * group;
-  const float *scale = &strip->f32.scale[row][n_subs * group], *min = &strip->f32.min[row][n_subs * group];
+  const float *scale = &strip->f32.scale[row][n_subs * group],
+              *min = &strip->f32.min[row][n_subs * group];
   const int16_t *q = x[0]->q[0][0], *q2 = x[1]->q[0][0];
   v128_t total[N_SUMS];
   for (size_t i = 0; i < N_SUMS; i++) total[i] = fm_zero();
@@ -66,11 +70,11 @@ FM_INLINE void add_group(size_t n_vectors, const fm_layout *layout, const fm_str
   }
 }
 
-/* A patch, 8 tokens x rows row .. row + 3 or 4 tokens x 8 rows, over all groups. y has n_tokens tokens and n_rows
- * rows of it. */
+/* A patch, 8 tokens x rows row .. row + 3 or 4 tokens x 8 rows, over all groups. y has n_tokens
+ * tokens and n_rows rows of it. */
 FM_INLINE void patch(size_t n_vectors, const fm_layout *layout, const fm_strip *strip, size_t row,
-                     const fm_act_tile_i16 *x, float *y, size_t n_groups, size_t n_tokens, size_t y_stride,
-                     size_t n_rows, bool accumulate) {
+                     const fm_act_tile_i16 *x, float *y, size_t n_groups, size_t n_tokens,
+                     size_t y_stride, size_t n_rows, bool accumulate) {
   v128_t acc[N_SUMS];
   for (size_t i = 0; i < N_SUMS; i++) acc[i] = fm_zero();
   FM_NO_UNROLL
@@ -81,8 +85,9 @@ FM_INLINE void patch(size_t n_vectors, const fm_layout *layout, const fm_strip *
   fm_store_sums(y, acc, n_vectors, n_tokens, y_stride, n_rows, accumulate);
 }
 
-void fm_gemm_i16__simd128(const fm_layout *layout, const fm_strip *strip, const void *tiles, float *y, size_t n_blocks,
-                          size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
+void fm_gemm_i16__simd128(const fm_layout *layout, const fm_strip *strip, const void *tiles,
+                          float *y, size_t n_blocks, size_t n_tokens, size_t y_stride,
+                          size_t n_rows, bool accumulate) {
   const fm_act_tile_i16 *x = tiles;
   while (n_tokens > FM_TILE_TOKENS) {
     size_t n = n_tokens < 2 * FM_TILE_TOKENS ? n_tokens : 2 * FM_TILE_TOKENS;

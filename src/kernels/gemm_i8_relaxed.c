@@ -1,24 +1,25 @@
-/* The matrix-matrix micro-kernels for int8 activations, relaxed SIMD, for every weight type. Strips: strip.h;
- * tiles: activations.h.
+/* The matrix-matrix micro-kernels for int8 activations, relaxed SIMD, for every weight type.
+ * Layouts are in strip.h (strips) and activations.h (tiles).
  *
- * For 4 columns, a 32-bit splat of a row's codes is multiplied with a vector of activations, tokens side by side:
+ * A 32-bit splat of a row's codes, 4 columns, is multiplied with a vector of the activations of 4
+ * tokens:
  *   codes   c0   c1   c2   c3    c0   .. c3    c0   .. c3    c0   .. c3
  *   q       t0a0 t0a1 t0a2 t0a3  t1a0 .. t1a3  t2a0 .. t2a3  t3a0 .. t3a3
- * dot16: sums pairs in int16. n_add of them (FM_N_ADD) are added before i32x4.dot_i16x8 applies the scale, sums
- *        pairs and widens at once.
+ * dot16: sums pairs in int16. n_add of them (FM_N_ADD) are added before i32x4.dot_i16x8 applies the
+ *        scale, sums pairs and widens at once.
  * dot32: sums fours in int32, which an int32 multiplication scales.
  *
  * K types, sums of a super-block of 256 columns exact in int32 (bound: decoder_relaxed.h):
  *   y[t][r] += d[t] * (d[r] * sum_sub scale * (sum code * q) - dmin[r] * sum_sub min * (sum q))
  * f32 scales, sums of a sub-block, or of the n_add * 4 columns that one int16 lane holds:
  *   y[t][r] += d[t] * (sum_sub scale * (sum code * q) - sum_sub min * (sum q))
- * A bias is subtracted from the sums: int32 sums start at -bias * (sum q). For dot16 of K types, whose sums are in
- * int16, min holds it instead.
+ * A bias is subtracted from the sums: int32 sums start at -bias * (sum q). For dot16 of K types,
+ * whose sums are in int16, min holds it instead.
  *
- * A patch of y has 8 sums in registers, each of 4 tokens and one row: 8 tokens x 4 rows, or 4 x 8 for the last
- * tokens. Compilers sort straight code into one chain of products for each sum, with all operands alive at once,
- * and spill. A loop keeps steps apart, and so does a branch whose condition they cannot know. Sums of outer loops
- * are fetched anew in every turn (fm_in_memory). */
+ * A patch of y has 8 sums in registers, each of 4 tokens and one row: 8 tokens x 4 rows, or 4 x 8
+ * for the last tokens. Compilers sort straight code into one chain of products for each sum, with
+ * all operands alive at once, and spill. A loop keeps steps apart, and so does a branch whose
+ * condition they cannot know. Sums of outer loops are fetched anew in every turn (fm_in_memory). */
 #include "fused.h"
 #include "kernels/activations.h"
 #include "kernels/decoder.h"
@@ -26,8 +27,8 @@
 
 #define N_SUMS 8
 
-/* A kernel of this family; every use is a constant. n_vectors: vectors of 4 tokens, 1 or 2; sum i is row
- * i / n_vectors. */
+/* A kernel of this family; every use is a constant. n_vectors: vectors of 4 tokens, 1 or 2; sum i
+ * is row i / n_vectors. */
 typedef struct {
   fm_scale_kind kind;
   int dot; /* fm_dot */
@@ -59,15 +60,16 @@ FM_INLINE v128_t splat_lane(v128_t v, size_t lane) {
 FM_INLINE void dot_step(gemm_kind kind, v128_t codes, const v128_t acts[2], v128_t *part) {
   FM_UNROLL
   for (size_t v = 0; v < kind.n_vectors; v++) {
-    part[v] = kind.dot == FM_DOT_I32 ? wasm_i32x4_relaxed_dot_i8x16_i7x16_add(acts[v], codes, part[v])
-                                     : wasm_i16x8_add(part[v], wasm_i16x8_relaxed_dot_i8x16_i7x16(acts[v], codes));
+    part[v] = kind.dot == FM_DOT_I32
+                  ? wasm_i32x4_relaxed_dot_i8x16_i7x16_add(acts[v], codes, part[v])
+                  : wasm_i16x8_add(part[v], wasm_i16x8_relaxed_dot_i8x16_i7x16(acts[v], codes));
   }
 }
 
-/* Adds the products of n_steps * 4 columns to part[i]: int16 pairs or int32. q: the first vector of tokens; the
- * second is `apart` bytes away. Every row and step has a splatting load. */
-FM_INLINE void dot_columns_by_1(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart, size_t n_steps,
-                                v128_t part[N_SUMS]) {
+/* Adds the products of n_steps * 4 columns to part[i]: int16 pairs or int32. q: the first vector of
+ * tokens; the second is `apart` bytes away. Every row and step has a splatting load. */
+FM_INLINE void dot_columns_by_1(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart,
+                                size_t n_steps, v128_t part[N_SUMS]) {
   const int8_t *q2 = q + apart;
   FM_NO_UNROLL
   for (size_t k = 0; k < n_steps; k++) {
@@ -82,11 +84,11 @@ FM_INLINE void dot_columns_by_1(gemm_kind kind, const uint8_t *code, const int8_
   }
 }
 
-/* The same with one load for each row and 4 steps, and a shuffle for each step. It is for dot32; the adds of dot16
- * would compete with the shuffles for ports. Every step ends in a branch on `left`, which changes in every turn:
- * that keeps steps apart (see the top). */
-FM_INLINE void dot_columns_by_4(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart, size_t n_steps,
-                                v128_t part[N_SUMS]) {
+/* The same with one load for each row and 4 steps, and a shuffle for each step. It is for dot32;
+ * the adds of dot16 would compete with the shuffles for ports. Every step ends in a branch on
+ * `left`, which changes in every turn: that keeps steps apart (see the top). */
+FM_INLINE void dot_columns_by_4(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart,
+                                size_t n_steps, v128_t part[N_SUMS]) {
   const int8_t *q2 = q + apart;
   FM_NO_UNROLL
   for (size_t left = n_steps;; left -= 4) {
@@ -99,7 +101,8 @@ FM_INLINE void dot_columns_by_4(gemm_kind kind, const uint8_t *code, const int8_
     for (size_t k = 0; k < 4; k++) {
       v128_t acts[2] = {wasm_v128_load(q + 16 * k), wasm_v128_load(q2 + 16 * k)};
       FM_UNROLL
-      for (size_t i = 0; i < N_SUMS; i += kind.n_vectors) dot_step(kind, splat_lane(codes[i], k), acts, part + i);
+      for (size_t i = 0; i < N_SUMS; i += kind.n_vectors)
+        dot_step(kind, splat_lane(codes[i], k), acts, part + i);
       if (left == k + 1) return;
     }
     code += 16;
@@ -108,8 +111,8 @@ FM_INLINE void dot_columns_by_4(gemm_kind kind, const uint8_t *code, const int8_
   }
 }
 
-FM_INLINE void dot_columns(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart, size_t n_steps,
-                           v128_t part[N_SUMS]) {
+FM_INLINE void dot_columns(gemm_kind kind, const uint8_t *code, const int8_t *q, size_t apart,
+                           size_t n_steps, v128_t part[N_SUMS]) {
   if (kind.dot == FM_DOT_I32 && kind.n_vectors == 2) {
     dot_columns_by_4(kind, code, q, apart, n_steps, part);
   } else {
@@ -123,15 +126,16 @@ FM_INLINE v128_t minus_bias(const fm_act_tile_i8 *x, size_t n_cols, size_t at, v
 }
 
 /* Adds the products of a group to acc: K types. */
-FM_INLINE void k_group(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row, size_t group, tokens x,
-                       v128_t acc[N_SUMS]) {
+FM_INLINE void k_group(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row,
+                       size_t group, tokens x, v128_t acc[N_SUMS]) {
   const size_t n_rows = N_SUMS / kind.n_vectors;
   const uint8_t *code = strip->code.i8[row] + FM_GROUP_COLS * group;
   const int32_t *scale = &strip->k.scale[row][s->n_subs * group];
   const int8_t *q = x.vector[0]->q[0][0];
   size_t apart = (size_t)((const char *)x.vector[1] - (const char *)x.vector[0]);
   const int32_t *sums_of = s->sub == 32 ? x.vector[0]->sum32[0] : x.vector[0]->sum16[0];
-  v128_t bias = wasm_i32x4_splat(-s->bias), sum_of[N_SUMS], *sum = fm_in_memory(sum_of), zero = fm_hold_i32(0);
+  v128_t bias = wasm_i32x4_splat(-s->bias), sum_of[N_SUMS], *sum = fm_in_memory(sum_of),
+         zero = fm_hold_i32(0);
   FM_UNROLL
   for (size_t i = 0; i < N_SUMS; i++) sum[i] = zero;
   FM_NO_UNROLL
@@ -195,12 +199,14 @@ FM_INLINE void k_group(gemm_kind kind, const shape *s, const fm_strip *strip, si
 }
 
 /* The same for f32 scales. */
-FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row, size_t group, tokens x,
-                         v128_t acc[N_SUMS]) {
+FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row,
+                         size_t group, tokens x, v128_t acc[N_SUMS]) {
   const uint8_t *code = strip->code.i8[row] + FM_GROUP_COLS * group;
-  const float *scale = &strip->f32.scale[row][s->n_subs * group], *min = &strip->f32.min[row][s->n_subs * group];
+  const float *scale = &strip->f32.scale[row][s->n_subs * group],
+              *min = &strip->f32.min[row][s->n_subs * group];
   const int8_t *q = x.vector[0]->q[0][0];
-  size_t apart = (size_t)((const char *)x.vector[1] - (const char *)x.vector[0]), n_cols = 4 * s->n_steps, at = 0;
+  size_t apart = (size_t)((const char *)x.vector[1] - (const char *)x.vector[0]),
+         n_cols = 4 * s->n_steps, at = 0;
   v128_t bias = wasm_i32x4_splat(-s->bias), ones = fm_hold_i32(0x00010001), total_of[N_SUMS];
   v128_t *total = fm_in_memory(total_of), zero = fm_hold_i32(0);
   FM_UNROLL
@@ -211,18 +217,21 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
     for (size_t n = 0; n < s->n_parts; n++, at++) {
       v128_t part[N_SUMS], start[2] = {fm_zero(), fm_zero()}, factor[N_SUMS];
       total = fm_in_memory(total);
-      for (size_t v = 0; v < kind.n_vectors; v++) start[v] = minus_bias(x.vector[v], n_cols, at, bias);
-      for (size_t i = 0; i < N_SUMS; i++) part[i] = kind.dot == FM_DOT_I32 ? start[i % kind.n_vectors] : fm_zero();
+      for (size_t v = 0; v < kind.n_vectors; v++)
+        start[v] = minus_bias(x.vector[v], n_cols, at, bias);
+      for (size_t i = 0; i < N_SUMS; i++)
+        part[i] = kind.dot == FM_DOT_I32 ? start[i % kind.n_vectors] : fm_zero();
       dot_columns(kind, code, q, apart, s->n_steps, part);
       FM_UNROLL
-      for (size_t r = 0; r < N_SUMS / kind.n_vectors; r++) factor[r] = splat_load(scale + r * (FM_STRIP_COLS / 16));
+      for (size_t r = 0; r < N_SUMS / kind.n_vectors; r++)
+        factor[r] = splat_load(scale + r * (FM_STRIP_COLS / 16));
       FM_UNROLL
       for (size_t i = 0; i < N_SUMS; i++) {
-        v128_t whole = kind.dot == FM_DOT_I32
-                           ? part[i]
-                           : wasm_i32x4_add(wasm_i32x4_dot_i16x8(part[i], ones), start[i % kind.n_vectors]);
-        total[i] =
-            wasm_f32x4_add(total[i], wasm_f32x4_mul(factor[i / kind.n_vectors], wasm_f32x4_convert_i32x4(whole)));
+        v128_t whole = kind.dot == FM_DOT_I32 ? part[i]
+                                              : wasm_i32x4_add(wasm_i32x4_dot_i16x8(part[i], ones),
+                                                               start[i % kind.n_vectors]);
+        total[i] = wasm_f32x4_add(
+            total[i], wasm_f32x4_mul(factor[i / kind.n_vectors], wasm_f32x4_convert_i32x4(whole)));
       }
       code += n_cols;
       q += 4 * n_cols;
@@ -236,21 +245,24 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
       FM_UNROLL
       for (size_t i = 0; i < N_SUMS; i++) {
         v128_t mins = splat_load(min + i / kind.n_vectors * (FM_STRIP_COLS / 16));
-        v128_t act_sum = wasm_f32x4_convert_i32x4(wasm_v128_load((const char *)sums + i % kind.n_vectors * apart));
+        v128_t act_sum = wasm_f32x4_convert_i32x4(
+            wasm_v128_load((const char *)sums + i % kind.n_vectors * apart));
         total[i] = wasm_f32x4_sub(total[i], wasm_f32x4_mul(mins, act_sum));
       }
     }
   }
   FM_UNROLL
   for (size_t i = 0; i < N_SUMS; i++) {
-    acc[i] = wasm_f32x4_add(acc[i], wasm_f32x4_mul(wasm_v128_load(x.vector[i % kind.n_vectors]->d), total[i]));
+    acc[i] = wasm_f32x4_add(
+        acc[i], wasm_f32x4_mul(wasm_v128_load(x.vector[i % kind.n_vectors]->d), total[i]));
   }
 }
 
-/* A patch, 8 tokens x rows row .. row + 3 or 4 tokens x 8 rows, over all groups. y has n_tokens tokens and n_rows
- * rows of it. */
-FM_INLINE void patch(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row, const fm_act_tile_i8 *x,
-                     float *y, size_t n_groups, size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
+/* A patch, 8 tokens x rows row .. row + 3 or 4 tokens x 8 rows, over all groups. y has n_tokens
+ * tokens and n_rows rows of it. */
+FM_INLINE void patch(gemm_kind kind, const shape *s, const fm_strip *strip, size_t row,
+                     const fm_act_tile_i8 *x, float *y, size_t n_groups, size_t n_tokens,
+                     size_t y_stride, size_t n_rows, bool accumulate) {
   tokens at = {{x, x + n_groups}};
   v128_t acc_of[N_SUMS], *acc = fm_in_memory(acc_of), zero = fm_hold_i32(0);
   FM_UNROLL
@@ -268,10 +280,12 @@ FM_INLINE void patch(gemm_kind kind, const shape *s, const fm_strip *strip, size
   fm_store_sums(y, acc, kind.n_vectors, n_tokens, y_stride, n_rows, accumulate);
 }
 
-FM_INLINE void gemm(fm_scale_kind kind, int dot, const fm_layout *layout, const fm_strip *strip, const void *tiles,
-                    float *y, size_t n_groups, size_t n_tokens, size_t y_stride, size_t n_rows, bool accumulate) {
+FM_INLINE void gemm(fm_scale_kind kind, int dot, const fm_layout *layout, const fm_strip *strip,
+                    const void *tiles, float *y, size_t n_groups, size_t n_tokens, size_t y_stride,
+                    size_t n_rows, bool accumulate) {
   const fm_act_tile_i8 *x = tiles;
-  size_t n_steps = dot == FM_DOT_I16 && layout->n_add < layout->sub / 4 ? layout->n_add : layout->sub / 4;
+  size_t n_steps =
+      dot == FM_DOT_I16 && layout->n_add < layout->sub / 4 ? layout->n_add : layout->sub / 4;
   const shape s = {.sub = layout->sub,
                    .n_subs = FM_GROUP_COLS / layout->sub,
                    .n_steps = n_steps,
@@ -282,22 +296,24 @@ FM_INLINE void gemm(fm_scale_kind kind, int dot, const fm_layout *layout, const 
     size_t n = n_tokens < 2 * FM_TILE_TOKENS ? n_tokens : 2 * FM_TILE_TOKENS;
     FM_NO_UNROLL
     for (size_t row = 0; row < n_rows; row += 4) {
-      patch((gemm_kind){kind, dot, 2}, &s, strip, row, x, y + row, n_groups, n, y_stride, n_rows - row, accumulate);
+      patch((gemm_kind){kind, dot, 2}, &s, strip, row, x, y + row, n_groups, n, y_stride,
+            n_rows - row, accumulate);
     }
     n_tokens -= n;
     x += 2 * n_groups;
     y += n * y_stride;
   }
   if (n_tokens) {
-    patch((gemm_kind){kind, dot, 1}, &s, strip, 0, x, y, n_groups, n_tokens, y_stride, n_rows, accumulate);
+    patch((gemm_kind){kind, dot, 1}, &s, strip, 0, x, y, n_groups, n_tokens, y_stride, n_rows,
+          accumulate);
   }
 }
 
-#define GEMM_I8(name, kind, dot)                                                                                       \
-  void fm_gemm_i8_##name##__relaxed(const fm_layout *layout, const fm_strip *strip, const void *x, float *y,           \
-                                    size_t n_blocks, size_t n_tokens, size_t y_stride, size_t n_rows,                  \
-                                    bool accumulate) {                                                                 \
-    gemm(kind, dot, layout, strip, x, y, n_blocks, n_tokens, y_stride, n_rows, accumulate);                            \
+#define GEMM_I8(name, kind, dot)                                                                   \
+  void fm_gemm_i8_##name##__relaxed(const fm_layout *layout, const fm_strip *strip, const void *x, \
+                                    float *y, size_t n_blocks, size_t n_tokens, size_t y_stride,   \
+                                    size_t n_rows, bool accumulate) {                              \
+    gemm(kind, dot, layout, strip, x, y, n_blocks, n_tokens, y_stride, n_rows, accumulate);        \
   }
 GEMM_I8(k_dot16, FM_SCALES_K, FM_DOT_I16)
 GEMM_I8(k_dot32, FM_SCALES_K, FM_DOT_I32)

@@ -1,5 +1,5 @@
-/* The scalar kernels: plain loops over decoded blocks, generic over the types. They are the reference for the
- * SIMD kernels, and serve where there is no SIMD. */
+/* The scalar kernels: plain loops over decoded blocks, generic over the types. They are the
+ * reference for the SIMD kernels, and serve where there is no SIMD. */
 #include <math.h>
 #include <string.h>
 
@@ -8,7 +8,9 @@
 #include "kernels/coded.h"
 #include "kernels/floats.h"
 
-void fm_dequantize_f32__scalar(const void *w, float *y, size_t n_values) { memmove(y, w, n_values * sizeof *y); }
+void fm_dequantize_f32__scalar(const void *w, float *y, size_t n_values) {
+  memmove(y, w, n_values * sizeof *y);
+}
 
 void fm_dequantize_f16__scalar(const void *w, float *y, size_t n_values) {
   const uint16_t *f16 = w;
@@ -22,8 +24,8 @@ void fm_dequantize_bf16__scalar(const void *w, float *y, size_t n_values) {
 }
 
 /* Four partial sums, so that additions do not wait for each other. */
-void fm_dot_f32__scalar(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens, size_t x_stride,
-                        size_t y_stride, bool accumulate) {
+void fm_dot_f32__scalar(const float *w, const float *x, float *y, size_t n_cols, size_t n_tokens,
+                        size_t x_stride, size_t y_stride, bool accumulate) {
   for (size_t t = 0; t < n_tokens; t++, x += x_stride, y += y_stride) {
     float sum[4] = {0, 0, 0, 0};
     size_t c = 0;
@@ -46,8 +48,8 @@ static uint32_t max_magnitude_bits(const float *x, size_t n) {
   return max;
 }
 
-/* The factor from values to codes -levels..levels, in two steps, so that 1 / max cannot overflow for
- * subnormals. */
+/* The factor from values to codes -levels..levels, in two steps, so that 1 / max cannot overflow
+ * for subnormals. */
 typedef struct {
   float lift, inverse, d;
 } quant_scale;
@@ -61,7 +63,9 @@ static quant_scale scale_for(uint32_t max_bits, float levels) {
 }
 
 /* Nearest integer, ties to even: 1.5 * 2^23 pushes the fraction out of the mantissa. |v| < 2^22. */
-static int32_t round_to_int(float v) { return (int32_t)(fm_f32_to_bits(v + 0x1.8p23f) - 0x4b400000u); }
+static int32_t round_to_int(float v) {
+  return (int32_t)(fm_f32_to_bits(v + 0x1.8p23f) - 0x4b400000u);
+}
 
 static int32_t quantize_one(float x, quant_scale s) {
   return s.lift == 0.0f ? 0 : round_to_int(x * s.lift * s.inverse);
@@ -102,30 +106,33 @@ void fm_quantize_i16__scalar(const float *x, void *blocks, size_t n_cols) {
 /* One decoded block against activations q, whose sums over 16 columns are sum16:
  *   sum_sub scale * (sum code * q) - min * sum q
  * An integer sum holds 16 products of at most 128 * 32767: below 2^27. */
-#define DEFINE_ROWS(name, act_type)                                                                                    \
-  void name(const fm_traits *traits, fm_decode_fn *decode, const uint8_t *w, size_t row_bytes, const void *x,          \
-            float *y, size_t n_rows, size_t n_values, size_t n_tokens, size_t y_stride, bool accumulate) {             \
-    const size_t block_values = traits->block_values, block_bytes = traits->block_bytes;                               \
-    size_t x_stride = (n_values + FM_ACT_COLS - 1) / FM_ACT_COLS;                                                      \
-    for (size_t r = 0; r < n_rows; r++, w += row_bytes) {                                                              \
-      for (size_t t = 0; t < n_tokens && !accumulate; t++) y[t * y_stride + r] = 0.0f;                                 \
-      const uint8_t *block = w;                                                                                        \
-      for (size_t c = 0; c < n_values; c += block_values, block += block_bytes) {                                      \
-        fm_codes b;                                                                                                    \
-        decode(block, &b);                                                                                             \
-        for (size_t t = 0; t < n_tokens; t++) {                                                                        \
-          const act_type *a = (const act_type *)x + t * x_stride + c / FM_ACT_COLS;                                    \
-          size_t first = c % FM_ACT_COLS;                                                                              \
-          float total = 0.0f;                                                                                          \
-          for (size_t sub = 0; sub < block_values / FM_CODES_SUB; sub++) {                                             \
-            int32_t sum = 0;                                                                                           \
-            for (size_t i = sub * FM_CODES_SUB; i < (sub + 1) * FM_CODES_SUB; i++) sum += b.code[i] * a->q[first + i]; \
-            total += b.scale[sub] * (float)sum - b.min[sub] * (float)a->sum16[first / FM_CODES_SUB + sub];             \
-          }                                                                                                            \
-          y[t * y_stride + r] += a->d * total;                                                                         \
-        }                                                                                                              \
-      }                                                                                                                \
-    }                                                                                                                  \
+#define DEFINE_ROWS(name, act_type)                                                                \
+  void name(const fm_traits *traits, fm_decode_fn *decode, const uint8_t *w, size_t row_bytes,     \
+            const void *x, float *y, size_t n_rows, size_t n_values, size_t n_tokens,              \
+            size_t y_stride, bool accumulate) {                                                    \
+    const size_t block_values = traits->block_values, block_bytes = traits->block_bytes;           \
+    size_t x_stride = (n_values + FM_ACT_COLS - 1) / FM_ACT_COLS;                                  \
+    for (size_t r = 0; r < n_rows; r++, w += row_bytes) {                                          \
+      for (size_t t = 0; t < n_tokens && !accumulate; t++) y[t * y_stride + r] = 0.0f;             \
+      const uint8_t *block = w;                                                                    \
+      for (size_t c = 0; c < n_values; c += block_values, block += block_bytes) {                  \
+        fm_codes b;                                                                                \
+        decode(block, &b);                                                                         \
+        for (size_t t = 0; t < n_tokens; t++) {                                                    \
+          const act_type *a = (const act_type *)x + t * x_stride + c / FM_ACT_COLS;                \
+          size_t first = c % FM_ACT_COLS;                                                          \
+          float total = 0.0f;                                                                      \
+          for (size_t sub = 0; sub < block_values / FM_CODES_SUB; sub++) {                         \
+            int32_t sum = 0;                                                                       \
+            for (size_t i = sub * FM_CODES_SUB; i < (sub + 1) * FM_CODES_SUB; i++)                 \
+              sum += b.code[i] * a->q[first + i];                                                  \
+            total += b.scale[sub] * (float)sum -                                                   \
+                     b.min[sub] * (float)a->sum16[first / FM_CODES_SUB + sub];                     \
+          }                                                                                        \
+          y[t * y_stride + r] += a->d * total;                                                     \
+        }                                                                                          \
+      }                                                                                            \
+    }                                                                                              \
   }
 
 DEFINE_ROWS(fm_rows_i8__scalar, fm_act_i8)

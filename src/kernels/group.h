@@ -7,10 +7,11 @@
 #include "kernels/coded.h"
 #include "kernels/v128.h"
 
-#define FM_MAX_GROUP_BYTES 320 /* 8 blocks of 34 bytes (Q8_0) are 272, Q8_K's super-block is 292 */
+/* 8 blocks of 34 bytes (Q8_0) are 272, the super-block of Q8_K is 292. */
+#define FM_MAX_GROUP_BYTES 320
 
-/* The group at w or, where fewer than 256 columns are left, a copy whose missing blocks are zero. Their
- * activations are zeros too, and a zero block's scale is finite, so they add nothing. */
+/* The group at w or, where fewer than 256 columns are left, a copy whose missing blocks are zero.
+ * Their activations are zeros too, and a zero block's scale is finite, so they add nothing. */
 FM_INLINE const uint8_t *fm_group(const fm_layout *layout, const uint8_t *w, size_t n_cols_left,
                                   uint8_t padded[FM_MAX_GROUP_BYTES]) {
   if (layout->block_values == 256 || n_cols_left >= 256) return w;
@@ -19,8 +20,8 @@ FM_INLINE const uint8_t *fm_group(const fm_layout *layout, const uint8_t *w, siz
   return padded;
 }
 
-/* Loads a byte of each cache line of the group FM_AHEAD_BYTES later, which nothing waits for: the lines are
- * under way before the decoder needs them. end: the end of the weights. */
+/* Loads a byte of each cache line of the group FM_AHEAD_BYTES later, which nothing waits for: the
+ * lines are under way before the decoder needs them. end: the end of the weights. */
 #define FM_AHEAD_BYTES 512
 FM_INLINE void fm_ask_ahead(const fm_layout *layout, const uint8_t *group, const uint8_t *end) {
   if ((size_t)(end - group) < FM_AHEAD_BYTES + layout->group_bytes) return;

@@ -1,5 +1,5 @@
-/* The operations of a layer that are no products, four lanes at a time. The scalar twin in layer_scalar.c gives
- * the same bits. Contracts: layer.h. */
+/* The operations of a layer that are no products, four lanes at a time. The scalar twin in
+ * layer_scalar.c gives the same bits. Contracts: layer.h. */
 #include <math.h>
 #include <string.h>
 
@@ -15,14 +15,19 @@ typedef struct {
 } f64x4;
 
 FM_INLINE f64x4 widen(v128_t v) {
-  return (f64x4){wasm_f64x2_promote_low_f32x4(v), wasm_f64x2_promote_low_f32x4(wasm_i64x2_shuffle(v, v, 1, 1))};
+  return (f64x4){wasm_f64x2_promote_low_f32x4(v),
+                 wasm_f64x2_promote_low_f32x4(wasm_i64x2_shuffle(v, v, 1, 1))};
 }
-FM_INLINE f64x4 add4(f64x4 a, f64x4 b) { return (f64x4){wasm_f64x2_add(a.lo, b.lo), wasm_f64x2_add(a.hi, b.hi)}; }
+FM_INLINE f64x4 add4(f64x4 a, f64x4 b) {
+  return (f64x4){wasm_f64x2_add(a.lo, b.lo), wasm_f64x2_add(a.hi, b.hi)};
+}
 FM_INLINE f64x4 centred4(v128_t x, v128_t mean) {
   f64x4 doubles = widen(x);
   return (f64x4){wasm_f64x2_sub(doubles.lo, mean), wasm_f64x2_sub(doubles.hi, mean)};
 }
-FM_INLINE f64x4 squared(f64x4 a) { return (f64x4){wasm_f64x2_mul(a.lo, a.lo), wasm_f64x2_mul(a.hi, a.hi)}; }
+FM_INLINE f64x4 squared(f64x4 a) {
+  return (f64x4){wasm_f64x2_mul(a.lo, a.lo), wasm_f64x2_mul(a.hi, a.hi)};
+}
 
 /* The four partial sums; values left over at the end of a row are added to the first ones. */
 typedef struct {
@@ -35,10 +40,12 @@ static parts spill(f64x4 sum) {
   wasm_v128_store(out.part + 2, sum.hi);
   return out;
 }
-static double sum_parts(const parts *p) { return (p->part[0] + p->part[2]) + (p->part[1] + p->part[3]); }
+static double sum_parts(const parts *p) {
+  return (p->part[0] + p->part[2]) + (p->part[1] + p->part[3]);
+}
 
-void fm_layer_norm__simd128(const float *x, const float *weight, const float *bias, float *y, size_t n_values,
-                            float eps) {
+void fm_layer_norm__simd128(const float *x, const float *weight, const float *bias, float *y,
+                            size_t n_values, float eps) {
   f64x4 sum = {fm_zero(), fm_zero()};
   size_t n = n_values & ~(size_t)3;
   FM_NO_UNROLL
@@ -51,17 +58,20 @@ void fm_layer_norm__simd128(const float *x, const float *weight, const float *bi
 
   sum = (f64x4){fm_zero(), fm_zero()};
   FM_NO_UNROLL
-  for (size_t i = 0; i < n; i += 4) sum = add4(sum, squared(centred4(wasm_v128_load(x + i), means)));
+  for (size_t i = 0; i < n; i += 4)
+    sum = add4(sum, squared(centred4(wasm_v128_load(x + i), means)));
   p = spill(sum);
   FM_NO_UNROLL
-  for (size_t i = n; i < n_values; i++) p.part[i - n] += ((double)x[i] - mean) * ((double)x[i] - mean);
+  for (size_t i = n; i < n_values; i++)
+    p.part[i - n] += ((double)x[i] - mean) * ((double)x[i] - mean);
   float factor = fm_rms_factor(sum_parts(&p), n_values, eps);
   v128_t factors = wasm_f32x4_splat(factor);
 
   FM_NO_UNROLL
   for (size_t i = 0; i < n; i += 4) {
     f64x4 c = centred4(wasm_v128_load(x + i), means);
-    v128_t value = wasm_i64x2_shuffle(wasm_f32x4_demote_f64x2_zero(c.lo), wasm_f32x4_demote_f64x2_zero(c.hi), 0, 2);
+    v128_t value = wasm_i64x2_shuffle(wasm_f32x4_demote_f64x2_zero(c.lo),
+                                      wasm_f32x4_demote_f64x2_zero(c.hi), 0, 2);
     value = wasm_f32x4_mul(value, factors);
     if (weight) value = wasm_f32x4_mul(value, wasm_v128_load(weight + i));
     wasm_v128_store(y + i, bias ? wasm_f32x4_add(value, wasm_v128_load(bias + i)) : value);
@@ -74,7 +84,8 @@ void fm_layer_norm__simd128(const float *x, const float *weight, const float *bi
   }
 }
 
-/* pmax(a, b) is a < b ? b : a, as the scalar twin has it; the order of a maximum changes nothing. */
+/* pmax(a, b) is a < b ? b : a, as the scalar twin has it; the order of a maximum changes
+ * nothing. */
 static float row_max(const float *x, size_t n_values) {
   float max = x[0];
   size_t i = 0;
@@ -92,7 +103,8 @@ static float row_max(const float *x, size_t n_values) {
 }
 
 /* y = e^(x - max), and their sum; n_values is a multiple of 4. */
-static __attribute__((noinline)) f64x4 exponentials(const float *x, float *y, size_t n_values, float max, f64x4 sum) {
+static __attribute__((noinline)) f64x4 exponentials(const float *x, float *y, size_t n_values,
+                                                    float max, f64x4 sum) {
   fm_exp_held held = fm_hold_exp();
   v128_t maxima = wasm_f32x4_splat(max);
   FM_NO_UNROLL
@@ -121,7 +133,8 @@ void fm_softmax__simd128(const float *x, float *y, size_t n_values) {
 }
 
 /* Adjacent pairs, a0 b0 a1 b1 | a2 b2 a3 b3, are split into a and b and put together again. */
-void fm_rotate__simd128(float *x, size_t distance, const float *cosine, const float *sine, size_t n_pairs) {
+void fm_rotate__simd128(float *x, size_t distance, const float *cosine, const float *sine,
+                        size_t n_pairs) {
   const bool adjacent = distance == 1;
   size_t i = 0;
   FM_NO_UNROLL
@@ -159,12 +172,14 @@ void fm_add__simd128(const float *a, const float *b, float *y, size_t n_values) 
   fm_add__scalar(a + i, b + i, y + i, n_values - i);
 }
 
-void fm_add_scaled__simd128(const float *a, const float *b, float factor, float *y, size_t n_values) {
+void fm_add_scaled__simd128(const float *a, const float *b, float factor, float *y,
+                            size_t n_values) {
   v128_t factors = wasm_f32x4_splat(factor);
   size_t i = 0;
   FM_NO_UNROLL
   for (; i + 8 <= n_values; i += 8) {
-    v128_t lo = wasm_f32x4_mul(wasm_v128_load(b + i), factors), hi = wasm_f32x4_mul(wasm_v128_load(b + i + 4), factors);
+    v128_t lo = wasm_f32x4_mul(wasm_v128_load(b + i), factors),
+           hi = wasm_f32x4_mul(wasm_v128_load(b + i + 4), factors);
     lo = wasm_f32x4_add(wasm_v128_load(a + i), lo);
     hi = wasm_f32x4_add(wasm_v128_load(a + i + 4), hi);
     wasm_v128_store(y + i, lo);
@@ -178,14 +193,17 @@ FM_INLINE v128_t to_f16x4(v128_t x) {
   v128_t magnitude = wasm_v128_and(x, wasm_i32x4_const_splat(0x7fffffff));
   v128_t sign = wasm_u32x4_shr(wasm_v128_xor(x, magnitude), 16);
   v128_t odd = wasm_v128_and(wasm_u32x4_shr(magnitude, 13), wasm_i32x4_const_splat(1));
-  v128_t rounded = wasm_i32x4_add(wasm_i32x4_add(magnitude, odd), wasm_i32x4_const_splat(0xfff - 0x38000000));
+  v128_t rounded =
+      wasm_i32x4_add(wasm_i32x4_add(magnitude, odd), wasm_i32x4_const_splat(0xfff - 0x38000000));
   v128_t f16 = wasm_u32x4_shr(rounded, 13);
-  v128_t tiny =
-      wasm_i32x4_sub(wasm_f32x4_add(magnitude, wasm_f32x4_const_splat(0.5f)), wasm_i32x4_const_splat(0x3f000000));
-  f16 = wasm_v128_bitselect(tiny, f16, wasm_i32x4_lt(magnitude, wasm_i32x4_const_splat(0x38800000)));
+  v128_t tiny = wasm_i32x4_sub(wasm_f32x4_add(magnitude, wasm_f32x4_const_splat(0.5f)),
+                               wasm_i32x4_const_splat(0x3f000000));
+  f16 =
+      wasm_v128_bitselect(tiny, f16, wasm_i32x4_lt(magnitude, wasm_i32x4_const_splat(0x38800000)));
   v128_t over = wasm_i32x4_ge(magnitude, wasm_i32x4_const_splat(0x477ff000));
   v128_t nan = wasm_i32x4_gt(magnitude, wasm_i32x4_const_splat(0x7f800000));
-  v128_t special = wasm_v128_or(wasm_i32x4_const_splat(0x7c00), wasm_v128_and(nan, wasm_i32x4_const_splat(0x200)));
+  v128_t special = wasm_v128_or(wasm_i32x4_const_splat(0x7c00),
+                                wasm_v128_and(nan, wasm_i32x4_const_splat(0x200)));
   return wasm_v128_or(wasm_v128_bitselect(special, f16, over), sign);
 }
 

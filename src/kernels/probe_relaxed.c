@@ -4,14 +4,16 @@
 #include "kernels/v128.h"
 #include "kernels/wide_dot.h"
 
-/* One lane, four products of q (first operand) and code (second). Operands are loaded from memory, so that no
- * compiler folds them. */
+/* One lane, four products of q (first operand) and code (second). Operands are loaded from memory,
+ * so that no compiler folds them. */
 static int32_t dot_of(int32_t q, int32_t code) {
-  v128_t sum = wasm_i32x4_relaxed_dot_i8x16_i7x16_add(fm_hold_i8((int8_t)q), fm_hold_i8((int8_t)code), fm_zero());
+  v128_t sum = wasm_i32x4_relaxed_dot_i8x16_i7x16_add(fm_hold_i8((int8_t)q),
+                                                      fm_hold_i8((int8_t)code), fm_zero());
   return wasm_i32x4_extract_lane(sum, 3);
 }
 
-/* The probes are the largest sums of either sign, where int16 would saturate, and the change of sign. */
+/* The probes are the largest sums of either sign, where int16 would saturate, and the change of
+ * sign. */
 fm_wide_dot fm_probe_wide_dot__relaxed(void) {
   const int32_t q[] = {127, -127, 127, -127, 1};
   const int32_t code[] = {255, 255, 128, 128, 200};

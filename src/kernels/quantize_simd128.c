@@ -1,5 +1,5 @@
-/* Quantises activations, four lanes at a time, deals and interleaves them. The scalar twin in generic_scalar.c
- * gives the same bits. Contracts: activations.h. */
+/* Quantises activations, four lanes at a time, deals and interleaves them. The scalar twin in
+ * generic_scalar.c gives the same bits. Contracts: activations.h. */
 #include <string.h>
 
 #include "formats/f16.h"
@@ -26,17 +26,20 @@ static uint32_t max_magnitude_bits(const float *x) {
 }
 
 static quant_scale scale_for(uint32_t max_bits, float levels) {
-  if (max_bits >= 0x7f800000u) return (quant_scale){fm_zero(), fm_zero(), fm_f32_from_bits(0x7fc00000u), 0};
+  if (max_bits >= 0x7f800000u)
+    return (quant_scale){fm_zero(), fm_zero(), fm_f32_from_bits(0x7fc00000u), 0};
   if (max_bits == 0) return (quant_scale){wasm_f32x4_splat(1.0f), fm_zero(), 0.0f, 1};
   float max = fm_f32_from_bits(max_bits);
   float lift = max < 0x1p-64f ? 0x1p64f : 1.0f;
-  return (quant_scale){wasm_f32x4_splat(lift), wasm_f32x4_splat(levels / (max * lift)), max / levels, 1};
+  return (quant_scale){wasm_f32x4_splat(lift), wasm_f32x4_splat(levels / (max * lift)),
+                       max / levels, 1};
 }
 
 /* Nearest integers, ties to even: 1.5 * 2^23 pushes the fraction out of the mantissa. */
 FM_INLINE v128_t quantize4(const float *x, quant_scale s) {
   v128_t scaled = wasm_f32x4_mul(wasm_f32x4_mul(wasm_v128_load(x), s.lift), s.inverse);
-  return wasm_i32x4_sub(wasm_f32x4_add(scaled, wasm_f32x4_const_splat(0x1.8p23f)), wasm_i32x4_const_splat(0x4b400000));
+  return wasm_i32x4_sub(wasm_f32x4_add(scaled, wasm_f32x4_const_splat(0x1.8p23f)),
+                        wasm_i32x4_const_splat(0x4b400000));
 }
 
 FM_INLINE int32_t hsum_i32(v128_t v) {
@@ -55,11 +58,13 @@ FM_INLINE quant16 quantize16(const float *x, quant_scale s) {
   quant16 out;
   out.lo = wasm_i16x8_narrow_i32x4(quantize4(x, s), quantize4(x + 4, s));
   out.hi = wasm_i16x8_narrow_i32x4(quantize4(x + 8, s), quantize4(x + 12, s));
-  out.sum = hsum_i32(wasm_i32x4_add(wasm_i32x4_dot_i16x8(out.lo, ones), wasm_i32x4_dot_i16x8(out.hi, ones)));
+  out.sum = hsum_i32(
+      wasm_i32x4_add(wasm_i32x4_dot_i16x8(out.lo, ones), wasm_i32x4_dot_i16x8(out.hi, ones)));
   return out;
 }
 
-/* The next block of x: x itself, or where fewer than 256 columns are left a copy padded with zeros. */
+/* The next block of x: x itself, or where fewer than 256 columns are left a copy padded with
+ * zeros. */
 static const float *next_block(const float *x, size_t n_cols, float padded[FM_ACT_COLS]) {
   if (n_cols >= FM_ACT_COLS) return x;
   memset(padded, 0, FM_ACT_COLS * sizeof *padded);
@@ -125,7 +130,8 @@ void fm_deal_i16__simd128(void *blocks, size_t n_blocks) {
   }
 }
 
-/* Transposes 4 x 4 values of 32 bits: out[i] = {a[i], b[i], c[i], d[i]}. A value is 4 int8, 2 int16 or an f32. */
+/* Transposes 4 x 4 values of 32 bits: out[i] = {a[i], b[i], c[i], d[i]}. A value is 4 int8, 2 int16
+ * or an f32. */
 FM_INLINE void store_transposed(void *out, v128_t a, v128_t b, v128_t c, v128_t d) {
   v128_t ab01 = wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), cd01 = wasm_i32x4_shuffle(c, d, 0, 4, 1, 5);
   v128_t ab23 = wasm_i32x4_shuffle(a, b, 2, 6, 3, 7), cd23 = wasm_i32x4_shuffle(c, d, 2, 6, 3, 7);
@@ -137,11 +143,12 @@ FM_INLINE void store_transposed(void *out, v128_t a, v128_t b, v128_t c, v128_t 
 }
 
 /* Interleaves n_vectors vectors of each token, `at` bytes into its block. */
-FM_INLINE void interleave(uint8_t *out, const uint8_t *const token[FM_TILE_TOKENS], size_t at, size_t n_vectors) {
+FM_INLINE void interleave(uint8_t *out, const uint8_t *const token[FM_TILE_TOKENS], size_t at,
+                          size_t n_vectors) {
   FM_NO_UNROLL
   for (size_t i = at; i < at + 16 * n_vectors; i += 16, out += 64) {
-    store_transposed(out, wasm_v128_load(token[0] + i), wasm_v128_load(token[1] + i), wasm_v128_load(token[2] + i),
-                     wasm_v128_load(token[3] + i));
+    store_transposed(out, wasm_v128_load(token[0] + i), wasm_v128_load(token[1] + i),
+                     wasm_v128_load(token[2] + i), wasm_v128_load(token[3] + i));
   }
 }
 

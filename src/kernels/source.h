@@ -1,5 +1,5 @@
-/* The kernels that make activations on the way into a product. They serve fm_rms_norm, fm_scale and fm_gated as well, so that
- * both ways give the same bits. y may be any of the inputs.
+/* The kernels that make activations on the way into a product. They serve fm_rms_norm, fm_scale and
+ * fm_gated as well, so that both ways give the same bits. y may be any of the inputs.
  *   sum_squares   sum of x[i]^2, in f64, where no square of an f32 overflows
  *   scale         y[i] = x[i] * factor * weight[i]; weight NULL: ones
  *   gated         y[i] = act(gate[i]) * up[i]; act: an fm_gate */
@@ -11,8 +11,10 @@
 #include <stdint.h>
 
 typedef double fm_sum_squares_fn(const float *x, size_t n_values);
-typedef void fm_scale_fn(const float *x, const float *weight, float factor, float *y, size_t n_values);
-typedef void fm_gated_fn(const float *gate, const float *up, float *y, size_t n_values, int32_t act);
+typedef void fm_scale_fn(const float *x, const float *weight, float factor, float *y,
+                         size_t n_values);
+typedef void fm_gated_fn(const float *gate, const float *up, float *y, size_t n_values,
+                         int32_t act);
 
 fm_sum_squares_fn fm_sum_squares__scalar, fm_sum_squares__simd128;
 fm_scale_fn fm_scale__scalar, fm_scale__simd128;

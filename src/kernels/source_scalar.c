@@ -10,10 +10,12 @@ double fm_sum_squares__scalar(const float *x, size_t n_values) {
   return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
-void fm_scale__scalar(const float *x, const float *weight, float factor, float *y, size_t n_values) {
+void fm_scale__scalar(const float *x, const float *weight, float factor, float *y,
+                      size_t n_values) {
   for (size_t i = 0; i < n_values; i++) y[i] = weight ? x[i] * factor * weight[i] : x[i] * factor;
 }
 
 void fm_gated__scalar(const float *gate, const float *up, float *y, size_t n_values, int32_t act) {
-  for (size_t i = 0; i < n_values; i++) y[i] = (act == FM_GATE_GELU ? fm_gelu(gate[i]) : fm_silu(gate[i])) * up[i];
+  for (size_t i = 0; i < n_values; i++)
+    y[i] = (act == FM_GATE_GELU ? fm_gelu(gate[i]) : fm_silu(gate[i])) * up[i];
 }

@@ -1,5 +1,5 @@
-/* The kernels that make activations on the way into a product, four lanes at a time. The scalar twin in
- * source_scalar.c gives the same bits. Contracts: source.h. */
+/* The kernels that make activations on the way into a product, four lanes at a time. The scalar
+ * twin in source_scalar.c gives the same bits. Contracts: source.h. */
 #include <string.h>
 
 #include "fused.h"
@@ -21,7 +21,8 @@ static void store_rest(float *y, v128_t value, size_t n_values) {
 }
 
 FM_INLINE void add_squares(v128_t x, v128_t sum[2]) {
-  v128_t lo = wasm_f64x2_promote_low_f32x4(x), hi = wasm_f64x2_promote_low_f32x4(wasm_i64x2_shuffle(x, x, 1, 1));
+  v128_t lo = wasm_f64x2_promote_low_f32x4(x),
+         hi = wasm_f64x2_promote_low_f32x4(wasm_i64x2_shuffle(x, x, 1, 1));
   sum[0] = wasm_f64x2_add(sum[0], wasm_f64x2_mul(lo, lo));
   sum[1] = wasm_f64x2_add(sum[1], wasm_f64x2_mul(hi, hi));
 }
@@ -36,7 +37,8 @@ double fm_sum_squares__simd128(const float *x, size_t n_values) {
   return wasm_f64x2_extract_lane(total, 0) + wasm_f64x2_extract_lane(total, 1);
 }
 
-void fm_scale__simd128(const float *x, const float *weight, float factor, float *y, size_t n_values) {
+void fm_scale__simd128(const float *x, const float *weight, float factor, float *y,
+                       size_t n_values) {
   v128_t factors = wasm_f32x4_splat(factor);
   size_t i = 0;
   FM_NO_UNROLL

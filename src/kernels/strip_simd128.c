@@ -17,16 +17,16 @@ typedef struct {
   size_t first, n;
 } row_part;
 
-FM_INLINE row_part part_of(const fm_layout *layout, const uint8_t *row, size_t first, size_t n_values,
-                           uint8_t padded[FM_MAX_GROUP_BYTES]) {
+FM_INLINE row_part part_of(const fm_layout *layout, const uint8_t *row, size_t first,
+                           size_t n_values, uint8_t padded[FM_MAX_GROUP_BYTES]) {
   size_t n_whole = n_values / FM_GROUP_COLS;
   const uint8_t *group = row + first * layout->group_bytes;
   if (first < n_whole) return (row_part){group, first, n_whole};
   return (row_part){fm_group(layout, group, n_values % FM_GROUP_COLS, padded), first, 1};
 }
 
-FM_INLINE void strip_part_i8(const fm_simd128_kernels *type, row_part part, bool dot32, int32_t added, fm_strip *strip,
-                             size_t r) {
+FM_INLINE void strip_part_i8(const fm_simd128_kernels *type, row_part part, bool dot32,
+                             int32_t added, fm_strip *strip, size_t r) {
   size_t at = part.first * (FM_GROUP_COLS / type->layout->sub);
   uint8_t *codes = strip->code.i8[r] + part.first * FM_GROUP_COLS;
   type->unpack(part.group, part.n, codes);
@@ -40,7 +40,8 @@ FM_INLINE void strip_part_i8(const fm_simd128_kernels *type, row_part part, bool
   }
 }
 
-FM_INLINE void strip_part_i16(const fm_simd128_kernels *type, row_part part, fm_strip *strip, size_t r) {
+FM_INLINE void strip_part_i16(const fm_simd128_kernels *type, row_part part, fm_strip *strip,
+                              size_t r) {
   size_t at = part.first * (FM_GROUP_COLS / type->layout->sub);
   int16_t *out = strip->code.i16[r] + part.first * FM_GROUP_COLS;
   uint8_t codes[FM_STRIP_COLS];
@@ -55,8 +56,8 @@ FM_INLINE void strip_part_i16(const fm_simd128_kernels *type, row_part part, fm_
   type->f32_scales(part.group, part.n, &strip->f32.scale[r][at], &strip->f32.min[r][at]);
 }
 
-static void strip_i8(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS], size_t n_values,
-                     bool dot32, fm_strip *strip) {
+static void strip_i8(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS],
+                     size_t n_values, bool dot32, fm_strip *strip) {
   uint8_t padded[FM_MAX_GROUP_BYTES];
   int32_t added = type->layout->wide ? fm_wide_bias(fm_wide_dot_of_engine) : 0;
   for (size_t r = 0; r < FM_STRIP_ROWS; r++) {
@@ -69,18 +70,20 @@ static void strip_i8(const fm_simd128_kernels *type, const uint8_t *const row[FM
   }
 }
 
-void fm_strip_i8_dot16__simd128(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS],
-                                size_t n_values, fm_strip *strip) {
+void fm_strip_i8_dot16__simd128(const fm_simd128_kernels *type,
+                                const uint8_t *const row[FM_STRIP_ROWS], size_t n_values,
+                                fm_strip *strip) {
   strip_i8(type, row, n_values, false, strip);
 }
 
-void fm_strip_i8_dot32__simd128(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS],
-                                size_t n_values, fm_strip *strip) {
+void fm_strip_i8_dot32__simd128(const fm_simd128_kernels *type,
+                                const uint8_t *const row[FM_STRIP_ROWS], size_t n_values,
+                                fm_strip *strip) {
   strip_i8(type, row, n_values, true, strip);
 }
 
-void fm_strip_i16__simd128(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS], size_t n_values,
-                           fm_strip *strip) {
+void fm_strip_i16__simd128(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS],
+                           size_t n_values, fm_strip *strip) {
   uint8_t padded[FM_MAX_GROUP_BYTES];
   for (size_t r = 0; r < FM_STRIP_ROWS; r++) {
     FM_NO_UNROLL
@@ -92,12 +95,12 @@ void fm_strip_i16__simd128(const fm_simd128_kernels *type, const uint8_t *const 
   }
 }
 
-/* Dequantises 16 columns: value = scale * (code - bias) - min, in the order of formats/codes.h, so the same bits
- * as the scalar kernel. */
+/* Dequantises 16 columns: value = scale * (code - bias) - min, in the order of formats/codes.h, so
+ * the same bits as the scalar kernel. */
 FM_INLINE void dequantize16(v128_t codes, float scale, float min, bool has_min, float *y) {
   v128_t lo = wasm_i16x8_extend_low_i8x16(codes), hi = wasm_i16x8_extend_high_i8x16(codes);
-  v128_t quads[4] = {wasm_i32x4_extend_low_i16x8(lo), wasm_i32x4_extend_high_i16x8(lo), wasm_i32x4_extend_low_i16x8(hi),
-                     wasm_i32x4_extend_high_i16x8(hi)};
+  v128_t quads[4] = {wasm_i32x4_extend_low_i16x8(lo), wasm_i32x4_extend_high_i16x8(lo),
+                     wasm_i32x4_extend_low_i16x8(hi), wasm_i32x4_extend_high_i16x8(hi)};
   for (size_t k = 0; k < 4; k++) {
     v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(quads[k]), wasm_f32x4_splat(scale));
     if (has_min) value = wasm_f32x4_sub(value, wasm_f32x4_splat(min));
@@ -105,19 +108,22 @@ FM_INLINE void dequantize16(v128_t codes, float scale, float min, bool has_min, 
   }
 }
 
-void fm_dequantize_codes__simd128(const fm_simd128_kernels *type, const uint8_t *w, float *y, size_t n_values) {
+void fm_dequantize_codes__simd128(const fm_simd128_kernels *type, const uint8_t *w, float *y,
+                                  size_t n_values) {
   const fm_layout *layout = type->layout;
   uint8_t padded[FM_MAX_GROUP_BYTES], codes[FM_GROUP_COLS];
   float scale[16], min[16] = {0};
   v128_t bias = wasm_i8x16_splat((int8_t)layout->bias);
-  for (size_t c = 0; c < n_values; c += FM_GROUP_COLS, w += layout->group_bytes, y += FM_GROUP_COLS) {
+  for (size_t c = 0; c < n_values;
+       c += FM_GROUP_COLS, w += layout->group_bytes, y += FM_GROUP_COLS) {
     const uint8_t *group = fm_group(layout, w, n_values - c, padded);
     type->unpack(group, 1, codes);
     type->f32_scales(group, 1, scale, min);
     size_t n = n_values - c < FM_GROUP_COLS ? n_values - c : FM_GROUP_COLS;
     for (size_t i = 0; i < n; i += 16) {
       size_t sub = i / layout->sub;
-      dequantize16(wasm_i8x16_sub(wasm_v128_load(codes + i), bias), scale[sub], min[sub], layout->has_min, y + i);
+      dequantize16(wasm_i8x16_sub(wasm_v128_load(codes + i), bias), scale[sub], min[sub],
+                   layout->has_min, y + i);
     }
   }
 }

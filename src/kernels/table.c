@@ -4,7 +4,8 @@
 #include "fused.h"
 #include "kernels/wide_dot.h"
 
-/* FM_HAS_SIMD128, FM_HAS_RELAXED (0 or 1): set by the build for each module; which kernel files are linked into it. */
+/* FM_HAS_SIMD128, FM_HAS_RELAXED (0 or 1): set by the build for each module; which kernel files are
+ * linked into it. */
 #if FM_HAS_SIMD128
 #define SIMD128(kernel) kernel
 #else
@@ -21,7 +22,8 @@ fm_wide_dot fm_wide_dot_of_engine = FM_WIDE_DOT_UNKNOWN;
 bool fm_relaxed_is_exact(const fm_kernels *kernels) {
   if (!kernels->relaxed) return false;
 #if FM_HAS_RELAXED
-  if (fm_wide_dot_of_engine == FM_WIDE_DOT_UNKNOWN) fm_wide_dot_of_engine = fm_probe_wide_dot__relaxed();
+  if (fm_wide_dot_of_engine == FM_WIDE_DOT_UNKNOWN)
+    fm_wide_dot_of_engine = fm_probe_wide_dot__relaxed();
 #endif
   return !kernels->simd128->layout->wide || fm_wide_dot_of_engine > FM_WIDE_DOT_NONE;
 }
@@ -66,21 +68,26 @@ static const fm_shared_kernels shared[] = {
      .attention_relaxed = RELAXED(&fm_attention__relaxed)},
 };
 
-const fm_shared_kernels *fm_shared_kernels_of(int32_t isa) { return &shared[isa >= FM_ISA_SIMD128]; }
+const fm_shared_kernels *fm_shared_kernels_of(int32_t isa) {
+  return &shared[isa >= FM_ISA_SIMD128];
+}
 
-#define FLOAT32(TYPE, name)                                                                                            \
-  {                                                                                                                    \
-    .type = FM_TYPE_##TYPE, .dequantize = { fm_dequantize_##name##__scalar, fm_dequantize_##name##__scalar }           \
+#define FLOAT32(TYPE, name)                                                                        \
+  {                                                                                                \
+    .type = FM_TYPE_##TYPE, .dequantize = {                                                        \
+      fm_dequantize_##name##__scalar,                                                              \
+      fm_dequantize_##name##__scalar                                                               \
+    }                                                                                              \
   }
-#define FLOAT16(TYPE, name)                                                                                            \
-  {.type = FM_TYPE_##TYPE,                                                                                             \
-   .dequantize = {fm_dequantize_##name##__scalar, SIMD128(fm_dequantize_##name##__simd128)},                           \
-   .deal = SIMD128(fm_deal_##name##__simd128),                                                                         \
+#define FLOAT16(TYPE, name)                                                                        \
+  {.type = FM_TYPE_##TYPE,                                                                         \
+   .dequantize = {fm_dequantize_##name##__scalar, SIMD128(fm_dequantize_##name##__simd128)},       \
+   .deal = SIMD128(fm_deal_##name##__simd128),                                                     \
    .row_dot = SIMD128(fm_row_dot_##name##__simd128)}
-#define CODED(TYPE, name)                                                                                              \
-  {.type = FM_TYPE_##TYPE,                                                                                             \
-   .decode = fm_decode_##name##__scalar,                                                                               \
-   .simd128 = SIMD128(&fm_##name##__simd128),                                                                          \
+#define CODED(TYPE, name)                                                                          \
+  {.type = FM_TYPE_##TYPE,                                                                         \
+   .decode = fm_decode_##name##__scalar,                                                           \
+   .simd128 = SIMD128(&fm_##name##__simd128),                                                      \
    .relaxed = RELAXED(&fm_##name##__relaxed)}
 #define ROW(kind, TYPE, name, number, block_values) kind(TYPE, name),
 
@@ -93,7 +100,9 @@ fm_dispatch fm_current = {
     .dot = FM_DOT_I16,
 };
 
-int32_t fm_isa_max(void) { return FM_HAS_RELAXED ? FM_ISA_RELAXED : FM_HAS_SIMD128 ? FM_ISA_SIMD128 : FM_ISA_SCALAR; }
+int32_t fm_isa_max(void) {
+  return FM_HAS_RELAXED ? FM_ISA_RELAXED : FM_HAS_SIMD128 ? FM_ISA_SIMD128 : FM_ISA_SCALAR;
+}
 
 const fm_kernels *fm_kernels_of(int32_t type) {
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

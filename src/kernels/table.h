@@ -1,7 +1,8 @@
-/* The table of who serves what: kernels of a type, kernels that serve every type, and the instruction set in use.
+/* The table of who serves what: kernels of a type, kernels that serve every type, and the
+ * instruction set in use.
  *
- * The framework (ops/) owns loops, blocking, scratch and threads; a kernel owns registers and its edges. An operation reads
- * fm_current once, when it is called, and passes down what it chose. */
+ * The framework (ops/) owns loops, blocking, scratch and threads; a kernel owns registers and its
+ * edges. An operation reads fm_current once, when it is called, and passes down what it chose. */
 #ifndef FM_KERNELS_TABLE_H
 #define FM_KERNELS_TABLE_H
 

@@ -5,11 +5,13 @@
 #include "formats/f16.h"
 #include "kernels/coded.h"
 
-/* The product with 3^n, mod 256, drops the digits before n; times 3, the integer part is digit n. */
+/* The product with 3^n, mod 256, drops the digits before n; times 3, the integer part is digit
+ * n. */
 static void decode_digits(const uint8_t *bytes, int n_bytes, int n_digits, int8_t *code) {
   uint32_t power = 1;
   for (int n = 0; n < n_digits; n++, power *= 3) {
-    for (int l = 0; l < n_bytes; l++) *code++ = (int8_t)((int)((bytes[l] * power & 255) * 3 >> 8) - 1);
+    for (int l = 0; l < n_bytes; l++)
+      *code++ = (int8_t)((int)((bytes[l] * power & 255) * 3 >> 8) - 1);
   }
 }
 

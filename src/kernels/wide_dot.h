@@ -1,9 +1,11 @@
-/* Wide codes: codes that take all 8 bits, one more than the second operand of the relaxed dot product promises to hold.
+/* Wide codes: codes that take all 8 bits, one more than the second operand of the relaxed dot
+ * product promises to hold.
  *
- * The standard lets an engine choose, once for all, what i32x4.relaxed_dot_i8x16_i7x16_add makes of a second operand over 127.
- * Where that is exact, wide codes take one instruction too (Arm: sdot, signed; x86 with AVX-VNNI: vpdpbusd, unsigned). Where
- * int16 saturates on the way, int16 activations serve the types with such codes, more slowly: splitting the codes
- * would double the products. */
+ * The standard lets an engine choose, once for all, what i32x4.relaxed_dot_i8x16_i7x16_add makes of
+ * a second operand over 127. Where that is exact, wide codes take one instruction too (Arm: sdot,
+ * signed; x86 with AVX-VNNI: vpdpbusd, unsigned). Where int16 saturates on the way, int16
+ * activations serve the types with such codes, more slowly: splitting the codes would double the
+ * products. */
 #ifndef FM_KERNELS_WIDE_DOT_H
 #define FM_KERNELS_WIDE_DOT_H
 
@@ -19,10 +21,14 @@ typedef enum {
 /* Finds out what this engine does. */
 fm_wide_dot fm_probe_wide_dot__relaxed(void);
 
-/* What this engine does: a fact that is probed once, before the first product that depends on it (fm_relaxed_is_exact). */
+/* What this engine does: a fact that is probed once, before the first product that depends on it
+ * (fm_relaxed_is_exact). */
 extern fm_wide_dot fm_wide_dot_of_engine;
 
-/* The number added to int8 codes so that they are exact as the second operand; int8 sums take it away again. */
-static inline int32_t fm_wide_bias(fm_wide_dot dot) { return dot == FM_WIDE_DOT_UNSIGNED ? 128 : 0; }
+/* The number added to int8 codes so that they are exact as the second operand; int8 sums take it
+ * away again. */
+static inline int32_t fm_wide_bias(fm_wide_dot dot) {
+  return dot == FM_WIDE_DOT_UNSIGNED ? 128 : 0;
+}
 
 #endif

@@ -19,15 +19,19 @@ static_assert(PANEL_TOKENS_F32 % 4 == 0 && PANEL_TOKENS_F32 <= FM_PANEL_TOKENS,
               "whole tiles of 4 tokens, within factors[]");
 
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
-static size_t count_tiles(size_t n_tokens) { return (n_tokens + FM_TILE_TOKENS - 1) / FM_TILE_TOKENS; }
-
-static fm_act_order order_of(const fm_activations *a, size_t n_tokens) {
-  if (a->activation == FM_ACT_F32) return a->source->kind == FM_SOURCE_PLAIN ? FM_ORDER_IN_PLACE : FM_ORDER_FLOATS;
-  return a->isa >= FM_ISA_SIMD128 && n_tokens > FM_GEMV_MAX_TOKENS ? FM_ORDER_TILES : FM_ORDER_TOKENS;
+static size_t count_tiles(size_t n_tokens) {
+  return (n_tokens + FM_TILE_TOKENS - 1) / FM_TILE_TOKENS;
 }
 
-/* As many columns as fit, so that rows of weights are read from end to end; for tiles, a multiple of a
- * strip's columns. */
+static fm_act_order order_of(const fm_activations *a, size_t n_tokens) {
+  if (a->activation == FM_ACT_F32)
+    return a->source->kind == FM_SOURCE_PLAIN ? FM_ORDER_IN_PLACE : FM_ORDER_FLOATS;
+  return a->isa >= FM_ISA_SIMD128 && n_tokens > FM_GEMV_MAX_TOKENS ? FM_ORDER_TILES
+                                                                   : FM_ORDER_TOKENS;
+}
+
+/* As many columns as fit, so that rows of weights are read from end to end; for tiles, a multiple
+ * of a strip's columns. */
 static size_t max_cols(const fm_activations *a) {
   if (a->activation == FM_ACT_F32) {
     if (a->n_tokens > 1) return FM_STRIP_COLS;
@@ -35,11 +39,12 @@ static size_t max_cols(const fm_activations *a) {
   }
   if (a->n_tokens <= FM_GEMV_MAX_TOKENS) return FM_ACT_COLS * (N_BLOCKS / a->n_tokens);
   if (a->isa == FM_ISA_SCALAR) return FM_STRIP_COLS;
-  return FM_STRIP_COLS * (FM_PANEL_TOKENS / FM_TILE_TOKENS / count_tiles(min_size(a->n_tokens, FM_PANEL_TOKENS)));
+  return FM_STRIP_COLS *
+         (FM_PANEL_TOKENS / FM_TILE_TOKENS / count_tiles(min_size(a->n_tokens, FM_PANEL_TOKENS)));
 }
 
-void fm_activations_init(fm_activations *a, const fm_source *source, size_t n_tokens, size_t n_cols, int32_t isa,
-                         int32_t activation) {
+void fm_activations_init(fm_activations *a, const fm_source *source, size_t n_tokens, size_t n_cols,
+                         int32_t isa, int32_t activation) {
   a->source = source;
   a->shared = fm_shared_kernels_of(isa);
   a->isa = isa;
@@ -59,7 +64,8 @@ void fm_activations_begin(fm_activations *a, size_t first_token) {
 
 /* The place of a strip's tiles within the panel. */
 static size_t first_tile(const fm_activations *a, size_t token, size_t col, size_t n_cols) {
-  return count_tiles(a->panel.n_tokens) * (col / FM_ACT_COLS) + token / FM_TILE_TOKENS * fm_act_blocks(n_cols);
+  return count_tiles(a->panel.n_tokens) * (col / FM_ACT_COLS) +
+         token / FM_TILE_TOKENS * fm_act_blocks(n_cols);
 }
 
 static void *at_tile(const fm_activations *a, size_t tile) {
@@ -71,17 +77,22 @@ static void *at_block(const fm_activations *a, size_t token, size_t col) {
   return (uint8_t *)&panel + block * a->shared->act[a->activation].block_bytes;
 }
 
-/* Columns col .. col + n_cols - 1 of a token of the panel, as f32: x itself where the source is plain, else
- * made in `out`. */
-static const float *floats_of(const fm_activations *a, size_t token, size_t col, size_t n_cols, float *out) {
+/* Columns col .. col + n_cols - 1 of a token of the panel, as f32: x itself where the source is
+ * plain, else made in `out`. */
+static const float *floats_of(const fm_activations *a, size_t token, size_t col, size_t n_cols,
+                              float *out) {
   size_t source_token = a->panel.first_token + token, source_col = a->panel.first_col + col;
-  if (a->source->kind == FM_SOURCE_PLAIN) return a->source->x + source_token * a->n_cols + source_col;
-  fm_source_row(a->source, a->shared, source_token, a->n_cols, source_col, n_cols, a->factors[token], out);
+  if (a->source->kind == FM_SOURCE_PLAIN)
+    return a->source->x + source_token * a->n_cols + source_col;
+  fm_source_row(a->source, a->shared, source_token, a->n_cols, source_col, n_cols,
+                a->factors[token], out);
   return out;
 }
 
 /* An item is a piece: FM_STRIP_COLS columns of one token. */
-static size_t count_pieces(const fm_activations *a) { return (a->panel.n_cols + FM_STRIP_COLS - 1) / FM_STRIP_COLS; }
+static size_t count_pieces(const fm_activations *a) {
+  return (a->panel.n_cols + FM_STRIP_COLS - 1) / FM_STRIP_COLS;
+}
 
 static void make_pieces(const void *context, size_t begin, size_t end, size_t thread) {
   const fm_activations *a = context;
@@ -108,7 +119,8 @@ static void make_tiles(const void *context, size_t begin, size_t end, size_t thr
   for (size_t i = begin, n_tiles = count_tiles(a->panel.n_tokens); i < end; i++) {
     size_t col = i / n_tiles * FM_STRIP_COLS, first = i % n_tiles * FM_TILE_TOKENS;
     size_t n = min_size(a->panel.n_tokens - first, FM_TILE_TOKENS);
-    size_t n_cols = min_size(a->panel.n_cols - col, FM_STRIP_COLS), n_blocks = fm_act_blocks(n_cols);
+    size_t n_cols = min_size(a->panel.n_cols - col, FM_STRIP_COLS),
+           n_blocks = fm_act_blocks(n_cols);
     for (size_t t = 0; t < n; t++) {
       uint8_t *blocks = (uint8_t *)&scratch->tokens + t * n_blocks * k->block_bytes;
       k->quantize(floats_of(a, first + t, col, n_cols, scratch->floats), blocks, n_cols);
@@ -122,10 +134,13 @@ void fm_activations_make(fm_activations *a, size_t first_col) {
   a->panel.n_cols = min_size(a->n_cols - first_col, a->max_cols);
   if (a->panel.order == FM_ORDER_IN_PLACE) return;
   fm_source_kind kind = a->source->kind;
-  fm_work work = kind == FM_SOURCE_GATED ? FM_WORK_EXP : kind == FM_SOURCE_NORMED ? FM_WORK_CONVERT : FM_WORK_COPY;
+  fm_work work = kind == FM_SOURCE_GATED    ? FM_WORK_EXP
+                 : kind == FM_SOURCE_NORMED ? FM_WORK_CONVERT
+                                            : FM_WORK_COPY;
   work *= min_size(a->panel.n_cols, FM_STRIP_COLS);
   if (a->panel.order == FM_ORDER_TILES) {
-    fm_parallel(make_tiles, a, count_tiles(a->panel.n_tokens) * count_pieces(a), work * FM_TILE_TOKENS);
+    fm_parallel(make_tiles, a, count_tiles(a->panel.n_tokens) * count_pieces(a),
+                work * FM_TILE_TOKENS);
   } else {
     fm_parallel(make_pieces, a, a->panel.n_tokens * count_pieces(a), work);
   }
@@ -134,7 +149,8 @@ void fm_activations_make(fm_activations *a, size_t first_col) {
 const float *fm_activations_floats(const fm_activations *a, size_t token, size_t *stride) {
   bool in_place = a->panel.order == FM_ORDER_IN_PLACE;
   *stride = in_place ? a->n_cols : a->panel.n_cols;
-  const float *first = in_place ? a->source->x + a->panel.first_token * a->n_cols + a->panel.first_col : panel.f32;
+  const float *first =
+      in_place ? a->source->x + a->panel.first_token * a->n_cols + a->panel.first_col : panel.f32;
   return first + token * *stride;
 }
 
@@ -146,7 +162,9 @@ const float *fm_activations_dealt(const fm_activations *a, fm_deal_fn *deal) {
   return deal(fm_activations_floats(a, 0, &stride), dealt, a->panel.n_cols) ? dealt : NULL;
 }
 
-const void *fm_activations_token(const fm_activations *a, size_t token) { return at_block(a, token, 0); }
+const void *fm_activations_token(const fm_activations *a, size_t token) {
+  return at_block(a, token, 0);
+}
 
 const void *fm_activations_tiles(const fm_activations *a, size_t token, size_t col, size_t n_cols) {
   return at_tile(a, first_tile(a, token, col, n_cols));

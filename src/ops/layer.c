@@ -32,7 +32,8 @@ static void layer_norm_rows(const void *context, size_t begin, size_t end, size_
   (void)thread;
   const rows_job *j = context;
   for (size_t r = begin; r < end; r++) {
-    j->kernels->layer_norm(j->x + r * j->n_cols, j->weight, j->bias, j->y + r * j->n_cols, j->n_cols, j->eps);
+    j->kernels->layer_norm(j->x + r * j->n_cols, j->weight, j->bias, j->y + r * j->n_cols,
+                           j->n_cols, j->eps);
   }
 }
 
@@ -40,16 +41,19 @@ static void softmax_rows(const void *context, size_t begin, size_t end, size_t t
   (void)thread;
   const rows_job *j = context;
   fm_softmax_fn *softmax = j->kernels->softmax;
-  for (size_t r = begin; r < end; r++) softmax(j->x + r * j->n_cols, j->y + r * j->n_cols, j->n_cols);
+  for (size_t r = begin; r < end; r++)
+    softmax(j->x + r * j->n_cols, j->y + r * j->n_cols, j->n_cols);
 }
 
-void fm_op_rms_norm(const float *x, const float *weight, float *y, size_t n_rows, size_t n_cols, float eps) {
-  const rows_job j = {.kernels = kernels(), .x = x, .weight = weight, .y = y, .n_cols = n_cols, .eps = eps};
+void fm_op_rms_norm(const float *x, const float *weight, float *y, size_t n_rows, size_t n_cols,
+                    float eps) {
+  const rows_job j = {
+      .kernels = kernels(), .x = x, .weight = weight, .y = y, .n_cols = n_cols, .eps = eps};
   fm_parallel(rms_norm_rows, &j, n_rows, (fm_work)n_cols * FM_WORK_CONVERT);
 }
 
-void fm_op_layer_norm(const float *x, const float *weight, const float *bias, float *y, size_t n_rows, size_t n_cols,
-                      float eps) {
+void fm_op_layer_norm(const float *x, const float *weight, const float *bias, float *y,
+                      size_t n_rows, size_t n_cols, float eps) {
   const rows_job j = {kernels(), x, weight, bias, y, n_cols, eps};
   fm_parallel(layer_norm_rows, &j, n_rows, (fm_work)n_cols * FM_WORK_CONVERT);
 }
@@ -59,12 +63,12 @@ void fm_op_softmax(const float *x, float *y, size_t n_rows, size_t n_cols) {
   fm_parallel(softmax_rows, &j, n_rows, (fm_work)n_cols * FM_WORK_EXP);
 }
 
-/* Elementary functions in f64 with errors below 1e-9, too small to show in f32 results. Those of libm would
- * add 10 KB of tables. */
+/* Elementary functions in f64 with errors below 1e-9, too small to show in f32 results. Those of
+ * libm would add 10 KB of tables. */
 #define LN2 0x1.62e42fefa39efp-1
 #define PI 0x1.921fb54442d18p+1
-/* pi / 2 in three parts. The first two have 21 bits, so that their products with 32-bit integers are
- * exact. */
+/* pi / 2 in three parts. The first two have 21 bits, so that their products with 32-bit integers
+ * are exact. */
 #define HALF_PI_1 0x1.921fb00000000p+0
 #define HALF_PI_2 0x1.5110b00000000p-22
 #define HALF_PI_3 0x1.18469898cc517p-44
@@ -84,10 +88,11 @@ static double from_bits(uint64_t bits) {
 /* The series stop at terms below this; loops also keep the code small. */
 #define NEGLIGIBLE 0x1p-54
 
-/* ln x = k ln 2 + 2 artanh((m - 1) / (m + 1)), x = 2^k m; the series falls by 1/34 a term. x positive, normal and finite,
- * as every f32 is in f64. */
+/* ln x = k ln 2 + 2 artanh((m - 1) / (m + 1)), x = 2^k m; the series falls by 1/34 a term. x
+ * positive, normal and finite, as every f32 is in f64. */
 static double natural_log(double x) {
-  uint64_t bits = to_bits(x), mantissa = bits & 0xfffffffffffff, above_sqrt_2 = mantissa >= 0x6a09e667f3bcd;
+  uint64_t bits = to_bits(x), mantissa = bits & 0xfffffffffffff,
+           above_sqrt_2 = mantissa >= 0x6a09e667f3bcd;
   double k = (double)(bits >> 52) - 1023 + (double)above_sqrt_2;
   double m = from_bits(mantissa | (1023 - above_sqrt_2) << 52); /* sqrt(1/2) .. sqrt(2) */
   double s = (m - 1) / (m + 1), power = s, sum = 0;
@@ -95,7 +100,8 @@ static double natural_log(double x) {
   return 2 * sum + k * LN2;
 }
 
-/* e^x by Taylor's series on |x| <= ln 2 / 2; |x| < 700. The low bits of k + 1023 + 2^52 are an exponent. */
+/* e^x by Taylor's series on |x| <= ln 2 / 2; |x| < 700. The low bits of k + 1023 + 2^52 are an
+ * exponent. */
 static double exponential(double x) {
   double k = (x / LN2 + ROUND) - ROUND, r = x - k * LN2, term = 1, sum = 1;
   for (double i = 1; fabs(term) > NEGLIGIBLE; i++) {
@@ -110,8 +116,12 @@ static void cosine_and_sine(double angle, float *cosine, float *sine) {
   if (!(fabs(angle) < 0x1p32)) angle = (double)NAN;
   double rounded = angle * (2 / PI) + ROUND, n = rounded - ROUND;
   double r = ((angle - n * HALF_PI_1) - n * HALF_PI_2) - n * HALF_PI_3, z = r * r;
-  double even = 1 - z * (1.0 / 2 - z * (1.0 / 24 - z * (1.0 / 720 - z * (1.0 / 40320 - z * (1.0 / 3628800)))));
-  double odd = 1 - z * (1.0 / 6 - z * (1.0 / 120 - z * (1.0 / 5040 - z * (1.0 / 362880 - z * (1.0 / 39916800)))));
+  double even =
+      1 -
+      z * (1.0 / 2 - z * (1.0 / 24 - z * (1.0 / 720 - z * (1.0 / 40320 - z * (1.0 / 3628800)))));
+  double odd =
+      1 - z * (1.0 / 6 -
+               z * (1.0 / 120 - z * (1.0 / 5040 - z * (1.0 / 362880 - z * (1.0 / 39916800)))));
   double part[2] = {even, r * odd};
   uint64_t quadrant = to_bits(rounded);
   double c = part[quadrant & 1], s = part[~quadrant & 1];
@@ -140,21 +150,25 @@ static void rope_tokens(const void *context, size_t begin, size_t end, size_t th
     size_t n = n_pairs - first < PAIRS ? n_pairs - first : PAIRS;
     double frequency[PAIRS];
     for (size_t i = 0; i < n; i++) {
-      frequency[i] = exponential(-log_base * (double)(first + i) / (double)n_pairs) / (double)j->linear_scale;
+      frequency[i] =
+          exponential(-log_base * (double)(first + i) / (double)n_pairs) / (double)j->linear_scale;
       if (!valid) frequency[i] = (double)NAN;
       if (j->factors) frequency[i] /= (double)j->factors[first + i];
     }
-    float *head = j->x + begin * shape->n_heads * shape->head_size + (distance == 1 ? 2 * first : first);
+    float *head =
+        j->x + begin * shape->n_heads * shape->head_size + (distance == 1 ? 2 * first : first);
     for (size_t t = begin; t < end; t++) {
       float cosine[PAIRS], sine[PAIRS];
       double position = (double)shape->first_position + (double)t;
       for (size_t i = 0; i < n; i++) cosine_and_sine(position * frequency[i], &cosine[i], &sine[i]);
-      for (size_t h = 0; h < shape->n_heads; h++, head += shape->head_size) j->rotate(head, distance, cosine, sine, n);
+      for (size_t h = 0; h < shape->n_heads; h++, head += shape->head_size)
+        j->rotate(head, distance, cosine, sine, n);
     }
   }
 }
 
-void fm_op_rope(float *x, const fm_rope_shape *shape, float base, float linear_scale, const float *factors) {
+void fm_op_rope(float *x, const fm_rope_shape *shape, float base, float linear_scale,
+                const float *factors) {
   const rope_job j = {kernels()->rotate, x, shape, base, linear_scale, factors};
   fm_work work = (fm_work)shape->n_dims * (shape->n_heads * FM_WORK_COPY + FM_WORK_EXP);
   fm_parallel(rope_tokens, &j, shape->n_tokens, work);
@@ -175,12 +189,15 @@ static void embed_tokens(const void *context, size_t begin, size_t end, size_t t
   const embed_job *j = context;
   size_t row_bytes = j->n_cols / j->traits->block_values * j->traits->block_bytes;
   for (size_t t = begin; t < end; t++) {
-    fm_dequantize(j->traits, j->kernels, j->isa, j->table + j->ids[t] * row_bytes, j->y + t * j->n_cols, j->n_cols);
+    fm_dequantize(j->traits, j->kernels, j->isa, j->table + j->ids[t] * row_bytes,
+                  j->y + t * j->n_cols, j->n_cols);
   }
 }
 
-void fm_op_embed(int32_t type, const uint8_t *table, const uint32_t *ids, float *y, size_t n_tokens, size_t n_cols) {
-  const embed_job j = {fm_traits_of(type), fm_kernels_of(type), fm_current.isa, table, ids, y, n_cols};
+void fm_op_embed(int32_t type, const uint8_t *table, const uint32_t *ids, float *y, size_t n_tokens,
+                 size_t n_cols) {
+  const embed_job j = {
+      fm_traits_of(type), fm_kernels_of(type), fm_current.isa, table, ids, y, n_cols};
   fm_parallel(embed_tokens, &j, n_tokens, (fm_work)n_cols * FM_WORK_CONVERT);
 }
 
@@ -214,7 +231,8 @@ static void add_scaled_values(const void *context, size_t begin, size_t end, siz
   (void)thread;
   const values_job *j = context;
   size_t first = begin * STRETCH;
-  j->kernels->add_scaled(j->a + first, j->b + first, j->factor, j->y + first, stretch(j->n_values, begin, end));
+  j->kernels->add_scaled(j->a + first, j->b + first, j->factor, j->y + first,
+                         stretch(j->n_values, begin, end));
 }
 
 static void scale_values(const void *context, size_t begin, size_t end, size_t thread) {
@@ -228,7 +246,8 @@ static void gate_values(const void *context, size_t begin, size_t end, size_t th
   (void)thread;
   const values_job *j = context;
   size_t first = begin * STRETCH;
-  j->kernels->gated(j->a + first, j->b + first, j->y + first, stretch(j->n_values, begin, end), j->act);
+  j->kernels->gated(j->a + first, j->b + first, j->y + first, stretch(j->n_values, begin, end),
+                    j->act);
 }
 
 void fm_op_add(const float *a, const float *b, float *y, size_t n_values) {
@@ -237,17 +256,20 @@ void fm_op_add(const float *a, const float *b, float *y, size_t n_values) {
 }
 
 void fm_op_add_scaled(const float *a, const float *b, float *y, size_t n_values, float factor) {
-  const values_job j = {.kernels = kernels(), .a = a, .b = b, .y = y, .n_values = n_values, .factor = factor};
+  const values_job j = {
+      .kernels = kernels(), .a = a, .b = b, .y = y, .n_values = n_values, .factor = factor};
   fm_parallel(add_scaled_values, &j, count_stretches(n_values), STRETCH * FM_WORK_COPY);
 }
 
 void fm_op_scale(const float *x, float *y, size_t n_values, float factor) {
-  const values_job j = {.kernels = kernels(), .a = x, .y = y, .n_values = n_values, .factor = factor};
+  const values_job j = {
+      .kernels = kernels(), .a = x, .y = y, .n_values = n_values, .factor = factor};
   fm_parallel(scale_values, &j, count_stretches(n_values), STRETCH * FM_WORK_COPY);
 }
 
 void fm_op_gated(const float *gate, const float *up, float *y, size_t n_values, int32_t act) {
-  const values_job j = {.kernels = kernels(), .a = gate, .b = up, .y = y, .n_values = n_values, .act = act};
+  const values_job j = {
+      .kernels = kernels(), .a = gate, .b = up, .y = y, .n_values = n_values, .act = act};
   fm_parallel(gate_values, &j, count_stretches(n_values), STRETCH * FM_WORK_EXP);
 }
 

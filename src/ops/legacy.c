@@ -43,8 +43,8 @@ static void legacy_rows(const void *context, size_t begin, size_t end, size_t th
   }
 }
 
-void fm_op_matmul_q4_legacy(const uint8_t *w, const float *scales, const float *x, float *y, size_t n_tokens,
-                            size_t n_rows, size_t n_cols) {
+void fm_op_matmul_q4_legacy(const uint8_t *w, const float *scales, const float *x, float *y,
+                            size_t n_tokens, size_t n_rows, size_t n_cols) {
   const legacy_job j = {w, scales, x, y, n_tokens, n_rows, n_cols / FM_LEGACY_BLOCK_VALUES};
   fm_parallel(legacy_rows, &j, n_rows, (fm_work)n_tokens * n_cols * FM_WORK_SCALAR);
 }

@@ -1,13 +1,15 @@
-/* Y = X * W^T: the choice of a target's kernels, and the loops over token panels, rows and strips. X is made
- * and quantised once per token panel (ops/activations.h), for all targets that get the same activations.
+/* Y = X * W^T: the choice of a target's kernels, and the loops over token panels, rows and strips.
+ * X is made and quantised once per token panel (ops/activations.h), for all targets that get the
+ * same activations.
  *
- *   activation f32     2048 columns of a row are dequantised once, 8 KB, and multiplied with all tokens
+ *   activation f32     2048 columns of a row are dequantised once, 8 KB, and multiplied with all
+ *                      tokens
  *   up to 2 tokens     matrix-vector: blocks are decoded in registers, once per token
  *   more tokens        matrix-matrix: 8 rows are decoded into a strip, which all tokens reuse
  *
- * Sums over panels go through y, so that scratch does not grow with n_cols. A row's result depends neither
- * on the rows beside it nor on the thread that computes it: threads first share the making of activations,
- * then the rows of each target, and its tokens too where rows are few. */
+ * Sums over panels go through y, so that scratch does not grow with n_cols. A row's result depends
+ * neither on the rows beside it nor on the thread that computes it: threads first share the making
+ * of activations, then the rows of each target, and its tokens too where rows are few. */
 #include "fused.h"
 #include "ops/activations.h"
 #include "ops/ops.h"
@@ -16,7 +18,8 @@
 #define TOUCH_MIN_TOKENS 16 /* with fewer tokens, asking takes as long as waiting */
 #define MAX_TARGETS 32      /* targets that share one making of activations */
 
-/* Threads take tokens in multiples of 16, so that patches of 8 tokens do not depend on the thread count. */
+/* Threads take tokens in multiples of 16, so patches of 8 tokens do not depend on the thread count.
+ */
 #define SHARE_TOKENS 16
 
 /* A target and everything that the call chooses for it. */
@@ -36,7 +39,8 @@ typedef struct {
   fm_gemm_fn *gemm;
 } target;
 
-/* The product of one target with a token panel, or a thread's share of it: some rows and some tokens. */
+/* The product of one target with a token panel, or a thread's share of it: some rows and some
+ * tokens. */
 typedef struct {
   const target *target;
   const fm_activations *acts;
@@ -61,7 +65,8 @@ fm_service fm_service_of(int32_t isa, const fm_kernels *kernels, int32_t activat
   return (fm_service){FM_ISA_SCALAR, activation};
 }
 
-static target resolve(const fm_target *asked, fm_dispatch now, size_t n_cols, int32_t activation, bool accumulate) {
+static target resolve(const fm_target *asked, fm_dispatch now, size_t n_cols, int32_t activation,
+                      bool accumulate) {
   const fm_traits *traits = fm_traits_of(asked->type);
   const fm_kernels *kernels = fm_kernels_of(asked->type);
   target t = {.traits = traits,
@@ -92,7 +97,9 @@ static target resolve(const fm_target *asked, fm_dispatch now, size_t n_cols, in
 }
 
 /* Bytes from a row's start to a column, a multiple of block_values. */
-static size_t bytes_to(const target *t, size_t col) { return col / t->traits->block_values * t->traits->block_bytes; }
+static size_t bytes_to(const target *t, size_t col) {
+  return col / t->traits->block_values * t->traits->block_bytes;
+}
 
 /* One row, dequantised piece by piece, with all tokens. */
 static void row_f32(const share *s, size_t r) {
@@ -101,14 +108,16 @@ static void row_f32(const share *s, size_t r) {
   size_t n_cols = s->acts->panel.n_cols, x_stride;
   const float *x = fm_activations_floats(s->acts, s->first_token, &x_stride);
   if (t->traits->type == FM_TYPE_F32) {
-    t->dot_f32((const float *)w, x, s->y + r, n_cols, s->n_tokens, x_stride, t->n_rows, s->accumulate);
+    t->dot_f32((const float *)w, x, s->y + r, n_cols, s->n_tokens, x_stride, t->n_rows,
+               s->accumulate);
     return;
   }
   float *floats = s->scratch->floats;
   for (size_t col = 0; col < n_cols; col += FM_STRIP_COLS) {
     size_t n = min_size(n_cols - col, FM_STRIP_COLS);
     fm_dequantize(t->traits, t->kernels, t->isa, w + bytes_to(t, col), floats, n);
-    t->dot_f32(floats, x + col, s->y + r, n, s->n_tokens, x_stride, t->n_rows, s->accumulate || col > 0);
+    t->dot_f32(floats, x + col, s->y + r, n, s->n_tokens, x_stride, t->n_rows,
+               s->accumulate || col > 0);
   }
 }
 
@@ -129,13 +138,14 @@ static void multiply_vectors(const share *s) {
   size_t n_cols = s->acts->panel.n_cols;
   const uint8_t *end = s->w + (s->n_rows - 1) * t->row_bytes + bytes_to(t, n_cols);
   for (size_t i = 0; i < s->n_tokens; i++) {
-    t->gemv(s->w, t->row_bytes, end, fm_activations_token(s->acts, i), s->y + i * t->n_rows, s->n_rows, n_cols,
-            s->accumulate);
+    t->gemv(s->w, t->row_bytes, end, fm_activations_token(s->acts, i), s->y + i * t->n_rows,
+            s->n_rows, n_cols, s->accumulate);
   }
 }
 
-/* Loads a byte of each cache line of the next strip's rows, which nothing waits for: the caches fetch the lines
- * while the current strip is multiplied. Rows are taken from end to end, or the panel's columns of them. */
+/* Loads a byte of each cache line of the next strip's rows, which nothing waits for: the caches
+ * fetch the lines while the current strip is multiplied. Rows are taken from end to end, or the
+ * panel's columns of them. */
 static void touch_next_strip(const share *s, size_t r) {
   size_t first = r + FM_STRIP_ROWS, end = min_size(s->n_rows, first + FM_STRIP_ROWS);
   size_t n_bytes = bytes_to(s->target, s->acts->panel.n_cols);
@@ -156,11 +166,13 @@ static void multiply_strips(const share *s) {
       size_t n_cols = min_size(panel_cols - col, FM_STRIP_COLS);
       const uint8_t *row[FM_STRIP_ROWS], *w = s->w + bytes_to(t, col);
       /* Missing rows repeat the last one; their results are not stored. */
-      for (size_t i = 0; i < FM_STRIP_ROWS; i++) row[i] = w + (r + min_size(i, n_rows - 1)) * t->row_bytes;
+      for (size_t i = 0; i < FM_STRIP_ROWS; i++)
+        row[i] = w + (r + min_size(i, n_rows - 1)) * t->row_bytes;
       t->strip(type, row, n_cols, strip);
       if (s->n_tokens >= TOUCH_MIN_TOKENS && col + n_cols == panel_cols) touch_next_strip(s, r);
-      t->gemm(type->layout, strip, fm_activations_tiles(s->acts, s->first_token, col, n_cols), s->y + r,
-              fm_act_blocks(n_cols), s->n_tokens, t->n_rows, n_rows, s->accumulate || col > 0);
+      t->gemm(type->layout, strip, fm_activations_tiles(s->acts, s->first_token, col, n_cols),
+              s->y + r, fm_act_blocks(n_cols), s->n_tokens, t->n_rows, n_rows,
+              s->accumulate || col > 0);
     }
   }
 }
@@ -170,8 +182,9 @@ static void multiply(const share *s) {
   if (t->dot_f32) {
     multiply_f32(s);
   } else if (t->rows) {
-    t->rows(t->traits, t->kernels->decode, s->w, t->row_bytes, fm_activations_token(s->acts, s->first_token), s->y,
-            s->n_rows, s->acts->panel.n_cols, s->n_tokens, t->n_rows, s->accumulate);
+    t->rows(t->traits, t->kernels->decode, s->w, t->row_bytes,
+            fm_activations_token(s->acts, s->first_token), s->y, s->n_rows, s->acts->panel.n_cols,
+            s->n_tokens, t->n_rows, s->accumulate);
   } else if (s->acts->panel.order == FM_ORDER_TILES) {
     multiply_strips(s);
   } else {
@@ -179,8 +192,8 @@ static void multiply(const share *s) {
   }
 }
 
-/* An item is a strip of rows with the tokens of one share: all strips with the first share, then all with the
- * next. */
+/* An item is a strip of rows with the tokens of one share: all strips with the first share, then
+ * all with the next. */
 typedef struct {
   const share *whole;
   size_t n_strips, share_tokens;
@@ -218,7 +231,8 @@ static void multiply_target(const target *t, const fm_activations *a) {
   }
   size_t n_tokens = a->panel.n_tokens;
   share_job j = {&whole, (t->n_rows + FM_STRIP_ROWS - 1) / FM_STRIP_ROWS, n_tokens};
-  size_t n_threads = fm_threads_in_use(), wanted = 4 * n_threads / j.n_strips, most = n_tokens / SHARE_TOKENS;
+  size_t n_threads = fm_threads_in_use(), wanted = 4 * n_threads / j.n_strips,
+         most = n_tokens / SHARE_TOKENS;
   size_t n_shares = n_threads > 1 ? min_size(wanted, most) : 0;
   if (n_shares > 1) {
     size_t tokens = (n_tokens + n_shares - 1) / n_shares;
@@ -244,8 +258,8 @@ static void multiply_targets(const target *targets, size_t n_targets, fm_activat
   }
 }
 
-void fm_op_matmul(const fm_target *targets, size_t n_targets, const fm_source *source, size_t n_tokens, size_t n_cols,
-                  int32_t activation, bool accumulate) {
+void fm_op_matmul(const fm_target *targets, size_t n_targets, const fm_source *source,
+                  size_t n_tokens, size_t n_cols, int32_t activation, bool accumulate) {
   const fm_dispatch now = fm_current;
   for (size_t first = 0, n; first < n_targets; first += n) {
     n = min_size(n_targets - first, MAX_TARGETS);

@@ -12,7 +12,8 @@
 
 #define FM_ATTENTION_PACKS 16
 
-/* The KV heads that a pack's rows read, without repetition, and the index of each row's among them. */
+/* The KV heads that a pack's rows read, without repetition, and the index of each row's among
+ * them. */
 typedef struct {
   size_t n_heads, head[FM_PACK_ROWS], of_row[FM_PACK_ROWS];
 } fm_pack_heads;
@@ -24,7 +25,8 @@ typedef struct {
     fm_act_i8 i8[FM_TILE_TOKENS * FM_STRIP_COLS / FM_ACT_COLS];
     fm_act_i16 i16[FM_TILE_TOKENS * FM_STRIP_COLS / FM_ACT_COLS];
   } tokens;                                 /* the blocks of 4 tokens, before they become tiles */
-  _Alignas(64) float floats[FM_STRIP_COLS]; /* a piece of a weight row, or of activations about to be quantised */
+  _Alignas(64) float floats[FM_STRIP_COLS]; /* a piece of a weight row, or of activations about to
+                                               be quantised */
 } fm_matmul_scratch;
 
 /* The scratch of attention. Keys and values are f32, [position][head][n_dims]. */

@@ -1,12 +1,13 @@
 /* Quantisers of the types with one scale (and minimum) per 32 values: Q4_0, Q5_0, Q8_0, Q4_1, Q5_1.
  *
- *   Q4_0, Q5_0   d = extreme / -zero, zero = 8, 16 the code of 0: the value of largest magnitude becomes code 0
+ *   Q4_0, Q5_0   d = extreme / -zero, zero = 8, 16 the code of 0: the value of largest magnitude
+ *                becomes code 0
  *   Q8_0         d = max|x| / 127
  *   Q4_1, Q5_1   d = (max - min) / (2^bits - 1), m = min
  *
- * Codes are computed with the scale before it is rounded to f16, as every GGUF producer does, so that the
- * blocks equal theirs byte for byte. Where the scale rounds to zero in f16, the codes are those of zeros.
- * Layouts: formats/blocks.h. */
+ * Codes are computed with the scale before it is rounded to f16, as every GGUF producer does, so
+ * that the blocks equal theirs byte for byte. Where the scale rounds to zero in f16, the codes are
+ * those of zeros. Layouts: formats/blocks.h. */
 #include <math.h>
 #include <string.h>
 
@@ -16,19 +17,22 @@
 
 #define VALUES 32
 
-static float inverse_of(float d, fm_f16 stored) { return (stored & 0x7fffu) != 0 ? 1.0f / d : 0.0f; }
+static float inverse_of(float d, fm_f16 stored) {
+  return (stored & 0x7fffu) != 0 ? 1.0f / d : 0.0f;
+}
 
-/* code = (x - shift) * inverse + offset, truncated, at most `largest`. Truncation rounds where the offset
- * includes 1/2. */
-static void codes_of(const float *x, float shift, float inverse, float offset, uint8_t largest, uint8_t code[VALUES]) {
+/* code = (x - shift) * inverse + offset, truncated, at most `largest`. Truncation rounds where the
+ * offset includes 1/2. */
+static void codes_of(const float *x, float shift, float inverse, float offset, uint8_t largest,
+                     uint8_t code[VALUES]) {
   for (int i = 0; i < VALUES; i++) {
     int32_t c = (int32_t)((x[i] - shift) * inverse + offset);
     code[i] = c > largest ? largest : (uint8_t)c;
   }
 }
 
-/* Value i is the low nibble of qs[i] for i < 16, the high nibble of qs[i - 16] for the others; its bit 4
- * is bit i of qh. */
+/* Value i is the low nibble of qs[i] for i < 16, the high nibble of qs[i - 16] for the others; its
+ * bit 4 is bit i of qh. */
 static void pack_nibbles(const uint8_t code[VALUES], uint8_t qs[16]) {
   for (int i = 0; i < 16; i++) qs[i] = (uint8_t)((code[i] & 15) | code[i + 16] << 4);
 }

@@ -1,10 +1,12 @@
-/* The quantisers of Q4_K and Q5_K: value = d * scale[sub] * code - dmin * min[sub], 8 sub-blocks of 32, scales and mins
- * 0..63, codes 0..15 and 0..31; layouts in formats/blocks.h.
+/* The quantisers of Q4_K and Q5_K: value = d * scale[sub] * code - dmin * min[sub], 8 sub-blocks of
+ * 32, scales and mins 0..63, codes 0..15 and 0..31; layouts in formats/blocks.h.
  *
  * The search for the least squared error has three steps:
- *   1. for each sub-block, find a scale and a minimum: from several initial ranges, alternate between the
+ *   1. for each sub-block, find a scale and a minimum: from several initial ranges, alternate
+ *   between the
  *      nearest codes and the line that fits them best;
- *   2. choose one d and one dmin for the block, and for each sub-block the integers, of those next to its
+ *   2. choose one d and one dmin for the block, and for each sub-block the integers, of those next
+ *   to its
  *      own scale and minimum, that err least;
  *   3. find the best d and dmin for these integers and codes, and repeat step 2.
  * The best block found is written. */
@@ -92,7 +94,9 @@ static line own_line(const float *x, float largest) {
   return best;
 }
 
-static int nearest_integer(float v) { return v < (float)LARGEST_SCALE ? (int)(v + 0.5f) : LARGEST_SCALE; }
+static int nearest_integer(float v) {
+  return v < (float)LARGEST_SCALE ? (int)(v + 0.5f) : LARGEST_SCALE;
+}
 
 /* Step 2: finds integers and codes for p->d and p->dmin; returns the squared error of the block. */
 static float choose_integers(const float *x, const line wanted[SUBS], float largest, parts *p) {
@@ -119,7 +123,8 @@ static float choose_integers(const float *x, const line wanted[SUBS], float larg
   return total;
 }
 
-/* Step 3: d and dmin of least squared error for given integers and codes: with c = scale * code and m = min,
+/* Step 3: d and dmin of least squared error for given integers and codes: with c = scale * code and
+ * m = min,
  *   d * sum(cc) - dmin * sum(cm) = sum(xc),  dmin * sum(mm) - d * sum(cm) = -sum(xm).
  * The difference of products cancels, hence f64. */
 static void fit_d(const float *x, const parts *p, float *d, float *dmin) {
@@ -142,7 +147,9 @@ static void fit_d(const float *x, const parts *p, float *d, float *dmin) {
 }
 
 /* A scale as the block stores it: finite and not negative. */
-static float as_f16(float d) { return fm_f16_to_f32(fm_f32_to_f16(d > 65504.0f ? 65504.0f : d > 0.0f ? d : 0.0f)); }
+static float as_f16(float d) {
+  return fm_f16_to_f32(fm_f32_to_f16(d > 65504.0f ? 65504.0f : d > 0.0f ? d : 0.0f));
+}
 
 static void search(const float *x, int largest_code, parts *best) {
   float largest = (float)largest_code, d = 0.0f, dmin = 0.0f, best_error = INFINITY;
@@ -198,6 +205,7 @@ void fm_quantize_q5_k(const float *x, void *block) {
   pack(&p, b->scales, b->qs);
   for (int l = 0; l < 32; l++) {
     b->qh[l] = 0;
-    for (int s = 0; s < SUBS; s++) b->qh[l] = (uint8_t)(b->qh[l] | (p.code[32 * s + l] >> 4 & 1) << s);
+    for (int s = 0; s < SUBS; s++)
+      b->qh[l] = (uint8_t)(b->qh[l] | (p.code[32 * s + l] >> 4 & 1) << s);
   }
 }

@@ -1,9 +1,12 @@
-/* The quantiser of Q6_K: value = d * scale[sub] * (code - 32), 16 sub-blocks of 16; layout in formats/blocks.h.
+/* The quantiser of Q6_K: value = d * scale[sub] * (code - 32), 16 sub-blocks of 16; layout in
+ * formats/blocks.h.
  *
  * The search for the least squared error has three steps:
- *   1. for each sub-block, find a scale: from several initial ranges, alternate between the nearest codes
+ *   1. for each sub-block, find a scale: from several initial ranges, alternate between the nearest
+ *   codes
  *      and the scale that fits them best;
- *   2. choose one d for the block, and for each sub-block the integer scale, of those next to its own,
+ *   2. choose one d for the block, and for each sub-block the integer scale, of those next to its
+ *   own,
  *      that errs least;
  *   3. find the best d for these scales and codes, and repeat step 2.
  * The best block found is written. */
@@ -20,8 +23,8 @@
 #define SMALLEST (-32)
 #define ROUNDS 1 /* repetitions of step 3: a second one finds nothing better */
 
-/* Initial ranges, as the code that the extreme of a sub-block gets: smaller ones leave codes unused, larger
- * ones clip the extreme. */
+/* Initial ranges, as the code that the extreme of a sub-block gets: smaller ones leave codes
+ * unused, larger ones clip the extreme. */
 static const float ranges[] = {32.0f, 31.0f, 30.0f, 29.0f, 28.0f};
 #define N_RANGES (sizeof ranges / sizeof ranges[0])
 

@@ -1,4 +1,4 @@
-/* The pool: threads sleep in a futex until there is work, and every thread that is awake takes chunks.
+/* The pool: threads sleep in a futex until there is work, and all that are awake take chunks.
  *
  *   caller                                   threads
  *   job = ..                                 sleep while generation == seen, after a short spin
@@ -7,9 +7,9 @@
  *   takes chunks like the others               unfinished -= 1; the last one wakes the caller
  *   sleeps while unfinished > 0
  *
- * The caller waits for chunks, never for threads: a thread that wakes late finds nothing unclaimed, or
- * claims a chunk of a newer job and may then run it. The job is read only after a claim, and written
- * only while nothing is unfinished, so no thread can hold parts of two jobs. */
+ * The caller waits for chunks, never for threads: a thread that wakes late finds nothing unclaimed,
+ * or claims a chunk of a newer job and may then run it. The job is read only after a claim, and
+ * written only while nothing is unfinished, so no thread can hold parts of two jobs. */
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -18,12 +18,13 @@
 
 /* For less work (some 9 microseconds), waking threads takes longer than the work itself. */
 #define FORK_WORK (1u << 18)
-/* The least work of a chunk, and the most chunks of a job for each thread: enough of them that a slow
- * core can do fewer. */
+/* The least work of a chunk, and the most chunks of a job for each thread: enough of them that a
+ * slow core can do fewer. */
 #define CHUNK_WORK (1u << 17)
 #define CHUNKS_PER_THREAD 32
 
-/* Turns of the spinning loop, some 30 microseconds: longer than the pause between a layer's operations. */
+/* Turns of the spinning loop, some 30 microseconds: longer than the pause between a layer's
+ * operations. */
 #define SPIN_TURNS 10000
 
 /* Words that threads write have cache lines of their own. */
@@ -56,7 +57,8 @@ static bool claim(uint32_t *left) {
 }
 
 static void finish_chunk(void) {
-  if (atomic_fetch_sub(&pool.unfinished, 1) == 1 && atomic_load(&pool.caller_sleeps)) futex_wake(&pool.unfinished, 1);
+  if (atomic_fetch_sub(&pool.unfinished, 1) == 1 && atomic_load(&pool.caller_sleeps))
+    futex_wake(&pool.unfinished, 1);
 }
 
 static void take_chunks(size_t thread) {
@@ -108,7 +110,8 @@ static void wait_for_others(void) {
 void fm_parallel(fm_part_fn *part, const void *context, size_t n_items, fm_work item_work) {
   size_t n_threads = fm_threads_in_use();
   fm_work work = item_work * n_items;
-  size_t smallest = item_work < CHUNK_WORK ? (size_t)(CHUNK_WORK / max_size((size_t)item_work, 1)) : 1;
+  size_t smallest =
+      item_work < CHUNK_WORK ? (size_t)(CHUNK_WORK / max_size((size_t)item_work, 1)) : 1;
   if (pool.fork_work == 0) smallest = 1;
   size_t chunk_items = max_size(smallest, n_items / (n_threads * CHUNKS_PER_THREAD));
   if (n_threads == 1 || work < pool.fork_work || n_items <= chunk_items) {
@@ -127,7 +130,9 @@ void fm_parallel(fm_part_fn *part, const void *context, size_t n_items, fm_work 
   wait_for_others();
 }
 
-uint32_t fm_threads_in_use(void) { return atomic_load_explicit(&pool.n_in_use, memory_order_relaxed); }
+uint32_t fm_threads_in_use(void) {
+  return atomic_load_explicit(&pool.n_in_use, memory_order_relaxed);
+}
 
 void fm_pool_use(uint32_t n_threads, uint32_t fork_work, int may_sleep) {
   atomic_store(&pool.n_in_use, n_threads);

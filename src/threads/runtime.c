@@ -1,5 +1,6 @@
-/* The runtime of modules that link no library: the end of the heap, for the allocator, and the stack
- * pointer, for JavaScript. The memory is grown here, so that such a module imports only its memory. */
+/* The runtime of modules that link no library: the end of the heap, for the allocator, and the
+ * stack pointer, for JavaScript. The memory is grown here, so that such a module imports only its
+ * memory. */
 #include <malloc.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,9 +16,11 @@ static uintptr_t end_of_heap;
 void *sbrk(intptr_t bytes) {
   if (end_of_heap == 0) end_of_heap = ((uintptr_t)&__heap_base + 15) & ~(uintptr_t)15;
   uintptr_t start = end_of_heap, end = start + (uintptr_t)bytes;
-  uintptr_t n_pages = __builtin_wasm_memory_size(0), wanted = end / PAGE_BYTES + (end % PAGE_BYTES != 0);
+  uintptr_t n_pages = __builtin_wasm_memory_size(0),
+            wanted = end / PAGE_BYTES + (end % PAGE_BYTES != 0);
   if (end < start && bytes > 0) return (void *)FAILED;
-  if (wanted > n_pages && (uintptr_t)__builtin_wasm_memory_grow(0, wanted - n_pages) == FAILED) return (void *)FAILED;
+  if (wanted > n_pages && (uintptr_t)__builtin_wasm_memory_grow(0, wanted - n_pages) == FAILED)
+    return (void *)FAILED;
   end_of_heap = end;
   return (void *)start;
 }
@@ -28,7 +31,8 @@ void *_emscripten_stack_alloc(size_t bytes);
 void *emscripten_stack_get_current(void);
 
 #ifdef __wasm64__
-/* The other modules' emmalloc takes no 64-bit sizes. dlmalloc does, but lacks a function of this name. */
+/* The other modules' emmalloc takes no 64-bit sizes. dlmalloc does, but lacks a function of this
+ * name. */
 void *aligned_alloc(size_t alignment, size_t bytes) { return memalign(alignment, bytes); }
 
 __asm__(".globaltype __stack_pointer, i64\n");

@@ -1,5 +1,5 @@
-/* Fork-join: the items of an operation are split into chunks, which the threads of a pool take one after
- * another. Modules without threads (FM_HAS_THREADS 0) run all items in the caller. */
+/* Fork-join: the items of an operation are split into chunks, which the threads of a pool take one
+ * after another. Modules without threads (FM_HAS_THREADS 0) run all items in the caller. */
 #ifndef FM_THREADS_THREADS_H
 #define FM_THREADS_THREADS_H
 
@@ -8,9 +8,9 @@
 
 #define FM_MAX_THREADS 64
 
-/* Runs the items begin <= i < end of a job on thread number `thread`; 0 is the caller. The results must
- * depend on the items only, neither on the thread nor on how items are split. A part must not call
- * fm_parallel. */
+/* Runs the items begin <= i < end of a job on thread number `thread`; 0 is the caller. The results
+ * must depend on the items only, neither on the thread nor on how items are split. A part must not
+ * call fm_parallel. */
 typedef void fm_part_fn(const void *job, size_t begin, size_t end, size_t thread);
 
 /* The cost of an operation, in multiply-adds of an int8 product, about 1/30 ns each. */
@@ -31,7 +31,8 @@ void fm_parallel(fm_part_fn *part, const void *job, size_t n_items, fm_work item
 /* Threads that a job may run on, the caller included. */
 uint32_t fm_threads_in_use(void);
 #else
-static inline void fm_parallel(fm_part_fn *part, const void *job, size_t n_items, fm_work item_work) {
+static inline void fm_parallel(fm_part_fn *part, const void *job, size_t n_items,
+                               fm_work item_work) {
   (void)item_work;
   part(job, 0, n_items, 0);
 }

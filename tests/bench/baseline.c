@@ -1,9 +1,10 @@
-/* The benchmark's opponents: Q4_K, Q6_K, Q8_0 and Q4_0 the way the wasm kernels of llama.cpp work, written for SIMD128 from
- * their description.
+/* The benchmark's opponents: Q4_K, Q6_K, Q8_0 and Q4_0 the way the wasm kernels of llama.cpp work,
+ * written for SIMD128 from their description.
  *
- * int8 activations per 256 columns (quantised as ours are). For each block that has a scale of its own: codes and
- * activations are extended to int16, multiplied by i32x4.dot_i16x8, summed horizontally, and the scalar sum is multiplied
- * by the scalar scale. One row and one token at a time, whatever n_tokens is. */
+ * int8 activations per 256 columns (quantised as ours are). For each block that has a scale of its
+ * own: codes and activations are extended to int16, multiplied by i32x4.dot_i16x8, summed
+ * horizontally, and the scalar sum is multiplied by the scalar scale. One row and one token at a
+ * time, whatever n_tokens is. */
 #include <stdlib.h>
 
 #include "formats/blocks.h"
@@ -16,22 +17,27 @@
 
 EXPORT void *bl_alloc(size_t bytes) { return aligned_alloc(64, (bytes + 63) & ~(size_t)63); }
 
-EXPORT size_t bl_act_bytes(size_t n_tokens, size_t n_cols) { return n_tokens * (n_cols / 256) * sizeof(fm_act_i8); }
+EXPORT size_t bl_act_bytes(size_t n_tokens, size_t n_cols) {
+  return n_tokens * (n_cols / 256) * sizeof(fm_act_i8);
+}
 
 EXPORT void bl_quantize(const float *x, fm_act_i8 *act, size_t n_tokens, size_t n_cols) {
-  for (size_t t = 0; t < n_tokens; t++) fm_quantize_i8__simd128(x + t * n_cols, act + t * (n_cols / 256), n_cols);
+  for (size_t t = 0; t < n_tokens; t++)
+    fm_quantize_i8__simd128(x + t * n_cols, act + t * (n_cols / 256), n_cols);
 }
 
 FM_INLINE int32_t horizontal_sum(v128_t v) {
-  return wasm_i32x4_extract_lane(v, 0) + wasm_i32x4_extract_lane(v, 1) + wasm_i32x4_extract_lane(v, 2) +
-         wasm_i32x4_extract_lane(v, 3);
+  return wasm_i32x4_extract_lane(v, 0) + wasm_i32x4_extract_lane(v, 1) +
+         wasm_i32x4_extract_lane(v, 2) + wasm_i32x4_extract_lane(v, 3);
 }
 
 /* Sums of 16 products of int8, four lanes to be added. */
 FM_INLINE v128_t dot_16(v128_t codes, const int8_t *q) {
   v128_t acts = wasm_v128_load(q);
-  return wasm_i32x4_add(wasm_i32x4_dot_i16x8(wasm_i16x8_extend_low_i8x16(codes), wasm_i16x8_extend_low_i8x16(acts)),
-                        wasm_i32x4_dot_i16x8(wasm_i16x8_extend_high_i8x16(codes), wasm_i16x8_extend_high_i8x16(acts)));
+  return wasm_i32x4_add(
+      wasm_i32x4_dot_i16x8(wasm_i16x8_extend_low_i8x16(codes), wasm_i16x8_extend_low_i8x16(acts)),
+      wasm_i32x4_dot_i16x8(wasm_i16x8_extend_high_i8x16(codes),
+                           wasm_i16x8_extend_high_i8x16(acts)));
 }
 
 FM_INLINE v128_t nibbles(v128_t packed, int high) {
@@ -58,8 +64,10 @@ FM_INLINE float q6_k_block(const fm_block_q6_k *b, const fm_act_i8 *a) {
   FM_UNROLL
   for (int sub = 0; sub < 16; sub++) {
     int group = sub / 8, part = sub % 8 / 2, half = sub % 2;
-    v128_t low = nibbles(wasm_v128_load(b->ql + 64 * group + 32 * (part % 2) + 16 * half), part / 2);
-    v128_t high = wasm_u8x16_shr(wasm_v128_load(b->qh + 32 * group + 16 * half), (uint32_t)(2 * part));
+    v128_t low =
+        nibbles(wasm_v128_load(b->ql + 64 * group + 32 * (part % 2) + 16 * half), part / 2);
+    v128_t high =
+        wasm_u8x16_shr(wasm_v128_load(b->qh + 32 * group + 16 * half), (uint32_t)(2 * part));
     high = wasm_i8x16_shl(wasm_v128_and(high, wasm_i8x16_const_splat(3)), 4);
     v128_t codes = wasm_i8x16_sub(wasm_v128_or(low, high), wasm_i8x16_const_splat(32));
     sum += horizontal_sum(dot_16(codes, a->q + 16 * sub)) * b->scales[sub];
@@ -72,7 +80,8 @@ FM_INLINE float q8_0_group(const fm_block_q8_0 *b, const fm_act_i8 *a) {
   FM_UNROLL
   for (int i = 0; i < 8; i++, b++) {
     const int8_t *q = a->q + 32 * i;
-    v128_t sums = wasm_i32x4_add(dot_16(wasm_v128_load(b->qs), q), dot_16(wasm_v128_load(b->qs + 16), q + 16));
+    v128_t sums = wasm_i32x4_add(dot_16(wasm_v128_load(b->qs), q),
+                                 dot_16(wasm_v128_load(b->qs + 16), q + 16));
     sum += fm_f16_to_f32(b->d) * (float)horizontal_sum(sums);
   }
   return a->d * sum;
@@ -92,20 +101,22 @@ FM_INLINE float q4_0_group(const fm_block_q4_0 *b, const fm_act_i8 *a) {
   return a->d * sum;
 }
 
-/* value_of(b, a): the product of one row's block (or 8 blocks of 32) b with the activations a of one token's 256 columns. */
-#define BASELINE(type, blocks_per_group, value_of)                                                                     \
-  EXPORT void bl_matmul_##type(const fm_block_##type *w, const fm_act_i8 *act, float *y, size_t n_tokens,              \
-                               size_t n_rows, size_t n_cols) {                                                         \
-    size_t n_groups = n_cols / 256;                                                                                    \
-    for (size_t t = 0; t < n_tokens; t++) {                                                                            \
-      for (size_t r = 0; r < n_rows; r++) {                                                                            \
-        const fm_block_##type *b = w + r * n_groups * (blocks_per_group);                                              \
-        const fm_act_i8 *a = act + t * n_groups;                                                                       \
-        float total = 0.0f;                                                                                            \
-        for (size_t i = 0; i < n_groups; i++, b += (blocks_per_group), a++) total += value_of(b, a);                   \
-        y[t * n_rows + r] = total;                                                                                     \
-      }                                                                                                                \
-    }                                                                                                                  \
+/* value_of(b, a): the product of one row's block (or 8 blocks of 32) b with the activations a of
+ * one token's 256 columns. */
+#define BASELINE(type, blocks_per_group, value_of)                                                 \
+  EXPORT void bl_matmul_##type(const fm_block_##type *w, const fm_act_i8 *act, float *y,           \
+                               size_t n_tokens, size_t n_rows, size_t n_cols) {                    \
+    size_t n_groups = n_cols / 256;                                                                \
+    for (size_t t = 0; t < n_tokens; t++) {                                                        \
+      for (size_t r = 0; r < n_rows; r++) {                                                        \
+        const fm_block_##type *b = w + r * n_groups * (blocks_per_group);                          \
+        const fm_act_i8 *a = act + t * n_groups;                                                   \
+        float total = 0.0f;                                                                        \
+        for (size_t i = 0; i < n_groups; i++, b += (blocks_per_group), a++)                        \
+          total += value_of(b, a);                                                                 \
+        y[t * n_rows + r] = total;                                                                 \
+      }                                                                                            \
+    }                                                                                              \
   }
 
 BASELINE(q4_k, 1, q4_k_block)

@@ -1,4 +1,5 @@
-/* Limits of the relaxed instructions (limits.h). The dot products are taken as the kernels take them: codes second. */
+/* Limits of the relaxed instructions (limits.h). The dot products are taken as the kernels take
+ * them: codes second. */
 #include "limits.h"
 
 LIMIT(limit_relaxed_i16, wasm_i16x8_relaxed_dot_i8x16_i7x16(s, w))

@@ -13,5 +13,6 @@ EXPORT int32_t limit_read(const uint8_t *p, size_t bytes) {
     FM_UNROLL
     for (size_t i = 0; i < 4; i++) sum[i] = wasm_i32x4_add(sum[i], wasm_v128_load(p + 16 * i));
   }
-  return wasm_i32x4_extract_lane(wasm_i32x4_add(wasm_i32x4_add(sum[0], sum[1]), wasm_i32x4_add(sum[2], sum[3])), 0);
+  return wasm_i32x4_extract_lane(
+      wasm_i32x4_add(wasm_i32x4_add(sum[0], sum[1]), wasm_i32x4_add(sum[2], sum[3])), 0);
 }

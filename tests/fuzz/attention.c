@@ -18,7 +18,8 @@ static int32_t call_flash(void *p) {
 static void run_flash(fuzz *f) {
   static const int32_t kinds[] = {FM_KV_F32, FM_KV_F16, FM_KV_Q8_0};
   fm_attention s = {.kv_type = fuzz_rarely(f) ? fuzz_type(f) : kinds[fuzz_below(f, 3)]};
-  fuzz_fault(f, s.kv_type != FM_KV_F32 && s.kv_type != FM_KV_F16 && s.kv_type != FM_KV_Q8_0, FM_ERR_TYPE);
+  fuzz_fault(f, s.kv_type != FM_KV_F32 && s.kv_type != FM_KV_F16 && s.kv_type != FM_KV_Q8_0,
+             FM_ERR_TYPE);
   s.n_tokens = fuzz_dimension(f, 4);
   s.n_kv_heads = fuzz_dimension(f, 3);
   uint32_t group = fuzz_dimension(f, 5);
@@ -51,7 +52,8 @@ static void run_flash(fuzz *f) {
 
 static int32_t call_score(void *p) {
   arguments *a = p;
-  return fused_attention_score(a->q, a->k, a->out, a->n_q, a->n_k, a->head_size, a->scale, a->causal);
+  return fused_attention_score(a->q, a->k, a->out, a->n_q, a->n_k, a->head_size, a->scale,
+                               a->causal);
 }
 
 static void run_score(fuzz *f) {

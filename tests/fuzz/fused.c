@@ -44,7 +44,8 @@ static void place_targets(fuzz *f, arguments *a) {
     fm_target *t = &list[i];
     *t = (fm_target){.type = i == 0 ? a->type : fuzz_type(f), .n_rows = fuzz_dimension(f, 5)};
     t->w = place_weight(f, t->type, t->n_rows, a->n_cols);
-    t->y = fuzz_place(f, FUZZ_OUT, fuzz_bytes(f, a->n_tokens, t->n_rows, sizeof *t->y), sizeof *t->y);
+    t->y =
+        fuzz_place(f, FUZZ_OUT, fuzz_bytes(f, a->n_tokens, t->n_rows, sizeof *t->y), sizeof *t->y);
   }
   /* Lists of others lie over canaries: their shapes are wrong. */
   fuzz_fault(f, n == 0, FM_ERR_SHAPE);
@@ -77,7 +78,8 @@ static void run_many(fuzz *f) {
 
 static int32_t call_rmsnorm(void *p) {
   arguments *a = p;
-  return fused_rmsnorm_matmul(a->targets, a->n_targets, a->x, a->norm, a->eps, a->n_tokens, a->n_cols, a->activation);
+  return fused_rmsnorm_matmul(a->targets, a->n_targets, a->x, a->norm, a->eps, a->n_tokens,
+                              a->n_cols, a->activation);
 }
 
 static void run_rmsnorm(fuzz *f) {
@@ -90,8 +92,8 @@ static void run_rmsnorm(fuzz *f) {
 
 static int32_t call_swiglu(void *p) {
   arguments *a = p;
-  return fused_swiglu_matmul(a->type, a->w, a->gate, a->up, a->y, a->n_tokens, a->n_rows, a->n_cols, a->act,
-                             a->activation);
+  return fused_swiglu_matmul(a->type, a->w, a->gate, a->up, a->y, a->n_tokens, a->n_rows, a->n_cols,
+                             a->act, a->activation);
 }
 
 static void run_swiglu(fuzz *f) {
@@ -111,8 +113,8 @@ static void run_swiglu(fuzz *f) {
 
 static int32_t call_ffn(void *p) {
   arguments *a = p;
-  return fused_ffn(a->weights, a->x, a->norm, a->eps, a->y, a->workspace, a->n_tokens, a->n_cols, a->n_ff, a->act,
-                   a->residual, a->activation);
+  return fused_ffn(a->weights, a->x, a->norm, a->eps, a->y, a->workspace, a->n_tokens, a->n_cols,
+                   a->n_ff, a->act, a->residual, a->activation);
 }
 
 /* A type that fits a row of few blocks of 32 as well. */
@@ -121,18 +123,21 @@ static int32_t type_for(fuzz *f, bool is_wide) {
   return !is_wide && fm_type_block_values(type) == 256 ? FM_TYPE_Q4_0 : type;
 }
 
-/* Types of 256 values need rows as wide; both sides as wide are rare: nine times the work of one. */
+/* Types of 256 values need rows as wide; both sides as wide are rare: nine times the work of
+ * one. */
 static void run_ffn(fuzz *f) {
   arguments a = {.eps = fuzz_parameter(f), .residual = (int32_t)fuzz_u8(f) - 64};
   uint8_t width = fuzz_u8(f);
   bool is_wide = width >= 192 && width < 224, is_wide_inside = width >= 224 || width == 192;
-  fm_ffn_weights weights = {
-      .gate_type = type_for(f, is_wide), .up_type = type_for(f, is_wide), .down_type = type_for(f, is_wide_inside)};
+  fm_ffn_weights weights = {.gate_type = type_for(f, is_wide),
+                            .up_type = type_for(f, is_wide),
+                            .down_type = type_for(f, is_wide_inside)};
   pick_activation(f, &a);
   pick_gate(f, &a);
   a.n_tokens = fuzz_dimension(f, 3);
   a.n_cols = is_wide ? fuzz_columns(f, FM_TYPE_Q4_K, 256) : fuzz_columns(f, FM_TYPE_Q8_0, 64);
-  a.n_ff = is_wide_inside ? fuzz_columns(f, FM_TYPE_Q4_K, width == 192 ? 512 : 256) : fuzz_columns(f, FM_TYPE_Q8_0, 64);
+  a.n_ff = is_wide_inside ? fuzz_columns(f, FM_TYPE_Q4_K, width == 192 ? 512 : 256)
+                          : fuzz_columns(f, FM_TYPE_Q8_0, 64);
   a.weights = fuzz_place(f, FUZZ_IN, sizeof weights, _Alignof(fm_ffn_weights));
   unsigned at_weights = fuzz_last(f);
   a.x = place_floats(f, a.n_tokens, a.n_cols);
@@ -141,7 +146,8 @@ static void run_ffn(fuzz *f) {
   weights.gate = place_weight(f, weights.gate_type, a.n_ff, a.n_cols);
   weights.up = place_weight(f, weights.up_type, a.n_ff, a.n_cols);
   weights.down = place_weight(f, weights.down_type, a.n_cols, a.n_ff);
-  a.workspace = fuzz_place(f, FUZZ_OUT, fuzz_bytes(f, a.n_tokens, a.n_ff, 2 * sizeof(float)), sizeof(float));
+  a.workspace =
+      fuzz_place(f, FUZZ_OUT, fuzz_bytes(f, a.n_tokens, a.n_ff, 2 * sizeof(float)), sizeof(float));
   a.y = fuzz_place(f, FUZZ_OUT, fuzz_bytes(f, a.n_tokens, a.n_cols, sizeof *a.y), sizeof *a.y);
   fuzz_operand *y = &f->operands[fuzz_last(f)];
   y->shares = 1u << at_x;

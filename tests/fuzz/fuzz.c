@@ -19,10 +19,13 @@ uint64_t fm_fuzz_heap_start, fm_fuzz_heap_end; /* for src/checks.h */
 
 static const fuzz_target *target;
 
-/* Asked by AddressSanitizer: a refused allocation is NULL, as everywhere, and no crash. What is freed in an execution stays poisoned
- * to its end in 8 MB; more would be fresh pages all the time. */
+/* Asked by AddressSanitizer: a refused allocation is NULL, as everywhere, and no crash. What is
+ * freed in an execution stays poisoned to its end in 8 MB; more would be fresh pages all the
+ * time. */
 const char *__asan_default_options(void);
-const char *__asan_default_options(void) { return "allocator_may_return_null=1:quarantine_size_mb=8"; }
+const char *__asan_default_options(void) {
+  return "allocator_may_return_null=1:quarantine_size_mb=8";
+}
 
 void fuzz_fail(const char *format, ...) {
   va_list args;
@@ -57,8 +60,9 @@ bool fuzz_rarely(fuzz *f) {
 }
 
 uint32_t fuzz_dimension(fuzz *f, uint32_t most) {
-  static const uint32_t wrong[] = {0,        UINT32_MAX, UINT32_MAX - 255, 1u << 31, (1u << 31) + 256, 1u << 30,
-                                   1u << 24, 1u << 16,   (1u << 16) + 1,   65535,    1u << 20,         INT32_MAX};
+  static const uint32_t wrong[] = {
+      0,        UINT32_MAX, UINT32_MAX - 255, 1u << 31, (1u << 31) + 256, 1u << 30,
+      1u << 24, 1u << 16,   (1u << 16) + 1,   65535,    1u << 20,         INT32_MAX};
   if (!fuzz_rarely(f)) return 1 + fuzz_below(f, most);
   uint32_t which = fuzz_below(f, 16);
   return which < sizeof wrong / sizeof wrong[0] ? wrong[which] : fuzz_u32(f);
@@ -92,9 +96,10 @@ static float float_of(uint32_t bits) {
 }
 
 float fuzz_parameter(fuzz *f) {
-  static const float some[] = {0.125f, 1.0f,   0.0f,  -0.0f,  1e-5f,           10000.0f,         30.0f,
-                               -1.0f,  1e-40f, 3e38f, -3e38f, (float)INFINITY, -(float)INFINITY, (float)NAN,
-                               1e-45f};
+  static const float some[] = {
+      0.125f, 1.0f,   0.0f,  -0.0f,  1e-5f,           10000.0f,         30.0f,
+      -1.0f,  1e-40f, 3e38f, -3e38f, (float)INFINITY, -(float)INFINITY, (float)NAN,
+      1e-45f};
   uint32_t which = fuzz_below(f, 16);
   return which < sizeof some / sizeof some[0] ? some[which] : float_of(fuzz_u32(f));
 }
@@ -110,8 +115,10 @@ static uint32_t random_u32(fuzz *f) { /* xorshift64* by Sebastiano Vigna, public
 
 size_t fuzz_bytes(fuzz *f, uint64_t a, uint64_t b, uint64_t c) {
   uint64_t product;
-  bool is_over = __builtin_mul_overflow(a, b, &product) || __builtin_mul_overflow(product, c, &product);
-  is_over = is_over || product > SIZE_MAX >> 9; /* no heap is as large: exports may say so, or that it is outside */
+  bool is_over =
+      __builtin_mul_overflow(a, b, &product) || __builtin_mul_overflow(product, c, &product);
+  is_over = is_over || product > SIZE_MAX >>
+                           9; /* no heap is as large: exports may say so, or that it is outside */
   fuzz_fault(f, is_over || product == 0, FM_ERR_SHAPE);
   return is_over ? 0 : (size_t)product;
 }
@@ -181,8 +188,8 @@ void *fuzz_place(fuzz *f, fuzz_role role, size_t bytes, uintptr_t alignment) {
                   : ((f->cursor + 127) & ~(uintptr_t)63) + gap * alignment;
     if (in_heap(at, bytes)) f->cursor = at + bytes;
   }
-  f->operands[f->n_operands++] =
-      (fuzz_operand){.at = at, .bytes = bytes, .written_bytes = bytes, .alignment = alignment, .role = role};
+  f->operands[f->n_operands++] = (fuzz_operand){
+      .at = at, .bytes = bytes, .written_bytes = bytes, .alignment = alignment, .role = role};
   return (void *)at;
 }
 
@@ -237,7 +244,8 @@ static void fill(fuzz *f, uint8_t *bytes, size_t n_bytes) {
     break;
   default: /* f32 of every kind, or (as natural weights) ordinary ones */
     for (size_t i = 0; i + sizeof(float) <= n_bytes; i += sizeof(float)) {
-      float value = how % 6 == 3 ? random_activation(f) : (float)random_u32(f) / 4294967296.0f - 0.5f;
+      float value =
+          how % 6 == 3 ? random_activation(f) : (float)random_u32(f) / 4294967296.0f - 0.5f;
       memcpy(bytes + i, &value, sizeof value);
     }
   }
@@ -251,7 +259,8 @@ void fuzz_fill(fuzz *f) {
       size_t end = o->at + o->bytes - (uintptr_t)arena;
       if (end > n_used) n_used = end;
     }
-    if (o->role == FUZZ_IN && o->at != 0 && fuzz_in_arena(o->at, o->bytes)) fill(f, (uint8_t *)o->at, o->bytes);
+    if (o->role == FUZZ_IN && o->at != 0 && fuzz_in_arena(o->at, o->bytes))
+      fill(f, (uint8_t *)o->at, o->bytes);
   }
 }
 
@@ -297,7 +306,8 @@ static void poison(const fuzz *f) {
   __asan_poison_memory_region(arena, ARENA_BYTES);
   for (unsigned i = 0; i < f->n_operands; i++) {
     const fuzz_operand *o = &f->operands[i];
-    if (!o->absent && fuzz_in_arena(o->at, o->bytes)) __asan_unpoison_memory_region((void *)o->at, o->bytes);
+    if (!o->absent && fuzz_in_arena(o->at, o->bytes))
+      __asan_unpoison_memory_region((void *)o->at, o->bytes);
   }
 }
 
@@ -314,10 +324,12 @@ static void check_untouched(const fuzz *f, int32_t status) {
     fprintf(stderr, "operand %u (%s): %td, %zu bytes\n", k, o->role == FUZZ_OUT ? "out" : "in",
             (ptrdiff_t)(o->at - (uintptr_t)arena), o->bytes);
   }
-  fuzz_fail("status %d, byte %zu of the arena changed from %02x to %02x", status, i, before[i], arena[i]);
+  fuzz_fail("status %d, byte %zu of the arena changed from %02x to %02x", status, i, before[i],
+            arena[i]);
 }
 
-/* Outputs that were all zeros before instead of canaries must come out the same; not where an output is an input too. */
+/* Outputs that were all zeros before instead of canaries must come out the same; not where an
+ * output is an input too. */
 static void check_again(fuzz *f, int32_t (*call)(void *), void *arguments) {
   for (unsigned i = 0; i < f->n_operands; i++) {
     const fuzz_operand *o = &f->operands[i];
@@ -340,14 +352,16 @@ int32_t fuzz_run(fuzz *f, int32_t (*call)(void *), void *arguments) {
   for (unsigned i = 0; i < f->n_operands; i++) {
     const fuzz_operand *o = &f->operands[i];
     bool is_free = o->role == FUZZ_OUT && f->faults == 0;
-    for (unsigned k = 0; k < f->n_operands; k++) is_free = is_free && !(k != i && is_shared(f, o, k));
+    for (unsigned k = 0; k < f->n_operands; k++)
+      is_free = is_free && !(k != i && is_shared(f, o, k));
     if (is_free) memset(written(o), CANARY, o->written_bytes);
   }
   memcpy(before, arena, n_used);
   poison(f);
   int32_t status = call(arguments);
   __asan_unpoison_memory_region(arena, ARENA_BYTES);
-  if (status == FM_OK ? f->faults != 0 : status < 0 || status > FM_ERR_ISA || !(f->faults >> status & 1)) {
+  if (status == FM_OK ? f->faults != 0
+                      : status < 0 || status > FM_ERR_ISA || !(f->faults >> status & 1)) {
     fuzz_fail("status %d, deserved: %s%x", status, f->faults ? "a bit of " : "", f->faults);
   }
   check_untouched(f, status);

@@ -1,10 +1,12 @@
-/* What the fuzz targets share. A target reads arguments from the fuzzer's bytes, lays its operands into the arena, and says
- * by the contract in fused.h which statuses the arguments deserve; fuzz_run() then calls the export and checks
+/* What the fuzz targets share. A target reads arguments from the fuzzer's bytes, lays its operands
+ * into the arena, and says by the contract in fused.h which statuses the arguments deserve;
+ * fuzz_run() then calls the export and checks
  *
- *   - the status is FM_OK exactly where nothing is wrong, else one of those that are deserved;
- *   - not a byte of the arena changed, but those of outputs, and those only after FM_OK;
- *   - nothing was read but operands: the rest of the arena is poisoned for AddressSanitizer (to 8 bytes at an operand's start);
- *   - outputs do not depend on what they held before: a second call over other bytes gives the same bits.
+ *   - the status is FM_OK exactly where nothing is wrong, else one of those that are deserved; -
+ *   not a byte of the arena changed, but those of outputs, and those only after FM_OK; - nothing
+ *   was read but operands: the rest of the arena is poisoned for AddressSanitizer (to 8 bytes at an
+ *   operand's start); - outputs do not depend on what they held before: a second call over other
+ *   bytes gives the same bits.
  *
  * The exports take the arena for their heap: FM_FUZZ in src/checks.h. */
 #ifndef FM_FUZZ_H
@@ -63,7 +65,8 @@ float fuzz_parameter(fuzz *f);
 
 /* ---- operands ---- */
 
-/* a * b * c bytes; notes FM_ERR_SHAPE where a factor is 0 or the product is over the address space. */
+/* a * b * c bytes; notes FM_ERR_SHAPE where a factor is 0 or the product is over the address
+ * space. */
 size_t fuzz_bytes(fuzz *f, uint64_t a, uint64_t b, uint64_t c);
 /* Bytes of a weight [n_rows][n_cols]; notes FM_ERR_TYPE or FM_ERR_SHAPE. */
 size_t fuzz_weight_bytes(fuzz *f, int32_t type, uint32_t n_rows, uint32_t n_cols);
@@ -76,18 +79,21 @@ static inline void fuzz_fault(fuzz *f, bool is_wrong, fm_status status) {
   if (is_wrong) f->faults |= 1u << status;
 }
 
-/* Places an operand: as a rule where the arena is free, else misaligned, outside, at an end, over another one. */
+/* Places an operand: as a rule where the arena is free, else misaligned, outside, at an end, over
+ * another one. */
 void *fuzz_place(fuzz *f, fuzz_role role, size_t bytes, uintptr_t alignment);
 /* The same, or NULL, which is allowed. */
 void *fuzz_place_optional(fuzz *f, size_t bytes, uintptr_t alignment);
 /* The last operand's number. */
 static inline unsigned fuzz_last(const fuzz *f) { return f->n_operands - 1; }
-/* Notes what is wrong with the last operand's pointer. Whether the memory of a struct can be read depends on it. */
+/* Notes what is wrong with the last operand's pointer. Whether the memory of a struct can be read
+ * depends on it. */
 bool fuzz_is_readable(const fuzz *f, unsigned operand);
 
 /* Fills all inputs: the fuzzer's bytes, random bytes, activations of every kind, one byte. */
 void fuzz_fill(fuzz *f);
-/* Stores a struct where an operand lies, after fuzz_fill; nothing where that is outside the arena. */
+/* Stores a struct where an operand lies, after fuzz_fill; nothing where that is outside the
+ * arena. */
 void fuzz_store(const fuzz *f, unsigned operand, const void *bytes, size_t n_bytes);
 /* Whether [at, at + n_bytes) is in the arena: may be looked at by the harness. */
 bool fuzz_in_arena(uintptr_t at, size_t n_bytes);
@@ -107,6 +113,7 @@ typedef struct {
   void (*run)(fuzz *f);
 } fuzz_target;
 
-extern const fuzz_target fuzz_products[], fuzz_fused[], fuzz_rows[], fuzz_layer[], fuzz_attention[], fuzz_module[];
+extern const fuzz_target fuzz_products[], fuzz_fused[], fuzz_rows[], fuzz_layer[], fuzz_attention[],
+    fuzz_module[];
 
 #endif

@@ -77,13 +77,14 @@ static void run_softmax(fuzz *f) {
 
 static int32_t call_rope(void *p) {
   arguments *a = p;
-  return fm_rope(a->y, a->n_rows, a->n_heads, a->head_size, a->n_dims, a->position, a->base, a->linear_scale, a->other,
-                 a->pairing);
+  return fm_rope(a->y, a->n_rows, a->n_heads, a->head_size, a->n_dims, a->position, a->base,
+                 a->linear_scale, a->other, a->pairing);
 }
 
 static void run_rope(fuzz *f) {
-  arguments a = {
-      .base = fuzz_parameter(f), .linear_scale = fuzz_parameter(f), .position = fuzz_u32(f) >> fuzz_below(f, 32)};
+  arguments a = {.base = fuzz_parameter(f),
+                 .linear_scale = fuzz_parameter(f),
+                 .position = fuzz_u32(f) >> fuzz_below(f, 32)};
   a.n_rows = fuzz_dimension(f, 4);
   a.n_heads = fuzz_dimension(f, 4);
   a.head_size = fuzz_dimension(f, 200);

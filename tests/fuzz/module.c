@@ -15,8 +15,10 @@ static void run_types(fuzz *f) {
              alignment = fm_type_alignment(type);
     int32_t served = fm_served_by(type, activation);
     bool is_known = values != 0;
-    if ((bytes != 0) != is_known || (alignment != 0) != is_known) fuzz_fail("type %d is half known", type);
-    if (is_known && (type < 0 || type >= MAX_TYPE || bytes % alignment != 0)) fuzz_fail("type %d", type);
+    if ((bytes != 0) != is_known || (alignment != 0) != is_known)
+      fuzz_fail("type %d is half known", type);
+    if (is_known && (type < 0 || type >= MAX_TYPE || bytes % alignment != 0))
+      fuzz_fail("type %d", type);
     bool is_mode = activation >= FM_ACT_F32 && activation <= FM_ACT_INT8;
     if ((served >= 0) != (is_known && is_mode))
       fuzz_fail("type %d, activation %d: served %d", type, activation, served);
@@ -29,7 +31,8 @@ static void run_select(fuzz *f) {
     int32_t isa = fuzz_u8(f) < 200 ? (int32_t)fuzz_below(f, 4) : (int32_t)fuzz_u32(f);
     int32_t dot = fuzz_u8(f) < 200 ? (int32_t)fuzz_below(f, 3) : (int32_t)fuzz_u32(f);
     bool is_held = isa == FM_ISA_SCALAR && (dot == FM_DOT_I16 || dot == FM_DOT_I32);
-    if (fm_select(isa, dot) != (is_held ? FM_OK : FM_ERR_ISA)) fuzz_fail("fm_select(%d, %d)", isa, dot);
+    if (fm_select(isa, dot) != (is_held ? FM_OK : FM_ERR_ISA))
+      fuzz_fail("fm_select(%d, %d)", isa, dot);
     if (fm_isa() != FM_ISA_SCALAR) fuzz_fail("instruction set %d", fm_isa());
     if (fm_version() >> 24 != 0) fuzz_fail("version %x", fm_version());
   } while (f->n_data > 0);
@@ -53,7 +56,8 @@ static void run_alloc(fuzz *f) {
       continue;
     }
     bool is_impossible = fuzz_rarely(f);
-    size_t bytes = is_impossible ? SIZE_MAX - fuzz_u32(f) % 0x20000 : fuzz_u32(f) >> (16 + fuzz_below(f, 16));
+    size_t bytes =
+        is_impossible ? SIZE_MAX - fuzz_u32(f) % 0x20000 : fuzz_u32(f) >> (16 + fuzz_below(f, 16));
     p = fm_alloc(bytes);
     if ((is_impossible || bytes == 0) && p) fuzz_fail("fm_alloc(%zu) gave memory", bytes);
     if (bytes == 0 || is_impossible) continue;

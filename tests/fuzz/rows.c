@@ -22,7 +22,8 @@ static int32_t call_dequantize(void *p) {
 static void run_dequantize(fuzz *f) {
   arguments a = {.type = fuzz_type(f), .n_rows = fuzz_dimension(f, 5)};
   a.n_cols = fuzz_columns(f, a.type, 1024);
-  a.w = fuzz_place(f, FUZZ_IN, fuzz_weight_bytes(f, a.type, a.n_rows, a.n_cols), fuzz_alignment(a.type));
+  a.w = fuzz_place(f, FUZZ_IN, fuzz_weight_bytes(f, a.type, a.n_rows, a.n_cols),
+                   fuzz_alignment(a.type));
   a.y = fuzz_place(f, FUZZ_OUT, fuzz_bytes(f, a.n_rows, a.n_cols, sizeof *a.y), 4);
   fuzz_fill(f);
   fuzz_run(f, call_dequantize, &a);
@@ -56,7 +57,8 @@ static void run_quantize(fuzz *f) {
   if (!back) return;
   fuzz_dequantize(a.type, a.blocks, back, a.n_rows, a.n_cols);
   for (size_t i = 0; i < n_values; i++) {
-    if (!isfinite(back[i])) fuzz_fail("type %d: %g became %g", a.type, (double)a.x[i], (double)back[i]);
+    if (!isfinite(back[i]))
+      fuzz_fail("type %d: %g became %g", a.type, (double)a.x[i], (double)back[i]);
   }
   free(back);
 }
@@ -70,9 +72,12 @@ static void run_embed(fuzz *f) {
   enum {
     MAX_TOKENS = 9
   };
-  arguments a = {.type = fuzz_type(f), .n_tokens = fuzz_dimension(f, MAX_TOKENS), .n_rows = fuzz_dimension(f, 7)};
+  arguments a = {.type = fuzz_type(f),
+                 .n_tokens = fuzz_dimension(f, MAX_TOKENS),
+                 .n_rows = fuzz_dimension(f, 7)};
   a.n_cols = fuzz_columns(f, a.type, 512);
-  a.w = fuzz_place(f, FUZZ_IN, fuzz_weight_bytes(f, a.type, a.n_rows, a.n_cols), fuzz_alignment(a.type));
+  a.w = fuzz_place(f, FUZZ_IN, fuzz_weight_bytes(f, a.type, a.n_rows, a.n_cols),
+                   fuzz_alignment(a.type));
   a.ids = fuzz_place(f, FUZZ_IN, fuzz_bytes(f, a.n_tokens, 1, sizeof *a.ids), 4);
   unsigned at_ids = fuzz_last(f);
   a.y = fuzz_place(f, FUZZ_OUT, fuzz_bytes(f, a.n_tokens, a.n_cols, sizeof *a.y), 4);
@@ -102,8 +107,8 @@ static void run_kv_write(fuzz *f) {
   fuzz_fault(f, !is_known, FM_ERR_TYPE);
   a.n_rows = fuzz_dimension(f, 12);
   a.position = fuzz_rarely(f) ? fuzz_u32(f) : fuzz_below(f, a.n_rows == 0 ? 1 : a.n_rows);
-  a.n_tokens =
-      a.position < a.n_rows && !fuzz_rarely(f) ? 1 + fuzz_below(f, a.n_rows - a.position) : fuzz_dimension(f, 4);
+  a.n_tokens = a.position < a.n_rows && !fuzz_rarely(f) ? 1 + fuzz_below(f, a.n_rows - a.position)
+                                                        : fuzz_dimension(f, 4);
   a.n_cols = fuzz_columns(f, a.type, 256);
   fuzz_fault(f, a.position > a.n_rows || a.n_tokens > a.n_rows - a.position, FM_ERR_RANGE);
   size_t bytes = fuzz_weight_bytes(f, a.type, a.n_rows, a.n_cols);

@@ -1,4 +1,5 @@
-/* The fork-join under ThreadSanitizer, with pthreads for workers: thousands of small jobs, compared with one thread. */
+/* The fork-join under ThreadSanitizer, with pthreads for workers: thousands of small jobs, compared
+ * with one thread. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,9 +28,11 @@ static void *run(void *thread) {
 }
 
 /* One operation of several, into y [MAX_TOKENS][N_COLS]. */
-static int32_t operate(uint32_t kind, const uint8_t *w, float *x, float *y, uint32_t n_tokens, uint32_t n_rows) {
-  const fm_target targets[] = {{.type = FM_TYPE_Q4_K, .n_rows = n_rows, .w = w, .y = y},
-                               {.type = FM_TYPE_Q4_K, .n_rows = 3, .w = w, .y = y + MAX_TOKENS * MAX_ROWS}};
+static int32_t operate(uint32_t kind, const uint8_t *w, float *x, float *y, uint32_t n_tokens,
+                       uint32_t n_rows) {
+  const fm_target targets[] = {
+      {.type = FM_TYPE_Q4_K, .n_rows = n_rows, .w = w, .y = y},
+      {.type = FM_TYPE_Q4_K, .n_rows = 3, .w = w, .y = y + MAX_TOKENS * MAX_ROWS}};
   const fm_attention shape = {.n_tokens = n_tokens,
                               .n_heads = 8,
                               .n_kv_heads = 4,
@@ -61,7 +64,8 @@ static int32_t operate(uint32_t kind, const uint8_t *w, float *x, float *y, uint
 int main(void) {
   size_t y_bytes = 2 * MAX_TOKENS * N_COLS * sizeof(float);
   uint8_t *w = fm_alloc(MAX_ROWS * ROW_BYTES);
-  float *x = fm_alloc(MAX_TOKENS * N_COLS * sizeof(float)), *one = fm_alloc(y_bytes), *many = fm_alloc(y_bytes);
+  float *x = fm_alloc(MAX_TOKENS * N_COLS * sizeof(float)), *one = fm_alloc(y_bytes),
+        *many = fm_alloc(y_bytes);
   for (size_t i = 0; i < MAX_ROWS * ROW_BYTES; i++) w[i] = (uint8_t)below(60);
   for (size_t i = 0; i < MAX_TOKENS * N_COLS; i++) x[i] = (float)below(2000) / 1000 - 1;
   pthread_t threads[N_THREADS];
@@ -72,7 +76,8 @@ int main(void) {
   }
   int failures = 0, jobs = 0;
   for (; jobs < 3000; jobs++) {
-    uint32_t kind = below(8), n_tokens = 1 + below(jobs % 3 ? 3 : MAX_TOKENS), n_rows = 1 + below(MAX_ROWS);
+    uint32_t kind = below(8), n_tokens = 1 + below(jobs % 3 ? 3 : MAX_TOKENS),
+             n_rows = 1 + below(MAX_ROWS);
     memset(one, 0, y_bytes);
     memset(many, 0, y_bytes);
     fm_threads_use(1, 0, 1);

@@ -1,4 +1,5 @@
-/* Attention under the sanitizers: random shapes on heap blocks of exactly the bytes that the contract names. */
+/* Attention under the sanitizers: random shapes on heap blocks of exactly the bytes that the
+ * contract names. */
 #include <stdlib.h>
 
 #include "fused.h"
@@ -13,8 +14,9 @@ static float *random_floats(size_t n, bool finite) {
 }
 
 static void test_flash(int32_t kv_type, uint32_t round) {
-  fm_attention s = {
-      .kv_type = kv_type, .causal = (int32_t)(random_u32() % 2), .scale = random_activation(round % 2 == 0)};
+  fm_attention s = {.kv_type = kv_type,
+                    .causal = (int32_t)(random_u32() % 2),
+                    .scale = random_activation(round % 2 == 0)};
   s.n_tokens = random_between(1, 5);
   s.n_kv_heads = random_between(1, 3);
   s.n_heads = s.n_kv_heads * random_between(1, 5);
@@ -31,7 +33,8 @@ static void test_flash(int32_t kv_type, uint32_t round) {
   fill_random(k, kv_bytes);
   fill_random(v, kv_bytes);
   check(fm_flash_attention(&s, q, k, v, out) == FM_OK, "kv type %d: fm_flash_attention", kv_type);
-  check(fm_flash_attention(NULL, q, k, v, out) == FM_ERR_RANGE, "kv type %d: shape = NULL", kv_type);
+  check(fm_flash_attention(NULL, q, k, v, out) == FM_ERR_RANGE, "kv type %d: shape = NULL",
+        kv_type);
   check(fm_flash_attention(&s, NULL, k, v, out) == FM_ERR_RANGE, "kv type %d: q = NULL", kv_type);
   check(fm_flash_attention(&s, q, NULL, v, out) == FM_ERR_RANGE, "kv type %d: k = NULL", kv_type);
   check(fm_flash_attention(&s, q, k, NULL, out) == FM_ERR_RANGE, "kv type %d: v = NULL", kv_type);
@@ -46,15 +49,19 @@ static void test_flash(int32_t kv_type, uint32_t round) {
 }
 
 static void test_scores(uint32_t round) {
-  uint32_t n_q = random_between(1, 9), n_k = random_between(1, 70), head_size = random_between(1, 40);
+  uint32_t n_q = random_between(1, 9), n_k = random_between(1, 70),
+           head_size = random_between(1, 40);
   float *q = random_floats((size_t)n_q * head_size, round % 2 == 0);
   float *k = random_floats((size_t)n_k * head_size, round % 2 == 0);
   float *scores = must_malloc((size_t)n_q * n_k * sizeof *scores);
   for (int32_t causal = 0; causal < 2; causal++) {
-    check(fused_attention_score(q, k, scores, n_q, n_k, head_size, 0.5f, causal) == FM_OK, "fused_attention_score");
+    check(fused_attention_score(q, k, scores, n_q, n_k, head_size, 0.5f, causal) == FM_OK,
+          "fused_attention_score");
   }
-  check(fused_attention_score(q, k, q, n_q, n_k, head_size, 0.5f, 0) == FM_ERR_OVERLAP, "scores = q");
-  check(fused_attention_score(q, k, scores, 0, n_k, head_size, 0.5f, 0) == FM_ERR_SHAPE, "no queries");
+  check(fused_attention_score(q, k, q, n_q, n_k, head_size, 0.5f, 0) == FM_ERR_OVERLAP,
+        "scores = q");
+  check(fused_attention_score(q, k, scores, 0, n_k, head_size, 0.5f, 0) == FM_ERR_SHAPE,
+        "no queries");
   free(scores);
   free(k);
   free(q);

@@ -1,5 +1,6 @@
-/* The operations of a layer that are no products, on heap blocks of exactly the bytes of the contracts; values of every kind. What
- * the results are is checked against float64 in JavaScript; here that in place gives the same bits, and what needs no reference. */
+/* The operations of a layer that are no products, on heap blocks of exactly the bytes of the
+ * contracts; values of every kind. What the results are is checked against float64 in JavaScript;
+ * here that in place gives the same bits, and what needs no reference. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,11 +46,17 @@ static void test_rows(void) {
       if (op == 7) status |= fm_scale(from, to, (uint32_t)n, scale);
     }
     check(status == FM_OK, "layer operation %d, %u x %u: status %d", op, n_rows, n_cols, status);
-    check(same(y, in_place, n), "layer operation %d, %u x %u: in place is another result", op, n_rows, n_cols);
+    check(same(y, in_place, n), "layer operation %d, %u x %u: in place is another result", op,
+          n_rows, n_cols);
   }
-  if (n > 2) check(fm_add(x, x, x + 1, (uint32_t)n - 1) == FM_ERR_OVERLAP, "fm_add into its own input");
-  if (n > 2) check(fm_add_scaled(y, x, x + 1, (uint32_t)n - 1, 2.0f) == FM_ERR_OVERLAP, "fm_add_scaled into its input");
-  if (n > 2) check(fm_scale(x, x + 1, (uint32_t)n - 1, 2.0f) == FM_ERR_OVERLAP, "fm_scale into its own input");
+  if (n > 2)
+    check(fm_add(x, x, x + 1, (uint32_t)n - 1) == FM_ERR_OVERLAP, "fm_add into its own input");
+  if (n > 2)
+    check(fm_add_scaled(y, x, x + 1, (uint32_t)n - 1, 2.0f) == FM_ERR_OVERLAP,
+          "fm_add_scaled into its input");
+  if (n > 2)
+    check(fm_scale(x, x + 1, (uint32_t)n - 1, 2.0f) == FM_ERR_OVERLAP,
+          "fm_scale into its own input");
   if (n == 1) check(fm_scale(x, y, 0, 2.0f) == FM_ERR_SHAPE, "fm_scale of no values");
   free(in_place);
   free(y);
@@ -59,39 +66,48 @@ static void test_rows(void) {
 }
 
 static float random_parameter(void) {
-  static const float values[] = {1.0f, 10000.0f, 500000.0f, 0.5f, 1e-40f, 3e38f, 0.0f, -1.0f, INFINITY, NAN};
+  static const float values[] = {1.0f,  10000.0f, 500000.0f, 0.5f,     1e-40f,
+                                 3e38f, 0.0f,     -1.0f,     INFINITY, NAN};
   return values[random_u32() % (sizeof values / sizeof values[0])];
 }
 
 static void test_rope(void) {
-  uint32_t n_tokens = random_between(1, 3), n_heads = random_between(1, 3), head_size = random_between(2, 200);
-  uint32_t n_dims = 2 * random_between(1, head_size / 2), position = random_u32() >> random_u32() % 32;
+  uint32_t n_tokens = random_between(1, 3), n_heads = random_between(1, 3),
+           head_size = random_between(2, 200);
+  uint32_t n_dims = 2 * random_between(1, head_size / 2),
+           position = random_u32() >> random_u32() % 32;
   size_t n = (size_t)n_tokens * n_heads * head_size;
   float *x = random_floats(n), *factors = random_floats(n_dims / 2);
-  int32_t status = fm_rope(x, n_tokens, n_heads, head_size, n_dims, position, random_parameter(), random_parameter(),
-                           random_u32() % 2 ? factors : NULL, (int32_t)(random_u32() % 2));
+  int32_t status =
+      fm_rope(x, n_tokens, n_heads, head_size, n_dims, position, random_parameter(),
+              random_parameter(), random_u32() % 2 ? factors : NULL, (int32_t)(random_u32() % 2));
   check(status == FM_OK, "fm_rope, %u of %u: status %d", n_dims, head_size, status);
-  status = fm_rope(x, n_tokens, n_heads, head_size, head_size + 2, position, 1.0f, 1.0f, NULL, FM_ROPE_HALVES);
+  status = fm_rope(x, n_tokens, n_heads, head_size, head_size + 2, position, 1.0f, 1.0f, NULL,
+                   FM_ROPE_HALVES);
   check(status == FM_ERR_SHAPE, "fm_rope, more dimensions than a head has: status %d", status);
   free(factors);
   free(x);
 }
 
 static void test_embed(int32_t type) {
-  uint32_t n_rows = random_between(1, 4), n_cols = fm_type_block_values(type) * random_between(1, 3), n_tokens = 5;
+  uint32_t n_rows = random_between(1, 4),
+           n_cols = fm_type_block_values(type) * random_between(1, 3), n_tokens = 5;
   size_t row_bytes = (size_t)n_cols / fm_type_block_values(type) * fm_type_block_bytes(type);
   uint8_t *table = must_malloc(n_rows * row_bytes);
   uint32_t *ids = must_malloc(n_tokens * sizeof *ids);
-  float *y = must_malloc((size_t)n_tokens * n_cols * sizeof *y), *row = must_malloc(n_cols * sizeof *row);
+  float *y = must_malloc((size_t)n_tokens * n_cols * sizeof *y),
+        *row = must_malloc(n_cols * sizeof *row);
   fill_random(table, n_rows * row_bytes);
   for (uint32_t t = 0; t < n_tokens; t++) ids[t] = random_between(0, n_rows - 1);
-  check(fm_embed(type, table, ids, y, n_tokens, n_rows, n_cols) == FM_OK, "fm_embed, type %d", type);
+  check(fm_embed(type, table, ids, y, n_tokens, n_rows, n_cols) == FM_OK, "fm_embed, type %d",
+        type);
   for (uint32_t t = 0; t < n_tokens; t++) {
     fm_dequantize_rows(type, table + ids[t] * row_bytes, row, 1, n_cols);
     check(same(row, y + (size_t)t * n_cols, n_cols), "fm_embed, type %d: not its row", type);
   }
   ids[n_tokens - 1] = n_rows;
-  check(fm_embed(type, table, ids, y, n_tokens, n_rows, n_cols) == FM_ERR_RANGE, "fm_embed, a row past the last");
+  check(fm_embed(type, table, ids, y, n_tokens, n_rows, n_cols) == FM_ERR_RANGE,
+        "fm_embed, a row past the last");
   free(row);
   free(y);
   free(ids);
@@ -101,7 +117,8 @@ static void test_embed(int32_t type) {
 static void test_kv_write(int32_t type) {
   uint32_t n_positions = random_between(1, 6), position = random_between(0, n_positions - 1);
   uint32_t n_tokens = random_between(1, n_positions - position), n_cols = 32 * random_between(1, 4);
-  size_t bytes = (size_t)n_positions * n_cols / fm_type_block_values(type) * fm_type_block_bytes(type);
+  size_t bytes =
+      (size_t)n_positions * n_cols / fm_type_block_values(type) * fm_type_block_bytes(type);
   uint8_t *cache = must_malloc(bytes);
   float *x = random_floats((size_t)n_tokens * n_cols);
   int32_t status = fm_kv_write(type, cache, x, n_tokens, n_cols, position, n_positions);

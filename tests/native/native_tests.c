@@ -1,6 +1,7 @@
-/* The scalar C under AddressSanitizer and UndefinedBehaviorSanitizer: every export with random valid and with invalid
- * arguments, on heap blocks of exactly the bytes the contract names, so that one byte read or written too far is seen.
- * What the results must be is checked by the JavaScript tests, against float64; here only what needs no reference. */
+/* The scalar C under AddressSanitizer and UndefinedBehaviorSanitizer: every export with random
+ * valid and with invalid arguments, on heap blocks of exactly the bytes the contract names, so that
+ * one byte read or written too far is seen. What the results must be is checked by the JavaScript
+ * tests, against float64; here only what needs no reference. */
 #include <math.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -40,7 +41,9 @@ uint32_t random_u32(void) { /* xorshift64* by Sebastiano Vigna, public domain */
   return (uint32_t)((random_state * 0x2545f4914f6cdd1du) >> 32);
 }
 
-uint32_t random_between(uint32_t low, uint32_t high) { return low + random_u32() % (high - low + 1); }
+uint32_t random_between(uint32_t low, uint32_t high) {
+  return low + random_u32() % (high - low + 1);
+}
 
 void *must_malloc(size_t bytes) {
   void *p = malloc(bytes);
@@ -53,7 +56,8 @@ void fill_random(uint8_t *bytes, size_t n_bytes) {
   for (size_t i = 0; i < n_bytes; i++) bytes[i] = (uint8_t)random_u32();
 }
 
-/* Activations of every kind: ordinary, zero, subnormal, the largest, and (where allowed) Inf and NaN. */
+/* Activations of every kind: ordinary, zero, subnormal, the largest, and (where allowed) Inf and
+ * NaN. */
 float random_activation(bool finite) {
   float unit = (float)random_u32() / 4294967296.0f - 0.5f;
   switch (random_u32() % (finite ? 8 : 10)) {
@@ -82,8 +86,12 @@ typedef struct {
   float *x, *y, *values;
 } job;
 
-static job make_job(int32_t type, uint32_t n_tokens, uint32_t n_rows, uint32_t n_blocks, bool finite) {
-  job j = {.type = type, .n_tokens = n_tokens, .n_rows = n_rows, .n_cols = n_blocks * fm_type_block_values(type)};
+static job make_job(int32_t type, uint32_t n_tokens, uint32_t n_rows, uint32_t n_blocks,
+                    bool finite) {
+  job j = {.type = type,
+           .n_tokens = n_tokens,
+           .n_rows = n_rows,
+           .n_cols = n_blocks * fm_type_block_values(type)};
   j.w_bytes = (size_t)n_rows * n_blocks * fm_type_block_bytes(type);
   size_t n_x = (size_t)n_tokens * j.n_cols, n_values = (size_t)n_rows * j.n_cols;
   j.w = must_malloc(j.w_bytes);
@@ -102,45 +110,52 @@ static void free_job(job *j) {
   free(j->values);
 }
 
-/* With f32 activations the products of the dequantised values are rounded once, their sum less than n_cols times. */
+/* With f32 activations the products of the dequantised values are rounded once, their sum less than
+ * n_cols times. */
 static void check_f32_product(const job *j) {
   for (uint32_t t = 0; t < j->n_tokens; t++) {
     for (uint32_t r = 0; r < j->n_rows; r++) {
       double sum = 0, magnitude = 0;
       for (uint32_t c = 0; c < j->n_cols; c++) {
-        double product = (double)j->x[(size_t)t * j->n_cols + c] * (double)j->values[(size_t)r * j->n_cols + c];
+        double product =
+            (double)j->x[(size_t)t * j->n_cols + c] * (double)j->values[(size_t)r * j->n_cols + c];
         sum += product;
         magnitude += fabs(product);
       }
       if (!(magnitude < 3e38)) continue; /* a partial sum may leave f32 */
       double got = (double)j->y[(size_t)t * j->n_rows + r];
       double bound = (j->n_cols + 1) * (0x1p-24 * magnitude + 0x1p-149);
-      check(fabs(got - sum) <= bound, "type %d, %u x %u x %u: y[%u][%u] = %g, not %g (bound %g)", j->type, j->n_tokens,
-            j->n_rows, j->n_cols, t, r, got, sum, bound);
+      check(fabs(got - sum) <= bound, "type %d, %u x %u x %u: y[%u][%u] = %g, not %g (bound %g)",
+            j->type, j->n_tokens, j->n_rows, j->n_cols, t, r, got, sum, bound);
     }
   }
 }
 
 static void test_valid(int32_t type) {
   for (uint32_t round = 0; round < ROUNDS; round++) {
-    /* The first rounds are the small shapes, one crosses a panel of 2048 columns, one a block of 128 tokens. */
-    uint32_t values = fm_type_block_values(type), n_blocks = random_between(1, values == 256 ? 4 : 40);
+    /* The first rounds are the small shapes, one crosses a panel of 2048 columns, one a block of
+     * 128 tokens. */
+    uint32_t values = fm_type_block_values(type),
+             n_blocks = random_between(1, values == 256 ? 4 : 40);
     uint32_t n_tokens = random_between(1, 9), n_rows = random_between(1, 9);
     if (round == 0) n_blocks = n_tokens = n_rows = 1;
     if (round == 1) n_blocks = 2048 / values + 3;
     if (round == 2) n_tokens = 130, n_blocks = 1;
     job j = make_job(type, n_tokens, n_rows, n_blocks, round % 2 == 0);
     memset(j.values, 0x5a, (size_t)n_rows * j.n_cols * sizeof *j.values);
-    check(fm_dequantize_rows(type, j.w, j.values, n_rows, j.n_cols) == FM_OK, "dequantize type %d", type);
+    check(fm_dequantize_rows(type, j.w, j.values, n_rows, j.n_cols) == FM_OK, "dequantize type %d",
+          type);
     for (int32_t activation = FM_ACT_F32; activation <= FM_ACT_INT8; activation++) {
-      check(fm_served_by(type, activation) >= 0, "type %d, activation %d is served", type, activation);
+      check(fm_served_by(type, activation) >= 0, "type %d, activation %d is served", type,
+            activation);
       int32_t status = fused_matmul(type, j.w, j.x, j.y, n_tokens, n_rows, j.n_cols, activation);
       check(status == FM_OK, "type %d, activation %d: status %d", type, activation, status);
       if (activation == FM_ACT_F32) check_f32_product(&j);
       size_t y_bytes = (size_t)n_tokens * n_rows * sizeof *j.y;
       float *again = must_malloc(y_bytes);
       fused_matmul(type, j.w, j.x, again, n_tokens, n_rows, j.n_cols, activation);
-      check(memcmp(again, j.y, y_bytes) == 0, "type %d, activation %d: not the same bits twice", type, activation);
+      check(memcmp(again, j.y, y_bytes) == 0, "type %d, activation %d: not the same bits twice",
+            type, activation);
       free(again);
     }
     free_job(&j);
@@ -164,21 +179,22 @@ static void rejects(matmul_call c, int32_t status, const char *what) {
 
 static void rejects_rows(matmul_call c, int32_t status, const char *what) {
   int32_t got = fm_dequantize_rows(c.type, c.w, c.y, c.n_rows, c.n_cols);
-  check(got == status, "type %d: fm_dequantize_rows with %s gave %d, not %d", c.type, what, got, status);
+  check(got == status, "type %d: fm_dequantize_rows with %s gave %d, not %d", c.type, what, got,
+        status);
 }
 
 /* Every argument spoiled on its own. */
-#define SPOILED(field, value, status, what)                                                                            \
-  do {                                                                                                                 \
-    matmul_call c = valid;                                                                                             \
-    c.field = (value);                                                                                                 \
-    rejects(c, status, what);                                                                                          \
+#define SPOILED(field, value, status, what)                                                        \
+  do {                                                                                             \
+    matmul_call c = valid;                                                                         \
+    c.field = (value);                                                                             \
+    rejects(c, status, what);                                                                      \
   } while (0)
-#define SPOILED_ROWS(field, value, status, what)                                                                       \
-  do {                                                                                                                 \
-    matmul_call c = valid;                                                                                             \
-    c.field = (value);                                                                                                 \
-    rejects_rows(c, status, what);                                                                                     \
+#define SPOILED_ROWS(field, value, status, what)                                                   \
+  do {                                                                                             \
+    matmul_call c = valid;                                                                         \
+    c.field = (value);                                                                             \
+    rejects_rows(c, status, what);                                                                 \
   } while (0)
 
 static void test_invalid(int32_t type) {
@@ -242,26 +258,34 @@ static void test_quantize(int32_t type) {
     uint8_t *w = must_malloc(w_bytes);
     for (size_t i = 0; i < n_x; i++) x[i] = random_activation(round % 2 == 0);
     int32_t status = fm_quantize_rows(type, x, w, n_rows, n_cols);
-    check(status == FM_OK || status == FM_ERR_TYPE, "type %d: fm_quantize_rows gave %d", type, status);
+    check(status == FM_OK || status == FM_ERR_TYPE, "type %d: fm_quantize_rows gave %d", type,
+          status);
     if (status == FM_OK) {
       n_quantized++;
-      check(fm_dequantize_rows(type, w, back, n_rows, n_cols) == FM_OK, "type %d: dequantize", type);
+      check(fm_dequantize_rows(type, w, back, n_rows, n_cols) == FM_OK, "type %d: dequantize",
+            type);
       for (size_t i = 0; i < n_x; i++) {
         check(isfinite(back[i]), "type %d: %g became %g", type, (double)x[i], (double)back[i]);
       }
-      check(fm_quantize_rows(type, NULL, w, n_rows, n_cols) == FM_ERR_RANGE, "type %d: x = NULL", type);
-      check(fm_quantize_rows(type, x, NULL, n_rows, n_cols) == FM_ERR_RANGE, "type %d: w = NULL", type);
+      check(fm_quantize_rows(type, NULL, w, n_rows, n_cols) == FM_ERR_RANGE, "type %d: x = NULL",
+            type);
+      check(fm_quantize_rows(type, x, NULL, n_rows, n_cols) == FM_ERR_RANGE, "type %d: w = NULL",
+            type);
       check(fm_quantize_rows(type, x, w, 0, n_cols) == FM_ERR_SHAPE, "type %d: no rows", type);
-      check(fm_quantize_rows(type, x, w, n_rows, n_cols + 1) == FM_ERR_SHAPE, "type %d: a part of a block", type);
-      check(fm_quantize_rows(type, x, (uint8_t *)x, n_rows, n_cols) == FM_ERR_OVERLAP, "type %d: w = x", type);
-      check(fm_quantize_rows(type, (const float *)((uintptr_t)x + 1), w, n_rows, n_cols) == FM_ERR_ALIGN,
+      check(fm_quantize_rows(type, x, w, n_rows, n_cols + 1) == FM_ERR_SHAPE,
+            "type %d: a part of a block", type);
+      check(fm_quantize_rows(type, x, (uint8_t *)x, n_rows, n_cols) == FM_ERR_OVERLAP,
+            "type %d: w = x", type);
+      check(fm_quantize_rows(type, (const float *)((uintptr_t)x + 1), w, n_rows, n_cols) ==
+                FM_ERR_ALIGN,
             "type %d: x misaligned", type);
     }
     free(w);
     free(back);
     free(x);
   }
-  check(n_quantized == 0 || n_quantized == ROUNDS, "type %d: quantised %u of %d times", type, n_quantized, ROUNDS);
+  check(n_quantized == 0 || n_quantized == ROUNDS, "type %d: quantised %u of %d times", type,
+        n_quantized, ROUNDS);
 }
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -270,7 +294,8 @@ static void test_quantize(int32_t type) {
 #endif
 static void test_legacy(void) {
   for (uint32_t round = 0; round < ROUNDS; round++) {
-    uint32_t n_tokens = random_between(1, 5), n_rows = random_between(1, 5), n_blocks = random_between(1, 3);
+    uint32_t n_tokens = random_between(1, 5), n_rows = random_between(1, 5),
+             n_blocks = random_between(1, 3);
     uint32_t n_cols = 256 * n_blocks;
     size_t w_bytes = (size_t)n_rows * n_blocks * 140, n_scales = (size_t)n_rows * n_blocks;
     size_t n_x = (size_t)n_tokens * n_cols;
@@ -280,12 +305,20 @@ static void test_legacy(void) {
     fill_random(w, w_bytes);
     for (size_t i = 0; i < n_scales; i++) scales[i] = random_activation(false);
     for (size_t i = 0; i < n_x; i++) x[i] = random_activation(false);
-    check(fused_dequant_matmul_q4k_legacy(w, scales, x, y, n_tokens, n_rows, n_cols) == FM_OK, "legacy");
-    check(fused_dequant_matmul_q4k_legacy(NULL, scales, x, y, n_tokens, n_rows, n_cols) == FM_ERR_RANGE, "w = NULL");
-    check(fused_dequant_matmul_q4k_legacy(w, NULL, x, y, n_tokens, n_rows, n_cols) == FM_ERR_RANGE, "scales = NULL");
-    check(fused_dequant_matmul_q4k_legacy(w, scales, x, x, n_tokens, n_rows, n_cols) == FM_ERR_OVERLAP, "y = x");
-    check(fused_dequant_matmul_q4k_legacy(w, scales, x, y, 0, n_rows, n_cols) == FM_ERR_SHAPE, "no tokens");
-    check(fused_dequant_matmul_q4k_legacy(w, scales, x, y, n_tokens, n_rows, 128) == FM_ERR_SHAPE, "half a block");
+    check(fused_dequant_matmul_q4k_legacy(w, scales, x, y, n_tokens, n_rows, n_cols) == FM_OK,
+          "legacy");
+    check(fused_dequant_matmul_q4k_legacy(NULL, scales, x, y, n_tokens, n_rows, n_cols) ==
+              FM_ERR_RANGE,
+          "w = NULL");
+    check(fused_dequant_matmul_q4k_legacy(w, NULL, x, y, n_tokens, n_rows, n_cols) == FM_ERR_RANGE,
+          "scales = NULL");
+    check(fused_dequant_matmul_q4k_legacy(w, scales, x, x, n_tokens, n_rows, n_cols) ==
+              FM_ERR_OVERLAP,
+          "y = x");
+    check(fused_dequant_matmul_q4k_legacy(w, scales, x, y, 0, n_rows, n_cols) == FM_ERR_SHAPE,
+          "no tokens");
+    check(fused_dequant_matmul_q4k_legacy(w, scales, x, y, n_tokens, n_rows, 128) == FM_ERR_SHAPE,
+          "half a block");
     free(y);
     free(x);
     free(scales);
@@ -297,7 +330,8 @@ static void test_legacy(void) {
 #endif
 
 static void test_module(void) {
-  uint32_t version = (uint32_t)FM_VERSION_MAJOR << 16 | (uint32_t)FM_VERSION_MINOR << 8 | (uint32_t)FM_VERSION_PATCH;
+  uint32_t version = (uint32_t)FM_VERSION_MAJOR << 16 | (uint32_t)FM_VERSION_MINOR << 8 |
+                     (uint32_t)FM_VERSION_PATCH;
   check(fm_version() == version, "version %x", fm_version());
   check(fm_isa() == FM_ISA_SCALAR, "the native build is scalar, not %d", fm_isa());
   check(fm_select(FM_ISA_SIMD128, FM_DOT_I16) == FM_ERR_ISA, "simd128 is not in the native build");
@@ -327,13 +361,16 @@ int main(void) {
     uint32_t values = fm_type_block_values(type), bytes = fm_type_block_bytes(type),
              alignment = fm_type_alignment(type);
     if (values == 0) {
-      check(bytes == 0 && alignment == 0 && fm_served_by(type, FM_ACT_F32) == -1, "type %d is none", type);
+      check(bytes == 0 && alignment == 0 && fm_served_by(type, FM_ACT_F32) == -1, "type %d is none",
+            type);
       continue;
     }
     n_types++;
-    check(bytes > 0 && alignment > 0 && (alignment & (alignment - 1)) == 0 && bytes % alignment == 0,
+    check(bytes > 0 && alignment > 0 && (alignment & (alignment - 1)) == 0 &&
+              bytes % alignment == 0,
           "type %d: %u values in %u bytes, alignment %u", type, values, bytes, alignment);
-    check(fm_served_by(type, -1) == -1 && fm_served_by(type, 3) == -1, "type %d: modes -1 and 3 are none", type);
+    check(fm_served_by(type, -1) == -1 && fm_served_by(type, 3) == -1,
+          "type %d: modes -1 and 3 are none", type);
     test_valid(type);
     test_invalid(type);
     test_quantize(type);

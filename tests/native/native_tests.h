@@ -13,7 +13,8 @@ uint32_t random_u32(void);
 uint32_t random_between(uint32_t low, uint32_t high);
 void fill_random(uint8_t *bytes, size_t n_bytes);
 
-/* Activations of every kind: ordinary, zero, subnormal, the largest, and (where allowed) Inf and NaN. */
+/* Activations of every kind: ordinary, zero, subnormal, the largest, and (where allowed) Inf and
+ * NaN. */
 float random_activation(bool finite);
 
 void *must_malloc(size_t bytes);
