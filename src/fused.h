@@ -222,7 +222,7 @@ typedef enum {
   FM_KV_F32 = 0,
   FM_KV_F16 = 1,
   FM_KV_Q8_0 = 8
-} fm_kv_type; /* as fm_type numbers them */
+} fm_kv_type; /* numbered as in fm_type */
 
 /* Grouped-query attention over a KV cache, in one pass with online softmax. The scores are never
  * stored; the working memory does not grow with the number of positions.

@@ -38,7 +38,7 @@ typedef struct {
   float scale, softcap; /* 0: none */
 } fm_logits;
 
-/* By position and row. A weight has four copies; the scalar kernels use the first. */
+/* Indexed by position and row. A weight has four copies; the scalar kernels use the first. */
 typedef float fm_slice_scores[FM_SLICE_POSITIONS + 1][FM_PACK_ROWS];
 typedef float fm_slice_weights[FM_SLICE_POSITIONS][FM_PACK_ROWS][4];
 

@@ -17,7 +17,7 @@
 /* Decodes one block. */
 typedef void fm_decode_fn(const void *block, fm_codes *out);
 
-#define FM_CACHE_LINE_BYTES 64 /* of nearly all processors */
+#define FM_CACHE_LINE_BYTES 64 /* the size on nearly all processors */
 
 typedef enum {
   FM_SCALES_K,
@@ -73,8 +73,8 @@ typedef struct {
 } fm_simd128_kernels;
 
 typedef struct {
-  fm_gemv_fn *gemv_i8[2]; /* by fm_dot */
-  fm_gemm_fn *gemm_i8[2]; /* by fm_dot */
+  fm_gemv_fn *gemv_i8[2]; /* indexed by fm_dot */
+  fm_gemm_fn *gemm_i8[2]; /* indexed by fm_dot */
 } fm_relaxed_kernels;
 
 /* Decodes n_values (<= FM_STRIP_COLS) columns of FM_STRIP_ROWS rows into the strip; columns up to

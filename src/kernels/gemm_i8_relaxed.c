@@ -37,8 +37,8 @@ typedef struct {
 
 typedef struct {
   size_t sub, n_subs; /* columns of a sub-block, and sub-blocks of a group */
-  size_t n_steps;     /* of 4 columns, before a scale is applied */
-  size_t n_parts;     /* of a sub-block, n_steps each */
+  size_t n_steps;     /* steps of 4 columns before a scale is applied */
+  size_t n_parts;     /* parts of a sub-block, n_steps each */
   int32_t bias;
   bool has_min;
 } shape;

@@ -26,10 +26,10 @@ typedef struct {
 
 /* Kernels that serve every type, by instruction set. */
 typedef struct {
-  fm_act_kernels act[FM_ACT_INT8 + 1]; /* by fm_activation; none for FM_ACT_F32 */
+  fm_act_kernels act[FM_ACT_INT8 + 1]; /* indexed by fm_activation; FM_ACT_F32 has none */
   fm_dot_f32_fn *dot_f32;
   fm_dequantize_codes_fn *dequantize; /* this and the next three: SIMD128 */
-  fm_strip_fn *strip_i8[2];           /* by fm_dot */
+  fm_strip_fn *strip_i8[2];           /* indexed by fm_dot */
   fm_strip_fn *strip_i16;
   fm_gemm_fn *gemm_i16;
   fm_sum_squares_fn *sum_squares;

@@ -18,10 +18,10 @@ typedef enum {
   FM_WIDE_DOT_UNSIGNED
 } fm_wide_dot;
 
-/* Finds out what this engine does. */
+/* Probes this engine. */
 fm_wide_dot fm_probe_wide_dot__relaxed(void);
 
-/* What this engine does: a fact that is probed once, before the first product that depends on it
+/* The answer for this engine, probed once, before the first product that depends on it
  * (fm_relaxed_is_exact). */
 extern fm_wide_dot fm_wide_dot_of_engine;
 

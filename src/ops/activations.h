@@ -37,13 +37,13 @@ typedef struct {
   const fm_source *source;
   const fm_shared_kernels *shared;
   int32_t isa, activation;     /* fm_isa_id; the fm_activation that the kernels get */
-  size_t n_tokens, n_cols;     /* of the source */
-  size_t max_tokens, max_cols; /* of a panel */
+  size_t n_tokens, n_cols;     /* the source's */
+  size_t max_tokens, max_cols; /* a panel's, at most */
   struct {
     size_t first_token, n_tokens, first_col, n_cols;
     fm_act_order order;
   } panel;
-  float factors[FM_PANEL_TOKENS]; /* of the panel's tokens, where the source is normed */
+  float factors[FM_PANEL_TOKENS]; /* factors of the panel's tokens, where the source is normed */
 } fm_activations;
 
 /* activation: the one that the kernels get, not the one that the caller asked for. */

@@ -28,7 +28,7 @@ typedef struct {
   const fm_attention_kernels *kernels;
   const fm_attention *shape;
   int32_t isa;
-  const fm_traits *traits; /* of the cache, as the next one */
+  const fm_traits *traits; /* the cache's type, as is the next field */
   const fm_kernels *type;
   const float *q;
   const uint8_t *k, *v;
@@ -37,9 +37,9 @@ typedef struct {
   size_t head_bytes, position_bytes;
   size_t heads_per_kv; /* query heads that share a KV head */
   bool is_direct;      /* keys and values are read where they are */
-  size_t n_rows;       /* of a token, or of all that share a KV head */
-  size_t n_batches;    /* of a KV head */
-  size_t rows_of_item; /* of one token: the heads of an item */
+  size_t n_rows;       /* rows of a token, or of all tokens with one KV head */
+  size_t n_batches;    /* batches of a KV head */
+  size_t rows_of_item; /* heads of an item, where there is one token */
 } job;
 
 /* A batch: query rows first_row + i, i < n_rows. */

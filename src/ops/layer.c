@@ -209,7 +209,7 @@ typedef struct {
   const float *a, *b;
   float *y;
   size_t n_values;
-  float factor; /* of b, or of a where there is no b */
+  float factor; /* multiplies b, or a where there is no b */
   int32_t act;
 } values_job;
 

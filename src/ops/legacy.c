@@ -23,7 +23,7 @@ typedef struct {
   const uint8_t *w;
   const float *scales, *x;
   float *y;
-  size_t n_tokens, n_rows, n_blocks; /* of a row */
+  size_t n_tokens, n_rows, n_blocks; /* n_blocks: blocks of a row */
 } legacy_job;
 
 static void legacy_rows(const void *context, size_t begin, size_t end, size_t thread) {

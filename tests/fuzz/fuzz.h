@@ -1,6 +1,6 @@
-/* What the fuzz targets share. A target reads arguments from the fuzzer's bytes, lays its operands
- * into the arena, and says by the contract in fused.h which statuses the arguments deserve;
- * fuzz_run() then calls the export and checks
+/* Declarations that the fuzz targets share. A target reads arguments from the fuzzer's bytes, lays
+ * its operands into the arena, and says by the contract in fused.h which statuses the arguments
+ * deserve; fuzz_run() then calls the export and checks
  *
  *   - the status is FM_OK exactly where nothing is wrong, else one of those that are deserved; -
  *   not a byte of the arena changed, but those of outputs, and those only after FM_OK; - nothing
@@ -70,7 +70,7 @@ float fuzz_parameter(fuzz *f);
 size_t fuzz_bytes(fuzz *f, uint64_t a, uint64_t b, uint64_t c);
 /* Bytes of a weight [n_rows][n_cols]; notes FM_ERR_TYPE or FM_ERR_SHAPE. */
 size_t fuzz_weight_bytes(fuzz *f, int32_t type, uint32_t n_rows, uint32_t n_cols);
-/* Of a weight's pointer; 1 where there is no such type. */
+/* The alignment of a weight's pointer; 1 where there is no such type. */
 static inline uintptr_t fuzz_alignment(int32_t type) {
   uintptr_t alignment = fm_type_alignment(type);
   return alignment == 0 ? 1 : alignment;

@@ -1,4 +1,4 @@
-/* What walks over rows of blocks: dequantise, quantise, embed, write to a cache. */
+/* Operations on rows of blocks: dequantise, quantise, embed, write to a cache. */
 #include <math.h>
 #include <stdlib.h>
 

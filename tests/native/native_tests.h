@@ -1,4 +1,4 @@
-/* What the native test files share. */
+/* Declarations that the native tests share. */
 #ifndef FM_NATIVE_TESTS_H
 #define FM_NATIVE_TESTS_H
 
