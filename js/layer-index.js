@@ -1,17 +1,16 @@
-/* fused-matmul/layer: all of fused-matmul, and kernels that know the other operations of a transformer layer too. */
+/* fused-matmul/layer: all of fused-matmul, and what the operations of a transformer layer need by name. */
 
 export * from './index.js';
-export { createKernels, FusedKernels as Kernels } from './wasm/fused.js';
 export { KvCache } from './wasm/kv-cache.js';
 
 // The types that users may want to name.
-/** @template {import('./wasm/operands.js').Floats} U @typedef {import('./wasm/fused.js').FfnOptions<U>} FfnOptions */
-/** @typedef {import('./wasm/fused.js').FfnWeights} FfnWeights */
-/** @template {import('./wasm/operands.js').Floats} U @typedef {import('./wasm/fused.js').FlashOptions<U>} FlashOptions */
+/** @template {import('./wasm/operands.js').Floats} U @typedef {import('./wasm/kernel-types.js').FfnOptions<U>} FfnOptions */
+/** @typedef {import('./wasm/kernel-types.js').FfnWeights} FfnWeights */
+/** @template {import('./wasm/operands.js').Floats} U @typedef {import('./wasm/kernel-types.js').FlashOptions<U>} FlashOptions */
 /** @typedef {import('./wasm/operands.js').Floats} Floats */
-/** @typedef {import('./wasm/layer.js').Gate} Gate */
-/** @template {import('./wasm/operands.js').Floats} U @typedef {import('./wasm/fused.js').GatedOptions<U>} GatedOptions */
+/** @typedef {import('./wasm/kernel-types.js').Gate} Gate */
+/** @template {import('./wasm/operands.js').Floats} U @typedef {import('./wasm/kernel-types.js').GatedOptions<U>} GatedOptions */
 /** @typedef {import('./wasm/kv-cache.js').KvCacheShape} KvCacheShape */
 /** @typedef {import('./wasm/kv-cache.js').KvType} KvType */
-/** @template {import('./wasm/operands.js').Floats} U @typedef {import('./wasm/fused.js').ManyOptions<U>} ManyOptions */
-/** @typedef {import('./wasm/layer.js').RopeOptions} RopeOptions */
+/** @template {import('./wasm/operands.js').Floats} U @typedef {import('./wasm/kernel-types.js').ManyOptions<U>} ManyOptions */
+/** @typedef {import('./wasm/kernel-types.js').RopeOptions} RopeOptions */

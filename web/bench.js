@@ -2,7 +2,7 @@
  * The benchmark: matrices of real models' size with 1 and many tokens, one thread against all of them, and against
  * dequantising first; then the loaded model. What is compared runs in turns, so that whatever slows the machine slows all of it.
  */
-import { createKernels } from '../js/wasm/fused.js';
+import { createKernels } from '../js/wasm/create.js';
 import { randomActivations } from './reference.js';
 
 /** Rows and columns: an attention projection of a model of 7 billion parameters. */
@@ -84,7 +84,7 @@ async function race(contenders, flops, signal) {
 }
 
 /**
- * @param {import('../js/wasm/fused.js').FusedKernels[]} kernels
+ * @param {import('../js/wasm/kernels.js').Kernels[]} kernels
  * @param {typeof benchTypes[number]} type
  * @param {number} nTokens
  * @param {AbortSignal} signal

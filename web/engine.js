@@ -6,7 +6,7 @@
 
 import { deleteCachedGguf, listCachedGgufs, openGguf } from '../js/gguf/index.js';
 import { Llama } from '../js/llama/model.js';
-import { createKernels } from '../js/wasm/fused.js';
+import { createKernels } from '../js/wasm/create.js';
 import { benchmark } from './bench.js';
 import { measure } from './measure.js';
 
@@ -18,7 +18,7 @@ const warmUpMs = 100;
 
 /** @typedef {{ signal: AbortSignal, onEvent: (event: any) => void }} Context */
 /** @typedef {import('../js/index.js').GgufFile} GgufFile */
-/** @typedef {import('../js/wasm/fused.js').FusedKernels} Kernels */
+/** @typedef {import('../js/wasm/kernels.js').Kernels} Kernels */
 
 /** @param {(event: any) => void} send @returns {(event: any, now?: boolean) => void} */
 function throttled(send) {

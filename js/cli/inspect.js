@@ -2,10 +2,13 @@
 
 import { FmError } from '../errors.js';
 import { openGguf } from '../gguf/index.js';
-import { ARCHITECTURES, readHyperparameters } from '../llama/architectures/index.js';
+import { ARCHITECTURES } from '../llama/architectures/index.js';
+import { ModelError } from '../llama/errors.js';
+import { planModel } from '../llama/plan.js';
 import { Tokenizer } from '../llama/tokenizer/tokenizer.js';
 import { checkTensors } from '../llama/weights.js';
-import { createKernels } from '../wasm/fused.js';
+import { lacks } from '../wasm/backend.js';
+import { createKernels } from '../wasm/create.js';
 import { modelFile } from './folder.js';
 import { COMMON } from './options.js';
 import { formatBytes, formatTable, modelSource } from './output.js';
@@ -26,9 +29,12 @@ function shorten(value) {
  */
 function judge(gguf) {
   try {
-    const shape = readHyperparameters(gguf.metadata);
-    checkTensors(gguf, shape, new Tokenizer(gguf.metadata).size);
-    return { runs: true, reason: ARCHITECTURES[shape.architecture].models };
+    const plan = planModel(gguf.metadata);
+    void new Tokenizer(gguf.metadata);
+    const tensors = checkTensors(gguf, plan).map(({ name }) => gguf.tensor(name));
+    const lacking = lacks(plan, tensors);
+    if (lacking.length > 0) throw new ModelError(lacking.join('; '));
+    return { runs: true, reason: ARCHITECTURES[plan.architecture].models };
   } catch (error) {
     if (error instanceof FmError) return { runs: false, reason: error.message };
     throw error;

@@ -44,7 +44,7 @@ export class Context {
    * Reads on, in batches.
    * @param {readonly number[]} tokens
    * @param {Pace} pace
-   * @param {(start: number, nTokens: number) => void} [afterBatch]  counted from the first of `tokens`
+   * @param {(start: number, nTokens: number, pace: Pace) => Promise<void>} [afterBatch]  counted from the first of `tokens`
    */
   async extend(tokens, pace, afterBatch) {
     const { batch } = this.#decoder;
@@ -56,14 +56,26 @@ export class Context {
       // Only now: a pass that was broken off is repeated.
       for (const token of some) this.#past.push(token);
       this.#lastRow = some.length - 1;
-      afterBatch?.(start, some.length);
+      if (afterBatch) await afterBatch(start, some.length, pace);
+      else if (start + batch < tokens.length) await this.#decoder.idle();
+      pace.check();
       if (pace.due) await pace.rest();
     }
   }
 
-  /** Of the last token, where they are in wasm memory: valid until anything else is computed. @returns {Float32Array} */
+  /**
+   * The logits after the last token.
+   * @returns {Promise<Float32Array>}
+   */
   logits() {
-    const { ptr, length, heap } = this.#decoder.logitsOf(this.#lastRow, 1);
-    return heap.subarray(ptr / 4, ptr / 4 + length);
+    return this.#decoder.logits(this.#lastRow, 1);
+  }
+
+  /**
+   * The next token, as the sampler chooses it. It is no part of the context before extend reads it.
+   * @param {import('../backend.js').TokenSampler} sampler
+   */
+  pick(sampler) {
+    return this.#decoder.pick(this.#lastRow, this.#past.length, sampler);
   }
 }

@@ -1,159 +1,78 @@
-/* The forward pass: tokens and their positions to logits, by the operations of fused-matmul/layer alone.
+/* The forward pass: tokens and their positions to logits, block by block, on whatever backend the model was loaded to.
  *
  *   x = embedding[tokens]
- *   for each layer:  q, k, v = norm(x) Wqkv^T (+ bias); q, k = norm by head; q, k = rope; the cache takes k and v
- *                    x += attention(q, cache) Wo^T;  x += (silu(h gate^T) * (h up^T)) down^T, h = norm(x)
- *   logits = norm(x) output^T
+ *   for each layer:  x += attention(x);  x += feed-forward(x)
+ *   logits = head(x)
  *
- * All tensors are made once, for the largest batch; a smaller one uses their first rows. Where attention is not causal, a token sees
- * all others: a batch is a whole text then, taken in blocks of tokens, first all their keys and values, then all the rest. */
+ * What a layer does is in its settings, and how it is done the backend's affair. All memory is taken once, for the largest batch. Where
+ * attention is not causal, a token sees all others: a batch is a whole text then, and is computed in parts, first all their keys and
+ * values, then all the rest. */
 
-import { viewOf } from '../wasm/tensor-view.js';
 import { NumericError } from './errors.js';
-import { checkNumbers, KV_LARGEST } from './numeric.js';
-import { kvRowBytes } from './weights.js';
 
-/** @typedef {import('../wasm/fused.js').FusedKernels} Kernels */
-/** @typedef {import('../wasm/handles.js').Tensor} Tensor */
-/** @typedef {import('../wasm/kv-cache.js').KvCache} KvCache */
-/** @typedef {import('../wasm/kv-cache.js').KvType} KvType */
-/** @typedef {import('../wasm/selftest.js').Activation} Activation */
-/** @typedef {import('./architectures/index.js').Hyperparameters} Hyperparameters */
+/** @typedef {import('../backend.js').Backend} Backend */
+/** @typedef {import('../backend.js').Resource} Resource */
+/** @typedef {import('../backend.js').RunSettings} RunSettings */
+/** @typedef {import('../backend.js').Step} Step */
+/** @typedef {import('../backend.js').TokenSampler} TokenSampler */
 /** @typedef {import('./pause.js').Pace} Pace */
-/** @typedef {import('./weights.js').Layer} Layer */
-/** @typedef {import('./weights.js').Weights} Weights */
-
-/** Products decode a weight once for so many tokens, and for a rest of them again: a batch is a multiple of it, or a part. */
-const TOKEN_BLOCK = 128;
-const LARGEST_BATCH = 4 * TOKEN_BLOCK;
-const SMALLEST_BATCH = 32;
-/** What tensors and the feed-forward block's workspace of a batch may take: of one block of tokens, of several. */
-const BLOCK_BYTES = 22e6;
-const BLOCKS_BYTES = 10e6;
-/** Rows of logits that are held at a time where those of every token are asked for. */
-const LOGIT_BYTES = 2e6;
-const QKV = /** @type {const} */ (['queries', 'keys', 'values']);
-
-/** @param {Hyperparameters} shape  @returns {{ q: number, kv: number, wide: number }} values of a token */
-const widths = ({ nEmbd, nHeads, nKvHeads, headSize }) => {
-  const q = nHeads * headSize;
-  return { q, kv: nKvHeads * headSize, wide: Math.max(q, nEmbd) };
-};
-
-/** Bytes of a token of a batch, and what a block of tokens takes beside them for each. @param {Hyperparameters} shape */
-const tokenBytes = (shape) => {
-  const { q, kv, wide } = widths(shape);
-  return { batch: 4 * (shape.nEmbd + wide), block: 4 * (q + 2 * kv + 2 * shape.nFf) };
-};
-
-/**
- * What a decoder takes in memory beside weights.
- * @param {Hyperparameters} shape
- * @param {{ contextLength: number, kvType: KvType, nVocab: number, causal: boolean }} options
- */
-export function decoderMemory(shape, { contextLength, kvType, nVocab, causal }) {
-  const bytes = tokenBytes(shape);
-  const fitting = (/** @type {number} */ budget, /** @type {number} */ step) =>
-    step * Math.floor(budget / (bytes.batch + bytes.block) / step);
-  const blocks = Math.min(LARGEST_BATCH, fitting(BLOCKS_BYTES, TOKEN_BLOCK));
-  const part = Math.max(SMALLEST_BATCH, Math.min(TOKEN_BLOCK, fitting(BLOCK_BYTES, SMALLEST_BATCH)));
-  const block = Math.min(contextLength, Math.max(blocks, part));
-  const batch = causal ? block : contextLength;
-  const kvBytes = 2 * shape.nLayers * contextLength * kvRowBytes(kvType, widths(shape).kv);
-  const logitRows = Math.max(1, Math.min(block, Math.floor(LOGIT_BYTES / (4 * nVocab))));
-  const workspaceBytes = batch * bytes.batch + block * bytes.block + 4 * logitRows * nVocab;
-  return { batch, block, logitRows, kvBytes, workspaceBytes };
-}
-
-/**
- * A part of a batch: the buffers as it uses them.
- * @typedef {object} Block
- * @property {number} start  its first token, counted from the batch's first
- * @property {number} nTokens
- * @property {Tensor} x
- * @property {Tensor[]} qkv
- * @property {Tensor[]} headed  queries and keys, a row for each head
- * @property {Tensor} attended
- * @property {Tensor} projected  in the place of the queries
- * @property {Uint32Array} firstRows  zeros
- */
+/** @typedef {import('./plan.js').Plan} Plan */
 
 export class Decoder {
-  #fm;
-  #shape;
-  #weights;
-  #settings;
-  #block;
+  #backend;
+  #part;
+  #isCausal;
   /** The position of the first token of the last forward. */
   #position = 0;
-  /** @type {(KvCache | Tensor)[]} */
+  #embedding;
+  #layers;
+  #head;
+  #x;
+  #logits;
+  #tokens;
+  /** @type {Resource[]} */
   #owned = [];
-  /** @type {{ keys: KvCache, values: KvCache }[]} */
-  #caches = [];
-  #buffers;
-  /** The blocks of a batch of one token, and of the last other size. */
-  #one;
-  #many;
-  #ropeOptions;
 
   /**
-   * @param {Kernels} fm
-   * @param {Hyperparameters} shape
-   * @param {Weights} weights
-   * @param {{ contextLength: number, kvType: KvType, activation: Activation, causal: boolean }} settings
+   * @param {Backend} backend
+   * @param {Plan} plan
+   * @param {import('../backend.js').Weights} weights  by role
+   * @param {RunSettings} settings
    */
-  constructor(fm, shape, weights, settings) {
-    const { contextLength, kvType, causal } = settings;
-    this.#fm = fm;
-    this.#shape = shape;
-    this.#weights = weights;
-    this.#settings = settings;
-    const nVocab = weights.output.nRows;
-    const memory = decoderMemory(shape, { contextLength, kvType, nVocab, causal });
-    const { batch, block, logitRows } = memory;
-    this.kvBytes = memory.kvBytes;
-    this.workspaceBytes = memory.workspaceBytes;
+  constructor(backend, plan, weights, settings) {
+    this.#backend = backend;
+    this.#isCausal = plan.layers.every(({ attention }) => attention.causal);
+    const { batch, part, logitRows, kvBytes, workspaceBytes } = backend.sizes(plan, settings);
+    this.kvBytes = kvBytes;
+    this.workspaceBytes = workspaceBytes;
     /** The most tokens that forward takes. */
     this.batch = batch;
-    this.#block = block;
-    /** Rows of logits that logitsOf gives at a time, at most. */
+    this.#part = part;
+    /** Rows of logits that logits() gives at a time, at most. */
     this.logitRows = logitRows;
-    const { q, kv, wide } = widths(shape);
-    const own = (/** @type {any} */ handle) => {
-      this.#owned.push(handle);
-      return handle;
-    };
+    this.#embedding = { settings: plan.embedding, weights: weights.embedding };
+    this.#head = { settings: plan.head, weights: weights.head };
     try {
-      const { nKvHeads, headSize } = shape;
-      const cache = { type: kvType, nPositions: contextLength, nKvHeads, headSize };
-      for (const _ of weights.layers) {
-        this.#caches.push({ keys: own(fm.kvCache(cache)), values: own(fm.kvCache(cache)) });
-      }
-      const tensor = (/** @type {number} */ nRows, /** @type {number} */ nCols) =>
-        /** @type {Tensor} */ (own(fm.tensor({ nRows, nCols })));
-      this.#buffers = {
-        x: tensor(batch, shape.nEmbd),
-        // Queries, later what the projection of the heads gives.
-        q: tensor(batch, wide),
-        k: tensor(block, kv),
-        v: tensor(block, kv),
-        attended: tensor(block, q),
-        logits: tensor(logitRows, nVocab),
-      };
+      this.#layers = plan.layers.map(({ attention, feed }, i) => {
+        const { attention: ofAttention, feed: ofFeed } = weights.layers[i];
+        return {
+          attention: { settings: attention, weights: ofAttention, layer: i },
+          feed: { settings: feed, weights: ofFeed, layer: i },
+          cache: this.#own(backend.cache(attention, settings)),
+        };
+      });
+      this.#x = this.#own(backend.hidden(plan, { batch, part }));
+      this.#logits = this.#own(backend.tensor({ nRows: logitRows, nCols: plan.nVocab }));
+      // One more than there are positions: the token that is chosen when the context is full.
+      this.#tokens = this.#own(backend.tokens(settings.contextLength + 1));
     } catch (error) {
       this.free();
       throw error;
     }
-    this.#one = this.#blocksOf(1);
-    this.#many = this.#one;
-    const { nDims, base, linearScale } = shape.rope;
-    const { pairing } = shape.row;
-    const factors = weights.ropeFactors;
-    this.#ropeOptions = { headSize: shape.headSize, nDims, base, linearScale, pairing, factors };
   }
 
   /**
-   * Runs tokens through all layers; keys and values go into the cache.
+   * Runs tokens through all layers, whose caches keep what later tokens need.
    * @param {readonly number[]} tokens  at most `batch`
    * @param {number} position  of the first
    * @param {Pace} pace
@@ -161,184 +80,124 @@ export class Decoder {
    */
   async forward(tokens, position, pace) {
     this.#position = position;
+    this.#backend.writeTokens(this.#tokens, position, tokens);
     try {
-      await this.#pass(tokens, pace, false);
+      await this.#pass(tokens.length, pace, false);
     } catch (error) {
-      // A NaN spreads. It is traced by a second pass, which looks at the result of every step.
+      // A NaN spreads. It is traced by a second pass, which looks at the result of every block.
       if (error instanceof NumericError && !Number.isFinite(error.value))
-        await this.#pass(tokens, pace, true);
+        await this.#pass(tokens.length, pace, true);
       throw error;
     }
   }
 
   /**
-   * @param {readonly number[]} tokens
+   * @param {number} nTokens  of the batch
    * @param {Pace} pace
-   * @param {boolean} traced  looks for NaN and infinity after every step, not only in what the cache takes and at the end
+   * @param {boolean} traced  looks for NaN and infinity after every block, not only in what the cache takes and at the end
    */
-  async #pass(tokens, pace, traced) {
-    const { embedding, layers } = this.#weights;
-    const { eps } = this.#shape;
-    const { activation, causal } = this.#settings;
-    const blocks = this.#viewsOf(tokens.length);
-    const batch = viewOf(this.#buffers.x, { nRows: tokens.length });
-    const fm = this.#fm;
-    const first = this.#position;
-    const seen = causal ? {} : { causal, nPositions: first + tokens.length };
-    fm.embed(embedding, tokens, { out: batch });
-    if (traced) this.#check(batch, 'embedding');
-    for (const [i, layer] of layers.entries()) {
-      const { keys, values } = this.#caches[i];
+  async #pass(nTokens, pace, traced) {
+    const backend = this.#backend;
+    const x = this.#x;
+    const whole = this.#step(0, nTokens, nTokens);
+    const parts = this.#partsOf(nTokens);
+    const check = async (/** @type {import('./errors.js').NumericPart} */ part, at = whole, layer = 0) => {
+      backend.check(x, at, { part, layer: part === 'embedding' ? undefined : layer });
+      await backend.idle();
+    };
+    backend.embed(this.#tokens, x, this.#embedding, whole);
+    if (traced) await check('embedding');
+    for (const [i, { attention, feed, cache }] of this.#layers.entries()) {
       // All keys and values of the batch are there before a token that may see them attends.
-      for (const block of blocks) {
+      for (const at of parts) {
         if (pace.due) await pace.rest();
-        this.#project(i, layer, block);
+        backend.project(x, attention, cache, at);
       }
-      for (const block of blocks) {
-        const { x, qkv, attended, projected, start } = block;
-        fm.flashAttention(qkv[0], keys, values, { firstPosition: first + start, ...seen, out: attended });
-        if (tokens.length > 1 && pace.due) await pace.rest();
-        fm.fusedMatmul(layer.output, attended, { out: projected, activation });
-        fm.add(x, projected, { out: x });
-        if (traced) this.#check(x, 'attention', i, start);
-        fm.fusedFfn(layer.ffn, x, { eps, residual: true, out: x, activation });
-        if (traced) this.#check(x, 'feed-forward', i, start);
+      for (const at of parts) {
+        backend.attend(x, attention, cache, at);
+        if (traced) await check('attention', at, i);
+        if (nTokens > 1 && pace.due) await pace.rest();
+        backend.feed(x, feed, at);
+        if (traced) await check('feed-forward', at, i);
       }
     }
     // The sums of a layer keep a NaN of any of those before.
-    if (!traced) this.#check(batch, 'feed-forward', layers.length - 1);
+    if (!traced) backend.check(x, whole, { part: 'feed-forward', layer: this.#layers.length - 1 });
+    backend.flush();
   }
 
-  /** Queries, keys and values; the cache takes the latter. @param {number} i @param {Layer} layer @param {Block} block */
-  #project(i, layer, block) {
-    const fm = this.#fm;
-    const { eps, row } = this.#shape;
-    const { activation, kvType } = this.#settings;
-    const { x, qkv, headed, start } = block;
-    const [q, k, v] = qkv;
+  /** The parts of a batch. @param {number} nTokens */
+  #partsOf(nTokens) {
+    const size = this.#part;
+    return Array.from({ length: Math.ceil(nTokens / size) }, (_, i) =>
+      this.#step(i * size, Math.min(size, nTokens - i * size), nTokens),
+    );
+  }
+
+  /** @param {number} start  in the batch @param {number} nTokens @param {number} nBatch  tokens of the batch @returns {Step} */
+  #step(start, nTokens, nBatch) {
     const position = this.#position + start;
-    const rope = { ...this.#ropeOptions, position };
-    const { keys, values } = this.#caches[i];
-    fm.fusedRmsNormMatmul(layer.qkv, x, layer.attnNorm, { eps, out: qkv, activation });
-    layer.bias.forEach((bias, j) => {
-      if (bias) this.#addBias(qkv[j], bias, block);
-    });
-    if (row.headNorm) {
-      headed.forEach((heads, j) => {
-        fm.rmsNorm(heads, layer.headNorm[j], { eps, out: heads });
-      });
-    }
-    fm.rope(q, { ...rope, out: q });
-    fm.rope(k, { ...rope, out: k });
-    // Infinite queries or keys may end as weights of 0: no later number would tell.
-    for (const [j, part] of QKV.entries())
-      this.#check(qkv[j], part, i, start, j > 0 ? KV_LARGEST[kvType] : undefined);
-    keys.write(k, position);
-    values.write(v, position);
+    return { position, start, nTokens, seen: this.#isCausal ? position + nTokens : this.#position + nBatch };
   }
 
-  /**
-   * @param {Tensor} tensor  a row for each token
-   * @param {import('./errors.js').NumericPart} part
-   * @param {number} [layer]
-   * @param {number} [start]  the first token, counted from the batch's first
-   * @param {number} [largest]
-   */
-  #check(tensor, part, layer, start = 0, largest) {
-    checkNumbers(tensor, this.#settings, { part, layer, position: this.#position + start, largest });
+  /** Waits until everything is computed. */
+  idle() {
+    return this.#backend.idle();
   }
 
   /**
    * Logits of some of the tokens of the last forward.
    * @param {number} start  the first, counted from the batch's first
    * @param {number} nRows  at most `logitRows`
-   * @returns {Tensor}  of the decoder; valid until the next call
+   * @returns {Promise<Float32Array>}  row by row
    * @throws {NumericError} a logit is NaN or infinite
    */
-  logitsOf(start, nRows) {
-    const { eps } = this.#shape;
-    const { norm, output } = this.#weights;
-    const { activation } = this.#settings;
-    const { x, logits } = this.#buffers;
-    const out = viewOf(logits, { nRows });
-    this.#fm.fusedRmsNormMatmul([output], viewOf(x, { start, nRows }), norm, { eps, out: [out], activation });
-    this.#check(out, 'output', undefined, start);
-    return out;
+  async logits(start, nRows) {
+    this.#logitsOf(start, nRows);
+    return this.#backend.read(this.#logits, { start: 0, nRows });
+  }
+
+  /**
+   * The token that follows one of the last forward.
+   * @param {number} row  of that token, counted from the batch's first
+   * @param {number} position  of the token to be chosen
+   * @param {TokenSampler} sampler
+   * @returns {Promise<number>}
+   * @throws {NumericError} a logit is NaN or infinite
+   */
+  async pick(row, position, sampler) {
+    const backend = this.#backend;
+    this.#logitsOf(row, 1);
+    backend.pick(this.#logits, 0, this.#tokens, sampler, position);
+    const [token] = await backend.readTokens(this.#tokens, position, 1);
+    return token;
   }
 
   /**
    * The hidden states of the last forward after the final norm: what the output matrix would see.
    * @param {number} start  the first token, counted from the batch's first
    * @param {number} nRows
-   * @returns {Float32Array}
+   * @returns {Promise<Float32Array>}
    * @throws {NumericError} a number of them is NaN or infinite
    */
   hidden(start, nRows) {
-    const { norm } = this.#weights;
-    const normed = viewOf(this.#buffers.q, { nRows, nCols: this.#shape.nEmbd });
-    const x = viewOf(this.#buffers.x, { start, nRows });
-    this.#fm.rmsNorm(x, norm, { eps: this.#shape.eps, out: normed });
-    this.#check(normed, 'output', undefined, start);
-    return normed.toArray();
+    return this.#backend.readStates(this.#x, this.#head, { start, nRows, position: this.#position + start });
   }
 
   /** Frees caches and tensors. */
   free() {
-    for (const handle of this.#owned) if (!handle.freed) handle.free();
+    for (const resource of this.#owned) if (!resource.freed) resource.free();
   }
 
-  /** @param {number} nTokens  of a batch */
-  #viewsOf(nTokens) {
-    if (nTokens === 1) return this.#one;
-    const last = this.#many[this.#many.length - 1];
-    if (last.start + last.nTokens !== nTokens) this.#many = this.#blocksOf(nTokens);
-    return this.#many;
+  /** @param {number} start  in the batch @param {number} nRows */
+  #logitsOf(start, nRows) {
+    const rows = { start, nRows, position: this.#position + start };
+    this.#backend.head(this.#x, this.#head, this.#logits, rows);
   }
 
-  /** The buffers as a batch of nTokens uses them, block by block. @param {number} nTokens @returns {Block[]} */
-  #blocksOf(nTokens) {
-    const size = this.#block;
-    return Array.from({ length: Math.ceil(nTokens / size) }, (_, i) =>
-      this.#views(i * size, Math.min(size, nTokens - i * size)),
-    );
-  }
-
-  /** @param {number} start  in the batch @param {number} nTokens */
-  #views(start, nTokens) {
-    const { nEmbd, nHeads, nKvHeads, headSize } = this.#shape;
-    const { x, q, k, v, attended } = this.#buffers;
-    const nRows = nTokens;
-    const qCols = nHeads * headSize;
-    // Rows of a block stay within its part of the buffer, however many values they have.
-    const qPart = viewOf(q, { start, nRows });
-    return {
-      start,
-      nTokens,
-      x: viewOf(x, { start, nRows }),
-      qkv: [viewOf(qPart, { nRows, nCols: qCols }), viewOf(k, { nRows }), viewOf(v, { nRows })],
-      headed: [
-        viewOf(qPart, { nRows: nRows * nHeads, nCols: headSize }),
-        viewOf(k, { nRows: nRows * nKvHeads, nCols: headSize }),
-      ],
-      attended: viewOf(attended, { nRows }),
-      projected: viewOf(qPart, { nRows, nCols: nEmbd }),
-      firstRows: new Uint32Array(nTokens),
-    };
-  }
-
-  /**
-   * Adds a bias to every row. For several it is copied to as many first; attention has not filled its buffer yet.
-   * @param {Tensor} x
-   * @param {import('./weights.js').Bias} bias
-   * @param {Block} block
-   */
-  #addBias(x, { weight, tensor }, { nTokens, firstRows }) {
-    const fm = this.#fm;
-    if (nTokens === 1) {
-      fm.add(x, tensor, { out: x });
-      return;
-    }
-    const rows = viewOf(this.#buffers.attended, { nRows: nTokens, nCols: weight.nCols });
-    fm.add(x, fm.embed(weight, firstRows, { out: rows }), { out: x });
+  /** @template {Resource} R @param {R} resource @returns {R} */
+  #own(resource) {
+    this.#owned.push(resource);
+    return resource;
   }
 }

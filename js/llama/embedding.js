@@ -22,18 +22,6 @@ const POOLINGS = POOLING_TYPES.slice(0, 4);
  */
 
 /**
- * Whether a token sees only those before it.
- * @param {Record<string, import('../gguf/index.js').MetadataValue>} metadata
- * @param {string} architecture
- */
-export function readCausal(metadata, architecture) {
-  const key = `${architecture}.attention.causal`;
-  const value = metadata[key] ?? true;
-  if (typeof value === 'boolean') return value;
-  throw new ModelError(`metadata ${show(key)} must be true or false, got ${show(value)}`);
-}
-
-/**
  * @param {Record<string, import('../gguf/index.js').MetadataValue>} metadata
  * @param {string} architecture
  * @param {unknown} asked  of the options
@@ -72,13 +60,13 @@ export function pool(pooling, nTokens, nEmbd) {
     /**
      * @param {number} start  of the batch in the text
      * @param {number} size  of the batch
-     * @param {(start: number, nRows: number) => Float32Array} hidden  of tokens of the batch
+     * @param {(start: number, nRows: number) => Promise<Float32Array>} hidden  of tokens of the batch
      */
-    take(start, size, hidden) {
+    async take(start, size, hidden) {
       const from = Math.max(first, start);
       const nRows = Math.min(end, start + size) - from;
       if (nRows < 1) return;
-      for (const [i, value] of hidden(from - start, nRows).entries()) {
+      for (const [i, value] of (await hidden(from - start, nRows)).entries()) {
         if (isMean) values[i % nEmbd] += value / nTokens;
         else values[(from - first) * nEmbd + i] = value;
       }

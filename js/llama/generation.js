@@ -174,18 +174,15 @@ export class Generation {
     await context.extend(this.#prompt.slice(stats.reused), pace);
     lease.check();
     stats.promptMs = performance.now() - start;
-    const history = [...this.#prompt];
     // The time of whoever takes the pieces is not counted.
     for (let since = start; ; ) {
-      const token = sampler.next(context.logits(), history);
+      const token = await context.pick(sampler);
+      lease.check();
       const took = performance.now() - since;
       if (this.tokens.length === 0) stats.first = took;
       else stats.decodeMs += took;
       const isEnd = !ignoreEnd && ends.has(token);
-      if (!isEnd) {
-        this.tokens.push(token);
-        history.push(token);
-      }
+      if (!isEnd) this.tokens.push(token);
       const hidden = isEnd || bytes(token).length === 0;
       const piece = stream.push(bytes(token, hidden), hidden);
       this.#written += piece;

@@ -1,7 +1,6 @@
 /* fused-matmul/llama: a runner of llama-architecture GGUF files, on nothing but the operations of fused-matmul/layer. */
 
 export * from '../index.js';
-export { createKernels } from '../wasm/fused.js';
 export { ARCHITECTURES as architectures } from './architectures/index.js';
 export { BusyError, ContextError, ModelError, NumericError } from './errors.js';
 export { Llama } from './model.js';
@@ -9,10 +8,10 @@ export { PRE_TOKENIZERS as preTokenizers } from './tokenizer/pre-tokenizers.js';
 export { createWorkerLlama } from './worker.js';
 
 // The types that users may want to name.
-/** @typedef {import('./architectures/index.js').Architecture} Architecture */
+/** @typedef {import('./plan.js').Architecture} Architecture */
 /** @typedef {import('./chat/template.js').ChatFormat} ChatFormat */
-/** @typedef {import('../wasm/fused.js').FusedKernels} FusedKernels */
 /** @typedef {import('./embedding.js').EmbedOptions} EmbedOptions */
+/** The kernels, as they were called once. @typedef {import('../wasm/kernels.js').Kernels} FusedKernels */
 /** @typedef {import('./options.js').GenerateOptions} GenerateOptions */
 /** @typedef {import('./generation.js').Generation} Generation */
 /** @typedef {import('./generation.js').GenerationStats} GenerationStats */

@@ -61,25 +61,33 @@
  * @property {TokenizerInfo} tokenizer  how texts become tokens
  * @property {Record<string, TypeUse>} types  of weights, by name
  * @property {ModelMemory} memory  in bytes
- * @property {import('../wasm/kernels.js').KernelsInfo} kernels  what was chosen and why
+ * @property {import('../wasm/kernel-types.js').KernelsInfo} kernels  what was chosen and why
  * @property {Record<string, number>} timings  milliseconds of loading: header, tokenizer, kernels, weights
  */
 
+/** Where a model has no rotary positions. */
+const NO_ROPE = /** @type {const} */ ({ pairing: 'adjacent', nDims: 0, base: 0, linearScale: 1 });
+
 /** @param {Parts} parts @returns {ModelInfo} */
-export function describe({ fm, shape, weights, decoder, tokenizer, metadata, tensors, settings, timings }) {
-  const { architecture, row, nLayers, nEmbd, nFf, nHeads, nKvHeads, headSize, trainedContext, rope } = shape;
+export function describe(parts) {
+  const { backend, plan, weights, decoder, tokenizer, metadata, tensors, settings, timings } = parts;
+  const { architecture, layers, nEmbd, nVocab, trainedContext } = plan;
+  const [{ attention, feed }] = layers;
+  const { nHeads, nKvHeads, headSize, rope } = attention;
+  const { embedding, head } = weights.byRole;
   const { contextLength, kvType, activation, causal } = settings;
   /** @type {Record<string, TypeUse>} */
   const types = {};
   let parameters = 0;
   let weightBytes = 0;
   for (const { type, byteLength, nRows, nCols } of tensors) {
-    types[type] ??= { count: 0, bytes: 0, ...fm.servedBy(type, activation) };
+    types[type] ??= { count: 0, bytes: 0, ...backend.servedBy(type) };
     types[type].count += 1;
     types[type].bytes += byteLength;
     parameters += nRows * nCols;
     weightBytes += byteLength;
   }
+  const { info } = backend;
   const name = metadata['general.name'];
   const { kind, pre, addBos, addEos, bos, ends } = tokenizer;
   const chat = typeof metadata['tokenizer.chat_template'] === 'string';
@@ -87,11 +95,11 @@ export function describe({ fm, shape, weights, decoder, tokenizer, metadata, ten
     architecture,
     name: typeof name === 'string' ? name : undefined,
     parameters,
-    ...{ nLayers, nEmbd, nFf, nHeads, nKvHeads, headSize },
-    nVocab: tokenizer.size,
-    tied: weights.output === weights.embedding,
+    nLayers: layers.length,
+    ...{ nEmbd, nFf: feed.nFf, nHeads, nKvHeads, headSize, nVocab },
+    tied: head.output === embedding.table,
     causal,
-    rope: { pairing: row.pairing, ...rope, factors: weights.ropeFactors !== undefined },
+    rope: { ...NO_ROPE, ...rope, factors: weights.byRole.layers[0].attention.ropeFactors !== undefined },
     ...{ trainedContext, contextLength, batch: decoder.batch, kvType, activation },
     tokenizer: { kind, pre, addBos, addEos, bos, ends: [...ends], chat },
     types,
@@ -99,9 +107,9 @@ export function describe({ fm, shape, weights, decoder, tokenizer, metadata, ten
       weights: weightBytes,
       kvCache: decoder.kvBytes,
       workspace: decoder.workspaceBytes,
-      linear: fm.memory().bytes,
+      linear: info.memoryBytes,
     },
-    kernels: fm.info,
+    kernels: /** @type {import('../wasm/kernel-types.js').KernelsInfo} */ (info.kernels),
     timings: { ...timings },
   };
 }

@@ -3,22 +3,20 @@
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, HandleError, show } from '../errors.js';
 import { GgufFile, openGguf } from '../gguf/index.js';
-import { createKernels, FusedKernels } from '../wasm/fused.js';
 import { KV_TYPES } from '../wasm/kv-cache.js';
 import { ACTIVATION_NAMES } from '../wasm/selftest.js';
-import { readHyperparameters } from './architectures/index.js';
 import { formatMessages } from './chat/template.js';
 import { Context } from './context.js';
-import { Decoder, decoderMemory } from './decoder.js';
-import { choosePooling, pool, readCausal } from './embedding.js';
+import { Decoder } from './decoder.js';
+import { choosePooling, pool } from './embedding.js';
 import { BusyError, ContextError, ModelError } from './errors.js';
 import { Generation } from './generation.js';
 import { describe } from './info.js';
 import { Lease } from './lease.js';
 import { CHAT_OPTIONS, checkGenerateOptions, checkRange, FORMAT_OPTIONS } from './options.js';
 import { Pace } from './pause.js';
-import { Tokenizer } from './tokenizer/tokenizer.js';
-import { checkTensors, freeWeights, loadWeights } from './weights.js';
+import { planModel } from './plan.js';
+import { checkTensors } from './weights.js';
 
 /** @typedef {import('./options.js').GenerateOptions} GenerateOptions */
 /** @typedef {import('./chat/template.js').Message} Message */
@@ -26,7 +24,7 @@ import { checkTensors, freeWeights, loadWeights } from './weights.js';
 
 /**
  * @typedef {object} LlamaOptions
- * @property {FusedKernels} [kernels]  from createKernels of fused-matmul/layer; without them the model makes its own, and
+ * @property {import('../wasm/kernels.js').Kernels} [kernels]  from createKernels; without them the model makes its own, and
  *   disposes them when it is disposed
  * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  bytes of weights
  * @property {AbortSignal} [signal]  ends the loading
@@ -38,7 +36,7 @@ import { checkTensors, freeWeights, loadWeights } from './weights.js';
  * @property {boolean} [memory64]  of own kernels
  * @property {import('../wasm/selftest.js').Isa} [isa]  of own kernels
  * @property {import('../wasm/selftest.js').Dot} [dot]  of own kernels
- * @property {import('../wasm/kernels.js').KernelsOptions['wasm']} [wasm]  of own kernels
+ * @property {import('../wasm/kernel-types.js').KernelsOptions['wasm']} [wasm]  of own kernels
  * @property {typeof globalThis.fetch} [fetch]  this and the following for URLs, as in openGguf
  * @property {HeadersInit} [headers]  for URLs
  * @property {number} [retries]  for URLs, as in openGguf
@@ -70,13 +68,12 @@ const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
 
 /**
  * @typedef {object} Parts  what load puts together
- * @property {FusedKernels} fm
- * @property {boolean} ownsKernels
- * @property {import('./architectures/index.js').Hyperparameters} shape
- * @property {import('./weights.js').Weights} weights
+ * @property {import('../backend.js').Backend} backend
+ * @property {import('./plan.js').Plan} plan
+ * @property {import('../backend.js').LoadedWeights} weights
  * @property {Decoder} decoder
  * @property {Context} context
- * @property {Tokenizer} tokenizer
+ * @property {import('./tokenizer/tokenizer.js').Tokenizer} tokenizer
  * @property {Record<string, import('../gguf/index.js').MetadataValue>} metadata
  * @property {import('../gguf/index.js').GgufTensor[]} tensors
  * @property {Settings} settings
@@ -107,15 +104,22 @@ export class Llama {
    * @throws {import('../errors.js').MemoryError} it does not fit into a wasm memory: 4 GiB, more with memory64
    * @throws {ArgumentError} an option is unknown or out of range
    */
-  static async load(source, options = {}) {
-    checkNames(options, LOAD_OPTIONS);
-    const { kernels, onProgress, signal } = options;
-    const { kvType = 'F16', activation = 'int8' } = options;
-    oneOf(KV_TYPES, kvType, 'kvType');
-    oneOf(ACTIVATION_NAMES, activation, 'activation');
-    if (options.contextLength !== undefined)
-      checkRange(options.contextLength, 'contextLength', { from: 1, to: LARGEST_CONTEXT, integer: true });
-    checkKernels(kernels, options);
+  static load(source, options = {}) {
+    return Llama.loadTo(openOwnBackend, source, options);
+  }
+
+  /**
+   * @internal The same on any backend.
+   * @param {(options: LlamaOptions) => Promise<import('../backend.js').Backend>} openBackend  called when the file is known to
+   *   be a model that the runner takes
+   * @param {import('../gguf/source.js').GgufSource | GgufFile} source
+   * @param {LlamaOptions} options
+   * @returns {Promise<Llama>}
+   */
+  static async loadTo(openBackend, source, options = {}) {
+    const { contextLength: asked, kvType, activation } = checkLoadOptions(options);
+    if (options.kernels !== undefined) (await wasmBackend()).checkKernels(options.kernels);
+    const { onProgress, signal } = options;
     /** @type {Record<string, number>} */
     const timings = {};
     let since = performance.now();
@@ -124,34 +128,39 @@ export class Llama {
       timings[name] = now - since;
       since = now;
     };
+    // Fetched beside the file's header, as code that only a loaded model needs.
+    const tokenizerCode = import('./tokenizer/tokenizer.js');
+    tokenizerCode.catch(() => {});
     const isOpen = source instanceof GgufFile;
     const gguf = isOpen ? source : await openGguf(source, { signal, ...pick(options, OPEN_OPTIONS) });
     lap('header');
     /** @type {(() => void)[]} */
     const undo = [];
     try {
-      const shape = readHyperparameters(gguf.metadata);
-      const tokenizer = new Tokenizer(gguf.metadata);
-      const tensors = checkTensors(gguf, shape, tokenizer.size);
-      lap('tokenizer');
-      const contextLength = options.contextLength ?? Math.min(shape.trainedContext, DEFAULT_CONTEXT);
-      const causal = readCausal(gguf.metadata, shape.architecture);
-      const settings = { contextLength, kvType, activation, causal };
-      const { kvBytes, workspaceBytes } = decoderMemory(shape, { ...settings, nVocab: tokenizer.size });
-      const fm = kernels ?? (await createKernels(pick(options, KERNEL_OPTIONS)));
-      if (!kernels) undo.push(() => fm.dispose());
-      lap('kernels');
-      const otherBytes = kvBytes + workspaceBytes;
-      const weights = await loadWeights(fm, gguf, shape, tensors, { otherBytes, onProgress, signal });
-      undo.push(() => freeWeights(weights));
-      lap('weights');
-      const decoder = new Decoder(fm, shape, weights, settings);
-      const used = tensors.map(({ name }) => gguf.tensor(name));
       const { metadata } = gguf;
-      const ownsKernels = !kernels;
+      const plan = planModel(metadata);
+      const { Tokenizer } = await tokenizerCode;
+      const tokenizer = new Tokenizer(metadata);
+      const planned = checkTensors(gguf, plan);
+      const tensors = planned.map(({ name }) => gguf.tensor(name));
+      lap('tokenizer');
+      const contextLength = asked ?? Math.min(plan.trainedContext, DEFAULT_CONTEXT);
+      const causal = plan.layers.every(({ attention }) => attention.causal);
+      const settings = { contextLength, kvType, activation, causal };
+      const backend = await openBackend(options);
+      undo.push(() => backend.dispose());
+      lap('kernels');
+      const lacking = backend.lacks(plan, tensors, settings);
+      if (lacking.length > 0) throw new ModelError(lacking.join('; '));
+      const { kvBytes, workspaceBytes } = backend.sizes(plan, settings);
+      const otherBytes = kvBytes + workspaceBytes;
+      const weights = await backend.loadWeights(gguf, plan, planned, { otherBytes, onProgress, signal });
+      undo.push(() => weights.free());
+      lap('weights');
+      const decoder = new Decoder(backend, plan, weights.byRole, settings);
       const context = new Context(decoder, contextLength);
-      const parts = { fm, ownsKernels, shape, weights, decoder, context, tokenizer, metadata };
-      return new Llama({ ...parts, tensors: used, settings, timings });
+      const parts = { backend, plan, weights, decoder, context, tokenizer, metadata };
+      return new Llama({ ...parts, tensors, settings, timings });
     } catch (error) {
       for (const one of undo.reverse()) one();
       throw error;
@@ -165,9 +174,9 @@ export class Llama {
     return describe(this.#alive());
   }
 
-  /** The kernels it runs on. */
+  /** The kernels it runs on. @returns {import('../wasm/kernels.js').Kernels} */
   get kernels() {
-    return this.#alive().fm;
+    return /** @type {import('../wasm/backend.js').WasmBackend} */ (this.#alive().backend).kernels;
   }
 
   /** True after dispose(). */
@@ -186,11 +195,11 @@ export class Llama {
    * @throws {ModelError} the model's attention is not causal: it makes embeddings, and no text
    */
   generate(prompt, options = {}) {
-    const { settings, shape } = this.#alive();
+    const { settings, plan } = this.#alive();
     const checked = checkGenerateOptions(options);
     if (!settings.causal) {
       throw new ModelError(
-        `generate: this model embeds texts and writes none (${shape.architecture}.attention.causal is false); use embed`,
+        `generate: this model embeds texts and writes none (${plan.architecture}.attention.causal is false); use embed`,
       );
     }
     // A prompt goes on, whatever the file says of texts: no EOS at its end.
@@ -251,10 +260,11 @@ export class Llama {
     this.#checkRoom(ids.length, 'tokens');
     const nVocab = tokenizer.size;
     const all = new Float32Array(ids.length * nVocab);
-    await this.#fromScratch('logits', ids, options.signal, (start, n) => {
+    await this.#fromScratch('logits', ids, options.signal, async (start, n, pace) => {
       for (let row = 0; row < n; row += decoder.logitRows) {
         const nRows = Math.min(decoder.logitRows, n - row);
-        all.set(decoder.logitsOf(row, nRows).toArray(), (start + row) * nVocab);
+        all.set(await decoder.logits(row, nRows), (start + row) * nVocab);
+        pace.check();
       }
     });
     return all;
@@ -273,16 +283,16 @@ export class Llama {
    * @throws {import('./errors.js').NumericError} a number of the computation is NaN, infinite or too large for the KV cache
    */
   async embed(text, options = {}) {
-    const { decoder, shape, metadata } = this.#alive();
+    const { decoder, plan, metadata } = this.#alive();
     checkNames(options, ['pooling', 'normalize', 'signal']);
     const { normalize = true, signal } = options;
     if (typeof normalize !== 'boolean')
       throw new ArgumentError(`normalize must be true or false, got ${show(normalize)}`);
-    const pooling = choosePooling(metadata, shape.architecture, options.pooling);
+    const pooling = choosePooling(metadata, plan.architecture, options.pooling);
     const tokens = this.tokenize(text);
     if (tokens.length === 0) throw new ArgumentError('the text has no tokens');
     this.#checkRoom(tokens.length, 'the text');
-    const vector = pool(pooling, tokens.length, shape.nEmbd);
+    const vector = pool(pooling, tokens.length, plan.nEmbd);
     await this.#fromScratch('embed', tokens, signal, (start, n) =>
       vector.take(start, n, (row, nRows) => decoder.hidden(row, nRows)),
     );
@@ -314,12 +324,12 @@ export class Llama {
     if (this.#disposed) return;
     this.#disposed = true;
     this.#lease?.end(disposedError());
-    const { fm, ownsKernels, weights, decoder } = this.#parts;
-    if (ownsKernels) fm.dispose();
-    else if (!fm.disposed) {
+    const { backend, weights, decoder } = this.#parts;
+    if (!backend.disposed) {
       decoder.free();
-      freeWeights(weights);
+      weights.free();
     }
+    backend.dispose();
   }
 
   /** For `using`. */
@@ -373,7 +383,7 @@ export class Llama {
    * @param {'logits' | 'embed'} holder
    * @param {readonly number[]} tokens
    * @param {AbortSignal | undefined} signal
-   * @param {(start: number, nTokens: number) => void} afterBatch
+   * @param {(start: number, nTokens: number, pace: Pace) => Promise<void>} afterBatch
    */
   async #fromScratch(holder, tokens, signal, afterBatch) {
     signal?.throwIfAborted();
@@ -418,15 +428,29 @@ const pick = (options, names) =>
     names.filter((name) => options[name] !== undefined).map((name) => [name, options[name]]),
   );
 
-/** @param {unknown} kernels @param {LlamaOptions} options */
-function checkKernels(kernels, options) {
-  if (kernels === undefined) return;
-  if (!(kernels instanceof FusedKernels)) {
-    throw new ArgumentError(
-      `kernels must come from createKernels of fused-matmul/layer, got ${show(kernels)}`,
-    );
-  }
+/**
+ * @param {LlamaOptions} options
+ * @returns {Pick<LlamaOptions, 'contextLength'> & Required<Pick<LlamaOptions, 'kvType' | 'activation'>>}
+ */
+function checkLoadOptions(options) {
+  checkNames(options, LOAD_OPTIONS);
+  const { kernels, contextLength, kvType = 'F16', activation = 'int8' } = options;
+  oneOf(KV_TYPES, kvType, 'kvType');
+  oneOf(ACTIVATION_NAMES, activation, 'activation');
+  if (contextLength !== undefined)
+    checkRange(contextLength, 'contextLength', { from: 1, to: LARGEST_CONTEXT, integer: true });
   const own = Object.keys(pick(options, KERNEL_OPTIONS));
-  if (own.length > 0)
+  if (kernels !== undefined && own.length > 0)
     throw new ArgumentError(`${own.join(', ')} belong(s) to own kernels, and kernels are given`);
+  return { contextLength, kvType, activation };
+}
+
+/** The CPU: fetched when a model is loaded, as other backends are. */
+const wasmBackend = () => import('../wasm/backend.js');
+
+/** @param {LlamaOptions} options */
+async function openOwnBackend(options) {
+  const { kernels, activation = 'int8', kvType = 'F16' } = options;
+  const { openWasmBackend } = await wasmBackend();
+  return openWasmBackend(kernels, pick(options, KERNEL_OPTIONS), { activation, kvType });
 }

@@ -1,6 +1,8 @@
 /* Choosing the next token from logits. The order of llama.cpp: repeat penalty, top-k, top-p, min-p, temperature, and the draw.
  * Only candidates are ever sorted: a vocabulary of 150,000 is walked once or twice. */
 
+/** @typedef {import('../backend.js').TokenSampler} TokenSampler */
+
 /**
  * @typedef {object} SamplerOptions
  * @property {number} temperature  0: the most likely token
@@ -15,25 +17,25 @@
 /** How many candidates are looked at first, where only a probability bounds them. */
 const FIRST_CANDIDATES = 128;
 
+/** @implements {TokenSampler} */
 export class Sampler {
-  #options;
   #random;
 
   /** @param {SamplerOptions} options */
   constructor(options) {
-    this.#options = options;
+    this.options = options;
     this.#random = sfc32(options.seed);
   }
 
   /**
    * @param {Float32Array} logits  changed where there is a repeat penalty
-   * @param {readonly number[]} history  tokens so far
+   * @param {ArrayLike<number>} history  tokens so far
    * @returns {number}
    */
   next(logits, history) {
-    const { temperature, topK, topP, minP, repeatPenalty, repeatWindow } = this.#options;
+    const { temperature, topK, topP, minP, repeatPenalty, repeatWindow } = this.options;
     if (repeatPenalty !== 1 && repeatWindow > 0) {
-      for (const id of new Set(history.slice(-repeatWindow))) {
+      for (const id of new Set(Array.prototype.slice.call(history, -repeatWindow))) {
         logits[id] = logits[id] > 0 ? logits[id] / repeatPenalty : logits[id] * repeatPenalty;
       }
     }

@@ -3,11 +3,10 @@
 
 import { checkLength } from '../checks.js';
 import { statusError } from '../errors.js';
-import { Tensor } from './handles.js';
+import { addressIn, newTensor, Tensor } from './handles.js';
 import { asOperand } from './operands.js';
+import { structBytes, writeStruct } from './structs.js';
 
-/** @typedef {import('./memory.js').Memory} Memory */
-/** @typedef {import('./memory.js').Staging} Staging */
 /** @typedef {import('./operands.js').Floats} Floats */
 
 /**
@@ -33,13 +32,10 @@ export class Call {
   #operands = [];
   #floats = 0;
 
-  /**
-   * @param {Memory} memory
-   * @param {Staging} staging
-   */
-  constructor(memory, staging) {
+  /** @param {import('./core.js').Core} core */
+  constructor({ memory, stagedX }) {
     this.#memory = memory;
-    this.#staging = staging;
+    this.#staging = stagedX;
   }
 
   /**
@@ -48,7 +44,7 @@ export class Call {
    * @returns {Operand}
    */
   input(x) {
-    if (x instanceof Tensor) return { ptr: x.ptrIn(this.#memory), at: -1, length: x.length, tensor: x };
+    if (x instanceof Tensor) return { ptr: addressIn(x, this.#memory), at: -1, length: x.length, tensor: x };
     return this.#stage({ ptr: 0, at: 0, length: x.length, source: x });
   }
 
@@ -96,6 +92,19 @@ export class Call {
   }
 
   /**
+   * Structs for this call only, one behind another.
+   * @param {import('./structs.js').StructName} name
+   * @param {(i: number) => readonly number[]} fields  of the i-th; called when every pointer is known
+   * @param {number} [n]  how many
+   */
+  struct(name, fields, n = 1) {
+    const bytes = structBytes(this.#memory, name);
+    return this.scratch((n * bytes) / 4, (ptr) => {
+      for (let i = 0; i < n; i++) writeStruct(this.#memory, name, ptr + i * bytes, fields(i));
+    });
+  }
+
+  /**
    * @param {string} what  for the message
    * @param {() => number} call  gives an fm_status
    */
@@ -104,10 +113,8 @@ export class Call {
     try {
       for (const operand of this.#operands) {
         if (operand.shape) {
-          const byteLength = 4 * operand.length;
-          const ptr = memory.alloc(byteLength, 'tensors');
-          operand.tensor = new Tensor(memory, { ...operand.shape, ptr, byteLength });
-          operand.ptr = ptr;
+          operand.tensor = newTensor(memory, operand.shape.nRows, operand.shape.nCols);
+          operand.ptr = addressIn(operand.tensor, memory);
         }
       }
       const base = this.#floats === 0 ? 0 : this.#staging.reserve(this.#floats);

@@ -17,7 +17,7 @@ export const WEIGHT_FIELDS = [
 ];
 
 /**
- * @param {import('./kernels.js').KernelsOptions} options
+ * @param {import('./kernel-types.js').KernelsOptions} options
  * @throws {ArgumentError}
  */
 export function checkKernelsOptions(options) {

@@ -1,131 +1,42 @@
-/* The public face: one Kernels object is one module instance with its memory.
+/* The public face of the kernels: one Kernels object is one module instance with its memory.
  *
- * Legend: W [nRows][nCols] quantised, X [nTokens][nCols] f32, Y [nTokens][nRows] f32, row-major;
- * Y = X * W^T. */
+ * Legend: W [nRows][nCols] quantised, X [nTokens][nCols] f32, Y [nTokens][nRows] f32, row-major; Y = X * W^T.
+ *
+ * Everywhere a Float32Array is copied in and out, and a Tensor used where it is; the result is `out`, by default a new one of x's
+ * kind. What computes is in operations.js, which createKernels fetches beside the module. */
 
-import {
-  asBytes,
-  asFloats,
-  checkBlocks,
-  checkData,
-  checkDimension,
-  checkLength,
-  checkNames,
-  oneOf,
-} from '../checks.js';
-import { ArgumentError, IsaError, ShapeError, show, statusError } from '../errors.js';
-import { servedType, types, weightBytes } from '../types.js';
-import { dispose, Tensor, Weight } from './handles.js';
-import * as known from './kernels-options.js';
-import { matmulQ4Legacy } from './legacy.js';
-import { load, VERSION, verify } from './loader.js';
+import { checkNames, oneOf } from '../checks.js';
+import { ArgumentError, IsaError, show } from '../errors.js';
+import { servedType, types } from '../types.js';
+import { dispose } from './handles.js';
+import { CHOICE } from './kernels-options.js';
+import { VERSION, verify } from './loader.js';
 import { Memory, Staging } from './memory.js';
-import { asOperand, asWeight, countRows } from './operands.js';
-import { quantizeRows } from './quantize.js';
 import { ACTIVATION_NAMES, DOT_NAMES, ISA_NAMES } from './selftest.js';
 
 /** @typedef {import('./selftest.js').Isa} Isa */
 /** @typedef {import('./selftest.js').Dot} Dot */
 /** @typedef {import('./selftest.js').Activation} Activation */
 /** @typedef {import('./loader.js').Loaded} Loaded */
-/** @typedef {import('./module.js').WasmSource} WasmSource */
+/** @typedef {import('./handles.js').Tensor} Tensor */
+/** @typedef {import('./handles.js').Weight} Weight */
+/** @typedef {import('./kv-cache.js').KvCache} KvCache */
+/** @typedef {import('./operands.js').Floats} Floats */
+/** @typedef {import('./kernel-types.js').KernelsInfo} KernelsInfo */
+/** @typedef {import('./kernel-types.js').ServedType} ServedType */
+/** @typedef {import('./kernel-types.js').Service} Service */
+/** @typedef {import('./kernel-types.js').WeightData} WeightData */
+/** @typedef {import('./kernel-types.js').LoadOptions} LoadOptions */
+/** @typedef {import('./kernel-types.js').FfnWeights} FfnWeights */
+/** @typedef {import('./kernel-types.js').RopeOptions} RopeOptions */
+/** @typedef {import('./kernel-types.js').Gate} Gate */
+/** @template {Float32Array | Tensor | Weight} U @typedef {import('./kernel-types.js').DequantizeOptions<U>} DequantizeOptions */
+/** @template {Floats} U @typedef {import('./kernel-types.js').ManyOptions<U>} ManyOptions */
+/** @template {Floats} U @typedef {import('./kernel-types.js').GatedOptions<U>} GatedOptions */
+/** @template {Floats} U @typedef {import('./kernel-types.js').FfnOptions<U>} FfnOptions */
+/** @template {Floats} U @typedef {import('./kernel-types.js').FlashOptions<U>} FlashOptions */
 
-/**
- * @typedef {object} KernelsOptions
- * @property {Isa} [isa]  only this instruction set; default: the best that passes its self-test
- * @property {Activation} [activation]  what activations become, where a call does not say; default 'int16'
- * @property {Dot} [dot]  the relaxed variant; default: the faster one, timed
- * @property {number} [threads]  1 to 64, the caller included; default: a share of the processors, 8 at most. Without shared memory it
- *   is one thread, and info.threadsReason says why
- * @property {boolean} [memory64]  64-bit addresses, for more than 4 GiB, where the engine has them; info.memory64 says whether
- * @property {WasmSource | import('./loader.js').ModuleTable} [wasm]  instead of the package's own modules: one, or by name
- */
-
-/**
- * @typedef {object} KernelsInfo  what was chosen and why
- * @property {string} version  of the library
- * @property {Isa} isa  the instruction set in use
- * @property {Dot | undefined} dot  of the relaxed set only
- * @property {Activation} activation  the mode for calls that name none
- * @property {import('./loader.js').Step[]} steps  what was tried, in order
- * @property {string} reason  one line
- * @property {number} threads  that operations use, the caller included
- * @property {string} threadsReason  one line: why so many; where they could be more, how
- * @property {boolean} memory64  addresses have 64 bits
- * @property {string | undefined} memory64Reason  one line, where memory64 was asked for
- * @property {import('./loader.js').Features} features  of this engine
- * @property {import('./loader.js').Timings} timings  of loading, in milliseconds
- * @property {Record<string, number> | undefined} dotTimes  milliseconds a call, where a choice was timed
- * @property {string | undefined} wasmUrl  of the module in use, where it came from an address
- * @property {number | undefined} wasmBytes  its size, where that is known
- */
-
-/**
- * @typedef {object} ServedType
- * @property {string} name  as GGUF spells it
- * @property {number} id  as GGUF numbers it
- * @property {number} blockValues  values a block holds
- * @property {number} blockBytes  bytes a block takes
- * @property {number} alignment  bytes
- */
-
-/**
- * How a weight type and an activation mode are served.
- * @typedef {object} Service
- * @property {Isa} isa  of the kernels
- * @property {Activation} activation  the mode they work in
- */
-
-/**
- * @typedef {object} WeightData
- * @property {string | number} type  name or id
- * @property {number} nRows  rows: outputs of a product
- * @property {number} nCols  a multiple of the type's block
- * @property {ArrayBufferLike | ArrayBufferView} [data]  blocks, row by row; an F32 weight may have none
- * @property {string} [name]  for messages
- */
-
-/**
- * @typedef {object} LoadOptions
- * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  bytes, after each chunk
- * @property {AbortSignal} [signal]  ends the loading
- */
-
-/**
- * @template {Float32Array | Tensor | Weight} U
- * @typedef {object} DequantizeOptions
- * @property {number} [start]  first row, default 0
- * @property {number} [end]  behind the last row, default all
- * @property {U} [out]  (end - start) * nCols values; a Weight must be another one, of type F32
- */
-
-/** Bytes of dequantised rows that are staged at a time. */
-const DEQUANTIZE_STEP = 1 << 20;
-
-/**
- * Loads the kernels.
- * @param {KernelsOptions} [options]
- * @returns {Promise<Kernels>}
- * @throws {IsaError} a forced instruction set is not to be had, or none passes its self-test
- * @throws {import('../errors.js').LoadError} the wasm could not be fetched or compiled
- */
-export function createKernels(options) {
-  return constructKernels(Kernels, options);
-}
-
-/**
- * @template {Kernels} K
- * @param {new (loaded: Loaded, activation: Activation) => K} Class
- * @param {KernelsOptions} [options]
- * @returns {Promise<K>}
- */
-export async function constructKernels(Class, options = {}) {
-  known.checkKernelsOptions(options);
-  const { activation = 'int16', ...wanted } = options;
-  return new Class(await load(wanted), activation);
-}
-
-/** The memory of kernels, for the classes that build on them. @type {(kernels: Kernels) => Memory} */
+/** The memory of kernels, for what works on it directly. @type {(kernels: Kernels) => Memory} */
 let memoryOf;
 
 export { memoryOf };
@@ -141,8 +52,10 @@ export class Kernels {
   #dot;
   /** @type {readonly ServedType[]} */
   #types;
-  #stagedX;
-  #stagedY;
+  /** @type {import('./core.js').Core} */
+  #core;
+  /** The operations. */
+  #run;
 
   static {
     memoryOf = (kernels) => kernels.#memory;
@@ -152,16 +65,18 @@ export class Kernels {
    * @hideconstructor
    * @param {Loaded} loaded
    * @param {Activation} activation
+   * @param {typeof import('./operations.js')} operations
    */
-  constructor(loaded, activation) {
+  constructor(loaded, activation, operations) {
+    this.#run = operations;
     this.#loaded = loaded;
     this.#activation = activation;
     this.#isa = loaded.isa;
     this.#dot = loaded.dot;
     this.#memory = new Memory(loaded.instance);
     loaded.pool?.belongTo(this);
-    this.#stagedX = new Staging(this.#memory);
-    this.#stagedY = new Staging(this.#memory);
+    const [stagedX, stagedY] = [new Staging(this.#memory), new Staging(this.#memory)];
+    this.#core = { memory: this.#memory, stagedX, stagedY, activation };
     this.#types = Object.freeze(servedTypes(loaded.instance.exports));
   }
 
@@ -210,7 +125,7 @@ export class Kernels {
    * @throws {IsaError} the module does not hold it, or it fails; what was selected stays
    */
   select(choice) {
-    checkNames(choice, known.CHOICE);
+    checkNames(choice, CHOICE);
     const { isa = this.#isa, dot = this.#dot ?? 'i16' } = choice;
     oneOf(ISA_NAMES, isa, 'isa');
     oneOf(DOT_NAMES, dot, 'dot');
@@ -232,7 +147,8 @@ export class Kernels {
    */
   servedBy(type, activation = this.#activation) {
     const { id } = servedType(type);
-    const packed = this.#memory.exports.fm_served_by(id, activationId(activation));
+    oneOf(ACTIVATION_NAMES, activation, 'activation');
+    const packed = this.#memory.exports.fm_served_by(id, ACTIVATION_NAMES.indexOf(activation));
     if (packed < 0) throw new ArgumentError(`${show(type)} x ${activation} is not served by this module`);
     return { isa: ISA_NAMES[packed & 255], activation: ACTIVATION_NAMES[packed >> 8] };
   }
@@ -277,19 +193,7 @@ export class Kernels {
    * @throws {ShapeError} nCols is no multiple of the type's block, or data is not as long as the shape says
    */
   weight(weight) {
-    checkNames(weight, known.WEIGHT_FIELDS, 'field');
-    const { type: typeKey, nRows, nCols, data, name = '' } = weight;
-    const type = servedType(typeKey);
-    checkDimension(nRows, 'nRows');
-    checkDimension(nCols, 'nCols');
-    checkBlocks(nCols, type);
-    const bytes = data === undefined && type.name === 'F32' ? undefined : asBytes(data);
-    const expected = weightBytes(type, nRows, nCols);
-    if (bytes) checkData(bytes, expected, type, `${nRows} x ${nCols} ${type.name}`);
-    const ptr = this.#memory.alloc(expected, 'weights');
-    if (bytes) this.#memory.u8.set(bytes, ptr);
-    else this.#memory.u8.fill(0, ptr, ptr + expected);
-    return new Weight(this.#memory, { ptr, nRows, nCols, byteLength: expected }, type, name);
+    return this.#run.weight(this.#core, weight);
   }
 
   /**
@@ -298,16 +202,7 @@ export class Kernels {
    * @returns {Tensor}
    */
   tensor(shape) {
-    checkNames(shape, known.TENSOR_FIELDS, 'field');
-    const { nRows, nCols, data } = shape;
-    checkDimension(nRows, 'nRows');
-    checkDimension(nCols, 'nCols');
-    if (data !== undefined)
-      checkLength(asFloats(data, 'data'), nRows * nCols, `data of a ${nRows} x ${nCols} tensor`);
-    const tensor = this.#newTensor(nRows, nCols);
-    if (data) tensor.set(data);
-    else this.#memory.f32.fill(0, tensor.ptr / 4, tensor.ptr / 4 + tensor.length);
-    return tensor;
+    return this.#run.tensor(this.#core, shape);
   }
 
   /**
@@ -323,39 +218,7 @@ export class Kernels {
    * @throws {HandleError} a handle is freed or belongs to other kernels
    */
   fusedMatmul(w, x, options) {
-    known.checkMatmulOptions(options);
-    const memory = this.#memory;
-    const { exports } = memory;
-    const atW = asWeight(w, 'w').ptrIn(memory);
-    const { nRows, nCols } = w;
-    const nTokens = countRows(asOperand(x, 'x'), nCols, 'x', w);
-    const xIsTensor = x instanceof Tensor;
-    const nOut = nTokens * nRows;
-    const activation = options?.activation === undefined ? this.#activation : options.activation;
-    const mode = activationId(activation);
-    const given = options?.out;
-    if (given !== undefined && asOperand(given, 'out').length !== nOut)
-      checkLength(given, nOut, `out of ${nTokens} token(s) by ${nRows} rows`);
-    let atX = xIsTensor ? x.ptrIn(memory) : 0;
-    const out = given ?? (xIsTensor ? this.#newTensor(nTokens, nRows) : undefined);
-    const atOut = out instanceof Tensor ? out.ptrIn(memory) : 0;
-    try {
-      const atY = atOut || this.#stagedY.reserve(nOut);
-      if (!xIsTensor) {
-        atX = this.#stagedX.reserve(x.length);
-        memory.f32.set(x, atX / 4);
-      }
-      const status = exports.fused_matmul(w.typeId, atW, atX, atY, nTokens, nRows, nCols, mode);
-      if (status !== 0) throw statusError(status, `fusedMatmul of ${w}`);
-    } catch (error) {
-      if (given === undefined && out instanceof Tensor) out.free();
-      throw error;
-    }
-    if (out instanceof Tensor) return /** @type {U} */ (out);
-    const y = this.#stagedY.view(nOut);
-    if (!out) return /** @type {U} */ (y.slice());
-    out.set(y);
-    return /** @type {U} */ (out);
+    return this.#run.fusedMatmul(this.#core, w, x, options);
   }
 
   /**
@@ -365,42 +228,222 @@ export class Kernels {
    * @param {DequantizeOptions<U>} [options]
    * @returns {NoInfer<U>}
    */
-  dequantize(w, options = {}) {
-    checkNames(options, known.DEQUANTIZE_OPTIONS);
-    const { start = 0, end = w.nRows, out } = options;
-    const memory = this.#memory;
-    const atW = asWeight(w, 'w').ptrIn(memory);
-    const { nRows, nCols, byteLength, typeId } = w;
-    if (!(Number.isInteger(start) && Number.isInteger(end) && start >= 0 && start < end && end <= nRows)) {
-      throw new ShapeError(`rows ${start} to ${end} are not in 0 to ${nRows} of ${w}`, {
-        got: end,
-        expected: nRows,
-      });
-    }
-    const nValues = (end - start) * nCols;
-    if (out instanceof Weight && (out === w || out.type !== 'F32'))
-      throw new ArgumentError(`out must be another F32 weight, got ${out}`);
-    const inMemory = out instanceof Tensor || out instanceof Weight;
-    if (out !== undefined && !inMemory) asFloats(out, 'out');
-    const length = out instanceof Weight ? out.nRows * out.nCols : out?.length;
-    if (length !== undefined) checkLength({ length }, nValues, `out of ${end - start} rows of ${nCols}`);
-    const rowBytes = byteLength / nRows;
-    if (inMemory) {
-      const atRow = atW + start * rowBytes;
-      const status = memory.exports.fm_dequantize_rows(typeId, atRow, out.ptrIn(memory), end - start, nCols);
-      if (status !== 0) throw statusError(status, `dequantize of ${w}`);
-      return out;
-    }
-    const result = /** @type {Float32Array} */ (out ?? new Float32Array(nValues));
-    const step = Math.max(1, Math.floor(DEQUANTIZE_STEP / (4 * nCols)));
-    for (let row = start; row < end; row += step) {
-      const n = Math.min(step, end - row);
-      const atY = this.#stagedY.reserve(n * nCols);
-      const status = memory.exports.fm_dequantize_rows(typeId, atW + row * rowBytes, atY, n, nCols);
-      if (status !== 0) throw statusError(status, `dequantize of ${w}`);
-      result.set(this.#stagedY.view(n * nCols), (row - start) * nCols);
-    }
-    return /** @type {U} */ (result);
+  dequantize(w, options) {
+    return this.#run.dequantize(this.#core, w, options);
+  }
+
+  /**
+   * fusedMatmul for several weights that share x, which is quantised once.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {readonly Weight[]} weights  of equal nCols
+   * @param {T} x  nTokens * nCols values
+   * @param {ManyOptions<U>} [options]
+   * @returns {NoInfer<U>[]}
+   * @throws {ShapeError} a length does not fit the shape; the message has both numbers
+   */
+  fusedMatmulMany(weights, x, options) {
+    return this.#run.fusedMatmulMany(this.#core, weights, x, options);
+  }
+
+  /**
+   * The same for rmsNorm(x, normWeight, { eps }), which is never written to memory as f32.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {readonly Weight[]} weights  of equal nCols
+   * @param {T} x  nTokens * nCols values
+   * @param {Floats | null} [normWeight]  nCols values; without it ones
+   * @param {ManyOptions<U> & { eps?: number }} [options]  eps: 1e-5
+   * @returns {NoInfer<U>[]}
+   * @throws {ShapeError} a length does not fit the shape; the message has both numbers
+   */
+  fusedRmsNormMatmul(weights, x, normWeight, options) {
+    return this.#run.fusedRmsNormMatmul(this.#core, weights, x, normWeight, options);
+  }
+
+  /**
+   * (act(gate) * up) * W^T: the second half of a gated feed-forward block.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {Weight} w
+   * @param {T} gate  nTokens * nCols values
+   * @param {Floats} up  as many
+   * @param {GatedOptions<U>} [options]
+   * @returns {NoInfer<U>}
+   * @throws {ShapeError} a length does not fit the shape; the message has both numbers
+   */
+  fusedSwigluMatmul(w, gate, up, options) {
+    return this.#run.fusedSwigluMatmul(this.#core, w, gate, up, options);
+  }
+
+  /**
+   * A feed-forward block in one call: h = rmsNorm(x, norm); (act(h * gate^T) * (h * up^T)) * down^T, plus x where residual.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {FfnWeights} weights
+   * @param {T} x  nTokens * nEmbd values
+   * @param {FfnOptions<U>} [options]
+   * @returns {NoInfer<U>}
+   * @throws {ShapeError} a length does not fit the shape; the message has both numbers
+   */
+  fusedFfn(weights, x, options) {
+    return this.#run.fusedFfn(this.#core, weights, x, options);
+  }
+
+  /**
+   * softmax(q * k^T * scale + mask) of one head: rows sum to 1, masked entries are exactly 0.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} q  nQ * headSize values
+   * @param {Floats} k  nK * headSize values
+   * @param {{ headSize?: number, scale?: number, causal?: boolean, out?: U }} [options]  headSize: a Tensor's nCols;
+   *   scale: 1 / sqrt(headSize); causal: entries j > i + nK - nQ are masked, default false; out: nQ * nK values
+   * @returns {NoInfer<U>}
+   * @throws {ShapeError} a length does not fit the shape; the message has both numbers
+   */
+  fusedAttentionScore(q, k, options) {
+    return this.#run.fusedAttentionScore(this.#core, q, k, options);
+  }
+
+  /**
+   * Grouped-query attention over a KV cache in one pass; the scores are never stored. A token that sees no position gets zeros.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} q  [nTokens][nHeads][headSize]
+   * @param {KvCache} kCache
+   * @param {KvCache} vCache  of the same shape and type
+   * @param {FlashOptions<U>} [options]
+   * @returns {NoInfer<U>}  as many values as q
+   * @throws {ShapeError} a length does not fit the shape; the message has both numbers
+   */
+  flashAttention(q, kCache, vCache, options) {
+    return this.#run.flashAttention(this.#core, q, kCache, vCache, options);
+  }
+
+  /**
+   * y = x / sqrt(mean(x^2) + eps) * weight, row by row.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} x
+   * @param {Floats | null} [weight]  nCols values; without it ones, and nCols is a Tensor's own or a whole array's length
+   * @param {{ eps?: number, out?: U }} [options]  eps: 1e-5
+   * @returns {NoInfer<U>}
+   */
+  rmsNorm(x, weight, options) {
+    return this.#run.rmsNorm(this.#core, x, weight, options);
+  }
+
+  /**
+   * y = (x - mean) / sqrt(variance + eps) * weight + bias, row by row.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} x
+   * @param {Floats | null} [weight]  nCols values; without it ones
+   * @param {Floats | null} [bias]  nCols values; without it zeros
+   * @param {{ eps?: number, out?: U }} [options]  eps: 1e-5
+   * @returns {NoInfer<U>}
+   */
+  layerNorm(x, weight, bias, options) {
+    return this.#run.layerNorm(this.#core, x, weight, bias, options);
+  }
+
+  /**
+   * e^x / sum(e^x), row by row. -Inf becomes exactly 0, a row of only -Inf zeros, a row with NaN or Inf all NaN.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} x
+   * @param {{ nCols?: number, out?: U }} [options]  nCols: by default a Tensor's own or a whole array's length
+   * @returns {NoInfer<U>}
+   */
+  softmax(x, options) {
+    return this.#run.softmax(this.#core, x, options);
+  }
+
+  /**
+   * Rotary positions: turns pair i of every head by the angle position / linearScale * base^(-2i / nDims) / factors[i].
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} x  [nTokens][nHeads][headSize]
+   * @param {RopeOptions & { out?: U }} options
+   * @returns {NoInfer<U>}
+   */
+  rope(x, options) {
+    return this.#run.rope(this.#core, x, options);
+  }
+
+  /**
+   * Rows of a quantised table, dequantised: y[t] = w[ids[t]].
+   * @template {Floats} [U=Float32Array<ArrayBuffer>]
+   * @param {import('./handles.js').Weight} w
+   * @param {ArrayLike<number>} ids  row numbers
+   * @param {{ out?: U }} [options]  default: a new Float32Array
+   * @returns {NoInfer<U>}
+   * @throws {ShapeError} an id is no row of w; the message has both numbers
+   */
+  embed(w, ids, options) {
+    return this.#run.embed(this.#core, w, ids, options);
+  }
+
+  /**
+   * a + b.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} a
+   * @param {Floats} b  as many values
+   * @param {{ out?: U }} [options]  may be a or b
+   * @returns {NoInfer<U>}
+   */
+  add(a, b, options) {
+    return this.#run.add(this.#core, a, b, options);
+  }
+
+  /**
+   * a + scale * b; the product is rounded to f32 before it is added.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} a
+   * @param {Floats} b  as many values
+   * @param {number} scale  rounded to f32
+   * @param {{ out?: U }} [options]  may be a or b
+   * @returns {NoInfer<U>}
+   */
+  addScaled(a, b, scale, options) {
+    return this.#run.addScaled(this.#core, a, b, scale, options);
+  }
+
+  /**
+   * x * factor.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} x
+   * @param {number} factor  rounded to f32
+   * @param {{ out?: U }} [options]  may be x
+   * @returns {NoInfer<U>}
+   */
+  scale(x, factor, options) {
+    return this.#run.scale(this.#core, x, factor, options);
+  }
+
+  /**
+   * act(gate) * up, as a gated feed-forward block has it.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} gate
+   * @param {Floats} up  as many values
+   * @param {{ act?: Gate, out?: U }} [options]  act: 'silu'; out may be gate or up
+   * @returns {NoInfer<U>}
+   */
+  gated(gate, up, options) {
+    return this.#run.gated(this.#core, gate, up, options);
+  }
+
+  /**
+   * A cache for the keys or the values of a layer: zeros, until they are written.
+   * @param {import('./kv-cache.js').KvCacheShape} shape
+   * @returns {KvCache}
+   */
+  kvCache(shape) {
+    return this.#run.kvCache(this.#core, shape);
   }
 
   /**
@@ -416,7 +459,7 @@ export class Kernels {
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
   quantize(type, values, nRows, nCols) {
-    return quantizeRows(this.#memory, this.#stagedX, this.#stagedY, type, values, nRows, nCols);
+    return this.#run.quantize(this.#core, type, values, nRows, nCols);
   }
 
   /**
@@ -428,7 +471,7 @@ export class Kernels {
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
   fusedDequantMatmulQ4KLegacy(w, x) {
-    return matmulQ4Legacy(this.#memory, w, x);
+    return this.#run.fusedDequantMatmulQ4KLegacy(this.#core, w, x);
   }
 
   /** What the linear memory holds, in bytes. @returns {import('./memory.js').MemoryStats} */
@@ -446,16 +489,6 @@ export class Kernels {
   [dispose]() {
     this.dispose();
   }
-
-  /**
-   * @param {number} nRows
-   * @param {number} nCols
-   */
-  #newTensor(nRows, nCols) {
-    const byteLength = nRows * nCols * 4;
-    const ptr = this.#memory.alloc(byteLength, 'tensors');
-    return new Tensor(this.#memory, { ptr, nRows, nCols, byteLength });
-  }
 }
 
 /** @param {import('./memory.js').WasmExports} exports */
@@ -465,12 +498,4 @@ function servedTypes(exports) {
     .map(({ name, id, blockValues, blockBytes }) =>
       Object.freeze({ name, id, blockValues, blockBytes, alignment: exports.fm_type_alignment(id) }),
     );
-}
-
-/** @param {unknown} name */
-function activationId(name) {
-  if (name === 'int16') return 1;
-  if (name === 'int8') return 2;
-  if (name === 'f32') return 0;
-  throw new ArgumentError(`activation must be one of ${ACTIVATION_NAMES.join(', ')}, got ${show(name)}`);
 }

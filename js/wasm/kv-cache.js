@@ -4,7 +4,7 @@ import { checkDimension, checkNames } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
 import { servedType, weightBytes } from '../types.js';
 import { Call } from './call.js';
-import { Handle } from './handles.js';
+import { addressIn, Handle } from './handles.js';
 import { asOperand, countRows } from './operands.js';
 
 export const KV_TYPES = /** @type {const} */ (['F32', 'F16', 'Q8_0']);
@@ -23,16 +23,14 @@ const SHAPE_FIELDS = ['type', 'nPositions', 'nKvHeads', 'headSize'];
 
 /** [nPositions][nKvHeads][headSize] of one type; zeros at first. One for the keys of a layer, one for its values. */
 export class KvCache extends Handle {
-  #memory;
-  #staging;
+  #core;
 
   /**
    * @hideconstructor
-   * @param {import('./memory.js').Memory} memory
-   * @param {import('./memory.js').Staging} staging
+   * @param {import('./core.js').Core} core
    * @param {KvCacheShape} shape
    */
-  constructor(memory, staging, shape) {
+  constructor(core, shape) {
     checkNames(shape, SHAPE_FIELDS, 'field');
     const { type: typeName = 'F16', nPositions, nKvHeads, headSize } = shape;
     if (!KV_TYPES.includes(typeName))
@@ -52,11 +50,11 @@ export class KvCache extends Handle {
     }
     const nCols = nKvHeads * headSize;
     const byteLength = weightBytes(type, nPositions, nCols);
+    const { memory } = core;
     const ptr = memory.alloc(byteLength, 'tensors');
     memory.u8.fill(0, ptr, ptr + byteLength);
     super(memory, 'tensors', { ptr, nRows: nPositions, nCols, byteLength });
-    this.#memory = memory;
-    this.#staging = staging;
+    this.#core = core;
     /** What keys or values are stored as. @type {KvType} */
     this.type = typeName;
     /** The same, as GGUF numbers it. */
@@ -80,8 +78,8 @@ export class KvCache extends Handle {
    * @throws {ShapeError} a length does not fit, or the positions reach beyond the cache; the message has both numbers
    */
   write(x, position) {
-    const memory = this.#memory;
-    const atCache = this.ptrIn(memory);
+    const { memory } = this.#core;
+    const atCache = addressIn(this, memory);
     const nTokens = countRows(asOperand(x, 'x'), this.nCols, 'x', this);
     if (!Number.isInteger(position) || position < 0 || position + nTokens > this.nPositions) {
       throw new ShapeError(
@@ -89,7 +87,7 @@ export class KvCache extends Handle {
         { got: position + nTokens, expected: this.nPositions },
       );
     }
-    const call = new Call(memory, this.#staging);
+    const call = new Call(this.#core);
     const atX = call.input(x);
     call.run(`write to ${this}`, () =>
       memory.exports.fm_kv_write(
@@ -104,3 +102,6 @@ export class KvCache extends Handle {
     );
   }
 }
+
+/** @type {import('./core.js').Operation<'kvCache'>} */
+export const kvCache = (core, shape) => new KvCache(core, shape);

@@ -43,13 +43,8 @@ function warnOnce() {
   }
 }
 
-/**
- * @param {import('./memory.js').Memory} memory
- * @param {LegacyQ4Weight} w
- * @param {Float32Array} x  nTokens * nCols values
- * @returns {Float32Array}
- */
-export function matmulQ4Legacy(memory, w, x) {
+/** @type {import('./core.js').Operation<'fusedDequantMatmulQ4KLegacy'>} */
+export const fusedDequantMatmulQ4KLegacy = ({ memory }, w, x) => {
   checkNames(w, FIELDS, 'field');
   const { data, scales, nRows, nCols } = w;
   const { exports } = memory;
@@ -83,4 +78,4 @@ export function matmulQ4Legacy(memory, w, x) {
   } finally {
     memory.free(base, total, 'scratch');
   }
-}
+};

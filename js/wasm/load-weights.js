@@ -30,7 +30,7 @@ const MIN_RUN = 1 << 23;
  * @param {Memory} memory
  * @param {GgufFile} gguf
  * @param {string} name
- * @param {import('./kernels.js').LoadOptions} [options]
+ * @param {import('./kernel-types.js').LoadOptions} [options]
  */
 export async function loadWeight(memory, gguf, name, options = {}) {
   checkNames(options, LOAD_OPTIONS);
@@ -43,7 +43,7 @@ export async function loadWeight(memory, gguf, name, options = {}) {
  * @param {Memory} memory
  * @param {GgufFile} gguf
  * @param {Iterable<string>} names
- * @param {import('./kernels.js').LoadOptions & { concurrency?: number }} [options]
+ * @param {import('./kernel-types.js').LoadOptions & { concurrency?: number }} [options]
  */
 export async function loadWeights(memory, gguf, names, options = {}) {
   checkNames(options, LOAD_MANY_OPTIONS);
@@ -67,7 +67,7 @@ export function tensorsOf(gguf, names) {
  * @param {Memory} memory
  * @param {ByteSource} source
  * @param {readonly TensorFacts[]} tensors
- * @param {import('./kernels.js').LoadOptions & { concurrency?: number }} [options]
+ * @param {import('./kernel-types.js').LoadOptions & { concurrency?: number }} [options]
  * @returns {Promise<Weight[]>}  in the order of tensors
  */
 export async function loadTensors(memory, source, tensors, { onProgress, signal, concurrency = 2 } = {}) {

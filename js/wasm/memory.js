@@ -7,56 +7,8 @@ import { HandleError, MemoryError } from '../errors.js';
 const STAGING_STEP = 65536;
 
 /**
- * The functions of src/fused.h as a module exports them, with the memory. Addresses are numbers from 0 on (wasm.js sees to it).
- * @typedef {object} WasmExports
- * @property {WebAssembly.Memory} memory
- * @property {(type: number, w: number, x: number, y: number, nTokens: number, nRows: number, nCols: number,
- *   activation: number) => number} fused_matmul
- * @property {(type: number, w: number, y: number, nRows: number, nCols: number) => number} fm_dequantize_rows
- * @property {(type: number, x: number, w: number, nRows: number, nCols: number) => number} fm_quantize_rows
- * @property {(w: number, scales: number, x: number, y: number, nTokens: number, nRows: number, nCols:
- *   number) =>
- *   number} fused_dequant_matmul_q4k_legacy
- * @property {(targets: number, nTargets: number, x: number, nTokens: number, nCols: number,
- *   activation: number) => number} fused_matmul_many
- * @property {(targets: number, nTargets: number, x: number, normWeight: number, eps: number,
- *   nTokens: number, nCols: number, activation: number) => number} fused_rmsnorm_matmul
- * @property {(type: number, w: number, gate: number, up: number, y: number, nTokens: number,
- *   nRows: number, nCols: number, act: number, activation: number) => number} fused_swiglu_matmul
- * @property {(weights: number, x: number, normWeight: number, eps: number, y: number,
- *   workspace: number, nTokens: number, nEmbd: number, nFf: number, act: number, residual: number,
- *   activation: number) => number} fused_ffn
- * @property {(q: number, k: number, scores: number, nQ: number, nK: number, headSize: number,
- *   scale: number, causal: number) => number} fused_attention_score
- * @property {(shape: number, q: number, k: number, v: number, out: number) => number} fm_flash_attention
- * @property {(type: number, cache: number, x: number, nTokens: number, nCols: number,
- *   position: number, nPositions: number) => number} fm_kv_write
- * @property {(x: number, weight: number, y: number, nRows: number, nCols: number, eps: number) =>
- *   number} fm_rms_norm
- * @property {(x: number, weight: number, bias: number, y: number, nRows: number, nCols: number,
- *   eps: number) => number} fm_layer_norm
- * @property {(x: number, y: number, nRows: number, nCols: number) => number} fm_softmax
- * @property {(x: number, nTokens: number, nHeads: number, headSize: number, nDims: number,
- *   firstPosition: number, base: number, linearScale: number, factors: number, pairing: number) =>
- *   number} fm_rope
- * @property {(type: number, table: number, ids: number, y: number, nTokens: number, nRows: number,
- *   nCols: number) => number} fm_embed
- * @property {(a: number, b: number, y: number, n: number) => number} fm_add
- * @property {(a: number, b: number, y: number, n: number, scale: number) => number} fm_add_scaled
- * @property {(x: number, y: number, n: number, scale: number) => number} fm_scale
- * @property {(gate: number, up: number, y: number, n: number, act: number) => number} fm_gated
- * @property {(type: number) => number} fm_type_block_values
- * @property {(type: number) => number} fm_type_block_bytes
- * @property {(type: number) => number} fm_type_alignment
- * @property {(bytes: number) => number} fm_alloc
- * @property {(ptr: number) => void} fm_free
- * @property {() => number} fm_version
- * @property {() => number} fm_isa
- * @property {(isa: number, dot: number) => number} fm_select
- * @property {(type: number, activation: number) => number} fm_served_by
- * @property {(thread: number) => number} fm_thread_stack  this and the next: of modules with threads only
- * @property {(nThreads: number, forkWork: number, maySleep: number) => number} fm_threads_use
- * @property {() => void} fm_threads_stop
+ * The functions of a module, with plain numbers for addresses, and its memory. Those of threads are there in modules with threads.
+ * @typedef {import('./abi.js').Calls & import('./abi.js').ThreadCalls & { memory: WebAssembly.Memory }} WasmExports
  */
 
 /** @typedef {'weights' | 'tensors' | 'scratch'} Account */
@@ -86,8 +38,8 @@ export class Memory {
   constructor({ exports, limit, is64 }) {
     this.#exports = exports;
     this.#limit = limit;
-    /** Bytes of an address. */
-    this.addressBytes = is64 ? 8 : 4;
+    /** Addresses have 64 bits. */
+    this.is64 = is64;
   }
 
   get disposed() {

@@ -2,6 +2,7 @@
 
 import { ArgumentError, LoadError, show } from '../errors.js';
 import { isNode, nodeModule } from '../node.js';
+import { ABI, withNumbers } from './abi.js';
 
 /** @typedef {import('./memory.js').WasmExports} WasmExports */
 /** @typedef {WebAssembly.Module | BufferSource | URL | string} WasmSource */
@@ -17,39 +18,6 @@ export const isForbidden = (error) => error instanceof LoadError && error.messag
 
 /** Modules by address: a page compiles each once. @type {Map<string, Compiled>} */
 const compiled = new Map();
-
-/** The functions a module must export. */
-const REQUIRED = /** @type {const} */ ([
-  'fused_matmul',
-  'fm_dequantize_rows',
-  'fm_quantize_rows',
-  'fused_dequant_matmul_q4k_legacy',
-  'fused_matmul_many',
-  'fused_rmsnorm_matmul',
-  'fused_swiglu_matmul',
-  'fused_ffn',
-  'fused_attention_score',
-  'fm_flash_attention',
-  'fm_kv_write',
-  'fm_rms_norm',
-  'fm_layer_norm',
-  'fm_softmax',
-  'fm_rope',
-  'fm_embed',
-  'fm_add',
-  'fm_add_scaled',
-  'fm_scale',
-  'fm_gated',
-  'fm_type_block_values',
-  'fm_type_block_bytes',
-  'fm_type_alignment',
-  'fm_alloc',
-  'fm_free',
-  'fm_version',
-  'fm_isa',
-  'fm_select',
-  'fm_served_by',
-]);
 
 /**
  * @param {WasmSource} source
@@ -163,10 +131,10 @@ export async function instantiate(module, url) {
 /**
  * @param {Omit<Instance, 'exports'> & { exports: WebAssembly.Exports }} instance
  * @param {string | undefined} url
- * @returns {Promise<Instance>}
+ * @returns {Instance}
  */
-async function finish({ exports, memory, ...rest }, url) {
-  const missing = REQUIRED.filter((name) => typeof exports[name] !== 'function');
+function finish({ exports, memory, ...rest }, url) {
+  const missing = Object.keys(ABI).filter((name) => typeof exports[name] !== 'function');
   if (!(memory instanceof WebAssembly.Memory) || missing.length > 0) {
     throw new LoadError(
       `${url ?? 'the given module'} is no fused-matmul module: it lacks ${missing[0] ?? 'memory'}`,
@@ -175,18 +143,8 @@ async function finish({ exports, memory, ...rest }, url) {
   }
   const raw = /** @type {any} */ (exports);
   (raw._initialize ?? raw.__wasm_call_ctors)?.();
-  const named = rest.is64 ? (await import('./memory64.js')).withNumbers(raw) : withUnsigned(raw);
+  const named = withNumbers(raw, rest.is64);
   return { exports: /** @type {WasmExports} */ ({ ...named, memory }), memory, ...rest };
-}
-
-/** 32-bit addresses come back signed. @param {any} exports */
-function withUnsigned(exports) {
-  const { fm_alloc, fm_thread_stack } = exports;
-  return {
-    ...exports,
-    fm_alloc: (/** @type {number} */ bytes) => fm_alloc(bytes) >>> 0,
-    fm_thread_stack: (/** @type {number} */ thread) => fm_thread_stack(thread) >>> 0,
-  };
 }
 
 /**

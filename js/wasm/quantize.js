@@ -10,17 +10,8 @@ export const QUANTIZABLE = Object.freeze(['Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0'
 /** Bytes of values that are staged at a time. */
 const STEP = 1 << 20;
 
-/**
- * @param {import('./memory.js').Memory} memory
- * @param {import('./memory.js').Staging} stagedX
- * @param {import('./memory.js').Staging} stagedW
- * @param {string | number} typeKey
- * @param {Float32Array} values  [nRows][nCols]
- * @param {number} nRows
- * @param {number} nCols
- * @returns {Uint8Array<ArrayBuffer>}
- */
-export function quantizeRows(memory, stagedX, stagedW, typeKey, values, nRows, nCols) {
+/** @type {import('./core.js').Operation<'quantize'>} */
+export const quantize = ({ memory, stagedX, stagedY }, typeKey, values, nRows, nCols) => {
   const { exports } = memory;
   const type = findType(typeKey);
   if (!type || !QUANTIZABLE.includes(type.name)) {
@@ -37,11 +28,11 @@ export function quantizeRows(memory, stagedX, stagedW, typeKey, values, nRows, n
   for (let row = 0; row < nRows; row += step) {
     const n = Math.min(step, nRows - row);
     const atX = stagedX.reserve(n * nCols);
-    const atW = stagedW.reserve(Math.ceil((n * rowBytes) / 4));
+    const atW = stagedY.reserve(Math.ceil((n * rowBytes) / 4));
     memory.f32.set(values.subarray(row * nCols, (row + n) * nCols), atX / 4);
     const status = exports.fm_quantize_rows(type.id, atX, atW, n, nCols);
     if (status !== 0) throw statusError(status, `quantize to ${type.name}`);
     result.set(memory.u8.subarray(atW, atW + n * rowBytes), row * rowBytes);
   }
   return result;
-}
+};

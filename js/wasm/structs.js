@@ -1,41 +1,59 @@
-/* Structs of C in a linear memory. Their fields are letters: w for 32 bits, a for an address. */
+/* The structs of src/fused.h, one row each, laid out in memory as C does: each field at a multiple of its own size. */
+
+import { kindsOf } from './abi.js';
+
+/** Fields as abi.js spells parameters. */
+export const STRUCTS = /** @type {const} */ ({
+  fm_target: 'i32 type, u32 n_rows, address w, address y',
+  fm_ffn_weights: 'i32 gate_type, i32 up_type, i32 down_type, address gate, address up, address down',
+  fm_attention:
+    'u32 n_tokens, u32 n_heads, u32 n_kv_heads, u32 head_size, u32 n_positions, u32 first_position, i32 kv_type, i32 causal, u32 window, f32 scale, f32 softcap',
+});
 
 /** @typedef {import('./memory.js').Memory} Memory */
+/** @typedef {keyof typeof STRUCTS} StructName */
+/** @typedef {{ bytes: number, fields: { kind: import('./abi.js').Kind, at: number }[] }} Layout */
 
-/**
- * The bytes a struct takes.
- * @param {Memory} memory
- * @param {string} fields
- */
-export function structBytes(memory, fields) {
+/** @param {string} list  fields @param {number} addressBytes @returns {Layout} */
+function layOut(list, addressBytes) {
   let end = 0;
-  for (const field of fields) end = startOf(memory, field, end) + bytesOf(memory, field);
-  const alignment = fields.includes('a') ? memory.addressBytes : 4;
-  return Math.ceil(end / alignment) * alignment;
+  let alignment = 1;
+  const fields = kindsOf(list).map((kind) => {
+    const bytes = kind === 'address' ? addressBytes : 4;
+    const at = Math.ceil(end / bytes) * bytes;
+    end = at + bytes;
+    alignment = Math.max(alignment, bytes);
+    return { kind, at };
+  });
+  return { bytes: Math.ceil(end / alignment) * alignment, fields };
 }
 
+const layouts = (/** @type {number} */ addressBytes) =>
+  /** @type {Record<StructName, Layout>} */ (
+    Object.fromEntries(Object.entries(STRUCTS).map(([name, list]) => [name, layOut(list, addressBytes)]))
+  );
+const LAYOUTS_32 = layouts(4);
+const LAYOUTS_64 = layouts(8);
+
+/** @param {Memory} memory @param {StructName} name */
+const layoutIn = (memory, name) => (memory.is64 ? LAYOUTS_64 : LAYOUTS_32)[name];
+
+/** The bytes of a struct in that memory. @param {Memory} memory @param {StructName} name */
+export const structBytes = (memory, name) => layoutIn(memory, name).bytes;
+
 /**
  * @param {Memory} memory
- * @param {number} ptr
- * @param {string} fields
- * @param {number[]} values
+ * @param {StructName} name
+ * @param {number} ptr  where the struct begins
+ * @param {readonly number[]} values  of its fields
  */
-export function writeStruct(memory, ptr, fields, values) {
-  const view = new DataView(memory.u8.buffer, ptr, structBytes(memory, fields));
-  let end = 0;
-  for (const [i, field] of [...fields].entries()) {
-    const at = startOf(memory, field, end);
-    end = at + bytesOf(memory, field);
-    view.setUint32(at, values[i] % 2 ** 32, true);
-    if (end - at === 8) view.setUint32(at + 4, Math.floor(values[i] / 2 ** 32), true);
+export function writeStruct(memory, name, ptr, values) {
+  const { bytes, fields } = layoutIn(memory, name);
+  const view = new DataView(memory.u8.buffer, ptr, bytes);
+  for (const [i, { kind, at }] of fields.entries()) {
+    const value = values[i];
+    if (kind === 'f32') view.setFloat32(at, value, true);
+    else if (kind === 'address' && memory.is64) view.setBigUint64(at, BigInt(value), true);
+    else view.setUint32(at, value, true);
   }
 }
-
-/** @param {Memory} memory @param {string} field @param {number} end  of the field before it */
-function startOf(memory, field, end) {
-  const bytes = bytesOf(memory, field);
-  return Math.ceil(end / bytes) * bytes;
-}
-
-/** @param {Memory} memory @param {string} field */
-const bytesOf = (memory, field) => (field === 'a' ? memory.addressBytes : 4);

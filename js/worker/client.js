@@ -21,7 +21,7 @@ import { Recorder, splitOptions } from './sequence.js';
 /** @typedef {import('./handles.js').WorkerHandle} WorkerHandle */
 /** @typedef {import('./handles.js').WorkerWeight} WorkerWeight */
 /** @typedef {import('../gguf/cache.js').CacheState} CacheState */
-/** @typedef {Pick<import('../wasm/fused.js').FusedKernels, 'info' | 'types'>} Facts */
+/** @typedef {Pick<import('../wasm/kernels.js').Kernels, 'info' | 'types'>} Facts */
 
 /**
  * @typedef {object} Pending
@@ -126,7 +126,7 @@ export class WorkerKernels {
    * As Kernels.loadWeight; the bytes go from the network or the disk straight to the worker.
    * @param {import('../gguf/file.js').GgufFile} gguf
    * @param {string} name
-   * @param {import('../wasm/kernels.js').LoadOptions} [options]  progress is told some thirty times a second
+   * @param {import('../wasm/kernel-types.js').LoadOptions} [options]  progress is told some thirty times a second
    * @returns {Promise<WorkerWeight>}
    */
   async loadWeight(gguf, name, options = {}) {
@@ -139,7 +139,7 @@ export class WorkerKernels {
    * As Kernels.loadWeights. Other calls go on meanwhile.
    * @param {import('../gguf/file.js').GgufFile} gguf
    * @param {Iterable<string>} names
-   * @param {import('../wasm/kernels.js').LoadOptions & { concurrency?: number }} [options]
+   * @param {import('../wasm/kernel-types.js').LoadOptions & { concurrency?: number }} [options]
    * @returns {Promise<WorkerWeight[]>}  in the order of names
    */
   async loadWeights(gguf, names, options = {}) {

@@ -110,6 +110,17 @@ export class WorkerWeight extends WorkerHandle {
     /** Of the tensor in its file, or what it was called when it was made. @type {string} */
     this.name = facts.fields.name;
   }
+
+  /**
+   * As Weight.rows: some of its rows as a weight of their own, without a copy.
+   * @param {number} start  first row
+   * @param {number} nRows  how many
+   * @param {CallOptions} [options]
+   * @returns {Promise<WorkerWeight>}
+   */
+  rows(start, nRows, options) {
+    return this.call('rows', [start, nRows, options]);
+  }
 }
 
 /** [nRows][nCols] f32, in the worker's memory. */

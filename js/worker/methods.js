@@ -33,7 +33,7 @@ export const METHODS = Object.freeze({
 });
 
 /** Methods of handles. */
-export const HANDLE_METHODS = Object.freeze({ set: 2, toArray: 0, write: 2, free: 0 });
+export const HANDLE_METHODS = Object.freeze({ rows: 2, set: 2, toArray: 0, write: 2, free: 0 });
 
 /**
  * Options of a method's own, beside those of every call.

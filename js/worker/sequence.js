@@ -31,6 +31,15 @@ export class SequenceValue {
   }
 
   /**
+   * Of a weight, as Weight.rows.
+   * @param {number} start
+   * @param {number} nRows
+   */
+  rows(start, nRows) {
+    return this.#recorder.record('rows', [start, nRows], this);
+  }
+
+  /**
    * Of a tensor, as Tensor.set.
    * @param {unknown} values
    * @param {number} [offset]

@@ -2,7 +2,7 @@
  * mostly wait for bytes, go on beside the rest. */
 
 import { reopenSource } from '../gguf/source.js';
-import { createKernels } from '../wasm/fused.js';
+import { createKernels } from '../wasm/create.js';
 import { Handle, Tensor, Weight } from '../wasm/handles.js';
 import { memoryOf } from '../wasm/kernels.js';
 import { loadTensors } from '../wasm/load-weights.js';
@@ -19,11 +19,14 @@ const PROGRESS_STEP = 33;
 /** Ends a run whose caller has its answer already. */
 const ABORTED = new Error('aborted');
 
+/** Symbol.dispose, also where the engine does not have it yet. @type {typeof Symbol.dispose} */
+const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
+
 /** @typedef {(message: object, transfer?: ArrayBuffer[]) => void} Post */
 
 export class Server {
   #post;
-  /** @type {import('../wasm/fused.js').FusedKernels | undefined} */
+  /** @type {import('../wasm/kernels.js').Kernels | undefined} */
   #kernels;
   /** @type {Map<number, Handle>} */
   #handles = new Map();
@@ -120,8 +123,7 @@ export class Server {
       this.#answer(id, { result: mapTree(result, resolve), arrays, outs }, kept);
     } finally {
       for (const handle of results.flat(1)) {
-        if (handle instanceof Handle && !kept.has(handle) && !this.#ids.has(handle) && !handle.freed)
-          handle.free();
+        if (handle instanceof Handle && !kept.has(handle) && !this.#ids.has(handle)) handle[dispose]();
       }
     }
   }
@@ -195,7 +197,7 @@ export class Server {
   #free(id) {
     const handle = this.#handles.get(id);
     this.#handles.delete(id);
-    if (handle && !handle.freed) handle.free();
+    handle?.[dispose]();
   }
 
   #ready() {

@@ -1,6 +1,6 @@
 /* How the types of kernels in this thread become those of kernels in a worker. Nothing here exists at run time. */
 
-/** @typedef {import('../wasm/fused.js').FusedKernels} FusedKernels */
+/** @typedef {import('../wasm/kernels.js').Kernels} Kernels */
 /** @typedef {import('../wasm/handles.js').Weight} Weight */
 /** @typedef {import('../wasm/handles.js').Tensor} Tensor */
 /** @typedef {import('../wasm/kv-cache.js').KvCache} KvCache */
@@ -24,7 +24,7 @@
  * @property {AbortSignal} [signal]  ends the creation
  */
 
-/** @typedef {import('../wasm/kernels.js').KernelsOptions & WorkerOnlyOptions} WorkerKernelsOptions */
+/** @typedef {import('../wasm/kernel-types.js').KernelsOptions & WorkerOnlyOptions} WorkerKernelsOptions */
 
 /**
  * In a sequence, what an operation will give.
@@ -32,6 +32,7 @@
  * @typedef {{
  *   readonly __type?: T,
  *   free(): void,
+ *   rows: T extends WorkerWeight ? (start: number, nRows: number) => SequenceValue<WorkerWeight> : never,
  *   set: T extends WorkerTensor ? (values: In<Float32Array>, offset?: number) => void : never,
  *   toArray: T extends WorkerTensor ? () => SequenceValue<Float32Array<ArrayBuffer>> : never,
  *   write: T extends WorkerKvCache ? (x: In<Float32Array | Tensor>, position: number) => void : never,
@@ -114,8 +115,8 @@
  *   : never} NotedCall
  */
 
-/** The operations, each with a promise. @typedef {{ [K in MethodName]: Promised<FusedKernels[K]> }} WorkerMethods */
-/** The operations as sequence() gives them. @typedef {{ [K in Exclude<MethodName, 'select'>]: NotedCall<FusedKernels[K]> }} SequenceOps */
+/** The operations, each with a promise. @typedef {{ [K in MethodName]: Promised<Kernels[K]> }} WorkerMethods */
+/** The operations as sequence() gives them. @typedef {{ [K in Exclude<MethodName, 'select'>]: NotedCall<Kernels[K]> }} SequenceOps */
 
 /**
  * What comes back of what a sequence returns.

@@ -3,6 +3,7 @@
  * that the difference between fm.fusedMatmul and the bare export is not lost in it.
  */
 import { createKernels } from '../../js/index.js';
+import { addressIn } from '../../js/wasm/handles.js';
 import { memoryOf } from '../../js/wasm/kernels.js';
 import { referenceByName } from '../helpers/reference.js';
 import { checkResult, makeData } from './data.js';
@@ -24,7 +25,7 @@ async function overhead({ limits }, nRows, nCols) {
   const w = fm.weight({ type: 'Q4_K', nRows, nCols, data });
   const [xIn, yIn] = [fm.tensor({ nRows: 1, nCols, data: x }), fm.tensor({ nRows: 1, nCols: nRows })];
   const y = new Float32Array(nRows);
-  const [atW, atX, atY] = [w.ptr, xIn.ptr, yIn.ptr];
+  const [atW, atX, atY] = [w, xIn, yIn].map((handle) => addressIn(handle, memoryOf(fm)));
   const { fused_matmul } = memoryOf(fm).exports;
   const contenders = [
     {

@@ -2,8 +2,9 @@
  * `npm run bench -- --threads`: one thread and several taking turns, on the same memory. What a shared product gains, what sharing
  * costs (a job with next to no work, the threads awake and asleep), and calls so small that they are never shared.
  */
-import { FusedKernels } from '../../js/wasm/fused.js';
+import { Kernels } from '../../js/wasm/kernels.js';
 import { load } from '../../js/wasm/loader.js';
+import * as operations from '../../js/wasm/operations.js';
 import { referenceByName } from '../helpers/reference.js';
 import { makeData } from './data.js';
 import { median, race } from './lab.js';
@@ -17,7 +18,7 @@ const ALWAYS = 0;
 /** Longer than threads spin before they sleep. */
 const PAUSE_MS = 1;
 
-/** @param {FusedKernels} fm @param {number} n @param {number} nTokens */
+/** @param {Kernels} fm @param {number} n @param {number} nTokens */
 function product(fm, n, nTokens) {
   const type = /** @type {ReferenceType} */ (referenceByName.get('Q4_K'));
   const made = makeData({ type, nRows: n, nCols: n, nTokens: 1 });
@@ -40,7 +41,7 @@ export async function threadsReport(limits, threads) {
   const loaded = await load({ threads });
   const { pool } = loaded;
   if (!pool || pool.failure) return `nothing to compare: ${loaded.threadsReason}`;
-  const fm = new FusedKernels(loaded, 'int8');
+  const fm = new Kernels(loaded, 'int8', operations);
   const { count } = pool;
   /** @param {() => unknown} run @param {number} [forkWork] */
   const both = (run, forkWork) =>

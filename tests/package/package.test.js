@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
 import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core';
 import { publint } from 'publint';
 import { MODULE_BUDGETS } from '../../scripts/build.js';
@@ -15,6 +16,7 @@ import { manifest, packedPackage } from '../helpers/consumers.js';
 
 /** Everything but the chunks that are fetched when they are needed. */
 const LOADER_BUDGET = 12 * 1024;
+const OPERATIONS_BUDGET = 8 * 1024;
 const PACKED_BUDGET = 600 * 1024;
 
 /** @type {ReturnType<typeof packedPackage>} */
@@ -149,6 +151,16 @@ test('the loader is small', async (t) => {
   t.diagnostic(`loader: ${contents.length} bytes minified, ${bytes} gzipped`);
   assert.ok(contents.includes('fused_matmul'));
   assert.ok(bytes <= LOADER_BUDGET, `${bytes} bytes, budget ${LOADER_BUDGET}`);
+});
+
+test('the operations are a file of their own, fetched beside the module', async (t) => {
+  const { contents, files } = await bundleLoader();
+  const operations = files.filter(({ text }) => text.includes('fused_matmul_many('));
+  assert.equal(operations.length, 1);
+  assert.ok(!contents.includes('fused_matmul_many('));
+  const bytes = gzipSync(operations[0].text, { level: 9 }).length;
+  t.diagnostic(`operations: ${bytes} bytes gzipped`);
+  assert.ok(bytes <= OPERATIONS_BUDGET, `${bytes} bytes, budget ${OPERATIONS_BUDGET}`);
 });
 
 test('a browser bundle has the header parser in a chunk of its own', async () => {

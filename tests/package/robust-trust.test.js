@@ -11,6 +11,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
+import { ABI, THREAD_ABI } from '../../js/wasm/abi.js';
 import { MODULE_BUDGETS } from '../../scripts/build.js';
 import { npmCommand } from '../../scripts/setup/packages.js';
 import { environment, root, which } from '../../scripts/setup/run.js';
@@ -22,38 +23,8 @@ const names = Object.keys(MODULE_BUDGETS);
 
 /* ---- imports and exports ---- */
 
-/** The functions of src/fused.h that every module exports. */
-const FUNCTIONS = [
-  'fused_attention_score',
-  'fused_dequant_matmul_q4k_legacy',
-  'fused_ffn',
-  'fused_matmul',
-  'fused_matmul_many',
-  'fused_rmsnorm_matmul',
-  'fused_swiglu_matmul',
-  'fm_add',
-  'fm_add_scaled',
-  'fm_alloc',
-  'fm_dequantize_rows',
-  'fm_embed',
-  'fm_flash_attention',
-  'fm_free',
-  'fm_gated',
-  'fm_isa',
-  'fm_kv_write',
-  'fm_layer_norm',
-  'fm_quantize_rows',
-  'fm_rms_norm',
-  'fm_rope',
-  'fm_scale',
-  'fm_select',
-  'fm_served_by',
-  'fm_softmax',
-  'fm_type_alignment',
-  'fm_type_block_bytes',
-  'fm_type_block_values',
-  'fm_version',
-];
+/** The functions of src/fused.h that every module exports: tests/wasm/abi.test.js holds the table equal to the header. */
+const FUNCTIONS = Object.keys(ABI);
 
 /** What Emscripten adds to a module without JavaScript glue: the memory, the start, the stack pointer. */
 const RUNTIME = [
@@ -70,11 +41,7 @@ const WITH_THREADS = {
     '__indirect_function_table',
     '__wasm_call_ctors',
     '_emscripten_stack_restore',
-    'fm_thread_failed',
-    'fm_thread_run',
-    'fm_thread_stack',
-    'fm_threads_stop',
-    'fm_threads_use',
+    ...Object.keys(THREAD_ABI),
   ],
   imports: ['env.memory'],
 };
@@ -303,7 +270,6 @@ test('the files of dist/ have names that stay, and hashes for Subresource Integr
     ...names,
     ...['gguf-parser', 'jinja'].flatMap((name) => [`${name}.js`, `${name}.d.ts`]),
     'worker-host.js',
-    'llama-host.js',
   ]);
   for (const { name } of files) {
     assert.ok(stable.has(name), `${name} is no name that is written down`);

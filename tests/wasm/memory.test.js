@@ -139,7 +139,7 @@ test('after dispose everything says so, and disposing again does nothing', async
     () => fm.select({ isa: 'scalar' }),
     () => fm.servedBy('Q4_K'),
     () => w.free(),
-    () => w.ptr,
+    () => w.rows(0, 1),
     () => tensor.toArray(),
     () => tensor.set(ramp(1)),
   ]) {

@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { MemoryError, openGguf } from '../../js/index.js';
 import { createKernels } from '../../js/layer-index.js';
 import { detectFeatures } from '../../js/wasm/features.js';
+import { addressIn } from '../../js/wasm/handles.js';
 import { memoryOf } from '../../js/wasm/kernels.js';
 import { testWeights } from '../../js/wasm/selftest.js';
 import { ggufBytes } from '../helpers/gguf-bytes.js';
@@ -16,7 +17,7 @@ import { gaussian, weight } from '../helpers/layer-api.js';
 
 const GIB = 2 ** 30;
 const MAX_RESIDENT = 2 * GIB;
-const { memory64, relaxedSimd } = detectFeatures();
+const { memory64, relaxedSimd } = await detectFeatures();
 const has64 = memory64 && relaxedSimd;
 const skip = has64 ? false : `no 64-bit memories in Node ${process.version}`;
 
@@ -66,8 +67,8 @@ test('memory64: weights and tensors beyond 4 GiB give the same bits', { skip }, 
   for (let i = 0; i < 3; i++) memory.alloc(1.5 * GIB, 'scratch');
   const huge = memory.alloc(5 * GIB, 'scratch');
   const w = weight(large, 'Q8_0', 40, 256, 1);
-  t.diagnostic(`a weight at ${w.ptr}, memory of ${large.memory().bytes} bytes`);
-  assert.ok(w.ptr > 9 * GIB);
+  t.diagnostic(`a weight at ${addressIn(w, memory)}, memory of ${large.memory().bytes} bytes`);
+  assert.ok(addressIn(w, memory) > 9 * GIB);
   for (const [i, expected] of results(small).entries()) {
     assert.deepEqual(results(large)[i], expected, `result ${i}`);
   }

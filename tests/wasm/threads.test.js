@@ -5,8 +5,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { detectFeatures } from '../../js/wasm/features.js';
-import { FusedKernels } from '../../js/wasm/fused.js';
+import { Kernels } from '../../js/wasm/kernels.js';
 import { load } from '../../js/wasm/loader.js';
+import * as operations from '../../js/wasm/operations.js';
 import { gaussian, weight } from '../helpers/layer-api.js';
 import { Prng } from '../helpers/prng.js';
 
@@ -42,7 +43,7 @@ export async function open(name, threads = MOST) {
   const loaded = await load({ isa, wasm, threads, memory64: name.endsWith('-64') });
   const pool = loaded.pool ?? assert.fail(loaded.threadsReason);
   assert.equal(pool.failure, undefined);
-  return { fm: new FusedKernels(loaded, 'int8'), pool, loaded };
+  return { fm: new Kernels(loaded, 'int8', operations), pool, loaded };
 }
 
 /** @param {Float32Array | Uint8Array} values */
@@ -55,7 +56,7 @@ const ACTIVATIONS = /** @type {const} */ (['f32', 'int16', 'int8']);
 
 /**
  * Every operation on inputs of its own: what it computes, as a list of arrays.
- * @type {Record<string, (fm: FusedKernels) => (Float32Array | Uint8Array)[]>}
+ * @type {Record<string, (fm: Kernels) => (Float32Array | Uint8Array)[]>}
  */
 const OPERATIONS = {
   fusedMatmul: (fm) => {

@@ -15,7 +15,7 @@ import {
   openGguf,
   ShapeError,
 } from '../../js/layer-index.js';
-import { FusedKernels } from '../../js/wasm/fused.js';
+import { Kernels } from '../../js/wasm/kernels.js';
 import { testWeights } from '../../js/wasm/selftest.js';
 import { WorkerTensor, WorkerWeight } from '../../js/worker/handles.js';
 import { METHODS } from '../../js/worker/methods.js';
@@ -92,7 +92,7 @@ test('every method of the kernels can be called, and computes the same bits', as
   const there = await workerKernels(t);
   /** @type {Set<string>} */
   const names = new Set();
-  for (let at = FusedKernels.prototype; at !== Object.prototype; at = Object.getPrototypeOf(at)) {
+  for (let at = Kernels.prototype; at !== Object.prototype; at = Object.getPrototypeOf(at)) {
     for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(at)))
       if (typeof value === 'function') names.add(name);
   }

@@ -1,0 +1,9 @@
+/* Qwen 2: llama with biases of queries, keys and values, and rotary positions of halves. */
+
+import { decoderPlan } from './decoder-plan.js';
+
+/** @type {import('../plan.js').Architecture} */
+export const qwen2 = {
+  models: 'Qwen 2, Qwen 2.5',
+  plan: (read) => decoderPlan(read, { pairing: 'halves', biases: 'required' }),
+};

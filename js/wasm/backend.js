@@ -1,0 +1,514 @@
+/* The CPU as a backend of models: each block is a few operations of the kernels, done when the call returns.
+ *
+ *   project  q, k, v = norm(x) Wqkv^T (+ biases); q, k = norm; q, k = rope; the cache takes k and v
+ *   attend   x += attention(q, cache) Wo^T
+ *   feed     x += (act(h gate^T) * (h up^T)) down^T, h = norm(x)
+ *   head     logits = norm(x) output^T */
+
+import { ArgumentError, MemoryError, show } from '../errors.js';
+import { checkNumbers, KV_LARGEST } from '../llama/numeric.js';
+import { arrange } from '../llama/weights.js';
+import { findType, weightBytes } from '../types.js';
+import { createKernels } from './create.js';
+import { floatsOf, Weight } from './handles.js';
+import { bufferCols, WasmHidden, widths } from './hidden.js';
+import { Kernels } from './kernels.js';
+import { GATES, PAIRINGS } from './layer.js';
+import { viewOf } from './tensor-view.js';
+
+/** @typedef {import('../backend.js').Backend<{ hidden: WasmHidden, tensor: Tensor, cache: LayerCache, tokens: Tokens }>} Backend */
+/** @typedef {import('../backend.js').Resource} Resource */
+/** @typedef {import('../backend.js').Step} Step */
+/** @typedef {import('../backend.js').Rows} Rows */
+/** @typedef {import('../backend.js').BatchRows} BatchRows */
+/** @typedef {import('../llama/numeric.js').Place} Place */
+/** @typedef {import('../backend.js').RunSettings} RunSettings */
+/** @typedef {import('../llama/plan.js').Plan} Plan */
+/** @typedef {import('../llama/plan.js').PlannedTensor} PlannedTensor */
+/** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
+/** @typedef {import('../llama/plan.js').FeedSettings} FeedSettings */
+/** @typedef {import('../llama/plan.js').HeadSettings} HeadSettings */
+/** @typedef {import('../llama/plan.js').Norm} Norm */
+/** @typedef {import('./handles.js').Tensor} Tensor */
+/** @typedef {import('./kernel-types.js').KernelsOptions} KernelsOptions */
+/** @typedef {import('./kv-cache.js').KvCache} KvCache */
+/** @typedef {import('./kv-cache.js').KvType} KvType */
+/** @typedef {import('./selftest.js').Activation} Activation */
+
+/** @template S @typedef {import('../backend.js').Block<S>} Block */
+
+/** One row of numbers: as a weight, so that it can be copied to many rows, and as a tensor. @typedef {{ weight: Weight, tensor: Tensor }} Bias */
+
+const ADDRESS_SPACE = 2 ** 32;
+const LARGEST_HEAD = 256;
+
+/** Products decode a weight once for so many tokens, and for a rest of them again: a batch is a multiple of it, or a part. */
+const TOKEN_BLOCK = 128;
+const LARGEST_BATCH = 4 * TOKEN_BLOCK;
+const SMALLEST_BATCH = 32;
+/** Bytes that the tensors of a batch may take, the workspace of the feed-forward block included: of one block of tokens, of several. */
+const BLOCK_BYTES = 22e6;
+const BLOCKS_BYTES = 10e6;
+/** Bytes of logits that are held at a time where those of every token are asked for. */
+const LOGIT_BYTES = 2e6;
+
+/**
+ * What the CPU cannot do of a model, each by name.
+ * @param {Plan} plan
+ * @param {readonly import('../gguf/file.js').GgufTensor[]} tensors
+ * @returns {string[]}
+ */
+export function lacks({ layers, head }, tensors) {
+  /** @type {Set<string>} */
+  const reasons = new Set();
+  const check = (/** @type {boolean} */ can, /** @type {string} */ reason) => {
+    if (!can) reasons.add(reason);
+  };
+  const checkNorm = (/** @type {Norm | undefined} */ norm) =>
+    check(!norm || norm.kind === 'rms', `norms of kind ${show(norm?.kind)} are not supported`);
+  for (const { attention, feed } of layers) {
+    const { kind, headSize, rope } = attention;
+    check(kind === 'attention', `layers of kind ${show(kind)} are not supported`);
+    check(headSize <= LARGEST_HEAD, `heads of ${headSize} values are not supported; ${LARGEST_HEAD} at most`);
+    check(!rope || PAIRINGS.includes(rope.pairing), `RoPE of pairs ${show(rope?.pairing)} is not supported`);
+    check(feed.kind === 'gated', `feed-forward blocks of kind ${show(feed.kind)} are not supported`);
+    check(
+      GATES.includes(feed.activation),
+      `gates of the kind ${show(feed.activation)} are not supported; supported are ${GATES.join(', ')}`,
+    );
+    for (const norm of [attention.norm, attention.postNorm, feed.norm, feed.postNorm]) checkNorm(norm);
+  }
+  checkNorm(head.norm);
+  const unserved = tensors.filter(({ supported }) => !supported);
+  if (unserved.length > 0) {
+    const types = [...new Set(unserved.map(({ type }) => type))].join(', ');
+    reasons.add(
+      `${unserved.length} tensors have types without kernels (${types}), the first is ${show(unserved[0].name)}`,
+    );
+  }
+  return [...reasons];
+}
+
+/**
+ * What a model takes beside its weights.
+ * @param {Plan} plan
+ * @param {RunSettings} settings
+ * @returns {import('../backend.js').Sizes}
+ */
+function sizes(plan, { contextLength, kvType }) {
+  const { layers, nVocab } = plan;
+  const cols = bufferCols(plan);
+  const sum = (/** @type {Record<string, number>} */ of) =>
+    Object.values(of).reduce((total, n) => total + n, 0);
+  // Bytes of a token of a batch, and what a part takes beside them for each: its buffers, the feed-forward block's workspace.
+  const ofBatch = 4 * sum(cols.batch);
+  const ofPart = 4 * (sum(cols.part) + 2 * Math.max(...layers.map(({ feed }) => feed.nFf)));
+  const fitting = (/** @type {number} */ bytes, /** @type {number} */ step) =>
+    step * Math.floor(bytes / (ofBatch + ofPart) / step);
+  const blocks = Math.min(LARGEST_BATCH, fitting(BLOCKS_BYTES, TOKEN_BLOCK));
+  const some = Math.max(SMALLEST_BATCH, Math.min(TOKEN_BLOCK, fitting(BLOCK_BYTES, SMALLEST_BATCH)));
+  const part = Math.min(contextLength, Math.max(blocks, some));
+  const batch = layers.every(({ attention }) => attention.causal) ? part : contextLength;
+  const logitRows = Math.max(1, Math.min(part, Math.floor(LOGIT_BYTES / (4 * nVocab))));
+  const type = /** @type {import('../types.js').GgmlType} */ (findType(kvType));
+  const kvBytes = layers.reduce(
+    (total, { attention }) =>
+      total +
+      2 *
+        weightBytes(
+          type,
+          contextLength,
+          type.blockValues * Math.ceil(widths(attention).kv / type.blockValues),
+        ),
+    0,
+  );
+  const workspaceBytes = batch * ofBatch + part * ofPart + 4 * logitRows * nVocab;
+  return { batch, part, logitRows, kvBytes, workspaceBytes };
+}
+
+/** Keys and values of one layer. @implements {Resource} */
+class LayerCache {
+  /** @param {KvCache} keys @param {KvCache} values */
+  constructor(keys, values) {
+    this.keys = keys;
+    this.values = values;
+  }
+
+  get freed() {
+    return this.keys.freed;
+  }
+
+  free() {
+    this.keys.free();
+    this.values.free();
+  }
+}
+
+/** Token ids: the processor chooses them, so they need no place in wasm memory. @implements {Resource} */
+class Tokens {
+  freed = false;
+
+  /** @param {number} length */
+  constructor(length) {
+    this.length = length;
+    this.ids = new Uint32Array(length);
+  }
+
+  free() {
+    this.freed = true;
+  }
+}
+
+/** @implements {Backend} */
+export class WasmBackend {
+  #fm;
+  #activation;
+  #kvType;
+  #ownsKernels;
+
+  /**
+   * @param {Kernels} fm
+   * @param {{ activation: Activation, kvType: KvType, ownsKernels: boolean }} options  activation: the mode of all products; kvType:
+   *   of the caches; ownsKernels: dispose() ends them
+   */
+  constructor(fm, { activation, kvType, ownsKernels }) {
+    this.#fm = fm;
+    this.#activation = activation;
+    this.#kvType = kvType;
+    this.#ownsKernels = ownsKernels;
+  }
+
+  get kernels() {
+    return this.#fm;
+  }
+
+  /** @returns {import('../backend.js').BackendInfo} */
+  get info() {
+    return { name: 'wasm', kernels: this.#fm.info, memoryBytes: this.#fm.memory().bytes };
+  }
+
+  get disposed() {
+    return this.#fm.disposed;
+  }
+
+  dispose() {
+    if (this.#ownsKernels) this.#fm.dispose();
+  }
+
+  /** @param {string} type */
+  servedBy(type) {
+    return this.#fm.servedBy(type, this.#activation);
+  }
+
+  /** @type {Backend['lacks']} */
+  lacks(plan, tensors) {
+    return lacks(plan, tensors);
+  }
+
+  /** @type {Backend['sizes']} */
+  sizes(plan, settings) {
+    return sizes(plan, settings);
+  }
+
+  /** @type {Backend['loadWeights']} */
+  async loadWeights(gguf, plan, tensors, { otherBytes, onProgress, signal }) {
+    const fm = this.#fm;
+    const names = tensors.map(({ name }) => name);
+    const total = names.reduce((sum, name) => sum + gguf.tensor(name).byteLength, 0);
+    const { inUse } = fm.memory();
+    // With 64-bit addresses the memory itself says when it is full.
+    if (!fm.info.memory64 && inUse + total + otherBytes > ADDRESS_SPACE) {
+      throw new MemoryError(
+        `the model needs ${total} bytes for weights and ${otherBytes} for its context and workspace: with the ${inUse} in use more than the ${ADDRESS_SPACE} a memory of 32-bit addresses can have`,
+        { asked: total + otherBytes, inUse, limit: ADDRESS_SPACE },
+      );
+    }
+    const weights = await fm.loadWeights(gguf, names, {
+      ...(onProgress && { onProgress }),
+      ...(signal && { signal }),
+    });
+    /** @type {Map<string, Weight | Tensor | Bias>} */
+    const byRole = new Map();
+    /** @type {Set<Weight | Tensor>} */
+    const owned = new Set(weights);
+    const free = () => {
+      for (const handle of owned) if (!handle.freed) handle.free();
+    };
+    try {
+      for (const [i, { role, use }] of tensors.entries())
+        byRole.set(role, this.#prepare(weights[i], use, owned));
+      const slice = (/** @type {Weight | Tensor | Bias} */ of, /** @type {Rows} */ rows) => rowsOf(of, rows);
+      return {
+        byRole: arrange(plan, byRole, slice),
+        free,
+        get freed() {
+          return fm.disposed || weights.every(({ freed }) => freed);
+        },
+      };
+    } catch (error) {
+      free();
+      throw error;
+    }
+  }
+
+  /**
+   * A loaded weight as the blocks use it. Vectors become f32 tensors.
+   * @param {Weight} weight
+   * @param {PlannedTensor['use']} use
+   * @param {Set<Weight | Tensor>} owned
+   * @returns {Weight | Tensor | Bias}
+   */
+  #prepare(weight, use, owned) {
+    if (use === 'matrix' || use === 'table') return weight;
+    const tensor = this.#fm.tensor({ nRows: 1, nCols: weight.nCols });
+    owned.add(tensor);
+    this.#fm.dequantize(weight, { out: tensor });
+    if (use === 'bias') return { weight, tensor };
+    weight.free();
+    owned.delete(weight);
+    return tensor;
+  }
+
+  /** @param {{ nRows: number, nCols: number }} shape */
+  tensor(shape) {
+    return this.#fm.tensor(shape);
+  }
+
+  /** @param {Plan} plan @param {{ batch: number, part: number }} sizes */
+  hidden(plan, sizes) {
+    return new WasmHidden(this.#fm, plan, sizes);
+  }
+
+  /** @param {number} length */
+  tokens(length) {
+    return new Tokens(length);
+  }
+
+  /** @param {AttentionSettings} attention @param {RunSettings} settings */
+  cache({ nKvHeads, headSize }, { contextLength, kvType }) {
+    const shape = { type: kvType, nPositions: contextLength, nKvHeads, headSize };
+    const keys = this.#fm.kvCache(shape);
+    try {
+      return new LayerCache(keys, this.#fm.kvCache(shape));
+    } catch (error) {
+      keys.free();
+      throw error;
+    }
+  }
+
+  /** @param {Tokens} tokens @param {WasmHidden} x @param {Block<{ scale: number }>} block @param {Step} at */
+  embed({ ids }, x, { settings, weights }, { position, start, nTokens }) {
+    const out = x.rows({ start, nRows: nTokens });
+    this.#fm.embed(weights.table, ids.subarray(position, position + nTokens), { out });
+    scale(out, settings.scale);
+  }
+
+  /** @param {WasmHidden} hidden @param {Block<AttentionSettings>} block @param {LayerCache} cache @param {Step} at */
+  project(hidden, { settings, weights, layer }, { keys, values }, at) {
+    const fm = this.#fm;
+    const activation = this.#activation;
+    const { position } = at;
+    const { norm, qkNorm, rope } = settings;
+    const { x } = hidden.states(at);
+    const views = hidden.attention(at, settings);
+    const { qkv } = views;
+    const [q, k, v] = qkv;
+    const products = [weights.q, weights.k, weights.v];
+    if (norm) fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, out: qkv, activation });
+    else fm.fusedMatmulMany(products, x, { out: qkv, activation });
+    this.#addBias(q, weights.qBias, hidden);
+    this.#addBias(k, weights.kBias, hidden);
+    this.#addBias(v, weights.vBias, hidden);
+    if (qkNorm && !qkNorm.afterRope) this.#normQk(views, weights, qkNorm);
+    if (rope) {
+      const options = { headSize: settings.headSize, position, factors: weights.ropeFactors, ...rope };
+      fm.rope(q, { ...options, out: q });
+      fm.rope(k, { ...options, out: k });
+    }
+    if (qkNorm?.afterRope) this.#normQk(views, weights, qkNorm);
+    // Infinite queries or keys may end as weights of 0: no later number would tell.
+    const largest = KV_LARGEST[this.#kvType];
+    this.#check(q, { part: 'queries', layer, position });
+    this.#check(k, { part: 'keys', layer, position }, largest);
+    this.#check(v, { part: 'values', layer, position }, largest);
+    keys.write(k, position);
+    values.write(v, position);
+  }
+
+  /** @param {WasmHidden} hidden @param {Block<AttentionSettings>} block @param {LayerCache} cache @param {Step} at */
+  attend(hidden, { settings, weights }, { keys, values }, at) {
+    const { causal, window, scale, softcap } = settings;
+    const { x, added } = hidden.states(at);
+    const { qkv, attended } = hidden.attention(at, settings);
+    const seen = { firstPosition: at.position, nPositions: at.seen };
+    this.#fm.flashAttention(qkv[0], keys, values, { ...seen, causal, window, scale, softcap, out: attended });
+    this.#fm.fusedMatmul(weights.output, attended, { out: added, activation: this.#activation });
+    this.#addBias(added, weights.outputBias, hidden);
+    this.#addTo(x, added, settings, weights);
+  }
+
+  /** @param {WasmHidden} hidden @param {Block<FeedSettings>} block @param {Step} at */
+  feed(hidden, { settings, weights }, at) {
+    const { norm, postNorm, activation: act, residualScale } = settings;
+    const { x, added } = hidden.states(at);
+    const { gate, up, down } = weights;
+    const ffn = { gate, up, down, norm: norm ? weights.norm : undefined };
+    const options = { eps: norm?.eps, act, activation: this.#activation };
+    if (!postNorm && residualScale === 1) {
+      this.#fm.fusedFfn(ffn, x, { ...options, residual: true, out: x });
+      return;
+    }
+    this.#fm.fusedFfn(ffn, x, { ...options, out: added });
+    this.#addTo(x, added, settings, weights);
+  }
+
+  /** @param {WasmHidden} x @param {Block<HeadSettings>} block @param {Tensor} logits @param {BatchRows} rows */
+  head(x, { settings, weights }, logits, rows) {
+    const out = viewOf(logits, { nRows: rows.nRows });
+    const options = { eps: settings.norm.eps, out: [out], activation: this.#activation };
+    this.#fm.fusedRmsNormMatmul([weights.output], x.rows(rows), weights.norm, options);
+    scale(out, settings.scale);
+    cap(out, settings.softcap);
+    this.#check(out, { part: 'output', position: rows.position });
+  }
+
+  /** @param {WasmHidden} x @param {Step} at @param {Omit<Place, 'position'>} place */
+  check(x, { start, position, nTokens }, place) {
+    this.#check(x.rows({ start, nRows: nTokens }), { ...place, position });
+  }
+
+  /** @param {Tensor} logits @param {number} row @param {Tokens} tokens @param {import('../backend.js').TokenSampler} sampler @param {number} position */
+  pick(logits, row, { ids }, sampler, position) {
+    const values = floatsOf(viewOf(logits, { start: row, nRows: 1 }));
+    ids[position] = sampler.next(values, ids.subarray(0, position));
+  }
+
+  /** @param {Tensor | WasmHidden} from @param {Rows} [rows] */
+  async read(from, rows = { start: 0, nRows: from.nRows }) {
+    return (from instanceof WasmHidden ? from.rows(rows) : viewOf(from, rows)).toArray();
+  }
+
+  /** @param {WasmHidden} x @param {Block<HeadSettings>} block @param {BatchRows} rows */
+  async readStates(x, { settings, weights }, { start, nRows, position }) {
+    const { added: out } = x.states({ start: 0, nTokens: nRows });
+    this.#fm.rmsNorm(x.rows({ start, nRows }), weights.norm, { eps: settings.norm.eps, out });
+    this.#check(out, { part: 'output', position });
+    return out.toArray();
+  }
+
+  /** @param {Tensor | WasmHidden} to @param {number} row @param {Float32Array} values */
+  write(to, row, values) {
+    const tensor = to instanceof WasmHidden ? to.rows({ start: 0, nRows: to.nRows }) : to;
+    tensor.set(values, row * to.nCols);
+  }
+
+  /** @param {Tokens} from @param {number} start @param {number} n */
+  async readTokens({ ids }, start, n) {
+    return ids.slice(start, start + n);
+  }
+
+  /** @param {Tokens} to @param {number} start @param {ArrayLike<number>} ids */
+  writeTokens(to, start, ids) {
+    to.ids.set(ids, start);
+  }
+
+  flush() {}
+
+  async idle() {}
+
+  /** @param {Tensor} tensor  a row for each token @param {Place} place @param {number} [largest] */
+  #check(tensor, place, largest) {
+    const advice = { activation: this.#activation, kvType: this.#kvType };
+    checkNumbers(floatsOf(tensor), tensor.nCols, place, advice, largest);
+  }
+
+  /**
+   * Adds a bias to every row. For several rows it is copied to as many first.
+   * @param {Tensor} x
+   * @param {Bias | undefined} bias
+   * @param {WasmHidden} hidden  with room for them
+   */
+  #addBias(x, bias, hidden) {
+    if (!bias) return;
+    const fm = this.#fm;
+    const { nRows, nCols } = x;
+    const copies = () => fm.embed(bias.weight, new Uint32Array(nRows), { out: hidden.spare(nRows, nCols) });
+    fm.add(x, nRows === 1 ? bias.tensor : copies(), { out: x });
+  }
+
+  /**
+   * @param {{ qkv: Tensor[], heads: Tensor[] }} views
+   * @param {import('../backend.js').Weights} weights
+   * @param {import('../llama/plan.js').QkNorm} norm
+   */
+  #normQk({ qkv, heads }, { qNorm, kNorm }, { eps, span }) {
+    const [q, k] = span === 'head' ? heads : qkv;
+    this.#fm.rmsNorm(q, qNorm, { eps, out: q });
+    this.#fm.rmsNorm(k, kNorm, { eps, out: k });
+  }
+
+  /**
+   * x += residualScale * postNorm(added).
+   * @param {Tensor} x
+   * @param {Tensor} added  changed
+   * @param {{ postNorm: Norm | undefined, residualScale: number }} settings
+   * @param {{ postNorm?: Tensor }} weights
+   */
+  #addTo(x, added, { postNorm, residualScale }, weights) {
+    if (postNorm) this.#fm.rmsNorm(added, weights.postNorm, { eps: postNorm.eps, out: added });
+    scale(added, residualScale);
+    this.#fm.add(x, added, { out: x });
+  }
+}
+
+/**
+ * x *= factor.
+ * @param {Tensor} x
+ * @param {number} factor
+ */
+function scale(x, factor) {
+  if (factor === 1) return;
+  const values = floatsOf(x);
+  for (let i = 0; i < values.length; i++) values[i] *= factor;
+}
+
+/**
+ * x = limit * tanh(x / limit), where there is a limit.
+ * @param {Tensor} x
+ * @param {number} limit
+ */
+function cap(x, limit) {
+  if (limit === 0) return;
+  const values = floatsOf(x);
+  for (let i = 0; i < values.length; i++) values[i] = limit * Math.tanh(values[i] / limit);
+}
+
+/**
+ * Some rows of a loaded tensor, without a copy.
+ * @param {Weight | Tensor | Bias} of
+ * @param {Rows} rows
+ */
+function rowsOf(of, { start, nRows }) {
+  if (of instanceof Weight) return of.rows(start, nRows);
+  throw new ArgumentError(`${show(of)} is no matrix: a plan shares rows of matrices only`);
+}
+
+/**
+ * Kernels as the backend of one model: the given ones, or new ones that end with it.
+ * @param {Kernels | undefined} kernels
+ * @param {KernelsOptions} options  of new kernels
+ * @param {{ activation: Activation, kvType: KvType }} settings  the mode of all products, the type of the caches
+ */
+export async function openWasmBackend(kernels, options, settings) {
+  const fm = kernels ?? (await createKernels(options));
+  return new WasmBackend(fm, { ...settings, ownsKernels: !kernels });
+}
+
+/**
+ * @param {unknown} kernels  an option of that name
+ * @throws {ArgumentError} they are no kernels
+ */
+export function checkKernels(kernels) {
+  if (kernels instanceof Kernels) return;
+  throw new ArgumentError(`kernels must come from createKernels, got ${show(kernels)}`);
+}

@@ -1,0 +1,157 @@
+/* Hidden states of a batch in wasm memory, and the tensors that the blocks of a layer work in. All are made once, for the largest
+ * batch or part of one and the widest layer; smaller ones use their first rows. */
+
+import { viewOf } from './tensor-view.js';
+
+/** @typedef {import('../backend.js').DeviceTensor} DeviceTensor */
+/** @typedef {import('./handles.js').Tensor} Tensor */
+/** @typedef {import('./kernels.js').Kernels} Kernels */
+/** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
+/** @typedef {import('../llama/plan.js').Plan} Plan */
+
+/** Values of a token in queries, and in keys or values. @param {AttentionSettings} attention */
+export const widths = ({ nHeads, nKvHeads, headSize }) => ({ q: nHeads * headSize, kv: nKvHeads * headSize });
+
+/**
+ * The columns of each buffer: those of the widest layer. Hidden states and queries are held of a whole batch, the others of a part.
+ * @param {Plan} plan
+ */
+export function bufferCols({ nEmbd, layers, tensors }) {
+  const most = (/** @type {(layer: Plan['layers'][0]) => number} */ of) => Math.max(...layers.map(of));
+  const q = most(({ attention }) => widths(attention).q);
+  const hasOutputBias = tensors.some(({ role }) => role.endsWith('.attention.outputBias'));
+  const batch = {
+    x: nEmbd,
+    // Queries, later what is added to x.
+    q: Math.max(q, nEmbd),
+  };
+  const part = {
+    k: most(({ attention }) => widths(attention).kv),
+    v: most(({ attention }) => widths(attention).kv),
+    // What attention gives; before and after that, a bias for every token.
+    attended: hasOutputBias ? Math.max(q, nEmbd) : q,
+  };
+  return { batch, part };
+}
+
+/** @implements {DeviceTensor} */
+export class WasmHidden {
+  #buffers;
+  /** By step: views for that of one token, and for those of the last larger batch. @type {Map<string, Map<object, any>>} */
+  #views = new Map();
+
+  /**
+   * @param {Kernels} fm
+   * @param {Plan} plan
+   * @param {{ batch: number, part: number }} sizes
+   */
+  constructor(fm, plan, { batch, part }) {
+    /** @type {Record<string, Tensor>} */
+    const buffers = {};
+    try {
+      const cols = bufferCols(plan);
+      for (const [name, nCols] of Object.entries(cols.batch))
+        buffers[name] = fm.tensor({ nRows: batch, nCols });
+      for (const [name, nCols] of Object.entries(cols.part))
+        buffers[name] = fm.tensor({ nRows: part, nCols });
+    } catch (error) {
+      for (const buffer of Object.values(buffers)) buffer.free();
+      throw error;
+    }
+    this.#buffers = /** @type {Record<'x' | 'q' | 'k' | 'v' | 'attended', Tensor>} */ (buffers);
+    this.nRows = batch;
+    this.nCols = plan.nEmbd;
+  }
+
+  get freed() {
+    return this.#buffers.x.freed;
+  }
+
+  free() {
+    for (const buffer of Object.values(this.#buffers)) if (!buffer.freed) buffer.free();
+  }
+
+  /** The hidden states themselves. @param {import('../backend.js').Rows} rows */
+  rows(rows) {
+    return viewOf(this.#buffers.x, rows);
+  }
+
+  /**
+   * Hidden states, and room for what is added to them.
+   * @param {{ start: number, nTokens: number }} step
+   */
+  states(step) {
+    return this.#cached(step, this, () => {
+      const { start, nTokens: nRows } = step;
+      return {
+        x: viewOf(this.#buffers.x, { start, nRows }),
+        added: viewOf(this.#queries(step), { nRows, nCols: this.nCols }),
+      };
+    });
+  }
+
+  /**
+   * The buffers as an attention layer uses them.
+   * @param {{ start: number, nTokens: number }} step
+   * @param {AttentionSettings} attention
+   */
+  attention(step, attention) {
+    return this.#cached(step, attention, () => {
+      const { k, v, attended } = this.#buffers;
+      const { nHeads, nKvHeads, headSize } = attention;
+      const cols = widths(attention);
+      const nRows = step.nTokens;
+      const q = this.#queries(step);
+      return {
+        qkv: [
+          viewOf(q, { nRows, nCols: cols.q }),
+          viewOf(k, { nRows, nCols: cols.kv }),
+          viewOf(v, { nRows, nCols: cols.kv }),
+        ],
+        heads: [
+          viewOf(q, { nRows: nRows * nHeads, nCols: headSize }),
+          viewOf(k, { nRows: nRows * nKvHeads, nCols: headSize }),
+        ],
+        attended: viewOf(attended, { nRows, nCols: cols.q }),
+      };
+    });
+  }
+
+  /** The rows of a step in the buffer of queries: its own, however many values a row is given. @param {{ start: number, nTokens: number }} step */
+  #queries({ start, nTokens }) {
+    return viewOf(this.#buffers.q, { start, nRows: nTokens });
+  }
+
+  /**
+   * Room for as many rows as there are tokens, while attention does not use it.
+   * @param {number} nTokens
+   * @param {number} nCols
+   */
+  spare(nTokens, nCols) {
+    return viewOf(this.#buffers.attended, { nRows: nTokens, nCols });
+  }
+
+  /**
+   * @template T
+   * @param {{ start: number, nTokens: number }} step
+   * @param {object} key
+   * @param {() => T} make
+   * @returns {T}
+   */
+  #cached({ start, nTokens }, key, make) {
+    const name = `${start} ${nTokens}`;
+    let views = this.#views.get(name);
+    if (!views) {
+      // Another batch begins: what is kept is the one token of decoding.
+      if (start === 0) for (const other of this.#views.keys()) if (other !== '0 1') this.#views.delete(other);
+      views = new Map();
+      this.#views.set(name, views);
+    }
+    let found = views.get(key);
+    if (found === undefined) {
+      found = make();
+      views.set(key, found);
+    }
+    return found;
+  }
+}

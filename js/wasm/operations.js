@@ -1,0 +1,16 @@
+/* The operations behind the methods of Kernels, under the same names. */
+
+export { flashAttention, fusedAttentionScore } from './attention.js';
+export { kvCache } from './kv-cache.js';
+export { add, addScaled, embed, gated, layerNorm, rmsNorm, rope, scale, softmax } from './layer.js';
+export { fusedDequantMatmulQ4KLegacy } from './legacy.js';
+export { tensor, weight } from './make.js';
+export {
+  dequantize,
+  fusedFfn,
+  fusedMatmul,
+  fusedMatmulMany,
+  fusedRmsNormMatmul,
+  fusedSwigluMatmul,
+} from './products.js';
+export { quantize } from './quantize.js';

@@ -1,0 +1,400 @@
+/**
+ * A backend in plain float64 JavaScript: the formulas of js/llama/plan.js as they stand there, the oracle of every block. It is
+ * written to be read, and slow. As on a GPU, blocks are only noted when they are called, and computed when something is read: what
+ * holds on this backend does not lean on results being there at once.
+ */
+
+import { checkNumbers } from '../../js/llama/numeric.js';
+import { arrange } from '../../js/llama/weights.js';
+import { dequantizeF64, referenceByName } from './reference.js';
+
+/** @import { Backend as AnyBackend, BatchRows, Block, LoadOptions, Rows, RunSettings, Step, TokenSampler } from '../../js/backend.js' */
+/** @import { GgufFile } from '../../js/gguf/file.js' */
+/** @import { Place } from '../../js/llama/numeric.js' */
+/** @import { AttentionSettings, EmbeddingSettings, FeedSettings, HeadSettings, Norm, Plan, PlannedTensor, QkNorm, Rope } from '../../js/llama/plan.js' */
+/** @import { ReferenceType } from './reference.js' */
+
+/** @typedef {AnyBackend<{ hidden: ReferenceHidden, tensor: Matrix, cache: ReferenceCache, tokens: ReferenceTokens }>} Backend */
+
+class Freeable {
+  freed = false;
+
+  free() {
+    if (this.freed) throw new Error('freed twice');
+    this.freed = true;
+  }
+}
+
+/** Rows of float64 numbers: a tensor, a weight, hidden states. */
+export class Matrix extends Freeable {
+  /** @param {number} nRows @param {number} nCols @param {Float64Array} [values] */
+  constructor(nRows, nCols, values = new Float64Array(nRows * nCols)) {
+    super();
+    this.nRows = nRows;
+    this.nCols = nCols;
+    this.values = values;
+  }
+
+  /** One row, to be read and written. @param {number} i */
+  row(i) {
+    if (this.freed) throw new Error('used after free');
+    return this.values.subarray(i * this.nCols, (i + 1) * this.nCols);
+  }
+}
+
+/** Hidden states, and the queries that wait to attend. */
+class ReferenceHidden extends Matrix {
+  /** @type {Float64Array[]} */
+  queries = [];
+}
+
+class ReferenceTokens extends Freeable {
+  /** @param {number} length */
+  constructor(length) {
+    super();
+    this.length = length;
+    this.ids = new Uint32Array(length);
+  }
+}
+
+class ReferenceCache extends Freeable {
+  /** @param {number} nPositions @param {number} nCols */
+  constructor(nPositions, nCols) {
+    super();
+    this.keys = new Matrix(nPositions, nCols);
+    this.values = new Matrix(nPositions, nCols);
+  }
+}
+
+/** w * x @param {Matrix} w @param {Float64Array} x */
+function multiply(w, x) {
+  const y = new Float64Array(w.nRows);
+  for (let r = 0; r < w.nRows; r++) {
+    const row = w.row(r);
+    for (let c = 0; c < row.length; c++) y[r] += row[c] * x[c];
+  }
+  return y;
+}
+
+/** @param {Float64Array} x @param {Norm | QkNorm | undefined} norm @param {Matrix} weight */
+function normalize(x, norm, weight) {
+  if (!norm) return x;
+  const mean = norm.kind === 'layer' ? x.reduce((sum, value) => sum + value, 0) / x.length : 0;
+  const square = x.reduce((sum, value) => sum + (value - mean) ** 2, 0) / x.length;
+  return x.map((value, i) => ((value - mean) / Math.sqrt(square + norm.eps)) * weight.values[i]);
+}
+
+/** @param {Float64Array} x @param {Matrix | undefined} bias */
+const plus = (x, bias) => (bias ? x.map((value, i) => value + bias.values[i]) : x);
+
+/** @param {Float64Array} x @param {number} headSize @param {(head: Float64Array) => Float64Array} map */
+function byHead(x, headSize, map) {
+  const out = new Float64Array(x.length);
+  for (let at = 0; at < x.length; at += headSize) out.set(map(x.subarray(at, at + headSize)), at);
+  return out;
+}
+
+/** @param {Float64Array} x @param {QkNorm | undefined} norm @param {Matrix} weight @param {number} headSize */
+const normalizeQk = (x, norm, weight, headSize) =>
+  norm?.span === 'head'
+    ? byHead(x, headSize, (head) => normalize(head, norm, weight))
+    : normalize(x, norm, weight);
+
+/** @param {Float64Array} head @param {Rope} rope @param {number} position @param {Matrix | undefined} factors */
+function turn(head, { pairing, nDims, base, linearScale }, position, factors) {
+  const out = head.slice();
+  for (let i = 0; i < nDims / 2; i++) {
+    const frequency = Math.fround(base) ** ((-2 * i) / nDims) / (factors?.values[i] ?? 1);
+    const angle = (position / Math.fround(linearScale)) * frequency;
+    const [a, b] = pairing === 'adjacent' ? [2 * i, 2 * i + 1] : [i, i + nDims / 2];
+    out[a] = head[a] * Math.cos(angle) - head[b] * Math.sin(angle);
+    out[b] = head[a] * Math.sin(angle) + head[b] * Math.cos(angle);
+  }
+  return out;
+}
+
+/** @param {number} x @param {number} limit */
+const cap = (x, limit) => (limit > 0 ? limit * Math.tanh(x / limit) : x);
+
+const ACTIVATIONS = {
+  silu: (/** @type {number} */ x) => x / (1 + Math.exp(-x)),
+  gelu: (/** @type {number} */ x) =>
+    0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+};
+
+/**
+ * @param {Float64Array} x  a row of hidden states, added to
+ * @param {Float64Array} y  what a block gives
+ * @param {{ postNorm: Norm | undefined, residualScale: number }} settings
+ * @param {Matrix} postNorm
+ */
+function addTo(x, y, settings, postNorm) {
+  for (const [i, value] of normalize(y, settings.postNorm, postNorm).entries())
+    x[i] += settings.residualScale * value;
+}
+
+/** @implements {Backend} */
+export class ReferenceBackend {
+  info = { name: 'reference', memoryBytes: 0 };
+  disposed = false;
+  /** Everything that was made. @type {Freeable[]} */
+  made = [];
+  /** The blocks that were called, by name. @type {string[]} */
+  calls = [];
+  #batch;
+  #part;
+  /** @type {(() => void)[]} */
+  #queue = [];
+
+  /** @param {{ batch?: number, part?: number }} [options]  as in Sizes */
+  constructor({ batch = 3, part = 2 } = {}) {
+    this.#batch = batch;
+    this.#part = part;
+  }
+
+  /** @returns {{ isa: 'scalar', activation: 'f32' }} */
+  servedBy() {
+    return { isa: 'scalar', activation: 'f32' };
+  }
+
+  /** @returns {string[]} */
+  lacks() {
+    return [];
+  }
+
+  /** @param {Plan} plan @param {RunSettings} settings */
+  sizes({ layers }, { contextLength }) {
+    const isCausal = layers.every(({ attention }) => attention.causal);
+    const batch = isCausal ? Math.min(this.#batch, contextLength) : contextLength;
+    return { batch, part: Math.min(this.#part, batch), logitRows: 2, kvBytes: 0, workspaceBytes: 0 };
+  }
+
+  /** @param {GgufFile} gguf @param {Plan} plan @param {readonly PlannedTensor[]} tensors @param {LoadOptions} options */
+  async loadWeights(gguf, plan, tensors, { onProgress, signal }) {
+    /** @type {Map<string, Matrix>} */
+    const byRole = new Map();
+    const total = tensors.reduce((sum, { name }) => sum + gguf.tensor(name).byteLength, 0);
+    let loaded = 0;
+    for (const { role, name, nRows, nCols } of tensors) {
+      const bytes = await gguf.read(name, { signal });
+      const type = /** @type {ReferenceType} */ (referenceByName.get(gguf.tensor(name).type));
+      byRole.set(role, this.#make(new Matrix(nRows, nCols, dequantizeF64(type, bytes).values)));
+      loaded += bytes.length;
+      onProgress?.({ loaded, total });
+    }
+    const slice = (/** @type {Matrix} */ { nCols, values }, /** @type {Rows} */ { start, nRows }) =>
+      new Matrix(nRows, nCols, values.subarray(start * nCols, (start + nRows) * nCols));
+    const all = [...byRole.values()];
+    return {
+      byRole: arrange(plan, byRole, slice),
+      free: () => {
+        for (const one of all) one.free();
+      },
+      get freed() {
+        return all.every(({ freed }) => freed);
+      },
+    };
+  }
+
+  /** @param {{ nRows: number, nCols: number }} shape */
+  tensor({ nRows, nCols }) {
+    return this.#make(new Matrix(nRows, nCols));
+  }
+
+  /** @param {Plan} plan @param {{ batch: number }} sizes */
+  hidden({ nEmbd }, { batch }) {
+    return this.#make(new ReferenceHidden(batch, nEmbd));
+  }
+
+  /** @param {number} length */
+  tokens(length) {
+    return this.#make(new ReferenceTokens(length));
+  }
+
+  /** @param {AttentionSettings} attention @param {RunSettings} settings */
+  cache({ nKvHeads, headSize }, { contextLength }) {
+    return this.#make(new ReferenceCache(contextLength, nKvHeads * headSize));
+  }
+
+  /** @param {ReferenceTokens} tokens @param {ReferenceHidden} x @param {Block<EmbeddingSettings>} block @param {Step} at */
+  embed(tokens, x, { settings, weights }, { position, start, nTokens }) {
+    this.#note('embed', () => {
+      for (let t = 0; t < nTokens; t++) {
+        const row = weights.table.row(tokens.ids[position + t]);
+        x.row(start + t).set(row.map((/** @type {number} */ value) => settings.scale * value));
+      }
+    });
+  }
+
+  /** @param {ReferenceHidden} x @param {Block<AttentionSettings>} block @param {ReferenceCache} cache @param {Step} at */
+  project(x, { settings, weights }, cache, { position, start, nTokens }) {
+    const { norm, qkNorm, rope, headSize } = settings;
+    this.#note('project', () => {
+      /** @param {Float64Array} h @param {'q' | 'k'} name @param {number} at */
+      const queryOrKey = (h, name, at) => {
+        let y = plus(multiply(weights[name], h), weights[`${name}Bias`]);
+        const weight = weights[`${name}Norm`];
+        if (!qkNorm?.afterRope) y = normalizeQk(y, qkNorm, weight, headSize);
+        if (rope) y = byHead(y, headSize, (head) => turn(head, rope, at, weights.ropeFactors));
+        return qkNorm?.afterRope ? normalizeQk(y, qkNorm, weight, headSize) : y;
+      };
+      for (let t = 0; t < nTokens; t++) {
+        const h = normalize(x.row(start + t), norm, weights.norm);
+        x.queries[start + t] = queryOrKey(h, 'q', position + t);
+        cache.keys.row(position + t).set(queryOrKey(h, 'k', position + t));
+        cache.values.row(position + t).set(plus(multiply(weights.v, h), weights.vBias));
+      }
+    });
+  }
+
+  /** @param {ReferenceHidden} x @param {Block<AttentionSettings>} block @param {ReferenceCache} cache @param {Step} at */
+  attend(x, { settings, weights }, cache, { position, start, nTokens, seen }) {
+    this.#note('attend', () => {
+      for (let t = 0; t < nTokens; t++) {
+        const attended = attention(x.queries[start + t], cache, settings, position + t, seen);
+        const y = plus(multiply(weights.output, attended), weights.outputBias);
+        addTo(x.row(start + t), y, settings, weights.postNorm);
+      }
+    });
+  }
+
+  /** @param {ReferenceHidden} x @param {Block<FeedSettings>} block @param {Step} at */
+  feed(x, { settings, weights }, { start, nTokens }) {
+    this.#note('feed', () => {
+      for (let t = 0; t < nTokens; t++) {
+        const row = x.row(start + t);
+        const h = normalize(row, settings.norm, weights.norm);
+        const up = multiply(weights.up, h);
+        const act = ACTIVATIONS[settings.activation];
+        const gated = multiply(weights.gate, h).map((gate, i) => act(gate) * up[i]);
+        addTo(row, multiply(weights.down, gated), settings, weights.postNorm);
+      }
+    });
+  }
+
+  /** @param {ReferenceHidden} x @param {Block<HeadSettings>} block @param {Matrix} logits @param {BatchRows} rows */
+  head(x, { settings, weights }, logits, { start, nRows, position }) {
+    this.#note('head', () => {
+      for (let t = 0; t < nRows; t++) {
+        const h = normalize(x.row(start + t), settings.norm, weights.norm);
+        logits.row(t).set(multiply(weights.output, h).map((y) => cap(settings.scale * y, settings.softcap)));
+      }
+      finite(logits.values.subarray(0, nRows * logits.nCols), logits.nCols, { part: 'output', position });
+    });
+  }
+
+  /** @param {ReferenceHidden} x @param {Step} at @param {Omit<Place, 'position'>} place */
+  check({ values, nCols }, { position, start, nTokens }, place) {
+    this.#note('check', () =>
+      finite(values.subarray(start * nCols, (start + nTokens) * nCols), nCols, { ...place, position }),
+    );
+  }
+
+  /** @param {ReferenceHidden} x @param {Block<HeadSettings>} block @param {BatchRows} rows */
+  async readStates(x, { settings, weights }, { start, nRows, position }) {
+    await this.idle();
+    const rows = Array.from({ length: nRows }, (_, t) =>
+      normalize(x.row(start + t), settings.norm, weights.norm),
+    );
+    const values = Float32Array.from(rows.flatMap((row) => [...row]));
+    finite(values, x.nCols, { part: 'output', position });
+    return values;
+  }
+
+  /** @param {Matrix} logits @param {number} row @param {ReferenceTokens} tokens @param {TokenSampler} sampler @param {number} position */
+  pick(logits, row, tokens, sampler, position) {
+    this.#note('pick', () => {
+      const values = Float32Array.from(logits.row(row));
+      tokens.ids[position] = sampler.next(values, tokens.ids.subarray(0, position));
+    });
+  }
+
+  /** @param {Matrix} from @param {Rows} [rows] */
+  async read(from, { start, nRows } = { start: 0, nRows: from.nRows }) {
+    await this.idle();
+    const { nCols, values } = from;
+    return Float32Array.from(values.subarray(start * nCols, (start + nRows) * nCols));
+  }
+
+  /** @param {Matrix} to @param {number} row @param {Float32Array} values */
+  write(to, row, values) {
+    const copy = values.slice();
+    this.#note('write', () => to.values.set(copy, row * to.nCols));
+  }
+
+  /** @param {ReferenceTokens} from @param {number} start @param {number} n */
+  async readTokens({ ids }, start, n) {
+    await this.idle();
+    return ids.slice(start, start + n);
+  }
+
+  /** @param {ReferenceTokens} to @param {number} start @param {ArrayLike<number>} ids */
+  writeTokens(to, start, ids) {
+    const copy = Array.from(ids);
+    this.#note('writeTokens', () => to.ids.set(copy, start));
+  }
+
+  flush() {}
+
+  async idle() {
+    await null;
+    for (const work of this.#queue.splice(0)) work();
+  }
+
+  dispose() {
+    this.disposed = true;
+  }
+
+  /** @param {string} name @param {() => void} work */
+  #note(name, work) {
+    this.calls.push(name);
+    this.#queue.push(work);
+  }
+
+  /** @template {Freeable} T @param {T} one @returns {T} */
+  #make(one) {
+    this.made.push(one);
+    return one;
+  }
+}
+
+/** @param {ArrayLike<number>} values @param {number} nCols @param {Place} place */
+const finite = (values, nCols, place) =>
+  checkNumbers(Float32Array.from(values), nCols, place, { activation: 'f32', kvType: 'F32' });
+
+/**
+ * Attention of one token's queries over the cache.
+ * @param {Float64Array} q
+ * @param {ReferenceCache} cache
+ * @param {AttentionSettings} settings
+ * @param {number} position  of the token
+ * @param {number} nPositions  that are in the cache
+ */
+function attention(
+  q,
+  { keys, values },
+  { nHeads, nKvHeads, headSize, causal, window, scale, softcap },
+  position,
+  nPositions,
+) {
+  const end = causal ? position + 1 : nPositions;
+  const start = window > 0 ? Math.max(0, end - window) : 0;
+  const out = new Float64Array(q.length);
+  for (let h = 0; h < nHeads; h++) {
+    const query = q.subarray(h * headSize, (h + 1) * headSize);
+    const at = Math.floor(h / (nHeads / nKvHeads)) * headSize;
+    const scores = [];
+    for (let j = start; j < end; j++) {
+      const key = keys.row(j).subarray(at, at + headSize);
+      scores.push(cap(scale * query.reduce((sum, value, i) => sum + value * key[i], 0), softcap));
+    }
+    const peak = Math.max(...scores);
+    const weights = scores.map((score) => Math.exp(score - peak));
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    for (const [j, weight] of weights.entries()) {
+      const value = values.row(start + j).subarray(at, at + headSize);
+      for (let i = 0; i < headSize; i++) out[h * headSize + i] += (weight / total) * value[i];
+    }
+  }
+  return out;
+}

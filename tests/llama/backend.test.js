@@ -1,0 +1,416 @@
+/**
+ * The seam of js/backend.js: the whole runner on plain float64 JavaScript, where it gives llama.cpp's logits; and the wasm backend
+ * against it, block by block and whole, with every setting of a plan.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Decoder } from '../../js/llama/decoder.js';
+import { createKernels, Llama, ModelError, NumericError, openGguf } from '../../js/llama/index.js';
+import { Lease } from '../../js/llama/lease.js';
+import { Pace } from '../../js/llama/pause.js';
+import { planModel } from '../../js/llama/plan.js';
+import { Sampler } from '../../js/llama/sampler.js';
+import { checkTensors } from '../../js/llama/weights.js';
+import { WasmBackend } from '../../js/wasm/backend.js';
+import { distance, MODELS, readReference } from '../helpers/llama.js';
+import { Prng } from '../helpers/prng.js';
+import { ReferenceBackend } from '../helpers/reference-backend.js';
+import { makeModel } from '../helpers/synthetic-llama.js';
+
+/** @import { Backend } from '../../js/backend.js' */
+/** @import { Plan } from '../../js/llama/plan.js' */
+/** @import { Spec } from '../helpers/synthetic-llama.js' */
+/** @import { TensorSpec } from '../helpers/gguf-bytes.js' */
+
+/** Both compute in float64; what is read is rounded to f32 once. */
+const SAME = 1e-6;
+/** As in architectures.test.js: f32 rounds each of some ten operations of a layer by 2^-24 of values up to a few times the outputs. */
+const RELATIVE = 3e-5;
+const TOKENS = [1, 17, 5, 30, 9, 9, 22, 3, 38, 12, 6, 28];
+const settings = /** @type {const} */ ({ contextLength: 16, kvType: 'F32' });
+
+/** @param {ArrayLike<number>} values */
+const peakOf = (values) => Array.from(values).reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
+
+/** @param {ArrayLike<number>} got @param {ArrayLike<number>} expected @param {number} limit @param {string} what */
+function close(got, expected, limit, what) {
+  const { max } = distance(got, expected);
+  assert.ok(max <= limit * peakOf(expected), `${what}: ${max} of ${peakOf(expected)}`);
+}
+
+/** @param {import('../../js/gguf/source.js').GgufSource} source @param {ReferenceBackend} backend @param {object} [options] */
+const loadTo = (source, backend, options) => Llama.loadTo(async () => backend, source, options);
+
+/** @type {[string, Spec][]} */
+const ARCHITECTURES = [
+  ['llama', {}],
+  ['llama, tied, factors', { tied: true, factors: true, linear: 2, nDims: 8 }],
+  ['qwen2', { architecture: 'qwen2', type: 'Q8_0' }],
+  ['qwen3', { architecture: 'qwen3', headSize: 32 }],
+  ['llama, not causal', { causal: false }],
+];
+/** @param {Llama} model @param {ReturnType<typeof makeModel>} made */
+async function checkGreedy(model, made) {
+  const all = TOKENS.slice(0, 5);
+  const run = model.generate(all, { temperature: 0, maxTokens: 3, ignoreEnd: true });
+  await run.text();
+  for (const token of run.tokens) {
+    const row = made.logits(all).slice(-made.spec.nVocab);
+    assert.equal(token, row.indexOf(Math.max(...row)));
+    all.push(token);
+  }
+  assert.equal(run.tokens.length, 3);
+}
+
+for (const [name, spec] of ARCHITECTURES) {
+  test(`backend: the whole runner on float64 JavaScript, ${name}`, async () => {
+    const made = makeModel(spec);
+    const backend = new ReferenceBackend();
+    const model = await loadTo(made.bytes.buffer, backend);
+    close(await model.logits(TOKENS), made.logits(TOKENS), SAME, 'logits');
+    assert.equal(model.info.batch, spec.causal === false ? 64 : 3);
+    if (spec.causal !== false) await checkGreedy(model, made);
+    const text = model.detokenize(TOKENS.slice(1, 4));
+    assert.ok(Math.abs(Math.hypot(...(await model.embed(text))) - 1) < 1e-6);
+    model.dispose();
+    assert.equal(backend.disposed, true);
+    assert.deepEqual(
+      backend.made.filter(({ freed }) => !freed),
+      [],
+      'everything is given back',
+    );
+  });
+}
+
+/** Small ones, of several types; the first tokens of their prompts. */
+const SAMPLED = /^(stories260K-|tiny-tales)/;
+const N_TOKENS = 6;
+for (const [name, path, skip] of MODELS.filter(([name]) => SAMPLED.test(name))) {
+  test(`backend: llama.cpp's logits on float64 JavaScript, ${name}`, { skip }, async (t) => {
+    const model = await loadTo(path, new ReferenceBackend());
+    t.after(() => model.dispose());
+    const { reference, logits } = readReference(name);
+    let largest = 0;
+    for (const prompt of reference.prompts) {
+      const tokens = prompt.tokens.slice(0, N_TOKENS);
+      const expected = logits(prompt).subarray(0, tokens.length * reference.n_vocab);
+      const { max } = distance(await model.logits(tokens), expected);
+      largest = Math.max(largest, max);
+    }
+    t.diagnostic(`ran: ${name}: largest difference ${largest.toExponential(1)}`);
+    assert.ok(largest <= 2e-4, `largest difference ${largest}`);
+    const run = model.generate(reference.prompts[0].text, { temperature: 0, maxTokens: 3 });
+    await run.text();
+    assert.deepEqual(run.tokens, reference.greedy.tokens.slice(0, 3));
+  });
+}
+
+/** @param {string} name @param {number} n @param {number} seed */
+function vector(name, n, seed) {
+  const prng = new Prng(seed);
+  const values = Float32Array.from({ length: n }, () => 1 + 0.3 * prng.gaussian());
+  return { name, typeId: 0, shape: [n], data: new Uint8Array(values.buffer) };
+}
+
+/** One matrix of the rows of several, of one type. @param {TensorSpec[]} list @param {string[]} names @param {string} name */
+function fuse(list, names, name) {
+  const parts = names.map((one) => list.find((other) => other.name === one) ?? assert.fail(one));
+  const data = Buffer.concat(parts.map((part) => /** @type {Uint8Array} */ (part.data)));
+  const shape = [parts[0].shape[0], parts.reduce((sum, part) => sum + Number(part.shape[1]), 0)];
+  const rest = list.filter((one) => !parts.includes(one));
+  return [...rest, { ...parts[0], name, shape, data: new Uint8Array(data) }];
+}
+
+/**
+ * What a plan can say, each alone: a spec of the model, and the change of its plan.
+ * @type {Record<string, [Spec, (plan: Plan) => void]>}
+ */
+const SETTINGS = {
+  'as it is': [{}, () => {}],
+  'a window in one layer': [{}, ({ layers }) => Object.assign(layers[1].attention, { window: 3 })],
+  'scale of the scores': [{}, ({ layers }) => Object.assign(layers[0].attention, { scale: 0.7 })],
+  'softcap of the scores': [{}, ({ layers }) => Object.assign(layers[0].attention, { softcap: 0.1 })],
+  'window, scale and softcap': [
+    { architecture: 'qwen3' },
+    ({ layers }) => Object.assign(layers[1].attention, { window: 5, scale: 0.3, softcap: 2.5 }),
+  ],
+  'embedding scale': [{}, (plan) => Object.assign(plan.embedding, { scale: 0.125 })],
+  'residual scales': [
+    {},
+    ({ layers }) => {
+      Object.assign(layers[0].attention, { residualScale: 0.35 });
+      Object.assign(layers[1].feed, { residualScale: 1.5 });
+    },
+  ],
+  'logit scale and softcap': [{}, ({ head }) => Object.assign(head, { scale: 0.5, softcap: 2 })],
+  'a layer without RoPE': [{}, ({ layers }) => Object.assign(layers[1].attention, { rope: undefined })],
+  'RoPE of its own in a layer': [
+    {},
+    ({ layers }) =>
+      Object.assign(layers[1].attention, {
+        rope: { pairing: 'halves', nDims: 6, base: 300, linearScale: 0.5 },
+      }),
+  ],
+  'no norm before, one after': [
+    {
+      change: (list) => [
+        ...list,
+        vector('blk.0.post_attention_norm.weight', 64, 1),
+        vector('blk.1.post_ffw_norm.weight', 64, 2),
+      ],
+    },
+    ({ layers, tensors }) => {
+      const row = /** @type {const} */ ({ nRows: 1, nCols: 64, use: 'vector', optional: false });
+      tensors.push(
+        { role: 'layers.0.attention.postNorm', name: 'blk.0.post_attention_norm.weight', ...row },
+        { role: 'layers.1.feed.postNorm', name: 'blk.1.post_ffw_norm.weight', ...row },
+      );
+      const postNorm = { kind: 'rms', eps: 1e-3 };
+      Object.assign(layers[0].attention, { norm: undefined, postNorm });
+      Object.assign(layers[1].feed, { norm: undefined, postNorm, residualScale: 0.5 });
+    },
+  ],
+  'norms of heads after RoPE': [
+    { architecture: 'qwen3' },
+    ({ layers }) => {
+      for (const { attention } of layers) Object.assign(attention.qkNorm ?? {}, { afterRope: true });
+    },
+  ],
+  'norms of all heads together': [
+    {
+      change: (list) => [
+        ...list,
+        vector('blk.0.attn_q_norm.weight', 64, 3),
+        vector('blk.0.attn_k_norm.weight', 32, 4),
+      ],
+    },
+    ({ layers, tensors }) => {
+      const row = /** @type {const} */ ({ nRows: 1, use: 'vector', optional: false });
+      tensors.push(
+        { role: 'layers.0.attention.qNorm', name: 'blk.0.attn_q_norm.weight', nCols: 64, ...row },
+        { role: 'layers.0.attention.kNorm', name: 'blk.0.attn_k_norm.weight', nCols: 32, ...row },
+      );
+      const qkNorm = { kind: 'rms', eps: 0.05, span: 'row', afterRope: false };
+      Object.assign(layers[0].attention, { qkNorm });
+    },
+  ],
+  'the gate is GELU': [{}, ({ layers }) => Object.assign(layers[0].feed, { activation: 'gelu' })],
+  'a bias of the output': [
+    { headSize: 8, change: (list) => [...list, vector('blk.0.attn_output.bias', 64, 5)] },
+    ({ tensors }) => {
+      const row = /** @type {const} */ ({ nRows: 1, nCols: 64, use: 'bias', optional: false });
+      tensors.push({ role: 'layers.0.attention.outputBias', name: 'blk.0.attn_output.bias', ...row });
+    },
+  ],
+  'queries, keys and values in one matrix': [
+    {
+      type: 'Q8_0',
+      qkType: 'Q8_0',
+      change: (list) =>
+        fuse(
+          list,
+          ['q', 'k', 'v'].map((name) => `blk.1.attn_${name}.weight`),
+          'blk.1.attn_qkv.weight',
+        ),
+    },
+    (plan) => {
+      plan.tensors = plan.tensors.filter(({ name }) => !/^blk.1.attn_[qkv].weight$/.test(name));
+      const row = /** @type {const} */ ({ nRows: 128, nCols: 64, use: 'matrix', optional: false });
+      plan.tensors.push({ role: 'layers.1.attention.qkv', name: 'blk.1.attn_qkv.weight', ...row });
+      const of = 'layers.1.attention.qkv';
+      plan.shared['layers.1.attention.q'] = { of, start: 0, nRows: 64 };
+      plan.shared['layers.1.attention.k'] = { of, start: 64, nRows: 32 };
+      plan.shared['layers.1.attention.v'] = { of, start: 96, nRows: 32 };
+    },
+  ],
+};
+/** Where the change is another spelling of the same model. */
+const NEUTRAL = ['as it is', 'queries, keys and values in one matrix'];
+
+/** @param {Spec} spec @param {(plan: Plan) => void} change */
+async function planned(spec, change) {
+  const gguf = await openGguf(makeModel(spec).bytes.buffer);
+  const plan = planModel(gguf.metadata);
+  change(plan);
+  return { gguf, plan, tensors: checkTensors(gguf, plan) };
+}
+
+/** @param {Awaited<ReturnType<typeof planned>>} model @param {Backend} backend */
+async function load({ gguf, plan, tensors }, backend) {
+  assert.deepEqual(
+    backend.lacks(
+      plan,
+      tensors.map(({ name }) => gguf.tensor(name)),
+      settings,
+    ),
+    [],
+  );
+  return backend.loadWeights(gguf, plan, tensors, { otherBytes: 0 });
+}
+
+/** Logits of all tokens: a batch, then token by token. @param {Awaited<ReturnType<typeof planned>>} model @param {Backend} backend */
+async function logitsOf(model, backend) {
+  const weights = await load(model, backend);
+  const decoder = new Decoder(backend, model.plan, weights.byRole, settings);
+  const pace = () => new Pace(new Lease('logits', TOKENS.length, undefined));
+  const rows = [];
+  for (let start = 0; start < TOKENS.length; ) {
+    const n = start < 9 ? 3 : 1;
+    await decoder.forward(TOKENS.slice(start, start + n), start, pace());
+    for (let row = 0; row < n; row++) rows.push(...(await decoder.logits(row, 1)));
+    start += n;
+  }
+  decoder.free();
+  weights.free();
+  return Float32Array.from(rows);
+}
+
+/** @param {import('node:test').TestContext} t */
+async function wasmBackend(t) {
+  const fm = await createKernels({ threads: 1 });
+  t.after(() => fm.dispose());
+  return new WasmBackend(fm, { activation: 'f32', kvType: 'F32', ownsKernels: false });
+}
+
+for (const [name, [spec, change]] of Object.entries(SETTINGS)) {
+  test(`backend: wasm computes what float64 JavaScript does, ${name}`, async (t) => {
+    const wasm = await wasmBackend(t);
+    const model = await planned(spec, change);
+    const expected = await logitsOf(model, new ReferenceBackend());
+    close(await logitsOf(model, wasm), expected, RELATIVE, 'logits');
+    assert.equal(wasm.kernels.memory().handles, 0, 'everything is given back');
+    const without = await logitsOf(
+      await planned({ ...spec, change: undefined }, () => {}),
+      new ReferenceBackend(),
+    );
+    const moved = distance(expected, without).max / peakOf(without);
+    if (NEUTRAL.includes(name)) assert.equal(moved, 0);
+    else assert.ok(moved > 100 * RELATIVE, `the setting shows: ${moved}`);
+  });
+}
+
+test('backend: one block at a time, on both', async (t) => {
+  const model = await planned(SETTINGS['window, scale and softcap'][0], (plan) => {
+    SETTINGS['window, scale and softcap'][1](plan);
+    plan.embedding.scale = 2;
+    plan.layers[0].attention.causal = false;
+  });
+  const { plan } = model;
+  /** @type {Backend[]} */
+  const backends = [await wasmBackend(t), new ReferenceBackend()];
+  const prng = new Prng(7);
+  const random = (/** @type {number} */ n) => Float32Array.from({ length: n }, () => prng.gaussian());
+  const states = random(5 * plan.nEmbd);
+  /** @type {[string, ArrayLike<number>][][]} */
+  const results = [];
+  for (const backend of backends) {
+    const { byRole } = await load(model, backend);
+    const x = backend.hidden(plan, { batch: 5, part: 3 });
+    const tokens = backend.tokens(8);
+    const logits = backend.tensor({ nRows: 3, nCols: plan.nVocab });
+    const [one, two] = plan.layers.map((of, i) => ({ of, weights: byRole.layers[i] }));
+    const attention = (/** @type {typeof one} */ { of, weights }) => ({
+      settings: of.attention,
+      weights: weights.attention,
+    });
+    const feed = { settings: one.of.feed, weights: one.weights.feed };
+    const head = { settings: plan.head, weights: byRole.head };
+    const [cacheOne, cacheTwo] = plan.layers.map((layer) => backend.cache(layer.attention, settings));
+    /** @type {[string, ArrayLike<number>][]} */
+    const got = [];
+    const first = { position: 0, start: 0, nTokens: 3, seen: 3 };
+    const rest = { position: 3, start: 3, nTokens: 2, seen: 5 };
+
+    backend.writeTokens(tokens, 0, TOKENS.slice(0, 5));
+    const embedding = { settings: plan.embedding, weights: byRole.embedding };
+    backend.embed(tokens, x, embedding, { position: 1, start: 1, nTokens: 4, seen: 5 });
+    got.push(['embed', await backend.read(x, { start: 1, nRows: 4 })]);
+    backend.write(x, 0, states);
+    backend.project(x, attention(one), cacheOne, first);
+    backend.project(x, attention(one), cacheOne, rest);
+    backend.attend(x, attention(one), cacheOne, { ...first, seen: 5 });
+    backend.attend(x, attention(one), cacheOne, rest);
+    got.push(['attend, every token sees all', await backend.read(x)]);
+    backend.write(x, 0, states);
+    for (const at of [first, rest]) {
+      backend.project(x, attention(two), cacheTwo, at);
+      backend.attend(x, attention(two), cacheTwo, at);
+    }
+    got.push(['attend', await backend.read(x)]);
+    backend.write(x, 1, states.subarray(0, plan.nEmbd));
+    backend.write(x, 0, states.subarray(plan.nEmbd, 2 * plan.nEmbd));
+    const behind = { position: 5, start: 0, nTokens: 2, seen: 7 };
+    backend.project(x, attention(two), cacheTwo, behind);
+    backend.attend(x, attention(two), cacheTwo, behind);
+    got.push(['attend, behind what is in the cache', await backend.read(x, { start: 0, nRows: 2 })]);
+    backend.write(x, 0, states);
+    backend.feed(x, feed, rest);
+    got.push(['feed', await backend.read(x)]);
+    backend.write(x, 0, states);
+    backend.head(x, head, logits, { start: 2, nRows: 3, position: 2 });
+    got.push(['head', await backend.read(logits)]);
+    got.push(['readStates', await backend.readStates(x, head, { start: 1, nRows: 3, position: 1 })]);
+    backend.check(x, rest, { part: 'attention', layer: 1 });
+    await backend.idle();
+    const bad = states.slice(0, plan.nEmbd);
+    bad[5] = Number.NaN;
+    backend.write(x, 4, bad);
+    backend.check(x, first, { part: 'attention', layer: 1 });
+    await assert.rejects(
+      async () => {
+        backend.check(x, rest, { part: 'attention', layer: 1 });
+        await backend.idle();
+      },
+      (error) =>
+        error instanceof NumericError &&
+        error.part === 'attention' &&
+        error.layer === 1 &&
+        error.position === 4 &&
+        Number.isNaN(error.value),
+    );
+    const sampler = new Sampler({ ...GREEDY, repeatPenalty: 50 });
+    backend.pick(logits, 1, tokens, sampler, 5);
+    backend.pick(logits, 1, tokens, new Sampler(GREEDY), 6);
+    got.push(['pick', await backend.readTokens(tokens, 0, 7)]);
+    backend.flush();
+    await backend.idle();
+    results.push(got);
+  }
+  const [wasm, reference] = results;
+  for (const [i, [name, expected]] of reference.entries())
+    close(wasm[i][1], expected, name === 'pick' ? 0 : RELATIVE, name);
+});
+
+const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repeatPenalty: 1, repeatWindow: 64, seed: 1 };
+
+test('backend: what it lacks is said before a weight is read, each by name', async (t) => {
+  const wasm = await wasmBackend(t);
+  const { plan, gguf, tensors } = await planned({}, () => {});
+  const present = tensors.map(({ name }) => gguf.tensor(name));
+  const broken = structuredClone(plan);
+  Object.assign(broken.layers[0].attention, { kind: 'convolution', headSize: 512 });
+  Object.assign(broken.layers[1].feed, { kind: 'experts', activation: 'relu2' });
+  Object.assign(broken.layers[1].attention, { norm: { kind: 'layer', eps: 1 } });
+  const reasons = wasm.lacks(broken, present, settings);
+  for (const reason of [
+    /layers of kind "convolution"/,
+    /heads of 512 values are not supported; 256 at most/,
+    /feed-forward blocks of kind "experts"/,
+    /gates of the kind "relu2"/,
+    /norms of kind "layer"/,
+  ])
+    assert.ok(
+      reasons.some((one) => reason.test(one)),
+      `${reason} in ${reasons.join('; ')}`,
+    );
+  assert.equal(reasons.length, 5);
+
+  const backend = new ReferenceBackend();
+  backend.lacks = () => ['it has no time', 'it is closed'];
+  const progress = () => assert.fail('weights were read');
+  await assert.rejects(
+    loadTo(makeModel({}).bytes.buffer, backend, { onProgress: progress }),
+    (error) => error instanceof ModelError && error.message === 'it has no time; it is closed',
+  );
+  assert.equal(backend.disposed, true);
+});
