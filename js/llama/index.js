@@ -1,11 +1,15 @@
 /* fused-matmul/llama: a runner of llama-architecture GGUF files, on nothing but the operations of fused-matmul/layer. */
 
+import { ARCHITECTURES } from './architectures/index.js';
+
 export * from '../index.js';
-export { ARCHITECTURES as architectures } from './architectures/index.js';
 export { BusyError, ContextError, ModelError, NumericError } from './errors.js';
 export { Llama } from './model.js';
 export { PRE_TOKENIZERS as preTokenizers } from './tokenizer/pre-tokenizers.js';
 export { createWorkerLlama } from './worker.js';
+
+/** The architectures that the runner takes, by `general.architecture`. @type {Readonly<Record<string, Readonly<Architecture>>>} */
+export const architectures = ARCHITECTURES;
 
 // The types that users may want to name.
 /** @typedef {import('./plan.js').Architecture} Architecture */

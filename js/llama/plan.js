@@ -111,10 +111,14 @@ import { ModelError } from './errors.js';
  */
 
 /**
- * What a file of js/llama/architectures exports.
+ * An architecture that the runner takes.
  * @typedef {object} Architecture
- * @property {string} models  for people: whose files name it
- * @property {(read: import('./architectures/metadata.js').MetadataReader) => Plan} plan  from the metadata of a file
+ * @property {string} models  for people: the models whose files name it
+ */
+
+/**
+ * What a file of js/llama/architectures exports: the plan is made from the metadata of a model's file.
+ * @typedef {Architecture & { plan: (read: import('./architectures/metadata.js').MetadataReader) => Plan }} ArchitectureFile
  */
 
 /**

@@ -2,7 +2,7 @@
 
 import { decoderPlan } from './decoder-plan.js';
 
-/** @type {import('../plan.js').Architecture} */
+/** @type {import('../plan.js').ArchitectureFile} */
 export const llama = {
   models: 'Llama 1 to 3.x, Mistral, SmolLM, TinyLlama',
   plan: (read) => decoderPlan(read, { pairing: 'adjacent' }),

@@ -2,7 +2,7 @@
 
 import { decoderPlan } from './decoder-plan.js';
 
-/** @type {import('../plan.js').Architecture} */
+/** @type {import('../plan.js').ArchitectureFile} */
 export const qwen3 = {
   models: 'Qwen 3',
   plan: (read) => decoderPlan(read, { pairing: 'halves', headNorm: true }),
