@@ -129,6 +129,7 @@ export class Decoder {
   /** The parts of a batch. @param {number} nTokens */
   #partsOf(nTokens) {
     const size = this.#part;
+    if (nTokens <= size) return [this.#step(0, nTokens, nTokens)];
     return Array.from({ length: Math.ceil(nTokens / size) }, (_, i) =>
       this.#step(i * size, Math.min(size, nTokens - i * size), nTokens),
     );

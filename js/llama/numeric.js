@@ -21,38 +21,42 @@ export const LARGEST_F32 = 3.4028234663852886e38;
 export const KV_LARGEST = { F32: LARGEST_F32, F16: 65504, Q8_0: 127 * 65504 };
 
 /**
- * @param {Float32Array} values  a row for each token
+ * @param {Float32Array} values  with a row for each token
+ * @param {number} from  where the first row begins
+ * @param {number} to  where the last row ends
  * @param {number} nCols  of a row
  * @param {Place} place
  * @param {Advice} advice
  * @param {number} [largest]  magnitude that is allowed
  * @throws {NumericError} a value is over it, or NaN
  */
-export function checkNumbers(values, nCols, { part, layer, position: first }, advice, largest = LARGEST_F32) {
-  const at = firstBeyond(values, largest);
+export function checkNumbers(values, from, to, nCols, place, advice, largest = LARGEST_F32) {
+  const at = firstBeyond(values, from, to, largest);
   if (at < 0) return;
   const value = values[at];
-  const position = first + Math.floor(at / nCols);
+  const { part, layer } = place;
+  const position = place.position + Math.floor((at - from) / nCols);
   const { kvType, activation } = advice;
-  const place = `${layer === undefined ? '' : `layer ${layer} (blk.${layer}): `}the ${part} of position ${position}`;
+  const where = `${layer === undefined ? '' : `layer ${layer} (blk.${layer}): `}the ${part} of position ${position}`;
   const f32 = "kvType: 'F32'";
   const message = Number.isFinite(value)
     ? `hold ${value}, the ${kvType} cache stores up to ${largest}: try ${f32}`
     : `came out as ${value}: try ${activation === 'f32' ? '' : "activation: 'f32', "}${kvType === 'F32' ? '' : `${f32}, `}another copy of the file (its weights may be damaged)`;
-  throw new NumericError(`${place} ${message}`, { part, layer, position, value });
+  throw new NumericError(`${where} ${message}`, { part, layer, position, value });
 }
 
 /**
  * The index of the first value whose magnitude is over a limit; NaN counts as over any.
  * @param {ArrayLike<number>} values
+ * @param {number} from
+ * @param {number} to
  * @param {number} largest
  * @returns {number}  -1 where there is none
  */
-function firstBeyond(values, largest) {
-  const { length } = values;
-  let i = 0;
+function firstBeyond(values, from, to, largest) {
+  let i = from;
   // Four at a time: this runs for every token.
-  for (; i + 4 <= length; i += 4) {
+  for (; i + 4 <= to; i += 4) {
     const fits =
       Math.abs(values[i]) <= largest &&
       Math.abs(values[i + 1]) <= largest &&
@@ -60,6 +64,6 @@ function firstBeyond(values, largest) {
       Math.abs(values[i + 3]) <= largest;
     if (!fits) break;
   }
-  for (; i < length; i++) if (!(Math.abs(values[i]) <= largest)) return i;
+  for (; i < to; i++) if (!(Math.abs(values[i]) <= largest)) return i;
   return -1;
 }

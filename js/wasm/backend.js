@@ -10,9 +10,9 @@ import { checkNumbers, KV_LARGEST } from '../llama/numeric.js';
 import { arrange } from '../llama/weights.js';
 import { findType, weightBytes } from '../types.js';
 import { createKernels } from './create.js';
-import { floatsOf, Weight } from './handles.js';
+import { addressIn, floatsOf, Weight } from './handles.js';
 import { bufferCols, WasmHidden, widths } from './hidden.js';
-import { Kernels } from './kernels.js';
+import { Kernels, memoryOf } from './kernels.js';
 import { GATES, PAIRINGS } from './layer.js';
 import { viewOf } from './tensor-view.js';
 
@@ -164,6 +164,9 @@ export class WasmBackend {
   #fm;
   #activation;
   #kvType;
+  #memory;
+  /** How the model runs, for messages about its numbers. */
+  #advice;
   #ownsKernels;
 
   /**
@@ -175,6 +178,8 @@ export class WasmBackend {
     this.#fm = fm;
     this.#activation = activation;
     this.#kvType = kvType;
+    this.#memory = memoryOf(fm);
+    this.#advice = { activation, kvType };
     this.#ownsKernels = ownsKernels;
   }
 
@@ -321,9 +326,12 @@ export class WasmBackend {
     this.#addBias(v, weights.vBias, hidden);
     if (qkNorm && !qkNorm.afterRope) this.#normQk(views, weights, qkNorm);
     if (rope) {
-      const options = { headSize: settings.headSize, position, factors: weights.ropeFactors, ...rope };
-      fm.rope(q, { ...options, out: q });
-      fm.rope(k, { ...options, out: k });
+      // Written out: this runs for every token, and copying properties takes longer than the call.
+      const { headSize } = settings;
+      const { pairing, nDims, base, linearScale } = rope;
+      const factors = weights.ropeFactors;
+      fm.rope(q, { headSize, position, nDims, base, linearScale, factors, pairing, out: q });
+      fm.rope(k, { headSize, position, nDims, base, linearScale, factors, pairing, out: k });
     }
     if (qkNorm?.afterRope) this.#normQk(views, weights, qkNorm);
     // Infinite queries or keys may end as weights of 0: no later number would tell.
@@ -340,8 +348,9 @@ export class WasmBackend {
     const { causal, window, scale, softcap } = settings;
     const { x, added } = hidden.states(at);
     const { qkv, attended } = hidden.attention(at, settings);
-    const seen = { firstPosition: at.position, nPositions: at.seen };
-    this.#fm.flashAttention(qkv[0], keys, values, { ...seen, causal, window, scale, softcap, out: attended });
+    const { position: firstPosition, seen: nPositions } = at;
+    const options = { firstPosition, nPositions, causal, window, scale, softcap, out: attended };
+    this.#fm.flashAttention(qkv[0], keys, values, options);
     this.#fm.fusedMatmul(weights.output, attended, { out: added, activation: this.#activation });
     this.#addBias(added, weights.outputBias, hidden);
     this.#addTo(x, added, settings, weights);
@@ -353,13 +362,10 @@ export class WasmBackend {
     const { x, added } = hidden.states(at);
     const { gate, up, down } = weights;
     const ffn = { gate, up, down, norm: norm ? weights.norm : undefined };
-    const options = { eps: norm?.eps, act, activation: this.#activation };
-    if (!postNorm && residualScale === 1) {
-      this.#fm.fusedFfn(ffn, x, { ...options, residual: true, out: x });
-      return;
-    }
-    this.#fm.fusedFfn(ffn, x, { ...options, out: added });
-    this.#addTo(x, added, settings, weights);
+    const residual = !postNorm && residualScale === 1;
+    const out = residual ? x : added;
+    this.#fm.fusedFfn(ffn, x, { eps: norm?.eps, act, residual, out, activation: this.#activation });
+    if (!residual) this.#addTo(x, added, settings, weights);
   }
 
   /** @param {WasmHidden} x @param {Block<HeadSettings>} block @param {Tensor} logits @param {BatchRows} rows */
@@ -418,8 +424,9 @@ export class WasmBackend {
 
   /** @param {Tensor} tensor  a row for each token @param {Place} place @param {number} [largest] */
   #check(tensor, place, largest) {
-    const advice = { activation: this.#activation, kvType: this.#kvType };
-    checkNumbers(floatsOf(tensor), tensor.nCols, place, advice, largest);
+    const memory = this.#memory;
+    const from = addressIn(tensor, memory) / 4;
+    checkNumbers(memory.f32, from, from + tensor.length, tensor.nCols, place, this.#advice, largest);
   }
 
   /**

@@ -34,10 +34,13 @@ export function bufferCols({ nEmbd, layers, tensors }) {
   return { batch, part };
 }
 
+/** More tokens than any step has. */
+const LARGEST_STEP = 2 ** 26;
+
 /** @implements {DeviceTensor} */
 export class WasmHidden {
   #buffers;
-  /** By step: views for that of one token, and for those of the last larger batch. @type {Map<string, Map<object, any>>} */
+  /** By step: views for that of one token, and for those of the last larger batch. @type {Map<number, Map<object, any>>} */
   #views = new Map();
 
   /**
@@ -139,13 +142,13 @@ export class WasmHidden {
    * @returns {T}
    */
   #cached({ start, nTokens }, key, make) {
-    const name = `${start} ${nTokens}`;
-    let views = this.#views.get(name);
+    const step = start * LARGEST_STEP + nTokens;
+    let views = this.#views.get(step);
     if (!views) {
       // Another batch begins: what is kept is the one token of decoding.
-      if (start === 0) for (const other of this.#views.keys()) if (other !== '0 1') this.#views.delete(other);
+      if (start === 0) for (const other of this.#views.keys()) if (other !== 1) this.#views.delete(other);
       views = new Map();
-      this.#views.set(name, views);
+      this.#views.set(step, views);
     }
     let found = views.get(key);
     if (found === undefined) {

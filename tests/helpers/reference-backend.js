@@ -360,7 +360,10 @@ export class ReferenceBackend {
 
 /** @param {ArrayLike<number>} values @param {number} nCols @param {Place} place */
 const finite = (values, nCols, place) =>
-  checkNumbers(Float32Array.from(values), nCols, place, { activation: 'f32', kvType: 'F32' });
+  checkNumbers(Float32Array.from(values), 0, values.length, nCols, place, {
+    activation: 'f32',
+    kvType: 'F32',
+  });
 
 /**
  * Attention of one token's queries over the cache.
