@@ -305,7 +305,7 @@ export class WasmBackend {
   embed({ ids }, x, { settings, weights }, { position, start, nTokens }) {
     const out = x.rows({ start, nRows: nTokens });
     this.#fm.embed(weights.table, ids.subarray(position, position + nTokens), { out });
-    scale(out, settings.scale);
+    if (settings.scale !== 1) this.#fm.scale(out, settings.scale, { out });
   }
 
   /** @param {WasmHidden} hidden @param {Block<AttentionSettings>} block @param {LayerCache} cache @param {Step} at */
@@ -373,7 +373,7 @@ export class WasmBackend {
     const out = viewOf(logits, { nRows: rows.nRows });
     const options = { eps: settings.norm.eps, out: [out], activation: this.#activation };
     this.#fm.fusedRmsNormMatmul([weights.output], x.rows(rows), weights.norm, options);
-    scale(out, settings.scale);
+    if (settings.scale !== 1) this.#fm.scale(out, settings.scale, { out });
     cap(out, settings.softcap);
     this.#check(out, { part: 'output', position: rows.position });
   }
@@ -463,20 +463,9 @@ export class WasmBackend {
    */
   #addTo(x, added, { postNorm, residualScale }, weights) {
     if (postNorm) this.#fm.rmsNorm(added, weights.postNorm, { eps: postNorm.eps, out: added });
-    scale(added, residualScale);
-    this.#fm.add(x, added, { out: x });
+    if (residualScale === 1) this.#fm.add(x, added, { out: x });
+    else this.#fm.addScaled(x, added, residualScale, { out: x });
   }
-}
-
-/**
- * x *= factor.
- * @param {Tensor} x
- * @param {number} factor
- */
-function scale(x, factor) {
-  if (factor === 1) return;
-  const values = floatsOf(x);
-  for (let i = 0; i < values.length; i++) values[i] *= factor;
 }
 
 /**

@@ -1,9 +1,8 @@
 /* The public face of the kernels: one Kernels object is one module instance with its memory.
  *
- * Legend: W [nRows][nCols] quantised, X [nTokens][nCols] f32, Y [nTokens][nRows] f32, row-major; Y = X * W^T.
- *
- * Everywhere a Float32Array is copied in and out, and a Tensor used where it is; the result is `out`, by default a new one of x's
- * kind. What computes is in operations.js, which createKernels fetches beside the module. */
+ * Legend: W [nRows][nCols] quantised, X [nTokens][nCols] f32, Y [nTokens][nRows] f32, row-major; Y = X * W^T. A Float32Array is copied
+ * in and out, and a Tensor used where it is; the result is `out`, by default a new one of x's kind. What computes is in
+ * operations.js, which createKernels fetches beside the module. */
 
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, IsaError, show } from '../errors.js';
@@ -17,7 +16,6 @@ import { ACTIVATION_NAMES, DOT_NAMES, ISA_NAMES } from './selftest.js';
 /** @typedef {import('./selftest.js').Isa} Isa */
 /** @typedef {import('./selftest.js').Dot} Dot */
 /** @typedef {import('./selftest.js').Activation} Activation */
-/** @typedef {import('./loader.js').Loaded} Loaded */
 /** @typedef {import('./handles.js').Tensor} Tensor */
 /** @typedef {import('./handles.js').Weight} Weight */
 /** @typedef {import('./kv-cache.js').KvCache} KvCache */
@@ -63,7 +61,7 @@ export class Kernels {
 
   /**
    * @hideconstructor
-   * @param {Loaded} loaded
+   * @param {import('./loader.js').Loaded} loaded
    * @param {Activation} activation
    * @param {typeof import('./operations.js')} operations
    */
