@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { createKernels, openGguf } from '../../js/index.js';
 import { Llama } from '../../js/llama/index.js';
+import { addressIn } from '../../js/wasm/handles.js';
 import { memoryOf } from '../../js/wasm/kernels.js';
 import {
   content,
@@ -105,7 +106,9 @@ test('weights come from all parts: progress, requests within a part, broken conn
   /** @param {any[]} weights */
   const same = (weights) => {
     for (const [i, w] of weights.entries()) {
-      const bytes = memoryOf(fm).u8.slice(w.ptr, w.ptr + w.byteLength);
+      const memory = memoryOf(fm);
+      const at = addressIn(w, memory);
+      const bytes = memory.u8.slice(at, at + w.byteLength);
       assert.ok(Buffer.from(bytes).equals(dataOf(i)), names[i]);
       w.free();
     }
