@@ -39,6 +39,8 @@ import { TextStream } from './text-stream.js';
 export class Generation {
   /** The tokens generated so far. @type {number[]} */
   tokens = [];
+  /** How many of the oldest messages of a conversation were left out to make room, with `overflow: 'drop-oldest'`. */
+  droppedMessages = 0;
   #prompt;
   #steps;
   #open;

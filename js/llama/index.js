@@ -13,7 +13,8 @@ export const architectures = ARCHITECTURES;
 
 // The types that users may want to name.
 /** @typedef {import('./plan.js').Architecture} Architecture */
-/** @typedef {import('./chat/template.js').ChatFormat} ChatFormat */
+/** @typedef {import('./chat.js').ChatFormat} ChatFormat */
+/** @typedef {import('./chat/overflow.js').ChatLimits} ChatLimits */
 /** @typedef {import('./embedding.js').EmbedOptions} EmbedOptions */
 /** The kernels, as they were called once. @typedef {import('../wasm/kernels.js').Kernels} FusedKernels */
 /** @typedef {import('./options.js').GenerateOptions} GenerateOptions */
@@ -21,7 +22,11 @@ export const architectures = ARCHITECTURES;
 /** @typedef {import('./generation.js').GenerationStats} GenerationStats */
 /** @typedef {import('../wasm/kv-cache.js').KvType} KvType */
 /** @typedef {import('./model.js').LlamaOptions} LlamaOptions */
-/** @typedef {import('./chat/template.js').Message} Message */
+/** @typedef {import('./chat/messages.js').CallingMessage} CallingMessage */
+/** @typedef {import('./chat/messages.js').Message} Message */
+/** @typedef {import('./chat/messages.js').SpokenMessage} SpokenMessage */
+/** @typedef {import('./chat/messages.js').TextPart} TextPart */
+/** @typedef {import('./chat/messages.js').ToolCall} ToolCall */
 /** @typedef {import('./info.js').ModelInfo} ModelInfo */
 /** @typedef {import('./info.js').ModelMemory} ModelMemory */
 /** @typedef {import('./errors.js').NumericPart} NumericPart */

@@ -5,7 +5,6 @@ import { ArgumentError, HandleError, show } from '../errors.js';
 import { GgufFile, openGguf } from '../gguf/index.js';
 import { KV_TYPES } from '../wasm/kv-cache.js';
 import { ACTIVATION_NAMES } from '../wasm/selftest.js';
-import { formatMessages } from './chat/template.js';
 import { Context } from './context.js';
 import { Decoder } from './decoder.js';
 import { choosePooling, pool } from './embedding.js';
@@ -19,8 +18,9 @@ import { planModel } from './plan.js';
 import { checkTensors } from './weights.js';
 
 /** @typedef {import('./options.js').GenerateOptions} GenerateOptions */
-/** @typedef {import('./chat/template.js').Message} Message */
-/** @typedef {import('./chat/template.js').ChatFormat} ChatFormat */
+/** @typedef {import('./chat/messages.js').Message} Message */
+/** @typedef {import('./chat/overflow.js').ChatLimits} ChatLimits */
+/** @typedef {import('./chat.js').ChatFormat} ChatFormat */
 
 /**
  * @typedef {object} LlamaOptions
@@ -215,33 +215,34 @@ export class Llama {
   /**
    * An answer to a conversation. What it shares with the previous one is not computed again.
    * @param {readonly Message[]} messages
-   * @param {GenerateOptions & ChatFormat} [options]
+   * @param {GenerateOptions & ChatFormat & ChatLimits} [options]
    * @returns {Promise<Generation>}
+   * @throws {import('./errors.js').ModelError} the file has no template, it refuses these messages, or it takes too much
+   * @throws {ContextError} the conversation does not fit
    */
   async chat(messages, options = {}) {
     checkNames(options, CHAT_OPTIONS);
-    const { template, addGenerationPrompt, variables, ...generateOptions } = options;
-    checkGenerateOptions(generateOptions);
-    const prompt = await this.formatChat(messages, { template, addGenerationPrompt, variables });
-    return this.generate(prompt, generateOptions);
+    const { metadata, tokenizer, context } = this.#alive();
+    const { chatPrompt } = await import('./chat.js');
+    const { tokens, dropped, rest } = await chatPrompt(messages, options, { metadata, tokenizer, context });
+    const generation = this.generate(tokens, rest);
+    generation.droppedMessages = dropped;
+    return generation;
   }
 
   /**
-   * A conversation as the text that the model was trained on, by the file's own template.
+   * A conversation as the text that the model was trained on, by the file's own template. In a text nothing tells any more
+   * which control tokens the template wrote and which a message holds; `chat` keeps them apart.
    * @param {readonly Message[]} messages
    * @param {ChatFormat} [format]
    * @returns {Promise<string>}
-   * @throws {import('./errors.js').ModelError} the file has no template, or it refuses these messages
+   * @throws {import('./errors.js').ModelError} the file has no template, it refuses these messages, or it takes too much
    */
   async formatChat(messages, format = {}) {
     const { tokenizer, metadata } = this.#alive();
     checkNames(format, FORMAT_OPTIONS);
-    const spell = (/** @type {number | undefined} */ id) => (id === undefined ? '' : tokenizer.spelling(id));
-    const own = metadata['tokenizer.chat_template'];
-    return formatMessages(messages, typeof own === 'string' ? own : undefined, format, {
-      bos: spell(tokenizer.bos),
-      eos: spell(tokenizer.eos),
-    });
+    const { renderChat } = await import('./chat.js');
+    return (await renderChat(messages, format, metadata, tokenizer)).text;
   }
 
   /**

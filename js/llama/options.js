@@ -34,8 +34,10 @@ const NUMBERS = {
 };
 
 const GENERATE_OPTIONS = [...Object.keys(NUMBERS), 'stop', 'ignoreEnd', 'signal'];
-export const FORMAT_OPTIONS = Object.freeze(['template', 'addGenerationPrompt', 'variables']);
-export const CHAT_OPTIONS = Object.freeze([...GENERATE_OPTIONS, ...FORMAT_OPTIONS]);
+export const FORMAT_OPTIONS = Object.freeze(['template', 'addGenerationPrompt', 'tools', 'variables', 'signal']);
+export const CHAT_OPTIONS = Object.freeze([
+  ...new Set([...GENERATE_OPTIONS, ...FORMAT_OPTIONS, 'special', 'overflow']),
+]);
 
 /**
  * @param {GenerateOptions} options

@@ -46,17 +46,19 @@ export class SpecialTokens {
 
   /**
    * @param {string} text
-   * @param {boolean} control  also those that are not always found
+   * @param {boolean | ((from: number, to: number) => boolean)} control  also those that are not always found; or where
    * @returns {Cut[]}  in the order of the text, none overlapping another
    */
   find(text, control) {
+    const allowed = typeof control === 'function' ? control : () => control;
     /** Where each token may end; of the tokens that end at one place the longest that is still possible. @type {number[][]} */
     const places = [];
     /** @param {number} node @param {number} end @param {number} room  units before `end` that are free */
     const offer = (node, end, room) => {
       for (let at = node; at > 0; at = this.#shorter[at]) {
         const i = this.#token[at];
-        if (i < 0 || !(control || this.#tokens[i].always) || this.#tokens[i].text.length > room) continue;
+        if (i < 0 || this.#tokens[i].text.length > room) continue;
+        if (!this.#tokens[i].always && !allowed(end - this.#tokens[i].text.length, end)) continue;
         places[i] ??= [];
         places[i].push(end);
         return;

@@ -105,10 +105,11 @@ export class Tokenizer {
 
   /**
    * @param {string} text
-   * @param {EncodeOptions} [options]
+   * @param {EncodeOptions & { outside?: readonly number[] }} [options]  outside: start and end of each range, rising, whose
+   *   characters belong to no control token
    * @returns {number[]}
    */
-  encode(text, { bos = this.addBos, eos = this.addEos, special = true } = {}) {
+  encode(text, { bos = this.addBos, eos = this.addEos, special = true, outside = [] } = {}) {
     if (typeof text !== 'string') throw new ArgumentError(`text must be a string, got ${show(text)}`);
     /** @type {number[]} */
     const out = [];
@@ -117,8 +118,9 @@ export class Tokenizer {
       if (part) this.#model.encode(part, afterToken, out);
       afterToken = false;
     };
+    const inside = (/** @type {number} */ from, /** @type {number} */ to) => !overlaps(outside, from, to);
     let at = 0;
-    for (const { from, to, id } of this.#special?.find(text, special) ?? []) {
+    for (const { from, to, id } of this.#special?.find(text, special && inside) ?? []) {
       if (from > at) plain(text.slice(at, from));
       out.push(id);
       afterToken = true;
@@ -181,6 +183,22 @@ export class Tokenizer {
     }
     return special.length > 0 ? new SpecialTokens(special) : undefined;
   }
+}
+
+/**
+ * Whether one of some ranges has a place in common with [from, to).
+ * @param {readonly number[]} ranges  start and end of each, rising
+ * @param {number} from
+ * @param {number} to
+ */
+function overlaps(ranges, from, to) {
+  let [low, high] = [0, ranges.length / 2];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (ranges[2 * middle + 1] <= from) low = middle + 1;
+    else high = middle;
+  }
+  return low < ranges.length / 2 && ranges[2 * low] < to;
 }
 
 /** @typedef {import('./token-roles.js').Get} Get */

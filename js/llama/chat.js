@@ -1,0 +1,279 @@
+/* Conversations as text, by the template that a file brings along. */
+
+import { checkNames, oneOf } from '../checks.js';
+import { ArgumentError, show } from '../errors.js';
+import { toCallable, toValue } from './chat/jinja/convert.js';
+import { Template, TemplateError } from './chat/jinja/index.js';
+import { marksOf, plain } from './chat/jinja/text.js';
+import { checkMessages, checkTools, messageValues } from './chat/messages.js';
+import { namedTemplate, TEMPLATE_NAMES } from './chat/names.js';
+import { dropOldest, OVERFLOWS, promptRoom } from './chat/overflow.js';
+import { ModelError } from './errors.js';
+import { checkGenerateOptions, FORMAT_OPTIONS } from './options.js';
+import { Pace } from './pause.js';
+
+/** @typedef {import('./chat/messages.js').Message} Message */
+/** @typedef {import('./chat/messages.js').Forms} Forms */
+/** @typedef {import('./chat/overflow.js').ChatLimits} ChatLimits */
+/** @typedef {import('./chat/jinja/text.js').Str} Str */
+
+/**
+ * @typedef {object} ChatFormat
+ * @property {string} [template]  A Jinja template that is used instead of the file's, or the name of a common one: chatml,
+ *   falcon3, gemma, granite, llama2, llama3, mistral-v1, mistral-v3, mistral-v3-tekken, mistral-v7, phi3, phi4, vicuna, zephyr.
+ * @property {boolean} [addGenerationPrompt]  Whether the text ends with what an answer begins with; default true.
+ * @property {readonly Record<string, unknown>[]} [tools]  The tools that the model may call, as the template expects them:
+ *   mostly { type: 'function', function: { name, description, parameters } }.
+ * @property {Record<string, unknown>} [variables]  Further variables of the template, e.g. { enable_thinking: false }. A
+ *   text is plain text like a message, unless its name ends in `_token`.
+ * @property {AbortSignal} [signal]  Ends the rendering with its reason.
+ */
+
+/** @typedef {Record<string, unknown>} Metadata  of a GGUF file */
+
+/** @typedef {import('./tokenizer/tokenizer.js').Tokenizer} Tokenizer */
+
+/**
+ * The prompt of a conversation, with control tokens only where the template wrote them.
+ * @param {readonly Message[]} messages
+ * @param {import('./options.js').GenerateOptions & ChatFormat & ChatLimits} options
+ * @param {{ metadata: Metadata, tokenizer: Tokenizer, context: { length: number } }} model
+ * @returns {Promise<{ tokens: number[], dropped: number, rest: import('./options.js').GenerateOptions }>}  dropped: messages;
+ *   rest: the options of the generation
+ */
+export async function chatPrompt(messages, options, { metadata, tokenizer, context }) {
+  const {
+    template,
+    addGenerationPrompt,
+    variables,
+    tools,
+    special = false,
+    overflow = 'error',
+    ...rest
+  } = options;
+  const { maxTokens, signal } = checkGenerateOptions(rest);
+  if (typeof special !== 'boolean')
+    throw new ArgumentError(`special must be true or false, got ${show(special)}`);
+  oneOf(OVERFLOWS, overflow, 'overflow');
+  const format = { template, addGenerationPrompt, variables, tools, signal };
+  const tokensOf = async (/** @type {readonly Message[]} */ some) => {
+    const { text, outside } = await renderChat(some, format, metadata, tokenizer);
+    return tokenizer.encode(text, { eos: false, ...(special ? {} : { outside }) });
+  };
+  const room = overflow === 'error' ? Number.POSITIVE_INFINITY : promptRoom(context.length, maxTokens);
+  return { ...(await dropOldest(messages, tokensOf, room)), rest };
+}
+
+/**
+ * A conversation by the template of a file.
+ * @param {readonly Message[]} messages
+ * @param {ChatFormat} format
+ * @param {Metadata} metadata
+ * @param {Tokenizer} tokenizer
+ * @returns {Promise<{ text: string, outside: readonly number[] }>}  outside: start and end of each range of the text that
+ *   comes from messages, tools and variables
+ * @throws {ModelError} there is no template, it refuses the messages, or it takes too much
+ */
+export async function renderChat(messages, format, metadata, tokenizer) {
+  const { template, forTools } = ownTemplates(metadata);
+  const own = format.tools?.length ? (forTools ?? template) : template;
+  const text = await renderMessages(messages, own, format, tokenSpellings(metadata, tokenizer));
+  return { text: plain(text), outside: marksOf(text) };
+}
+
+/** The templates of a file: the usual one, and one for conversations with tools. @param {Metadata} metadata */
+function ownTemplates(metadata) {
+  const of = (/** @type {string} */ key) => {
+    const value = metadata[`tokenizer.chat_template${key}`];
+    return typeof value === 'string' ? value : undefined;
+  };
+  return { template: of(''), forTools: of('.tool_use') };
+}
+
+/** The names of tokens in templates, and in the metadata. */
+const TOKEN_NAMES = Object.freeze({
+  bos: 'bos',
+  eos: 'eos',
+  unk: 'unknown',
+  pad: 'padding',
+  sep: 'seperator',
+  cls: 'cls',
+  mask: 'mask',
+});
+
+/** @param {Metadata} metadata @param {Tokenizer} tokenizer */
+function tokenSpellings(metadata, tokenizer) {
+  const { bos, eos, size } = tokenizer;
+  /** @type {Record<string, string>} */
+  const spellings = {};
+  for (const [name, key] of Object.entries(TOKEN_NAMES)) {
+    const id = { bos, eos }[name] ?? metadata[`tokenizer.ggml.${key}_token_id`];
+    if (typeof id === 'number' && id >= 0 && id < size) spellings[name] = tokenizer.spelling(id);
+  }
+  return spellings;
+}
+
+/**
+ * The text of a conversation.
+ * @param {readonly Message[]} messages
+ * @param {string | undefined} ownTemplate  of the file
+ * @param {ChatFormat} format
+ * @param {Record<string, string>} spellings  of tokens: bos, eos...
+ * @returns {Promise<string>}
+ */
+export async function formatMessages(messages, ownTemplate, format, spellings) {
+  return plain(await renderMessages(messages, ownTemplate, format, spellings));
+}
+
+/**
+ * The same, as a text that knows which of its characters come from messages, tools and variables.
+ * @param {readonly Message[]} messages
+ * @param {string | undefined} ownTemplate
+ * @param {ChatFormat} format
+ * @param {Record<string, string>} spellings
+ * @returns {Promise<Str>}
+ */
+async function renderMessages(messages, ownTemplate, format, spellings) {
+  const { addGenerationPrompt = true, variables = {}, signal } = checkFormat(format);
+  const checked = checkMessages(messages);
+  const tools = checkTools(format.tools);
+  const source = templateSource(format.template, ownTemplate);
+  signal?.throwIfAborted();
+  const fixed = new Map([
+    ['tools', toValue(tools, 'tools')],
+    ['documents', null],
+    ['add_generation_prompt', addGenerationPrompt],
+    ['bos_token', ''],
+    ['eos_token', ''],
+    ...Object.entries(spellings).map(
+      ([name, text]) => /** @type {[string, string]} */ ([`${name}_token`, text]),
+    ),
+  ]);
+  const given = (/** @type {import('./chat/jinja/limits.js').Budget} */ budget) =>
+    Object.entries(variables)
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => {
+        if (typeof value === 'function') return [name, toCallable(value, name, budget)];
+        const token = typeof value === 'string' && name.endsWith('_token');
+        return [name, token ? value : toValue(value, `variables.${name}`)];
+      });
+  const pace = new Pace(signal);
+  try {
+    const template = new Template(source);
+    return await bestForms(checked, async ({ values, contents, objects }) => {
+      const misfits = { none: 0, objects: 0, loops: 0 };
+      const { run } = template.start(
+        (budget) =>
+          new Map([...fixed, ['messages', values], .../** @type {[string, any][]} */ (given(budget))]),
+        {
+          onLoop: (value) => {
+            if (typeof value === 'object' && contents.has(value) && !Array.isArray(value)) misfits.loops += 1;
+          },
+          onPrint: (value) => {
+            if (value === null) misfits.none += 1;
+            else if (objects.has(value)) misfits.objects += 1;
+          },
+        },
+      );
+      try {
+        for (;;) {
+          const { done, value } = run.next();
+          if (done) return { text: value, misfits };
+          await pace.rest();
+        }
+      } catch (error) {
+        if (error instanceof TemplateError) return { error, misfits };
+        throw error;
+      }
+    });
+  } catch (cause) {
+    if (cause instanceof TemplateError)
+      throw new ModelError(`the chat template: ${cause.message}`, { cause });
+    throw cause;
+  }
+}
+
+/**
+ * @typedef {{ none: number, objects: number, loops: number }} Misfits  times that none was printed, that arguments were
+ *   printed as an object, that a loop went through the characters of a content
+ */
+/** @typedef {{ text?: Str, error?: Error, misfits: Misfits }} Outcome */
+
+/**
+ * Renders in the usual forms of messages; where that fails, or prints what no template means to print, in others as well,
+ * and takes the best.
+ * @param {import('./chat/messages.js').CheckedMessage[]} messages
+ * @param {(values: ReturnType<typeof messageValues>) => Promise<Outcome>} render
+ * @returns {Promise<Str>}
+ */
+async function bestForms(messages, render) {
+  /** @type {Forms} */
+  const usual = { emptyContent: false, jsonArguments: false, partedContent: false };
+  const attempt = async (/** @type {Forms} */ forms) => {
+    const outcome = await render(messageValues(messages, forms));
+    const { none, objects, loops } = outcome.misfits;
+    return { ...outcome, score: outcome.error ? Number.POSITIVE_INFINITY : none + objects + loops };
+  };
+  const first = await attempt(usual);
+  let best = first;
+  const failed = first.error !== undefined;
+  const empty = (failed || first.misfits.none > 0) && messages.some(({ content }) => content === null);
+  const json =
+    (failed || first.misfits.objects > 0) && messages.some(({ tool_calls }) => tool_calls !== undefined);
+  const parted = first.misfits.loops > 0;
+  for (let i = 1; i < 8 && best.score > 0; i++) {
+    const forms = { emptyContent: (i & 1) > 0, jsonArguments: (i & 2) > 0, partedContent: (i & 4) > 0 };
+    const apt =
+      (empty || !forms.emptyContent) && (json || !forms.jsonArguments) && (parted || !forms.partedContent);
+    const next = apt ? await attempt(forms) : best;
+    if (next.score < best.score) best = next;
+  }
+  if (best.text === undefined) throw first.error;
+  return best.text;
+}
+
+/** Something without white space or braces that may be meant as a name. */
+const LIKE_A_NAME = /^[\w.:/-]*$/;
+
+/**
+ * @param {string | undefined} given
+ * @param {string | undefined} own
+ * @returns {string}
+ */
+function templateSource(given, own) {
+  if (given === undefined) {
+    if (!own)
+      throw new ModelError('the file has no chat template (tokenizer.chat_template): give one as `template`');
+    return namedTemplate(own) ?? own;
+  }
+  const named = namedTemplate(given);
+  if (named !== undefined) return named;
+  if (LIKE_A_NAME.test(given)) {
+    throw new ArgumentError(
+      `template must be a Jinja template or one of ${TEMPLATE_NAMES.join(', ')}, got ${show(given)}`,
+    );
+  }
+  return given;
+}
+
+/**
+ * @param {ChatFormat} format
+ * @returns {ChatFormat}
+ * @throws {ArgumentError} an option is unknown or of the wrong kind
+ */
+export function checkFormat(format) {
+  checkNames(format, FORMAT_OPTIONS);
+  const { template, addGenerationPrompt, variables, signal } = format;
+  if (template !== undefined && typeof template !== 'string')
+    throw new ArgumentError(`template must be a text, got ${show(template)}`);
+  if (addGenerationPrompt !== undefined && typeof addGenerationPrompt !== 'boolean')
+    throw new ArgumentError(`addGenerationPrompt must be true or false, got ${show(addGenerationPrompt)}`);
+  if (
+    variables !== undefined &&
+    (typeof variables !== 'object' || variables === null || Array.isArray(variables))
+  )
+    throw new ArgumentError(`variables must be an object, got ${show(variables)}`);
+  if (signal !== undefined && typeof signal?.throwIfAborted !== 'function')
+    throw new ArgumentError(`signal must be an AbortSignal, got ${show(signal)}`);
+  return format;
+}
