@@ -1,20 +1,88 @@
 /* fused-matmul chat: a conversation, line by line. */
 
 import { createInterface } from 'node:readline/promises';
-import { ModelError } from '../llama/errors.js';
+import { takesSystem, withSystem } from '../llama/chat/system.js';
+import { ContextError, ModelError } from '../llama/errors.js';
 import { statsText } from './generate.js';
 import { COMMON, given, MODEL, SAMPLING } from './options.js';
 import { engineText, loadModel } from './output.js';
+
+/** @typedef {import('../llama/chat/messages.js').Message} Message */
+/** @typedef {import('../llama/model.js').Llama} Llama */
+
+/** The conversation so far, and how it begins. */
+class Conversation {
+  /** @type {Message[]} */
+  #messages = [];
+  #model;
+  #system;
+  #options;
+  #note;
+
+  /**
+   * @param {Llama} model
+   * @param {{ system: string, options: import('../llama/options.js').GenerateOptions, note: (text: string) => void }} settings
+   */
+  constructor(model, { system, options, note }) {
+    this.#model = model;
+    this.#system = system;
+    this.#options = options;
+    this.#note = note;
+    /** Whether the system text is a message of its own. */
+    this.systemRole = true;
+  }
+
+  /**
+   * The answer to a line, or undefined where the line alone is too long for the context.
+   * @param {string} line
+   */
+  async ask(line) {
+    this.#messages.push({ role: 'user', content: line });
+    let dropped = 0;
+    try {
+      for (;;) {
+        const run = await this.#model.chat(this.#all(), { ...this.#options, overflow: 'drop-oldest' });
+        this.#messages.splice(0, run.droppedMessages);
+        dropped += run.droppedMessages;
+        // A system text that stood in the first user message has gone with it, and is put into the next.
+        if (run.droppedMessages > 0 && !this.systemRole) continue;
+        if (dropped > 0) this.#note(`the context is full: the ${dropped} oldest messages were left out`);
+        return { run, dropped };
+      }
+    } catch (error) {
+      if (!(error instanceof ContextError)) throw error;
+      this.#messages.pop();
+      this.#note(`this line does not fit into the context and is left out: ${error.message}`);
+      return undefined;
+    }
+  }
+
+  /** @param {string} text */
+  answered(text) {
+    this.#messages.push({ role: 'assistant', content: text });
+  }
+
+  /** @returns {Message[]} */
+  #all() {
+    if (!this.#system) return this.#messages;
+    if (!this.systemRole) return withSystem(this.#system, this.#messages);
+    return [{ role: 'system', content: this.#system }, ...this.#messages];
+  }
+}
 
 /** @type {import('./options.js').Command} */
 export const chat = {
   name: 'chat',
   summary:
-    "Talks, with the file's own chat template. Each line of stdin is a turn; an empty one, or the end of stdin, ends it.",
+    "Talks, with the file's own chat template. Each line of stdin is a turn; an empty one, or the end of stdin, ends it. When the context is full, the oldest turns are left out.",
   usage: 'MODEL.gguf [options]',
   nArguments: 1,
   options: {
-    system: { kind: 'text', value: 'TEXT', help: 'what the model is told first' },
+    system: {
+      kind: 'text',
+      value: 'TEXT',
+      help: 'what the model is told first; in front of the first turn if the template has no system role',
+    },
     ...SAMPLING,
     ...MODEL,
     ...COMMON,
@@ -24,7 +92,14 @@ export const chat = {
     try {
       if (!model.info.tokenizer.chat)
         throw new ModelError('the file has no chat template (tokenizer.chat_template): use generate');
-      const messages = values.system ? [{ role: 'system', content: values.system }] : [];
+      const options = { ...given(values, SAMPLING), signal: io.signal };
+      const note = (/** @type {string} */ text) => io.stderr.write(`fused-matmul: ${text}\n`);
+      const system = values.system ?? '';
+      const conversation = new Conversation(model, { system, options, note });
+      if (system && !(await takesSystem(system, (messages) => model.formatChat(messages)))) {
+        conversation.systemRole = false;
+        note('the chat template has no system role: the system text goes in front of the first turn');
+      }
       const lines = createInterface({ input: io.stdin, output: io.stdin.isTTY ? io.stderr : undefined });
       io.signal.addEventListener('abort', () => lines.close());
       lines.setPrompt('> ');
@@ -34,17 +109,19 @@ export const chat = {
       ask();
       for await (const line of lines) {
         if (line.trim() === '') break;
-        messages.push({ role: 'user', content: line });
-        const run = await model.chat(messages, { ...given(values, SAMPLING), signal: io.signal });
-        let answer = '';
-        for await (const piece of run) {
-          answer += piece;
-          if (!values.json) io.stdout.write(piece);
+        const asked = await conversation.ask(line);
+        if (asked) {
+          const { run, dropped } = asked;
+          let answer = '';
+          for await (const piece of run) {
+            answer += piece;
+            if (!values.json) io.stdout.write(piece);
+          }
+          conversation.answered(answer);
+          const record = { prompt: line, text: answer, droppedMessages: dropped, ...run.stats };
+          io.stdout.write(values.json ? `${JSON.stringify(record)}\n` : '\n');
+          if (io.stdin.isTTY) io.stderr.write(`${statsText(run.stats)}\n`);
         }
-        messages.push({ role: 'assistant', content: answer });
-        if (values.json) io.stdout.write(`${JSON.stringify({ prompt: line, text: answer, ...run.stats })}\n`);
-        else io.stdout.write('\n');
-        if (io.stdin.isTTY) io.stderr.write(`${statsText(run.stats)}\n`);
         ask();
       }
       lines.close();
