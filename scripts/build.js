@@ -3,7 +3,6 @@
  *
  *   dist/fused-*.wasm     the six modules, by CMake and Emscripten from src/
  *   dist/gguf-parser.js   the GGUF header parser, bundled by esbuild
- *   dist/jinja.js         the engine of chat templates, bundled likewise
  *   dist/*-host.js        what runs in the workers of createWorkerKernels and createWorkerLlama, bundled likewise
  *   dist/types/           .d.ts from the JSDoc of js/, by tsc
  */
@@ -126,7 +125,7 @@ async function buildWorkers() {
   const facts = {
     inputs: [
       ...sources.map((name) => read(`js/${name}`)),
-      ...['gguf-parser.js', 'jinja.js'].map((name) => read(`dist/${name}`)),
+      read('dist/gguf-parser.js'),
       read('node_modules/esbuild/package.json'),
       read('scripts/bundle-worker.js'),
     ],
@@ -141,10 +140,6 @@ async function buildWorkers() {
 const buildParser = () =>
   buildBundle('gguf-parser', '@huggingface/gguf', 'scripts/bundle-gguf.js', async () =>
     (await import('./bundle-gguf.js')).bundleGguf(root),
-  );
-const buildJinja = () =>
-  buildBundle('jinja', '@huggingface/jinja', 'scripts/bundle-jinja.js', async () =>
-    (await import('./bundle-jinja.js')).bundleJinja(root),
   );
 
 async function buildTypes() {
@@ -164,7 +159,6 @@ async function buildTypes() {
       ...sources.map((name) => read(`js/${name}`)),
       ...configs.map(read),
       read('dist/gguf-parser.d.ts'),
-      read('dist/jinja.d.ts'),
       read('scripts/build.js'),
       read('scripts/declarations.js'),
     ],
@@ -195,14 +189,13 @@ export async function buildBundles() {
   await ensurePackages();
   await withLock('build', async () => {
     await buildParser();
-    await buildJinja();
   });
 }
 
 /** @returns {{ name: string, bytes: number, gzipped: number, budget: number | undefined }[]} */
 export function sizes() {
   const budgets = /** @type {Record<string, number | undefined>} */ (MODULE_BUDGETS);
-  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js', 'jinja.js', ...Object.keys(WORKERS)].map(
+  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js', ...Object.keys(WORKERS)].map(
     (name) => {
       const content = read(`dist/${name}`);
       return {
@@ -242,7 +235,6 @@ export async function build({ quiet = false } = {}) {
     const changed = [
       await buildModules(emscripten),
       await buildParser(),
-      await buildJinja(),
       await buildWorkers(),
       await buildTypes(),
     ].includes(true);

@@ -10,7 +10,7 @@ import { namedTemplate, TEMPLATE_NAMES } from './chat/names.js';
 import { dropOldest, OVERFLOWS, promptRoom } from './chat/overflow.js';
 import { ModelError } from './errors.js';
 import { checkGenerateOptions, FORMAT_OPTIONS } from './options.js';
-import { Pace } from './pause.js';
+import { nextTask } from './pause.js';
 
 /** @typedef {import('./chat/messages.js').Message} Message */
 /** @typedef {import('./chat/messages.js').Forms} Forms */
@@ -157,7 +157,6 @@ async function renderMessages(messages, ownTemplate, format, spellings) {
         const token = typeof value === 'string' && name.endsWith('_token');
         return [name, token ? value : toValue(value, `variables.${name}`)];
       });
-  const pace = new Pace(signal);
   try {
     const template = new Template(source);
     return await bestForms(checked, async ({ values, contents, objects }) => {
@@ -179,7 +178,8 @@ async function renderMessages(messages, ownTemplate, format, spellings) {
         for (;;) {
           const { done, value } = run.next();
           if (done) return { text: value, misfits };
-          await pace.rest();
+          await nextTask();
+          signal?.throwIfAborted();
         }
       } catch (error) {
         if (error instanceof TemplateError) return { error, misfits };

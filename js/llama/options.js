@@ -34,7 +34,13 @@ const NUMBERS = {
 };
 
 const GENERATE_OPTIONS = [...Object.keys(NUMBERS), 'stop', 'ignoreEnd', 'signal'];
-export const FORMAT_OPTIONS = Object.freeze(['template', 'addGenerationPrompt', 'tools', 'variables', 'signal']);
+export const FORMAT_OPTIONS = Object.freeze([
+  'template',
+  'addGenerationPrompt',
+  'tools',
+  'variables',
+  'signal',
+]);
 export const CHAT_OPTIONS = Object.freeze([
   ...new Set([...GENERATE_OPTIONS, ...FORMAT_OPTIONS, 'special', 'overflow']),
 ]);

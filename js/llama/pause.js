@@ -3,8 +3,8 @@
 /** Milliseconds of computation, after which others get their turn. */
 const LONGEST_STRETCH = 12;
 
-/** @type {() => Promise<void>} */
-const nextTask =
+/** Lets other tasks run. @type {() => Promise<void>} */
+export const nextTask =
   typeof setImmediate === 'function'
     ? () => new Promise((resolve) => setImmediate(resolve))
     : () =>

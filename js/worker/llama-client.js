@@ -125,10 +125,9 @@ export class WorkerLlama {
     const { seed } = checkGenerateOptions(options);
     const { signal, ...rest } = options;
     const message = { kind: 'open', method: 'generate', input: prompt, options: { ...rest, seed } };
-    return new WorkerGeneration(
-      this.#link((onId) => this.#calls.request(message, { signal, onId }), signal),
-      seed,
-    );
+    const open = async (/** @type {(id: number) => void} */ onId) =>
+      (await this.#calls.request(message, { signal, onId })).generation;
+    return new WorkerGeneration(this.#link(open, signal), seed);
   }
 
   /**
@@ -142,7 +141,7 @@ export class WorkerLlama {
     const seed = rest.seed ?? Math.floor(Math.random() * 2 ** 32);
     const message = { kind: 'open', method: 'chat', input: messages, options: { ...rest, seed } };
     let opened = 0;
-    const generation = await this.#calls.request(message, {
+    const { generation, droppedMessages } = await this.#calls.request(message, {
       signal,
       onId: (id) => {
         opened = id;
@@ -152,7 +151,9 @@ export class WorkerLlama {
       onId(opened);
       return Promise.resolve(generation);
     };
-    return new WorkerGeneration(this.#link(open, signal), seed);
+    const answer = new WorkerGeneration(this.#link(open, signal), seed);
+    answer.droppedMessages = droppedMessages;
+    return answer;
   }
 
   /** Formats a conversation as the model was trained on it. The same as `Llama.formatChat`. @type {Remote<'formatChat'>} */

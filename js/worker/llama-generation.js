@@ -18,6 +18,8 @@ const PIECES = 64;
 export class WorkerGeneration {
   /** The tokens generated so far. @type {number[]} */
   tokens = [];
+  /** How many of the oldest messages of a conversation were left out to make room, with `overflow: 'drop-oldest'`. */
+  droppedMessages = 0;
   #link;
   /** @type {GenerationStats} */
   #stats;

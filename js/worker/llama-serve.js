@@ -103,7 +103,8 @@ export class LlamaServer {
       signal,
     });
     this.#generations.set(++this.#lastGeneration, { generation });
-    this.#post({ id, value: this.#lastGeneration });
+    const { droppedMessages } = generation;
+    this.#post({ id, value: { generation: this.#lastGeneration, droppedMessages } });
   }
 
   /** @param {any} message */

@@ -268,7 +268,7 @@ test('the files of dist/ have names that stay, and hashes for Subresource Integr
   const files = readdirSync(inRoot('dist'), { withFileTypes: true }).filter((entry) => entry.isFile());
   const stable = new Set([
     ...names,
-    ...['gguf-parser', 'jinja'].flatMap((name) => [`${name}.js`, `${name}.d.ts`]),
+    ...['gguf-parser.js', 'gguf-parser.d.ts'],
     'worker-host.js',
   ]);
   for (const { name } of files) {

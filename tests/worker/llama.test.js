@@ -68,6 +68,15 @@ test('every method gives what Llama gives', async (t) => {
     await (await there.chat(messages, format)).text(),
     await (await here.chat(messages, format)).text(),
   );
+  const long = Array.from({ length: 41 }, (_, i) => ({
+    role: i % 2 ? 'assistant' : 'user',
+    content: 'the fox and the bear went into the forest',
+  }));
+  const dropping = /** @type {const} */ ({ ...format, overflow: 'drop-oldest' });
+  const [far, near] = [await there.chat(long, dropping), await here.chat(long, dropping)];
+  assert.equal(far.droppedMessages, near.droppedMessages);
+  assert.ok(far.droppedMessages > 0);
+  assert.equal(await far.text(), await near.text());
   assert.equal(there.info.kernels.threads, 1);
 });
 
