@@ -195,17 +195,15 @@ export async function buildBundles() {
 /** @returns {{ name: string, bytes: number, gzipped: number, budget: number | undefined }[]} */
 export function sizes() {
   const budgets = /** @type {Record<string, number | undefined>} */ (MODULE_BUDGETS);
-  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js', ...Object.keys(WORKERS)].map(
-    (name) => {
-      const content = read(`dist/${name}`);
-      return {
-        name,
-        bytes: content.length,
-        gzipped: gzipSync(content, { level: 9 }).length,
-        budget: budgets[name],
-      };
-    },
-  );
+  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js', ...Object.keys(WORKERS)].map((name) => {
+    const content = read(`dist/${name}`);
+    return {
+      name,
+      bytes: content.length,
+      gzipped: gzipSync(content, { level: 9 }).length,
+      budget: budgets[name],
+    };
+  });
 }
 
 function printSizes() {
