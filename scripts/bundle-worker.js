@@ -18,9 +18,9 @@ export async function bundleWorker(root, entry) {
     format: 'esm',
     platform: 'neutral',
     target: 'es2022',
-    // Names stay: messages name classes, and stacks functions.
-    minifySyntax: true,
-    minifyWhitespace: true,
+    minify: true,
+    // Messages name classes, and stacks functions.
+    keepNames: true,
     write: false,
     legalComments: 'none',
     logLevel: 'silent',
@@ -28,7 +28,7 @@ export async function bundleWorker(root, entry) {
   // Without imports, an export says that this is an ES module.
   // Minifying took away what tells bundlers that an import is for Node.
   const text = result.outputFiles[0].text.replace(
-    /\bimport\((\w+)\)/g,
+    /\bimport\(([\w$]+)\)/g,
     'import(/* webpackIgnore: true */ /* @vite-ignore */ $1)',
   );
   return `${text}export {};\n`;

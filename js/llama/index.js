@@ -27,6 +27,7 @@ export const architectures = ARCHITECTURES;
 /** @typedef {import('./chat/messages.js').SpokenMessage} SpokenMessage */
 /** @typedef {import('./chat/messages.js').TextPart} TextPart */
 /** @typedef {import('./chat/messages.js').ToolCall} ToolCall */
+/** @typedef {import('./chat/messages.js').ToolFunction} ToolFunction */
 /** @typedef {import('./info.js').ModelInfo} ModelInfo */
 /** @typedef {import('./info.js').ModelMemory} ModelMemory */
 /** @typedef {import('./errors.js').NumericPart} NumericPart */

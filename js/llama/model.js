@@ -12,7 +12,15 @@ import { BusyError, ContextError, ModelError } from './errors.js';
 import { Generation } from './generation.js';
 import { describe } from './info.js';
 import { Lease } from './lease.js';
-import { CHAT_OPTIONS, checkGenerateOptions, checkRange, FORMAT_OPTIONS } from './options.js';
+import {
+  CHAT_OPTIONS,
+  checkGenerateOptions,
+  checkRange,
+  FORMAT_OPTIONS,
+  KERNEL_OPTIONS,
+  LOAD_OPTIONS,
+  OPEN_OPTIONS,
+} from './options.js';
 import { Pace } from './pause.js';
 import { planModel } from './plan.js';
 import { checkTensors } from './weights.js';
@@ -45,13 +53,6 @@ import { checkTensors } from './weights.js';
  * @property {boolean | string} [cache]  keeps the file in the browser's Cache Storage
  */
 
-const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'memory64', 'isa', 'dot', 'wasm']);
-const OPEN_OPTIONS = /** @type {const} */ (['fetch', 'headers', 'retries', 'retryDelay', 'timeout', 'cache']);
-const LOAD_OPTIONS = [
-  ...['kernels', 'onProgress', 'signal', 'contextLength', 'kvType', 'activation'],
-  ...KERNEL_OPTIONS,
-  ...OPEN_OPTIONS,
-];
 const DEFAULT_CONTEXT = 4096;
 const LARGEST_CONTEXT = 2 ** 24;
 

@@ -33,6 +33,22 @@ const NUMBERS = {
   seed: { by: 0, from: 0, to: SEED_LIMIT, integer: true },
 };
 
+/** Options of Llama.load that belong to its own kernels, to files, and all of them. */
+export const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'memory64', 'isa', 'dot', 'wasm']);
+export const OPEN_OPTIONS = /** @type {const} */ ([
+  'fetch',
+  'headers',
+  'retries',
+  'retryDelay',
+  'timeout',
+  'cache',
+]);
+export const LOAD_OPTIONS = Object.freeze([
+  ...['kernels', 'onProgress', 'signal', 'contextLength', 'kvType', 'activation'],
+  ...KERNEL_OPTIONS,
+  ...OPEN_OPTIONS,
+]);
+
 const GENERATE_OPTIONS = [...Object.keys(NUMBERS), 'stop', 'ignoreEnd', 'signal'];
 export const FORMAT_OPTIONS = Object.freeze([
   'template',

@@ -1,11 +1,12 @@
 /* A model in a worker, as its page sees it: the methods of Llama, each with a promise, and generations that are iterated as usual. */
 
 import { LLAMA_SCRIPT } from '../assets-worker.js';
-import { ArgumentError, HandleError, WorkerError } from '../errors.js';
+import { checkNames } from '../checks.js';
+import { HandleError, WorkerError } from '../errors.js';
 import { sourceOf } from '../gguf/file.js';
 import { GgufFile, openGguf } from '../gguf/index.js';
 import * as llamaErrors from '../llama/errors.js';
-import { checkGenerateOptions } from '../llama/options.js';
+import { checkGenerateOptions, LOAD_OPTIONS } from '../llama/options.js';
 import { Calls } from './calls.js';
 import { knowErrors } from './errors.js';
 import { WorkerGeneration } from './llama-generation.js';
@@ -14,6 +15,9 @@ import { Relay } from './relay.js';
 import { sendable } from './sendable.js';
 
 knowErrors(llamaErrors);
+
+/** The worker makes its own kernels. */
+const WORKER_LLAMA_OPTIONS = [...LOAD_OPTIONS.filter((name) => name !== 'kernels'), 'worker'];
 
 /** @typedef {import('../llama/model.js').Llama} Llama */
 /** @typedef {import('../llama/options.js').GenerateOptions} GenerateOptions */
@@ -50,10 +54,12 @@ export class WorkerLlama {
 
   /**
    * @param {import('../gguf/source.js').GgufSource | GgufFile} source
-   * @param {WorkerLlamaOptions} options
+   * @param {WorkerLlamaOptions} allOptions
    * @returns {Promise<WorkerLlama>}
    */
-  static async create(source, { worker, signal, onProgress, fetch, ...given }) {
+  static async create(source, allOptions) {
+    checkNames(allOptions, WORKER_LLAMA_OPTIONS);
+    const { worker, signal, onProgress, fetch, ...given } = allOptions;
     const { headers, retries, retryDelay, timeout, cache, ...options } = given;
     const opening = { headers: headers && [...new Headers(headers)], retries, retryDelay, timeout, cache };
     const model = new WorkerLlama();
@@ -61,8 +67,6 @@ export class WorkerLlama {
     /** @type {number | undefined} */
     let relay;
     try {
-      if ('kernels' in options)
-        throw new ArgumentError('kernels cannot be given to a model in a worker: it makes its own there');
       model.#port = await openPort(worker, LLAMA_SCRIPT, {
         onMessage: (message) => model.#receive(message),
         onEnd: (error) => model.#calls.finish(error),
@@ -119,7 +123,7 @@ export class WorkerLlama {
    * @param {string | readonly number[]} prompt  a text, or tokens
    * @param {GenerateOptions} [options]
    * @returns {WorkerGeneration}  pieces of text, as they are written
-   * @throws {ArgumentError} an option is unknown or out of range
+   * @throws {import('../errors.js').ArgumentError} an option is unknown or out of range
    */
   generate(prompt, options = {}) {
     const { seed } = checkGenerateOptions(options);

@@ -11,7 +11,8 @@ import { sampleGguf } from '../helpers/gguf-bytes.js';
 import { TINY_TALES } from '../helpers/llama.js';
 import { workerKernels } from '../helpers/workers.js';
 
-const { ArgumentError, createKernels, createWorkerKernels, GgufFile, Llama, openGguf } = library;
+const { ArgumentError, createKernels, createWorkerKernels, createWorkerLlama, GgufFile, Llama, openGguf } =
+  library;
 
 const ramp = (/** @type {number} */ length) => Float32Array.from({ length }, (_, i) => (i % 7) - 3);
 const square = { type: 'F32', nRows: 32, nCols: 32, data: ramp(1024) };
@@ -287,6 +288,11 @@ test('options: models', async () => {
       near: ['contextSize', 'contextLength'],
       base: { threads: 1 },
     },
+    createWorkerLlama: {
+      call: async (_, __, o) => (await createWorkerLlama(TINY_TALES, o)).dispose(),
+      near: ['Worker', 'worker'],
+      base: { threads: 1 },
+    },
     generate: { call: (_, __, o) => model.generate('Once', o), near: ['max_tokens', 'maxTokens'] },
     chat: {
       call: (_, __, o) => model.chat(messages, o),
@@ -315,7 +321,7 @@ test('options: every function that is exported is known here', () => {
   const functions = Object.entries(library)
     .filter(([, value]) => typeof value === 'function' && !/^class/.test(String(value)))
     .map(([name]) => name);
-  const known = ['createKernels', 'createWorkerKernels', 'openGguf'];
+  const known = ['createKernels', 'createWorkerKernels', 'createWorkerLlama', 'openGguf'];
   const cache = ['clearCachedGgufs', 'deleteCachedGguf', 'listCachedGgufs'];
   assert.deepEqual(functions.sort(), [...known, ...cache].sort());
 });

@@ -270,6 +270,7 @@ test('the files of dist/ have names that stay, and hashes for Subresource Integr
     ...names,
     ...['gguf-parser.js', 'gguf-parser.d.ts'],
     'worker-host.js',
+    'llama-host.js',
   ]);
   for (const { name } of files) {
     assert.ok(stable.has(name), `${name} is no name that is written down`);

@@ -9,16 +9,23 @@ import { Float } from './jinja/values.js';
 /**
  * A part of a message's content. Only texts are supported.
  * @typedef {object} TextPart
- * @property {'text'} type
- * @property {string} text
+ * @property {'text'} type  the kind of the part
+ * @property {string} text  what it says
+ */
+
+/**
+ * The function that a call names.
+ * @typedef {object} ToolFunction
+ * @property {string} name  the function's name
+ * @property {string | Record<string, unknown>} arguments  its arguments: an object, or that object as JSON
  */
 
 /**
  * A call of a tool that the model asked for.
  * @typedef {object} ToolCall
  * @property {string} [id]  which the message with the tool's result repeats as `tool_call_id`
- * @property {'function'} [type]
- * @property {{ name: string, arguments: string | Record<string, unknown> }} function  the arguments as an object or as its JSON
+ * @property {'function'} [type]  the kind of the tool
+ * @property {ToolFunction} function  what is called
  */
 
 /**
@@ -35,11 +42,11 @@ import { Float } from './jinja/values.js';
 /**
  * A message of the assistant that calls tools and may say nothing.
  * @typedef {object} CallingMessage
- * @property {'assistant'} role
+ * @property {'assistant'} role  only the assistant calls tools
  * @property {string | readonly TextPart[] | null} [content]  what was said beside the calls
- * @property {readonly ToolCall[]} tool_calls
- * @property {string} [name]
- * @property {string} [reasoning_content]
+ * @property {readonly ToolCall[]} tool_calls  the calls
+ * @property {string} [name]  who says it
+ * @property {string} [reasoning_content]  the thoughts before it, for templates that keep them apart from the content
  */
 
 /** @typedef {SpokenMessage | CallingMessage} Message */
