@@ -395,6 +395,7 @@ test('backend: what it lacks is said before a weight is read, each by name', asy
   Object.assign(broken.layers[0].attention, { kind: 'convolution', headSize: 512 });
   Object.assign(broken.layers[1].feed, { kind: 'experts', activation: 'relu2' });
   Object.assign(broken.layers[1].attention, { norm: { kind: 'layer', eps: 1 } });
+  Object.assign(broken.layers[1].attention.rope ?? {}, { pairing: 'thirds' });
   const reasons = wasm.lacks(broken, present, settings);
   for (const reason of [
     /layers of kind "convolution"/,
@@ -402,12 +403,13 @@ test('backend: what it lacks is said before a weight is read, each by name', asy
     /feed-forward blocks of kind "experts"/,
     /gates of the kind "relu2"/,
     /norms of kind "layer"/,
+    /RoPE of pairs "thirds"/,
   ])
     assert.ok(
       reasons.some((one) => reason.test(one)),
       `${reason} in ${reasons.join('; ')}`,
     );
-  assert.equal(reasons.length, 5);
+  assert.equal(reasons.length, 6);
 
   const backend = new ReferenceBackend();
   backend.lacks = () => ['it has no time', 'it is closed'];

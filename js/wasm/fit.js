@@ -1,0 +1,96 @@
+/* Whether a model can run on the CPU, and what it takes there beside its weights. */
+
+import { show } from '../errors.js';
+import { findType, weightBytes } from '../types.js';
+import { bufferCols, widths } from './hidden.js';
+import { GATES, PAIRINGS } from './layer.js';
+
+/** @typedef {import('../backend.js').RunSettings} RunSettings */
+/** @typedef {import('../llama/plan.js').Norm} Norm */
+/** @typedef {import('../llama/plan.js').Plan} Plan */
+
+const LARGEST_HEAD = 256;
+
+/** Products decode a weight once for so many tokens, and for a rest of them again: a batch is a multiple of it, or a part. */
+const TOKEN_BLOCK = 128;
+const LARGEST_BATCH = 4 * TOKEN_BLOCK;
+const SMALLEST_BATCH = 32;
+/** Bytes that the tensors of a batch may take, the workspace of the feed-forward block included: of one block of tokens, of several. */
+const BLOCK_BYTES = 22e6;
+const BLOCKS_BYTES = 10e6;
+/** Bytes of logits that are held at a time where those of every token are asked for. */
+const LOGIT_BYTES = 2e6;
+
+/**
+ * What the CPU cannot do of a model, each by name.
+ * @param {Plan} plan
+ * @param {readonly import('../gguf/file.js').GgufTensor[]} tensors
+ * @returns {string[]}
+ */
+export function lacks({ layers, head }, tensors) {
+  /** @type {Set<string>} */
+  const reasons = new Set();
+  const check = (/** @type {boolean} */ can, /** @type {string} */ reason) => {
+    if (!can) reasons.add(reason);
+  };
+  const checkNorm = (/** @type {Norm | undefined} */ norm) =>
+    check(!norm || norm.kind === 'rms', `norms of kind ${show(norm?.kind)} are not supported`);
+  for (const { attention, feed } of layers) {
+    const { kind, headSize, rope } = attention;
+    check(kind === 'attention', `layers of kind ${show(kind)} are not supported`);
+    check(headSize <= LARGEST_HEAD, `heads of ${headSize} values are not supported; ${LARGEST_HEAD} at most`);
+    check(!rope || PAIRINGS.includes(rope.pairing), `RoPE of pairs ${show(rope?.pairing)} is not supported`);
+    check(feed.kind === 'gated', `feed-forward blocks of kind ${show(feed.kind)} are not supported`);
+    check(
+      GATES.includes(feed.activation),
+      `gates of the kind ${show(feed.activation)} are not supported; supported are ${GATES.join(', ')}`,
+    );
+    for (const norm of [attention.norm, attention.postNorm, feed.norm, feed.postNorm]) checkNorm(norm);
+  }
+  checkNorm(head.norm);
+  const unserved = tensors.filter(({ supported }) => !supported);
+  if (unserved.length > 0) {
+    const types = [...new Set(unserved.map(({ type }) => type))].join(', ');
+    reasons.add(
+      `${unserved.length} tensors have types without kernels (${types}), the first is ${show(unserved[0].name)}`,
+    );
+  }
+  return [...reasons];
+}
+
+/**
+ * What a model takes beside its weights.
+ * @param {Plan} plan
+ * @param {RunSettings} settings
+ * @returns {import('../backend.js').Sizes}
+ */
+export function sizes(plan, { contextLength, kvType }) {
+  const { layers, nVocab } = plan;
+  const cols = bufferCols(plan);
+  const sum = (/** @type {Record<string, number>} */ of) =>
+    Object.values(of).reduce((total, n) => total + n, 0);
+  // Bytes of a token of a batch, and what a part takes beside them for each: its buffers, the feed-forward block's workspace.
+  const ofBatch = 4 * sum(cols.batch);
+  const ofPart = 4 * (sum(cols.part) + 2 * Math.max(...layers.map(({ feed }) => feed.nFf)));
+  const fitting = (/** @type {number} */ bytes, /** @type {number} */ step) =>
+    step * Math.floor(bytes / (ofBatch + ofPart) / step);
+  const blocks = Math.min(LARGEST_BATCH, fitting(BLOCKS_BYTES, TOKEN_BLOCK));
+  const some = Math.max(SMALLEST_BATCH, Math.min(TOKEN_BLOCK, fitting(BLOCK_BYTES, SMALLEST_BATCH)));
+  const part = Math.min(contextLength, Math.max(blocks, some));
+  const batch = layers.every(({ attention }) => attention.causal) ? part : contextLength;
+  const logitRows = Math.max(1, Math.min(part, Math.floor(LOGIT_BYTES / (4 * nVocab))));
+  const type = /** @type {import('../types.js').GgmlType} */ (findType(kvType));
+  const kvBytes = layers.reduce(
+    (total, { attention }) =>
+      total +
+      2 *
+        weightBytes(
+          type,
+          contextLength,
+          type.blockValues * Math.ceil(widths(attention).kv / type.blockValues),
+        ),
+    0,
+  );
+  const workspaceBytes = batch * ofBatch + part * ofPart + 4 * logitRows * nVocab;
+  return { batch, part, logitRows, kvBytes, workspaceBytes };
+}
