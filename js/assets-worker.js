@@ -1,9 +1,9 @@
-/* The scripts that are started at run time: of the threads, and of the worker. As in assets.js, each address is written out where
- * a browser's worker is made, and not where Node's is: bundlers make bundles of the former. */
+/* The start of workers, shared by the files that name a script: assets-thread.js, assets-kernels.js and assets-llama.js. They are
+ * separate because bundlers copy the script of every address they meet into a build, used or not. As in assets.js, each
+ * address is written out where a browser's worker is made, and not where Node's is. */
 
 import { NO_ADDRESS } from './assets.js';
 import { LoadError } from './errors.js';
-import { isNode, nodeModule } from './node.js';
 
 /**
  * @param {string} path  from this file
@@ -12,7 +12,7 @@ import { isNode, nodeModule } from './node.js';
  * @returns {URL}
  * @throws {LoadError}
  */
-function scriptUrl(path, what, instead) {
+export function scriptUrl(path, what, instead) {
   const here = import.meta.url;
   try {
     return new URL(path, here);
@@ -22,55 +22,9 @@ function scriptUrl(path, what, instead) {
 }
 
 /**
- * A function that starts a thread of the pool.
- * @returns {Promise<() => any>}
- * @throws {LoadError}
- */
-export async function threadFactory() {
-  const url = scriptUrl(
-    '../js/thread.js',
-    "the threads' script js/thread.js",
-    'bundle as ES modules, or use createWorkerKernels({ worker }), whose script has it beside it',
-  );
-  if (!isNode) return () => new Worker(new URL('../js/thread.js', import.meta.url), { type: 'module' });
-  const { Worker: NodeWorker } = await nodeModule('worker_threads');
-  return () => new NodeWorker(url, { execArgv: [], name: 'fused-matmul' });
-}
-
-/**
  * The script of a worker: its address, and how a browser starts it.
  * @typedef {{ url: () => URL, start: () => Worker }} Script
  */
-
-/** The worker of createWorkerKernels. @type {Script} */
-export const KERNELS_SCRIPT = {
-  url: () =>
-    scriptUrl(
-      '../dist/worker-host.js',
-      "the worker's script dist/worker-host.js",
-      'pass createWorkerKernels({ worker }): a Worker that runs fused-matmul/worker-host, or the address of that file',
-    ),
-  start: () =>
-    new Worker(new URL('../dist/worker-host.js', import.meta.url), {
-      type: 'module',
-      name: 'fused-matmul',
-    }),
-};
-
-/** The worker of createWorkerLlama. @type {Script} */
-export const LLAMA_SCRIPT = {
-  url: () =>
-    scriptUrl(
-      '../dist/llama-host.js',
-      "the worker's script dist/llama-host.js",
-      'pass createWorkerLlama(source, { worker }): a Worker that runs fused-matmul/llama-host, or the address of that file',
-    ),
-  start: () =>
-    new Worker(new URL('../dist/llama-host.js', import.meta.url), {
-      type: 'module',
-      name: 'fused-matmul',
-    }),
-};
 
 /**
  * Starts a script of the package in a browser.

@@ -1,7 +1,7 @@
 /* The threads of a module with shared memory: workers that sleep in C until an operation has work for them. Fetched only when
  * there are to be any. */
 
-import { threadFactory } from '../assets-worker.js';
+import { threadFactory } from '../assets-thread.js';
 import { findType } from '../types.js';
 import { ACTIVATION_NAMES, hashValues, N_COLS, testActivations, testWeights, withData } from './selftest.js';
 

@@ -1,6 +1,6 @@
 /* The caller's end of kernels in a worker: requests with their promises, handles, and an orderly end. */
 
-import { KERNELS_SCRIPT } from '../assets-worker.js';
+import { KERNELS_SCRIPT } from '../assets-kernels.js';
 import { checkNames } from '../checks.js';
 import { ArgumentError, HandleError, WorkerError } from '../errors.js';
 import { sourceOf } from '../gguf/file.js';

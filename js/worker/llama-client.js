@@ -1,6 +1,6 @@
 /* A model in a worker, as its page sees it: the methods of Llama, each with a promise, and generations that are iterated as usual. */
 
-import { LLAMA_SCRIPT } from '../assets-worker.js';
+import { LLAMA_SCRIPT } from '../assets-llama.js';
 import { checkNames } from '../checks.js';
 import { HandleError, WorkerError } from '../errors.js';
 import { sourceOf } from '../gguf/file.js';

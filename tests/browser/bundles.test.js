@@ -81,8 +81,8 @@ const STARTS = {
 function inWorker(address, type) {
   return `async () => {
     const text = await (await fetch(${JSON.stringify(address)})).text();
-    const code = text + ${JSON.stringify(`\n(${TRY})(lib, ORIGIN).then(postMessage, (error) => postMessage(String(error)));`)};
-    const blob = new Blob([code.replace('ORIGIN', JSON.stringify(location.origin + '/'))], { type: 'text/javascript' });
+    const code = text + ${JSON.stringify(`\n(${TRY})(lib, __PAGE_ADDRESS__).then(postMessage, (error) => postMessage(String(error)));`)};
+    const blob = new Blob([code.replace('__PAGE_ADDRESS__', JSON.stringify(location.origin + '/'))], { type: 'text/javascript' });
     const worker = new Worker(URL.createObjectURL(blob), { type: ${JSON.stringify(type)} });
     return new Promise((resolve, reject) => {
       worker.onmessage = ({ data }) => resolve(data);

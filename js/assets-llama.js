@@ -1,0 +1,18 @@
+/* The script of the worker of createWorkerLlama, by address; see assets-worker.js. */
+
+import { scriptUrl } from './assets-worker.js';
+
+/** The worker of createWorkerLlama. @type {import('./assets-worker.js').Script} */
+export const LLAMA_SCRIPT = {
+  url: () =>
+    scriptUrl(
+      '../dist/llama-host.js',
+      "the worker's script dist/llama-host.js",
+      'pass createWorkerLlama(source, { worker }): a Worker that runs fused-matmul/llama-host, or the address of that file',
+    ),
+  start: () =>
+    new Worker(new URL('../dist/llama-host.js', import.meta.url), {
+      type: 'module',
+      name: 'fused-matmul',
+    }),
+};
