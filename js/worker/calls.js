@@ -9,7 +9,8 @@ import { unpackError } from './errors.js';
  * @typedef {object} Pending
  * @property {(value: any) => void} resolve
  * @property {(reason: unknown) => void} reject
- * @property {(message: any) => void} [onEvent]
+ * @property {((message: any) => void) | undefined} onEvent
+ * @property {(reason: unknown) => void} breakOff  asks the worker to stop; whatever it answers, the caller gets this reason
  * @property {() => void} [done]  removes the listener from its signal
  */
 
@@ -42,7 +43,7 @@ export class Calls {
    * @param {object} [options]
    * @param {AbortSignal | undefined} [options.signal]  tells the worker; the promise settles by the worker's answer
    * @param {ArrayBuffer[]} [options.transfer]
-   * @param {(message: any) => void} [options.onEvent]  every message about this call before its answer
+   * @param {(message: any) => void} [options.onEvent]  called with every message about this call before its answer
    * @param {(id: number) => void} [options.onId]  called at once with the number of the call
    * @returns {Promise<any>}
    */
@@ -53,7 +54,15 @@ export class Calls {
       const id = ++this.#lastId;
       onId?.(id);
       /** @type {Pending} */
-      const pending = { resolve, reject, ...(onEvent && { onEvent }) };
+      const pending = {
+        resolve,
+        reject,
+        onEvent,
+        breakOff: (reason) => {
+          pending.resolve = pending.reject = () => reject(reason);
+          this.post({ kind: 'abort', id });
+        },
+      };
       try {
         this.#port?.post({ ...message, id }, transfer);
       } catch (cause) {
@@ -61,11 +70,7 @@ export class Calls {
         throw Object.assign(new ArgumentError(`an argument cannot be sent to a worker: ${why}`), { cause });
       }
       if (signal) {
-        const abort = () => {
-          // Whatever the answer: the caller gets the very reason back.
-          pending.resolve = pending.reject = () => reject(signal.reason);
-          this.post({ kind: 'abort', id });
-        };
+        const abort = () => pending.breakOff(signal.reason);
         signal.addEventListener('abort', abort);
         pending.done = () => signal.removeEventListener('abort', abort);
       }
@@ -74,20 +79,24 @@ export class Calls {
     });
   }
 
-  /** Takes an answer or an event. @param {any} message @returns {boolean} whether it belongs to a call */
+  /** Takes an answer, or a message before it. An error of onEvent ends the call. @param {any} message */
   receive(message) {
     const pending = this.#pending.get(message.id);
-    if (!pending) return false;
+    if (!pending) return;
     if (message.kind !== undefined) {
-      pending.onEvent?.(message);
-      return true;
+      try {
+        pending.onEvent?.(message);
+      } catch (error) {
+        pending.onEvent = undefined;
+        pending.breakOff(error);
+      }
+      return;
     }
     this.#pending.delete(message.id);
     pending.done?.();
     if (this.#pending.size === 0) this.#port?.hold(false);
     if (message.error) pending.reject(unpackError(message.error));
     else pending.resolve(message.value);
-    return true;
   }
 
   /** Answers everything with an error. @param {Error} error */

@@ -30,6 +30,8 @@ const WORKER_LLAMA_OPTIONS = [...LOAD_OPTIONS.filter((name) => name !== 'kernels
 
 /** The options of Llama.load but for `kernels`, which the worker makes itself. @typedef {Omit<import('../llama/model.js').LlamaOptions, 'kernels'> & WorkerOnlyOptions} WorkerLlamaOptions */
 
+/** The call that makes a generation: its number, and the signal that ends both. @typedef {{ id: number, signal: AbortSignal | undefined }} Opening */
+
 /**
  * A method of Llama as it is called in a worker.
  * @template {keyof Llama} M
@@ -129,9 +131,9 @@ export class WorkerLlama {
     const { seed } = checkGenerateOptions(options);
     const { signal, ...rest } = options;
     const message = { kind: 'open', method: 'generate', input: prompt, options: { ...rest, seed } };
-    const open = async (/** @type {(id: number) => void} */ onId) =>
-      (await this.#calls.request(message, { signal, onId })).generation;
-    return new WorkerGeneration(this.#link(open, signal), seed);
+    const opening = { id: 0, signal };
+    const open = async () => (await this.#open(message, opening)).generation;
+    return new WorkerGeneration(this.#link(open, opening), seed);
   }
 
   /**
@@ -144,18 +146,10 @@ export class WorkerLlama {
     const { signal, ...rest } = options;
     const seed = rest.seed ?? Math.floor(Math.random() * 2 ** 32);
     const message = { kind: 'open', method: 'chat', input: messages, options: { ...rest, seed } };
-    let opened = 0;
-    const { generation, droppedMessages } = await this.#calls.request(message, {
-      signal,
-      onId: (id) => {
-        opened = id;
-      },
-    });
-    const open = (/** @type {(id: number) => void} */ onId) => {
-      onId(opened);
-      return Promise.resolve(generation);
-    };
-    const answer = new WorkerGeneration(this.#link(open, signal), seed);
+    const opening = { id: 0, signal };
+    const { generation, droppedMessages } = await this.#open(message, opening);
+    const link = this.#link(() => Promise.resolve(generation), opening);
+    const answer = new WorkerGeneration(link, seed, generation);
     answer.droppedMessages = droppedMessages;
     return answer;
   }
@@ -218,23 +212,33 @@ export class WorkerLlama {
   }
 
   /**
-   * @param {(onId: (id: number) => void) => Promise<number>} open
-   * @param {AbortSignal | undefined} signal
+   * Makes a generation in the worker.
+   * @param {object} message
+   * @param {Opening} opening
+   * @returns {Promise<{ generation: number, droppedMessages: number }>}
+   */
+  #open(message, opening) {
+    const onId = (/** @type {number} */ id) => {
+      opening.id = id;
+    };
+    return this.#calls.request(message, { signal: opening.signal, onId });
+  }
+
+  /**
+   * @param {() => Promise<number>} open
+   * @param {Opening} opening
    * @returns {import('./llama-generation.js').Link}
    */
-  #link(open, signal) {
-    let opened = 0;
+  #link(open, opening) {
+    const { signal } = opening;
     return {
-      open: () =>
-        open((id) => {
-          opened = id;
-        }),
+      open,
       run: async (generation, onEvent) => {
-        const abort = () => this.#calls.post({ kind: 'abort', id: opened });
+        const abort = () => this.#calls.post({ kind: 'abort', id: opening.id });
         signal?.addEventListener('abort', abort);
         if (signal?.aborted) abort();
         try {
-          this.#info = await this.#calls.request({ kind: 'run', generation, opened }, { onEvent });
+          this.#info = await this.#calls.request({ kind: 'run', generation }, { onEvent });
         } catch (error) {
           throw signal?.aborted && !this.disposed ? signal.reason : error;
         } finally {

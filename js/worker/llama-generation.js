@@ -5,7 +5,7 @@
 /**
  * What a generation needs of its connection.
  * @typedef {object} Link
- * @property {() => Promise<number>} open  the number of the generation in the worker
+ * @property {() => Promise<number>} open  makes it in the worker and gives its number there
  * @property {(generation: number, onEvent: (message: any) => void) => Promise<void>} run  settles when it has ended
  * @property {(generation: number, count: number) => void} more  asks for so many more pieces
  * @property {(generation: number) => void} stop  ends it; what was written stays
@@ -27,22 +27,27 @@ export class WorkerGeneration {
   #pieces = [];
   #written = '';
   #toCome = 0;
-  #generation = 0;
+  /** Its number in the worker; 0 before it is made there. */
+  #generation;
   /** @type {Promise<void> | undefined} */
   #running;
   #ended = false;
+  /** Its reader wants no more of it. */
+  #left = false;
   /** @type {{ reason: unknown } | undefined} */
   #failure;
-  /** Wakes the reader. @type {() => void} */
-  #wake = () => {};
+  /** Readers that wait for a piece or the end. @type {(() => void)[]} */
+  #waiting = [];
 
   /**
    * @hideconstructor
    * @param {Link} link
    * @param {number} seed
+   * @param {number} [generation]  its number in the worker, where it is made already
    */
-  constructor(link, seed) {
+  constructor(link, seed, generation = 0) {
     this.#link = link;
+    this.#generation = generation;
     this.#stats = {
       promptTokens: 0,
       reusedTokens: 0,
@@ -70,11 +75,8 @@ export class WorkerGeneration {
   /** Reads the next piece of text. @returns {Promise<IteratorResult<string, GenerationStats>>} */
   async next() {
     this.#running ??= this.#run();
-    while (this.#pieces.length === 0 && !this.#ended) {
-      await new Promise((resolve) => {
-        this.#wake = () => resolve(undefined);
-      });
-    }
+    while (this.#pieces.length === 0 && !this.#ended)
+      await new Promise((resolve) => this.#waiting.push(() => resolve(undefined)));
     const piece = this.#pieces.shift();
     if (piece === undefined) {
       if (this.#failure) throw this.#failure.reason;
@@ -86,12 +88,11 @@ export class WorkerGeneration {
 
   /** Ends the generation. @returns {Promise<IteratorResult<string, GenerationStats>>} */
   async return() {
-    if (this.#running && !this.#ended) {
-      this.#link.stop(this.#generation);
-      await this.#running;
-    }
-    this.#running ??= Promise.resolve();
-    this.#ended = true;
+    this.#left = true;
+    if (this.#generation && !this.#ended) this.#link.stop(this.#generation);
+    await this.#running;
+    this.#running = Promise.resolve();
+    this.#end();
     this.#pieces = [];
     return { done: true, value: this.stats };
   }
@@ -126,16 +127,26 @@ export class WorkerGeneration {
 
   async #run() {
     try {
-      this.#generation = await this.#link.open();
+      this.#generation ||= await this.#link.open();
+      // Left while it was being made.
+      if (this.#left) return this.#link.stop(this.#generation);
       const ended = this.#link.run(this.#generation, (message) => this.#receive(message));
       this.#ask(PIECES);
       await ended;
     } catch (reason) {
-      this.#failure = { reason };
+      if (!this.#left) this.#failure = { reason };
     } finally {
-      this.#ended = true;
-      this.#wake();
+      this.#end();
     }
+  }
+
+  #end() {
+    this.#ended = true;
+    this.#wake();
+  }
+
+  #wake() {
+    for (const wake of this.#waiting.splice(0)) wake();
   }
 
   /** @param {number} count */

@@ -12,7 +12,9 @@ import { RelayReader } from './relay.js';
 /** Milliseconds between two reports of progress. */
 const PROGRESS_STEP = 33;
 
-/** A generation that runs: pieces that may still be sent, and what it waits for. @typedef {{ credit: number, stopped: boolean, wake: () => void }} Running */
+/** A generation that runs: how many pieces may still be sent, and how its loop is woken. @typedef {{ credit: number, stopped: boolean, wake: () => void }} Running */
+
+/** A generation, with the call that made it, whose signal it has. @typedef {{ generation: Generation, opened: number, running?: Running }} Entry */
 
 export class LlamaServer {
   #post;
@@ -20,7 +22,7 @@ export class LlamaServer {
   #model;
   /** Calls without an answer yet. @type {Map<number, AbortController>} */
   #active = new Map();
-  /** Generations that were made and have not ended. @type {Map<number, { generation: Generation, running?: Running }>} */
+  /** Generations that were made and have not ended. @type {Map<number, Entry>} */
   #generations = new Map();
   #lastGeneration = 0;
   #relay;
@@ -38,9 +40,10 @@ export class LlamaServer {
     const running = entry?.running;
     if (kind === 'abort') this.#active.get(id)?.abort();
     else if (kind === 'chunk') this.#relay.receive(message);
-    else if (kind === 'stop') {
+    else if (kind === 'stop' && entry) {
+      entry.generation.cancel();
       if (running) running.stopped = true;
-      entry?.generation.cancel();
+      else this.#drop(generation, entry);
     } else if (kind === 'more' && running) running.credit += count;
     else if (id !== undefined) this.#serve(message);
     running?.wake();
@@ -57,12 +60,18 @@ export class LlamaServer {
       else if (kind === 'open') await this.#open(message, signal);
       else if (kind === 'run') await this.#run(message);
       else await this.#call(message, signal);
-    } catch (error) {
-      this.#post({ id, error: packError(error) });
-    } finally {
-      // An abort of what was opened reaches it as long as it runs.
+      // An abort of what was opened reaches it until it has ended.
       if (kind !== 'open') this.#active.delete(id);
+    } catch (error) {
+      this.#active.delete(id);
+      this.#post({ id, error: packError(error) });
     }
+  }
+
+  /** Forgets a generation that has ended. @param {number} number @param {Entry} entry */
+  #drop(number, { opened }) {
+    this.#generations.delete(number);
+    this.#active.delete(opened);
   }
 
   /** @param {any} message @param {AbortSignal} signal */
@@ -102,16 +111,17 @@ export class LlamaServer {
       ...options,
       signal,
     });
-    this.#generations.set(++this.#lastGeneration, { generation });
+    this.#generations.set(++this.#lastGeneration, { generation, opened: id });
     const { droppedMessages } = generation;
     this.#post({ id, value: { generation: this.#lastGeneration, droppedMessages } });
   }
 
   /** @param {any} message */
-  async #run({ id, generation: number, opened }) {
+  async #run({ id, generation: number }) {
     const entry = this.#generations.get(number);
     if (!entry) throw new Error('this generation has ended');
-    const { generation } = entry;
+    const { generation, opened } = entry;
+    const { signal } = /** @type {AbortController} */ (this.#active.get(opened));
     /** @type {Running} */
     const running = { credit: 0, stopped: false, wake: () => {} };
     entry.running = running;
@@ -123,7 +133,6 @@ export class LlamaServer {
     };
     try {
       for (;;) {
-        const { signal } = this.#active.get(opened) ?? new AbortController();
         while (running.credit === 0 && !running.stopped && !signal.aborted)
           await new Promise((resolve) => {
             running.wake = () => resolve(undefined);
@@ -140,8 +149,7 @@ export class LlamaServer {
       this.#post({ kind: 'facts', id, ...facts() });
       throw error;
     } finally {
-      this.#generations.delete(number);
-      this.#active.delete(opened);
+      this.#drop(number, entry);
     }
   }
 

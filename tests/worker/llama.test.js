@@ -179,6 +179,43 @@ test('a generation that is aborted, left or cancelled frees the model at once', 
   assert.equal(await next(), ' a time,');
 });
 
+test('a generation that is cancelled before its first piece frees the model', async (t) => {
+  const model = await load(t);
+  const endless = { maxTokens: 4000, ignoreEnd: true, temperature: 1 };
+  const next = () => model.generate('Once upon', { maxTokens: 3, temperature: 0 }).text();
+  const early = model.generate('Once', endless);
+  const first = early.next();
+  early.cancel();
+  assert.equal((await first).done, true);
+  assert.equal(await next(), ' a time,');
+  const answer = await model.chat(messages, { ...endless, template: TEMPLATE });
+  await answer.return();
+  assert.equal((await answer.next()).done, true);
+  assert.equal(await next(), ' a time,');
+});
+
+test('two readers of one generation share its pieces, and both end', async (t) => {
+  const model = await load(t);
+  const run = model.generate('Once upon a time', { maxTokens: 30, temperature: 0 });
+  const read = async () => {
+    const pieces = [];
+    for (let step = await run.next(); !step.done; step = await run.next()) pieces.push(step.value);
+    return pieces;
+  };
+  const shares = await Promise.all([read(), read(), run.text()]);
+  assert.equal(shares[2], await model.generate('Once upon a time', { maxTokens: 30, temperature: 0 }).text());
+});
+
+test('an error of onProgress ends the loading with it', async () => {
+  const before = workersAlive();
+  const reason = new Error('the page is gone');
+  const onProgress = () => {
+    throw reason;
+  };
+  assert.equal(await rejection(createWorkerLlama(modelPath, { ...ONE_THREAD, onProgress })), reason);
+  await untilAlive(before);
+});
+
 test('the worker waits for a slow reader', async (t) => {
   const model = await load(t);
   const run = model.generate('Once', { maxTokens: 250, ignoreEnd: true, temperature: 1, seed: 1 });
