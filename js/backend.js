@@ -1,4 +1,4 @@
-/* What a device offers a model. The runner (js/llama) computes through this interface alone, so a model runs on whatever implements
+/* The interface between a model and a device. The runner (js/llama) computes through it alone, so a model runs on whatever implements
  * it: js/wasm/backend.js is the CPU, tests/helpers/reference-backend.js plain float64 JavaScript.
  *
  * The unit is a block of a model, not a single operation: the CPU makes `attend` of some ten operations, a GPU of a few dispatches.
@@ -39,7 +39,7 @@
 
 /** Token ids on the device, one for each position of a context. @typedef {Resource & { length: number }} TokenList */
 
-/** What an attention layer keeps of past tokens: keys and values by position. @typedef {Resource} Cache */
+/** The keys and values that an attention layer keeps of past tokens, by position. @typedef {Resource} Cache */
 
 /**
  * A part of a model: its settings, its weights by role, as loadWeights gave them, and the number of its layer.
@@ -74,7 +74,7 @@
  */
 
 /**
- * What a model takes on this backend, in bytes and rows.
+ * The memory that a model takes on this backend, in bytes and rows.
  * @typedef {object} Sizes
  * @property {number} batch  tokens of a prompt that are computed at a time, at most: all where a token sees those behind it
  * @property {number} part  tokens that one block takes, at most: a batch is computed in such parts

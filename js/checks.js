@@ -23,7 +23,7 @@ export function checkNames(given, known, kind = 'option') {
  * @param {string} kind
  */
 function refuseName(given, name, known, kind) {
-  // What other code adds to Object.prototype is no option of anyone's.
+  // Names that other code adds to Object.prototype are not options.
   if (!Object.hasOwn(given, name)) return;
   if (Array.isArray(given) || ArrayBuffer.isView(given))
     throw new ArgumentError(`${kind}s must be an object, got ${show(given)}`);

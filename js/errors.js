@@ -190,7 +190,7 @@ export function statusError(status, call) {
   return new ArgumentError(message);
 }
 
-/** What of a string a message shows: names come from files that anyone may have made. */
+/** Longest string shown in a message; names come from untrusted files. */
 const MAX_SHOWN = 100;
 
 /**

@@ -1,4 +1,4 @@
-/* What is kept of files in a Cache Storage. A file is a description (its UrlFacts) and blocks; the blocks' addresses hold what tells
+/* The files kept in a Cache Storage. A file is a description (its UrlFacts) and blocks; the blocks' addresses hold what tells
  * the file from a later one, so the two are never mixed. A Cache Storage that fails, or lacks something, is no longer used. */
 
 import { GgufError } from '../errors.js';

@@ -4,16 +4,17 @@ import { HandleError } from '../errors.js';
 
 /**
  * @typedef {object} GgufTensor
- * @property {string} name  as the file has it
- * @property {string} type  e.g. 'Q4_K'
- * @property {number} typeId  as GGUF numbers it
- * @property {readonly number[]} shape  in GGUF's order: shape[0] is the length of a row
- * @property {number} nRows  the product of shape[1], shape[2]...
- * @property {number} nCols  shape[0]
- * @property {number} offset  of its first byte in the file; in a split model the parts count as one file, each behind the one before
- * @property {number} [part]  index of its part in `parts` of the file, if the model is split
- * @property {number} byteLength  of its blocks
- * @property {boolean} supported  whether the kernels take it as a weight
+ * @property {string} name  Name, as the file has it.
+ * @property {string} type  Weight type, e.g. 'Q4_K'.
+ * @property {number} typeId  Number of the type in GGUF.
+ * @property {readonly number[]} shape  Sizes in GGUF's order: shape[0] is the length of a row.
+ * @property {number} nRows  Rows: the product of shape[1], shape[2] and so on.
+ * @property {number} nCols  Columns: shape[0].
+ * @property {number} offset  Place of the first byte in the file. In a split model the parts count as one file, one
+ *   after the other.
+ * @property {number} [part]  Index of its part in the `parts` of the file, if the model is split.
+ * @property {number} byteLength  Bytes of its blocks.
+ * @property {boolean} supported  Whether the kernels take it as a weight.
  */
 
 /** @typedef {string | number | bigint | boolean} MetadataScalar */
@@ -22,10 +23,10 @@ import { HandleError } from '../errors.js';
 /**
  * A part of a split model, or the file that is whole.
  * @typedef {object} GgufFilePart
- * @property {string} name  address, path or file name
- * @property {number} offset  of its first byte among the bytes of all parts
- * @property {number} byteLength  size of the part
- * @property {number} nTensors  tensors in it
+ * @property {string} name  Address, path or file name.
+ * @property {number} offset  Place of its first byte among the bytes of all parts.
+ * @property {number} byteLength  Size in bytes.
+ * @property {number} nTensors  Number of tensors in it.
  */
 
 /**
@@ -42,7 +43,7 @@ let sourceOf;
 export { sourceOf };
 
 /**
- * What is loaded when a file is opened, and not before.
+ * Functions that are loaded when a file is opened, and not before.
  * @typedef {object} Tools
  * @property {(gguf: GgufFile, source: string, name: string) => import('../errors.js').GgufError} noTensor  for messages
  * @property {(tensor: GgufTensor, source: import('./bytes.js').ByteSource, options: { signal?: AbortSignal }) =>
@@ -71,13 +72,13 @@ export class GgufFile {
   constructor(source, { version, alignment, metadata, tensors }, tools) {
     this.#source = source;
     this.#tools = tools;
-    /** Of the format: 2 or 3. */
+    /** Version of the format: 2 or 3. */
     this.version = version;
-    /** Of tensors in the file, in bytes. */
+    /** Alignment of tensors in the file, in bytes. */
     this.alignment = alignment;
     /** Key-value pairs; 64-bit integers are numbers where a number holds them exactly, else BigInts. */
     this.metadata = metadata;
-    /** What the file holds, by name; the tensors of all parts, where it is split. */
+    /** The tensors by name; those of all parts, if the model is split. */
     this.tensors = tensors;
     /** The parts of a split model, in their order; a file that is whole is the only one. */
     this.parts = tools.parts;

@@ -27,7 +27,7 @@ const MAX_STRING_BYTES = 1_500_000;
 const MAX_DIMS = 4;
 const MAX_ARRAY_DEPTH = 4;
 
-/** What a file that ends early mostly is. */
+/** The usual reason why a file ends early. */
 export const INCOMPLETE = '(is the download complete?)';
 
 /** Arrays of so many items are read here, not by the parser: vocabularies, for which it takes seconds. */

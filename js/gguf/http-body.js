@@ -1,4 +1,4 @@
-/* What an HTTP answer says of a range, and its body in chunks. */
+/* The range that an HTTP answer holds, and its body in chunks. */
 
 import { GgufError } from '../errors.js';
 import { readerOf } from './bytes.js';

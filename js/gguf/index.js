@@ -1,4 +1,4 @@
-/* What opens GGUF files is loaded when the first is opened. */
+/* The entry to GGUF files. The code that opens them is loaded with the first one. */
 
 export { GgufFile } from './file.js';
 
@@ -8,15 +8,18 @@ export { GgufFile } from './file.js';
 
 /**
  * @typedef {object} OpenOptions
- * @property {AbortSignal} [signal]  ends the opening
- * @property {typeof globalThis.fetch} [fetch]  for URLs, instead of the global one
- * @property {HeadersInit} [headers]  for URLs
- * @property {number} [retries]  for URLs: attempts in a row that may fail before a read does, default 4; the first request's too
- * @property {number} [retryDelay]  milliseconds before the first of them, then twice as long each time; default 250
- * @property {number} [timeout]  for URLs: milliseconds without a byte after which a connection counts as broken, default 30000;
- *   Infinity: none
- * @property {boolean | string} [cache]  for URLs: keeps what is read in the browser's Cache Storage, under this name or
- *   'fused-matmul'. Where there is none, no room in it, or it fails, the file is read as without; `gguf.cached` tells
+ * @property {AbortSignal} [signal]  Aborts the opening.
+ * @property {typeof globalThis.fetch} [fetch]  Function that fetches URLs, instead of the global fetch.
+ * @property {HeadersInit} [headers]  Headers of every request.
+ * @property {number} [retries]  Attempts in a row that may fail before a read fails, the first request included.
+ *   Default 4.
+ * @property {number} [retryDelay]  Milliseconds before the first repeated attempt, doubled for each further one.
+ *   Default 250.
+ * @property {number} [timeout]  Milliseconds without a byte after which a connection counts as broken. Default 30000;
+ *   Infinity waits for ever.
+ * @property {boolean | string} [cache]  Keep what is read of a URL in the browser's Cache Storage, under this name or
+ *   'fused-matmul'. If there is none, it is full or it fails, the file is read without it, and `gguf.cached` says
+ *   why.
  */
 
 /**

@@ -1,4 +1,4 @@
-/* What a file is that is no GGUF file, told by its first bytes: pages, pointers, archives, models in other formats. */
+/* Names a file that is not GGUF by its first bytes: pages, pointers, archives, models in other formats. */
 
 import { show } from '../errors.js';
 

@@ -9,16 +9,16 @@ const POOLING_TYPES = /** @type {const} */ (['none', 'mean', 'cls', 'last', 'ran
 const POOLINGS = POOLING_TYPES.slice(0, 4);
 
 /**
- * Which of the hidden states make the vector: the mean of all, that of the first or the last token, or all of them, one after
- * another.
+ * How hidden states become a vector: the mean of all, that of the first or of the last token, or all of them, one after another.
  * @typedef {'none' | 'mean' | 'cls' | 'last'} Pooling
  */
 
 /**
  * @typedef {object} EmbedOptions
- * @property {Pooling} [pooling]  default: what the file says (`<architecture>.pooling_type`), and 'mean' where it says nothing
- * @property {boolean} [normalize]  scales a vector to length 1; default true
- * @property {AbortSignal} [signal]  ends the computation with its reason
+ * @property {Pooling} [pooling]  How the hidden states become a vector. Default: what the file says
+ *   (`<architecture>.pooling_type`), and 'mean' if it says nothing.
+ * @property {boolean} [normalize]  Scale the vector to length 1. Default true.
+ * @property {AbortSignal} [signal]  Aborts the computation with its reason.
  */
 
 /**

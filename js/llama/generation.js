@@ -6,22 +6,23 @@ import { Sampler } from './sampler.js';
 import { TextStream } from './text-stream.js';
 
 /**
- * @typedef {object} GenerationStats  times in milliseconds
- * @property {number} promptTokens  of the whole prompt
- * @property {number} reusedTokens  of the prompt, whose keys and values were still there
- * @property {number} promptMs  until the prompt's last token had its logits
- * @property {number} promptTokensPerSecond  of the tokens that were computed
- * @property {number} timeToFirstToken  from the call to the first token
- * @property {number} tokens  generated
- * @property {number} decodeMs  for all but the first of them
- * @property {number} decodeTokensPerSecond  of the tokens after the first
- * @property {number} seed  of its random numbers: gives the same text again
- * @property {'stop' | 'end' | 'length' | 'context' | undefined} finishReason  a stop string, an end token, maxTokens, a full
- *   context; undefined before the end, and where the generation was aborted, cancelled, left or failed
+ * @typedef {object} GenerationStats  Numbers of a generation; times in milliseconds
+ * @property {number} promptTokens  Tokens of the whole prompt.
+ * @property {number} reusedTokens  Tokens of the prompt whose keys and values were still in the cache.
+ * @property {number} promptMs  Time until the prompt's last token had its logits.
+ * @property {number} promptTokensPerSecond  Speed of the prompt, counting the tokens that were computed.
+ * @property {number} timeToFirstToken  Time from the call to the first token.
+ * @property {number} tokens  Tokens generated.
+ * @property {number} decodeMs  Time for all generated tokens but the first.
+ * @property {number} decodeTokensPerSecond  Speed of the tokens after the first.
+ * @property {number} seed  Seed of the random numbers; it gives the same text again.
+ * @property {'stop' | 'end' | 'length' | 'context' | undefined} finishReason  Why it ended: at a stop string, at an
+ *   end token, after maxTokens, or with a full context. Undefined before the end, and if the generation was aborted,
+ *   cancelled, left or failed.
  */
 
 /**
- * What a generation needs of its model.
+ * The parts of a model that a generation uses.
  * @typedef {object} Engine
  * @property {import('./context.js').Context} context
  * @property {(token: number, special?: boolean) => Uint8Array} bytes  of a control token none, unless special is true
@@ -93,7 +94,7 @@ export class Generation {
     return this.#written;
   }
 
-  /** Itself: pieces of text. */
+  /** Returns itself: the pieces of text. */
   [Symbol.asyncIterator]() {
     return this;
   }

@@ -1,68 +1,71 @@
-/* What a model says about itself. */
+/* The facts of a loaded model that `model.info` gives. */
 
 /** @typedef {import('./model.js').Parts} Parts */
 
 /**
  * @typedef {object} TypeUse  the tensors of one type
- * @property {number} count  how many
- * @property {number} bytes  of all of them
- * @property {import('../wasm/selftest.js').Isa} isa  of the kernels that serve it
- * @property {import('../wasm/selftest.js').Activation} activation  that those kernels work in
+ * @property {number} count  Number of tensors.
+ * @property {number} bytes  Bytes of all of them.
+ * @property {import('../wasm/selftest.js').Isa} isa  Instruction set of the kernels that serve the type.
+ * @property {import('../wasm/selftest.js').Activation} activation  Activation mode that those kernels work in.
  */
 
 /**
  * @typedef {object} RopeInfo  rotary position embedding
- * @property {'adjacent' | 'halves'} pairing  which values of a head turn together
- * @property {number} nDims  values of a head that turn
- * @property {number} base  of the frequencies
- * @property {number} linearScale  by which positions are divided
- * @property {boolean} factors  the file has its own for the frequencies
+ * @property {'adjacent' | 'halves'} pairing  Which values of a head turn together: neighbours, or the halves of the
+ *   head.
+ * @property {number} nDims  Values of a head that turn.
+ * @property {number} base  Base of the frequencies.
+ * @property {number} linearScale  RoPE position scale: positions are divided by it.
+ * @property {boolean} factors  Whether the file has factors of its own for the frequencies.
  */
 
 /**
  * @typedef {object} TokenizerInfo
- * @property {string} kind  as the file names it
- * @property {string | undefined} pre  how texts are cut into words, as the file names it
- * @property {boolean} addBos  texts begin with BOS
- * @property {boolean} addEos  texts end with EOS; prompts of generate do not
- * @property {number | undefined} bos  the token that begins a text
- * @property {number[]} ends  the tokens that end one
- * @property {boolean} chat  the file has a template for conversations
+ * @property {string} kind  Kind of tokenizer, as the file names it.
+ * @property {string | undefined} pre  How texts are cut into words, as the file names it.
+ * @property {boolean} addBos  Whether texts begin with BOS.
+ * @property {boolean} addEos  Whether texts end with EOS; prompts of generate do not.
+ * @property {number | undefined} bos  Token that begins a text.
+ * @property {number[]} ends  Tokens that end a text.
+ * @property {boolean} chat  Whether the file has a chat template.
  */
 
 /**
  * @typedef {object} ModelMemory
- * @property {number} weights  quantised, as in the file
- * @property {number} kvCache  keys and values of all positions
- * @property {number} workspace  activations
- * @property {number} linear  the whole wasm memory
+ * @property {number} weights  Bytes of the weights, quantised as in the file.
+ * @property {number} kvCache  Bytes of the keys and values of all positions.
+ * @property {number} workspace  Bytes of the activations.
+ * @property {number} linear  Bytes of the whole wasm memory.
  */
 
 /**
  * @typedef {object} ModelInfo
- * @property {string} architecture  as the file names it, e.g. 'llama'
- * @property {string | undefined} name  as the file has it
- * @property {number} parameters  weights in all
- * @property {number} nLayers  blocks
- * @property {number} nEmbd  values of a hidden state
- * @property {number} nFf  values within the feed-forward block
- * @property {number} nHeads  of queries
- * @property {number} nKvHeads  of keys and values
- * @property {number} headSize  values of a head
- * @property {number} nVocab  tokens there are
- * @property {boolean} tied  the output matrix is the embedding
- * @property {boolean} causal  a token sees only those before it; where not, the model makes embeddings and no text
- * @property {RopeInfo} rope  how positions turn queries and keys
- * @property {number} trainedContext  positions it was trained for
- * @property {number} contextLength  positions of the KV cache
- * @property {number} batch  tokens of a prompt that are computed at a time
- * @property {import('../wasm/kv-cache.js').KvType} kvType  what keys and values are stored as
- * @property {import('../wasm/selftest.js').Activation} activation  the mode of its products
- * @property {TokenizerInfo} tokenizer  how texts become tokens
- * @property {Record<string, TypeUse>} types  of weights, by name
- * @property {ModelMemory} memory  in bytes
- * @property {import('../wasm/kernel-types.js').KernelsInfo} kernels  what was chosen and why
- * @property {Record<string, number>} timings  milliseconds of loading: header, tokenizer, kernels, weights
+ * @property {string} architecture  Architecture as the file names it, e.g. 'llama'.
+ * @property {string | undefined} name  Name of the model, as the file has it.
+ * @property {number} parameters  Number of weights.
+ * @property {number} nLayers  Number of layers.
+ * @property {number} nEmbd  Width of the hidden state.
+ * @property {number} nFf  Width inside the feed-forward block.
+ * @property {number} nHeads  Query heads.
+ * @property {number} nKvHeads  Key and value heads.
+ * @property {number} headSize  Values of a head.
+ * @property {number} nVocab  Tokens of the vocabulary.
+ * @property {boolean} tied  Whether the output matrix is the embedding.
+ * @property {boolean} causal  Whether a token sees only those before it. A model without that makes embeddings, not
+ *   text.
+ * @property {RopeInfo} rope  How positions turn queries and keys.
+ * @property {number} trainedContext  Positions that the model was trained for.
+ * @property {number} contextLength  Positions of the KV cache.
+ * @property {number} batch  Prompt tokens that are computed at a time.
+ * @property {import('../wasm/kv-cache.js').KvType} kvType  Type in which keys and values are stored.
+ * @property {import('../wasm/selftest.js').Activation} activation  Activation mode of the products.
+ * @property {TokenizerInfo} tokenizer  How texts become tokens.
+ * @property {Record<string, TypeUse>} types  The tensors by weight type.
+ * @property {ModelMemory} memory  Memory in bytes.
+ * @property {import('../wasm/kernel-types.js').KernelsInfo} kernels  How the kernels were chosen, and how they run.
+ * @property {Record<string, number>} timings  Milliseconds of the steps of loading: header, tokenizer, kernels,
+ *   weights.
  */
 
 /** Where a model has no rotary positions. */

@@ -32,25 +32,33 @@ import { checkTensors } from './weights.js';
 
 /**
  * @typedef {object} LlamaOptions
- * @property {import('../wasm/kernels.js').Kernels} [kernels]  from createKernels; without them the model makes its own, and
- *   disposes them when it is disposed
- * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  bytes of weights
- * @property {AbortSignal} [signal]  ends the loading
- * @property {number} [contextLength]  positions of the KV cache; default: the model's own, at most 4096
- * @property {import('../wasm/kv-cache.js').KvType} [kvType]  default 'F16'
- * @property {import('../wasm/selftest.js').Activation} [activation]  default 'int8', the fastest and what other engines do; 'int16'
- *   is nearer to exact, 'f32' exact but for rounding
- * @property {number} [threads]  this and the following for own kernels, as in createKernels
- * @property {boolean} [memory64]  of own kernels
- * @property {import('../wasm/selftest.js').Isa} [isa]  of own kernels
- * @property {import('../wasm/selftest.js').Dot} [dot]  of own kernels
- * @property {import('../wasm/kernel-types.js').KernelsOptions['wasm']} [wasm]  of own kernels
- * @property {typeof globalThis.fetch} [fetch]  this and the following for URLs, as in openGguf
- * @property {HeadersInit} [headers]  for URLs
- * @property {number} [retries]  for URLs, as in openGguf
- * @property {number} [retryDelay]  for URLs, as in openGguf
- * @property {number} [timeout]  for URLs, as in openGguf
- * @property {boolean | string} [cache]  keeps the file in the browser's Cache Storage
+ * @property {import('../wasm/kernels.js').Kernels} [kernels]  Kernels from createKernels to run on. Without them the
+ *   model makes its own, and disposes them with itself.
+ * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  Called with the bytes of weights
+ *   that were loaded so far, and the total.
+ * @property {AbortSignal} [signal]  Aborts the loading.
+ * @property {number} [contextLength]  Positions of the KV cache: the most tokens of prompt and answer together.
+ *   Default: the model's own, at most 4096.
+ * @property {import('../wasm/kv-cache.js').KvType} [kvType]  Type in which keys and values are stored. Default 'F16'.
+ * @property {import('../wasm/selftest.js').Activation} [activation]  Activation mode of all products. Default 'int8',
+ *   the fastest and what other engines compute; 'int16' is closer to exact, 'f32' is exact but for rounding.
+ * @property {number} [threads]  Threads of the model's own kernels, 1 to 64; see createKernels for the default.
+ * @property {boolean} [memory64]  Use 64-bit addresses, for more than 4 GiB, where the engine has them.
+ * @property {import('../wasm/selftest.js').Isa} [isa]  Use only this instruction set; default: the best that passes
+ *   its self-test.
+ * @property {import('../wasm/selftest.js').Dot} [dot]  Use this variant of relaxed SIMD; default: the faster one,
+ *   timed.
+ * @property {import('../wasm/kernel-types.js').KernelsOptions['wasm']} [wasm]  Modules to use instead of the
+ *   package's own: one, or several by name.
+ * @property {typeof globalThis.fetch} [fetch]  Function that fetches URLs, instead of the global fetch.
+ * @property {HeadersInit} [headers]  Headers of every request.
+ * @property {number} [retries]  Attempts in a row that may fail before a read fails. Default 4.
+ * @property {number} [retryDelay]  Milliseconds before the first repeated attempt, doubled for each further one.
+ *   Default 250.
+ * @property {number} [timeout]  Milliseconds without a byte after which a connection counts as broken. Default 30000;
+ *   Infinity waits for ever.
+ * @property {boolean | string} [cache]  Keep the file in the browser's Cache Storage, under this name or
+ *   'fused-matmul'.
  */
 
 const DEFAULT_CONTEXT = 4096;
@@ -84,7 +92,7 @@ const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
 /** A model in memory, with one context: one generation at a time. Made by Llama.load. */
 export class Llama {
   #parts;
-  /** Of the last call that computed, held or not. @type {Lease | undefined} */
+  /** The lease of the last call that computed, held or not. @type {Lease | undefined} */
   #lease;
   #disposed = false;
 
@@ -170,7 +178,7 @@ export class Llama {
     }
   }
 
-  /** What was loaded and how it runs. @returns {import('./info.js').ModelInfo} */
+  /** The facts of the model. @returns {import('./info.js').ModelInfo} */
   get info() {
     return describe(this.#alive());
   }
@@ -424,7 +432,7 @@ export class Llama {
 
 const disposedError = () => new HandleError('this model is disposed', 'disposed');
 
-/** Those options that are given. @param {LlamaOptions} options @param {readonly (keyof LlamaOptions)[]} names */
+/** The options that are given, of some names. @param {LlamaOptions} options @param {readonly (keyof LlamaOptions)[]} names */
 const pick = (options, names) =>
   Object.fromEntries(
     names.filter((name) => options[name] !== undefined).map((name) => [name, options[name]]),

@@ -5,18 +5,21 @@ import { ArgumentError, show } from '../errors.js';
 
 /**
  * @typedef {object} GenerateOptions
- * @property {number} [maxTokens]  default 256; the end of the context ends the text too
- * @property {number} [temperature]  0 takes the most likely token each time; default 0.8
- * @property {number} [topK]  only the so many most likely tokens, 0: all; default 40
- * @property {number} [topP]  of them the smallest set with so much probability; default 0.95
- * @property {number} [minP]  of them those with so much of the largest probability; default 0.05
- * @property {number} [seed]  an integer from 0 to 2^53 - 1; default: another one each time
- * @property {number} [repeatPenalty]  over 1 makes repetition less likely; default 1
- * @property {number} [repeatWindow]  how many tokens back repetition counts; default 64
- * @property {string | readonly string[]} [stop]  texts that end the generation, and are not given out; they match the
- *   spelling of control tokens too, e.g. '<|im_end|>'
- * @property {boolean} [ignoreEnd]  writes on where the model would end, as measurements need it; default false
- * @property {AbortSignal} [signal]  ends the generation with its reason
+ * @property {number} [maxTokens]  The most tokens to generate. The text also ends when the context is full. Default
+ *   256.
+ * @property {number} [temperature]  How freely tokens are chosen; 0 always takes the most likely one. Default 0.8.
+ * @property {number} [topK]  Keep the K most likely tokens; 0 keeps all. Default 40.
+ * @property {number} [topP]  Keep the smallest set of tokens whose probabilities add up to this, from 0 to 1. Default
+ *   0.95.
+ * @property {number} [minP]  Drop tokens below minP times the top probability, from 0 to 1. Default 0.05.
+ * @property {number} [seed]  Seed of the random numbers, an integer from 0 to 2^53 - 1; the same seed gives the same
+ *   text. Default: a new one each time.
+ * @property {number} [repeatPenalty]  Values over 1 make tokens that came before less likely. Default 1.
+ * @property {number} [repeatWindow]  How many tokens back the repeat penalty looks. Default 64.
+ * @property {string | readonly string[]} [stop]  Texts that end the generation; they are not part of the result. They
+ *   also match the spelling of control tokens, e.g. '<|im_end|>'.
+ * @property {boolean} [ignoreEnd]  Write on where the model would end, as measurements need it. Default false.
+ * @property {AbortSignal} [signal]  Aborts the generation: reading rejects with its reason.
  */
 
 const SEED_LIMIT = Number.MAX_SAFE_INTEGER;

@@ -117,7 +117,7 @@ import { ModelError } from './errors.js';
  */
 
 /**
- * What a file of js/llama/architectures exports: the plan is made from the metadata of a model's file.
+ * The export of a file in js/llama/architectures: the plan is made from the metadata of a model's file.
  * @typedef {Architecture & { plan: (read: import('./architectures/metadata.js').MetadataReader) => Plan }} ArchitectureFile
  */
 

@@ -45,7 +45,7 @@ export const ABI = /** @type {const} */ ({
   fm_served_by: 'i32(i32 type, i32 activation)',
 });
 
-/** Those of the modules with threads only. */
+/** The exports that only modules with threads have. */
 export const THREAD_ABI = /** @type {const} */ ({
   fm_thread_stack: 'address(u32 thread)',
   fm_thread_run: 'void(u32 thread)',

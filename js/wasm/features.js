@@ -1,4 +1,4 @@
-/* What this engine's WebAssembly can do, asked by validating modules that are valid only where it can. Nothing is compiled. */
+/* Detects what this engine's WebAssembly supports, by validating modules that are valid only with a feature. Nothing is compiled. */
 
 /** @typedef {import('./loader.js').Features} Features */
 

@@ -22,7 +22,7 @@ const BLOCKS_BYTES = 10e6;
 const LOGIT_BYTES = 2e6;
 
 /**
- * What the CPU cannot do of a model, each by name.
+ * Names everything of a model that the CPU cannot do.
  * @param {Plan} plan
  * @param {readonly import('../gguf/file.js').GgufTensor[]} tensors
  * @returns {string[]}
@@ -59,7 +59,7 @@ export function lacks({ layers, head }, tensors) {
 }
 
 /**
- * What a model takes beside its weights.
+ * The memory that a model takes beside its weights.
  * @param {Plan} plan
  * @param {RunSettings} settings
  * @returns {import('../backend.js').Sizes}

@@ -1,4 +1,4 @@
-/* What lives in wasm memory and is freed by hand: weights and tensors. Made by Kernels only. */
+/* Weights and tensors: they live in wasm memory and are freed by hand. Only Kernels makes them. */
 
 import { ArgumentError, HandleError, ShapeError, show } from '../errors.js';
 import { findType } from '../types.js';
@@ -26,7 +26,7 @@ let memoryOfHandle;
 
 export { addressIn };
 
-/** What weights, tensors and KV caches have in common: a place in wasm memory, to be given back by hand. */
+/** The base of weights, tensors and KV caches: a place in wasm memory that is freed by hand. */
 export class Handle {
   #memory;
   #ptr;

@@ -20,53 +20,57 @@
  */
 
 /**
- * @typedef {object} KernelsInfo  what was chosen and why
- * @property {string} version  of the library
- * @property {Isa} isa  the instruction set in use
- * @property {Dot | undefined} dot  of the relaxed set only
- * @property {Activation} activation  the mode for calls that name none
- * @property {import('./loader.js').Step[]} steps  what was tried, in order
- * @property {string} reason  one line
- * @property {number} threads  that operations use, the caller included
- * @property {string} threadsReason  one line: why so many; where they could be more, how
- * @property {boolean} memory64  addresses have 64 bits
- * @property {string | undefined} memory64Reason  one line, where memory64 was asked for
- * @property {import('./loader.js').Features} features  of this engine
- * @property {import('./loader.js').Timings} timings  of loading, in milliseconds
- * @property {Record<string, number> | undefined} dotTimes  milliseconds a call, where a choice was timed
- * @property {string | undefined} wasmUrl  of the module in use, where it came from an address
- * @property {number | undefined} wasmBytes  its size, where that is known
+ * @typedef {object} KernelsInfo  How kernels were chosen, and how they run
+ * @property {string} version  Version of the library.
+ * @property {Isa} isa  Name of the instruction set in use.
+ * @property {Dot | undefined} dot  Variant of the relaxed instruction set in use; undefined for the other sets.
+ * @property {Activation} activation  Activation mode of calls that name none.
+ * @property {import('./loader.js').Step[]} steps  The modules and variants that were tried, in order.
+ * @property {string} reason  One line that says why this instruction set was chosen.
+ * @property {number} threads  Threads that operations use, the caller included.
+ * @property {string} threadsReason  One line that says why there are so many threads, and how to get more where that
+ *   is possible.
+ * @property {boolean} memory64  Whether addresses have 64 bits.
+ * @property {string | undefined} memory64Reason  One line that says why, if memory64 was asked for.
+ * @property {import('./loader.js').Features} features  What this engine's WebAssembly supports.
+ * @property {import('./loader.js').Timings} timings  Milliseconds that the steps of loading took.
+ * @property {Record<string, number> | undefined} dotTimes  Milliseconds per call of each relaxed variant, where the
+ *   choice was timed.
+ * @property {string | undefined} wasmUrl  Address of the module in use, if it came from one.
+ * @property {number | undefined} wasmBytes  Size of the module in bytes, if it is known.
  */
 
 /**
  * @typedef {object} ServedType
- * @property {string} name  as GGUF spells it
- * @property {number} id  as GGUF numbers it
- * @property {number} blockValues  values a block holds
- * @property {number} blockBytes  bytes a block takes
- * @property {number} alignment  bytes
+ * @property {string} name  Name as GGUF spells it, e.g. 'Q4_K'.
+ * @property {number} id  Number as GGUF has it.
+ * @property {number} blockValues  Values in a block.
+ * @property {number} blockBytes  Bytes of a block.
+ * @property {number} alignment  Alignment of a block in bytes.
  */
 
 /**
  * How a weight type and an activation mode are served.
  * @typedef {object} Service
- * @property {Isa} isa  of the kernels
- * @property {Activation} activation  the mode they work in
+ * @property {Isa} isa  Instruction set of the kernels.
+ * @property {Activation} activation  Activation mode that the kernels work in.
  */
 
 /**
  * @typedef {object} WeightData
- * @property {string | number} type  name or id
- * @property {number} nRows  rows: outputs of a product
- * @property {number} nCols  a multiple of the type's block
- * @property {ArrayBufferLike | ArrayBufferView} [data]  blocks, row by row; an F32 weight may have none
- * @property {string} [name]  for messages
+ * @property {string | number} type  Weight type, by name ('Q4_K') or by GGUF's number.
+ * @property {number} nRows  Rows: the outputs of a product.
+ * @property {number} nCols  Columns: a multiple of the values in the type's block.
+ * @property {ArrayBufferLike | ArrayBufferView} [data]  The blocks, row by row, as a GGUF file holds them. Only an
+ *   F32 weight may have none; it is zeros then.
+ * @property {string} [name]  Name of the weight in messages.
  */
 
 /**
  * @typedef {object} LoadOptions
- * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  bytes, after each chunk
- * @property {AbortSignal} [signal]  ends the loading
+ * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  Called after each chunk with the
+ *   bytes loaded so far, and the total.
+ * @property {AbortSignal} [signal]  Aborts the loading.
  */
 
 /**
@@ -77,64 +81,66 @@
  * @property {U} [out]  (end - start) * nCols values; a Weight must be another one, of type F32
  */
 
-/** What a gate goes through; 'gelu' is the tanh form. @typedef {'silu' | 'gelu'} Gate */
+/** Activation function of a gate; 'gelu' is the tanh form. @typedef {'silu' | 'gelu'} Gate */
 
 /**
  * @typedef {object} RopeOptions
- * @property {number} headSize  values of a head
- * @property {number} [nHeads]  heads of a token; a Tensor says it itself: nCols / headSize
- * @property {number} [position]  of the first token, default 0
- * @property {number} [nDims]  the first values of every head that are rotated, even; default all
- * @property {number} [base]  default 10000
- * @property {number} [linearScale]  positions are divided by it, default 1
- * @property {Floats} [factors]  nDims / 2 values, by which frequencies are divided (llama3); default ones
- * @property {'adjacent' | 'halves'} [pairing]  (2i, 2i + 1), the default, or (i, i + nDims / 2)
+ * @property {number} headSize  Values of a head.
+ * @property {number} [nHeads]  Heads of a token. A Tensor implies it: nCols / headSize.
+ * @property {number} [position]  Position of the first token. Default 0.
+ * @property {number} [nDims]  How many values at the start of every head are rotated, an even number. Default: all.
+ * @property {number} [base]  Base of the frequencies. Default 10000.
+ * @property {number} [linearScale]  RoPE position scale: positions are divided by it. Default 1.
+ * @property {Floats} [factors]  nDims / 2 numbers that the frequencies are divided by, as in Llama 3. Default: ones.
+ * @property {'adjacent' | 'halves'} [pairing]  Which values turn together: 'adjacent' pairs (2i, 2i + 1), 'halves'
+ *   pairs (i, i + nDims / 2). Default 'adjacent'.
  */
 
 /**
  * @template {Floats} U
  * @typedef {object} ManyOptions
- * @property {readonly U[]} [out]  one of nTokens * nRows values for each weight
- * @property {Activation} [activation]  the mode of this call
+ * @property {readonly U[]} [out]  Where the results go: nTokens * nRows values for each weight.
+ * @property {Activation} [activation]  Activation mode of this call.
  */
 
 /**
  * @template {Floats} U
  * @typedef {object} GatedOptions
- * @property {Gate} [act]  default 'silu'
- * @property {U} [out]  nTokens * nRows values
- * @property {Activation} [activation]  the mode of this call
+ * @property {Gate} [act]  Activation function of the gate. Default 'silu'.
+ * @property {U} [out]  Where the result goes: nTokens * nRows values.
+ * @property {Activation} [activation]  Activation mode of this call.
  */
 
 /**
  * @typedef {object} FfnWeights
- * @property {Weight} gate  nFf x nEmbd
- * @property {Weight} up  nFf x nEmbd
- * @property {Weight} down  nEmbd x nFf
- * @property {Floats | null} [norm]  nEmbd values; without it there is no norm
+ * @property {Weight} gate  Gate matrix, nFf x nEmbd.
+ * @property {Weight} up  Up matrix, nFf x nEmbd.
+ * @property {Weight} down  Down matrix, nEmbd x nFf.
+ * @property {Floats | null} [norm]  Weights of the RMS norm in front, nEmbd values; without them there is no norm.
  */
 
 /**
  * @template {Floats} U
  * @typedef {object} FfnOptions
- * @property {number} [eps]  of the norm, default 1e-5
- * @property {Gate} [act]  default 'silu'
- * @property {boolean} [residual]  adds x, default false
- * @property {U} [out]  as many values as x; may be x
- * @property {Activation} [activation]  the mode of this call
+ * @property {number} [eps]  Epsilon of the norm. Default 1e-5.
+ * @property {Gate} [act]  Activation function of the gate. Default 'silu'.
+ * @property {boolean} [residual]  Add x to the result. Default false.
+ * @property {U} [out]  Where the result goes: as many values as x; may be x itself.
+ * @property {Activation} [activation]  Activation mode of this call.
  */
 
 /**
  * @template {Floats} U
  * @typedef {object} FlashOptions
- * @property {number} [nHeads]  of a token; a Tensor says it itself: nCols / headSize. A multiple of the cache's nKvHeads
- * @property {number} [firstPosition]  of q's first token, default 0
- * @property {number} [nPositions]  of the caches that are looked at; default firstPosition + nTokens
- * @property {boolean} [causal]  a token sees positions up to its own only; default true
- * @property {number} [window]  only the last so many of those it may see; default 0: all
- * @property {number} [scale]  of the scores, default 1 / sqrt(headSize)
- * @property {number} [softcap]  > 0: scores become softcap * tanh(score / softcap); default 0
- * @property {U} [out]  as many values as q; not q itself
+ * @property {number} [nHeads]  Query heads of a token: a multiple of the cache's nKvHeads. A Tensor implies it: nCols
+ *   / headSize.
+ * @property {number} [firstPosition]  Position of q's first token. Default 0.
+ * @property {number} [nPositions]  How many positions of the caches are looked at. Default firstPosition + nTokens.
+ * @property {boolean} [causal]  Whether a token sees only positions up to its own. Default true.
+ * @property {number} [window]  How many of the latest positions it may see are kept; 0 keeps all. Default 0.
+ * @property {number} [scale]  Factor of the scores. Default 1 / sqrt(headSize).
+ * @property {number} [softcap]  A value over 0 turns scores into softcap * tanh(score / softcap). Default 0.
+ * @property {U} [out]  Where the result goes: as many values as q; not q itself.
  */
 
 export {};

@@ -78,7 +78,7 @@ export class Kernels {
     this.#types = Object.freeze(servedTypes(loaded.instance.exports));
   }
 
-  /** What was chosen and why. @returns {KernelsInfo} */
+  /** How the kernels were chosen, and how they run. @returns {KernelsInfo} */
   get info() {
     const { steps, reason, features, timings, dotTimes, wasmUrl, wasmBytes } = this.#loaded;
     const { instance, pool, threadsReason, memory64Reason } = this.#loaded;
@@ -472,7 +472,7 @@ export class Kernels {
     return this.#run.fusedDequantMatmulQ4KLegacy(this.#core, w, x);
   }
 
-  /** What the linear memory holds, in bytes. @returns {import('./memory.js').MemoryStats} */
+  /** The use of the linear memory, in bytes. @returns {import('./memory.js').MemoryStats} */
   memory() {
     return this.#memory.stats();
   }

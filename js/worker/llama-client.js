@@ -24,8 +24,8 @@ const WORKER_LLAMA_OPTIONS = [...LOAD_OPTIONS.filter((name) => name !== 'kernels
 
 /**
  * @typedef {object} WorkerOnlyOptions
- * @property {import('./port.js').WorkerSource} [worker]  a Worker that runs `fused-matmul/llama-host`, a function that makes one, or the
- *   address of that script; by default the library starts its own. dispose() terminates it
+ * @property {import('./port.js').WorkerSource} [worker]  A Worker that runs `fused-matmul/llama-host`, a function
+ *   that makes one, or the address of that script. By default the library starts its own. dispose() terminates it.
  */
 
 /** The options of Llama.load but for `kernels`, which the worker makes itself. @typedef {Omit<import('../llama/model.js').LlamaOptions, 'kernels'> & WorkerOnlyOptions} WorkerLlamaOptions */
@@ -110,7 +110,7 @@ export class WorkerLlama {
     }
   }
 
-  /** What was loaded and how it runs; memory as it was when the last generation ended. */
+  /** The facts of the model; the memory is that at the end of the last generation. */
   get info() {
     return this.#info;
   }

@@ -3,7 +3,7 @@
 /** @typedef {import('../llama/generation.js').GenerationStats} GenerationStats */
 
 /**
- * What a generation needs of its connection.
+ * The calls that a generation makes to its worker.
  * @typedef {object} Link
  * @property {() => Promise<number>} open  makes it in the worker and gives its number there
  * @property {(generation: number, onEvent: (message: any) => void) => Promise<void>} run  settles when it has ended
