@@ -70,16 +70,18 @@ export class GpuDevice {
     }
     if (features.includes('dot4I8Packed') && api.wgslLanguageFeatures?.has(DOT_4_I8))
       wanted.push('dot4I8Packed');
-    return new GpuDevice(device, adapter.info, { features: new Set(wanted), software });
+    return new GpuDevice(device, adapter.info, { features: new Set(wanted), software, api });
   }
 
   /**
    * @param {GPUDevice} device
    * @param {GPUAdapterInfo} adapter
-   * @param {{ features: Set<GpuFeature>, software: boolean }} facts
+   * @param {{ features: Set<GpuFeature>, software: boolean, api: GPU }} facts
    */
-  constructor(device, adapter, { features, software }) {
+  constructor(device, adapter, { features, software, api }) {
     this.device = device;
+    /** In Node the device ends with the object that it comes from. */
+    this.api = api;
     this.adapter = adapter;
     this.features = features;
     this.software = software;
