@@ -33,16 +33,29 @@ export const KV_LARGEST = { F32: LARGEST_F32, F16: 65504, Q8_0: 127 * 65504 };
 export function checkNumbers(values, from, to, nCols, place, advice, largest = LARGEST_F32) {
   const at = firstBeyond(values, from, to, largest);
   if (at < 0) return;
-  const value = values[at];
-  const { part, layer } = place;
   const position = place.position + Math.floor((at - from) / nCols);
-  const { kvType, activation } = advice;
+  throw numericError(values[at], { ...place, position }, advice, largest);
+}
+
+/**
+ * The error of a number that cannot be right.
+ * @param {number} value
+ * @param {Place} place
+ * @param {Advice} advice
+ * @param {number} [largest]  magnitude that is allowed
+ */
+export function numericError(
+  value,
+  { part, layer, position },
+  { kvType, activation },
+  largest = LARGEST_F32,
+) {
   const where = `${layer === undefined ? '' : `layer ${layer} (blk.${layer}): `}the ${part} of position ${position}`;
   const f32 = "kvType: 'F32'";
   const message = Number.isFinite(value)
     ? `hold ${value}, the ${kvType} cache stores up to ${largest}: try ${f32}`
     : `came out as ${value}: try ${activation === 'f32' ? '' : "activation: 'f32', "}${kvType === 'F32' ? '' : `${f32}, `}another copy of the file (its weights may be damaged)`;
-  throw new NumericError(`${where} ${message}`, { part, layer, position, value });
+  return new NumericError(`${where} ${message}`, { part, layer, position, value });
 }
 
 /**

@@ -1,0 +1,95 @@
+/* Whether a model can run on a GPU, and what it takes there beside its weights. */
+
+import { show } from '../errors.js';
+import { bufferCols } from './hidden.js';
+import { up16 } from './shader.js';
+import { cacheLayout } from './wgsl/cache.js';
+import { WGSL_TYPES } from './wgsl/types.js';
+
+/** @typedef {import('../backend.js').RunSettings} RunSettings */
+/** @typedef {import('../llama/plan.js').Plan} Plan */
+
+const LARGEST_HEAD = 256;
+const LARGEST_BATCH = 512;
+/** Rows of logits that are computed at a time: those of a product for few tokens. */
+export const LOGIT_ROWS = 8;
+
+/**
+ * Names everything of a model that the GPU cannot do.
+ * @param {Plan} plan
+ * @param {readonly import('../gguf/file.js').GgufTensor[]} tensors
+ * @param {RunSettings} settings
+ * @param {{ bindingBytes: number }} limits  of the device
+ * @returns {string[]}
+ */
+export function lacks({ layers, head }, tensors, { contextLength, kvType }, { bindingBytes }) {
+  /** @type {Set<string>} */
+  const reasons = new Set();
+  const check = (/** @type {boolean} */ can, /** @type {string} */ reason) => {
+    if (!can) reasons.add(reason);
+  };
+  for (const { attention, feed } of layers) {
+    const { kind, headSize, nKvHeads, rope } = attention;
+    check(kind === 'attention', `layers of kind ${show(kind)} are not supported on the GPU`);
+    check(
+      headSize <= LARGEST_HEAD && headSize % 4 === 0,
+      `heads of ${headSize} values are not supported on the GPU: they must be a multiple of 4, ${LARGEST_HEAD} at most`,
+    );
+    check(
+      kvType !== 'Q8_0' || headSize % 32 === 0,
+      `heads of ${headSize} values cannot be cached as Q8_0 on the GPU: they must be a multiple of 32`,
+    );
+    check(
+      !rope || ['adjacent', 'halves'].includes(rope.pairing),
+      `RoPE of pairs ${show(rope?.pairing)} is not supported on the GPU`,
+    );
+    check(
+      feed.kind === 'gated',
+      `feed-forward blocks of kind ${show(feed.kind)} are not supported on the GPU`,
+    );
+    check(
+      ['silu', 'gelu'].includes(feed.activation),
+      `gates of the kind ${show(feed.activation)} are not supported on the GPU`,
+    );
+    const { bytes } = cacheLayout({ type: kvType, nPositions: contextLength, nKvHeads, headSize });
+    check(
+      bytes <= bindingBytes,
+      `${contextLength} positions need ${bytes} bytes of keys and values a layer; this GPU takes ${bindingBytes} in one piece: try a shorter context or another kvType`,
+    );
+    for (const norm of [attention.norm, attention.postNorm, feed.norm, feed.postNorm, head.norm])
+      check(!norm || norm.kind === 'rms', `norms of kind ${show(norm?.kind)} are not supported on the GPU`);
+  }
+  const unserved = tensors.filter(({ type }) => !Object.hasOwn(WGSL_TYPES, type));
+  if (unserved.length > 0) {
+    const types = [...new Set(unserved.map(({ type }) => type))].join(', ');
+    reasons.add(
+      `${unserved.length} tensors have types without kernels (${types}), the first is ${show(unserved[0].name)}`,
+    );
+  }
+  return [...reasons];
+}
+
+/**
+ * The memory that a model takes beside its weights.
+ * @param {Plan} plan
+ * @param {RunSettings} settings
+ * @returns {import('../backend.js').Sizes}
+ */
+export function sizes(plan, { contextLength, kvType }) {
+  const { layers, nVocab } = plan;
+  const part = Math.min(contextLength, LARGEST_BATCH);
+  const batch = layers.every(({ attention }) => attention.causal) ? part : contextLength;
+  const logitRows = Math.min(LOGIT_ROWS, part);
+  const rowBytes = 4 * Object.values(bufferCols(plan)).reduce((sum, n) => sum + n, 0);
+  const kvBytes = layers.reduce(
+    (sum, { attention: { nKvHeads, headSize } }) =>
+      sum + cacheLayout({ type: kvType, nPositions: contextLength, nKvHeads, headSize }).bytes,
+    0,
+  );
+  // The table of rotations: cosine and sine of every pair.
+  const ropes = new Set(layers.map(({ attention }) => attention.rope && JSON.stringify(attention.rope)));
+  const turns =
+    ropes.size * contextLength * Math.max(...layers.map(({ attention }) => attention.rope?.nDims ?? 0));
+  const workspaceBytes = batch * rowBytes + 4 * logitRows * up16(nVocab) + 4 * turns;
+  return { batch, part, logitRows, kvBytes, workspaceBytes };
+}

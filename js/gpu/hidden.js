@@ -1,0 +1,86 @@
+/* Hidden states of a batch in GPU memory, and the buffers that the blocks of a layer work in. Rows are those of the batch everywhere;
+ * all are made once, for the largest batch and the widest layer. */
+
+import { up16 } from './shader.js';
+
+/** @typedef {import('../backend.js').DeviceTensor} DeviceTensor */
+/** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
+/** @typedef {import('../llama/plan.js').Plan} Plan */
+/** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
+/** @typedef {import('./device.js').GpuDevice} GpuDevice */
+
+/** Words before the queries, keys and values: the note of a number that cannot be right; see wgsl/faults.js. */
+export const FAULT_WORDS = 16;
+
+/** Values of a token: queries, keys or values, and all three. @param {AttentionSettings} attention */
+export function widths({ nHeads, nKvHeads, headSize }) {
+  const [q, kv] = [nHeads * headSize, nKvHeads * headSize];
+  return { q, kv, qkv: q + 2 * kv };
+}
+
+/**
+ * f32 values of each buffer in a row of a batch.
+ * @param {Plan} plan
+ */
+export function bufferCols({ nEmbd, layers }) {
+  const most = (/** @type {(layer: Plan['layers'][0]) => number} */ of) => up16(Math.max(...layers.map(of)));
+  return {
+    x: up16(nEmbd),
+    // Input of a block after its norm, and what a block adds before its norm.
+    normed: up16(nEmbd),
+    heads: most(({ attention }) => widths(attention).qkv),
+    attended: most(({ attention }) => widths(attention).q),
+    gate: most(({ feed }) => feed.nFf),
+    up: most(({ feed }) => feed.nFf),
+  };
+}
+
+/** @typedef {Record<keyof ReturnType<typeof bufferCols>, GpuBuffer>} HiddenBuffers */
+
+/** @implements {DeviceTensor} */
+export class GpuHidden {
+  #gpu;
+  /** @type {Map<string, GpuBuffer>} */
+  #spare = new Map();
+  freed = false;
+
+  /**
+   * @param {GpuDevice} gpu
+   * @param {Plan} plan
+   * @param {number} batch  rows
+   */
+  constructor(gpu, plan, batch) {
+    this.#gpu = gpu;
+    this.nRows = batch;
+    this.nCols = plan.nEmbd;
+    const cols = bufferCols(plan);
+    const made = Object.entries(cols).map(([label, n]) => {
+      const header = label === 'heads' ? FAULT_WORDS : 0;
+      return [label, gpu.buffer(4 * (header + batch * n), { label })];
+    });
+    /** @type {HiddenBuffers} */
+    this.buffers = Object.fromEntries(made);
+    /** Where the note of a fault lies. */
+    this.faults = { buffer: this.buffers.heads, offset: 0, bytes: 16 };
+  }
+
+  /**
+   * A buffer for results in between, made when it is first asked for and larger when more is.
+   * @param {string} label
+   * @param {number} bytes
+   */
+  spare(label, bytes) {
+    const found = this.#spare.get(label);
+    if (found && found.bytes >= bytes) return found;
+    const buffer = this.#gpu.buffer(bytes, { label });
+    // Work that is recorded already may use the smaller one: it ends with the others.
+    this.#spare.set(found ? `${label}, ${found.bytes}` : label, found ?? buffer);
+    this.#spare.set(label, buffer);
+    return buffer;
+  }
+
+  free() {
+    this.freed = true;
+    for (const buffer of [...Object.values(this.buffers), ...this.#spare.values()]) buffer.free();
+  }
+}

@@ -1,0 +1,63 @@
+/* Work in order. Blocks of a model are called and return at once; here they wait for what is not there yet, for example a kernel that
+ * is being compiled, and are recorded as soon as it is. */
+
+/** A piece of work: does it, or returns what it must wait for and is called again then. @typedef {() => Promise<unknown> | undefined} Work */
+
+export class Queue {
+  /** @type {Work[]} */
+  #waiting = [];
+  /** @type {Promise<void> | undefined} */
+  #draining;
+  /** @type {unknown} */
+  #failure;
+
+  /** @param {Work} work */
+  add(work) {
+    this.#waiting.push(work);
+    if (!this.#draining) this.#drain();
+  }
+
+  /**
+   * Resolves when everything that was added is recorded.
+   * @throws the first error of the work; what was added before it is seen is dropped
+   */
+  async drained() {
+    while (this.#draining) await this.#draining;
+    const failure = this.#failure;
+    this.#failure = undefined;
+    if (failure !== undefined) throw failure;
+  }
+
+  /** Does what can be done without waiting. */
+  #drain() {
+    while (this.#waiting.length > 0) {
+      if (this.#failure !== undefined) {
+        this.#waiting.length = 0;
+        return;
+      }
+      let pending;
+      try {
+        pending = this.#waiting[0]();
+      } catch (error) {
+        this.#failure = error;
+        continue;
+      }
+      if (pending) {
+        this.#draining = pending.then(
+          () => this.#go(),
+          (error) => {
+            this.#failure = error;
+            this.#go();
+          },
+        );
+        return;
+      }
+      this.#waiting.shift();
+    }
+  }
+
+  #go() {
+    this.#draining = undefined;
+    this.#drain();
+  }
+}
