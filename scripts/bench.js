@@ -1,4 +1,4 @@
-/** `npm run bench`: set-up, build, then tests/bench/bench.js with the same arguments. */
+/** `npm run bench`: sets up, builds, and runs tests/bench/bench.js with the same arguments. */
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 import { build } from './build.js';

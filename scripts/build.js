@@ -1,9 +1,10 @@
 /**
- * `npm run build`: everything the package ships, in dist/. Each step runs only when something it is made of changed.
+ * `npm run build`: makes everything that the package ships, in dist/. A step runs only if its
+ * inputs have changed.
  *
  *   dist/fused-*.wasm     the six modules, by CMake and Emscripten from src/
  *   dist/gguf-parser.js   the GGUF header parser, bundled by esbuild
- *   dist/*-host.js        what runs in the workers of createWorkerKernels and createWorkerLlama, bundled likewise
+ *   dist/*-host.js        worker scripts of createWorkerKernels and createWorkerLlama, bundled too
  *   dist/types/           .d.ts from the JSDoc of js/, by tsc
  */
 import { createHash } from 'node:crypto';
@@ -15,7 +16,7 @@ import { ensurePackages } from './setup/packages.js';
 import { isMain, main, root, run, SetupError, which, withLock } from './setup/run.js';
 import { checkNode, ensureSetup } from './setup.js';
 
-/** The modules and the most bytes each may have. */
+/** Size limit of each module, in bytes. */
 export const MODULE_BUDGETS = Object.freeze({
   'fused-scalar.wasm': 60 * 1024,
   'fused-simd128.wasm': 120 * 1024,
@@ -25,7 +26,7 @@ export const MODULE_BUDGETS = Object.freeze({
   'fused-relaxed-mt-64.wasm': 180 * 1024,
 });
 
-/** The scripts of workers, by the file in dist/ that each is bundled into. */
+/** Worker scripts, by the file in dist/ into which each is bundled. */
 const WORKERS = Object.freeze({
   'worker-host.js': 'js/worker/host.js',
   'llama-host.js': 'js/worker/llama-host.js',
@@ -44,7 +45,7 @@ function writeIfChanged(file, content) {
 }
 
 /**
- * Runs `work` unless it already ran on the same inputs and its outputs are there.
+ * Runs `work`, unless it already ran on the same inputs and its outputs exist.
  * @param {string} name
  * @param {{ inputs: (string | Uint8Array)[], outputs: string[] }} facts  contents; files
  * @param {() => Promise<void>} work
@@ -102,10 +103,10 @@ async function buildModules(emscripten) {
 }
 
 /**
- * A package that is bundled into dist/.
- * @param {string} name  of what comes out
+ * Bundles a package into dist/.
+ * @param {string} name  of the bundle
  * @param {string} from  the package
- * @param {string} script  that bundles it
+ * @param {string} script  of scripts/ that bundles it
  * @param {() => Promise<Map<string, string>>} work  gives file names in dist/ and contents
  */
 async function buildBundle(name, from, script, work) {
@@ -183,7 +184,10 @@ async function buildTypes() {
   });
 }
 
-/** The bundled packages and their declarations alone, which the type checker needs and which take no Emscripten. */
+/**
+ * Makes only the bundled packages and their declarations, which the type checker needs. This takes
+ * no Emscripten.
+ */
 export async function buildBundles() {
   checkNode();
   await ensurePackages();
@@ -248,7 +252,8 @@ export async function build({ quiet = false } = {}) {
 }
 
 /**
- * Builds native tests: the scalar C under the address and undefined-behaviour sanitizers, or its fork-join under the thread sanitizer.
+ * Builds native tests: the scalar C code with the address and undefined-behaviour sanitizers, or
+ * its thread pool with the thread sanitizer.
  * @param {'fm_native_tests' | 'fm_thread_tests'} [target]
  * @returns {Promise<string>}  path of the test program
  */

@@ -1,14 +1,15 @@
 /**
  * Bundles the GGUF header parser into dist/gguf-parser.js.
  *
- * `@huggingface/gguf` is bundled here instead of being a runtime dependency, because its exports map has no
- * browser condition (users' bundlers would meet `fs` and `url`) and because its index re-exports the tables of
- * `@huggingface/tasks`, fifteen times the parser's size. Its licence goes into the banner.
+ * `@huggingface/gguf` is bundled instead of being a runtime dependency, because its exports map has
+ * no browser condition (users' bundlers would find `fs` and `url`) and because its index re-exports
+ * the tables of `@huggingface/tasks`, fifteen times the parser's size. The banner holds its
+ * licence.
  */
 import path from 'node:path';
 import { bundlePackage } from './bundle-package.js';
 
-/** The part of the parser's interface js/gguf/index.js uses. */
+/** The part of the parser's interface that js/gguf/index.js uses. */
 const DECLARATION = `/** Parses the header of a GGUF file read by Range requests through \`fetch\`. */
 export function gguf(
   uri: string,
@@ -36,7 +37,10 @@ export async function bundleGguf(root) {
   ]);
 }
 
-/** The parser's modules do nothing when they are loaded: say so, and esbuild leaves out those it does not use. */
+/**
+ * The parser's modules do nothing when they are loaded. This tells esbuild, which then leaves out
+ * those that are not used.
+ */
 function dropUnusedTables(/** @type {import('esbuild').PluginBuild} */ bundler) {
   const inside = { pluginData: 'inside' };
   bundler.onResolve({ filter: /.*/ }, async (args) => {

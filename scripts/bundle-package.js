@@ -1,11 +1,11 @@
-/** Bundles a package for browsers, its licence in the banner. */
+/** Bundles a package for browsers, with its licence in the banner. */
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { build } from 'esbuild';
 
 /**
  * @param {string} folder  of the package
- * @param {string} contents  the module that takes from it what is wanted
+ * @param {string} contents  source of the module that imports the needed parts
  * @param {import('esbuild').Plugin[]} [plugins]
  * @returns {Promise<string>}
  */

@@ -1,7 +1,8 @@
 /**
- * Bundles the scripts of the two workers, each into one file without imports: import maps do not reach into workers, bundlers
- * make workers that must not be split, and one request starts sooner than twenty. dist/ lies beside js/, so that the addresses
- * in them (`../dist/...`, `../js/thread.js`) hold in both.
+ * Bundles the two worker scripts, each into one file without imports. Import maps do not apply in
+ * workers, some bundlers make workers that must not be split, and one request is faster than
+ * twenty. dist/ lies beside js/, so relative addresses in the scripts (`../dist/...`,
+ * `../js/thread.js`) hold in both folders.
  */
 import { build } from 'esbuild';
 
@@ -19,14 +20,14 @@ export async function bundleWorker(root, entry) {
     platform: 'neutral',
     target: 'es2022',
     minify: true,
-    // Messages name classes, and stacks functions.
+    // Messages contain names of classes, and stacks names of functions.
     keepNames: true,
     write: false,
     legalComments: 'none',
     logLevel: 'silent',
   });
-  // Without imports, an export says that this is an ES module.
-  // Minifying took away what tells bundlers that an import is for Node.
+  // In a file without imports, an export marks an ES module. Minifying removed the comments that
+  // tell bundlers that an import is for Node.
   const text = result.outputFiles[0].text.replace(
     /\bimport\(([\w$]+)\)/g,
     'import(/* webpackIgnore: true */ /* @vite-ignore */ $1)',

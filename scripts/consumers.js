@@ -1,4 +1,7 @@
-/** `npm run test:consumers`: the tests of the tarball, with the apps whose tools have to be installed first. */
+/**
+ * `npm run test:consumers`: the tests of the tarball, including the apps whose tools have to be
+ * installed first.
+ */
 import { main } from './setup/run.js';
 import { test } from './test.js';
 

@@ -1,10 +1,10 @@
-/** The .d.ts that tsc writes from the JSDoc of js/, made into what users should meet. */
+/** Turns the .d.ts files that tsc writes from the JSDoc of js/ into those that users get. */
 import path from 'node:path';
 
 const COMMENT = /\/\*\*(?:(?!\*\/)[\s\S])*\*\//g;
 
 /**
- * What the JSDoc of a source says about the types it defines: tsc loses that.
+ * The JSDoc that a source has on the types it defines. tsc loses it.
  * @param {string} source
  * @returns {Map<string, string>}
  */
@@ -22,20 +22,20 @@ function summaries(source) {
   return found;
 }
 
-/** A constructor whose JSDoc hides it: for subclasses, and no way to make one. */
+/** A constructor that its JSDoc hides: subclasses may call it, users may not. */
 const HIDDEN_CONSTRUCTOR =
   /(\/\*\*(?:(?!\*\/)[\s\S])*@hideconstructor(?:(?!\*\/)[\s\S])*\*\/\s*)constructor\([\s\S]*?\);/g;
-/** A type taken over from another file, which must stay that type and not become a copy of it. */
+/** A type imported from another file. It must stay that type and not become a copy. */
 const TAKEN_OVER = /export type (\w+)(?:<[^=]*>)? = import\((["']\.[^"']+["'])\)\.\1(?:<[\w, ]+>)?;/g;
 
 /**
  * @param {string} text  a .d.ts
- * @param {string} source  what it was made from
+ * @param {string} source  the source it was made from
  */
 export function finishDeclarations(text, source) {
   const about = summaries(source);
   const types = text
-    // The sources lie beside dist/, their declarations in it.
+    // Sources are beside dist/, their declarations are in it.
     .replaceAll('../dist/', '../')
     .replace(COMMENT, (comment) => (comment.includes('@typedef') ? '' : comment))
     .replace(HIDDEN_CONSTRUCTOR, '/** @hideconstructor */\n    protected constructor();')
@@ -44,12 +44,13 @@ export function finishDeclarations(text, source) {
       about.has(name) ? `/** ${about.get(name)} */\n${line}` : line,
     )
     .replace(/^\s*\n/gm, '');
-  // No library that is on by default has Symbol.dispose.
+  // None of TypeScript's default libraries has Symbol.dispose.
   return types.includes('Symbol.dispose') ? `/// <reference lib="esnext.disposable" />\n${types}` : types;
 }
 
 /**
- * The declarations that users can get at: the entries of package.json, what they name, and so on.
+ * The declarations that users can reach: the entries of package.json, the files they name, and so
+ * on.
  * @param {Record<string, { types?: string } | string>} exports  of package.json
  * @param {(file: string) => string} read
  * @returns {Set<string>}  paths from the package's folder

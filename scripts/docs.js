@@ -1,7 +1,7 @@
 /**
- * `npm run build:docs`: the reference of the public interface, from the declarations that users get (dist/types), by TypeDoc
- * into build/api. The demo's build takes it along, to build/web/api. A warning, such as something public without a word of
- * documentation, is an error.
+ * `npm run build:docs`: the reference of the public interface, made by TypeDoc from the
+ * declarations that users get (dist/types) into build/api. The build of the demo copies it to
+ * build/web/api. A warning, such as a public name without documentation, is an error.
  */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -9,14 +9,17 @@ import path from 'node:path';
 import { build } from './build.js';
 import { isMain, main, root, SetupError, withLock } from './setup/run.js';
 
-/** A page each. */
+/** Entries of the package. Each gets a page. */
 const ENTRIES = {
   'fused-matmul': 'index',
   'fused-matmul/layer': 'layer-index',
   'fused-matmul/llama': 'llama/index',
 };
 
-/** Steps on the way from the operations to those of a worker, and of a sequence: what they come to is shown. */
+/**
+ * Intermediate types between the operations and those of a worker or a sequence. The reference
+ * shows the resulting types instead.
+ */
 const NOT_EXPORTED = [
   'In',
   'MethodName',
@@ -35,7 +38,10 @@ const COMPILER_OPTIONS = {
   noEmit: true,
 };
 
-/** What its pages may do, by their own word and by that of the demo's server. TypeDoc's script makes a style sheet. */
+/**
+ * Content-Security-Policy of the reference's pages, in the pages and from the demo's server.
+ * TypeDoc's script makes a style sheet.
+ */
 export const DOCS_POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'none'";
 
@@ -45,7 +51,10 @@ const DOCUMENTED = ['Variable', 'Function', 'Class', 'Interface', 'Property', 'M
 const API_FOLDER = path.join(root, 'build/api');
 const STAMP = path.join(root, 'build/api.stamp');
 
-/** TypeDoc names a page after the module tag of its entry, which the entries themselves cannot have: they re-export each other. */
+/**
+ * TypeDoc names a page after the module tag of its entry. The entries themselves cannot have that
+ * tag, because they re-export each other.
+ */
 function writeEntries() {
   const folder = path.join(root, 'build/docs');
   mkdirSync(folder, { recursive: true });
@@ -56,7 +65,7 @@ function writeEntries() {
   });
 }
 
-/** Changes with the declarations and with what is made of them. */
+/** A key that changes with the declarations and with the code that uses them. */
 function fingerprint() {
   const hash = createHash('sha256').update(readFileSync(new URL(import.meta.url)));
   const types = path.join(root, 'dist/types');
@@ -101,7 +110,10 @@ async function runTypeDoc() {
   return warnings;
 }
 
-/** The pages name their policy, and the script that stands in each of them, which it forbids, becomes a file. */
+/**
+ * Puts the policy into the pages, and moves the script of each page, which the policy forbids, into
+ * a file.
+ */
 function keepPolicy() {
   const pages = /** @type {string[]} */ (readdirSync(API_FOLDER, { recursive: true })).filter((name) =>
     name.endsWith('.html'),
@@ -127,8 +139,8 @@ function keepPolicy() {
 }
 
 /**
- * Makes the reference from dist/types unless it is there already.
- * @returns {Promise<{ folder: string, warnings: string }>}  what is missing in it, where it is not complete
+ * Makes the reference from dist/types, unless it is there already.
+ * @returns {Promise<{ folder: string, warnings: string }>}  the names without documentation
  */
 export async function buildDocs() {
   const stamp = fingerprint();

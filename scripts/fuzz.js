@@ -1,6 +1,7 @@
 /**
- * `npm run fuzz`: libFuzzer over every export of the native build, under the address and undefined-behaviour sanitizers
- * (tests/fuzz/). One target an export; what was found interesting is kept in build/fuzz/corpus/ and built upon the next time.
+ * `npm run fuzz`: runs libFuzzer over every export of the native build, with the address and
+ * undefined-behaviour sanitizers (tests/fuzz/). Each export is a target. Interesting inputs are
+ * kept in build/fuzz/corpus/, where the next run starts.
  */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -22,12 +23,15 @@ import { ask, isMain, main, root, SetupError, which, withLock } from './setup/ru
 
 const FOLDER = path.join(root, 'build/fuzz');
 const DEBIAN_PACKAGES = ['clang', 'libclang-rt-dev'];
-/** What libFuzzer may grow an input to; no target reads more. */
+/** Largest input for libFuzzer, in bytes; no target reads more. */
 const MAX_INPUT_BYTES = 512;
 const N_SEEDS = 48;
-/** A hang, by the clock on the wall: the machine may be busy. */
+/**
+ * Seconds after which an input counts as a hang, in wall-clock time, because the machine may be
+ * busy.
+ */
 const HANG_SECONDS = 300;
-/** Processor seconds between two records of what was done. */
+/** Processor seconds between two records of progress. */
 const STRETCH_SECONDS = 60;
 const POLL_MS = 250;
 
@@ -50,7 +54,7 @@ const PROBE = `#include <stddef.h>
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) { return data != 0 && n > 1u << 30; }
 `;
 
-/** @returns {string | undefined}  a Clang that brings libFuzzer and AddressSanitizer */
+/** @returns {string | undefined}  a Clang that has libFuzzer and AddressSanitizer */
 export function findFuzzingClang() {
   const named = process.env.FUZZ_CC;
   const versions = Array.from({ length: 10 }, (_, i) => `clang-${22 - i}`);
@@ -79,7 +83,11 @@ export async function buildFuzzer(clang) {
 /** @param {string} program @returns {string[]} */
 export const fuzzTargets = (program) => (ask(program, ['--list']) ?? '').split('\n');
 
-/** Random inputs to begin with, the same for the same seed. @param {string} folder @param {number} seed */
+/**
+ * Writes random inputs to begin with; the same seed gives the same inputs.
+ * @param {string} folder
+ * @param {number} seed
+ */
 function makeSeeds(folder, seed) {
   mkdirSync(folder, { recursive: true });
   if (readdirSync(folder).length > 0) return;
@@ -99,11 +107,15 @@ function makeSeeds(folder, seed) {
  * @typedef {object} FuzzResult
  * @property {number} executions
  * @property {number} cpuSeconds
- * @property {number} edges  of the program's control flow, that were reached
+ * @property {number} edges  of the program's control flow graph that were reached
  * @property {string[]} findings  the fuzzer's last lines
  */
 
-/** Processor seconds of a process, undefined where it is gone. @param {number} pid @returns {number | undefined} */
+/**
+ * Processor seconds of a process, undefined if it has ended.
+ * @param {number} pid
+ * @returns {number | undefined}
+ */
 function cpuSeconds(pid) {
   if (existsSync('/proc/self/stat')) {
     try {
@@ -115,7 +127,8 @@ function cpuSeconds(pid) {
       return undefined;
     }
   }
-  const time = ask('ps', ['-o', 'time=', '-p', String(pid)]); // hours:minutes:seconds, as far as it has them
+  // hours:minutes:seconds; leading parts may be missing
+  const time = ask('ps', ['-o', 'time=', '-p', String(pid)]);
   return time
     ?.trim()
     .split(':')
@@ -123,15 +136,15 @@ function cpuSeconds(pid) {
 }
 
 /**
- * One process.
+ * Runs one fuzzing process.
  * @param {string} program
  * @param {string} target
  * @param {object} options
- * @param {number} [options.seconds]  of the processor
- * @param {number} [options.runs]  instead
+ * @param {number} [options.seconds]  processor seconds to run
+ * @param {number} [options.runs]  number of inputs to run instead
  * @param {number} options.seed
  * @param {string} options.corpus  a folder
- * @param {AbortSignal} [options.signal]  ends it early
+ * @param {AbortSignal} [options.signal]  stops it early
  * @returns {Promise<FuzzResult>}
  */
 export async function fuzz(program, target, { seconds = Infinity, runs = -1, seed, corpus, signal }) {
@@ -164,14 +177,14 @@ export async function fuzz(program, target, { seconds = Infinity, runs = -1, see
   const poll = setInterval(() => {
     used = cpuSeconds(child.pid ?? 0) ?? used;
     if (wasStopped || (used < seconds && !signal?.aborted)) return;
-    wasStopped = child.kill('SIGINT'); // libFuzzer ends with its statistics
+    wasStopped = child.kill('SIGINT'); // libFuzzer prints its statistics last
   }, POLL_MS);
   const status = await new Promise((resolve, reject) =>
     child.on('error', reject).on('close', (code, killer) => resolve(killer ?? code)),
   );
   clearInterval(poll);
   const executions = /^stat::number_of_executed_units: +(\d+)/m.exec(output);
-  // By us or from the keyboard; before it has begun, the signal ends it without a word.
+  // Stopped by this script or the keyboard; a process that has not begun yet prints nothing.
   const interrupted = status === 'SIGINT' || /libFuzzer: run interrupted/.test(output);
   const failed = !interrupted && !(status === 0 && executions);
   return {
@@ -184,9 +197,12 @@ export async function fuzz(program, target, { seconds = Infinity, runs = -1, see
   };
 }
 
-/** What was done with one build of the program. */
+/** The record of the work done with one build of the program. */
 export class Results {
-  /** @param {string} build @param {{ again?: boolean, folder?: string }} [options]  again: from nothing */
+  /**
+   * @param {string} build
+   * @param {{ again?: boolean, folder?: string }} [options]  again: from the beginning
+   */
   constructor(build, { again = false, folder = path.join(FOLDER, 'results') } = {}) {
     this.build = build;
     this.file = path.join(folder, `${build}.json`);
@@ -194,7 +210,7 @@ export class Results {
     this.#read();
   }
 
-  /** What others have added, too: there may be more than one at work. */
+  /** Reads the record again, since other processes may have added to it. */
   #read() {
     /** @type {Record<string, FuzzResult>} */
     this.targets = existsSync(this.file) ? JSON.parse(readFileSync(this.file, 'utf8')).targets : {};
@@ -223,7 +239,11 @@ export class Results {
     renameSync(`${this.file}.new`, this.file);
   }
 
-  /** Whether there is more to do; not after a finding. @param {string} target @param {{ seconds: number, atLeast: number }} wanted */
+  /**
+   * Whether there is more to do. There is not after a finding.
+   * @param {string} target
+   * @param {{ seconds: number, atLeast: number }} wanted
+   */
   isOpen(target, { seconds, atLeast }) {
     const { executions, cpuSeconds, findings } = this.of(target);
     return findings.length === 0 && (cpuSeconds < seconds || executions < atLeast);
@@ -244,7 +264,8 @@ export class Results {
 }
 
 /**
- * A copy: the next build must not change what is running. Its name tells what it is.
+ * A copy of the program, so that the next build does not change a running one. Its name contains
+ * its hash.
  * @param {string} program
  */
 function keep(program) {
@@ -347,7 +368,12 @@ async function getClang() {
   );
 }
 
-/** @param {string} program @param {string[]} targets @param {string} file @returns {Promise<number>} */
+/**
+ * @param {string} program
+ * @param {string[]} targets
+ * @param {string} file
+ * @returns {Promise<number>}
+ */
 async function replay(program, targets, file) {
   if (targets.length !== 1 || !existsSync(file))
     throw new SetupError('--replay needs one --target, and a file that is there');

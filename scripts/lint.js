@@ -1,4 +1,7 @@
-/** `npm run lint`: Biome, tsc over the JSDoc types, clang-format; `--write` (`npm run format`) reformats instead. */
+/**
+ * `npm run lint`: Biome, tsc over the JSDoc types, clang-format; `--write` (`npm run format`)
+ * reformats instead.
+ */
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { buildBundles } from './build.js';

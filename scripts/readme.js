@@ -1,9 +1,10 @@
 /**
- * The parts of the documents that are made, not written: the few numbers of README.md, the support matrix of js/README.md (from the kernel
- * table of the built modules), and tests/bench/RESULTS.md's tables and sizes. `node scripts/readme.js` writes them;
- * tests/package/readme.test.js holds them equal.
+ * Generates parts of the documents: the summary of README.md, the support matrix of js/README.md
+ * (from the kernel table of the built modules), and the tables and sizes of tests/bench/RESULTS.md.
+ * `node scripts/readme.js` writes them; tests/package/readme.test.js checks that they are current.
  *
- * The matrix needs an engine with relaxed SIMD: elsewhere the script runs itself in one.
+ * The matrix needs an engine with relaxed SIMD. In another engine, the script runs itself in one
+ * that has it.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -20,13 +21,14 @@ export const RESULTS = path.join(root, 'tests/bench/RESULTS.md');
 const ACTIVATIONS = /** @type {const} */ (['f32', 'int16', 'int8']);
 
 /**
- * Types with 8-bit codes: relaxed int8 where this engine's i32 relaxed dot product is exact for them (fm_wide_dot in
- * src/kernels/wide_dot.h), else int16. The table must not depend on the machine it is made on.
+ * Types with 8-bit codes: relaxed int8 if this engine's i32 relaxed dot product is exact for them
+ * (fm_wide_dot in src/kernels/wide_dot.h), else int16. The table must not depend on the machine on
+ * which it is made.
  */
 const WIDE_TYPES = new Set(['Q8_0', 'Q8_K', 'IQ4_NL', 'IQ4_XS']);
 const WIDE_SERVICES = ['relaxed int8', 'simd128 int16'];
 
-/** In this engine, which must have relaxed SIMD. @returns {Promise<string>} */
+/** The matrix, computed in this engine, which must have relaxed SIMD. @returns {Promise<string>} */
 async function supportMatrixHere() {
   const { createKernels } = await import('../js/index.js');
   const relaxed = await createKernels({ isa: 'relaxed' });
@@ -74,7 +76,11 @@ const marks = (/** @type {string} */ name) => [
   `\n<!-- end of ${name} -->`,
 ];
 
-/** @param {string} text @param {string} name @returns {[number, number]}  where what stands between the marks begins and ends */
+/**
+ * @param {string} text
+ * @param {string} name
+ * @returns {[number, number]}  start and end of the text between the marks
+ */
 function place(text, name) {
   const [open, close] = marks(name);
   const start = text.indexOf(open) + open.length;

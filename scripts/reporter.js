@@ -1,7 +1,8 @@
 /**
- * node:test's spec reporter, for several runs as if they were one; above its closing summary it adds a report that a stranger can read: which instruction sets,
- * engines and features ran and where, what the tests said of themselves (diagnostics that start with 'ran: '), and what was
- * skipped and why.
+ * A reporter for node:test that joins several runs into one. Before the closing summary it prints a
+ * report for readers who do not know the project: which instruction sets, engines and features ran
+ * and where, the diagnostics of tests that start with 'ran: ', and the skipped tests with their
+ * reasons.
  */
 import path from 'node:path';
 import { Readable } from 'node:stream';
@@ -18,8 +19,8 @@ import { root } from './setup/run.js';
  */
 
 /**
- * What a reader wants to know about. A feature ran where a test passed whose file and name match, or which said so; `where`:
- * parts of those messages that name engines.
+ * The lines of the report. A feature ran if a test passed whose file and name match, or that said
+ * so in a diagnostic. `where`: the parts of those diagnostics that name engines.
  * @type {{ feature: string, file: RegExp, name?: RegExp, said?: RegExp }[]}
  */
 const FEATURES = [
@@ -42,11 +43,11 @@ const FEATURES = [
 
 const ENGINE = /\b(?:Node|Chromium|Firefox|WebKit|Deno|deno|Bun) v?\d+[\d.]*/g;
 
-/** Names shown of the tests that were skipped for one reason. */
+/** Most names shown of the tests that were skipped for the same reason. */
 const MAX_NAMES = 3;
 const MAX_FILES = 8;
 
-/** Names and numbers of the runner's summary. */
+/** Names and values in the runner's summary. */
 const SUMMARY = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) ([\d.]+)$/;
 
 /** @param {string[]} list */
@@ -147,8 +148,9 @@ function note({ type, data }, report) {
 }
 
 /**
- * @param {(() => AsyncIterable<any>)[]} runs  each begins when the one before has ended
- * @returns {{ report: Report, output: import('node:stream').Readable }}  the report is whole when the output has ended
+ * @param {(() => AsyncIterable<any>)[]} runs  each begins after the one before it has ended
+ * @returns {{ report: Report, output: import('node:stream').Readable }}  the report is complete
+ *   when the output has ended
  */
 export function reporter(runs) {
   /** @type {Report} */

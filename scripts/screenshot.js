@@ -1,6 +1,7 @@
 /**
- * `node scripts/screenshot.js [file.webp]`: the picture of the demo page in README.md, web/demo.webp by default. Chromium opens the
- * page as `npm start` serves it, writes with a warm model, and is photographed.
+ * `node scripts/screenshot.js [file.webp]`: takes the picture of the demo page for README.md, by
+ * default web/demo.webp. Chromium opens the page as `npm start` serves it, the model writes once to
+ * warm up, and then again for the picture.
  */
 import { mkdirSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -10,7 +11,7 @@ import { build } from './build.js';
 import { findChromium } from './setup/engines.js';
 import { main, root, SetupError } from './setup/run.js';
 
-/** What a picture in a README may weigh. */
+/** Size limit of a picture in a README, in bytes. */
 const LARGEST_BYTES = 150e3;
 const SIZE = { width: 1280, height: 800 };
 
@@ -35,9 +36,9 @@ async function photograph(file) {
     await page.getByLabel('How the text begins').press('Enter');
     await page.locator('#stats[data-state=writing]').waitFor({ state: 'detached' });
     await done.waitFor();
-    // The focus ring is of no interest to readers.
+    // Removes the focus ring from the picture.
     await page.evaluate(() => /** @type {HTMLElement | null} */ (document.activeElement)?.blur());
-    // Playwright itself makes no WebP.
+    // Playwright itself cannot write WebP.
     const session = await page.context().newCDPSession(page);
     const { data } = await session.send('Page.captureScreenshot', { format: 'webp', quality: 85 });
     const picture = Buffer.from(data, 'base64');

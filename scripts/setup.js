@@ -1,8 +1,9 @@
 /**
- * Gets everything the commands need, and does nothing, quickly, when it is there: npm packages, build tools,
- * Emscripten. Installs system packages itself only on Debian as root; elsewhere it says which are missing.
+ * Installs everything that the commands need: npm packages, build tools, Emscripten. If everything
+ * is there, it returns quickly. It installs system packages itself only on Debian as root;
+ * elsewhere it names those that are missing.
  *
- * `node scripts/setup.js` runs it alone.
+ * `node scripts/setup.js` runs only this.
  */
 import { aptInstall } from './setup/apt.js';
 import { ensureEmscripten } from './setup/emscripten.js';
@@ -13,7 +14,7 @@ import { isMain, main, SetupError, say, which } from './setup/run.js';
 export { findChromium, relaxedNode } from './setup/engines.js';
 export { SetupError } from './setup/run.js';
 
-/** What Vite asks for, within the promised Node 20. */
+/** The oldest version that Vite accepts, within the promised Node 20. */
 const OLDEST_NODE = [20, 19];
 
 export function checkNode() {
@@ -36,8 +37,8 @@ async function ensureTools(native) {
 }
 
 /**
- * @param {{ native?: boolean, browser?: boolean }} [options]  native: a compiler for the native tests;
- *   browser: Chromium, when it can be had (its tests say so when it cannot)
+ * @param {{ native?: boolean, browser?: boolean }} [options]  native: a compiler for the native
+ *   tests; browser: Chromium, if it can be installed (otherwise its tests say so)
  * @returns {Promise<import('./setup/emscripten.js').Emscripten>}
  */
 export async function ensureSetup({ native = false, browser = false } = {}) {

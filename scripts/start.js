@@ -1,8 +1,10 @@
 /**
- * `npm start`: set-up, build, the main job on a GGUF file, a story by the embedded model, then the demo page.
+ * `npm start`: sets up, builds, multiplies by the matrices of a GGUF file, writes a story with the
+ * embedded model, then serves the demo page.
  *
- * The main job multiplies by one matrix of each shape and type in the file, fused and by dequantise-then-multiply (both
- * in the same module and instruction set, in turns), checks the result against float64, and prints what was gained.
+ * It multiplies by one matrix of each shape and type in the file, fused and by
+ * dequantise-then-multiply (both in the same module and instruction set, in turns), compares the
+ * result with float64, and prints the times and memory that fusing saves.
  */
 import { existsSync, statSync } from 'node:fs';
 import path from 'node:path';
@@ -174,7 +176,7 @@ async function mainJob({ source }) {
   }
 }
 
-/** The embedded model writes a story, as it comes. */
+/** Writes a story with the embedded model, piece by piece. */
 async function tellStory() {
   const { Llama } = await import('../js/llama/index.js');
   const prompt = 'Once upon a time';

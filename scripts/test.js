@@ -1,6 +1,7 @@
 /**
- * `npm test`: set-up, build, every test. `npm test -- tests/gguf/gguf.test.js` runs some files. As many files run side by side as there are
- * processors; those that measure time run after them, one by one. The last lines on stdout are the summary of node's test runner.
+ * `npm test`: sets up, builds, runs every test. `npm test -- tests/gguf/gguf.test.js` runs some
+ * files. As many files run side by side as there are processors; those that measure time run after
+ * them, one by one. The last lines on stdout are the summary of node's test runner.
  */
 import { subscribe } from 'node:diagnostics_channel';
 import { existsSync, readdirSync } from 'node:fs';
@@ -14,9 +15,9 @@ import { reporter } from './reporter.js';
 import { environment, isMain, main, root, SetupError } from './setup/run.js';
 import { ensureSetup } from './setup.js';
 
-/** Many times what the longest file takes. */
+/** Time limit of a file, in milliseconds; many times what the longest file takes. */
 const FILE_MS = 900_000;
-/** To end when it is asked to. */
+/** Time that a process has to end after it is asked to, in milliseconds. */
 const CLOSE_MS = 10_000;
 
 const HELP = `npm test -- [options] [files]
@@ -25,7 +26,7 @@ const HELP = `npm test -- [options] [files]
   --test-timeout MS      a file that takes longer is ended, and has failed (default: ${FILE_MS})
 `;
 
-/** Begin first, so that none of them is the last one running. */
+/** Files that are started first, so that none of them is the last one running. */
 const LONG = [
   'kernels/isa',
   'browser/demo-everyone',
@@ -34,7 +35,7 @@ const LONG = [
   'kernels/native',
   'fuzz/fuzz',
 ].map((name) => `tests/${name}.test.js`);
-/** They compare times, or wait for things with a limit that other work would break. */
+/** Files that run alone: they compare times, or have time limits that other work would break. */
 const ALONE = ['browser/demo-calm', 'browser/load-peak', 'worker/lifecycle', 'gguf/stalled'].map(
   (name) => `tests/${name}.test.js`,
 );
@@ -48,7 +49,7 @@ function allTestFiles() {
     .sort();
 }
 
-/** What must have run, and not been skipped, in CI: a test of this file with such a name. */
+/** Tests that must run in CI and not be skipped: at least one of this file with such a name. */
 const REQUIRED_IN_CI = [
   { what: 'relaxed SIMD', file: /isa\.test\.js$/, name: /relaxed/ },
   { what: 'Chromium', file: /browser.*\.test\.js$/, name: /./ },
@@ -66,8 +67,9 @@ const longFirst = (a, b) => rank(a) - rank(b) || (a < b ? -1 : 1);
 const rank = (file) => (LONG.includes(file) ? LONG.indexOf(file) : LONG.length);
 
 /**
- * Ends processes that take too long, from now on. A limit of node's runner is one of tests in some versions, and a file whose tests
- * have ended may still wait for something.
+ * Ends test processes that run for too long, from now on. In some versions of Node, the limit of
+ * its runner applies to a test and not to a file, and a file whose tests have ended may still wait
+ * for something.
  * @param {number} ms
  */
 function endSlowFiles(ms) {
@@ -86,7 +88,8 @@ function endSlowFiles(ms) {
 
 /**
  * @param {string[]} args
- * @returns {{ options: import('node:test').RunOptions, timeout: number, files: string[], isAll: boolean } | undefined}  undefined: help was asked for
+ * @returns {{ options: import('node:test').RunOptions, timeout: number, files: string[],
+ *   isAll: boolean } | undefined}  undefined if help was asked for
  */
 function parse(args) {
   let values, positionals;

@@ -1,4 +1,7 @@
-/** System packages on Debian and its kin; elsewhere, and without root, a line that says what to install. */
+/**
+ * Installs system packages on Debian and its derivatives. Elsewhere, or without root, it prints a
+ * line that says what to install.
+ */
 import { existsSync } from 'node:fs';
 import { ask, environment, run, SetupError, say, which } from './run.js';
 
@@ -26,7 +29,7 @@ export async function aptInstall(packages, purpose) {
   const env = { ...environment(), DEBIAN_FRONTEND: 'noninteractive' };
   const install = ['-qq', 'install', '-y', '--no-install-recommends', ...packages];
   if (ask('apt-get', install, env) !== undefined) return;
-  // A fresh system has no package lists, an old one has lists of packages that are gone.
+  // A new system has no package lists, and an old one may list packages that no longer exist.
   await run('apt-get', ['-q', 'update'], { env, quiet: true });
   await run('apt-get', install, { env, quiet: true, hint: `apt-get install ${names}` });
 }

@@ -1,6 +1,7 @@
 /**
- * Finds an Emscripten that builds final relaxed SIMD, by building a probe with it: some distributions ship one that
- * builds broken modules without an error. Installs a private one into .toolchain when there is none.
+ * Finds an Emscripten that compiles relaxed SIMD to its final opcodes. A probe is built to find
+ * out, since some distributions ship an Emscripten that builds broken modules without an error. If
+ * there is none, one is installed into .toolchain.
  */
 import { spawnSync } from 'node:child_process';
 import {
@@ -23,7 +24,7 @@ void dot(v128_t *d, const v128_t *a) {
   d[1] = wasm_i16x8_relaxed_dot_i8x16_i7x16(a[0], a[1]);
 }
 `;
-/** The final opcodes of the two; earlier drafts had others. */
+/** The final opcodes of the two instructions; earlier drafts had others. */
 const PROBE_OPCODES = [
   [0xfd, 0x93, 0x02],
   [0xfd, 0x92, 0x02],
@@ -35,7 +36,8 @@ const cacheFile = path.join(root, 'build/emscripten.json');
 /** @typedef {{ root: string, version: string, env: NodeJS.ProcessEnv }} Emscripten */
 
 /**
- * The environment an Emscripten is run in; a private one must not meet another's settings.
+ * The environment in which an Emscripten is run. A private one must not see the settings of
+ * another.
  * @param {string} emscriptenRoot
  * @returns {NodeJS.ProcessEnv}
  */
@@ -56,7 +58,7 @@ function environmentOf(emscriptenRoot) {
   return { ...env, EMSCRIPTEN_ROOT_PATH: emscriptenRoot };
 }
 
-/** @returns {string[]}  folders that hold an emcc, best first */
+/** @returns {string[]}  folders that contain an emcc, best first */
 function candidates() {
   const { EMSCRIPTEN_ROOT_PATH, EMSDK } = process.env;
   const emcc = which('emcc');
@@ -75,9 +77,9 @@ function candidates() {
 }
 
 /**
- * Builds the probe.
+ * Builds the probe, and inspects it.
  * @param {string} emscriptenRoot
- * @returns {string}  '' when it is good, else the reason
+ * @returns {string}  '' if it is good, else the reason
  */
 function probe(emscriptenRoot) {
   const folder = mkdtempSync(path.join(tmpdir(), 'fused-matmul-probe-'));
@@ -108,7 +110,10 @@ function probe(emscriptenRoot) {
   }
 }
 
-/** Changes when another Emscripten stands at the same place. @param {string} emscriptenRoot */
+/**
+ * A key that changes if another Emscripten is installed at the same place.
+ * @param {string} emscriptenRoot
+ */
 function identity(emscriptenRoot) {
   const times = ['emcc', 'emcc.py', 'emscripten-version.txt', '.emscripten'].map(
     (file) => statSync(path.join(emscriptenRoot, file), { throwIfNoEntry: false })?.mtimeMs ?? 0,

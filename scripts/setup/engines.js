@@ -1,18 +1,18 @@
-/** JavaScript engines the tests run in besides this one. */
+/** The other JavaScript engines in which the tests run. */
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { aptInstall, canInstall } from './apt.js';
 import { npmCommand } from './packages.js';
 import { ask, root, run, SetupError, say, which, withLock } from './run.js';
 
-/** Relaxed SIMD is on by default from this Node on. */
+/** The first Node version with relaxed SIMD on by default. */
 const FIRST_RELAXED_NODE = 22;
 const NODE_24 = '24';
 const node24Folder = path.join(root, '.toolchain/node24');
 
 const nodeMajor = () => Number(process.versions.node.split('.')[0]);
 
-/** The npm package that holds the bare executable for this machine; it has no install script. */
+/** The npm package with the bare executable for this machine. It has no install script. */
 function nodePackage() {
   const system = process.platform === 'win32' ? 'win' : process.platform;
   return system === 'darwin' && process.arch === 'arm64'
@@ -21,7 +21,8 @@ function nodePackage() {
 }
 
 /**
- * A Node whose V8 has relaxed SIMD: this one when it is new enough, else Node 24 from the npm registry.
+ * A Node whose V8 has relaxed SIMD: this one if it is new enough, else Node 24 from the npm
+ * registry.
  * @returns {Promise<string>}  path of the executable
  */
 export async function relaxedNode() {
@@ -59,7 +60,7 @@ export function findChromium() {
   return CHROMIUM_NAMES.map(which).find(Boolean) ?? CHROMIUM_PLACES.find(existsSync);
 }
 
-/** Installs Chromium where that is possible. @returns {Promise<string | undefined>} */
+/** Installs Chromium if this is possible. @returns {Promise<string | undefined>} */
 export async function ensureChromium() {
   if (!findChromium() && canInstall()) await aptInstall(['chromium', 'fonts-liberation'], 'browser tests');
   return findChromium();
@@ -76,7 +77,7 @@ export function findFirefox() {
 }
 
 /**
- * WebKitGTK's browser for tests. It has no mode without a screen.
+ * The test browser of WebKitGTK. It has no headless mode.
  * @returns {string[] | undefined}  a command
  */
 export function findWebKit() {

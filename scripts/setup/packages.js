@@ -1,10 +1,10 @@
-/** node_modules: installed from the lock file when it is missing or differs from it. */
+/** Installs node_modules from the lock file, if it is missing or differs from it. */
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { root, run, SetupError, say, which } from './run.js';
 
 /**
- * npm as it was called (`npm start` says where it is), else npm on PATH.
+ * The npm that was called (`npm start` passes its path), else npm on PATH.
  * @returns {[string, string[]]}
  */
 export function npmCommand() {
@@ -15,7 +15,10 @@ export function npmCommand() {
   return [found, []];
 }
 
-/** Whether what is installed is what the lock file asks for. @param {string} folder  of a package.json */
+/**
+ * Whether the installed packages are those of the lock file.
+ * @param {string} folder  of a package.json
+ */
 export function packagesAreCurrent(folder = root) {
   const read = (/** @type {string} */ file) => {
     const full = path.join(folder, file);

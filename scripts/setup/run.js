@@ -1,6 +1,6 @@
 /**
- * Running other programs, and the one error that set-up scripts throw. Only Node's own modules: this runs before
- * node_modules exists.
+ * Runs other programs, and defines the one error that set-up scripts throw. It imports only Node's
+ * own modules, since it runs before node_modules exists.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { accessSync, constants, mkdirSync, rmSync, statSync } from 'node:fs';
@@ -8,19 +8,22 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
-/** The repository. */
+/** The repository's folder. */
 export const root = fileURLToPath(new URL('../..', import.meta.url));
 
-/** What a person can act on: printed as one line, without a stack. */
+/** An error that a person can act on. It is printed as one line, without a stack. */
 export class SetupError extends Error {
   /** @override */
   name = 'SetupError';
 }
 
-/** Progress goes to stderr: stdout belongs to results. @param {string} text */
+/** Prints progress to stderr, since stdout is for results. @param {string} text */
 export const say = (text) => process.stderr.write(`[setup] ${text}\n`);
 
-/** This Node first on PATH, so that scripts that call `node` get it. @returns {NodeJS.ProcessEnv} */
+/**
+ * The environment with this Node first on PATH, so that scripts that call `node` get it.
+ * @returns {NodeJS.ProcessEnv}
+ */
 export const environment = () => ({
   ...process.env,
   PATH: [path.dirname(process.execPath), process.env.PATH ?? ''].join(path.delimiter),
@@ -28,7 +31,7 @@ export const environment = () => ({
 
 /**
  * @param {string} name
- * @returns {string | undefined}  where the program is on PATH
+ * @returns {string | undefined}  path of the program, if it is on PATH
  */
 export function which(name) {
   const endings = process.platform === 'win32' ? ['.exe', '.cmd', '.bat', ''] : [''];
@@ -39,7 +42,7 @@ export function which(name) {
         accessSync(file, constants.X_OK);
         if (folder && statSync(file).isFile()) return file;
       } catch {
-        // not here
+        // not in this folder
       }
     }
   }
@@ -47,7 +50,8 @@ export function which(name) {
 }
 
 /**
- * Runs a program with its output on our stderr; with `quiet`, the output is shown only when it fails.
+ * Runs a program with its output on our stderr. With `quiet`, the output is shown only if the
+ * program fails.
  * @param {string} file
  * @param {string[]} args
  * @param {{ cwd?: string, env?: NodeJS.ProcessEnv, quiet?: boolean, hint?: string }} [options]
@@ -73,18 +77,19 @@ export async function run(file, args, { cwd = root, env = environment(), quiet =
  * @param {string} file
  * @param {string[]} args
  * @param {NodeJS.ProcessEnv} [env]
- * @returns {string | undefined}  trimmed stdout, undefined when it fails
+ * @returns {string | undefined}  trimmed stdout, undefined if it fails
  */
 export function ask(file, args, env = environment()) {
   const { status, stdout } = spawnSync(file, args, { env, encoding: 'utf8', cwd: root });
   return status === 0 ? stdout.trim() : undefined;
 }
 
-/** A lock older than this was left behind by a process that died. */
+/** Age in milliseconds after which a lock counts as left behind by a process that died. */
 const STALE_LOCK_MS = 15 * 60_000;
 
 /**
- * Runs `work` while no other process does: test files may ask for the same build at once.
+ * Runs `work` while no other process does, since several test files may need the same build at
+ * once.
  * @template T
  * @param {string} name
  * @param {() => Promise<T>} work
@@ -119,7 +124,7 @@ export async function withLock(name, work) {
 }
 
 /**
- * The frame of every command: a SetupError becomes one line and exit status 1.
+ * Runs a command: a SetupError becomes one line and exit status 1.
  * @param {() => Promise<number | undefined | void>} work  resolves to the exit status
  */
 export async function main(work) {

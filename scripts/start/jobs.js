@@ -1,4 +1,7 @@
-/** What the main job multiplies by: one matrix of each shape and type in a file, and a large one made of its blocks. */
+/**
+ * The matrices that `npm start` multiplies by: one of each shape and type in a file, and a large
+ * one made of its blocks.
+ */
 
 /** @typedef {import('../../js/index.js').GgufFile} GgufFile */
 /** @typedef {import('../../js/index.js').Kernels} Kernels */
@@ -6,20 +9,20 @@
 
 /**
  * @typedef {object} Job
- * @property {string} label  a tensor's name, or what the matrix was filled from
+ * @property {string} label  a tensor's name, or the tensor whose blocks fill the matrix
  * @property {string} type
  * @property {number} nRows
  * @property {number} nCols
- * @property {number} alike  how many tensors of the file have this shape and type
+ * @property {number} alike  number of tensors in the file with this shape and type
  * @property {{ nTokens: number, activation: 'int16' | 'int8' }[]} runs
- * @property {boolean} filled  not a tensor of the file, but made of one's blocks
+ * @property {boolean} filled  made of the blocks of a tensor, and not itself one of the file
  * @property {() => Promise<Weight>} load
  */
 
-/** The size that benchmarks of this field quote; small models have nothing as large. */
+/** The size that benchmarks in this field quote. Small models have no matrix as large. */
 const LARGE = 4096;
 const LARGE_TYPE = 'Q4_K';
-/** Types without blocks to quantise: not what a large matrix is made of. */
+/** Types without quantised blocks, of which no large matrix is made. */
 const FLOATS = ['F32', 'F16', 'BF16'];
 
 const decode = { nTokens: 1, activation: /** @type {const} */ ('int16') };
@@ -31,7 +34,8 @@ const largeRuns = [1, 32].flatMap((nTokens) => [
 /**
  * @param {GgufFile} gguf
  * @param {Kernels} fm
- * @returns {{ jobs: Job[], unsupported: string[] }}  unsupported: one line per shape and type that is not served
+ * @returns {{ jobs: Job[], unsupported: string[] }}  unsupported: one line per shape and type that
+ *   is not served
  */
 export function planJobs(gguf, fm) {
   const served = new Set(fm.types.map(({ name }) => name));
@@ -63,7 +67,7 @@ export function planJobs(gguf, fm) {
 export const others = (alike) => (alike > 1 ? ` and ${alike - 1} more` : '');
 
 /**
- * A 4096 x 4096 matrix filled with a tensor's blocks, over and over.
+ * A 4096 x 4096 matrix, filled with copies of a tensor's blocks.
  * @param {Job} source
  * @param {GgufFile} gguf
  * @param {Kernels} fm
@@ -87,14 +91,15 @@ function largeJob({ label, type }, gguf, fm) {
 }
 
 /**
- * Bytes that one multiply reads from and writes to memory, each buffer counted once per pass over it. What stays in
- * registers and in a strip of a few KB in L1 is not memory traffic.
+ * Bytes that one product reads from and writes to memory. Each buffer counts once per pass over it.
+ * Registers, and a strip of a few KB in L1, do not count.
  *
- * fused  reads W and X, writes and reads the quantised X, writes Y
- * naive  reads W, writes W as f32, reads it and X, writes Y
- * dense  reads a W that was dequantised before, and X, writes Y
+ *   fused  reads W and X, writes and reads the quantised X, writes Y
+ *   naive  reads W, writes W as f32, reads it and X, writes Y
+ *   dense  reads a W that was dequantised before, and X, writes Y
  *
- * @param {{ nRows: number, nCols: number, nTokens: number, weightBytes: number, activation: string }} multiply
+ * @param {{ nRows: number, nCols: number, nTokens: number, weightBytes: number,
+ *   activation: string }} multiply
  */
 export function bytesMoved({ nRows, nCols, nTokens, weightBytes, activation }) {
   const x = 4 * nTokens * nCols;

@@ -1,4 +1,4 @@
-/** Plain text tables and numbers with units. */
+/** Plain-text tables, and numbers with units. */
 
 /** @param {number} bytes */
 export function formatBytes(bytes) {
@@ -12,7 +12,7 @@ export function formatBytes(bytes) {
   return `${value.toFixed(unit === 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2)} ${units[unit]}`;
 }
 
-/** Three significant digits. @param {number} value */
+/** Formats a number with three significant digits. @param {number} value */
 export const formatNumber = (value) =>
   value >= 100
     ? value.toFixed(0)
@@ -26,7 +26,7 @@ export const formatNumber = (value) =>
 export const formatTime = (time) => (time ? `${time.ms.toFixed(3)} (${time.min.toFixed(3)})` : '-');
 
 /**
- * @param {string[]} heads  a head that starts with '>' aligns its column right
+ * @param {string[]} heads  a head that starts with '>' aligns its column to the right
  * @param {string[][]} rows
  */
 export function formatTable(heads, rows) {
