@@ -6,8 +6,8 @@
 export const GROUP_COLS = 256;
 
 /**
- * Integers up to `largest`, which every group of a token holds at least once, times a power of two per group: the
- * quantisation of an integer mode with that largest code then loses nothing.
+ * Makes integers up to `largest`, which occurs in every group of a token at least once, times a
+ * power of two per group. Quantising them in an integer mode with that largest code loses nothing.
  * @param {number} largest @returns {(nTokens: number, nCols: number, prng: Prng) => Float32Array}
  */
 const exactIntegers = (largest) => (nTokens, nCols, prng) => {
@@ -29,11 +29,14 @@ const exactIntegers = (largest) => (nTokens, nCols, prng) => {
 /** @type {Record<string, (nTokens: number, nCols: number, prng: Prng) => Float32Array>} */
 export const activations = {
   gaussian: (nTokens, nCols, prng) => Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian()),
-  /** One value in 64 is a hundred times the others, as in the activations of trained transformers. */
+  /**
+   * One value in 64 is a hundred times larger than the others, as in the activations of trained
+   * transformers.
+   */
   outliers: (nTokens, nCols, prng) =>
     Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian() * (prng.int(0, 63) ? 1 : 100)),
   zeros: (nTokens, nCols, prng) => Float32Array.from({ length: nTokens * nCols }, () => prng.pick([0, -0])),
-  /** Whole groups of zeros beside groups of values. */
+  /** Some groups are all zeros, next to groups of values. */
   gaps: (nTokens, nCols, prng) => {
     const x = activations.gaussian(nTokens, nCols, prng);
     for (let first = 0; first < x.length; first += GROUP_COLS) {
@@ -43,13 +46,15 @@ export const activations = {
   },
   denormals: (nTokens, nCols, prng) =>
     Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian() * 1e-40),
-  /** Where the inverse of a scale leaves f32; a token for each power of ten. */
+  /**
+   * Values so small that the inverse of their scale is beyond f32; a token for each power of ten.
+   */
   tiny: (nTokens, nCols, prng) =>
     Float32Array.from(
       { length: nTokens * nCols },
       (_, i) => prng.gaussian() * 10 ** (-34 - (Math.floor(i / nCols) % 5)),
     ),
-  /** The largest activations whose products with natural weights stay in f32. */
+  /** The largest activations whose products with natural weights are still finite in f32. */
   huge: (nTokens, nCols, prng) =>
     Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian() * 1e31),
   exactInt8: exactIntegers(127),
@@ -57,8 +62,8 @@ export const activations = {
 };
 
 /**
- * Token rows that drive integer sums to their ends: all at the largest code of one sign, of the other, and with the sign
- * of each weight of a few given rows.
+ * Token rows that drive integer sums to their limits: all values at the largest code of one sign,
+ * at that of the other sign, and with the sign of each weight of a few given rows.
  * @param {number} largest @param {number} nCols @param {Float64Array[]} weightRows
  * @returns {{ x: Float32Array, nTokens: number }}
  */

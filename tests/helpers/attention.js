@@ -1,13 +1,18 @@
 /**
- * Attention in float64, with the error that f32 arithmetic may make of it, and calls of the exports on raw memory.
+ * Attention in float64 with the error bounds of f32 arithmetic, and calls of the exports on raw
+ * memory.
  *
  * With u = 2^-24, s_j the logit of position j and p_j its weight, the module computes
- *   s_j   to delta_j <= (head_size / 4 + 6) u |scale| sum|q k|, and with a softcap to softcap (2^-22 + 3u) more;
- *   e^x   to 2.1u, of differences rounded to u |x|; where a tile (of 8 positions or more) raises the maximum, the weights
- *         before it are multiplied by one more such factor: together, relative to p_j,
- *         eta_j <= delta_j + u (3 range + 3 tiles + 4), range = max|s| - min|s| of what the row sees;
- *   sums  over n positions and `tiles` tiles to gamma <= (n + 2 tiles + 4) u of their absolute terms.
- * The quotient then is off by at most sum p_j |v_j| (eta_j + gamma) + |out| (sum p_j eta_j + gamma).
+ *   s_j   to delta_j <= (head_size / 4 + 6) u |scale| sum|q k|, and with a softcap to
+ *         softcap (2^-22 + 3u) more;
+ *   e^x   to 2.1u, of differences rounded to u |x|; where a tile (of 8 positions or more) raises
+ *         the maximum, the weights before it are multiplied by one more such factor. Relative to
+ *         p_j, eta_j <= delta_j + u (3 range + 3 tiles + 4), where range = max|s| - min|s| over
+ *         the positions that the row sees;
+ *   sums  over n positions and `tiles` tiles to gamma <= (n + 2 tiles + 4) u of their absolute
+ *         terms.
+ * The error of the quotient is then at most
+ *   sum p_j |v_j| (eta_j + gamma) + |out| (sum p_j eta_j + gamma).
  */
 import assert from 'node:assert/strict';
 import { f16ToNumber, numberToF16 } from './floats.js';
@@ -71,7 +76,7 @@ export function shapeBytes(s) {
 /**
  * Rows of a cache.
  * @param {number} kvType @param {ArrayLike<number>} values  whole heads
- * @returns {{ bytes: Uint8Array, values: Float64Array }} values: what the bytes stand for
+ * @returns {{ bytes: Uint8Array, values: Float64Array }} values: the numbers that the bytes encode
  */
 export function makeCache(kvType, values) {
   if (kvType === KV.F32) {
@@ -107,9 +112,15 @@ export function makeCache(kvType, values) {
   return { bytes, values: decoded };
 }
 
-/** @typedef {{ shape: Shape, q: Float32Array, k: ReturnType<typeof makeCache>, v: ReturnType<typeof makeCache> }} Case */
+/**
+ * @typedef {{ shape: Shape, q: Float32Array, k: ReturnType<typeof makeCache>,
+ *   v: ReturnType<typeof makeCache> }} Case
+ */
 
-/** @param {Shape} shape @param {Prng} prng @param {{ q?: number, v?: number }} [sizes]  standard deviations @returns {Case} */
+/**
+ * @param {Shape} shape @param {Prng} prng
+ * @param {{ q?: number, v?: number }} [sizes]  standard deviations @returns {Case}
+ */
 export function makeCase(shape, prng, { q = 1, v = 1 } = {}) {
   const nKv = shape.nPositions * shape.nKvHeads * shape.headSize;
   const gaussian = (/** @type {number} */ n, /** @type {number} */ sigma) =>
@@ -129,9 +140,9 @@ export function seenBy(s, token) {
 }
 
 /**
- * One query row against keys it sees: logits, weights and their errors.
- * @param {ArrayLike<number>} q @param {(j: number) => ArrayLike<number>} key @param {number} first @param {number} end
- * @param {{ scale: number, softcap: number }} options
+ * Attends with one query row to the keys it sees, and gives logits, weights and their errors.
+ * @param {ArrayLike<number>} q @param {(j: number) => ArrayLike<number>} key @param {number} first
+ * @param {number} end @param {{ scale: number, softcap: number }} options
  */
 export function referenceWeights(q, key, first, end, { scale, softcap }) {
   const n = end - first;
@@ -214,8 +225,8 @@ export function attend(module, { shape, q, k, v }) {
 }
 
 /**
- * @param {RawModule} module @param {Float32Array} q @param {Float32Array} k @param {number} headSize
- * @param {number} scale @param {number} causal
+ * @param {RawModule} module @param {Float32Array} q @param {Float32Array} k
+ * @param {number} headSize @param {number} scale @param {number} causal
  */
 export function attentionScore(module, q, k, headSize, scale, causal) {
   const [nQ, nK] = [q.length / headSize, k.length / headSize];
@@ -228,8 +239,8 @@ export function attentionScore(module, q, k, headSize, scale, causal) {
 }
 
 /**
- * @param {ArrayLike<number>} got @param {{ out: Float64Array, bound: Float64Array }} reference @param {string} what
- * @returns {number} the largest share of the bound that was used
+ * @param {ArrayLike<number>} got @param {{ out: Float64Array, bound: Float64Array }} reference
+ * @param {string} what @returns {number} the largest share of the bound that an error reaches
  */
 export function checkWithin(got, { out, bound }, what) {
   assert.equal(got.length, out.length, what);

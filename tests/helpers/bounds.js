@@ -1,31 +1,40 @@
 /**
- * What a product may differ from its float64 reference, per output, derived for any order of summation; nothing here is
- * measured or tuned.
+ * Error bounds of a product, per output, relative to its float64 reference. They are derived for
+ * any order of summation; none is measured or tuned.
  *
- * u = 2^-24 is the unit roundoff of f32. The *mass* of a weight is the sum of the magnitudes of the terms its formula is
- * made of when codes stay unsigned: |d*sc|*q + |dmin*m| for Q4_K, |d*sc|*(q + 32) for Q6_K, whose 32 may be folded in
- * apart, and so on (reference.js). A kernel rounds these terms, or sums of them, so the errors go with the mass and not
- * with the weight, which may be small by cancellation.
+ * u = 2^-24 is the unit roundoff of f32. The *mass* of a weight is the sum of the magnitudes of the
+ * terms of its formula when codes stay unsigned: |d*sc|*q + |dmin*m| for Q4_K, |d*sc|*(q + 32) for
+ * Q6_K, whose 32 may be applied separately, and so on (reference.js). A kernel rounds these terms,
+ * or sums of them, so the errors are proportional to the mass and not to the weight, which may be
+ * small by cancellation.
  *
- * f32: y is a sum of n_cols products whose factors took at most 8 roundings (d*sc, *q, -min, *x, and the factored forms'
- *   sum(x)*min). Adding n terms in any order errs by at most (n - 1) u times the sum of their magnitudes, hence
- *     |got - ref| <= (n_cols + 8) u sum_c |x_c| mass_c.
+ * f32: y is a sum of n_cols products whose factors took at most 8 roundings (d*sc, *q, -min, *x,
+ * and the factored forms' sum(x)*min). Adding n terms in any order has an error of at most (n - 1)
+ * u times the sum of their magnitudes, hence
  *
- * int16, int8: per group of 256 columns the activations become round(x / d), d = max|x| / largest, largest = 32767 or
- *   127. With every step of that in f32 the code is within 1/2 of x / d * (1 + 3u) and d is off by at most a factor
- *   1 + u, so that
- *     |d code - x| <= d/2 (1 + u) + 4 u |x|.
- *   The first part makes the quantisation error, sum over groups of d/2 * sum_c |w_c|. Integer sums are exact. They cover
- *   at least 16 columns before they meet f32 (the smallest sub-block), with two terms (codes, offsets) each, every term
- *   with at most 8 roundings: depth n_cols / 8 + 16, on masses of the quantised activations |x| + d/2:
- *     |got - ref| <= sum_g d_g/2 sum_c |w_c| + (n_cols / 8 + 16) u sum_c (|x_c| + d/2) mass_c.
+ *   |got - ref| <= (n_cols + 8) u sum_c |x_c| mass_c.
  *
- * Underflow: where a result is below the normal numbers a rounding errs by up to 2^-150 instead.
- *   f32: at most four such roundings per product, which later factors (codes and 6-bit scales, together under 2^14, and
- *   x) can enlarge: n_cols * 2^14 * 2^-150 * (1 + 3 max|x|).
- *   Integer: d itself, times the codes: largest * 2^-150 * sum mass. The product of d and a weight's scale, twice, times
- *   the integer sums, which are at most largest * sum mass / the smallest scale; and the products with those, twice per
- *   16 columns.
+ * int16, int8: per group of 256 columns the activations become round(x / d), d = max|x| / largest,
+ * largest = 32767 or 127. With every step of that in f32, the code is within 1/2 of
+ * x / d * (1 + 3u), and d is off by at most a factor 1 + u, so that
+ *
+ *   |d code - x| <= d/2 (1 + u) + 4 u |x|.
+ *
+ * The first part makes the quantisation error, sum over groups of d/2 * sum_c |w_c|. Integer sums
+ * are exact. They cover at least 16 columns (the smallest sub-block) before they are converted to
+ * f32, with two terms (codes, offsets) each, every term with at most 8 roundings: a depth of
+ * n_cols / 8 + 16, on masses of the quantised activations |x| + d/2:
+ *
+ *   |got - ref| <= sum_g d_g/2 sum_c |w_c| + (n_cols / 8 + 16) u sum_c (|x_c| + d/2) mass_c.
+ *
+ * Underflow: if a result is below the normal numbers, a rounding has an error of up to 2^-150
+ * instead.
+ *
+ * - f32: at most four such roundings per product, which later factors (codes and 6-bit scales,
+ *   together under 2^14, and x) can enlarge: n_cols * 2^14 * 2^-150 * (1 + 3 max|x|).
+ * - Integer: d itself, times the codes: largest * 2^-150 * sum mass. The product of d and a
+ *   weight's scale, twice, times the integer sums, which are at most largest * sum mass / the
+ *   smallest scale; and the products with those, twice per 16 columns.
  */
 import { GROUP_COLS } from './activations.js';
 import { dequantizeF32, dequantizeF64, scaleOf } from './reference.js';
@@ -33,16 +42,19 @@ import { dequantizeF32, dequantizeF64, scaleOf } from './reference.js';
 /** @import { ReferenceType } from './reference.js' */
 
 const u = 2 ** -24;
-/** The largest code of each activation mode (fm_activation); 0: stays f32. */
+/** The largest code of each activation mode (fm_activation); 0 means that activations stay f32. */
 export const LARGEST_CODE = [0, 32767, 127];
 export const ACTIVATION_NAMES = /** @type {const} */ (['f32', 'int16', 'int8']);
 
-/** One weight's float64 values, and what the bounds need of them per group of columns. */
+/** The float64 values of a weight, and the sums per group of columns that the bounds need. */
 export class ReferenceWeight {
   /** @type {Float32Array | undefined} */
   #exactF32;
 
-  /** @param {ReferenceType} type @param {Uint8Array} bytes @param {number} nRows @param {number} nCols */
+  /**
+   * @param {ReferenceType} type @param {Uint8Array} bytes @param {number} nRows
+   * @param {number} nCols
+   */
   constructor(type, bytes, nRows, nCols) {
     const { values, masses } = dequantizeF64(type, bytes);
     if (values.length !== nRows * nCols)
@@ -65,7 +77,7 @@ export class ReferenceWeight {
     return this.#exactF32;
   }
 
-  /** The least magnitude of a scale that is not 0. */
+  /** The least magnitude of a scale, zero excluded. */
   #findSmallestScale() {
     const { type, bytes } = this;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -91,7 +103,7 @@ export class ReferenceWeight {
   }
 }
 
-/** Y = X * W^T in float64 and its bounds. */
+/** Y = X * W^T in float64, with its bounds. */
 export class ReferenceProduct {
   /** @param {ReferenceWeight} w @param {Float32Array} x @param {number} nTokens */
   constructor(w, x, nTokens) {
@@ -126,7 +138,8 @@ export class ReferenceProduct {
 
   /**
    * @param {number} t @param {number} r @param {number} activation  fm_activation the kernel gets
-   * @param {boolean} [lossless]  the activations are exact in that mode: no quantisation error is allowed
+   * @param {boolean} [lossless]  the activations are exact in that mode: no quantisation error is
+   *   allowed
    * @returns {number}
    */
   bound(t, r, activation, lossless = false) {
@@ -151,8 +164,10 @@ export class ReferenceProduct {
   }
 
   /**
-   * Throws when an output of `got` [nTokens][nRows], which may be the first rows and tokens only, is out of bounds.
-   * @param {Float32Array} got @param {{ nTokens?: number, nRows?: number, activation: number, lossless?: boolean,
+   * Throws if an output of `got` [nTokens][nRows], which may hold only the first rows and tokens,
+   * is out of bounds.
+   * @param {Float32Array} got
+   * @param {{ nTokens?: number, nRows?: number, activation: number, lossless?: boolean,
    *   what: string }} how
    * @returns {number} the largest error, as a fraction of its bound
    */
@@ -183,7 +198,10 @@ export class ReferenceProduct {
   }
 }
 
-/** @param {ArrayLike<number>} got @param {ArrayLike<number>} expected @returns {number} ||got - ref|| / ||ref|| */
+/**
+ * @param {ArrayLike<number>} got @param {ArrayLike<number>} expected
+ * @returns {number} ||got - ref|| / ||ref||
+ */
 export function normError(got, expected) {
   let difference = 0;
   let size = 0;

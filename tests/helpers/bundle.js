@@ -1,4 +1,4 @@
-/** What an application's bundler makes of the library, by esbuild. */
+/** The bundles that an application's bundler makes of the library, built with esbuild. */
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -6,10 +6,10 @@ import { build } from 'esbuild';
 import { projectRoot } from './test-data.js';
 
 /**
- * Bundles a module for browsers: the entry and the chunks that it loads later.
- * @param {string} contents  of the module; imports from the repository's root
- * @returns {Promise<{ files: import('esbuild').OutputFile[], contents: string, bytes: number }>}  contents: what a page loads at once;
- *   bytes: of that, gzipped
+ * Bundles a module for browsers, into the entry and the chunks that it loads later.
+ * @param {string} contents  source of the module; imports are relative to the repository
+ * @returns {Promise<{ files: import('esbuild').OutputFile[], contents: string, bytes: number }>}
+ *   contents: the code that a page loads at once; bytes: its size, gzipped
  */
 export async function bundleForBrowser(contents) {
   const { outputFiles, warnings } = await build({
@@ -37,9 +37,10 @@ export async function bundleForBrowser(contents) {
 }
 
 /**
- * Bundles a module into one file, of a format that has no address or one that is none: what users of other build tools have.
+ * Bundles a module into one file, in a format without an address or with an unusable one, as users
+ * of other build tools have.
  * @param {'iife' | 'cjs' | 'esm'} format  iife: a script that defines `lib`
- * @param {string} contents  of the module; imports from the repository's root
+ * @param {string} contents  source of the module; imports are relative to the repository
  * @returns {Promise<string>}
  */
 export async function bundleAs(format, contents) {
@@ -52,7 +53,7 @@ export async function bundleAs(format, contents) {
     ...(format === 'iife' && { globalName: 'lib' }),
     platform: format === 'cjs' ? 'node' : 'browser',
     target: 'es2022',
-    // That import.meta is empty is what is tested.
+    // The test needs an empty import.meta.
     logLevel: 'silent',
   });
   return outputFiles[0].text;

@@ -1,4 +1,4 @@
-/** A tokenizer whose tokens are bytes, besides a few control and user-defined ones. */
+/** A tokenizer whose tokens are bytes, with a few control and user-defined tokens. */
 import { Tokenizer } from '../../js/llama/tokenizer/tokenizer.js';
 
 export const CONTROL = 3;
@@ -7,7 +7,7 @@ const FIRST_BYTE = 3;
 export const FIRST_SPECIAL = FIRST_BYTE + 256;
 
 /**
- * @param {[text: string, type: number][]} special  get the ids from FIRST_SPECIAL on
+ * @param {[text: string, type: number][]} special  they get the ids from FIRST_SPECIAL on
  * @param {Record<string, unknown>} [more]  metadata
  */
 export function byteTokenizer(special, more = {}) {

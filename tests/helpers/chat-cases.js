@@ -1,11 +1,11 @@
-/** Templates, what they are given, and what Jinja2 makes of them with the settings of transformers. */
+/** Templates, their variables, and the results of Jinja2 with the settings of transformers. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { toValue } from '../../js/llama/chat/jinja/convert.js';
 import { Template } from '../../js/llama/chat/jinja/index.js';
 import { projectRoot } from './test-data.js';
 
-/** The time that strftime_now told when the texts were made. */
+/** The time that strftime_now returned when the results were made. */
 export const NOW = new Date(2026, 2, 5, 14, 7, 9);
 
 /** The lines of a file, each a JSON value. @param {string} name @returns {any[]} */
@@ -16,7 +16,7 @@ export const readCases = (name) =>
     .map((line) => JSON.parse(line));
 
 /**
- * What a template gives for variables, as plain text.
+ * Renders a template with variables, as plain text.
  * @param {string} source
  * @param {Record<string, unknown>} [variables]
  * @returns {string}

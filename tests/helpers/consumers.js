@@ -17,7 +17,7 @@ export const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'),
 export const MODEL = path.join(root, 'web/public/tiny-tales-Q4_K_M.gguf');
 const CONSUMERS = path.join(root, 'tests/consumers');
 
-/** What makes a page cross-origin isolated. */
+/** Headers that make a page cross-origin isolated. */
 export const ISOLATION = {
   'Cross-Origin-Opener-Policy': 'same-origin',
   'Cross-Origin-Embedder-Policy': 'require-corp',
@@ -44,7 +44,10 @@ export function runIn(cwd, file, args, env = {}) {
   return stdout;
 }
 
-/** @typedef {{ filename: string, size: number, unpackedSize: number, files: { path: string, size: number }[] }} Packed */
+/**
+ * @typedef {{ filename: string, size: number, unpackedSize: number, files: { path: string,
+ *   size: number }[] }} Packed
+ */
 
 /** @param {string} from  a package's folder @param {string} to @returns {Packed} */
 function pack(from, to) {
@@ -53,10 +56,11 @@ function pack(from, to) {
 }
 
 /**
- * A folder with the package packed, and installed without a network in a template that apps are copied from.
+ * A folder with the packed package, which is installed without a network in a template from which
+ * apps are copied.
  * @returns {{ folder: string, packed: Packed, tarball: string, remove: () => void,
- *   app: (name: string, ...fixtures: string[]) => string }}  app: makes one, with what is in these folders of
- *   tests/consumers and its program, and returns where
+ *   app: (name: string, ...fixtures: string[]) => string }}  app: makes an app of these folders of
+ *   tests/consumers and the program, and returns its path
  */
 export function packedPackage() {
   const folder = mkdtempSync(path.join(tmpdir(), 'fused-matmul-package-'));
@@ -90,9 +94,11 @@ export function copyFixtures(app, fixtures) {
 let expected;
 
 /**
- * Asserts that what the program gave is right: the numbers against float64, by the bound every kernel is held to.
+ * Asserts that the program's result is right: its numbers are compared with float64, within the
+ * bound of every kernel.
  * @param {any} result
- * @param {{ isa?: string, threads?: boolean }} [wanted]  isa: default any with SIMD; threads: whether there must be several
+ * @param {{ isa?: string, threads?: boolean }} [wanted]  isa: default any with SIMD; threads:
+ *   whether several are required
  */
 export async function checkResult(result, { isa, threads } = {}) {
   expected ??= expectedResult();
@@ -122,13 +128,13 @@ async function expectedResult() {
   return { product, text };
 }
 
-/** Chromium for a test file; the first page starts it. */
+/** Chromium for a test file. The first page starts it. */
 export class Pages {
   /** @type {import('playwright-core').Browser | undefined} */
   #browser;
 
   /**
-   * Serves a folder, opens its page and returns what its program gave.
+   * Serves a folder, opens its page and returns the result of its program.
    * @param {string} folder
    * @param {{ headers?: Record<string, string>, path?: string }} [options]
    */
@@ -141,7 +147,7 @@ export class Pages {
     }
   }
 
-  /** The outcome of a page that is served already. @param {string} url */
+  /** The result of a page that is already served. @param {string} url */
   async open(url) {
     this.#browser ??= await launchChromium();
     const { page, problems, close } = await openPage(this.#browser, url);

@@ -13,8 +13,10 @@ const F32_MAX = (2 - 2 ** -23) * 2 ** 127;
 export const GATES = /** @type {const} */ (['silu', 'gelu']);
 
 /**
- * A part of a call's memory: given bytes (perhaps made of the addresses of all parts), or room for an output.
- * @typedef {{ bytes: ArrayBufferView | ((at: number[]) => Uint8Array), size?: number, alignment?: number }} Input
+ * A part of a call's memory: given bytes, which may depend on the addresses of all parts, or room
+ * for an output.
+ * @typedef {{ bytes: ArrayBufferView | ((at: number[]) => Uint8Array), size?: number,
+ *   alignment?: number }} Input
  * @typedef {{ outputBytes: number }} Output
  */
 
@@ -22,10 +24,10 @@ export const GATES = /** @type {const} */ (['silu', 'gelu']);
 const bytesOf = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 
 /**
- * Lays parts out, each behind a guard and at no better alignment than it needs, calls, and checks that nothing but the
- * outputs changed.
- * @param {RawModule} module @param {(Input | Output)[]} parts @param {(at: number[]) => number} call
- * @returns {{ status: number, outputs: Float32Array[] }}
+ * Lays out the parts, each behind a guard and at no better alignment than it needs, makes the call,
+ * and checks that nothing but the outputs has changed.
+ * @param {RawModule} module @param {(Input | Output)[]} parts
+ * @param {(at: number[]) => number} call @returns {{ status: number, outputs: Float32Array[] }}
  */
 export function inMemory(module, parts, call) {
   /** @type {number[]} */
@@ -68,9 +70,10 @@ export function inMemory(module, parts, call) {
 /** @typedef {{ type: ModuleType, bytes: Uint8Array, nRows: number }} Target */
 
 /**
- * fused_matmul_many, or with a norm fused_rmsnorm_matmul (weight null: ones).
- * @param {RawModule} module @param {Target[]} targets @param {Float32Array} x @param {number} nTokens
- * @param {number} nCols @param {number} activation @param {{ weight: Float32Array | null, eps: number }} [norm]
+ * Calls fused_matmul_many, or with a norm fused_rmsnorm_matmul (weight null: ones).
+ * @param {RawModule} module @param {Target[]} targets @param {Float32Array} x
+ * @param {number} nTokens @param {number} nCols @param {number} activation
+ * @param {{ weight: Float32Array | null, eps: number }} [norm]
  */
 export function multiplyMany(module, targets, x, nTokens, nCols, activation, norm) {
   const n = targets.length;
@@ -94,8 +97,9 @@ export function multiplyMany(module, targets, x, nTokens, nCols, activation, nor
 }
 
 /**
- * @param {RawModule} module @param {Target} target @param {Float32Array} gate @param {Float32Array} up
- * @param {number} nTokens @param {number} nCols @param {number} act @param {number} activation
+ * @param {RawModule} module @param {Target} target @param {Float32Array} gate
+ * @param {Float32Array} up @param {number} nTokens @param {number} nCols @param {number} act
+ * @param {number} activation
  */
 export function multiplyGated(module, { type, bytes, nRows }, gate, up, nTokens, nCols, act, activation) {
   return inMemory(
@@ -111,8 +115,11 @@ export function multiplyGated(module, { type, bytes, nRows }, gate, up, nTokens,
   );
 }
 
-/** f32 rows through fm_rms_norm. @param {RawModule} module @param {Float32Array} x
- * @param {number} nTokens @param {number} nCols @param {{ weight: Float32Array | null, eps: number }} norm */
+/**
+ * Calls fm_rms_norm on f32 rows.
+ * @param {RawModule} module @param {Float32Array} x @param {number} nTokens @param {number} nCols
+ * @param {{ weight: Float32Array | null, eps: number }} norm
+ */
 export function normRows(module, x, nTokens, nCols, { weight, eps }) {
   const parts = [{ bytes: x }, { bytes: weight ?? new Float32Array(1) }, { outputBytes: x.byteLength }];
   const { status, outputs } = inMemory(module, parts, ([xAt, weightAt, y]) =>
@@ -122,7 +129,9 @@ export function normRows(module, x, nTokens, nCols, { weight, eps }) {
   return outputs[0];
 }
 
-/** @param {RawModule} module @param {Float32Array} gate @param {Float32Array} up @param {number} act */
+/**
+ * @param {RawModule} module @param {Float32Array} gate @param {Float32Array} up @param {number} act
+ */
 export function gateValues(module, gate, up, act) {
   const parts = [{ bytes: gate }, { bytes: up }, { outputBytes: gate.byteLength }];
   const { status, outputs } = inMemory(module, parts, ([gateAt, upAt, y]) =>
@@ -133,13 +142,14 @@ export function gateValues(module, gate, up, act) {
 }
 
 /**
- * Activations in float64, and how far the f32 values that a kernel makes may be from them.
+ * Activations in float64, and the largest error of the f32 values that a kernel makes of them.
  * @typedef {{ values: Float64Array, errors: Float64Array }} Made
  */
 
 /**
- * x / sqrt(mean(x^2) + eps) * weight. Errors: the sum is in f64; its factor, the product with x and that with the weight are
- * rounded to f32 once each, the last two perhaps below the normal numbers. The factor is at most the largest f32.
+ * x / sqrt(mean(x^2) + eps) * weight. Errors: the sum is in f64. Its factor, the product with x and
+ * the product with the weight are rounded to f32 once each, the last two perhaps below the normal
+ * numbers. The factor is at most the largest f32.
  * @param {Float32Array} x @param {number} nTokens @param {number} nCols
  * @param {{ weight: Float32Array | null, eps: number }} norm @returns {Made}
  */
@@ -159,8 +169,8 @@ export function normReference(x, nTokens, nCols, { weight, eps }) {
 }
 
 /**
- * act(gate) * up. Errors: those that kernels/exp.h states for the activation (4 ulp, for GELU 3 |z| u more; -0 instead of
- * anything above -2.7e-37), and one rounding.
+ * act(gate) * up. Errors: those that kernels/exp.h states for the activation (4 ulp, for GELU 3 |z|
+ * u more; -0 instead of anything above -2.7e-37), and one rounding.
  * @param {Float32Array} gate @param {Float32Array} up @param {number} act @returns {Made}
  */
 export function gateReference(gate, up, act) {
@@ -176,8 +186,9 @@ export function gateReference(gate, up, act) {
 }
 
 /**
- * The product of made activations. What their f32 values are off by passes through the weights, sum_c error_c |w_c|; it is also
- * a part, below 2^-15, of the activations and so of the bound of their product.
+ * The product of made activations. The errors of their f32 values pass through the weights, as
+ * sum_c error_c |w_c|. They also change the activations, by less than 2^-15, and so the bound of
+ * the product.
  */
 export class MadeProduct {
   /** @param {ReferenceWeight} w @param {Made} made @param {number} nTokens */
@@ -197,7 +208,10 @@ export class MadeProduct {
     return this.product.bound(t, r, activation) * (1 + 2 ** -15) + 2 * passed;
   }
 
-  /** @param {Float32Array} got @param {number} activation  fm_activation the kernel gets @param {string} what */
+  /**
+   * @param {Float32Array} got @param {number} activation  fm_activation the kernel gets
+   * @param {string} what
+   */
   check(got, activation, what) {
     const { nRows } = this.w;
     assert.equal(got.length, this.nTokens * nRows, what);
@@ -211,7 +225,10 @@ export class MadeProduct {
   }
 }
 
-/** Same bits. @param {Float32Array} got @param {Float32Array} expected @param {string} what */
+/**
+ * Checks that both have the same bits.
+ * @param {Float32Array} got @param {Float32Array} expected @param {string} what
+ */
 export function assertBits(got, expected, what) {
   assert.equal(got.length, expected.length, what);
   if (Buffer.compare(bytesOf(got), bytesOf(expected)) === 0) return;

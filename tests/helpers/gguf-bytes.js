@@ -1,6 +1,6 @@
 /**
- * Writes GGUF files, valid and not, for tests of the parser and the sources. Layout: GGUF specification,
- * version 3.
+ * Writes GGUF files, valid and invalid, for tests of the parser and the sources. Layout: GGUF
+ * specification, version 3.
  */
 
 /** Type numbers of metadata values. */
@@ -20,8 +20,14 @@ export const KV = /** @type {const} */ ({
   f64: 12,
 });
 
-/** @typedef {{ of: keyof typeof KV, items: any[] | Uint8Array }} ArrayValue  as bytes: items of 8 bytes each */
-/** @typedef {[key: string, type: keyof typeof KV, value: any]} Pair  an array's value is an ArrayValue */
+/**
+ * @typedef {{ of: keyof typeof KV, items: any[] | Uint8Array }} ArrayValue  as bytes: items of 8
+ *   bytes each
+ */
+/**
+ * @typedef {[key: string, type: keyof typeof KV, value: any]} Pair  an array's value is an
+ *   ArrayValue
+ */
 
 /**
  * @typedef {object} TensorSpec
@@ -29,7 +35,7 @@ export const KV = /** @type {const} */ ({
  * @property {number} typeId
  * @property {(number | bigint)[]} shape
  * @property {Uint8Array} data
- * @property {number | bigint} [offset]  instead of the right one
+ * @property {number | bigint} [offset]  used instead of the right one
  */
 
 class Writer {
@@ -129,14 +135,17 @@ export function ggufBytes({ pairs = [], tensors = [], alignment = 32, version = 
   return { bytes: file.bytes(), headerEnd, dataStart };
 }
 
-/** Bytes that differ everywhere. @param {number} length @param {number} [seed] */
+/**
+ * Bytes that depend on their position, so that a wrong offset shows.
+ * @param {number} length @param {number} [seed]
+ */
 export function countedBytes(length, seed = 1) {
   return Uint8Array.from({ length }, (_, i) => (i * 31 + seed * 17 + (i >> 8)) & 255);
 }
 
 /**
- * A file with a Q4_K tensor, an F32 one and one of a type that is not served; it ends with its last byte of
- * data.
+ * A file with a Q4_K tensor, an F32 tensor and one of a type that is not served. It ends with the
+ * last byte of the data.
  */
 export function sampleGguf() {
   return ggufBytes({
@@ -175,7 +184,7 @@ export function sampleGguf() {
 }
 
 /**
- * A file of F32 tensors t0, t1..., each of so many bytes, of counted bytes of its own.
+ * A file of F32 tensors t0, t1, ..., each with as many bytes as given. No two have the same bytes.
  * @param {{ nTensors: number, bytes: number }} size  bytes: a multiple of 1024
  */
 export function wideGguf({ nTensors, bytes }) {

@@ -1,4 +1,7 @@
-/** The JavaScript API of a layer's operations: float64 JavaScript beside it, every kind of input and output. */
+/**
+ * The JavaScript API of a layer's operations: float64 versions in JavaScript, and every kind of
+ * input and output.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createKernels, Tensor } from '../../js/layer-index.js';
@@ -18,7 +21,10 @@ export const gaussian = (length, seed) => {
   return Float32Array.from({ length }, () => prng.gaussian());
 };
 
-/** @param {Kernels} fm @param {string} type @param {number} nRows @param {number} nCols @param {number} seed */
+/**
+ * @param {Kernels} fm @param {string} type @param {number} nRows @param {number} nCols
+ * @param {number} seed
+ */
 export function weight(fm, type, nRows, nCols, seed) {
   const reference = /** @type {ReferenceType} */ (referenceByName.get(type));
   return fm.weight({
@@ -33,7 +39,8 @@ export function weight(fm, type, nRows, nCols, seed) {
 export const toArray = (x) => (x instanceof Tensor ? x.toArray() : x);
 
 /**
- * Equal to float64 but for rounding: which argument is which shows, and no bound of the kernels is tested here.
+ * Compares with float64 up to rounding. This shows which argument is which; the bounds of the
+ * kernels are tested elsewhere.
  * @param {Floats} got @param {ArrayLike<number>} expected @param {string} what
  */
 export function close(got, expected, what) {
@@ -75,10 +82,11 @@ export function everywhere(name, body) {
 }
 
 /**
- * Calls with arrays and with tensors, into new results, given ones and, where it may be, the input itself.
+ * Calls with arrays and with tensors, with new results, given results and, if allowed, the input
+ * itself as result.
  * @param {Kernels} fm @param {Float32Array} x @param {number} nCols  of a tensor of x
- * @param {(x: any, options: { out?: any }) => Floats} call @param {ArrayLike<number>} expected @param {number} outCols
- * @param {{ what: string, inPlace?: boolean }} options
+ * @param {(x: any, options: { out?: any }) => Floats} call @param {ArrayLike<number>} expected
+ * @param {number} outCols @param {{ what: string, inPlace?: boolean }} options
  */
 export function bothKinds(fm, x, nCols, call, expected, outCols, { what, inPlace = true }) {
   const before = x.slice();

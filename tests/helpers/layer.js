@@ -1,4 +1,7 @@
-/** The operations of a layer on raw modules: comparison with float64, and every instruction set at once. */
+/**
+ * The operations of a layer on raw modules: comparison with float64, and every instruction set in
+ * turn.
+ */
 import assert from 'node:assert/strict';
 import { STATUS } from './raw.js';
 
@@ -7,7 +10,7 @@ import { STATUS } from './raw.js';
 
 /** The unit roundoff of f32. */
 export const u = 2 ** -24;
-/** Half the smallest subnormal: what a rounding errs by below the normal numbers. */
+/** Half the smallest subnormal: the largest error of a rounding below the normal numbers. */
 export const TINY = 2 ** -150;
 export const LENGTHS = [1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 31, 64, 127, 300];
 
@@ -20,9 +23,10 @@ export const gaussian = (length, prng, scale = 1) =>
   Float32Array.from({ length }, () => scale * prng.gaussian());
 
 /**
- * Every output within its bound of the reference; NaN and infinities exactly where the reference has them.
- * @param {Float32Array} got @param {(i: number) => number} reference @param {(i: number, value: number) => number} bound
- * @param {string} what
+ * Checks that every output is within its bound of the reference, with NaN and infinities exactly
+ * where the reference has them.
+ * @param {Float32Array} got @param {(i: number) => number} reference
+ * @param {(i: number, value: number) => number} bound @param {string} what
  */
 export function within(got, reference, bound, what) {
   got.forEach((value, i) => {
@@ -37,10 +41,11 @@ export function within(got, reference, bound, what) {
 }
 
 /**
- * Runs in every instruction set: the same bits each time, NaN for NaN. Then, where the first input may also be the output, there.
+ * Runs in every instruction set and checks that the bits are the same, NaN for NaN. If the first
+ * input may also be the output, that is tried too.
  * @param {RawModule} module @param {Float32Array[]} inputs @param {number} nOut
- * @param {(pointers: number[], y: number) => number} call @param {number[]} [inPlace]  inputs that y may be
- * @returns {Float32Array}
+ * @param {(pointers: number[], y: number) => number} call
+ * @param {number[]} [inPlace]  inputs that y may be @returns {Float32Array}
  */
 export function everywhere(module, inputs, nOut, call, inPlace = []) {
   /** @type {Float32Array | undefined} */

@@ -1,4 +1,4 @@
-/** The models of the test data with their reference logits, and how far a run is from them. */
+/** The models of the test data with their reference logits, and the distance of a run from them. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { dataPath, listData, projectRoot, skipWithout } from './test-data.js';
@@ -13,11 +13,14 @@ export const TINY_TALES = join(projectRoot, 'web/public/tiny-tales-Q4_K_M.gguf')
  * @property {Prompt[]} prompts
  * @property {{ tokens: number[], text: string, margins: number[] }} greedy
  * @property {Record<string, number>} tensor_types
- * @property {{ kv_f16: { max_abs: number } }} reference  what llama.cpp's own runs with floats add
+ * @property {{ kv_f16: { max_abs: number } }} reference  error of llama.cpp's own runs with floats
  * @property {{ max_abs: number, rms: number }} quantized_run
  */
 
-/** Every model with a reference: [name, path, why it cannot be tested]. @type {[string, string, string | false][]} */
+/**
+ * Every model with a reference: [name, path, the reason why it cannot be tested].
+ * @type {[string, string, string | false][]}
+ */
 export const MODELS = [['tiny-tales-Q4_K_M', TINY_TALES, skipWithout('logits/tiny-tales-Q4_K_M.json')]];
 for (const file of listData('models')) {
   const name = /^(.*)\.gguf$/.exec(file)?.[1];
@@ -26,7 +29,10 @@ for (const file of listData('models')) {
 if (MODELS.length === 1)
   MODELS.push(['models', '', skipWithout('models') || 'no test data: models is empty']);
 
-/** @param {string} name @returns {{ reference: Reference, logits: (prompt: Prompt) => Float32Array }} */
+/**
+ * @param {string} name
+ * @returns {{ reference: Reference, logits: (prompt: Prompt) => Float32Array }}
+ */
 export function readReference(name) {
   const reference = JSON.parse(readFileSync(dataPath(`logits/${name}.json`), 'utf8'));
   const file = dataPath(`logits/${name}.logits.f32`);
@@ -38,7 +44,10 @@ export function readReference(name) {
   return { reference, logits };
 }
 
-/** @typedef {{ max: number, rms: number, cosine: number, size: number }} Distance  size: the root mean square expected */
+/**
+ * @typedef {{ max: number, rms: number, cosine: number, size: number }} Distance  size: root mean
+ *   square of the expected logits
+ */
 
 /** @param {ArrayLike<number>} got @param {ArrayLike<number>} expected @returns {Distance} */
 export function distance(got, expected) {

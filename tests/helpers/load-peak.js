@@ -1,6 +1,6 @@
 /**
- * A process of its own that loads all tensors of a file and tells how much memory that took beyond what it had before:
- * node load-peak.js SOURCE [worker]
+ * A process that loads all tensors of a file and prints by how much its memory has grown at its
+ * peak: node load-peak.js SOURCE [worker]
  */
 import { createKernels, createWorkerKernels, openGguf } from '../../js/index.js';
 
@@ -9,7 +9,7 @@ const inWorker = where === 'worker';
 const fm = await (inWorker ? createWorkerKernels() : createKernels());
 const gguf = await openGguf(source, source.startsWith('http') ? { retryDelay: 1 } : {});
 const [first, ...names] = gguf.tensors.keys();
-// What is made once (buffers of the HTTP client, compiled code) is no part of it.
+// Things made only once, such as buffers of the HTTP client and compiled code, do not count.
 (await fm.loadWeight(gguf, first)).free();
 const measure = () => {
   const { rss, external, arrayBuffers, heapTotal } = process.memoryUsage();

@@ -1,4 +1,7 @@
-/** A web server on 127.0.0.1 whose every answer a test makes itself, and a Cache Storage in memory. */
+/**
+ * A web server on 127.0.0.1 whose every answer the test writes itself, and a Cache Storage in
+ * memory.
+ */
 import { createServer } from 'node:http';
 
 /** @import { TestContext } from 'node:test' */
@@ -6,10 +9,14 @@ import { createServer } from 'node:http';
 
 /**
  * @param {TestContext} t
- * @param {(request: IncomingMessage, response: ServerResponse, n: number) => void} handler  n: of the request, from 1 on
+ * @param {(request: IncomingMessage, response: ServerResponse, n: number) => void} handler  n:
+ *   number of the request, from 1 on
  */
 export async function serve(t, handler) {
-  /** @type {{ method: string, range: string | undefined, ifRange: string | undefined, path: string }[]} */
+  /**
+   * @type {{ method: string, range: string | undefined, ifRange: string | undefined,
+   *   path: string }[]}
+   */
   const requests = [];
   const server = createServer((request, response) => {
     const { method = '', url: path = '', headers } = request;
@@ -26,12 +33,12 @@ export async function serve(t, handler) {
 }
 
 /**
- * Answers a request for a file as it should be, with changes.
+ * Answers a request for a file correctly, except for the given changes.
  * @param {IncomingMessage} request
  * @param {ServerResponse} response
  * @param {Uint8Array} file
- * @param {{ headers?: Record<string, string | undefined>, cap?: number, status?: number }} [changes]  headers: undefined takes one
- *   away; cap: of the bytes of an answer
+ * @param {{ headers?: Record<string, string | undefined>, cap?: number, status?: number }}
+ *   [changes]  headers: undefined removes one; cap: most bytes of an answer
  */
 export function answer(request, response, file, { headers = {}, cap = Infinity, status } = {}) {
   const match = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '');
@@ -46,7 +53,7 @@ export function answer(request, response, file, { headers = {}, cap = Infinity, 
   response.end(request.method === 'HEAD' ? undefined : file.subarray(start, end));
 }
 
-/** A Cache Storage in memory, for as long as a test runs. @param {TestContext} t */
+/** Installs a Cache Storage in memory for the duration of a test. @param {TestContext} t */
 export function memoryCaches(t) {
   /** @type {Map<string, Map<string, Uint8Array<ArrayBuffer>>>} */
   const stores = new Map();
@@ -74,7 +81,7 @@ export function memoryCaches(t) {
 }
 
 /**
- * Another global, until the test ends.
+ * Replaces a global until the test ends.
  * @param {TestContext} t
  * @param {string} name
  * @param {PropertyDescriptor} descriptor

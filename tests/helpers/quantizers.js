@@ -1,13 +1,17 @@
 /**
- * The quantisers every GGUF producer shares, for blocks of 32, from their published definition: f32 arithmetic throughout,
- * f16 scales rounded to nearest even. The K types have no such definition: producers differ in their search.
+ * The quantisers for blocks of 32 that all GGUF producers share, from their published definition:
+ * f32 arithmetic throughout, f16 scales rounded to nearest even. The K types have no such
+ * definition, as producers search for scales in different ways.
  */
 import { numberToF16 } from './floats.js';
 
 const f = Math.fround;
 const BLOCK = 32;
 
-/** @param {Float32Array} x @returns {number} the value of largest magnitude, the first of equals, with its sign */
+/**
+ * @param {Float32Array} x
+ * @returns {number} the value of largest magnitude, the first of equals, with its sign
+ */
 function signedMax(x) {
   let max = 0;
   for (const value of x) if (Math.abs(value) > Math.abs(max)) max = value;
@@ -43,7 +47,7 @@ function withMin(x, most) {
 }
 
 /**
- * Packs f16 scales, the fifth bits where there are some, and the nibbles.
+ * Packs f16 scales, the fifth bits if there are any, and the nibbles.
  * @param {{ scales: number[], codes: number[] }} block @param {boolean} fifth @returns {Uint8Array}
  */
 function packNibbles({ scales, codes }, fifth) {
@@ -82,7 +86,9 @@ const blockQuantizers = {
 
 export const sharedQuantizers = Object.keys(blockQuantizers);
 
-/** @param {string} typeName  one of sharedQuantizers @param {Float32Array} x @returns {Uint8Array} */
+/**
+ * @param {string} typeName  one of sharedQuantizers @param {Float32Array} x @returns {Uint8Array}
+ */
 export function quantize(typeName, x) {
   const blocks = [];
   for (let at = 0; at < x.length; at += BLOCK)

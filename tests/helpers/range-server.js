@@ -1,25 +1,26 @@
 /**
- * A web server on 127.0.0.1 that answers Range requests, well or in one of the ways servers get them wrong.
+ * A web server on 127.0.0.1 that answers Range requests, correctly or with one of the mistakes that
+ * servers make.
  */
 import { createServer } from 'node:http';
 
 /**
  * @typedef {object} Behaviour
- * @property {boolean} [ignoreRange]  always 200 with the whole file
+ * @property {boolean} [ignoreRange]  every answer is 200 with the whole file
  * @property {boolean} [hideSize]  no Content-Range, as for a page of another origin
  * @property {boolean} [noHead]  HEAD is refused
  * @property {boolean} [noLength]  chunked, without Content-Length
  * @property {number} [status]  instead of any answer
  * @property {number} [breakAt]  the connection is cut before this byte of the file
  * @property {number} [stallAt]  nothing more is sent from this byte of the file on
- * @property {number} [stalls]  that many answers, then no more; default all
+ * @property {number} [stalls]  number of answers that stall; default all
  * @property {boolean} [silent]  requests are taken and never answered
- * @property {number} [slow]  an answer comes in ten parts, so many milliseconds apart
- * @property {number} [rate]  MB a second, of each answer
+ * @property {number} [slow]  milliseconds between the ten parts of an answer
+ * @property {number} [rate]  speed of each answer in MB a second
  * @property {number} [claimMore]  bytes by which Content-Range makes the file longer
- * @property {number} [shift]  answers from that many bytes further on
- * @property {number} [dropAfter]  an answer is cut after so many bytes
- * @property {number} [drops]  that many answers are cut, then no more; default all
+ * @property {number} [shift]  answers begin that many bytes too far
+ * @property {number} [dropAfter]  bytes after which an answer is cut
+ * @property {number} [drops]  number of answers that are cut; default all
  * @property {number} [retryAfter]  seconds, with `status`
  * @property {string} [etag]
  * @property {string} [modified]  Last-Modified
@@ -33,7 +34,10 @@ import { createServer } from 'node:http';
  * @param {Behaviour} [behaviour]  may be changed between requests
  */
 export function rangeHandler(file, behaviour = {}) {
-  /** @type {{ method: string, range: string | undefined, headers: import('node:http').IncomingHttpHeaders }[]} */
+  /**
+   * @type {{ method: string, range: string | undefined,
+   *   headers: import('node:http').IncomingHttpHeaders }[]}
+   */
   const requests = [];
   const left = { early: 0, open: 0 };
   /** @type {import('node:http').RequestListener} */
@@ -123,7 +127,7 @@ export async function startServer(file, behaviour = {}) {
     url: `http://127.0.0.1:${port}/model.gguf`,
     requests,
     behaviour,
-    /** How many answers the client did not wait for, and how many are under way. */
+    /** How many answers the client did not wait for, and how many are in progress. */
     left,
     async close() {
       server.closeAllConnections();

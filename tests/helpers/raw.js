@@ -1,5 +1,6 @@
 /**
- * The wasm modules without the JavaScript library: bytes of dist/, the exports of src/fused.h, raw memory.
+ * The wasm modules without the JavaScript library: files of dist/, exports of src/fused.h, raw
+ * memory.
  */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
@@ -9,11 +10,15 @@ import { projectRoot } from './test-data.js';
 export const STATUS = { OK: 0, TYPE: 1, SHAPE: 2, RANGE: 3, ALIGN: 4, OVERLAP: 5, ACTIVATION: 6, ISA: 7 };
 export const ISA_NAMES = /** @type {const} */ (['scalar', 'simd128', 'relaxed']);
 const DOT_NAMES = ['i16', 'i32'];
-/** Filled around and behind everything: NaN as f16, bf16 and f32, and never a result. */
+/**
+ * The byte around all inputs and outputs. It makes NaN as f16, bf16 and f32, and is never a result.
+ */
 const GUARD = 0xff;
 const GUARD_BYTES = 64;
 
-/** @typedef {{ id: number, blockValues: number, blockBytes: number, alignment: number }} ModuleType */
+/**
+ * @typedef {{ id: number, blockValues: number, blockBytes: number, alignment: number }} ModuleType
+ */
 /** @typedef {{ label: string, isa: number, dot: number }} Variant */
 
 export class RawModule {
@@ -51,7 +56,7 @@ export class RawModule {
     assert.equal(this.exports.fm_select(variant.isa, variant.dot), STATUS.OK, variant.label);
   }
 
-  /** @returns {Uint8Array} a view of the memory as it is now; growth detaches it */
+  /** @returns {Uint8Array} a view of the memory as it is now; memory growth detaches it */
   get u8() {
     return new Uint8Array(this.exports.memory.buffer);
   }
@@ -68,7 +73,10 @@ export class RawModule {
     this.exports.fm_free(p);
   }
 
-  /** @param {number} typeId @param {number} activation @returns {{ isa: number, activation: number }} */
+  /**
+   * @param {number} typeId @param {number} activation
+   * @returns {{ isa: number, activation: number }}
+   */
   servedBy(typeId, activation) {
     const served = this.exports.fm_served_by(typeId, activation);
     assert.ok(served >= 0, `fm_served_by(${typeId}, ${activation}) is ${served}`);
@@ -76,12 +84,14 @@ export class RawModule {
   }
 
   /**
-   * Lays the inputs and then room for the output into one allocation, each behind a guard and at no better alignment than
-   * it needs, calls, and checks that nothing but the output changed.
+   * Lays the inputs and then room for the output into one allocation, each behind a guard and at no
+   * better alignment than it needs. Makes the call and checks that nothing but the output has
+   * changed.
    * @param {{ bytes: Uint8Array, alignment: number }[]} inputs
    * @param {{ bytes: number, alignment: number }} output
    * @param {(pointers: number[], output: number) => number} call
-   * @returns {{ status: number, output: Uint8Array<ArrayBuffer> }} output: 0xff where nothing was written
+   * @returns {{ status: number, output: Uint8Array<ArrayBuffer> }} output: 0xff in bytes that were
+   *   not written
    */
   guardedBytes(inputs, output, call) {
     const parts = [
@@ -161,8 +171,9 @@ export class RawModule {
 export const modulePath = (name) => join(projectRoot, 'dist', `fused-${name}.wasm`);
 
 /**
- * A fresh instance of dist/fused-NAME.wasm, or why this engine cannot have one.
- * @param {string} name @returns {{ module: RawModule, reason?: undefined } | { module?: undefined, reason: string }}
+ * A new instance of dist/fused-NAME.wasm, or the reason why this engine cannot have one.
+ * @param {string} name
+ * @returns {{ module: RawModule, reason?: undefined } | { module?: undefined, reason: string }}
  */
 export function openModule(name) {
   const path = modulePath(name);
@@ -180,14 +191,17 @@ export function openModule(name) {
   };
 }
 
-/** @param {string} name @returns {RawModule} an instance of its own, of a module that this engine is known to take */
+/**
+ * @param {string} name
+ * @returns {RawModule} a separate instance of a module that this engine is known to accept
+ */
 export function freshModule(name) {
   const { module, reason } = openModule(name);
   assert.ok(module, reason);
   return module;
 }
 
-/** Every module of dist/ this engine takes, and the reasons for the others. */
+/** Every module of dist/ that this engine accepts, and the reasons for the others. */
 export function openModules() {
   /** @type {RawModule[]} */
   const modules = [];

@@ -1,20 +1,30 @@
 /**
- * A backend in plain float64 JavaScript: the formulas of js/llama/plan.js as they stand there, the oracle of every block. It is
- * written to be read, and slow. As on a GPU, blocks are only noted when they are called, and computed when something is read: what
- * holds on this backend does not lean on results being there at once.
+ * A backend in plain float64 JavaScript with the formulas of js/llama/plan.js: the reference for
+ * every block. It is written to be read, and slow. As on a GPU, a call of a block is only recorded,
+ * and computed when something is read. Code that works on this backend does not depend on results
+ * being there at once.
  */
 
 import { checkNumbers } from '../../js/llama/numeric.js';
 import { arrange } from '../../js/llama/weights.js';
 import { dequantizeF64, referenceByName } from './reference.js';
 
-/** @import { Backend as AnyBackend, BatchRows, Block, LoadOptions, Rows, RunSettings, Step, TokenSampler } from '../../js/backend.js' */
+/**
+ * @import { Backend as AnyBackend, BatchRows, Block, LoadOptions, Rows, RunSettings, Step,
+ *   TokenSampler } from '../../js/backend.js'
+ */
 /** @import { GgufFile } from '../../js/gguf/file.js' */
 /** @import { Place } from '../../js/llama/numeric.js' */
-/** @import { AttentionSettings, EmbeddingSettings, FeedSettings, HeadSettings, Norm, Plan, PlannedTensor, QkNorm, Rope } from '../../js/llama/plan.js' */
+/**
+ * @import { AttentionSettings, EmbeddingSettings, FeedSettings, HeadSettings, Norm, Plan,
+ *   PlannedTensor, QkNorm, Rope } from '../../js/llama/plan.js'
+ */
 /** @import { ReferenceType } from './reference.js' */
 
-/** @typedef {AnyBackend<{ hidden: ReferenceHidden, tensor: Matrix, cache: ReferenceCache, tokens: ReferenceTokens }>} Backend */
+/**
+ * @typedef {AnyBackend<{ hidden: ReferenceHidden, tensor: Matrix, cache: ReferenceCache,
+ *   tokens: ReferenceTokens }>} Backend
+ */
 
 class Freeable {
   freed = false;
@@ -35,14 +45,14 @@ export class Matrix extends Freeable {
     this.values = values;
   }
 
-  /** One row, to be read and written. @param {number} i */
+  /** One row, for reading and writing. @param {number} i */
   row(i) {
     if (this.freed) throw new Error('used after free');
     return this.values.subarray(i * this.nCols, (i + 1) * this.nCols);
   }
 }
 
-/** Hidden states, and the queries that wait to attend. */
+/** Hidden states, and the queries that wait for attention. */
 class ReferenceHidden extends Matrix {
   /** @type {Float64Array[]} */
   queries = [];
@@ -87,20 +97,29 @@ function normalize(x, norm, weight) {
 /** @param {Float64Array} x @param {Matrix | undefined} bias */
 const plus = (x, bias) => (bias ? x.map((value, i) => value + bias.values[i]) : x);
 
-/** @param {Float64Array} x @param {number} headSize @param {(head: Float64Array) => Float64Array} map */
+/**
+ * @param {Float64Array} x @param {number} headSize
+ * @param {(head: Float64Array) => Float64Array} map
+ */
 function byHead(x, headSize, map) {
   const out = new Float64Array(x.length);
   for (let at = 0; at < x.length; at += headSize) out.set(map(x.subarray(at, at + headSize)), at);
   return out;
 }
 
-/** @param {Float64Array} x @param {QkNorm | undefined} norm @param {Matrix} weight @param {number} headSize */
+/**
+ * @param {Float64Array} x @param {QkNorm | undefined} norm @param {Matrix} weight
+ * @param {number} headSize
+ */
 const normalizeQk = (x, norm, weight, headSize) =>
   norm?.span === 'head'
     ? byHead(x, headSize, (head) => normalize(head, norm, weight))
     : normalize(x, norm, weight);
 
-/** @param {Float64Array} head @param {Rope} rope @param {number} position @param {Matrix | undefined} factors */
+/**
+ * @param {Float64Array} head @param {Rope} rope @param {number} position
+ * @param {Matrix | undefined} factors
+ */
 function turn(head, { pairing, nDims, base, linearScale }, position, factors) {
   const out = head.slice();
   for (let i = 0; i < nDims / 2; i++) {
@@ -124,7 +143,7 @@ const ACTIVATIONS = {
 
 /**
  * @param {Float64Array} x  a row of hidden states, added to
- * @param {Float64Array} y  what a block gives
+ * @param {Float64Array} y  the output of a block
  * @param {{ postNorm: Norm | undefined, residualScale: number }} settings
  * @param {Matrix} postNorm
  */
@@ -137,7 +156,7 @@ function addTo(x, y, settings, postNorm) {
 export class ReferenceBackend {
   info = { name: 'reference', memoryBytes: 0 };
   disposed = false;
-  /** Everything that was made. @type {Freeable[]} */
+  /** Everything that was allocated. @type {Freeable[]} */
   made = [];
   /** The blocks that were called, by name. @type {string[]} */
   calls = [];
@@ -169,7 +188,10 @@ export class ReferenceBackend {
     return { batch, part: Math.min(this.#part, batch), logitRows: 2, kvBytes: 0, workspaceBytes: 0 };
   }
 
-  /** @param {GgufFile} gguf @param {Plan} plan @param {readonly PlannedTensor[]} tensors @param {LoadOptions} options */
+  /**
+   * @param {GgufFile} gguf @param {Plan} plan @param {readonly PlannedTensor[]} tensors
+   * @param {LoadOptions} options
+   */
   async loadWeights(gguf, plan, tensors, { onProgress, signal }) {
     /** @type {Map<string, Matrix>} */
     const byRole = new Map();
@@ -216,7 +238,10 @@ export class ReferenceBackend {
     return this.#make(new ReferenceCache(contextLength, nKvHeads * headSize));
   }
 
-  /** @param {ReferenceTokens} tokens @param {ReferenceHidden} x @param {Block<EmbeddingSettings>} block @param {Step} at */
+  /**
+   * @param {ReferenceTokens} tokens @param {ReferenceHidden} x
+   * @param {Block<EmbeddingSettings>} block @param {Step} at
+   */
   embed(tokens, x, { settings, weights }, { position, start, nTokens }) {
     this.#note('embed', () => {
       for (let t = 0; t < nTokens; t++) {
@@ -226,7 +251,10 @@ export class ReferenceBackend {
     });
   }
 
-  /** @param {ReferenceHidden} x @param {Block<AttentionSettings>} block @param {ReferenceCache} cache @param {Step} at */
+  /**
+   * @param {ReferenceHidden} x @param {Block<AttentionSettings>} block
+   * @param {ReferenceCache} cache @param {Step} at
+   */
   project(x, { settings, weights }, cache, { position, start, nTokens }) {
     const { norm, qkNorm, rope, headSize } = settings;
     this.#note('project', () => {
@@ -247,7 +275,10 @@ export class ReferenceBackend {
     });
   }
 
-  /** @param {ReferenceHidden} x @param {Block<AttentionSettings>} block @param {ReferenceCache} cache @param {Step} at */
+  /**
+   * @param {ReferenceHidden} x @param {Block<AttentionSettings>} block
+   * @param {ReferenceCache} cache @param {Step} at
+   */
   attend(x, { settings, weights }, cache, { position, start, nTokens, seen }) {
     this.#note('attend', () => {
       for (let t = 0; t < nTokens; t++) {
@@ -272,7 +303,10 @@ export class ReferenceBackend {
     });
   }
 
-  /** @param {ReferenceHidden} x @param {Block<HeadSettings>} block @param {Matrix} logits @param {BatchRows} rows */
+  /**
+   * @param {ReferenceHidden} x @param {Block<HeadSettings>} block @param {Matrix} logits
+   * @param {BatchRows} rows
+   */
   head(x, { settings, weights }, logits, { start, nRows, position }) {
     this.#note('head', () => {
       for (let t = 0; t < nRows; t++) {
@@ -301,7 +335,10 @@ export class ReferenceBackend {
     return values;
   }
 
-  /** @param {Matrix} logits @param {number} row @param {ReferenceTokens} tokens @param {TokenSampler} sampler @param {number} position */
+  /**
+   * @param {Matrix} logits @param {number} row @param {ReferenceTokens} tokens
+   * @param {TokenSampler} sampler @param {number} position
+   */
   pick(logits, row, tokens, sampler, position) {
     this.#note('pick', () => {
       const values = Float32Array.from(logits.row(row));
@@ -371,7 +408,7 @@ const finite = (values, nCols, place) =>
  * @param {ReferenceCache} cache
  * @param {AttentionSettings} settings
  * @param {number} position  of the token
- * @param {number} nPositions  that are in the cache
+ * @param {number} nPositions  in the cache
  */
 function attention(
   q,

@@ -1,4 +1,4 @@
-/** A small made-up model whose greedy tokens are known, with tokens that are spelt otherwise. */
+/** A small synthetic model whose greedy tokens are known, with changed texts for some tokens. */
 import { Llama } from '../../js/llama/index.js';
 import { makeModel } from './synthetic-llama.js';
 
@@ -9,11 +9,11 @@ const N_VOCAB = 40;
 const SEED = 3;
 const PROMPT = [1, 17, 5, 30];
 
-/** How the model spells a token. @param {number} id */
+/** The text of a token in the unchanged model. @param {number} id */
 export const letter = (id) => ['<unk>', '<s>', '</s>'][id] ?? String.fromCharCode(0x4e00 + id);
 
 /**
- * Metadata of a vocabulary in which some tokens have another text and type.
+ * Metadata of a vocabulary in which some tokens have a different text and type.
  * @param {Record<number, [text: string, type: number]>} changes  by id
  * @returns {Record<string, Pair>}
  */
@@ -28,7 +28,7 @@ export function renamed(changes) {
 }
 
 /**
- * Twelve greedy tokens, or fewer where something ends them.
+ * Twelve greedy tokens, or fewer if the generation ends earlier.
  * @param {Record<string, Pair>} pairs  metadata
  * @param {GenerateOptions} [options]
  */

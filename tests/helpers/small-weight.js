@@ -1,4 +1,4 @@
-/** A small weight of real blocks, and kernels that end with the test. */
+/** A small weight of real blocks, and kernels that are disposed at the end of the test. */
 import { createKernels } from '../../js/index.js';
 import { testWeights } from '../../js/wasm/selftest.js';
 

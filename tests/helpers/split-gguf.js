@@ -1,4 +1,4 @@
-/** Cuts models into parts as gguf-split of llama.cpp does, and serves them side by side. */
+/** Cuts models into parts as gguf-split of llama.cpp does, and serves the parts side by side. */
 import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
@@ -21,9 +21,10 @@ export const partName = (number, count, stem = 'model') =>
 
 /**
  * @param {Content} content
- * @param {number[]} sizes  tensors of each part; 0 for a first part that has metadata only
- * @param {{ stem?: string, change?: (part: Content, at: number) => Partial<Content> | void }} [options]  change: of a part
- *   before it is written
+ * @param {number[]} sizes  number of tensors in each part; 0 for a first part that has only
+ *   metadata
+ * @param {{ stem?: string, change?: (part: Content, at: number) => Partial<Content> | void }}
+ *   [options]  change: changes a part before it is written
  * @returns {PartFile[]}
  */
 export function splitGguf({ pairs, tensors }, sizes, { stem = 'model', change } = {}) {
@@ -45,17 +46,21 @@ export function splitGguf({ pairs, tensors }, sizes, { stem = 'model', change } 
   });
 }
 
-/** Another value in place of a key's, or none. @param {Pair[]} pairs @param {string} key @param {any} [value] */
+/**
+ * Replaces the value of a key, or removes the key.
+ * @param {Pair[]} pairs @param {string} key @param {any} [value]
+ */
 export const withKey = (pairs, key, value) =>
   pairs.flatMap((pair) =>
     pair[0] !== key ? [pair] : value === undefined ? [] : [/** @type {Pair} */ ([key, pair[1], value])],
   );
 
 /**
- * Serves files by their names, whatever the query; others are 404.
+ * Serves files by their names, whatever the query. Other names are answered with 404.
  * @param {TestContext} t
  * @param {PartFile[]} files
- * @param {{ behaviour?: Behaviour, delay?: number }} [options]  delay: milliseconds before each answer
+ * @param {{ behaviour?: Behaviour, delay?: number }} [options]  delay: milliseconds before each
+ *   answer
  */
 export async function serveParts(t, files, { behaviour = {}, delay = 0 } = {}) {
   const served = new Map(files.map(({ name, bytes }) => [`/${name}`, rangeHandler(bytes, { ...behaviour })]));
@@ -84,7 +89,7 @@ export async function serveParts(t, files, { behaviour = {}, delay = 0 } = {}) {
   const { port } = /** @type {import('node:net').AddressInfo} */ (server.address());
   return {
     url: (/** @type {string} */ name) => `http://127.0.0.1:${port}/${name}`,
-    /** Paths with their queries, in the order they were asked for. */
+    /** Requested paths with their queries, in order. */
     asked,
     open,
     requests: (/** @type {string} */ name) => served.get(`/${name}`)?.requests ?? [],
@@ -92,7 +97,7 @@ export async function serveParts(t, files, { behaviour = {}, delay = 0 } = {}) {
   };
 }
 
-/** Rows of 256 floats of each tensor: some are larger than a chunk. */
+/** Rows of 256 floats in each tensor; some tensors are larger than a chunk. */
 export const ROWS = [3, 1100, 1, 40, 2300, 7, 7, 512, 1];
 export const UNEVEN_2 = [7, 2];
 export const UNEVEN_5 = [1, 0, 4, 1, 3];
@@ -117,7 +122,9 @@ export async function inFolder(t, files) {
   return folder;
 }
 
-/** @param {import('../../js/index.js').GgufFile} gguf @param {PartFile[]} files @param {string} kind */
+/**
+ * @param {import('../../js/index.js').GgufFile} gguf @param {PartFile[]} files @param {string} kind
+ */
 export async function isWhole(gguf, files, kind) {
   assert.deepEqual([...gguf.tensors.keys()], names, kind);
   assert.equal(
@@ -144,5 +151,5 @@ export const refusal = (message) => (/** @type {any} */ error) => {
   return true;
 };
 
-/** Items in another order. @template T @param {T[]} items */
+/** The items in a different order. @template T @param {T[]} items */
 export const shuffled = (items) => [...items.slice(2), ...items.slice(0, 2).reverse()];

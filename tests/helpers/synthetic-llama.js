@@ -1,6 +1,7 @@
 /**
- * Small models of every architecture, made up, as GGUF files; and what they compute, in float64, written from the papers: RMS
- * norm (Zhang and Sennrich), rotary positions (Su et al.), grouped-query attention (Ainslie et al.), SwiGLU (Shazeer).
+ * Small synthetic models of every architecture as GGUF files, and their results in float64, written
+ * from the papers: RMS norm (Zhang and Sennrich), rotary positions (Su et al.), grouped-query
+ * attention (Ainslie et al.), SwiGLU (Shazeer).
  */
 import { makeWeights } from './blocks.js';
 import { ggufBytes } from './gguf-bytes.js';
@@ -18,8 +19,8 @@ import { dequantizeF64, referenceByName } from './reference.js';
  * @property {number} [nFf]
  * @property {number} [nHeads]
  * @property {number} [nKvHeads]
- * @property {number} [headSize]  written as attention.key_length where it is not nEmbd / nHeads
- * @property {number} [nDims]  that RoPE turns
+ * @property {number} [headSize]  written as attention.key_length if it is not nEmbd / nHeads
+ * @property {number} [nDims]  number of values that RoPE rotates
  * @property {number} [nVocab]
  * @property {number} [context]
  * @property {number} [eps]
@@ -28,15 +29,19 @@ import { dequantizeF64, referenceByName } from './reference.js';
  * @property {boolean} [factors]  rope_freqs.weight
  * @property {boolean} [bias]
  * @property {boolean} [tied]
- * @property {boolean} [causal]  false: a token sees all tokens, and the metadata say so
+ * @property {boolean} [causal]  false: every token sees all tokens, and the metadata says so
  * @property {string} [type]  of most matrices
  * @property {string} [qkType]  of attn_q and attn_k
  * @property {number} [seed]
- * @property {Record<string, Pair>} [pairs]  more metadata, or other
- * @property {(tensors: TensorSpec[]) => TensorSpec[]} [change]  of the tensors
+ * @property {Record<string, Pair>} [pairs]  additional or different metadata
+ * @property {(tensors: TensorSpec[]) => TensorSpec[]} [change]  changes the tensors before they are
+ *   written
  */
 
-/** Each token one letter, so that texts can be written. @param {number} nVocab */
+/**
+ * A vocabulary in which each token is one letter, so that texts can be written.
+ * @param {number} nVocab
+ */
 const letters = (nVocab) =>
   Array.from({ length: nVocab }, (_, i) =>
     i < 3 ? ['<unk>', '<s>', '</s>'][i] : String.fromCharCode(0x4e00 + i),
@@ -64,7 +69,10 @@ export function makeModel(given) {
   const tensors = [];
   /** @type {Map<string, Float64Array>} */
   const values = new Map();
-  /** @param {string} name @param {string} typeName @param {number} nRows @param {number} nCols @param {Uint8Array} data */
+  /**
+   * @param {string} name @param {string} typeName @param {number} nRows @param {number} nCols
+   * @param {Uint8Array} data
+   */
   const put = (name, typeName, nRows, nCols, data) => {
     const type = /** @type {ReferenceType} */ (referenceByName.get(typeName));
     tensors.push({ name, typeId: type.id, shape: nRows === 1 ? [nCols] : [nCols, nRows], data });
@@ -84,7 +92,7 @@ export function makeModel(given) {
   for (let i = 0; i < nLayers; i++) {
     const name = (/** @type {string} */ of) => `blk.${i}.${of}`;
     vector(name('attn_norm.weight'), nEmbd, nearOne);
-    // Large enough that attention has something to choose.
+    // Weights large enough that attention has distinct positions to choose from.
     matrix(name('attn_q.weight'), nHeads * headSize, nEmbd, spec.qkType);
     matrix(name('attn_k.weight'), nKvHeads * headSize, nEmbd, spec.qkType);
     matrix(name('attn_v.weight'), nKvHeads * headSize, nEmbd);
@@ -151,12 +159,15 @@ export function makeModel(given) {
   const { bytes } = ggufBytes(file);
   return {
     bytes,
-    /** What is in it, for those who write it otherwise. */
+    /** The contents of the file, for tests that write it differently. */
     file,
     spec,
     /** @param {number[]} tokens */
     logits: (tokens) => forward(spec, values, tokens).logits,
-    /** @param {number[]} tokens  the hidden states after the final norm */
+    /**
+     * The hidden states after the final norm.
+     * @param {number[]} tokens  the hidden states after the final norm
+     */
     hidden: (tokens) => forward(spec, values, tokens).hidden,
   };
 }
@@ -181,7 +192,8 @@ const byHead = (x, size, map) =>
 const plus = (a, b) => a.map((value, i) => value + b[i]);
 
 /**
- * @param {ReturnType<typeof complete>} spec @param {Map<string, Float64Array>} values @param {number[]} tokens
+ * @param {ReturnType<typeof complete>} spec @param {Map<string, Float64Array>} values
+ * @param {number[]} tokens
  * @returns {{ hidden: number[][], logits: Float64Array }}  logits: tokens.length x nVocab
  */
 function forward(spec, values, tokens) {
@@ -190,7 +202,10 @@ function forward(spec, values, tokens) {
   const tensor = (/** @type {string} */ name) => /** @type {Float64Array} */ (values.get(name));
   const f32 = (/** @type {number} */ value) => Math.fround(value);
   const factors = values.get('rope_freqs.weight');
-  /** The llama converters permute rows so that neighbours turn together; the others keep the first half with the second. */
+  /**
+   * The llama converters permute rows so that RoPE pairs neighbours. The others pair the first half
+   * with the second.
+   */
   const partners = (/** @type {number} */ i) =>
     architecture === 'llama' ? [2 * i, 2 * i + 1] : [i, i + nDims / 2];
   /** @param {number[]} head @param {number} position */

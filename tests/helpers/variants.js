@@ -1,4 +1,7 @@
-/** Every instruction set and relaxed dot the library can be asked for, and why this engine cannot have some. */
+/**
+ * Every instruction set and relaxed dot that can be requested from the library, and the reasons why
+ * this engine lacks some of them.
+ */
 import { ISA_NAMES, openModule } from './raw.js';
 
 /** @import { Dot, Isa } from '../../js/wasm/selftest.js' */

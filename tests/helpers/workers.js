@@ -1,4 +1,4 @@
-/** Kernels in workers, for tests, and a count of the workers that are alive in this process. */
+/** Kernels in workers for tests, and a count of the live workers in this process. */
 import assert from 'node:assert/strict';
 import { syncBuiltinESMExports } from 'node:module';
 import path from 'node:path';
@@ -22,10 +22,10 @@ workerThreads.Worker = class extends Worker {
 };
 syncBuiltinESMExports();
 
-/** Workers that have been started and have not ended. */
+/** Workers that have started and not ended. */
 export const workersAlive = () => alive.size;
 
-/** Waits until so many workers are alive. @param {number} count */
+/** Waits until exactly this many workers are alive. @param {number} count */
 export async function untilAlive(count) {
   for (let i = 0; i < 200 && alive.size !== count; i++) await pause(10);
   assert.equal(alive.size, count, 'workers alive');
@@ -44,7 +44,7 @@ export async function workerKernels(t, options) {
 export const modelPath = path.join(projectRoot, 'web/public/tiny-tales-Q4_K_M.gguf');
 export const hostUrl = new URL('../../dist/worker-host.js', import.meta.url);
 
-/** @param {Promise<unknown>} promise @returns {Promise<any>} what it is rejected with */
+/** @param {Promise<unknown>} promise @returns {Promise<any>} the error with which it is rejected */
 export const rejection = (promise) =>
   promise.then(
     () => assert.fail('it was not rejected'),
