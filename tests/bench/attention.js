@@ -1,9 +1,11 @@
 /**
- * Flash attention, 32 heads of 64 over 8 KV heads, F16 cache: one token at 4096 positions against a plain read loop over as
- * many bytes, and a prompt of 512; both against the unfused sequence of our own operations (keys and values laid out by
- * head, values transposed, as suits it best). Prints Markdown. Needs build/wasm/bench-baseline.wasm for the read loop.
+ * Measures flash attention with 32 heads of 64 over 8 KV heads and an F16 cache: one token at 4096
+ * positions, compared with a plain read loop over as many bytes, and a prompt of 512. Both are
+ * compared with the unfused sequence of this package's own operations, with the layout that suits
+ * it best (keys and values by head, values transposed). Prints Markdown. The read loop needs
+ * build/wasm/bench-baseline.wasm.
  *
- * node tests/bench/attention.js [--seconds N] [--positions N] [--prompt N] [--cold]
+ *   node tests/bench/attention.js [--seconds N] [--positions N] [--prompt N] [--cold]
  */
 import { parseArgs } from 'node:util';
 import { KV, makeCase, makeShape, referenceAttention, shapeBytes } from '../helpers/attention.js';
@@ -49,7 +51,10 @@ function put(module, data) {
   return p;
 }
 
-/** The same sums from dequantised keys: scores, softmax, and a product with transposed values, head by head. */
+/**
+ * The same sums from dequantised keys: scores, softmax, and a product with transposed values, head
+ * by head.
+ */
 function unfused(/** @type {RawModule} */ module, /** @type {Case} */ { shape: s, q, k, v }) {
   const { fm_dequantize_rows, fused_attention_score, fused_matmul } = module.exports;
   const group = s.nHeads / s.nKvHeads;
@@ -67,7 +72,7 @@ function unfused(/** @type {RawModule} */ module, /** @type {Case} */ { shape: s
       }
     }
   }
-  /* one token: the heads of a group are its queries */
+  /* for one token, the heads of a group are its queries */
   const perCall = s.nTokens === 1 ? group : s.nTokens;
   for (let h = 0; h < s.nHeads; h++) {
     for (let t = 0; t < s.nTokens; t++) {
@@ -112,7 +117,10 @@ function unfused(/** @type {RawModule} */ module, /** @type {Case} */ { shape: s
   };
 }
 
-/** One token as JavaScript does it: f32 keys and values, plain loops. @param {Case} made */
+/**
+ * Attention of one token in plain JavaScript: f32 keys and values, simple loops.
+ * @param {Case} made
+ */
 function plainJavaScript({ shape: s, q, k, v }) {
   const [keys, values] = [k.values, v.values].map((x) => Float32Array.from(x));
   const group = s.nHeads / s.nKvHeads;

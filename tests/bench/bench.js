@@ -1,5 +1,6 @@
 /**
- * `npm run bench`: the laboratory. README.md of this folder says what it measures and how. `--help` lists the options.
+ * `npm run bench`: runs the benchmarks. README.md of this folder says what they measure and how.
+ * `--help` lists the options.
  */
 import { spawnSync } from 'node:child_process';
 import os from 'node:os';
@@ -25,20 +26,20 @@ import { verdictTable } from './verdict.js';
 /** @import { Result } from './report.js' */
 
 /**
- * @typedef {object} Lab  what every case gets
- * @property {RawModule} module  the best one this engine takes
- * @property {Limits} limits  rounds and time of a race
- * @property {RegExp} kernels  contenders that take part
- * @property {boolean} all  also those known to be slow
+ * @typedef {object} Lab  the settings that every case gets
+ * @property {RawModule} module  the best one that this engine accepts
+ * @property {Limits} limits  number of rounds and time per case
+ * @property {RegExp} kernels  names of the contenders that take part
+ * @property {boolean} all  include contenders that are known to be slow
  * @property {boolean} quick
- * @property {boolean} peers  other engines too
+ * @property {boolean} peers  include other engines
  */
 /**
  * @typedef {object} LabCase
  * @property {string} name
- * @property {boolean} byDefault  runs where there is no --filter
+ * @property {boolean} byDefault  runs if there is no --filter
  * @property {(lab: Lab) => Promise<Result[]>} run
- * @property {(results: Result[]) => string} [show]  as Markdown; default: a row a contender
+ * @property {(results: Result[]) => string} [show]  as Markdown; default: a row for each contender
  */
 
 const HELP = `npm run bench -- [options]
@@ -78,7 +79,7 @@ const OPTIONS = /** @type {const} */ ({
   help: { type: 'boolean', default: false },
 });
 
-/** The best module this engine takes. @returns {RawModule} */
+/** The best module that this engine accepts. @returns {RawModule} */
 function bestModule() {
   for (const name of ['relaxed', 'simd128', 'scalar']) {
     const { module } = openModule(name);
@@ -87,7 +88,10 @@ function bestModule() {
   throw new Error('this engine takes none of the modules');
 }
 
-/** Runs this program under a Node with relaxed SIMD. @returns {Promise<boolean>} false when there is none */
+/**
+ * Runs this program under a Node with relaxed SIMD.
+ * @returns {Promise<boolean>} false if there is none
+ */
 async function runElsewhere() {
   if (!openModule('relaxed').reason || process.env.FM_BENCH_CHILD) return false;
   try {
@@ -115,7 +119,10 @@ function environment() {
   };
 }
 
-/** The programs of the fused operations, one after the other. @param {{ seconds: string, cold: boolean }} options */
+/**
+ * Runs the programs that measure the fused operations, one after the other.
+ * @param {{ seconds: string, cold: boolean }} options
+ */
 function layer({ seconds, cold }) {
   const { machine, engine, date } = environment();
   console.log(`${machine}; ${engine}; ${date}\n`);
@@ -126,7 +133,10 @@ function layer({ seconds, cold }) {
   }
 }
 
-/** Medians of register-only limits over their minima, the worst case: only other programs make that more than 1. */
+/**
+ * The largest ratio of median to minimum among the limits of registers alone. Only other programs
+ * make it larger than 1.
+ */
 const MOST_BUSY = 1.25;
 
 /** @param {Result[]} results */

@@ -1,4 +1,7 @@
-/** Draws the charts of the README from results: `npm run bench -- --json FILE --charts FOLDER` (Vega-Lite, see peers.js). */
+/**
+ * Draws the charts of the README from results, with Vega-Lite (see peers.js):
+ * `npm run bench -- --json FILE --charts FOLDER`.
+ */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -29,7 +32,11 @@ async function draw(spec) {
   return new vega.View(vega.parse(compiled), { renderer: 'none', logLevel: vega.Warn }).toSVG();
 }
 
-/** Bars of GFLOP/s, one group for each number of tokens: Q4_K against what others make of the same shape. @param {Result[]} results */
+/**
+ * Bars of GFLOP/s, one group for each number of tokens: Q4_K, compared with the other contenders on
+ * the same shape.
+ * @param {Result[]} results
+ */
 function productChart(results) {
   const shape = '4096x4096';
   const values = [1, 32, 128].flatMap((nTokens) => {
@@ -87,7 +94,11 @@ function productChart(results) {
   };
 }
 
-/** Points as measured, lines as fitted (of products over tokens: from where the matrix-matrix kernels serve); logarithmic both ways. @param {Result[]} results */
+/**
+ * Measured points and fitted lines, with logarithmic axes. For products over tokens, a line begins
+ * where the matrix-matrix kernels do.
+ * @param {Result[]} results
+ */
 function growthChart(results) {
   const growth = results.filter(({ section }) => section === 'growth');
   const cases = [...new Set(growth.map((result) => result.case))];
@@ -173,7 +184,9 @@ function llamaChart(results) {
   };
 }
 
-/** @param {Result[]} results @param {string} folder @returns {Promise<string[]>} the files written */
+/**
+ * @param {Result[]} results @param {string} folder @returns {Promise<string[]>} the files written
+ */
 export async function drawCharts(results, folder) {
   mkdirSync(folder, { recursive: true });
   const files = [];

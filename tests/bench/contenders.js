@@ -1,6 +1,7 @@
 /**
- * Who competes in a product: every way our modules serve it, the naive pipeline (dequantise, then multiply, both SIMD), the
- * baseline kernel of baseline.c, and the limit that bounds them. All work on wasm memory; nothing is copied while the clock runs.
+ * The contenders in a product: every way in which this package's modules serve it, the naive
+ * pipeline (dequantise, then multiply, both with SIMD), the baseline kernel of baseline.c, and the
+ * limit that bounds them. All work on wasm memory, and nothing is copied while time is measured.
  */
 import { ACTIVATION_NAMES } from '../helpers/bounds.js';
 import { ISA_NAMES, STATUS } from '../helpers/raw.js';
@@ -17,17 +18,23 @@ import { benchModule, places } from './modules.js';
  * @typedef {object} BenchContender
  * @property {string} name
  * @property {() => unknown} run
- * @property {number} flops  a call
- * @property {number} bytes  of weights a call reads
- * @property {number} [error]  norm-wise, to float64
+ * @property {number} flops  operations of a call
+ * @property {number} bytes  bytes of weights that a call reads
+ * @property {number} [error]  norm-wise error against float64
  */
 /** @typedef {{ contenders: BenchContender[], free: () => void }} Entered */
-/** @typedef {{ kernels: RegExp, all: boolean }} EnterOptions  all: also those that are known to be slow */
+/**
+ * @typedef {{ kernels: RegExp, all: boolean }} EnterOptions  all: include contenders that are known
+ *   to be slow
+ */
 
 const F32 = 0;
 const Q4_K = 12;
 
-/** The limits of a product: reading for one token, the dots for many. @param {Case} made @param {number} weightBytes */
+/**
+ * The limits of a product: reading for one token, dot instructions for many.
+ * @param {Case} made @param {number} weightBytes
+ */
 const limitsOf = ({ nTokens }, weightBytes) =>
   nTokens < 4
     ? readLimit(Math.ceil(weightBytes / 64) * 64)
@@ -40,7 +47,7 @@ function checked(status) {
   if (status !== STATUS.OK) throw new Error(`status ${status}`);
 }
 
-/** Memory of a module that is given back together. @param {RawModule} module */
+/** Memory of a module that is freed together. @param {RawModule} module */
 function lease(module) {
   /** @type {number[]} */
   const owned = [];
@@ -54,7 +61,10 @@ function lease(module) {
   return { alloc, free };
 }
 
-/** The ways a module serves a type, each once. @param {RawModule} module @param {ModuleType} type */
+/**
+ * The ways in which a module serves a type, each once.
+ * @param {RawModule} module @param {ModuleType} type
+ */
 function waysOf(module, type) {
   const ways = new Map();
   for (const { isa, dot } of module.variants) {
@@ -72,7 +82,7 @@ function waysOf(module, type) {
 }
 
 /**
- * Everyone who takes part in a case, each checked against float64.
+ * The contenders of a case, each compared with float64.
  * @param {RawModule} module @param {Case} made @param {EnterOptions} options @returns {Entered}
  */
 export function enter(module, made, { kernels, all }) {
@@ -131,7 +141,8 @@ export function enter(module, made, { kernels, all }) {
 }
 
 /**
- * Q4_K of the same shape takes its turns in every case: ratios to it come from one run.
+ * Q4_K of the same shape runs in turns with the contenders of every case, so that ratios to it come
+ * from the same run.
  * @param {RawModule} module @param {Case} made @param {(bytes: number) => number} alloc
  * @param {number} x @param {number} y @returns {BenchContender[]}
  */
@@ -156,8 +167,10 @@ function sameAsQ4K(module, { type, nRows, nCols, nTokens, cold }, alloc, x, y) {
 }
 
 /**
- * @param {Case} made @param {Uint8Array} weight @param {Float32Array} activations @param {number} copies
- * @returns {(BenchContender & { mode: Mode, output: () => Float32Array })[]} none for a type without a baseline
+ * @param {Case} made @param {Uint8Array} weight @param {Float32Array} activations
+ * @param {number} copies
+ * @returns {(BenchContender & { mode: Mode, output: () => Float32Array })[]} none for a type
+ *   without a baseline
  */
 function enterBaseline({ type, nRows, nCols, nTokens }, weight, activations, copies) {
   const wasm = benchModule('baseline');

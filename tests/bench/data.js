@@ -1,4 +1,7 @@
-/** What the contenders of a case share: a weight, activations, and the float64 product that each must give before it is timed. */
+/**
+ * Data that the contenders of a case share: a weight, activations, and the float64 product that
+ * each must give before it is timed.
+ */
 import { makeWeights } from '../helpers/blocks.js';
 import { normError, ReferenceProduct, ReferenceWeight } from '../helpers/bounds.js';
 import { f16ToNumber, numberToF16 } from '../helpers/floats.js';
@@ -6,13 +9,19 @@ import { Prng } from '../helpers/prng.js';
 
 /** @import { ReferenceType } from '../helpers/reference.js' */
 
-/** @typedef {{ type: ReferenceType, nRows: number, nCols: number, nTokens: number, cold?: boolean }} Case */
-/** @typedef {'f32' | 'int16' | 'int8'} Mode  what becomes of the activations */
+/**
+ * @typedef {{ type: ReferenceType, nRows: number, nCols: number, nTokens: number, cold?: boolean }}
+ *   Case
+ */
+/** @typedef {'f32' | 'int16' | 'int8'} Mode  the type to which activations are converted */
 
-/** The rows of a weight repeat after this many, so that float64 is quick; all rows are compared. */
+/**
+ * Number of rows after which the rows of a weight repeat, so that float64 is quick. All rows are
+ * compared.
+ */
 const PATTERN_ROWS = 16;
 
-/** Norm-wise error that a contender may have. */
+/** Largest norm-wise error of a contender. */
 const ERROR_BOUNDS = { f32: 1e-5, int16: 1e-4, int8: 2e-2 };
 
 /** @param {Case} made */
@@ -32,7 +41,8 @@ export function makeData({ type, nRows, nCols, nTokens }) {
 }
 
 /**
- * Scales of blocks of 256 as files have them, where weights are about 0.02: many are subnormal in f16, which must cost nothing.
+ * Scales of blocks of 256 as in files whose weights are about 0.02. Many of them are subnormal in
+ * f16, which must not be slower.
  * @param {ReferenceType} type @param {Uint8Array} blocks
  */
 function withFileScales({ fields, blockValues, blockBytes }, blocks) {
@@ -55,10 +65,9 @@ export function repeated(pattern, bytes) {
 
 /**
  * Compares every output of a contender with float64.
- * @param {string} name @param {Mode} mode
- * @param {Float32Array} got @param {Float64Array} expected
+ * @param {string} name @param {Mode} mode @param {Float32Array} got @param {Float64Array} expected
  * @returns {number} the norm-wise error
- * @throws {Error} where it is over the bound of the mode, or outputs are missing
+ * @throws {Error} if it is over the bound of the mode, or outputs are missing
  */
 export function checkResult(name, mode, got, expected) {
   if (got.length !== expected.length)

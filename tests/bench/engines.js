@@ -1,4 +1,7 @@
-/** `npm run bench -- --engines`: the demo page's own benchmark in each browser that is installed, one after the other, in turns. */
+/**
+ * `npm run bench -- --engines`: runs the demo page's own benchmark in each installed browser, in
+ * turns.
+ */
 import path from 'node:path';
 import { buildDemo } from '../../web/serve.js';
 import config from '../../web/vite.config.js';
@@ -7,7 +10,7 @@ import { projectRoot } from '../helpers/test-data.js';
 
 /** @typedef {import('../../web/report.js').Report} Report */
 
-/** Runs it as a visitor does, and takes what the page copies. */
+/** Runs the benchmark as a visitor does, and reads what the page copies. */
 const RUN = `
   let copied;
   Object.defineProperty(navigator, 'clipboard', { value: { writeText: async (text) => { copied = text; } } });
@@ -35,7 +38,7 @@ async function measure(engine) {
   }
 }
 
-/** The shortest time of all rounds decides. @param {Report[]} reports */
+/** The shortest time of all rounds counts. @param {Report[]} reports */
 function row(reports) {
   const [{ isa, dot, threads, rows, nRows, nCols }] = reports;
   const gflops = rows.map(({ nTokens }, i) => {

@@ -1,9 +1,10 @@
 /**
- * The fused products of a layer of 2048 columns: fused_rmsnorm_matmul for q (2048 rows), k and v (512 each) against its
- * matmuls alone, on activations that are normalised already (promise: no slower by more than 3 %), against the unfused
- * sequence, and for one token against plain JavaScript; fused_ffn (5632 inner columns) against its sequence. Prints Markdown.
+ * Measures the fused products of a layer with 2048 columns. fused_rmsnorm_matmul for q (2048 rows),
+ * k and v (512 each) is compared with its products alone, on activations that are already
+ * normalised (the promise: at most 3 % slower), with the unfused sequence, and for one token with
+ * plain JavaScript. fused_ffn (5632 inner columns) is compared with its sequence. Prints Markdown.
  *
- * node tests/bench/fused.js [--seconds N] [--tokens 1,8,128] [--type Q4_K] [--filter REGEX]
+ *   node tests/bench/fused.js [--seconds N] [--tokens 1,8,128] [--type Q4_K] [--filter REGEX]
  */
 import { parseArgs } from 'node:util';
 import { makeWeights } from '../helpers/blocks.js';
@@ -62,7 +63,7 @@ const floats = (/** @type {number} */ n) => module.alloc(4 * n);
 const view = (/** @type {number} */ at, /** @type {number} */ n) =>
   new Float32Array(wasm.memory.buffer, at, n);
 
-/** One row's blocks repeat down the matrix. @param {number} nRows @param {number} nCols */
+/** A matrix in which the blocks of one row repeat. @param {number} nRows @param {number} nCols */
 function weight(nRows, nCols) {
   const row = makeWeights(/** @type {any} */ (type), 'natural', 1, nCols, prng);
   const bytes = new Uint8Array(nRows * row.length);
@@ -96,7 +97,7 @@ const matmul = (
   mode = 1,
 ) => checked(wasm.fused_matmul(/** @type {any} */ (type).id, w.at, x, y, nTokens, w.nRows, w.nCols, mode));
 
-/** q, k and v of one token as JavaScript does it: f32 weights, plain loops. @param {number} x */
+/** q, k and v of one token in plain JavaScript: f32 weights, simple loops. @param {number} x */
 function plainJavaScript(x) {
   const dense = qkv.map(({ at, nRows, nCols }) => {
     const to = floats(nRows * nCols);
@@ -124,7 +125,10 @@ function plainJavaScript(x) {
   };
 }
 
-/** @param {number} nTokens @param {number} mode @returns {{ contenders: Contender[], free: () => void }} */
+/**
+ * @param {number} nTokens @param {number} mode
+ * @returns {{ contenders: Contender[], free: () => void }}
+ */
 function enterQkv(nTokens, mode) {
   const x = gaussians(nTokens, N_EMBD);
   const normed = floats(nTokens * N_EMBD);
@@ -160,7 +164,10 @@ function enterQkv(nTokens, mode) {
   return { contenders, free: () => owned.forEach((p) => void module.free(p)) };
 }
 
-/** @param {number} nTokens @param {number} mode @returns {{ contenders: Contender[], free: () => void }} */
+/**
+ * @param {number} nTokens @param {number} mode
+ * @returns {{ contenders: Contender[], free: () => void }}
+ */
 function enterFfn(nTokens, mode) {
   const x = gaussians(nTokens, N_EMBD);
   const [normed, product, y] = [1, 2, 3].map(() => floats(nTokens * N_EMBD));

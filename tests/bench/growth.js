@@ -1,7 +1,7 @@
 /**
- * Cases `growth AXIS ...`: one curve each, the time of a product against tokens (M), rows (N) or columns (K), of attention against
- * positions. All points of a curve race in one run. A curve should lie on a straight line over its work: fitLine says how far it is
- * from that.
+ * Cases `growth AXIS ...`: one curve each, of the time of a product over tokens (M), rows (N) or
+ * columns (K), or of attention over positions. All points of a curve are measured in turns in one
+ * run. A curve should be a straight line over its work; fitLine says how far it is from one.
  */
 import { availableParallelism } from 'node:os';
 import { createKernels } from '../../js/index.js';
@@ -28,16 +28,23 @@ const ROWS = [128, 256, 512, 1024, 2048, 4096, 8192, 16384];
 const COLUMNS = [256, 512, 1024, 2048, 4096, 8192, 14336];
 const POSITIONS = [512, 1024, 2048, 4096, 8192, 16384, 32768];
 const PROMPTS = [64, 128, 256, 512, 1024];
-/** From so many tokens on a weight is decoded once for all of them: a constant share, and another line. */
+/**
+ * From this number of tokens on, a weight is decoded once for all of them. This makes a constant
+ * part, and another line.
+ */
 const MATRIX_MATRIX = 4;
-/** Keys and values repeat after this many positions: making random ones takes longer than using them. */
+/**
+ * Number of positions after which keys and values repeat, because making random ones takes longer
+ * than using them.
+ */
 const PATTERN_POSITIONS = 4096;
 const HEADS = { nHeads: 32, nKvHeads: 8, headSize: 64, kvType: KV.F16, causal: 1 };
 
 /**
- * The line a + b * work with the least squares of relative deviations.
+ * Fits the line a + b * work with the least squares of relative deviations.
  * @param {{ work: number, ms: number }[]} points
- * @returns {{ a: number, b: number, worst: number, worstAt: number }} worst: largest |line - ms| / ms, and where
+ * @returns {{ a: number, b: number, worst: number, worstAt: number }} worst: largest |line - ms| /
+ *   ms, and its work
  */
 export function fitLine(points) {
   let [s, sx, sxx, sy, sxy] = [0, 0, 0, 0, 0];
@@ -92,7 +99,10 @@ function repeatedCache(nPositions, prng) {
   return { bytes, values };
 }
 
-/** @param {RawModule} module @param {number[]} sizes @param {boolean} isPrompt  else one token @returns {Curve} */
+/**
+ * @param {RawModule} module @param {number[]} sizes @param {boolean} isPrompt  false: one token
+ * @returns {Curve}
+ */
 function attentionCurve(module, sizes, isPrompt) {
   const prng = new Prng(3);
   const most = Math.max(...sizes);
@@ -151,7 +161,10 @@ function attentionCurve(module, sizes, isPrompt) {
   return { points, free };
 }
 
-/** One product on 1, 2, .. threads, 128 tokens and one token. @param {number} most @returns {Promise<Curve>} */
+/**
+ * A product on 1, 2, ... threads, for 128 tokens and for one.
+ * @param {number} most @returns {Promise<Curve>}
+ */
 async function threadsCurve(most) {
   const type = /** @type {ReferenceType} */ (referenceByName.get('Q4_K'));
   const [nRows, nCols] = [4096, 4096];
@@ -231,7 +244,7 @@ export function growthCases({ quick }) {
   }));
 }
 
-/** @param {Result[]} results  of one case @returns {Map<string, Result[]>} by curve */
+/** @param {Result[]} results  of one case @returns {Map<string, Result[]>} grouped by curve */
 export function curvesOf(results) {
   /** @type {Map<string, Result[]>} */
   const curves = new Map();
@@ -255,8 +268,8 @@ export function curvesOf(results) {
  */
 
 /**
- * The line of each curve, by minima: what the machine does meanwhile only adds. Curves over tokens have two, with and without the
- * few tokens that a matrix-vector kernel serves.
+ * Fits the line of each curve to minima, since other work on the machine only adds time. Curves
+ * over tokens have two lines, with and without the few tokens that a matrix-vector kernel serves.
  * @param {Result[]} results  of growth cases
  * @returns {Line[]}
  */

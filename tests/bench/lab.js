@@ -1,19 +1,26 @@
 /**
- * The laboratory: contenders take turns within one process, so that whatever the machine does meanwhile happens to all of
- * them. Times are per call; a sample is as many calls as take SAMPLE_MS.
+ * Measures contenders in turns within one process, so that whatever else the machine does affects
+ * all of them. Times are per call. A sample is a series of calls that takes SAMPLE_MS.
  */
 
-/** A sample takes at least this long, so that the clock and the call from JavaScript do not matter. */
+/** Shortest time of a sample, so that the clock and the call from JavaScript do not matter. */
 const SAMPLE_MS = 3;
-/** Calls before the first sample: the engine compiles hot functions a second time in the background. */
+/**
+ * Calls before the first sample, since the engine compiles hot functions again in the background.
+ */
 const WARM_UP_MS = 150;
 const WARM_UP_CALLS = 12;
 
-/** @typedef {{ name: string, run: () => unknown }} Contender  run: a promise is waited for */
+/**
+ * @typedef {{ name: string, run: () => unknown }} Contender  run: if it returns a promise, that is
+ *   awaited
+ */
 /** @typedef {{ name: string, medianMs: number, minMs: number, samples: number }} Timing */
 /** @typedef {{ minRounds: number, maxRounds: number, budgetMs: number }} Limits */
 
-/** @param {() => unknown} run @param {number} calls @returns {Promise<number>} milliseconds a call */
+/**
+ * @param {() => unknown} run @param {number} calls @returns {Promise<number>} milliseconds per call
+ */
 async function sample(run, calls) {
   const start = performance.now();
   for (let i = 0; i < calls; i++) {
@@ -23,7 +30,7 @@ async function sample(run, calls) {
   return (performance.now() - start) / calls;
 }
 
-/** @param {Contender} contender @returns {Promise<number>} calls a sample */
+/** @param {Contender} contender @returns {Promise<number>} calls per sample */
 async function warmUp({ run }) {
   const start = performance.now();
   let calls = 0;
@@ -54,7 +61,7 @@ export async function race(contenders, { minRounds, maxRounds, budgetMs }) {
   const start = performance.now();
   for (let round = 0; round < maxRounds; round++) {
     if (round >= minRounds && performance.now() - start > budgetMs) break;
-    /* another one begins each round */
+    /* each round begins with a different one */
     for (let i = 0; i < entries.length; i++) {
       const entry = entries[(i + round) % entries.length];
       entry.times.push(await sample(entry.contender.run, entry.calls));

@@ -1,6 +1,7 @@
 /**
- * Writes a llama of 2048/5632 columns and 8 layers as a GGUF file, with random weights: as large and as slow as a real one, so that
- * engines can be compared without a download. Its tokenizer (SPM) has pieces of up to three letters, so that " abc" is one token.
+ * Writes a llama with 2048 and 5632 columns and 8 layers as a GGUF file with random weights. It is
+ * as large and as slow as a real one, so engines can be compared without a download. Its tokenizer
+ * (SPM) has pieces of up to three letters, so that " abc" is one token.
  */
 import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -16,12 +17,15 @@ import { referenceByName } from '../helpers/reference.js';
 const [N_EMBD, N_FF, N_LAYERS, N_HEADS, N_KV_HEADS, N_VOCAB] = [2048, 5632, 8, 32, 8, 32000];
 const HEAD_SIZE = N_EMBD / N_HEADS;
 const CONTEXT = 2048;
-/** Standard deviation of the weights: 1 / sqrt(2048), so that activations keep their size. */
+/** Standard deviation of the weights, 1 / sqrt(2048), which keeps the size of activations. */
 const SIGMA = 0.022;
-/** Random codes, taken from a ring of a prime number of bytes: no two rows are alike. */
+/** Random codes from a ring with a prime number of bytes, so that no two rows are alike. */
 const RING_BYTES = 4_194_301;
 
-/** The types llama.cpp gives the tensors of a file of each name: the bulk, and what deserves more bits. */
+/**
+ * The types that llama.cpp gives to the tensors of a file with each name: those of most tensors,
+ * and those of tensors that get more bits.
+ */
 export const FILE_TYPES = /** @type {const} */ ({
   Q4_K_M: { bulk: 'Q4_K', better: 'Q6_K', output: 'Q6_K', id: 15 },
   Q4_0: { bulk: 'Q4_0', better: 'Q4_0', output: 'Q6_K', id: 2 },
@@ -30,16 +34,22 @@ export const FILE_TYPES = /** @type {const} */ ({
 
 /** @typedef {keyof typeof FILE_TYPES} FileType */
 
-/** Q4_K_M spends more on attn_v and ffn_down of the first and last eighth of the layers, and of each third one between. @param {number} i */
+/**
+ * Q4_K_M gives more bits to attn_v and ffn_down in the first and last eighth of the layers, and in
+ * every third layer between.
+ * @param {number} i
+ */
 const deservesMore = (i) =>
   i < N_LAYERS / 8 || i >= (7 * N_LAYERS) / 8 || (i - Math.floor(N_LAYERS / 8)) % 3 === 2;
 
 /**
- * Scales that give random codes a mean of 0 and a standard deviation of SIGMA; what a block of random bytes then needs.
+ * Sets scales with which random codes have a mean of 0 and a standard deviation of SIGMA, and all
+ * else that a block of random bytes needs.
  * @type {Record<string, (view: DataView, at: number, sign: number) => void>}
  */
 const scaleBlock = {
-  /* d * scale * (code - 7.5): minimums equal the scales, dmin = 7.5 d; scales 32..63 of 6 bits */
+  /* d * scale * (code - 7.5): minimums equal the scales, dmin = 7.5 d; the 6-bit scales are
+   * 32..63 */
   Q4_K: (view, at, sign) => {
     const d = SIGMA / (48 * 4.6);
     view.setUint16(at, numberToF16(sign * d), true);
@@ -60,7 +70,10 @@ const scaleBlock = {
   Q8_0: (view, at, sign) => view.setUint16(at, numberToF16((sign * SIGMA) / 74), true),
 };
 
-/** @param {string} typeName @param {number} nRows @param {number} nCols @param {Uint8Array} ring @param {{ at: number }} position */
+/**
+ * @param {string} typeName @param {number} nRows @param {number} nCols @param {Uint8Array} ring
+ * @param {{ at: number }} position
+ */
 function randomWeight(typeName, nRows, nCols, ring, position) {
   const { blockValues, blockBytes } = /** @type {ReferenceType} */ (referenceByName.get(typeName));
   const data = new Uint8Array(((nRows * nCols) / blockValues) * blockBytes);
@@ -77,7 +90,10 @@ function randomWeight(typeName, nRows, nCols, ring, position) {
   return data;
 }
 
-/** 32000 pieces: the control tokens, bytes, then words of one to three letters; shorter ones merge first. */
+/**
+ * 32000 pieces: the control tokens, bytes, then words of one to three letters. Shorter ones merge
+ * first.
+ */
 function vocabulary() {
   const letters = [...'abcdefghijklmnopqrstuvwxyz'];
   const longer = (/** @type {string[]} */ words) =>
@@ -168,7 +184,10 @@ function fileBytes(fileType) {
   return ggufBytes({ pairs, tensors }).bytes;
 }
 
-/** Writes the file into build/ unless it is there. @param {FileType} fileType @returns {string} its path */
+/**
+ * Writes the file into build/, unless it is there.
+ * @param {FileType} fileType @returns {string} its path
+ */
 export function largeLlama(fileType) {
   const path = join(root, `build/bench-models/synthetic-llama-${fileType}.gguf`);
   if (!existsSync(path)) {
@@ -179,7 +198,10 @@ export function largeLlama(fileType) {
   return path;
 }
 
-/** Words that are one token each, with the first token of the sequence. @param {number} nTokens @param {number} seed */
+/**
+ * Words of one token each, with the first token of the sequence.
+ * @param {number} nTokens @param {number} seed
+ */
 export function promptOf(nTokens, seed) {
   const prng = new Prng(seed);
   const letter = () => String.fromCharCode(97 + prng.int(0, 12));

@@ -1,6 +1,6 @@
 /**
- * What the machine and the engine give at most, measured beside the kernels (limits.h, limits_*.c): the rate of an instruction on
- * registers alone, and of reading memory.
+ * The limits of the machine and the engine, measured beside the kernels (limits.h, limits_*.c): the
+ * rate of an instruction on registers alone, and the speed of reading memory.
  */
 import { race } from './lab.js';
 import { benchModule } from './modules.js';
@@ -9,10 +9,13 @@ import { benchModule } from './modules.js';
 
 const N_CHAINS = 12;
 const LOOPS = 50_000;
-/** Enough that no cache holds it. */
+/** Bytes that no cache can hold. */
 export const COLD_BYTES = 160 * 1024 * 1024;
 
-/** Operations of one instruction: a product and its sum are two. `_add`: with the addition that takes up the result. */
+/**
+ * Operations of one instruction, where a product and its sum count as two. `_add`: with the
+ * addition that takes up the result.
+ */
 const FLOPS = {
   limit_dot_i16x8: 16,
   limit_dot_i16x8_add: 16,
@@ -38,20 +41,20 @@ const LABELS = {
 
 export const LIMIT_NAMES = /** @type {LimitName[]} */ (Object.keys(FLOPS));
 
-/** @param {LimitName} name @returns {LimitContender[]} none where this engine lacks the instruction */
+/** @param {LimitName} name @returns {LimitContender[]} none if this engine lacks the instruction */
 export function instructionLimit(name) {
   const run = benchModule(name.startsWith('limit_relaxed') ? 'limits' : 'baseline')?.[name];
   if (!run) return [];
   return [{ name: LABELS[name], run: () => run(LOOPS), flops: LOOPS * N_CHAINS * FLOPS[name], bytes: 0 }];
 }
 
-/** Memory of its own, apart from the arena: it stays the same for all cases. */
+/** Memory outside the arena, which is the same for all cases. */
 let readAt = 0;
 
 /**
- * Reading: in turns, pieces of 160 MB that no cache holds; not cold: the same piece all the time.
- * @param {number} pieceBytes  a multiple of 64 @param {boolean} [cold]
- * @returns {LimitContender[]}
+ * Reads memory. Cold: the pieces of 160 MB, which no cache holds, in turns. Not cold: always the same
+ * piece.
+ * @param {number} pieceBytes  a multiple of 64 @param {boolean} [cold] @returns {LimitContender[]}
  */
 export function readLimit(pieceBytes, cold = true) {
   const wasm = benchModule('baseline');

@@ -1,6 +1,7 @@
 /**
- * Cases `llama FILE, N threads`: the same synthetic GGUF file in wllama and in fused-matmul/llama, in one page of Chromium, in turns:
- * a prompt of 128 tokens and some decoded ones. Both must first agree on what comes next.
+ * Cases `llama FILE, N threads`: the same synthetic GGUF file in wllama and in fused-matmul/llama,
+ * in turns in one page of Chromium, with a prompt of 128 tokens and some decoded ones. Before, both
+ * must agree on the most likely next tokens.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { relative } from 'node:path';
@@ -22,16 +23,19 @@ import { table } from './report.js';
 const PROMPT = 128;
 const DECODED = 32;
 const CONTEXT = 512;
-/** A round of wllama takes up to 40 s; more than one where there is time. */
+/** Time for a round of wllama, which takes up to 40 s; more than one if there is time. */
 const BUDGET_MS = 25_000;
-/** The first choice of one must be among so many of the other's: engines round activations differently. */
+/**
+ * Number of candidates of one engine that must include the first choice of the other, since engines
+ * round activations differently.
+ */
 const N_LIKELY = 10;
 const MAX_LOG_DIFFERENCE = 0.5;
 
 const ENGINES = { ours: 'fused-matmul/llama', wllama: `wllama ${PEERS['@wllama/wllama']}` };
 /** @typedef {keyof typeof ENGINES} EngineName */
 
-/** Resident megabytes of all renderer processes; NaN where there is no /proc. @param {Browser} browser */
+/** Resident megabytes of all renderer processes, NaN without /proc. @param {Browser} browser */
 async function rendererMegabytes(browser) {
   const session = await browser.newBrowserCDPSession();
   const { processInfo } = await session.send('SystemInfo.getProcessInfo');
@@ -49,7 +53,10 @@ async function rendererMegabytes(browser) {
   return sizes.reduce((a, b) => a + b, 0);
 }
 
-/** @param {Page} page @param {EngineName} engine @param {string} method @param {unknown[]} args @returns {Promise<any>} */
+/**
+ * @param {Page} page @param {EngineName} engine @param {string} method @param {unknown[]} args
+ * @returns {Promise<any>}
+ */
 const call = (page, engine, method, ...args) =>
   page.evaluate(
     ([name, what, list]) => /** @type {any} */ (globalThis).engines[name][what](...list),
@@ -69,7 +76,10 @@ export function checkAgreement({ ours, wllama }) {
   }
 }
 
-/** @param {string} name @param {FileType} fileType @param {number} threads @returns {Promise<Result[]>} */
+/**
+ * @param {string} name @param {FileType} fileType @param {number} threads
+ * @returns {Promise<Result[]>}
+ */
 async function compare(name, fileType, threads) {
   await ensurePeers();
   const url = `/${relative(root, largeLlama(fileType))}`;
@@ -99,7 +109,7 @@ async function compare(name, fileType, threads) {
     const start = performance.now();
     for (let round = 0; round === 0 || performance.now() - start < BUDGET_MS; round++) {
       for (const engine of names) {
-        /* ours is quick: it has three turns for each of the other's */
+        /* three turns of fused-matmul for each turn of wllama, as it is faster */
         for (let turn = 0; turn < (engine === 'ours' ? 3 : 1); turn++) {
           const prompt = promptOf(PROMPT, 100 + 10 * round + turn);
           runs[engine].push(await call(page, engine, 'run', prompt, DECODED));

@@ -1,4 +1,7 @@
-/** The bench's own modules (build/wasm/bench-*.wasm): baseline kernels and limits. In no package, no module of ours. */
+/**
+ * The modules of the benchmark (build/wasm/bench-*.wasm): baseline kernels and limits. They are not
+ * part of the package.
+ */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { projectRoot } from '../helpers/test-data.js';
@@ -8,7 +11,7 @@ const opened = new Map();
 
 /**
  * @param {'baseline' | 'limits'} name
- * @returns {any} its exports; undefined where it is not built, or this engine lacks its instructions
+ * @returns {any} its exports; undefined if it is not built, or this engine lacks its instructions
  */
 export function benchModule(name) {
   if (opened.has(name)) return opened.get(name);
@@ -24,11 +27,12 @@ export function benchModule(name) {
   return exports;
 }
 
-/** One arena of the baseline module for all cases, since it has no free. */
+/** One arena of the baseline module for all cases, since the module cannot free memory. */
 const arena = { start: 0, bytes: 0 };
 
 /**
- * Places for pieces of these lengths, 64-byte aligned, in one arena; the next call takes them again.
+ * Addresses for pieces of these lengths, 64-byte aligned, in one arena. The next call uses the same
+ * memory again.
  * @param {number[]} lengths  bytes @returns {number[]}
  */
 export function places(lengths) {

@@ -1,4 +1,7 @@
-/** The measured tables of RESULTS.md and README.md, from results.jsonl and results-intel.jsonl: `node scripts/readme.js` puts them there. */
+/**
+ * The measured tables of RESULTS.md and README.md, from results.jsonl and results-intel.jsonl.
+ * `node scripts/readme.js` writes them into the documents.
+ */
 import { curvesOf } from './growth.js';
 import { readResults } from './records.js';
 import { finder, gbps, gflops, markdown, number, ratio, table } from './report.js';
@@ -9,7 +12,7 @@ import { verdictTable } from './verdict.js';
 /** @param {string} name */
 const read = (name) => readResults(new URL(name, import.meta.url));
 
-/** GFLOP/s of each type that was measured, the fastest kernel of a mode. @param {Result[]} results */
+/** GFLOP/s of the fastest kernel of a mode, for each measured type. @param {Result[]} results */
 function typeTable(results) {
   const square = results.filter(
     ({ section, nRows, nCols, cold }) => section === 'product' && nRows === 4096 && nCols === 4096 && !cold,
@@ -76,7 +79,7 @@ function threadTable(results) {
   return table(['Q4_K 4096x4096', 'threads', 'min ms', 'to one thread'], rows);
 }
 
-/** @returns {string | undefined} Markdown; undefined where there are no results yet */
+/** @returns {string | undefined} Markdown; undefined if there are no results yet */
 export function numbers() {
   const measured = read('results.jsonl');
   if (!measured) return undefined;
@@ -100,11 +103,14 @@ export function numbers() {
   ].join('\n\n');
 }
 
-/** The fastest result of a case by the start of its kernel's name. @param {Result[]} results @param {string} name @param {string} kernel */
+/**
+ * The fastest result of a case whose kernel's name starts with `kernel`.
+ * @param {Result[]} results @param {string} name @param {string} kernel
+ */
 const fastest = (results, name, kernel) =>
   finder(results.filter((r) => r.case === name && r.kernel.startsWith(kernel)))({});
 
-/** The few numbers that README.md shows. @returns {string | undefined} Markdown */
+/** The summary in README.md. @returns {string | undefined} Markdown */
 export function summaryNumbers() {
   const measured = read('results.jsonl');
   if (!measured) return undefined;
@@ -150,7 +156,7 @@ export function summaryNumbers() {
         ],
       ]
     : [];
-  // Held to these numbers by the budgets of the build and of tests/package/package.test.js.
+  // The budgets of the build and of tests/package/package.test.js check these numbers.
   const size = [
     'Download, gzipped: loader, operations and the one module in use',
     '12 KB, 8 KB and 19 to 61 KB',

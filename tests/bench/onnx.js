@@ -1,6 +1,7 @@
 /**
- * Cases `onnx ROWSxCOLS M=TOKENS`: MatMulNBits of ONNX Runtime Web (4 bits, blocks of 32, one thread) against ours, in one race.
- * Its weights are those of our Q4_0, bit for bit the same values, so that one float64 reference serves both.
+ * Cases `onnx ROWSxCOLS M=TOKENS`: MatMulNBits of ONNX Runtime Web (4 bits, blocks of 32, one
+ * thread) and this package's kernels in turns. Its weights have exactly the values of the Q4_0
+ * weights here, so one float64 reference serves both.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,7 +19,10 @@ import { ensurePeers, PEERS, requirePeer } from './peers.js';
 
 const BLOCK = 32;
 const Q4_0_BYTES = 18;
-/** Norm-wise bounds of its results by accuracy level: 0 multiplies in f32, 4 quantises activations to int8. */
+/**
+ * Norm-wise bounds of ONNX results by accuracy level: 0 multiplies in f32, 4 quantises activations
+ * to int8.
+ */
 const LEVELS = /** @type {const} */ ([
   [4, 'int8'],
   [0, 'f32'],
@@ -26,7 +30,7 @@ const LEVELS = /** @type {const} */ ([
 /** Tensor element types and attribute kinds of the ONNX format. */
 const [FLOAT, UINT8, INT] = [1, 2, 2];
 
-/** The messages of onnx.proto3 that one node needs: field, number, type. */
+/** The messages of onnx.proto3 that a single node needs: field, number, type. */
 const MESSAGES = {
   ModelProto: ['ir_version 1 int64', 'graph 7 GraphProto', 'opset_import 8 OperatorSetIdProto*'],
   OperatorSetIdProto: ['domain 1 string', 'version 2 int64'],
@@ -53,7 +57,11 @@ const MESSAGES = {
   Dimension: ['dim_value 1 int64'],
 };
 
-/** Codes and scales as MatMulNBits takes them, of Q4_0 blocks: byte k of a block holds values 2k and 2k + 1. @param {Uint8Array} blocks */
+/**
+ * Codes and scales of Q4_0 blocks in the layout of MatMulNBits: byte k of a block has values 2k and
+ * 2k + 1.
+ * @param {Uint8Array} blocks
+ */
 function matMulNBitsWeight(blocks) {
   const nBlocks = blocks.length / Q4_0_BYTES;
   const codes = new Uint8Array((nBlocks * BLOCK) / 2);
@@ -70,7 +78,7 @@ function matMulNBitsWeight(blocks) {
 }
 
 /**
- * A model of one MatMulNBits node: y [nTokens][nRows] = x [nTokens][nCols] * W^T.
+ * A model with one MatMulNBits node: y [nTokens][nRows] = x [nTokens][nCols] * W^T.
  * @param {Case} made @param {Uint8Array} blocks  of Q4_0 @param {number} accuracyLevel
  * @returns {Uint8Array}
  */

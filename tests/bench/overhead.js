@@ -1,6 +1,7 @@
 /**
- * Case `overhead`: what a call of the library costs beyond its kernel. The product is the smallest there is (one row of one block), so
- * that the difference between fm.fusedMatmul and the bare export is not lost in it.
+ * Case `overhead`: the time of a library call beyond its kernel. The product is the smallest one
+ * (one row of one block), so that the difference between fm.fusedMatmul and the bare export is
+ * visible.
  */
 import { createKernels } from '../../js/index.js';
 import { addressIn } from '../../js/wasm/handles.js';

@@ -1,4 +1,7 @@
-/** Serves the repository to the laboratory's page: cross-origin isolated (threads), bare imports resolved (workers have no import map). */
+/**
+ * Serves the repository to the benchmark's page, cross-origin isolated (threads) and with bare
+ * imports resolved (workers have no import map).
+ */
 import { createReadStream, existsSync, readFileSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { extname, join, normalize, relative, sep } from 'node:path';
@@ -19,7 +22,10 @@ const HEADERS = {
 };
 const BARE_IMPORT = /(\bfrom\s*|\bimport\s*\(?\s*)(['"])((?:@[\w-]+\/)?[\w][\w./-]*)\2/g;
 
-/** @param {string} source  an ES module of ours @returns {string} with paths for package names */
+/**
+ * @param {string} source  an ES module of this repository
+ * @returns {string} the module, with paths instead of package names
+ */
 function withPaths(source) {
   return source.replace(BARE_IMPORT, (whole, before, quote, name) => {
     if (name.startsWith('node:')) return whole;
@@ -28,7 +34,9 @@ function withPaths(source) {
   });
 }
 
-/** @returns {Promise<{ url: string, close: () => Promise<unknown> }>} on a free port of this machine only */
+/**
+ * @returns {Promise<{ url: string, close: () => Promise<unknown> }>} on a free port of 127.0.0.1
+ */
 export async function servePages() {
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url ?? '/', 'http://localhost');

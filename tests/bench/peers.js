@@ -1,6 +1,7 @@
 /**
- * The packages that only the laboratory needs: peers to be measured, and what draws the charts. 170 MB in all, so `npm ci` does
- * not bring them: they are installed on first use, these versions, from the npm registry, into build/peers.
+ * The packages that only the benchmark needs: the engines to compare with, and the chart library.
+ * They have 170 MB, so `npm ci` does not install them. They are installed from npm on first use, in
+ * these versions, into build/peers.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -11,7 +12,7 @@ import { root, run, say, withLock } from '../../scripts/setup/run.js';
 export const PEERS = Object.freeze({
   '@wllama/wllama': '3.13.0',
   'onnxruntime-web': '1.30.0',
-  protobufjs: '7.6.6', // writes the ONNX model; the version that onnxruntime-web uses
+  protobufjs: '7.6.6', // writes the ONNX model; this is the version that onnxruntime-web uses
   vega: '6.4.0',
   'vega-lite': '6.5.0',
 });
@@ -26,7 +27,7 @@ function isInstalled(name) {
   return existsSync(file) && JSON.parse(readFileSync(file, 'utf8')).version === PEERS[name];
 }
 
-/** @returns {Promise<string>} the folder whose node_modules has them */
+/** @returns {Promise<string>} the folder whose node_modules contains them */
 export async function ensurePeers() {
   const missing = () => /** @type {PeerName[]} */ (Object.keys(PEERS)).filter((name) => !isInstalled(name));
   if (missing().length === 0) return PEERS_FOLDER;
@@ -44,5 +45,5 @@ export async function ensurePeers() {
   return PEERS_FOLDER;
 }
 
-/** A CommonJS package of the peers. @param {string} name @returns {any} */
+/** Requires a CommonJS package of the peers. @param {string} name @returns {any} */
 export const requirePeer = (name) => createRequire(join(PEERS_FOLDER, 'package.json'))(name);

@@ -1,4 +1,7 @@
-/** Cases `TYPE ROWSxCOLS M=TOKENS [cold]`: one product, everyone who serves it. Cold: weights rotate through over 160 MB. */
+/**
+ * Cases `TYPE ROWSxCOLS M=TOKENS [cold]`: one product with all its contenders. Cold means that
+ * weights rotate through more than 160 MB.
+ */
 import { referenceById } from '../helpers/reference.js';
 import { enter } from './contenders.js';
 import { race } from './lab.js';
@@ -6,7 +9,7 @@ import { race } from './lab.js';
 /** @import { Case } from './data.js' */
 /** @import { Lab, LabCase } from './bench.js' */
 
-/** Of the promises, which `npm run bench` measures unless told otherwise. */
+/** Cases of the promises. `npm run bench` measures these by default. */
 const MAIN_TYPES = ['Q4_K', 'Q6_K', 'Q8_0', 'Q4_0'];
 const SMALL = [
   [576, 1536],
@@ -14,7 +17,10 @@ const SMALL = [
 ];
 const QUICK = [512, 1024];
 
-/** The square shape of the promises, the down projection of TinyLlama 1.1B, that of an 8B llama, and small ones. */
+/**
+ * The square shape of the promises, the down projection of TinyLlama 1.1B, that of an 8B llama, and
+ * small shapes.
+ */
 const SHAPES = [[4096, 4096], [2048, 5632], [4096, 14336], ...SMALL];
 const TOKENS = [1, 8, 32, 128, 512];
 
@@ -36,7 +42,7 @@ function isDefault({ type, nRows, nCols, nTokens, cold }) {
 /** @param {Lab} lab @returns {LabCase[]} */
 export function productCases({ module, quick }) {
   const types = module.types.flatMap(({ id }) => referenceById.get(id) ?? []);
-  /* Q4_K first: the others are compared with it. */
+  /* Q4_K first, because the others are compared with it. */
   types.sort((a, b) => Number(b.name === 'Q4_K') - Number(a.name === 'Q4_K'));
   /** @type {Case[]} */
   const all = types.flatMap((type) =>

@@ -1,6 +1,7 @@
 /**
- * Results as files: JSON lines, one record a line, so that a measurement repeated shows as a few changed lines. The first line
- * says where and how the results were measured, each further line is one `Result`. Numbers keep four significant digits.
+ * Result files, with one JSON record a line, so that a repeated measurement changes few lines. The
+ * first line says where and how the results were measured, each further line is one `Result`.
+ * Numbers have four significant digits.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 
@@ -10,13 +11,13 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 
 const DIGITS = 4;
 
-/** Sizes and counts stay as they are, measured numbers are rounded. @param {string} _ @param {unknown} value */
+/** Keeps sizes and counts, and rounds measured numbers. @param {string} _ @param {unknown} value */
 const rounded = (_, value) =>
   typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(DIGITS)) : value;
 
 /**
  * @param {string | URL} file
- * @returns {Setting & { results: Result[] } | undefined}  undefined: there is no such file
+ * @returns {Setting & { results: Result[] } | undefined}  undefined if there is no such file
  */
 export function readResults(file) {
   if (!existsSync(file)) return undefined;
@@ -27,14 +28,17 @@ export function readResults(file) {
   return { ...setting, results };
 }
 
-/** Results of cases that were measured, with those that the file has of other cases. @param {string} file @param {Result[]} results */
+/**
+ * The results of the measured cases, with those of other cases from the file.
+ * @param {string} file @param {Result[]} results
+ */
 export function mergedResults(file, results) {
   const measured = new Set(results.map((result) => result.case));
   const before = readResults(file)?.results ?? [];
   return [...before.filter((result) => !measured.has(result.case)), ...results];
 }
 
-/** @param {string} file @param {Setting} setting @param {Result[]} results  those of this run */
+/** @param {string} file @param {Setting} setting @param {Result[]} results  of this run */
 export function writeResults(file, setting, results) {
   const lines = [setting, ...mergedResults(file, results)].map((record) => JSON.stringify(record, rounded));
   writeFileSync(file, `${lines.join('\n')}\n`);

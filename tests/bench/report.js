@@ -1,7 +1,7 @@
-/** Results as Markdown, ready for the README. */
+/** Results as Markdown for the README. */
 
 /**
- * @typedef {object} Result  one contender in one case
+ * @typedef {object} Result  of one contender in one case
  * @property {string} section  product, limit, growth, overhead, onnx, llama, startup
  * @property {string} case
  * @property {string} kernel  the contender's name
@@ -10,18 +10,21 @@
  * @property {number} [nCols]
  * @property {number} [nTokens]
  * @property {boolean} [cold]  weights come from memory, not from a cache
- * @property {string} [curve]  of growth: the curve that this is a point of
- * @property {number} [at]  where on its axis
- * @property {number} medianMs  a call
+ * @property {string} [curve]  the curve to which this point belongs, in growth cases
+ * @property {number} [at]  position on the axis of the curve
+ * @property {number} medianMs  per call
  * @property {number} minMs
  * @property {number} samples
- * @property {number} flops  a call
- * @property {number} bytes  of weights a call reads
- * @property {number} [error]  norm-wise, to float64
+ * @property {number} flops  per call
+ * @property {number} bytes  of weights that a call reads
+ * @property {number} [error]  norm-wise, against float64
  * @property {LlamaNumbers} [llama]  of whole models
  */
 
-/** @typedef {{ chromium: string, promptPerSecond: number, decodePerSecond: number, firstMs: number, loadMs: number, megabytes: number }} LlamaNumbers */
+/**
+ * @typedef {{ chromium: string, promptPerSecond: number, decodePerSecond: number, firstMs: number,
+ *   loadMs: number, megabytes: number }} LlamaNumbers
+ */
 
 /** @param {number} value @param {number} [digits]  significant ones */
 export const number = (value, digits = 3) =>
@@ -44,13 +47,17 @@ export function table(head, rows) {
   );
 }
 
-/** A table whose cells are as wide as their text. @param {string[][]} rows  the heads first */
+/** A table with columns as wide as their text. @param {string[][]} rows  the heads first */
 export function markdown(rows) {
   const [heads, ...body] = rows;
   return [heads, heads.map(() => '---'), ...body].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
-/** The limit that bounds a kernel, of those measured with it: reading for few tokens, else the dot it is built on. @param {Result} result */
+/**
+ * The measured limit that bounds a kernel: reading for few tokens, else the dot instruction that it
+ * is built on.
+ * @param {Result} result
+ */
 function limitName({ kernel, nTokens = 1 }) {
   if (nTokens < 4) return 'limit: read 160 MB';
   if (kernel.endsWith('relaxed i16')) return 'limit: relaxed dot i16';
@@ -61,7 +68,7 @@ function limitName({ kernel, nTokens = 1 }) {
 /** @typedef {'medianMs' | 'minMs'} Of */
 
 /**
- * What a result reaches of its limit, both of one race.
+ * A result as a share of its limit, both from the same run.
  * @param {Result} result @param {Result[]} race @param {Of} [of]
  */
 export function ofLimit(result, race, of = 'medianMs') {
@@ -93,7 +100,10 @@ export function caseTable(results) {
   return table(head, rows);
 }
 
-/** @param {Result[]} results @returns {(match: Partial<Result>) => Result | undefined} the fastest that matches */
+/**
+ * @param {Result[]} results
+ * @returns {(match: Partial<Result>) => Result | undefined} the fastest match
+ */
 export const finder = (results) => (match) =>
   results
     .filter((r) =>
@@ -101,7 +111,11 @@ export const finder = (results) => (match) =>
     )
     .sort((a, b) => a.minMs - b.minMs)[0];
 
-/** One row a type, the fastest kernel of each activation mode: GFLOP/s, and how it stands to others. @param {Result[]} results */
+/**
+ * A table with a row for each type: GFLOP/s of the fastest kernel of each activation mode, compared
+ * with other contenders.
+ * @param {Result[]} results
+ */
 export function summary(results) {
   const products = results.filter(({ section, cold }) => section === 'product' && !cold);
   const find = finder(products);

@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- --startup`: the time from createKernels() to the first result, each time in a process of its own with a warm
- * file cache. Run with --child it is that process.
+ * `npm run bench -- --startup`: the time from createKernels() to the first result, each time in a
+ * new process with a warm file cache. With --child, this script is that process.
  */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -9,14 +9,14 @@ import { median } from './lab.js';
 
 /** @import { Result } from './report.js' */
 
-/** The options of createKernels that are compared: a name for the table, and the number of threads. */
+/** Options of createKernels to compare: a name for the table, and the number of threads. */
 const CONTENDERS = /** @type {const} */ ([
   ['default', undefined],
   ['threads: 1', 1],
 ]);
 
 /**
- * One 256 x 256 Q4_K product by kernels that did not exist before.
+ * Makes new kernels and computes one 256 x 256 Q4_K product.
  * @param {number | undefined} threads
  * @returns {Promise<number>} milliseconds
  */
@@ -32,7 +32,10 @@ async function firstResult(threads) {
   return ms;
 }
 
-/** Processes of the contenders take turns. @param {number} processes  of each @returns {Result[]} */
+/**
+ * Starts processes of the contenders in turns.
+ * @param {number} processes  of each @returns {Result[]}
+ */
 export function startup(processes) {
   const times = CONTENDERS.map(() => /** @type {number[]} */ ([]));
   for (let round = 0; round < processes; round++) {

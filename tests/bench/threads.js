@@ -1,6 +1,7 @@
 /**
- * `npm run bench -- --threads`: one thread and several taking turns, on the same memory. What a shared product gains, what sharing
- * costs (a job with next to no work, the threads awake and asleep), and calls so small that they are never shared.
+ * `npm run bench -- --threads`: one thread and several in turns, on the same memory. It shows what
+ * a shared product gains, what sharing costs (a job with almost no work, the threads awake and
+ * asleep), and calls so small that they are never shared.
  */
 import { Kernels } from '../../js/wasm/kernels.js';
 import { load } from '../../js/wasm/loader.js';
@@ -13,9 +14,9 @@ import { table } from './report.js';
 /** @import { ReferenceType } from '../helpers/reference.js' */
 /** @import { Limits } from './lab.js' */
 
-/** Sharing however little work there is, and as it pays. */
+/** The threshold of work with which every call is shared. */
 const ALWAYS = 0;
-/** Longer than threads spin before they sleep. */
+/** Longer than threads spin before they sleep, in milliseconds. */
 const PAUSE_MS = 1;
 
 /** @param {Kernels} fm @param {number} n @param {number} nTokens */
@@ -87,7 +88,7 @@ export async function threadsReport(limits, threads) {
 }
 
 /**
- * The median of single calls, each after a pause that is long enough for threads to fall asleep.
+ * The median of single calls, each after a pause in which threads fall asleep.
  * @param {() => void} use @param {() => unknown} run
  */
 function afterPauseMs(use, run) {

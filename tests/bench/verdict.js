@@ -1,6 +1,7 @@
 /**
- * What the project promises, what was measured, and whether it is met. All ratios come from one interleaved race, and are judged by
- * the minima, since what else a machine does only adds to a time; those of the medians stand in brackets.
+ * The promises of the project, the measured values, and whether they are met. All ratios come from
+ * one interleaved run. They are judged by the minima, since other work on the machine only adds
+ * time. Ratios of medians are in brackets.
  */
 import { linesOf } from './growth.js';
 import { finder, number, ofLimit, percent, ratio, table } from './report.js';
@@ -8,13 +9,14 @@ import { finder, number, ofLimit, percent, ratio, table } from './report.js';
 /** @import { Result } from './report.js' */
 
 /**
- * @typedef {object} Promised  one of the conditions is enough
+ * @typedef {object} Promised  one met condition is enough
  * @property {string} case
- * @property {string} kernel  start of the contender's name; the fastest that matches
- * @property {string} [to]  start of the name of the contender it is compared with, of the same case; the fastest
- * @property {number} [least]  times as fast as that
- * @property {number} [gbps]  GB/s of weights
- * @property {number} [ofLimit]  fraction of its limit
+ * @property {string} kernel  start of the contender's name; the fastest match counts
+ * @property {string} [to]  start of the name of the contender to compare with in the same case; the
+ *   fastest match counts
+ * @property {number} [least]  how many times as fast it must be
+ * @property {number} [gbps]  GB/s at which weights must be read
+ * @property {number} [ofLimit]  fraction of its limit that it must reach
  */
 
 const SQUARE = '4096x4096';
@@ -23,7 +25,10 @@ const INT16 = 'int16 simd128';
 /** Types whose int8 kernels share Q4_K's micro-kernel. */
 const LIKE_Q4_K = 'Q2_K Q3_K Q5_K Q6_K Q4_0 Q4_1 Q5_0 Q5_1 IQ4_NL IQ4_XS MXFP4'.split(' ');
 
-/** @param {string} type @returns {Promised[]} the targets for Q4_K and Q6_K, each to its own baseline */
+/**
+ * @param {string} type
+ * @returns {Promised[]} the targets for Q4_K and Q6_K, each to its own baseline
+ */
 const kQuant = (type) => [
   { case: `${type} ${SQUARE} M=1`, kernel: INT8, to: 'baseline', least: 3.2 },
   { case: `${type} ${SQUARE} M=1 cold`, kernel: INT8, to: 'baseline', least: 2.8, ofLimit: 0.6 },
@@ -66,7 +71,8 @@ const PROMISES = [
 /**
  * @typedef {object} Judged
  * @property {string} what
- * @property {string} [promise]  the same wherever it was measured, where `what` names the kernel that was fastest
+ * @property {string} [promise]  name of the promise, the same for all measurements, while `what`
+ *   names the fastest kernel
  * @property {string} promised
  * @property {string} measured  medians in brackets
  * @property {boolean} met
@@ -115,7 +121,7 @@ function products(results) {
   });
 }
 
-/** What JavaScript adds to a kernel, in microseconds. */
+/** Largest overhead of JavaScript beyond a kernel, in microseconds. */
 const MOST_OVERHEAD = 1;
 
 /** @param {Result[]} results @returns {Judged[]} */
@@ -136,7 +142,7 @@ function overheads(results) {
     });
 }
 
-/** How far from a straight line a curve may be. */
+/** Largest relative deviation of a curve from a straight line. */
 const MOST_DEVIATION = 0.1;
 
 /** @param {Result[]} results @returns {Judged[]} */
@@ -149,9 +155,9 @@ function curves(results) {
   }));
 }
 
-/** Times as fast as ONNX Runtime Web at its better level. */
+/** Required speed relative to ONNX Runtime Web at its better level. */
 const ONNX = { 'onnx 4096x4096 M=1': 30, 'onnx 4096x4096 M=128': 3.5 };
-/** Times as fast as wllama: prompt, decode. */
+/** Required speed relative to wllama: prompt, decode. */
 const LLAMA = { Q4_K_M: [7, 3.5], Q4_0: [10, 5], Q8_0: [10, 3] };
 
 /** @param {Result[]} results @returns {Judged[]} */
@@ -204,7 +210,7 @@ function peers(results) {
   return [...onnx, ...llama];
 }
 
-/** @param {Result[]} results @returns {Judged[]} what of the promises was measured */
+/** @param {Result[]} results @returns {Judged[]} the promises that were measured */
 export const verdict = (results) => [products, overheads, curves, peers].flatMap((judge) => judge(results));
 
 /** @param {Judged} judged */
@@ -212,8 +218,9 @@ const promiseOf = ({ what, promise = what, promised }) => `${promise} ${promised
 
 /**
  * @param {Result[]} results
- * @param {{ machine: string, results: Result[] }} [other]  a machine whose minima stand beside
- * @returns {string} '' where nothing promised was measured
+ * @param {{ machine: string, results: Result[] }} [other]  another machine, whose minima are shown
+ *   in a column
+ * @returns {string} '' if nothing promised was measured
  */
 export function verdictTable(results, other) {
   const there = new Map(verdict(other?.results ?? []).map((judged) => [promiseOf(judged), judged]));

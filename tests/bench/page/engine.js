@@ -1,19 +1,21 @@
 /**
- * What an engine of the page does.
+ * The interface of the engines on the page.
  *
  * @typedef {object} Run  of one prompt
- * @property {number} promptTokens  that were computed
- * @property {number} promptMs  what the engine says
+ * @property {number} promptTokens  tokens of the prompt that were computed
+ * @property {number} promptMs  as the engine reports it
  * @property {number} decodedTokens
- * @property {number} decodeMs  what the engine says, for all but the first of them
+ * @property {number} decodeMs  as the engine reports it, for all decoded tokens but the first
  * @property {number} firstMs  from the call to the first text, by the caller's clock
  */
 /** @typedef {{ id: number, logProbability: number }} Likely  a token */
 /**
  * @typedef {object} Engine
- * @property {(url: string, threads: number, nContext: number) => Promise<{ loadMs: number, threads: number, note: string }>} load
+ * @property {(url: string, threads: number, nContext: number) => Promise<{ loadMs: number,
+ *   threads: number, note: string }>} load
  * @property {(prompt: string, maxTokens: number) => Promise<Run>} run
- * @property {(prompt: string, nLikely: number) => Promise<Likely[]>} likely  the most likely next tokens, the first one first
+ * @property {(prompt: string, nLikely: number) => Promise<Likely[]>} likely  the most likely next
+ *   tokens, the first one first
  * @property {() => Promise<void>} unload
  */
 export {};

@@ -1,4 +1,4 @@
-/** fused-matmul/llama in a worker, as an application would run it: page.js sends { method, args }. */
+/** Runs fused-matmul/llama in a worker, as an application would. page.js sends { method, args }. */
 
 import { Llama } from '../../../js/llama/index.js';
 

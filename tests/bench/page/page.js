@@ -1,6 +1,6 @@
 /**
- * The laboratory's page: the same GGUF file in wllama and in fused-matmul/llama, each in a worker of its own. Node drives it
- * (llama.js): it calls what is in `engines`, in turns.
+ * The benchmark's page: the same GGUF file in wllama and in fused-matmul/llama, each in a worker of
+ * its own. Node (llama.js) calls the functions in `engines`, in turns.
  */
 
 /** @import { Engine } from './engine.js' */
@@ -85,7 +85,10 @@ const wllamaEngine = {
 /** @type {Worker} */
 let worker;
 
-/** What ours-worker.js answers. @param {string} method @param {unknown[]} args @returns {Promise<any>} */
+/**
+ * Calls a method of ours-worker.js and gives its answer.
+ * @param {string} method @param {unknown[]} args @returns {Promise<any>}
+ */
 function call(method, ...args) {
   return new Promise((resolve, reject) => {
     worker.onmessage = ({ data }) => ('error' in data ? reject(new Error(data.error)) : resolve(data.value));
