@@ -1,6 +1,6 @@
 /**
- * The C ABI of src/fused.h on raw memory: every status code, 32-bit overflow, misaligned, overlapping and out-of-heap
- * pointers; outputs untouched on error; the ends of the memory.
+ * The C ABI of src/fused.h on raw memory: every status code; 32-bit overflow; misaligned,
+ * overlapping and out-of-heap pointers; unchanged outputs on error; the ends of the memory.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -21,7 +21,7 @@ const PAGE = 65536;
 const Y_FILL = 0xa5;
 
 /**
- * Valid arguments in one allocation, which a test then spoils one by one.
+ * Valid arguments in one allocation. A test then changes one of them.
  * @param {RawModule} module @param {ModuleType} type
  */
 function validArguments(module, type) {
@@ -55,9 +55,11 @@ const matmul = (module, a) =>
 const dequantize = (module, a) => module.exports.fm_dequantize_rows(a.type, a.w, a.y, a.nRows, a.nCols);
 
 /**
- * Calls with one argument (or more) replaced; the status must be the one expected and no byte of the heap may change.
- * @param {RawModule} module @param {typeof matmul} call @param {ReturnType<typeof validArguments>} valid
- * @param {Partial<Arguments>} changes @param {number} status
+ * Calls with some arguments replaced. Checks that the status is the expected one and that no byte
+ * of the heap changes.
+ * @param {RawModule} module @param {typeof matmul} call
+ * @param {ReturnType<typeof validArguments>} valid @param {Partial<Arguments>} changes
+ * @param {number} status
  */
 function rejects(module, call, valid, changes, status) {
   const { args, base, end } = valid;
@@ -120,7 +122,7 @@ for (const module of modules) {
           bad({ [pointer]: 2 ** 32 - 64 }, STATUS.RANGE);
           bad({ [pointer]: 2 ** 32 - 4 * Math.ceil(size / 8) }, STATUS.RANGE);
         }
-        /* too big for this memory, not for an address space */
+        /* too big for this memory, but not for an address space */
         bad({ nTokens: Math.ceil((2 * memoryBytes) / args.nCols / 4) }, STATUS.RANGE);
         bad({ nRows: Math.ceil((2 * memoryBytes) / type.blockBytes) }, STATUS.RANGE);
 
@@ -246,7 +248,7 @@ for (const module of modules) {
       const header = await readFile(new URL('../../src/fused.h', import.meta.url), 'utf8');
       const declared = [...header.matchAll(/^[a-z0-9_]+ \*?((?:fm|fused)_[a-z0-9_]+)\(/gm)]
         .map((match) => match[1])
-        .filter((name) => !/^fm_threads?_/.test(name)); // of modules with shared memory
+        .filter((name) => !/^fm_threads?_/.test(name)); // the limit of modules with shared memory
       assert.ok(declared.length >= 10, `only ${declared.length} prototypes found in fused.h`);
       const exported = WebAssembly.Module.exports(compiled).map(({ name }) => name);
       const own = exported.filter((name) => /^(fm|fused)_/.test(name));

@@ -1,4 +1,7 @@
-/** Attention's exports: every status, outputs untouched on error, the ends of the memory, and scratch that no length changes. */
+/**
+ * The exports of attention: every status, unchanged outputs on error, the ends of the memory, and
+ * scratch memory whose size does not depend on any length.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
@@ -20,13 +23,18 @@ const { modules, skipped } = openModules();
 for (const { name, reason } of skipped) test(`attention ABI: ${name} module`, { skip: reason }, () => {});
 const PAGE = 65536;
 
-/** @param {RawModule} module @param {ArrayBufferView} data @param {number} [at] @returns {number} */
+/**
+ * @param {RawModule} module @param {ArrayBufferView} data @param {number} [at] @returns {number}
+ */
 function put(module, data, at = module.alloc(data.byteLength)) {
   module.u8.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), at);
   return at;
 }
 
-/** @param {Case} made @returns {{ shape: number, q: number, k: number, v: number, out: number }} bytes of each */
+/**
+ * @param {Case} made
+ * @returns {{ shape: number, q: number, k: number, v: number, out: number }} size in bytes of each
+ */
 const sizesOf = ({ q, k, v }) => ({
   shape: 44,
   q: q.byteLength,
@@ -40,7 +48,8 @@ for (const module of modules) {
     for (const kvType of Object.values(KV)) {
       const made = makeCase(makeShape({ nTokens: 2, nPositions: 3, headSize: 32, kvType }), new Prng(1));
       const sizes = sizesOf(made);
-      const room = module.alloc(sizes.out); /* below the others, so that an output may begin before them */
+      /* at a lower address than the others, so that an output can begin before them */
+      const room = module.alloc(sizes.out);
       const at = {
         shape: put(module, shapeBytes(made.shape)),
         q: put(module, made.q),
@@ -49,7 +58,9 @@ for (const module of modules) {
         out: put(module, new Uint8Array(sizes.out).fill(0xa5)),
       };
       const heap = Math.min(...Object.values(at));
-      /** @param {Partial<Shape>} shape @param {Partial<typeof at>} pointers @param {number} status */
+      /**
+       * @param {Partial<Shape>} shape @param {Partial<typeof at>} pointers @param {number} status
+       */
       const call = (shape, pointers, status) => {
         const what = `type ${kvType}, ${JSON.stringify({ ...shape, ...pointers })}`;
         const p = { ...at, ...pointers };
@@ -212,7 +223,7 @@ for (const module of modules) {
     for (const kvType of [KV.F16, KV.Q8_0]) {
       const shape = { kvType, nHeads: 2, nKvHeads: 1, headSize: 32, nPositions, causal: 1 };
       const made = makeCase(makeShape({ ...shape, nTokens: 5, firstPosition: nPositions - 5 }), prng);
-      /* the first token alone is the decode case */
+      /* the first token alone uses the decode path */
       const single = { ...made, shape: { ...made.shape, nTokens: 1 }, q: made.q.subarray(0, 64) };
       const at = {
         shape: put(fresh, new Uint8Array(44)),
@@ -236,7 +247,7 @@ for (const module of modules) {
           const outBytes = used.q.byteLength;
           const y = new Float32Array(fresh.u8.slice(at.out, at.out + outBytes).buffer);
           checkWithin(y, reference, what);
-          /* weights near 1 / 32768: random errors, far below the bound */
+          /* weights near 1 / 32768: the errors are random and far below the bound */
           const norm = Math.hypot(...reference.out);
           const error = Math.hypot(...y.map((value, i) => value - reference.out[i]));
           assert.ok(error <= 1e-5 * norm, `${what}: ${error / norm} norm-wise`);
@@ -248,7 +259,7 @@ for (const module of modules) {
       for (const p of Object.values(at)) fresh.free(p);
     }
     assert.deepEqual(seenBy(makeShape({ nPositions, causal: 1, firstPosition: 7 }), 2), [0, 10]);
-    /* static data, scratch of every operation included, leaves the first pages of the heap free */
+    /* the heap begins low: static data, with the scratch memory of every operation, is small */
     assert.ok(fresh.alloc(64) < 2 * 1024 * 1024);
   });
 }

@@ -1,6 +1,6 @@
 /**
- * fused_attention_score and fm_flash_attention of every module and instruction set against float64: shapes, masks, KV types,
- * poison, special values, memory, arguments.
+ * fused_attention_score and fm_flash_attention of every module and instruction set, compared with
+ * float64: shapes, masks, KV types, poison, special values, memory, arguments.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -24,14 +24,17 @@ import { openModules, STATUS } from '../helpers/raw.js';
 
 const { modules, skipped } = openModules();
 for (const { name, reason } of skipped) test(`attention: ${name} module`, { skip: reason }, () => {});
-/** One variant of each instruction set: attention knows no int8 dot. */
+/** One variant of each instruction set, since attention does not use the int8 dot. */
 const variants = modules.flatMap((module) =>
   module.variants
     .filter(({ dot }) => dot === 0)
     .map((variant) => ({ module, variant, label: variant.label })),
 );
 
-/** @param {string} name @param {(module: RawModule, label: string) => void} body  run for every instruction set */
+/**
+ * @param {string} name
+ * @param {(module: RawModule, label: string) => void} body  run for every instruction set
+ */
 function everywhere(name, body) {
   test(name, async (t) => {
     for (const { module, variant, label } of variants) {
@@ -47,7 +50,8 @@ function everywhere(name, body) {
 const gaussian = (n, prng, sigma = 1) => Float32Array.from({ length: n }, () => sigma * prng.gaussian());
 
 /**
- * @param {Float32Array} q @param {Float32Array} k @param {number} headSize @param {number} scale @param {number} causal
+ * @param {Float32Array} q @param {Float32Array} k @param {number} headSize @param {number} scale
+ * @param {number} causal
  */
 function referenceScores(q, k, headSize, scale, causal) {
   const [nQ, nK] = [q.length / headSize, k.length / headSize];
@@ -67,7 +71,7 @@ function referenceScores(q, k, headSize, scale, causal) {
   return { out, bound };
 }
 
-/* The seed's three tests. */
+/* Attention scores: basic tests. */
 
 everywhere('test_fused_attention_score_properties', (module) => {
   const prng = new Prng(1);
@@ -297,7 +301,7 @@ test('flash attention: weights come from the whole history, not from the last ti
   const prng = new Prng(50);
   const shape = makeShape({ nPositions: 500, headSize: 8, nHeads: 1, nKvHeads: 1 });
   const made = makeCase(shape, prng);
-  /* logits that rise and fall over the history */
+  /* logits that rise and fall with the position */
   const rising = Float32Array.from({ length: 500 * 8 }, (_, i) => 20 * Math.sin(Math.floor(i / 8) / 60));
   made.k = makeCache(KV.F32, rising);
   made.q.fill(0.5);
@@ -372,7 +376,7 @@ everywhere('flash attention: what a token does not see changes nothing, whatever
             if (j >= lastSeen || j < 26) cache.bytes.set(hidden, j * rowBytes);
         }
         checkWithin(attend(module, made).y, reference, `${label}, type ${kvType}, ${special}`);
-        /* the last token's own position: hidden from all others */
+        /* the last token's own position, hidden from all others */
         for (const cache of [made.k, made.v]) cache.bytes.set(hidden, (lastSeen - 1) * rowBytes);
         const { y } = attend(module, made);
         const others = (nTokens - 1) * shape.nHeads * shape.headSize;

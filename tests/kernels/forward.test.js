@@ -1,6 +1,7 @@
 /**
- * The layer operations together: a llama decoder of nothing else, against llama.cpp's logits of the same files (f32 activations,
- * F32 cache), prompt at once and then token by token.
+ * The layer operations together, as a llama decoder built of nothing else. It is compared with
+ * llama.cpp's logits of the same files (f32 activations, F32 cache), for a prompt at once and then
+ * token by token.
  */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
@@ -12,7 +13,7 @@ import { libraryVariants } from '../helpers/variants.js';
 
 /** @import { Kernels, Tensor } from '../../js/layer-index.js' */
 
-/** Each with its reference in logits/; the README there gives 2e-4 as the largest difference. */
+/** Models with a reference in logits/. The README there gives 2e-4 as the largest difference. */
 const MODELS = [
   ['tiny-tales-Q4_K_M', join(projectRoot, 'web/public/tiny-tales-Q4_K_M.gguf')],
   ['stories260K-Q8_0', dataPath('models/stories260K-Q8_0.gguf')],
@@ -57,9 +58,9 @@ async function loadDecoder(fm, path) {
 }
 
 /**
- * The logits of tokens that stand from `position` on.
- * @param {Kernels} fm @param {Awaited<ReturnType<typeof loadDecoder>>} model @param {number[]} tokens @param {number} position
- * @returns {Float32Array}
+ * The logits of tokens at positions from `position` on.
+ * @param {Kernels} fm @param {Awaited<ReturnType<typeof loadDecoder>>} model
+ * @param {number[]} tokens @param {number} position @returns {Float32Array}
  */
 function forward(fm, { headSize, eps, base, layers, table, output, norm }, tokens, position) {
   const options = { headSize, position, base };

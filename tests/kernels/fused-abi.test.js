@@ -1,6 +1,6 @@
 /**
- * The C ABI of the fused products (src/exports_fused.c): every status, 32-bit overflow, misaligned, overlapping and
- * out-of-heap pointers, in the list of targets too; no byte changed on error.
+ * The C ABI of the fused products (src/exports_fused.c): every status; 32-bit overflow; misaligned,
+ * overlapping and out-of-heap pointers, in the list of targets too; no byte changed on error.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -21,7 +21,8 @@ const MANY = 3;
 /** @typedef {Record<string, number>} Arguments */
 
 /**
- * Valid memory for all exports: parts in one allocation, each 64-byte aligned and with 64 bytes behind it.
+ * Valid memory for all exports: parts in one allocation, each 64-byte aligned and with 64 bytes
+ * behind it.
  * @param {RawModule} module
  */
 function arena(module) {
@@ -81,7 +82,10 @@ function caller(module, { at, base, total }, name, lists, order, valid) {
     write(lists);
     assert.equal(call({ ...valid, ...changes }), STATUS.OK, `${name} with ${JSON.stringify(changes)}`);
   };
-  /** A pointer spoiled in every way that does not depend on what it is for. @param {string} pointer @param {number} alignment */
+  /**
+   * Tries values of a pointer that are wrong whatever it points to.
+   * @param {string} pointer @param {number} alignment
+   */
   const badPointer = (pointer, alignment) => {
     const memoryBytes = module.exports.memory.buffer.byteLength;
     for (let off = 1; off < alignment; off++) bad({ [pointer]: valid[pointer] + off }, STATUS.ALIGN);
@@ -164,7 +168,7 @@ function testMany(module, normed) {
       if (k !== i) spoil(first + 3, list[k * TARGET_WORDS + 3] + 4, STATUS.OVERLAP);
     }
   }
-  /* the first fault in fused_matmul's order, wherever it is */
+  /* the first fault in the order in which fused_matmul checks, wherever it is */
   bad({ mode: 9 }, STATUS.TYPE, [changed(list, 2 * TARGET_WORDS, 4), ffn]);
   bad({ x: at.x + 1, tokens: 0 }, STATUS.SHAPE);
   bad({ x: 2 ** 32 - 63 }, STATUS.ALIGN);
@@ -264,7 +268,7 @@ function testFfn(module) {
 
 for (const module of modules) {
   test(`fused abi: ${module.name} module`, async (t) => {
-    /* the heap ends with the memory: room behind what is allocated, so that ends can be found */
+    /* the heap ends where the memory ends; this leaves room behind the allocated parts */
     module.exports.memory.grow(1);
     await t.test('fused_matmul_many', () => testMany(module, false));
     await t.test('fused_rmsnorm_matmul', () => testMany(module, true));

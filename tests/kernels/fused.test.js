@@ -1,6 +1,7 @@
 /**
- * Products whose activations are shared by several weights, normalised or gated on the way: every module and instruction set
- * against float64 (bounds derived in helpers/fused.js), and bit for bit against the same steps one by one.
+ * Products with activations that several weights share, or that are normalised or gated first.
+ * Every module and instruction set is compared with float64 (bounds derived in helpers/fused.js),
+ * and bit for bit with the same steps one by one.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -22,10 +23,13 @@ const ACTIVATIONS = [0, 1, 2];
 const ACTS = [0, 1];
 const EPS = 1e-5;
 const SEED = 20251123;
-/** Columns of a panel, and of f32 activations that fit into the scratch at once (src/ops/matmul.c). */
+/**
+ * Columns of a panel, and of f32 activations that fit into the scratch memory at once
+ * (src/ops/matmul.c).
+ */
 const PANEL = 2048;
 const SCRATCH_FLOATS = 163840;
-/** Norm-wise: the seed's. */
+/** Norm-wise bound. */
 const PROMISED = 1e-4;
 
 /** @param {ReferenceType} type @param {number} nCols */
@@ -42,9 +46,10 @@ function typeNamed(module, name) {
 }
 
 /**
- * One set of inputs and its references, for every module, instruction set and mode.
- * @param {ReferenceType} type @param {string} kind  of weights @param {string} activation  generator's name
- * @param {number} nTokens @param {number} nRows @param {number} nCols @param {number} [eps]
+ * One set of inputs with its references, for every module, instruction set and mode.
+ * @param {ReferenceType} type @param {string} kind  of weights
+ * @param {string} activation  generator's name @param {number} nTokens @param {number} nRows
+ * @param {number} nCols @param {number} [eps]
  */
 function makeCase(type, kind, activation, nTokens, nRows, nCols, eps = EPS) {
   const prng = new Prng(SEED + type.id * 7919 + nCols * 31 + nTokens);
@@ -74,8 +79,9 @@ function caseOf(...facts) {
 }
 
 /**
- * A case through fused_rmsnorm_matmul and fused_swiglu_matmul, with all activation modes.
- * @param {RawModule} module @param {Case} made @param {{ bits?: boolean }} [options]  bits: compare with the single steps
+ * Runs a case through fused_rmsnorm_matmul and fused_swiglu_matmul in all activation modes.
+ * @param {RawModule} module @param {Case} made
+ * @param {{ bits?: boolean }} [options]  bits: compare with the single steps
  */
 function checkCase(module, made, { bits = true } = {}) {
   const { w, x, other, norm, nTokens, nRows, nCols } = made;
@@ -103,9 +109,9 @@ function checkCase(module, made, { bits = true } = {}) {
 }
 
 /**
- * fused_matmul_many against fused_matmul for each target.
- * @param {RawModule} module @param {string[]} names @param {number} nTokens @param {number[]} nRows  taken in turn
- * @param {number} nCols
+ * Compares fused_matmul_many with fused_matmul for each target.
+ * @param {RawModule} module @param {string[]} names @param {number} nTokens
+ * @param {number[]} nRows  taken in turn @param {number} nCols
  */
 function checkMany(module, names, nTokens, nRows, nCols) {
   const prng = new Prng(SEED + nTokens + nCols);
@@ -132,7 +138,8 @@ function checkMany(module, names, nTokens, nRows, nCols) {
 }
 
 /**
- * What quantisation makes of values, norm-wise: rounding to a step d errs by d / sqrt(12) in the root mean square.
+ * Norm-wise error of quantising values. Rounding to a step d has an error of d / sqrt(12) in the
+ * root mean square.
  * @param {Float64Array} values @param {number} nCols @param {number} largestCode
  */
 function stepNoise(values, nCols, largestCode) {
@@ -148,8 +155,9 @@ function stepNoise(values, nCols, largestCode) {
 }
 
 /**
- * The seed's claims: finite, and norm-wise within 1e-4. Gated values have long tails, and a group's largest sets the step of
- * all: integers may err by twice the noise of their steps where that is more.
+ * Checks that results are finite, and norm-wise within 1e-4. Gated values have long tails, and the
+ * largest value of a group sets the step of all, so integer modes may have twice the noise of their
+ * steps if that is more.
  * @param {Float32Array} got @param {fused.MadeProduct} reference @param {number} served
  */
 function checkPromise(got, { product, made, w }, served) {
@@ -184,12 +192,13 @@ async function testSizes(module, scalar) {
         checkCase(module, caseOf(type, 'natural', 'gaussian', nTokens, nRows, wholeBlocks(type, 300)));
       }
     }
-    /* beyond the token blocks: 128, and 80 where f32 activations are made */
+    /* more than a token panel: 128 tokens, or 80 of f32 activations */
     for (const nTokens of [79, 83, 131]) {
       checkCase(module, caseOf(type, 'natural', 'gaussian', nTokens, 3, wholeBlocks(type, 256)));
     }
     checkCase(module, caseOf(type, 'natural', 'gaussian', 83, 2, PANEL + 256));
-    /* beyond the scratch of one token; made f32 activations are then summed in two parts, x itself in one */
+    /* more than the scratch memory of one token; f32 activations that are made are then summed
+     * in two parts, x itself in one */
     if (scalar) continue;
     const nCols = 2 * SCRATCH_FLOATS + 512;
     checkCase(module, caseOf(type, 'natural', 'gaussian', 1, 2, nCols), { bits: false });
@@ -253,10 +262,11 @@ function testBadTokens(module) {
 }
 
 /**
- * A feed-forward block: gate and up, left in the workspace, are those of fused_rmsnorm_matmul; y is the gated product of them,
- * plus x where residual, within the bound of that sum.
- * @param {RawModule} module @param {[string, string, string]} names @param {number} nTokens @param {number} nEmbd
- * @param {number} nFf @param {number} activation
+ * Checks a feed-forward block. The products for gate and up, left in the workspace, must be those
+ * of fused_rmsnorm_matmul. y must be the gated product, plus x if `residual`, within the bound of
+ * that sum.
+ * @param {RawModule} module @param {[string, string, string]} names @param {number} nTokens
+ * @param {number} nEmbd @param {number} nFf @param {number} activation
  * @param {{ act: number, residual: number, normed: boolean, inPlace: boolean }} how
  */
 function checkFfn(module, names, nTokens, nEmbd, nFf, activation, { act, residual, normed, inPlace }) {
@@ -326,7 +336,8 @@ function checkFfn(module, names, nTokens, nEmbd, nFf, activation, { act, residua
     reference.check(y, served, what);
     return;
   }
-  /* x takes part in as many roundings as there are partial sums: at most one for each block of 16 columns */
+  /* x takes part in as many roundings as there are partial sums, at most one for each block of
+   * 16 columns */
   for (let i = 0; i < y.length; i++) {
     const [t, r] = [Math.floor(i / nEmbd), i % nEmbd];
     const expected = reference.product.y[i] + x[i];
@@ -413,7 +424,7 @@ for (const module of modules) {
           checkMany(module, ['Q4_K', 'F16', 'Q8_0', 'F32', 'Q4_K'], nTokens, [4, 3], 2304);
         checkMany(module, ['F32', 'F16'], 5, [1, 2], 257);
         checkMany(module, ['Q6_K'], 3, [8], 4608);
-        /* more targets than share one making of activations: 32 */
+        /* more than 32 targets, which do not share the same activations */
         const many = Array.from({ length: 67 }, (_, i) => ['Q4_K', 'F16', 'Q8_0', 'F32'][i % 4]);
         checkMany(module, many, 2, [1, 2], 256);
       });

@@ -1,6 +1,6 @@
 /**
- * Golden blocks, quantised and dequantised by ggml itself: the reference of these tests first, then every module and
- * instruction set, bit for bit.
+ * Golden blocks, quantised and dequantised by ggml itself. The reference of these tests is compared
+ * with them first, then every module and instruction set, bit for bit.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -13,7 +13,7 @@ import { readData, skipWithout } from '../helpers/test-data.js';
 const N_ROWS = 4;
 const N_COLS = 512;
 
-/** Types that have no golden file: the floats themselves, and ggml's activation type. */
+/** Types without a golden file: the floats themselves, and ggml's activation type. */
 const WITHOUT_FILE = ['F32', 'F16', 'BF16', 'Q8_K'];
 const goldenTypes = referenceTypes.filter(({ name }) => !WITHOUT_FILE.includes(name));
 
@@ -50,7 +50,7 @@ for (const type of goldenTypes) {
     const real = dequantizeF64(type, bytes);
     const rounded = new Float32Array(values().buffer);
     for (let i = 0; i < rounded.length; i++) {
-      /* at most four roundings of terms that add up to the mass */
+      /* at most four roundings of terms whose magnitudes add up to the mass */
       assert.ok(
         Math.abs(real.values[i] - rounded[i]) <= 4 * 2 ** -24 * real.masses[i],
         `value ${i} in float64`,

@@ -1,6 +1,6 @@
 /**
- * The kernel tests once more in an engine that has relaxed SIMD on by default, where this one does not: Node 24, from the
- * npm registry. What they found is asserted here, so that one `npm test` covers every instruction set.
+ * Runs the kernel tests in Node 24, where relaxed SIMD is on by default, if this engine lacks it.
+ * The results are asserted here, so that one `npm test` covers every instruction set.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -23,9 +23,9 @@ const FILES = [
   'gguf/models',
   ...['logits', 'architectures', 'model'].map((name) => `llama/${name}`),
 ].map((name) => `tests/${name}.test.js`);
-/** What this engine has tested itself. */
+/** The instruction sets that this engine has tested. */
 const TESTED_HERE = '/^(?!.*relaxed).*[:,] (scalar|simd128)/';
-/** Tests that only a relaxed engine runs. */
+/** Tests that run only in an engine with relaxed SIMD. */
 const MUST_RUN = [
   'kernels: relaxed module, relaxed i16',
   'kernels: relaxed module, relaxed i32',
@@ -38,7 +38,7 @@ const MUST_RUN = [
 
 /**
  * @param {string} node  path of the executable
- * @returns {Promise<{ status: number | null, output: string }>} output is TAP
+ * @returns {Promise<{ status: number | null, output: string }>} output: TAP
  */
 async function runTests(node) {
   const { NODE_TEST_CONTEXT: _, NODE_OPTIONS: __, ...env } = process.env;

@@ -1,7 +1,8 @@
 /**
- * Every kernel of every module against the float64 reference: all types the module serves, all instruction sets and dots
- * it holds, all activation modes; sizes, poison, extremes. The type table is read from the module, so a new type is
- * covered when it is added, and fails here until reference.js knows it.
+ * Every kernel of every module, compared with the float64 reference: all types, instruction sets
+ * and dots of the module, all activation modes, many sizes, poison and extreme values. The type
+ * table is read from the module, so a new type is tested as soon as it is added, and fails until
+ * reference.js knows it.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -22,17 +23,19 @@ const SEED = 20251021;
 for (const { name, reason } of skipped) test(`kernels: ${name} module`, { skip: reason }, () => {});
 
 /**
- * A weight, activations and their reference; computed once, then used by every module, instruction set and mode.
- * @typedef {{ label: string, w: ReferenceWeight, x: Float32Array, nTokens: number, product: ReferenceProduct,
- *   lossless?: number }} Case
+ * A weight, activations and their reference. They are computed once and used by every module,
+ * instruction set and mode.
+ * @typedef {{ label: string, w: ReferenceWeight, x: Float32Array, nTokens: number,
+ *   product: ReferenceProduct, lossless?: number }} Case
  */
 
 /** @param {ReferenceType} type @param {number} nCols  rounded up to whole blocks */
 const wholeBlocks = (type, nCols) => Math.ceil(nCols / type.blockValues) * type.blockValues;
 
 /**
- * @param {ReferenceType} type @param {string} kind  of blocks @param {string} activation  generator's name
- * @param {number} nTokens @param {number} nRows @param {number} nCols @returns {Case}
+ * @param {ReferenceType} type @param {string} kind  of blocks
+ * @param {string} activation  generator's name @param {number} nTokens @param {number} nRows
+ * @param {number} nCols @returns {Case}
  */
 function makeCase(type, kind, activation, nTokens, nRows, nCols) {
   const prng = new Prng(SEED + type.id * 7919 + nCols * 31 + nTokens);
@@ -42,7 +45,10 @@ function makeCase(type, kind, activation, nTokens, nRows, nCols) {
   return { label, w, x, nTokens, product: new ReferenceProduct(w, x, nTokens) };
 }
 
-/** @param {ReferenceType} type @returns {number[]} 1 block, odd and prime counts, and both sides of a 2048-column panel */
+/**
+ * @param {ReferenceType} type
+ * @returns {number[]} 1 block, odd and prime counts, and counts around a panel of 2048 columns
+ */
 function columnCounts(type) {
   const blocks = [1, 2, 3, 5, 9, 17, 67].map((n) => n * type.blockValues);
   const counts = [
@@ -56,7 +62,10 @@ function columnCounts(type) {
   return [...new Set(counts.map((n) => wholeBlocks(type, n)))].filter((n) => n <= 5000);
 }
 
-/** @type {Map<number, { sizes: Case[], long: Case, manyTokens: Case[], kinds: Case[], extremes: Case[], gaussian: Case }>} */
+/**
+ * @type {Map<number, { sizes: Case[], long: Case, manyTokens: Case[], kinds: Case[],
+ *   extremes: Case[], gaussian: Case }>}
+ */
 const casesByType = new Map();
 
 /** @param {ReferenceType} type */
@@ -102,7 +111,8 @@ function casesOf(type) {
       ),
       makeCase(type, 'natural', 'gaussian', 3, 67, wholeBlocks(type, 300)),
       makeCase(type, 'natural', 'gaussian', 6, 31, wholeBlocks(type, 2100)),
-      makeCase(type, 'natural', 'gaussian', 70, 3, wholeBlocks(type, 4200)), // two panels are more than the scratch holds
+      // two panels of this size do not fit into the scratch memory
+      makeCase(type, 'natural', 'gaussian', 70, 3, wholeBlocks(type, 4200)),
     ],
     kinds,
     extremes,
@@ -113,10 +123,9 @@ function casesOf(type) {
 }
 
 /**
- * Multiplies the first rows and tokens of a case and checks them.
+ * Multiplies the first rows and tokens of a case, and checks the results.
  * @param {RawModule} module @param {ModuleType} type @param {Case} made @param {number} activation
- * @param {number} [nTokens] @param {number} [nRows]
- * @returns {Float32Array}
+ * @param {number} [nTokens] @param {number} [nRows] @returns {Float32Array}
  */
 function multiply(module, type, made, activation, nTokens = made.nTokens, nRows = made.w.nRows) {
   const { w, x, product } = made;
@@ -135,7 +144,10 @@ function multiply(module, type, made, activation, nTokens = made.nTokens, nRows 
 /** @param {Float32Array} y @returns {Uint32Array} */
 const bitsOf = (y) => new Uint32Array(y.buffer, y.byteOffset, y.length);
 
-/** Every f16 pattern (whole numbers, subnormals, Inf; NaN stays NaN), which real blocks never cover. */
+/**
+ * Checks every f16 pattern (whole numbers, subnormals, Inf; NaN stays NaN), since real blocks never
+ * contain all of them.
+ */
 function checkAllF16(/** @type {RawModule} */ module, /** @type {ModuleType} */ type) {
   const halves = Uint16Array.from({ length: 65536 }, (_, i) => i);
   const { status, y } = module.dequantize(type, new Uint8Array(halves.buffer), 64, 1024);
@@ -150,8 +162,8 @@ function checkAllF16(/** @type {RawModule} */ module, /** @type {ModuleType} */ 
 }
 
 /**
- * @param {import('node:test').TestContext} t @param {RawModule} module @param {ModuleType} moduleType
- * @param {ReferenceType} type @param {Variant} variant
+ * @param {import('node:test').TestContext} t @param {RawModule} module
+ * @param {ModuleType} moduleType @param {ReferenceType} type @param {Variant} variant
  */
 async function testType(t, module, moduleType, type, variant) {
   const cases = casesOf(type);
@@ -226,8 +238,8 @@ async function testType(t, module, moduleType, type, variant) {
       const y = multiply(module, moduleType, made, activation);
       assert.deepEqual(bitsOf(multiply(module, moduleType, made, activation)), bitsOf(y));
       const error = made.product.normError(y);
-      /* int16 and int8: the README's promises. f32: independent roundings of n terms add up to sqrt(n) u times the
-       * mass, norm-wise (Higham and Mary, 2019, with lambda = 2). */
+      /* int16 and int8: the promises of the README. f32: independent roundings of n terms add up
+       * to sqrt(n) u times the mass, norm-wise (Higham and Mary, 2019, with lambda = 2). */
       const mass = Math.hypot(...made.product.mass) / Math.hypot(...made.product.y);
       const promise = [2 * Math.sqrt(made.w.nCols) * 2 ** -24 * mass, 1e-4, 1e-2][served];
       assert.ok(error <= promise, `norm-wise error ${error}, promised ${promise}`);

@@ -1,6 +1,6 @@
 /**
- * What the exports of a layer's operations refuse: shapes, pointers misaligned, out of the heap or overlapping, unknown modes. On
- * each refusal no byte of the memory changes.
+ * Arguments that the exports of a layer's operations refuse: shapes, pointers that are misaligned,
+ * out of the heap or overlapping, unknown modes. A refusal changes no byte of the memory.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -12,15 +12,16 @@ for (const { name, reason } of skipped) test(`layer abi: ${name} module`, { skip
 const { TYPE, SHAPE, RANGE, ALIGN, OVERLAP, ACTIVATION } = STATUS;
 const MOST = 2 ** 32 - 1;
 const ROOM = 4096;
-/** Where pointers point, from the start of one allocation: far enough apart, and from both of its ends. */
+/** Offsets of the pointers in one allocation, far enough apart and away from both ends. */
 const [A, B, C, Y] = [256, 768, 1280, 2304];
 
 /**
  * @typedef {object} Case
- * @property {Record<string, number>} args  valid ones, in order; pointers are offsets
- * @property {Record<string, number>} bytes  what each pointer points to
- * @property {[output: string, input: string][]} apart  must not overlap
- * @property {[Record<string, number>, number][]} refused  changes, status
+ * @property {Record<string, number>} args  valid arguments, in order; pointers are offsets
+ * @property {Record<string, number>} bytes  size of the data at each pointer
+ * @property {[output: string, input: string][]} apart  pairs that must not overlap
+ * @property {[Record<string, number>, number][]} refused  changed arguments, and the status they
+ *   must give
  */
 
 const [nRows, nCols] = [3, 8];

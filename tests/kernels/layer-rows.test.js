@@ -1,5 +1,6 @@
 /**
- * fm_rope against float64, fm_embed and fm_kv_write bit for bit, on raw modules in every instruction set.
+ * fm_rope compared with float64, fm_embed and fm_kv_write compared bit for bit, on raw modules in
+ * every instruction set.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -61,7 +62,8 @@ for (const module of modules) {
           const angle =
             ((p / fround(scale)) * fround(base) ** (-pair / half)) / (withFactors ? factors[pair] : 1);
           const [c, s] = [Math.cos(angle), Math.sin(angle)];
-          /* Cosine, product and sum round once each; the angle errs by some 32 roundings of f64, the functions by 1e-9. */
+          /* Cosine, product and sum round once each. The error of the angle is some 32 roundings
+           * of f64, that of the functions 1e-9. */
           const error = 3 * u + 32 * 2 ** -53 * abs(angle) + 1e-9;
           return {
             value: x[i] * c + (second ? 1 : -1) * x[other] * s,
@@ -153,7 +155,7 @@ for (const module of modules) {
     const x = gaussian(nTokens * nCols, prng);
     const bits = new Uint32Array(x.buffer);
     for (let i = 0; i < 120; i++) bits[i] = prng.u32();
-    /* what lies between two f16, and halfway, at every exponent */
+    /* values between two f16, and halfway, at every exponent */
     for (let i = 120; i < 200; i++)
       bits[i] = (((i - 120 + 95) << 23) | (prng.u32() & 0x7fe000) | prng.pick([0xfff, 0x1000, 0x1001])) >>> 0;
     const f16 = Uint16Array.from(x, (value) => (Number.isNaN(value) ? 0x7e00 : numberToF16(value)));

@@ -1,6 +1,7 @@
 /**
- * The operations of a layer that are no products, on raw modules: fm_rms_norm, fm_layer_norm, fm_softmax, fm_add,
- * fm_add_scaled, fm_scale, fm_gated. Each against float64 in every instruction set, all of which must give the same bits; the bounds are derived beside them.
+ * The operations of a layer that are not products, on raw modules: fm_rms_norm, fm_layer_norm,
+ * fm_softmax, fm_add, fm_add_scaled, fm_scale, fm_gated. Each is compared with float64 in every
+ * instruction set, and all sets must give the same bits. The bounds are derived beside the tests.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -14,7 +15,7 @@ const { abs, exp, fround } = Math;
 const { modules, skipped } = openModules();
 for (const { name, reason } of skipped) test(`layer: ${name} module`, { skip: reason }, () => {});
 
-/** What every element of f(a, b) may meet. */
+/** Special values for both arguments of f(a, b), in all combinations. */
 const SPECIAL = Float32Array.of(
   0,
   -0,
@@ -55,7 +56,8 @@ for (const module of modules) {
           ([atX, atW = 0], atY) => exports.fm_rms_norm(atX, atW, atY, nRows, nCols, eps),
           [0],
         );
-        /* The factor, x * factor and the product with the weight are rounded once each, the f64 sum errs by n 2^-53. */
+        /* The factor, x * factor and the product with the weight are rounded once each. The
+         * error of the f64 sum is n 2^-53. */
         within(
           y,
           (i) => {
@@ -108,8 +110,9 @@ for (const module of modules) {
           const { mean, factor } = row(i);
           return (x[i] - mean) * factor * (given > 0 ? weight[i % nCols] : 1);
         };
-        /* x - mean, the factor and two products round once each, the last sum once; the f64 mean errs by n 2^-53 of the mean
-         * magnitude, and so, relative to itself, does the factor. */
+        /* x - mean, the factor and two products are rounded once each, the last sum once. The
+         * error of the f64 mean is n 2^-53 of the mean magnitude, and so is that of the factor,
+         * relative to itself. */
         within(
           y,
           (i) => scaled(i) + (given > 1 ? bias[i % nCols] : 0),
@@ -155,8 +158,10 @@ for (const module of modules) {
           const max = row.reduce((m, v) => Math.max(m, v), -INF);
           const e = Array.from(row, (v) => exp(v - max));
           const sum = e.reduce((s, v) => s + v, 0);
-          /* x - max errs by u of itself, which is an error of the exponential relative to it; e^x by an ulp, that is 2u; the
-           * sum by the mean of these; the quotient and the product round once each. 1 - e^-t is what t can do at most. */
+          /* x - max has an error of u relative to itself, which is a relative error of the
+           * exponential. That of e^x is an ulp, which is 2u; that of the sum is the mean of
+           * these; the quotient and the product round once each. The effect of t is at most 1 -
+           * e^-t. */
           const each = e.map((_, i) => Math.min(1, u * abs(row[i] - max)) + 2 * u);
           const mean = each.reduce((s, v, i) => s + (v * e[i]) / sum, 0);
           within(
@@ -266,8 +271,9 @@ for (const module of modules) {
 }
 
 /**
- * silu: e^-x errs by an ulp, that is 2u, its sum with 1, the quotient and the product with up round once each: 5u. gelu: z
- * takes 5 roundings as well, which the exponential makes 5 |z| u. Below -88.72 both are -0, at most 2.7e-37 off.
+ * silu: e^-x has an error of an ulp, which is 2u; its sum with 1, the quotient and the product with
+ * up round once each: 5u. gelu: z takes 5 roundings as well, which the exponential turns into 5 |z|
+ * u. Below -88.72 both are -0, at most 2.7e-37 off.
  * @param {Float32Array} y @param {Float32Array} gate @param {Float32Array} up @param {number} act
  */
 function gatedWithin(y, gate, up, act) {

@@ -1,6 +1,7 @@
 /**
- * The seed's four tests of the fused Q4_K product, through the public API, in every instruction set this engine has, both
- * relaxed dots and all activation modes; then the same claims as properties of random shapes and types.
+ * Basic tests of the fused Q4_K product through the public API, in every instruction set of this
+ * engine, with both relaxed dots and all activation modes; then the same properties for random
+ * shapes and types.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -18,7 +19,7 @@ import { libraryVariants } from '../helpers/variants.js';
 const Q4_K = /** @type {ReferenceType} */ (referenceByName.get('Q4_K'));
 
 /**
- * One test per instruction set, dot and activation mode.
+ * Defines a test for each instruction set, dot and activation mode.
  * @param {string} name
  * @param {(fm: Kernels, activation: 'f32' | 'int16' | 'int8', served: number) => void} body
  */
@@ -54,7 +55,7 @@ const gaussian = (length, seed) => {
   return Float32Array.from({ length }, () => prng.gaussian());
 };
 
-/** Norm-wise, by the activation mode that serves: the seed's bound, and int8's own. */
+/** Norm-wise bound, by the activation mode that serves. */
 const PROMISED = [1e-4, 1e-4, 1e-2];
 
 everywhere('fused_dequant_matmul_q4k_basic', (fm, activation) => {
@@ -76,7 +77,8 @@ everywhere('fused_dequant_matmul_q4k_basic', (fm, activation) => {
 });
 
 everywhere('fused_dequant_matmul_q4k_correctness', (fm, activation, served) => {
-  /* 16 inputs, one call each: the norm of a single pair of outputs can be small by chance. */
+  /* 16 inputs with one call each, since the norm of a single pair of outputs can be small by
+   * chance. */
   const [nInputs, nRows, nCols] = [16, 2, 512];
   const { data, reference } = naturalWeight(nRows, nCols, 3);
   const x = gaussian(nInputs * nCols, 4);
@@ -127,7 +129,7 @@ everywhere('fused_dequant_matmul_q4k_batch', (fm, activation, served) => {
 
 everywhere('fused_dequant_matmul_q4k_validation', (fm, activation) => {
   const { data } = naturalWeight(2, 512, 7);
-  /** @param {() => unknown} call @param {number[]} numbers  that the message must show */
+  /** @param {() => unknown} call @param {number[]} numbers  numbers that the message must show */
   const rejects = (call, ...numbers) => {
     assert.throws(call, (/** @type {any} */ error) => {
       assert.ok(error instanceof ShapeError && error instanceof RangeError, `${error}`);

@@ -1,6 +1,6 @@
 /**
- * The scalar C, compiled natively with AddressSanitizer and UndefinedBehaviorSanitizer (tests/native/), built by CMake's
- * native target.
+ * The scalar C code, compiled natively with AddressSanitizer and UndefinedBehaviorSanitizer
+ * (tests/native/), by the native target of CMake.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';

@@ -1,6 +1,7 @@
 /**
- * The five quantisers that every GGUF producer shares, byte for byte against a reference written from their definition, on
- * more than the golden file holds: equal magnitudes, half steps, constants, one sign, large and small blocks.
+ * The five quantisers that all GGUF producers share, compared byte for byte with a reference
+ * written from their definition. The inputs go beyond the golden file: equal magnitudes, half
+ * steps, constants, one sign, large and small blocks.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -1,12 +1,14 @@
 /**
- * Random bytes as blocks of every type, and activations of every kind of float, in every instruction set and activation mode:
- * what a hostile or broken file makes the kernels do. Every call stands between canaries. Every output is
+ * Random bytes as blocks of every type, and activations with every kind of float, in every
+ * instruction set and activation mode. This is what a hostile or broken file does to the kernels.
+ * Canaries surround every call. Every output is
  *
- *   where its row and its token are finite and no sum leaves f32: within the bound of its float64 reference;
- *   where the row or the token holds NaN or Inf: NaN or Inf, and nothing else changes because of it;
+ *   within the bound of its float64 reference, if its row and token are finite and no sum
+ *     overflows f32;
+ *   NaN or Inf, if the row or the token contains NaN or Inf; no other output changes by it;
  *   in any case the same bits when the call is repeated.
  *
- * FM_FUZZ_ROUNDS repeats it all with other numbers; a message names the seed.
+ * FM_FUZZ_ROUNDS repeats all tests with other numbers. Messages name the seed.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -21,9 +23,12 @@ import { referenceById } from '../helpers/reference.js';
 
 const ROUNDS = Number(process.env.FM_FUZZ_ROUNDS ?? 1);
 const FIRST_SEED = 20261124;
-/** Below it no sum of a few hundred products leaves f32. */
+/** Values below this cannot make a sum of a few hundred products overflow f32. */
 const SAFE_MASS = 1e34;
-/** Tokens, rows: one of each, the tail of a tile, more than a strip of 8 rows and a tile of 4 tokens. */
+/**
+ * Numbers of tokens and rows: one each, the tail of a tile, more than a strip of 8 rows and a tile
+ * of 4 tokens.
+ */
 const SHAPES = [
   [1, 3],
   [6, 10],
@@ -34,7 +39,10 @@ for (const { name, reason } of skipped) test(`random blocks: ${name} module`, { 
 
 const bitsOf = (/** @type {Float32Array} */ y) => new Uint32Array(y.buffer, y.byteOffset, y.length);
 
-/** Floats of every kind, among them what the integer modes must find a scale for. @param {number} n @param {Prng} prng */
+/**
+ * Floats of every kind, including those for which integer modes find no good scale.
+ * @param {number} n @param {Prng} prng
+ */
 function anyFloats(n, prng) {
   const x = new Float32Array(n);
   const bits = bitsOf(x);
@@ -50,7 +58,7 @@ function anyFloats(n, prng) {
 }
 
 /**
- * Tokens of one kind each: ordinary, denormal, with NaN or Inf, any bits.
+ * Tokens with one kind of values each: ordinary, denormal, with NaN or Inf, any bits.
  * @param {number} nTokens @param {number} nCols @param {Prng} prng
  */
 function tokensOfEachKind(nTokens, nCols, prng) {
@@ -71,12 +79,18 @@ function isFiniteRow(list, row, nCols) {
   return true;
 }
 
-/** What sums of codes times the weight's scale come to, before the activations' scale. @param {ReferenceWeight} w
- * @param {number} row @param {number} activation */
+/**
+ * The largest sums of codes times the weight's scale, before the scale of the activations is
+ * applied.
+ * @param {ReferenceWeight} w @param {number} row @param {number} activation
+ */
 const codeMass = (w, row, activation) =>
   LARGEST_CODE[activation] * Math.max(...w.groupMass.subarray(row * w.nGroups, (row + 1) * w.nGroups));
 
-/** Same bits, NaN for NaN. @param {Float32Array} got @param {Float32Array} expected @param {string} what */
+/**
+ * Checks that both have the same bits, NaN for NaN.
+ * @param {Float32Array} got @param {Float32Array} expected @param {string} what
+ */
 function assertSame(got, expected, what) {
   const [a, b] = [bitsOf(got), bitsOf(expected)];
   for (let i = 0; i < a.length; i++) {
@@ -123,7 +137,10 @@ function checkProducts(module, variant, type, prng, [nTokens, nRows], what) {
   });
 }
 
-/** Fused products of random blocks: the bits of the single steps. @param {RawModule} module @param {Prng} prng @param {string} what */
+/**
+ * Fused products of random blocks, which must have the bits of the single steps.
+ * @param {RawModule} module @param {Prng} prng @param {string} what
+ */
 function checkFused(module, prng, what) {
   const [nTokens, nRows, nCols] = [prng.int(1, 5), prng.int(1, 9), 512];
   const type = prng.pick(module.types);
