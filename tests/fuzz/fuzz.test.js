@@ -1,5 +1,5 @@
 /**
- * A short run of every fuzz target, from the same inputs each time. `npm run fuzz` is the long one.
+ * A short run of every fuzz target, with the same inputs each time. `npm run fuzz` is the long run.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -10,7 +10,7 @@ import { buildFuzzer, findFuzzingClang, fuzz, fuzzTargets, Results } from '../..
 import { root } from '../../scripts/setup/run.js';
 
 const RUNS = 1000;
-/** Exports that a target of another name calls. */
+/** Exports that are called by a target of another name. */
 const WITH_OTHERS = {
   fm_served_by: ['fm_type_block_values', 'fm_type_block_bytes', 'fm_type_alignment'],
   fm_select: ['fm_isa', 'fm_version'],
@@ -31,7 +31,7 @@ const program = () => {
 
 test('fuzz: every export of fused.h has a target', { skip }, async () => {
   const code = readFileSync(path.join(root, 'src/fused.h'), 'utf8').replace(/\/\*[\s\S]*?\*\//g, '');
-  /* The pool of threads is in WebAssembly only, and takes no pointers. */
+  /* The thread pool exists only in WebAssembly, and takes no pointers. */
   const declared = [...code.matchAll(/\b((?:fm|fused)_[a-z0-9_]+)\s*\(/g)]
     .map(([, name]) => name)
     .filter((name) => !/^fm_threads?_/.test(name));
