@@ -1,4 +1,7 @@
-/** A Cache Storage that is absent, lacks something or fails: files are read as without, and it is told why. */
+/**
+ * A Cache Storage that is absent, lacks a method or fails: files are read without it, and
+ * `gguf.cached` says why.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { clearCachedGgufs, deleteCachedGguf, GgufError, listCachedGgufs, openGguf } from '../../js/index.js';
@@ -170,7 +173,7 @@ test('a Cache without room: what is in it is read all the same', async (t) => {
   await all.read('t2');
   assert.equal(all.cached?.error?.name, 'QuotaExceededError');
   await all.read('t2');
-  // It ends in a block that is kept, with the start of the next tensor.
+  // t2 ends in a cached block, which also contains the start of t3.
   const { offset } = all.tensor('t2');
   assert.equal(requests.at(-1)?.range, `bytes=${offset}-${3 * MB - 1}`);
   visit.gone = true;

@@ -1,6 +1,6 @@
 /**
- * GGUF headers: what is read, and that truncated, mutated and hostile files end in a GgufError that says
- * where.
+ * GGUF headers: the values that are read, and truncated, mutated and hostile files, which end in a
+ * GgufError that says where.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -11,7 +11,10 @@ import { dataPath, listData, readData, skipWithout } from '../helpers/test-data.
 
 /** @import { Pair, TensorSpec } from '../helpers/gguf-bytes.js' */
 
-/** @param {Uint8Array} bytes @param {RegExp} message @param {{ offset?: number, tensor?: string }} [where] */
+/**
+ * @param {Uint8Array} bytes @param {RegExp} message
+ * @param {{ offset?: number, tensor?: string }} [where]
+ */
 async function refused(bytes, message, where = {}) {
   await assert.rejects(openGguf(bytes), (/** @type {any} */ error) => {
     assert.ok(error instanceof GgufError, `${error.name}: ${error.message}`);
@@ -22,7 +25,10 @@ async function refused(bytes, message, where = {}) {
   });
 }
 
-/** @param {Partial<TensorSpec>} changes @returns {TensorSpec} a valid F32 tensor of 8 values, changed */
+/**
+ * @param {Partial<TensorSpec>} changes
+ * @returns {TensorSpec} a valid F32 tensor of 8 values, with the changes
+ */
 const tensor = (changes) => ({ name: 't', typeId: 0, shape: [8], data: new Uint8Array(32), ...changes });
 
 test('metadata of every kind', async () => {
@@ -106,14 +112,14 @@ test('version 2, another alignment, a file without tensors', async () => {
 });
 
 test('strings that cross from one chunk of the parser into the next are whole', async () => {
-  // The parser looks 500,000 bytes ahead of a value: only what is longer can reach a cut.
+  // The parser reads 500,000 bytes ahead of a value, so only a longer value can reach a cut.
   const text = 'abcdefghijklmnopqrstuvwxyz';
   const long = 'x'.repeat(600_000) + text;
   for (const last of /** @type {Pair[]} */ ([
     ['text', 'string', long],
     ['list', 'array', { of: 'string', items: ['one', long, text] }],
   ])) {
-    // The text's place in the file, counted from the end of what fills the first chunk.
+    // The position of the text in the file, counted from the end of the filler of the first chunk.
     const start =
       ggufBytes({ pairs: [['fill', 'array', { of: 'u64', items: [] }], last] }).headerEnd - text.length;
     for (const cut of [0, 1, 13, 25, 26, 30, 34, 40]) {

@@ -1,4 +1,7 @@
-/** Large arrays in a header, as vocabularies are: read as they are, wherever they and what follows lie. */
+/**
+ * Large arrays in a header, such as vocabularies: they are read correctly wherever they and the
+ * following values lie.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { GgufError, openGguf } from '../../js/index.js';
@@ -42,7 +45,7 @@ test('gguf: arrays of every type, large and small, are what was written', async 
     const { metadata, tensors } = await openGguf(
       ggufBytes({ pairs, tensors: [{ name: 't', typeId: 0, shape: [4], data: new Uint8Array(16) }] }).bytes,
     );
-    // Strings lose a byte order mark where the parser reads them: only the others do not.
+    // The parser drops a byte order mark from strings that it reads itself; other strings keep it.
     for (const [of, items] of Object.entries(arrays)) {
       const expected = of === 'string' && n < 1024 ? items.map((text) => text.replace(/^\ufeff/, '')) : items;
       assert.deepEqual(metadata[`array.${of}`], expected, `${n} of ${of}`);
@@ -60,7 +63,8 @@ test('gguf: large arrays before and after the ends of the chunks that the parser
   const prng = new Prng(2);
   for (let i = 0; i < 12; i++) {
     const filler = (/** @type {number} */ bytes) => 'x'.repeat(bytes);
-    // Short strings and small arrays around the borders, in the file and in what the parser sees.
+    // Short strings and small arrays around the borders of chunks, in the file and in the parser's
+    // view.
     const small = texts(prng, 40, 40).map((text) => text.replaceAll('\ufeff', ''));
     const large = texts(prng, 20_000, 30);
     const numbers = Array.from({ length: 30_000 }, (_, j) => j);
@@ -96,7 +100,7 @@ test('gguf: large arrays that the file does not hold', async () => {
     await assert.rejects(openGguf(bytes.slice(0, at)), GgufError);
   }
   const hostile = bytes.slice();
-  // The first string's length.
+  // The length of the first string.
   new DataView(hostile.buffer).setBigUint64(24 + 9 + 4 + 4 + 8, 2n ** 40n, true);
   await assert.rejects(
     openGguf(hostile),

@@ -1,4 +1,7 @@
-/** Links to Hugging Face: the same file from each form of them, on the command line, on the page, in openGguf and in the cache. */
+/**
+ * Links to Hugging Face: every form leads to the same file, on the command line, on the page, in
+ * openGguf and in the cache.
+ */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

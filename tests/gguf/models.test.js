@@ -1,6 +1,7 @@
 /**
- * Real trained tensors against float64: the embedded model, and the files of the test data's models/. Every weight type
- * and shape of each file, through openGguf, loadWeight, dequantize and fusedMatmul.
+ * Real trained tensors, compared with float64: the embedded model, and the files in models/ of the
+ * test data. Every weight type and shape of each file goes through openGguf, loadWeight, dequantize
+ * and fusedMatmul.
  */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
@@ -17,7 +18,7 @@ import { libraryVariants } from '../helpers/variants.js';
 /** @import { ReferenceType } from '../helpers/reference.js' */
 
 const EMBEDDED = join(projectRoot, 'web/public/tiny-tales-Q4_K_M.gguf');
-/** Norm-wise promises by the mode that serves; f32's rounding is bounded per output. */
+/** Norm-wise promises by the mode that serves. The rounding of f32 is bounded per output. */
 const PROMISED = [1e-5, 1e-4, 2e-2];
 /** @param {string} path @param {(gguf: GgufFile) => Promise<void>} body */
 async function withFile(path, body) {
@@ -39,8 +40,8 @@ function distinctMatrices(gguf) {
 }
 
 /**
- * Activations as the model has them: rows of its embedding, normalised as RMSNorm does, and noise where those are too
- * short.
+ * Activations like those of the model: rows of its embedding, normalised as in RMSNorm, and noise
+ * if the rows are too short.
  * @param {Float32Array} embedding @param {number} length
  */
 function realActivations(embedding, length) {
@@ -125,9 +126,10 @@ for (const { path, skip } of files) {
   });
 }
 
-/* The same trained weights in three files: a wrong offset or a wrong row length would show here even where the kernels
- * and the reference agree about the bytes. Tolerances: a code is off by at most half a step, uniformly: 1 / sqrt(12)
- * steps of 1/127 (Q8_0) or 1/8 (Q4_0) of a block's largest value, which is about 2.5 standard deviations in 32. */
+/* The same trained weights in three files. A wrong offset or row length would show here even if
+ * the kernels and the reference agreed about the bytes. Tolerances: a code is off by at most
+ * half a step, uniformly. This is 1 / sqrt(12) steps of 1/127 (Q8_0) or 1/8 (Q4_0) of the
+ * largest value in a block, which is about 2.5 standard deviations for 32 values. */
 for (const [quantised, tolerance] of /** @type {const} */ ([
   ['Q8_0', 0.01],
   ['Q4_0', 0.15],

@@ -1,4 +1,7 @@
-/** What is given in place of a GGUF file, by mistake: each is refused by its name, from memory, a path and a URL. */
+/**
+ * Other files given in place of a GGUF file by mistake: each is refused by name, from memory, a
+ * path and a URL.
+ */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,7 +14,10 @@ import { answer, serve } from '../helpers/odd-server.js';
 
 const { bytes: gguf } = sampleGguf();
 
-/** Bytes at the start of a file of so many. @param {(number | string)[]} parts @param {number} [size] */
+/**
+ * A file of the given size that begins with these bytes.
+ * @param {(number | string)[]} parts @param {number} [size]
+ */
 function starting(parts, size = 5000) {
   const bytes = new Uint8Array(size).fill(0xa5);
   bytes.set(Buffer.concat(parts.map((part) => Buffer.from(typeof part === 'string' ? part : [part]))));

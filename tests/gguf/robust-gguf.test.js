@@ -1,8 +1,10 @@
 /**
- * Hostile GGUF files: every file cut in its header, and mutants of valid ones. Opening gives a GgufError, or a file that is
- * consistent and can be read to its last byte; never another error, a hang, or memory out of proportion.
+ * Hostile GGUF files: every file cut anywhere in its header, and mutants of valid ones. Opening
+ * gives a GgufError, or a consistent file that can be read to its last byte. There is never another
+ * error, a hang, or memory out of proportion.
  *
- * FM_FUZZ_MUTANTS and FM_FUZZ_SEED choose how many and which; a message names seed and mutant, so that it can be repeated.
+ * FM_FUZZ_MUTANTS sets their number and FM_FUZZ_SEED the seed. A message names seed and mutant, so
+ * that it can be repeated.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -14,11 +16,14 @@ import { Prng } from '../helpers/prng.js';
 
 const N_MUTANTS = Number(process.env.FM_FUZZ_MUTANTS ?? 10_000);
 const SEED = Number(process.env.FM_FUZZ_SEED ?? 20261124);
-/** Of files of a few KB: what all of opening them may add to the process, V8's own growth included. */
+/**
+ * Memory that opening all of these files of a few KB may add to the process, including the growth
+ * of V8 itself.
+ */
 const MAX_GROWTH_BYTES = 200e6;
 const MAX_MS_A_FILE = 2000;
 
-/** Valid files, each with other parts of the format. */
+/** Valid files, each with different parts of the format. */
 const samples = [
   sampleGguf(),
   ggufBytes({
@@ -45,7 +50,10 @@ const samples = [
   }),
 ];
 
-/** Opens and reads everything. @param {Uint8Array<ArrayBuffer>} bytes @param {string} what @returns {Promise<boolean>} */
+/**
+ * Opens the file and reads everything.
+ * @param {Uint8Array<ArrayBuffer>} bytes @param {string} what @returns {Promise<boolean>}
+ */
 async function survives(bytes, what) {
   const started = performance.now();
   try {
@@ -78,7 +86,7 @@ test('a file cut at every byte of its header is refused', async () => {
   for (const [i, { bytes, dataStart }] of samples.entries()) {
     for (let length = 0; length < dataStart; length++) {
       const isWhole = await survives(bytes.slice(0, length), `sample ${i}, ${length} bytes`);
-      // Without tensors the padding behind the header may be missing.
+      // Without tensors, the padding behind the header may be missing.
       assert.ok(!isWhole || (i === 2 && length >= samples[i].headerEnd), `sample ${i}, ${length} bytes`);
     }
   }
@@ -99,7 +107,8 @@ const EXTREMES = [
 ];
 
 /**
- * One to four changes in the header: bits, bytes, numbers of the format at any place, pieces left out, doubled, moved.
+ * One to four changes in the header: bits, bytes, numbers of the format at any place, and pieces
+ * that are removed, doubled or moved.
  * @param {Uint8Array<ArrayBuffer>} whole @param {number} headerEnd @param {Prng} prng
  */
 function mutate(whole, headerEnd, prng) {

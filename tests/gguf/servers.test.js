@@ -1,4 +1,7 @@
-/** What servers do wrong: read all the same, or refused with what it was; and the first request, which is retried as every other. */
+/**
+ * Mistakes of servers: some are tolerated, others refused with a description; and the first
+ * request, which is retried like every other.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
@@ -12,10 +15,10 @@ import { answer, replaceGlobal, serve } from '../helpers/odd-server.js';
 /** @typedef {(request: IncomingMessage, response: ServerResponse, n: number) => void} Handler */
 
 const MB = 2 ** 20;
-/** Larger than the first request, and smaller. */
+/** A file larger than the first request, and a smaller one. */
 const large = wideGguf({ nTensors: 3, bytes: MB }).bytes;
 const small = sampleGguf().bytes;
-/** Waits that no test would survive. */
+/** Waits so long that a test with them would fail. */
 const noWait = { retryDelay: 600_000, retries: 3 };
 const quick = { retryDelay: 1, retries: 2 };
 
@@ -28,7 +31,8 @@ async function readLarge(url, options = quick) {
 }
 
 /**
- * @param {Promise<unknown>} promise @param {RegExp} message @param {Partial<GgufError>} fields @param {string} [what]
+ * @param {Promise<unknown>} promise @param {RegExp} message @param {Partial<GgufError>} fields
+ * @param {string} [what]
  */
 async function refused(promise, message, fields, what = '') {
   await assert.rejects(promise, (/** @type {any} */ error) => {
@@ -208,7 +212,7 @@ for (const [what, headers] of /** @type {[string, (n: number) => Record<string, 
     await readLarge(url);
   });
 
-/* ---- read all the same ---- */
+/* ---- mistakes that are tolerated ---- */
 
 /** @type {Record<string, Handler>} */
 const readable = {
@@ -337,10 +341,10 @@ test('If-Range is sent with strong tags only, and no more after it was misunders
   }
 });
 
-/* ---- refused, with what the server did ---- */
+/* ---- mistakes that are refused, with a description ---- */
 
 /**
- * A server that answers the first request well.
+ * A handler that answers the first request correctly.
  * @param {Handler} then @returns {Handler}
  */
 const later = (then) => (request, response, n) =>
@@ -450,7 +454,7 @@ test('a redirect to a page is told, without the query of its address', async (t)
   });
 });
 
-/* ---- pages, which are not told why ---- */
+/* ---- pages, which do not learn why a request failed ---- */
 
 test('a page that may not read from a server hears what can be known of it', async (t) => {
   replaceGlobal(t, 'location', { value: new URL('https://page.example/app/') });

@@ -1,4 +1,4 @@
-/** Where a GGUF file can come from, and what each source does when it breaks. */
+/** All sources of GGUF files, and the error of each when it breaks. */
 import assert from 'node:assert/strict';
 import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -29,8 +29,8 @@ async function inFolder(t, file) {
 }
 
 /**
- * A file of 5 MB, so that it takes several chunks and requests; the second tensor lies beyond the first
- * request.
+ * A file of 5 MB, so that it takes several chunks and requests. The second tensor is beyond the
+ * first request.
  */
 function largeGguf() {
   return ggufBytes({

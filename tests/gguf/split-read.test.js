@@ -1,4 +1,7 @@
-/** Models in parts: how they are asked for, held, read, and loaded as weights, here and in a worker. */
+/**
+ * Models in parts: how they are requested, held, read, and loaded as weights, in this thread and in
+ * a worker.
+ */
 import assert from 'node:assert/strict';
 import { truncate } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -55,7 +58,7 @@ test('opening goes in parallel, a few at a time, with short requests for later p
     ),
     /enough/,
   );
-  // One that is missing ends the opening of the others.
+  // A missing part ends the opening of the others.
   const few = await serveParts(t, files.toSpliced(1, 1), { delay: 30 });
   await assert.rejects(openGguf(few.url(files[0].name)), refusal(/part 2 of 9.*HTTP 404/));
   assert.ok(few.asked.length <= 6, `${few.asked.length} were asked for`);
@@ -66,7 +69,7 @@ test('servers without Range support: parts are held up to a limit for all togeth
   const server = await serveParts(t, files, { behaviour: { ignoreRange: true } });
   await isWhole(await openGguf(server.url(files[0].name)), files, 'held');
   assert.equal(server.open.most, 1);
-  /** Parts of 100 MB: the third is over the limit, the fourth is never asked for. */
+  /** Parts of 100 MB: the third exceeds the limit, so the fourth is never requested. */
   const large = 100 * 2 ** 20;
   /** @type {string[]} */
   const asked = [];
@@ -122,7 +125,8 @@ test('weights come from all parts: progress, requests within a part, broken conn
   assert.deepEqual(steps.at(-1), { loaded: total, total });
   assert.ok(steps.every(({ loaded }, i) => i === 0 || loaded > steps[i - 1].loaded));
   const counts = files.map(({ name }, i) => server.requests(name).length - before[i]);
-  // A part's neighbours come by one request, two more for what broke; what the first request had is not asked for again.
+  // Neighbouring tensors of a part take one request, and the break takes two more. Bytes of the
+  // first request are not requested again.
   assert.deepEqual([counts[1], counts[2]], [0, 3]);
   assert.ok(
     counts.every((count) => count <= 3),

@@ -1,4 +1,7 @@
-/** Models that gguf-split has cut into parts: opened from their first part or a list, and refused part by part. */
+/**
+ * Models that gguf-split has cut into parts: opened from their first part or a list, and refused
+ * with the name of the wrong part.
+ */
 import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -195,14 +198,14 @@ test('numbers that disagree, foreign parts, parts given twice', async (t) => {
   const third = (/** @type {string} */ key, /** @type {any} */ value) =>
     changed(({ pairs }, at) => (at === 2 ? { pairs: withKey(pairs, key, value) } : {}));
   const good = splitGguf(content, [4, 3, 2]);
-  /** Tensors with other names, as many. */
+  /** The same number of tensors, with different names. */
   const other = splitGguf(
     { pairs, tensors: tensors.map((tensor) => ({ ...tensor, name: `o${tensor.name}` })) },
     [4, 3, 2],
     { change: ({ pairs }, at) => (at === 2 ? { pairs: withKey(pairs, 'split.tensors.count', 10) } : {}) },
   );
   const name3 = /model-00003-of-00003\.gguf/.source;
-  /** What a folder of parts and a list of Files are refused with. @type {[string, PartFile[], RegExp][]} */
+  /** Errors of folders of parts and of lists of Files. @type {[string, PartFile[], RegExp][]} */
   const cases = [
     ['another number', third('split.no', 1), new RegExp(`${name3}.*part 3 of 3.*part 2 of 3`)],
     ['beyond the count', third('split.no', 3), new RegExp(`${name3}.*split.no is 3.*split.count is 3`)],

@@ -1,4 +1,4 @@
-/** Connections that stay open and bring nothing: given up after a while, and taken up again. */
+/** Connections that stay open but bring nothing: after a timeout they are given up, and resumed. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ArgumentError, createKernels, createWorkerKernels, GgufError, openGguf } from '../../js/index.js';
@@ -19,7 +19,7 @@ async function serve(t, behaviour) {
   return server;
 }
 
-/** Until nothing is under way. @param {Awaited<ReturnType<typeof startServer>>} server */
+/** Waits until no answer is in progress. @param {Awaited<ReturnType<typeof startServer>>} server */
 async function closed({ left }) {
   for (let i = 0; i < 100 && left.open > 0; i++) await new Promise((resolve) => setTimeout(resolve, 10));
   assert.equal(left.open, 0, 'connections that were given up are closed');
@@ -75,7 +75,7 @@ test('one that stalls again and again is given up, with the place; nothing is le
     assert.equal(error.offset, stallAt);
     return true;
   });
-  // The first brought bytes, so it is not the first of the failures in a row.
+  // The first attempt brought bytes, so it does not count among the failures in a row.
   assert.equal(server.requests.length, 1 + options.retries);
   assert.equal(fm.memory().handles, 0);
   await closed(server);
