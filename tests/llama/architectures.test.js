@@ -1,4 +1,7 @@
-/** Every architecture, RoPE variant and tensor type on small made-up models, against float64; and what is refused. */
+/**
+ * Every architecture, RoPE variant and tensor type on small synthetic models, compared with
+ * float64; and files that are refused.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { GgufError, Llama, MemoryError, ModelError, ShapeError, types } from '../../js/llama/index.js';
@@ -10,8 +13,9 @@ import { libraryVariants } from '../helpers/variants.js';
 /** @import { LlamaOptions } from '../../js/llama/model.js' */
 
 /**
- * f32 rounds each of some ten operations of a layer by 2^-24 of values up to a few times the outputs, and two layers and softmax
- * pass that on; a mistake of any kind is off by more than a hundredth (the last test of this file).
+ * f32 rounds each of some ten operations of a layer by 2^-24 of values up to a few times the
+ * outputs, and two layers and softmax pass that on. A mistake of any kind gives an error of more
+ * than a hundredth (the last test of this file).
  */
 const RELATIVE = 3e-5;
 const TOKENS = [1, 17, 5, 30, 9, 9, 22, 3, 38, 12, 6, 28];
@@ -30,7 +34,8 @@ async function check(spec, options, tokens = TOKENS) {
     assert.equal(got.length, expected.length);
     const { max } = distance(got, expected);
     assert.ok(max <= RELATIVE * peakOf(expected), `${max} of ${peakOf(expected)}`);
-    // The same, token by token: prompt, then one at a time, each drawn from the logits before it.
+    // The same token by token: the prompt, then one token at a time, each drawn from the logits
+    // before it.
     const prompt = tokens.slice(0, 4);
     const run = model.generate(prompt, { temperature: 0, maxTokens: 12 });
     await run.text();

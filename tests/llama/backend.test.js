@@ -1,6 +1,7 @@
 /**
- * The seam of js/backend.js: the whole runner on plain float64 JavaScript, where it gives llama.cpp's logits; and the wasm backend
- * against it, block by block and whole, with every setting of a plan.
+ * The interface of js/backend.js: the whole runner on plain float64 JavaScript, where it gives
+ * llama.cpp's logits, and the wasm backend compared with it, block by block and as a whole, with
+ * every setting of a plan.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -22,9 +23,12 @@ import { makeModel } from '../helpers/synthetic-llama.js';
 /** @import { Spec } from '../helpers/synthetic-llama.js' */
 /** @import { TensorSpec } from '../helpers/gguf-bytes.js' */
 
-/** Both compute in float64; what is read is rounded to f32 once. */
+/** Both compute in float64. Results are rounded to f32 once, when they are read. */
 const SAME = 1e-6;
-/** As in architectures.test.js: f32 rounds each of some ten operations of a layer by 2^-24 of values up to a few times the outputs. */
+/**
+ * As in architectures.test.js: f32 rounds each of some ten operations of a layer by 2^-24 of values
+ * up to a few times the outputs.
+ */
 const RELATIVE = 3e-5;
 const TOKENS = [1, 17, 5, 30, 9, 9, 22, 3, 38, 12, 6, 28];
 const settings = /** @type {const} */ ({ contextLength: 16, kvType: 'F32' });
@@ -32,13 +36,19 @@ const settings = /** @type {const} */ ({ contextLength: 16, kvType: 'F32' });
 /** @param {ArrayLike<number>} values */
 const peakOf = (values) => Array.from(values).reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
 
-/** @param {ArrayLike<number>} got @param {ArrayLike<number>} expected @param {number} limit @param {string} what */
+/**
+ * @param {ArrayLike<number>} got @param {ArrayLike<number>} expected @param {number} limit
+ * @param {string} what
+ */
 function close(got, expected, limit, what) {
   const { max } = distance(got, expected);
   assert.ok(max <= limit * peakOf(expected), `${what}: ${max} of ${peakOf(expected)}`);
 }
 
-/** @param {import('../../js/gguf/source.js').GgufSource} source @param {ReferenceBackend} backend @param {object} [options] */
+/**
+ * @param {import('../../js/gguf/source.js').GgufSource} source @param {ReferenceBackend} backend
+ * @param {object} [options]
+ */
 const loadTo = (source, backend, options) => Llama.loadTo(async () => backend, source, options);
 
 /** @type {[string, Spec][]} */
@@ -51,7 +61,8 @@ const ARCHITECTURES = [
 ];
 /** @param {Llama} model @param {ReturnType<typeof makeModel>} made */
 async function checkGreedy(model, made) {
-  // Another beginning than before: the whole prompt is read, and its last token is not the first of a batch.
+  // A different beginning: the whole prompt is computed, and its last token is not the first of a
+  // batch.
   const all = TOKENS.slice(1, 6);
   const run = model.generate(all, { temperature: 0, maxTokens: 3, ignoreEnd: true });
   await run.text();
@@ -83,7 +94,7 @@ for (const [name, spec] of ARCHITECTURES) {
   });
 }
 
-/** Small ones, of several types; the first tokens of their prompts. */
+/** Small models of several types; only the first tokens of their prompts. */
 const SAMPLED = /^(stories260K-|tiny-tales)/;
 const N_TOKENS = 6;
 for (const [name, path, skip] of MODELS.filter(([name]) => SAMPLED.test(name))) {
@@ -113,7 +124,10 @@ function vector(name, n, seed) {
   return { name, typeId: 0, shape: [n], data: new Uint8Array(values.buffer) };
 }
 
-/** One matrix of the rows of several, of one type. @param {TensorSpec[]} list @param {string[]} names @param {string} name */
+/**
+ * One matrix with the rows of several matrices of one type.
+ * @param {TensorSpec[]} list @param {string[]} names @param {string} name
+ */
 function fuse(list, names, name) {
   const parts = names.map((one) => list.find((other) => other.name === one) ?? assert.fail(one));
   const data = Buffer.concat(parts.map((part) => /** @type {Uint8Array} */ (part.data)));
@@ -123,7 +137,7 @@ function fuse(list, names, name) {
 }
 
 /**
- * What a plan can say, each alone: a spec of the model, and the change of its plan.
+ * Every setting of a plan by itself: a spec of the model, and the change of its plan.
  * @type {Record<string, [Spec, (plan: Plan) => void]>}
  */
 const SETTINGS = {
@@ -225,7 +239,7 @@ const SETTINGS = {
     },
   ],
 };
-/** Where the change is another spelling of the same model. */
+/** Settings whose change is another form of the same model. */
 const NEUTRAL = ['as it is', 'queries, keys and values in one matrix'];
 
 /** @param {Spec} spec @param {(plan: Plan) => void} change */
@@ -249,7 +263,10 @@ async function load({ gguf, plan, tensors }, backend) {
   return backend.loadWeights(gguf, plan, tensors, { otherBytes: 0 });
 }
 
-/** Logits of all tokens: a batch, then token by token. @param {Awaited<ReturnType<typeof planned>>} model @param {Backend} backend */
+/**
+ * Logits of all tokens, as a batch and then token by token.
+ * @param {Awaited<ReturnType<typeof planned>>} model @param {Backend} backend
+ */
 async function logitsOf(model, backend) {
   const weights = await load(model, backend);
   const decoder = new Decoder(backend, model.plan, weights.byRole, settings);
@@ -370,7 +387,7 @@ test('backend: one block at a time, on both', async (t) => {
         Number.isNaN(error.value),
     );
     backend.pick(logits, 1, tokens, new Sampler(GREEDY), 5);
-    // What was chosen last is part of the text, and may not come again.
+    // The last chosen token is part of the text, so with this penalty it may not come again.
     backend.pick(logits, 1, tokens, new Sampler({ ...GREEDY, repeatPenalty: 50 }), 6);
     const picked = await backend.readTokens(tokens, 0, 7);
     assert.deepEqual([...picked.subarray(0, 5)], TOKENS.slice(0, 5));

@@ -1,4 +1,7 @@
-/** Which characters of a prompt may form control tokens: those that the template wrote, and no others. */
+/**
+ * The characters of a prompt that may form control tokens: those that the template wrote, and no
+ * others.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { concat, cut, mapRuns, marksOf, outside, plain, strip } from '../../js/llama/chat/jinja/text.js';
@@ -8,7 +11,11 @@ import { byteTokenizer, CONTROL, FIRST_SPECIAL, USER_DEFINED } from '../helpers/
 import { TINY_TALES } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 
-/** @typedef {import('../../js/llama/model.js').GenerateOptions & import('../../js/llama/chat.js').ChatFormat & import('../../js/llama/chat/overflow.js').ChatLimits} Options */
+/**
+ * @typedef {import('../../js/llama/model.js').GenerateOptions
+ *   & import('../../js/llama/chat.js').ChatFormat
+ *   & import('../../js/llama/chat/overflow.js').ChatLimits} Options
+ */
 /** @typedef {import('../../js/llama/chat/messages.js').Message} Message */
 
 const SPECIAL = /** @type {[string, number][]} */ ([
@@ -25,7 +32,10 @@ const context = { length: 100_000 };
 const CHATML =
   "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}";
 
-/** The special tokens of a prompt, and what its text is. @param {Message[]} messages @param {Options} [options] */
+/**
+ * The special tokens of a prompt, and its text.
+ * @param {Message[]} messages @param {Options} [options]
+ */
 async function prompt(messages, options = {}) {
   const { tokens } = await chatPrompt(
     messages,
@@ -84,7 +94,8 @@ test('chat: nor is what a message and the template spell together, or what a tem
     const given = { '<|im_end|>': '<|im_start|>' };
     const message = { role: 'user', content, name: '<|im_end|>' };
     const options = { template, variables: { given }, tools: [{ name: '<|im_end|>' }] };
-    // The last of these templates are about names, keys and tools, and the message must not matter.
+    // The last of these templates concern names, keys and tools, for which the message does not
+    // matter.
     const { special, text } = await prompt([message], options);
     assert.deepEqual(special, expected, `${template}: ${text}`);
   }

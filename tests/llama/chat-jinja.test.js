@@ -1,6 +1,7 @@
 /**
- * The template engine against Jinja2 3.1: small templates for each kind of expression and statement, and whole ones in the
- * style of known models. Cases without a text are those that Jinja2 refuses.
+ * The template engine compared with Jinja2 3.1: small templates for each kind of expression and
+ * statement, and whole templates in the style of known models. Jinja2 refuses the cases without a
+ * text.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -12,7 +13,10 @@ function stopClock(t) {
   t.mock.timers.enable({ apis: ['Date'], now: NOW });
 }
 
-/** @param {string} name @param {string} template @param {Record<string, unknown>} variables @param {string | undefined} text */
+/**
+ * @param {string} name @param {string} template @param {Record<string, unknown>} variables
+ * @param {string | undefined} text
+ */
 function check(name, template, variables, text) {
   if (text === undefined)
     assert.throws(

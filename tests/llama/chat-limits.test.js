@@ -1,4 +1,7 @@
-/** Templates of strangers: what they may use up, and that a rendering can be broken off. */
+/**
+ * Templates from strangers: their limits of steps, memory and time, and how a rendering can be
+ * aborted.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Budget, LIMITS } from '../../js/llama/chat/jinja/limits.js';
@@ -11,7 +14,10 @@ const SPELLINGS = { bos: '<s>', eos: '</s>' };
 const format = (template, signal) =>
   formatMessages([{ role: 'user', content: 'Hello' }], template, signal ? { signal } : {}, SPELLINGS);
 
-/** A text or a list that is doubled n times. @param {string} start @param {number} times @param {string} [step] */
+/**
+ * A template that doubles a text or a list n times.
+ * @param {string} start @param {number} times @param {string} [step]
+ */
 const doubled = (start, times, step = 'ns.s + ns.s') =>
   `{% set ns = namespace(s=${start}) %}{% for i in range(${times}) %}{% set ns.s = ${step} %}{% endfor %}`;
 const text = "{% set s = 'ab' * 4000000 %}";
@@ -102,7 +108,7 @@ for (const [limit, bombs] of Object.entries(BOMBS)) {
         error.message.includes(`${got} `) && error.message.includes(`(${limit}) is ${expected}`),
         what,
       );
-      // The limit of time, and as much again for a machine that does other things besides.
+      // The time limit, and as much again for a machine with other work.
       assert.ok(performance.now() - since < 2 * LIMITS.milliseconds, what);
     }
   });

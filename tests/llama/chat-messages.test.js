@@ -1,4 +1,4 @@
-/** Messages as OpenAI-style clients have them, tools, and templates by name. */
+/** Messages as OpenAI-style clients send them, tools, and templates by name. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { namedTemplate, TEMPLATE_NAMES } from '../../js/llama/chat/names.js';

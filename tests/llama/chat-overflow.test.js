@@ -8,14 +8,17 @@ import { TINY_TALES } from '../helpers/llama.js';
 /** @typedef {import('../../js/llama/chat/messages.js').Message} Message */
 
 const ROLES = { s: 'system', u: 'user', a: 'assistant', t: 'tool' };
-/** Messages by the first letters of their roles. @param {string} letters @returns {Message[]} */
+/** Messages from the first letters of their roles. @param {string} letters @returns {Message[]} */
 const talk = (letters) =>
   Array.from(letters, (letter, i) => ({
     role: ROLES[/** @type {'s'} */ (letter)],
     content: `${letter}${i}`,
   }));
 
-/** What is kept with room for some messages, each one token long. @param {string} letters @param {number} room */
+/**
+ * The messages that are kept with room for some, each one token long.
+ * @param {string} letters @param {number} room
+ */
 async function kept(letters, room) {
   let renderings = 0;
   let sent = '';

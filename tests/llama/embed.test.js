@@ -1,6 +1,7 @@
 /**
- * Embeddings as the file asks for them: which hidden states (pooling), which tokens (BOS, EOS), which of them see which (causal or
- * not). The reference is the synthetic models' forward pass in float64, pooled here, and llama.cpp for a model of the test data.
+ * Embeddings as the file asks for them: which hidden states (pooling), which tokens (BOS, EOS), and
+ * which of them see which (causal or not). The reference is the forward pass of the synthetic
+ * models in float64, pooled here, and llama.cpp for a model of the test data.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -17,7 +18,7 @@ const exact = /** @type {const} */ ({ activation: 'f32', kvType: 'F32' });
 const [BOS, EOS] = [1, 2];
 const POOLING_TYPES = { none: 0, mean: 1, cls: 2, last: 3, rank: 4 };
 
-/** @param {number[]} letters  tokens of the synthetic vocabulary */
+/** @param {number[]} letters  numbers of letters in the synthetic vocabulary */
 const textOf = (letters) => String.fromCharCode(...letters.map((token) => 0x4e00 + token));
 const LETTERS = [8, 30, 11, 8, 25];
 
@@ -39,7 +40,10 @@ const POOL = {
   last: (rows) => unit(/** @type {number[]} */ (rows.at(-1))),
 };
 
-/** @param {import('node:test').TestContext} t @param {Spec} spec @param {import('../../js/llama/index.js').LlamaOptions} [options] */
+/**
+ * @param {import('node:test').TestContext} t @param {Spec} spec
+ * @param {import('../../js/llama/index.js').LlamaOptions} [options]
+ */
 async function open(t, spec, options) {
   const made = makeModel(spec);
   const model = await Llama.load(made.bytes.buffer, { ...exact, ...options });
@@ -70,7 +74,7 @@ for (const architecture of ['llama', 'qwen2', 'qwen3']) {
           assert.deepEqual([model.info.causal, model.info.tokenizer.addEos], [causal, addEos]);
           const hidden = made.hidden(tokens);
           checkVector(await model.embed(textOf(LETTERS)), pool(hidden), pooling);
-          // The option decides before the file.
+          // The option takes precedence over the file.
           const other = pooling === 'last' ? 'cls' : 'last';
           checkVector(await model.embed(textOf(LETTERS), { pooling: other }), POOL[other](hidden), other);
         }
@@ -82,7 +86,7 @@ for (const architecture of ['llama', 'qwen2', 'qwen3']) {
 for (const causal of [true, false]) {
   test(`embed: texts longer than a batch, ${causal ? 'causal' : 'not causal'}`, async (t) => {
     const small = { nEmbd: 16, nFf: 16, nHeads: 2, nKvHeads: 1, nLayers: 2, context: 700 };
-    // More values in the heads together than in a hidden state, and fewer.
+    // More values in all heads together than in a hidden state, and fewer.
     for (const headSize of [16, 4]) {
       const spec = { ...small, headSize, causal, seed: headSize, pairs: asking('llama', 1, true) };
       const { made, model } = await open(t, spec);
@@ -94,7 +98,7 @@ for (const causal of [true, false]) {
       for (const [name, pool] of Object.entries(POOL)) {
         const pooling = /** @type {import('../../js/llama/index.js').Pooling} */ (name);
         checkVector(await model.embed(textOf(letters), { pooling }), pool(hidden), name);
-        // A short one after it sees nothing of the long one.
+        // A short text after a long one sees nothing of it.
         checkVector(await model.embed(textOf([9, 7]), { pooling }), pool(after), `${name}, after`);
       }
     }
@@ -170,7 +174,7 @@ test('embed: EOS ends texts but not prompts, once', async (t) => {
   await other.text();
   assert.deepEqual(run.tokens, other.tokens);
   assert.deepEqual(plain.model.tokenize(textOf([5]), { eos: true }), [BOS, 5, EOS]);
-  // One and the same token begins and ends texts: both are there.
+  // The same token begins and ends texts, and both are there.
   const one = await open(t, {
     pairs: { ...asking('llama', 3, true), ...pair('tokenizer.ggml.eos_token_id', 'u32', BOS) },
   });

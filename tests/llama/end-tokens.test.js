@@ -1,4 +1,7 @@
-/** Which tokens end a generation: by their texts, whatever their types, and by the ids that a file names. */
+/**
+ * The tokens that end a generation: by their texts, whatever their types, and by the ids that a
+ * file names.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Tokenizer } from '../../js/llama/tokenizer/tokenizer.js';
@@ -16,9 +19,9 @@ const BESIDE = [
 ];
 
 /**
- * @param {string[]} texts  tokens from 11 on
+ * @param {string[]} texts  texts of the tokens from 11 on
  * @param {Record<string, any>} [changes]
- * @param {number} [type]  of all of them
+ * @param {number} [type]  type of all these tokens
  */
 function vocabulary(texts, changes = {}, type = 1) {
   const tokens = ['<unk>', '<bos>', '<end>', ...BESIDE, ...texts];
@@ -40,7 +43,10 @@ function vocabulary(texts, changes = {}, type = 1) {
 }
 const FIRST = 3 + BESIDE.length;
 
-/** The texts of the tokens that end a generation, without the default one. @param {Tokenizer} tokenizer */
+/**
+ * The texts of the tokens that end a generation, without the default one.
+ * @param {Tokenizer} tokenizer
+ */
 const endsOf = (tokenizer) =>
   [...tokenizer.ends].map((id) => tokenizer.spelling(id)).filter((text) => text !== '<end>');
 
@@ -69,7 +75,7 @@ const ENDS = [
   ],
   ...['<REPO>', '<reponame>', '<|file_sep|>'],
 ];
-/** Control tokens whatever the file says, that end nothing. */
+/** Tokens that are control tokens whatever the file says, but end nothing. */
 const INFILL = [
   ...[
     '<|fim_prefix|>',

@@ -1,6 +1,7 @@
 /**
- * Numbers that cannot be right end a computation with an error that says where they came from: NaN and infinity in any weight, and
- * keys and values that the KV cache cannot store. No text, logits or vector is made of them.
+ * Wrong numbers end a computation with an error that says where they came from: NaN and infinity in
+ * any weight, and keys and values that the KV cache cannot store. No text, logits or vector is made
+ * of them.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -14,7 +15,10 @@ const TOKENS = [1, 5, 6, 7];
 const TEXT = String.fromCharCode(0x4e05, 0x4e06, 0x4e07);
 const N_EMBD = 64;
 
-/** A change of one tensor of F32. @param {string} name @param {(values: Float32Array) => void} edit @returns {Spec['change']} */
+/**
+ * Changes one F32 tensor.
+ * @param {string} name @param {(values: Float32Array) => void} edit @returns {Spec['change']}
+ */
 const changing = (name, edit) => (tensors) =>
   tensors.map((tensor) => {
     if (tensor.name !== name) return tensor;
@@ -23,7 +27,10 @@ const changing = (name, edit) => (tensors) =>
     return { ...tensor, data: new Uint8Array(values.buffer) };
   });
 
-/** Every way to compute. @param {Llama} model @returns {[string, () => Promise<unknown>][]} */
+/**
+ * Every way to compute with a model.
+ * @param {Llama} model @returns {[string, () => Promise<unknown>][]}
+ */
 const calls = (model) => [
   ['generate', () => model.generate(TOKENS, { temperature: 0, maxTokens: 4, ignoreEnd: true }).text()],
   ['logits', () => model.logits(TOKENS)],
@@ -33,8 +40,8 @@ const calls = (model) => [
 /**
  * @param {string} name  of a tensor
  * @param {number} bad
- * @param {Partial<NumericError>} where  that the error names
- * @param {string[]} [unharmed]  calls that do not use the tensor
+ * @param {Partial<NumericError>} where  fields that the error must have
+ * @param {string[]} [unharmed]  calls that do not use the tensor and must succeed
  * @param {number} [column]
  */
 function badWeight(name, bad, where, unharmed = [], column = 7) {
@@ -95,11 +102,14 @@ for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
 }
 badWeight('blk.1.ffn_gate.weight', Number.NaN, { part: 'feed-forward', layer: 1, position: 0 });
 
-/** Only token 5 has something in this column, and nothing else: no other token has large keys or values. */
+/**
+ * Only token 5 has a value in this column, and it has no other. No other token has large keys or
+ * values.
+ */
 const COLUMN = 9;
 /**
  * @param {string} matrix  attn_k or attn_v
- * @param {number} size  magnitude of what token 5 gives
+ * @param {number} size  magnitude of the keys or values of token 5
  * @param {number} [sign]
  * @returns {Spec}
  */
@@ -114,7 +124,7 @@ const overflowing = (matrix, size, sign = 1) => ({
     const norm = changing('blk.0.attn_norm.weight', (values) => {
       values[COLUMN] = 1;
     });
-    // A hidden state of a single value is sqrt(N_EMBD) after the norm.
+    // A hidden state with a single value that is not 0 has sqrt(N_EMBD) there after the norm.
     const large = changing(`blk.0.${matrix}.weight`, (values) => {
       for (let i = COLUMN; i < values.length; i += N_EMBD) values[i] = (sign * size) / Math.sqrt(N_EMBD);
     });
@@ -130,7 +140,7 @@ for (const { isa, dot, label, skip } of libraryVariants) {
     test(`numbers: ${part} that a cache cannot store, ${label}`, { skip }, async (t) => {
       const kernels = await createKernels({ isa, dot, threads: 1 });
       t.after(() => kernels.dispose());
-      // RoPE turns pairs of equal values: one of two grows, by up to sqrt(2).
+      // RoPE rotates pairs of equal values: one of the two grows, by up to sqrt(2).
       for (const [kvType, size, limit] of /** @type {const} */ ([
         ['F16', 1e5, 65504],
         ['Q8_0', 2e7, 8319008],
@@ -147,14 +157,14 @@ for (const { isa, dot, label, skip } of libraryVariants) {
               return true;
             });
           }
-          // The model goes on with what is harmless, in the same context.
+          // The model continues with harmless tokens in the same context.
           assert.ok((await model.logits([1, 6, 7])).every(Number.isFinite));
           model.dispose();
           const remedy = await Llama.load(made.bytes.buffer, { kernels, activation: 'f32', kvType: 'F32' });
           for (const [, run] of calls(remedy)) await run();
           remedy.dispose();
         }
-        // Half of the limit is stored.
+        // Half of the limit can be stored.
         const fitting = makeModel(overflowing(matrix, limit / 2));
         const model = await Llama.load(fitting.bytes.buffer, { kernels, activation: 'f32', kvType });
         for (const [, run] of calls(model)) await run();

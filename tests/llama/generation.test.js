@@ -1,6 +1,7 @@
 /**
- * A generation from its first read to its end, and every way to leave it: the model is free at once, and what is computed next is what
- * a fresh model computes. And the whole text, however and whenever it is asked for.
+ * A generation from its first read to its end, and every way to leave it. The model is free at
+ * once, and the next computation gives the results of a new model. Also the whole text, however and
+ * whenever it is asked for.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -32,14 +33,17 @@ const expected = (async () => {
   return { text, whole };
 })();
 
-/** The next generation starts in this very moment, and computes what it should. @param {Llama} model @param {string} after */
+/**
+ * Starts the next generation at this very moment, and checks its results.
+ * @param {Llama} model @param {string} after
+ */
 async function checkFree(model, after) {
   assert.equal(await model.generate(OTHER, short).text(), (await expected).text, after);
 }
 
 const task = () => new Promise((resolve) => setTimeout(resolve));
 
-/** A read that takes many rests, and a signal to end it. @param {import('node:test').TestContext} t */
+/** A read that pauses often, and a signal to end it. @param {import('node:test').TestContext} t */
 async function slowModel(t) {
   const spec = { nEmbd: 256, nFf: 1024, nLayers: 6, context: 1024, type: 'Q8_0' };
   const model = await Llama.load(makeModel(spec).bytes.buffer, { threads: 1 });
@@ -297,7 +301,8 @@ test('generation: text() is the whole text, whatever was read before', async (t)
   }
   assert.deepEqual([await left.text(), await left.text(), left.written], [start, start, start]);
 
-  // Half a character, or what may become a stop string, is held back while it writes, and given out at the end.
+  // During writing, half a character or the beginning of a possible stop string is held back. At
+  // the end it is given out.
   const stop = `${whole.slice(-3)}zzz`;
   const held = model.generate(PROMPT, { ...options, stop });
   await held.next();

@@ -1,7 +1,8 @@
 /**
- * The runner against llama.cpp: logits at every position of every prompt, and greedy continuations, of every model in the test
- * data, in every activation mode and instruction set. The limits are those of the test data's README, which also says
- * what mistakes they see, or narrower.
+ * The runner compared with llama.cpp: logits at every position of every prompt, and greedy
+ * continuations, for every model in the test data, in every activation mode and instruction set.
+ * The limits are at most those of the test data's README, which also lists the mistakes that they
+ * detect.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -11,9 +12,9 @@ import { libraryVariants } from '../helpers/variants.js';
 
 /** @import { Activation } from '../../js/wasm/selftest.js' */
 /** @import { Distance, Reference } from '../helpers/llama.js' */
-/** @typedef {Distance & { at: string }} Position  at: prompt:position */
+/** @typedef {Distance & { at: string }} Position  at: number of the prompt, and position */
 
-/** Every position of every prompt. @param {Llama} model @param {string} name */
+/** Compares every position of every prompt. @param {Llama} model @param {string} name */
 async function compare(model, name) {
   const { reference, logits } = readReference(name);
   const nVocab = reference.n_vocab;
@@ -42,12 +43,17 @@ const maxOf = (positions) => largest(positions, ({ max }) => max).max;
 const rmsOf = (positions) =>
   Math.sqrt(positions.reduce((sum, { rms }) => sum + rms * rms, 0) / positions.length);
 
-/** Twice what llama.cpp's own 16-bit cache does to the largest difference: which values round up is chance. @param {Reference} reference */
+/**
+ * Twice the largest difference that llama.cpp's own 16-bit cache makes, since chance decides which
+ * values are rounded up.
+ * @param {Reference} reference
+ */
 const f16Limit = ({ reference }) => 2 * reference.kv_f16.max_abs;
 
 /**
- * How many times llama.cpp's own int8 run a difference may be. Beside weights in blocks of 32, llama.cpp quantises activations 32
- * at a time, these kernels 256. A step is the largest of its group / 127, and the largest of n normal values grows with sqrt(ln n).
+ * The largest allowed difference as a multiple of that of llama.cpp's own int8 run. For weights in
+ * blocks of 32, llama.cpp quantises 32 activations at a time, and these kernels 256. A step is the
+ * largest value of its group / 127, and the largest of n normal values grows with sqrt(ln n).
  * @param {Reference} reference
  */
 const int8Factor = ({ tensor_types: types }) =>
@@ -55,17 +61,20 @@ const int8Factor = ({ tensor_types: types }) =>
 
 const LEAST_COSINE = 0.999;
 /**
- * Where int8 activations cannot promise that cosine, since the logits are small beside the noise of rounding to 8 bits: "Once upon a"
- * leaves tiny-tales with logits of 1.3 (all positions: 6.4). The limit of a position's rms is llama.cpp's largest difference then.
- * Which roundings fall is chance: norms changed by 3e-4, which moves the logits of f32 activations by 1e-3, take that position's cosine
- * anywhere between 0.991 and 0.9998 and its rms between 0.02 and 0.18, with a cache of floats, and the 16-bit cache is such a change.
+ * Positions for which int8 activations cannot promise that cosine, since the logits are small
+ * compared with the noise of rounding to 8 bits. "Once upon a" leaves tiny-tales with logits of 1.3
+ * (all positions: 6.4). The limit of such a position's rms is llama.cpp's largest difference.
+ * Chance decides the roundings: changing norms by 3e-4, which changes the logits of f32 activations
+ * by 1e-3, gives this position a cosine between 0.991 and 0.9998 and an rms between 0.02 and 0.18
+ * with a cache of floats, and a 16-bit cache is such a change.
  * @type {Record<string, string>}
  */
 const SMALL_LOGITS = { 'tiny-tales-Q4_K_M': '0:3' };
 
 /**
- * Models of floats have no int8 run: they meet f32 activations here as there.
- * @param {Position[]} positions @param {Reference} reference @param {number} floor  what floats may differ by
+ * Models of floats have no int8 run: their activations are f32 both here and in llama.cpp.
+ * @param {Position[]} positions @param {Reference} reference
+ * @param {number} floor  largest difference of floats
  * @param {string} [except]  the position of small logits
  */
 function checkInt8(positions, reference, floor, except) {

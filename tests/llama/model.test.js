@@ -1,4 +1,4 @@
-/** The runner as it is used: sources, generation, conversations, options, aborts, memory. */
+/** The runner from the user's side: sources, generation, conversations, options, aborts, memory. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
@@ -34,7 +34,10 @@ async function open(t, options) {
   return model;
 }
 
-/** What llama.cpp gives for the embedded model in f32: largest logits after the first and the last token, and how it goes on. */
+/**
+ * Results of llama.cpp for the embedded model in f32: the largest logits after the first and the
+ * last token, and the continuation.
+ */
 const KNOWN = {
   tokens: [1, 441, 591, 261, 590],
   first: [
@@ -158,7 +161,7 @@ test('llama: a prompt that goes on where the last one ended is not computed agai
   assert.equal(again.stats.reusedTokens, 5 + 24 - 1, 'all but the last token, which was never read');
   const other = await open(t, exact);
   assert.equal(await other.generate(next, greedy).text(), continued);
-  // Another beginning: nothing of the old context may show.
+  // A different beginning: nothing of the old context may show.
   const fresh = model.generate('Long ago', greedy);
   const told = await fresh.text();
   assert.equal(fresh.stats.reusedTokens, 1, 'BOS');
@@ -186,7 +189,7 @@ test('llama: aborts, in the middle of a text and of a prompt', async (t) => {
     /before/,
   );
   await assert.rejects(model.logits(KNOWN.tokens, { signal: AbortSignal.abort(new Error('too')) }), /too/);
-  // Leaving the loop ends it too.
+  // Leaving the loop ends the generation too.
   for await (const _ of model.generate(PROMPT, { maxTokens: 200 })) break;
   assert.ok(await model.generate(PROMPT, greedy).text());
 

@@ -1,4 +1,4 @@
-/** RoPE scaling: every spelling of it in the metadata, and what is refused. */
+/** RoPE scaling: every form of it in the metadata, and forms that are refused. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Llama, ModelError } from '../../js/llama/index.js';
@@ -10,7 +10,7 @@ import { makeModel } from '../helpers/synthetic-llama.js';
 const TOKENS = [1, 17, 5, 30, 9, 9, 22, 3, 38, 12];
 
 /**
- * @param {Record<string, unknown>} keys  after `rope.`
+ * @param {Record<string, unknown>} keys  names after `rope.`, with values
  * @param {string} [architecture]
  * @returns {Promise<{ scale: number, logits: Float32Array }>}
  */

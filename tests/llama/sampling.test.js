@@ -1,4 +1,4 @@
-/** Sampling and streaming of text, apart from any model. */
+/** Sampling and streaming of text, without a model. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { argmax, candidates, largest, Sampler } from '../../js/llama/sampler.js';
@@ -13,7 +13,10 @@ const randomLogits = (n, seed, scale = 3) => {
   return Float32Array.from({ length: n }, () => scale * prng.gaussian());
 };
 
-/** What a textbook gives: probabilities of all, sorted; those that stay. @param {Float32Array} logits */
+/**
+ * The textbook definition: probabilities of all tokens, sorted, and the tokens that are kept.
+ * @param {Float32Array} logits
+ */
 function textbook(logits, topK = 0, topP = 1, minP = 0) {
   const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a] || a - b).slice(0, topK || undefined);
   const weights = order.map((id) => Math.exp(logits[id] - logits[order[0]]));
@@ -114,7 +117,7 @@ test('sampler: the repeat penalty, once for each token of the window', () => {
   assert.deepEqual(penalise([0, 1], 0), [...logits()]);
 });
 
-/** The whole text up to the first stop string. @param {string} text @param {string[]} stops */
+/** The text up to the first stop string. @param {string} text @param {string[]} stops */
 const upTo = (text, stops) =>
   text.slice(0, Math.min(text.length, ...stops.map((stop) => text.indexOf(stop)).filter((at) => at >= 0)));
 

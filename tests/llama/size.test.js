@@ -1,4 +1,7 @@
-/** What the model runner adds to a page, and what waits until it is needed. */
+/**
+ * The code that the model runner adds to a page, and the code that is loaded only when it is
+ * needed.
+ */
 import assert from 'node:assert/strict';
 import { accessSync, constants, readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -7,10 +10,16 @@ import { gzipSync } from 'node:zlib';
 import { bundleForBrowser } from '../helpers/bundle.js';
 import { projectRoot } from '../helpers/test-data.js';
 
-/** Minified and gzipped: the runner with all it needs of the rest, and what it adds to the layer operations. */
+/**
+ * Sizes, minified and gzipped: the runner with all its imports, and the part that it adds to the
+ * layer operations.
+ */
 const LLAMA_BUDGET = 30 * 1024;
 const RUNNER_BUDGET = 13 * 1024;
-/** What is fetched beside a file's header: the tokenizer, the CPU's blocks and their operations. */
+/**
+ * Size of the code that is fetched beside a file's header: the tokenizer, the CPU's blocks and
+ * their operations.
+ */
 const LATER_BUDGET = 14 * 1024;
 
 /** @param {string} entry */

@@ -1,4 +1,7 @@
-/** Control and user-defined tokens: how they are cut out of a text, whatever their text is and however many there are. */
+/**
+ * Control and user-defined tokens: how they are found in a text, whatever their text is and however
+ * many there are.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { SpecialTokens } from '../../js/llama/tokenizer/special-tokens.js';
@@ -11,7 +14,7 @@ const [CONTROL, USER_DEFINED] = [3, 4];
 const utf8 = new TextEncoder();
 
 /**
- * A SentencePiece vocabulary with all bytes and no space in front of texts.
+ * A SentencePiece vocabulary with all bytes, and without a space in front of texts.
  * @param {[text: string, type: number][]} special
  * @param {Record<string, any>} [changes]
  */
@@ -30,7 +33,10 @@ function vocabulary(special, changes = {}) {
   };
 }
 
-/** What the tokens of a text are spelt, bytes left out. @param {Tokenizer} tokenizer @param {string} text @param {object} [options] */
+/**
+ * The spelling of a text's tokens, without bytes.
+ * @param {Tokenizer} tokenizer @param {string} text @param {object} [options]
+ */
 const cutsOf = (tokenizer, text, options) =>
   tokenizer
     .encode(text, options)
@@ -38,7 +44,8 @@ const cutsOf = (tokenizer, text, options) =>
     .filter((spelling) => !spelling.startsWith('<0x'));
 
 /**
- * The rule, step by step: for each token, the longest first, every piece of text that is left is searched from its beginning.
+ * The rule, step by step: for each token, the longest first, every remaining piece of text is
+ * searched from its beginning.
  * @param {SpecialToken[]} tokens
  * @param {string} text
  * @param {boolean} control
@@ -261,7 +268,7 @@ test('special tokens: tokens within tokens take no quadratic time', () => {
   const tokens = Array.from({ length: 2000 }, (_, id) => ({ id, text: 'a'.repeat(id + 1), always: true }));
   const special = new SpecialTokens(tokens);
   const start = process.cpuUsage();
-  // Without links between the nodes this would be 10^9 steps.
+  // Without links between the nodes this would take 10^9 steps.
   const cuts = special.find('a'.repeat(500_999), true);
   assert.deepEqual([cuts.length, cuts[0].id, cuts.at(-1)?.id], [251, 1999, 998]);
   const ms = process.cpuUsage(start).user / 1000;

@@ -1,4 +1,4 @@
-/** Stop strings: in the text as it is shown, and in the text with its control tokens spelt out. */
+/** Stop strings: in the shown text, and in the text with its control tokens spelt out. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { TextStream } from '../../js/llama/text-stream.js';
@@ -9,7 +9,7 @@ const CONTROL = 3;
 const utf8 = new TextEncoder();
 
 /**
- * The shown text up to the first stop string, of tokens that are known as a whole.
+ * The shown text up to the first stop string, when all tokens are known.
  * @param {[text: string, hidden: boolean][]} tokens
  * @param {string[]} stops
  */
@@ -49,7 +49,7 @@ test('stop strings: random streams of text and control tokens', () => {
     let text = '';
     let all = 0;
     for (const [i, [spelling, hidden]] of tokens.entries()) {
-      // Nothing after the token that completes a stop string is needed to find it.
+      // Only tokens up to the one that completes a stop string are needed to find it.
       if (stream.stopped) break;
       text += stream.push(utf8.encode(spelling), hidden);
       all = i + 1;

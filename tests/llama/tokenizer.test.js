@@ -1,4 +1,7 @@
-/** Tokenizers: real vocabularies against llama.cpp's tokens, small ones against what they must give, and each other's library. */
+/**
+ * Tokenizers: real vocabularies compared with llama.cpp's tokens, small ones with expected results
+ * and with @huggingface/tokenizers.
+ */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
@@ -84,7 +87,7 @@ test('tokenizer: merges as another implementation makes them', {
   const { metadata } = await readVocabulary('gpt-2');
   const tokens = /** @type {string[]} */ (metadata['tokenizer.ggml.tokens']);
   const merges = /** @type {string[]} */ (metadata['tokenizer.ggml.merges']);
-  // Its types do not name all it exports.
+  // The types of the package do not have all of its exports.
   const { BPE } = /** @type {any} */ (library);
   const theirs = new BPE({ vocab: new Map(tokens.map((token, id) => [token, id])), merges });
   const ranks = new Map(merges.map((pair, rank) => [pair, rank]));
@@ -210,7 +213,7 @@ test('tokenizer: pre-tokenizers cut as their models were trained', () => {
   assert.deepEqual(split('default', 'a 12345!'), ['a', ' ', '123', '45', '!']);
 });
 
-/** The names that mean the same splitting, by the first of them. */
+/** Groups of names for the same splitting, by their first name. */
 const ALIASES = {
   'gpt-2': [
     ...['phi-2', 'mpt', 'olmo', 'jais', 'roberta-bpe', 'exaone4', 'trillion', 'granite-docling', 'gigachat'],
@@ -242,7 +245,7 @@ test('tokenizer: pre-tokenizers by each of their names', () => {
   const splits = new Set();
   for (const [first, others] of Object.entries(ALIASES)) {
     const { split } = preTokenizer(first);
-    // A word that is a token is taken whole by some, which also begin a text with BOS.
+    // Some pre-tokenizers take a word whole if it is a token. These also begin a text with BOS.
     const whole = ['llama-bpe', 'tekken'].includes(first);
     splits.add(JSON.stringify([split(text), whole]));
     for (const name of [first, ...others]) {
