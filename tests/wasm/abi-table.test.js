@@ -1,4 +1,7 @@
-/** The table of js/wasm/abi.js against src/fused.h and against every module, and what follows from it. */
+/**
+ * The table of js/wasm/abi.js, compared with src/fused.h and with every module, and everything
+ * derived from it.
+ */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -14,13 +17,13 @@ const ALL = { ...ABI, ...THREAD_ABI };
 
 /** @type {Record<string, string>} */
 const C_KINDS = { size_t: 'size', int32_t: 'i32', uint32_t: 'u32', float: 'f32', void: 'void' };
-/** @param {string} type  of C, without a name */
+/** @param {string} type  a C type, without a name */
 const kindOf = (type) =>
   type.includes('*')
     ? 'address'
     : (C_KINDS[type.replace('const', '').trim()] ?? assert.fail(`unknown type ${type}`));
 
-/** A parameter or field as the table has it. @param {string} declaration  of C */
+/** A parameter or field in the form of the table. @param {string} declaration  in C */
 function row(declaration) {
   const [, type, name] = /^(.*?[\s*])(\w+)$/.exec(declaration.trim()) ?? assert.fail(declaration);
   return `${kindOf(type)} ${name}`;

@@ -1,4 +1,4 @@
-/** The errors: what they are instances of, and what they carry. */
+/** The error classes: their inheritance and their fields. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { show, statusError } from '../../js/errors.js';

@@ -1,6 +1,6 @@
 /**
- * The JavaScript API of the fused operations: products against the sequences they stand for, attention against float64; arrays
- * and tensors in, arrays and tensors out.
+ * The JavaScript API of the fused operations: products compared with the sequences they replace,
+ * attention with float64; arrays and tensors as inputs and as outputs.
  */
 import assert from 'node:assert/strict';
 import { KvCache } from '../../js/layer-index.js';
@@ -103,9 +103,9 @@ everywhere('fusedFfn', (fm) => {
 });
 
 /**
- * Attention in float64: one head.
- * @param {number[]} q @param {number[][]} k @param {number[][]} v @param {(j: number) => boolean} sees
- * @param {number} scale @param {number} softcap
+ * Attention in float64, for one head.
+ * @param {number[]} q @param {number[][]} k @param {number[][]} v
+ * @param {(j: number) => boolean} sees @param {number} scale @param {number} softcap
  */
 function attend(q, k, v, sees, scale, softcap) {
   const scores = k.map((key, j) => {
@@ -155,7 +155,8 @@ everywhere('attention', (fm) => {
       cache.write(rest, 4);
       return cache;
     });
-    /* What the cache holds, by the module's own converters, tested elsewhere. */
+    /* The contents of the cache, read with the module's own converters, which are tested
+     * elsewhere. */
     const stored = [keys, values].map((data) => {
       if (type === 'F32') return data;
       if (type === 'F16') return data.map((v) => roundToF16(v));

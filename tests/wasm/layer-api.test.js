@@ -1,6 +1,7 @@
 /**
- * The JavaScript API of the operations of a layer that are no products: arrays and tensors in, arrays and tensors out, in place;
- * what each argument means, against plain float64 JavaScript; what every call of a layer refuses.
+ * The JavaScript API of the layer operations that are not products: arrays and tensors as inputs
+ * and outputs, in place; the meaning of each argument, compared with plain float64 JavaScript; the
+ * arguments that every layer call refuses.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

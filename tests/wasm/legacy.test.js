@@ -1,4 +1,7 @@
-/** The flat 4-bit layout from before Q4_K: against a float64 reference, on the C ABI and through the library. */
+/**
+ * The flat 4-bit layout from before Q4_K, compared with a float64 reference, on the C ABI and
+ * through the library.
+ */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -38,8 +41,9 @@ function values({ data, scales, nRows, nCols }) {
 }
 
 /**
- * Y in float64, and what f32 may be off by: each of nCols products is rounded at most three times (code * x, the scale,
- * the sum of blocks), and added in some order: (nCols + 3) * 2^-24 of the sum of magnitudes.
+ * Y in float64, and the error bound of f32: each of nCols products is rounded at most three times
+ * (code * x, the scale, the sum of blocks), and added in some order, which gives (nCols + 3) *
+ * 2^-24 of the sum of magnitudes.
  * @param {Flat} w @param {Float32Array} x @param {number} nTokens
  */
 function reference(w, x, nTokens) {
@@ -61,7 +65,10 @@ function reference(w, x, nTokens) {
   return { y, bounds };
 }
 
-/** @param {Float32Array} got @param {{ y: Float64Array, bounds: Float64Array }} expected @param {string} what */
+/**
+ * @param {Float32Array} got @param {{ y: Float64Array, bounds: Float64Array }} expected
+ * @param {string} what
+ */
 function check(got, { y, bounds }, what) {
   assert.equal(got.length, y.length);
   y.forEach((want, i) => {
@@ -106,7 +113,7 @@ for (const module of modules) {
   });
 
   test(`legacy: ${module.name} module, every nibble where the layout has it`, () => {
-    /* One activation at a time; codes and scales are integers, so every result is exact. */
+    /* One activation at a time. Codes and scales are integers, so every result is exact. */
     const prng = new Prng(8);
     const nCols = 2 * BLOCK_VALUES;
     const w = randomFlat(prng, 1, nCols);
@@ -233,7 +240,7 @@ test('fm.fusedDequantMatmulQ4KLegacy: errors, with both numbers', () => {
 });
 
 /**
- * What a program of two calls of two Kernels warns.
+ * The warnings of a program with two calls on each of two Kernels.
  * @param {string} prelude
  */
 function warningsOf(prelude) {

@@ -1,6 +1,7 @@
 /**
- * The most memory that loading takes: the weights and 16 MB. A process of its own loads 256 MB and is watched: all that the
- * engine accounts for (linear memory, buffers, chunks not yet collected), the heap, and for a file what the system counts.
+ * The peak memory of loading: the weights and at most 16 MB. A separate process loads 256 MB while
+ * its memory is watched: everything that the engine accounts for (linear memory, buffers, chunks
+ * not yet collected), the heap, and for a file the memory that the system counts.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';

@@ -1,4 +1,7 @@
-/** loadWeights: few requests, progress of all, an end on any failure that leaves nothing; connections that break on the way. */
+/**
+ * loadWeights: few requests, progress over all weights, failures that leave nothing behind, and
+ * connections that break.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ArgumentError, createKernels, GgufError, HandleError, openGguf } from '../../js/index.js';
@@ -37,14 +40,17 @@ const bytesOf = (fm, weights) =>
     return Buffer.from(memoryOf(fm).u8.slice(at, at + w.byteLength));
   });
 
-/** @param {any} fm @param {any[]} weights @param {number[]} numbers  of wideGguf's tensors @param {number} length */
+/**
+ * @param {any} fm @param {any[]} weights @param {number[]} numbers  numbers of wideGguf's tensors
+ * @param {number} length
+ */
 function same(fm, weights, numbers, length) {
   assert.equal(weights.length, numbers.length);
   for (const [i, bytes] of bytesOf(fm, weights).entries())
     assert.ok(bytes.equals(countedBytes(length, numbers[i] + 1)), `t${numbers[i]}`);
 }
 
-/** Only the requests of the load. @param {{ requests: any[] }} server */
+/** The requests of the load alone. @param {{ requests: any[] }} server */
 const rangesOf = ({ requests }) => requests.slice(1).map(({ range }) => range);
 
 const names = (/** @type {number[]} */ numbers) => numbers.map((i) => `t${i}`);
@@ -180,7 +186,8 @@ test('a connection that breaks is taken up again where it broke', async (t) => {
   const server = await serve(t, bytes, { etag: '"v1"' });
   const gguf = await openGguf(server.url, { retryDelay: 1 });
   const { offset } = gguf.tensor('t2');
-  // More often than attempts are allowed: what brings bytes is no failed attempt.
+  // There are more breaks than allowed attempts, but an attempt that brings bytes does not count as
+  // failed.
   Object.assign(server.behaviour, { dropAfter: 200_000, drops: 12 });
   const ws = await fm.loadWeights(gguf, names([2, 3, 4]));
   same(fm, ws, [2, 3, 4], MB);
@@ -221,7 +228,7 @@ test('attempts that bring nothing are counted, and the last error is told', asyn
     assert.equal(rangesOf(server).length, 4, JSON.stringify(behaviour));
     for (const key of Object.keys(behaviour)) delete (/** @type {any} */ (server.behaviour)[key]);
   }
-  // What another attempt cannot mend is told at once.
+  // Errors that another attempt cannot fix are thrown at once.
   for (const status of [403, 404, 410]) {
     server.requests.length = 1;
     server.behaviour.status = status;
@@ -301,7 +308,10 @@ test('a gap between tensors: a small one is read over, a large one is not', asyn
 test('streams of any kind, also from a fetch of the caller, whose own chunks stay as they are', async (t) => {
   const fm = await kernels(t);
   const { bytes } = wideGguf({ nTensors: 6, bytes: MB });
-  /** Chunks that the caller keeps: views of one buffer. @param {number} at @param {number} end */
+  /**
+   * Chunks that the caller keeps, as views of one buffer.
+   * @param {number} at @param {number} end
+   */
   function* chunks(at, end) {
     for (let step = 1000; at < end; at += step, step += 70_001)
       yield bytes.subarray(at, Math.min(end, at + step));

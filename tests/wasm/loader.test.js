@@ -1,6 +1,6 @@
 /**
- * The choice of module and instruction set: detection, self-test, timed choice, steps down, and every source
- * of wasm.
+ * The choice of module and instruction set: detection, self-test, timed choice, fallbacks, and
+ * every source of wasm.
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -37,7 +37,8 @@ const wasmPath = (isa) => `${projectRoot}/dist/fused-${isa}.wasm`;
 const wasmBytes = (isa) => new Uint8Array(readFileSync(wasmPath(isa)));
 
 /**
- * A module in which one instruction has become another of the same type: what a wrong engine computes.
+ * A module in which one instruction is replaced by another of the same type, so that it computes
+ * what a wrong engine would.
  * @param {string} isa @param {[from: number[], to: number[]][]} changes
  */
 function patched(isa, changes) {
@@ -80,7 +81,7 @@ async function kernels(t, options) {
 }
 
 /**
- * Multiplies the test weights: a sum that any broken instruction changes.
+ * Multiplies the test weights. Any broken instruction changes this sum.
  * @param {import('../../js/index.js').Kernels} fm
  */
 function product(fm) {
@@ -90,7 +91,7 @@ function product(fm) {
   return y;
 }
 
-/** The right product, in float64. */
+/** The correct product, in float64. */
 function expectedProduct() {
   const w = dequantizeF32(/** @type {ReferenceType} */ (referenceByName.get('Q4_K')), testWeights('Q4_K', 9));
   const x = testActivations();
@@ -142,7 +143,8 @@ test('the self-test meets every shape of kernel: a strip and its rests, one tile
   for (const nTokens of TOKENS) assert.ok(shapes.has(`${nTokens}x${N_ROWS}`), `${nTokens} tokens`);
   for (let nRows = 1; nRows <= N_ROWS; nRows++)
     assert.ok(shapes.has(`${2 * tile + 1}x${nRows}`), `${nRows} rows`);
-  // Tokens that a kernel confuses must not have the same products: each pair differs in every 256 columns.
+  // A kernel that confuses tokens must give different products, so each pair of tokens differs in
+  // every 256 columns.
   const x = testActivations();
   const blocks = Array.from({ length: x.length / 256 }, (_, i) => x.subarray(256 * i, 256 * (i + 1)).join());
   assert.equal(new Set(blocks).size, blocks.length);
@@ -275,7 +277,7 @@ test('wasm that cannot be had is a LoadError that says which and why', async (t)
 });
 
 test('a module of another version is refused', async () => {
-  // fm_version's body: i32.const 0x000100, end.
+  // The body of fm_version: i32.const 0x000100, end.
   const other = patched('scalar', [
     [
       [0x41, 0x80, 0x02, 0x0b],
@@ -328,7 +330,7 @@ test('a relaxed dot product that is wrong: the other one, or a step down', relax
       assert.ok(fm.info.reason.includes(`relaxed ${step.dot}: self-test failed`));
     }
     assertRight(product(fm));
-    // 8-bit codes need an exact i32 dot: without one int16 serves them, whatever the choice was.
+    // 8-bit codes need an exact i32 dot. Without one, int16 serves them, whatever was chosen.
     if (/** @type {any} */ (breaks).includes(BREAK_I32)) {
       for (const type of /** @type {const} */ (['Q8_0', 'Q8_K', 'IQ4_NL', 'IQ4_XS']))
         assert.deepEqual(fm.servedBy(type, 'int8'), { isa: 'simd128', activation: 'int16' }, type);

@@ -1,4 +1,4 @@
-/** The linear memory: growth, accounts, reuse, and what happens when it is full. */
+/** The linear memory: growth, accounting, reuse, and errors when it is full. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createKernels, HandleError, MemoryError } from '../../js/index.js';

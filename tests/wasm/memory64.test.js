@@ -1,4 +1,7 @@
-/** More than 4 GiB: weights beyond it in a 64-bit memory, and files beyond it in any. Memory that is not touched costs nothing. */
+/**
+ * More than 4 GiB: weights beyond it in a 64-bit memory, and files beyond it in any memory.
+ * Untouched memory costs nothing.
+ */
 import assert from 'node:assert/strict';
 import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -21,7 +24,10 @@ const { memory64, relaxedSimd } = await detectFeatures();
 const has64 = memory64 && relaxedSimd;
 const skip = has64 ? false : `no 64-bit memories in Node ${process.version}`;
 
-/** What operations give whose inputs lie wherever they are put. @param {Kernels} fm @returns {Float32Array[]} */
+/**
+ * Results of operations whose inputs may be anywhere in memory.
+ * @param {Kernels} fm @returns {Float32Array[]}
+ */
 function results(fm) {
   const [a, b, down] = [
     weight(fm, 'Q4_K', 300, 256, 1),
@@ -72,7 +78,7 @@ test('memory64: weights and tensors beyond 4 GiB give the same bits', { skip }, 
   for (const [i, expected] of results(small).entries()) {
     assert.deepEqual(results(large)[i], expected, `result ${i}`);
   }
-  // Freed, and given again: a block of over 4 GiB is one that the allocator can split.
+  // Freed and allocated again: the allocator can split a block of over 4 GiB.
   memory.free(huge, 5 * GIB, 'scratch');
   const again = Array.from({ length: 4 }, () => memory.alloc(GIB, 'scratch'));
   assert.ok(again.every((ptr) => ptr >= huge && ptr + GIB <= huge + 5 * GIB + 4096));

@@ -1,7 +1,8 @@
 /**
- * Properties of the JavaScript API, by fast-check: wrong arguments of any kind are typed errors that change nothing, right ones
- * of any shape, type and kind equal float64 within the bounds, handles behave as a model of them does, and what is written to a
- * GGUF file is what is read from it. A failure prints the seed and path that repeat it; FM_FUZZ_RUNS makes more runs.
+ * Properties of the JavaScript API, with fast-check. Wrong arguments of any kind give typed errors
+ * and change nothing. Correct arguments of any shape, type and kind give the results of float64
+ * within the bounds. Handles behave like a model of them. A written GGUF file reads back as it was.
+ * A failure prints the seed and path that repeat it; FM_FUZZ_RUNS sets the number of runs.
  */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
@@ -49,7 +50,7 @@ const ones = new Float32Array(64).fill(1);
 const q8 = new Uint8Array(64 * 68);
 
 /**
- * Right arguments of every method; one of them, at any depth of an options object, becomes something else.
+ * Correct arguments of every method. One of them, at any depth of an options object, is replaced.
  * @type {Record<string, () => any[]>}
  */
 const rightArguments = {
@@ -119,7 +120,7 @@ const rightArguments = {
 
 const methods = /** @type {any} */ (fm);
 
-/** What an argument may become. */
+/** Replacements of an argument. */
 const garbage = fc.oneof(
   fc.constantFrom(undefined, null, true, '', 'Q4_K', 'int4', 'constructor', '__proto__', 5n),
   fc.constantFrom(Number.NaN, Infinity, -Infinity, -1, 0, 1.5, 2 ** 31, 2 ** 32, 2 ** 53, -0),
@@ -135,7 +136,7 @@ const garbage = fc.oneof(
 /** @param {any} value */
 const isObject = (value) => Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype;
 
-/** Every argument and every property of an options object or a list. @param {any[]} args */
+/** Every argument, and every property of an options object or a list. @param {any[]} args */
 function placesIn(args) {
   /** @type {(string | number)[][]} */
   const places = [];
@@ -146,7 +147,7 @@ function placesIn(args) {
   return places;
 }
 
-/** What must be as it was. */
+/** State that must not change. */
 const held = () => {
   const { weights, tensors, handles } = fm.memory();
   return { weights, tensors, handles };
@@ -178,7 +179,8 @@ for (const [name, makeArguments] of Object.entries(rightArguments)) {
           release(methods[name](...args));
         } catch (error) {
           if (!(error instanceof FmError)) {
-            /* Nothing where an object belongs is JavaScript's own TypeError, before anything else happens. */
+            /* A missing object is a TypeError of JavaScript itself, thrown before anything else
+             * happens. */
             const isNothing = key === undefined && (value === undefined || value === null);
             if (error instanceof TypeError && isNothing && isObject(whole)) return;
             throw error;
@@ -202,7 +204,10 @@ for (const [name, makeArguments] of Object.entries(rightArguments)) {
   });
 }
 
-/** An input or an output as an array or as a tensor of nRows rows. @param {boolean} isTensor @param {Float32Array} values @param {number} nCols */
+/**
+ * An input or an output as an array, or as a tensor of nRows rows.
+ * @param {boolean} isTensor @param {Float32Array} values @param {number} nCols
+ */
 const asKind = (isTensor, values, nCols) =>
   isTensor ? fm.tensor({ nRows: values.length / nCols, nCols, data: values }) : values;
 /** @param {Float32Array | Tensor} y */
@@ -247,7 +252,10 @@ test('property: a product of any shape, type and blocks, of arrays or tensors, e
   );
 });
 
-/** Operations on two inputs [nTokens][64], which may be arrays or tensors each. @type {Record<string, (a: any, b: any, options: any) => any>} */
+/**
+ * Operations on two inputs [nTokens][64], each of which may be an array or a tensor.
+ * @type {Record<string, (a: any, b: any, options: any) => any>}
+ */
 const operations = {
   rmsNorm: (a, _, options) => fm.rmsNorm(a, ones, options),
   layerNorm: (a, _, options) => fm.layerNorm(a, ones, ones, options),
@@ -291,7 +299,7 @@ test('property: arrays and tensors, in any mix, give the same bits', () => {
   );
 });
 
-/** What a program may do to kernels; numbers choose among what there is. */
+/** Steps of a program that uses kernels. Numbers choose among the existing handles. */
 const steps = fc.array(
   fc.record({
     action: fc.constantFrom('weight', 'tensor', 'cache', 'free', 'use', 'again', 'foreign', 'fail'),
@@ -383,7 +391,7 @@ const scalar = {
   i64: fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
 };
 
-/** What a reader makes of a value. @param {any} value */
+/** The value that a reader of the file gets. @param {any} value */
 const asRead = (value) =>
   typeof value === 'bigint' && Number.isSafeInteger(Number(value)) ? Number(value) : value;
 

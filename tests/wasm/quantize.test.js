@@ -1,6 +1,7 @@
 /**
- * The quantisers: golden bytes, error beside ggml's, round trips, hostile values, the C ABI, and `fm.quantize`.
- * Everything is read back by the float64 reference, not by the kernels.
+ * The quantisers: golden bytes, errors compared with those of ggml, round trips, hostile values,
+ * the C ABI, and `fm.quantize`. Results are decoded with the float64 reference, not with the
+ * kernels.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -22,14 +23,14 @@ const EXACT = ['Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0'];
 const SEARCHED = ['Q4_K', 'Q5_K', 'Q6_K'];
 const GOLDEN_ROWS = 4;
 const GOLDEN_COLS = 512;
-/** How much larger than ggml's the error of a searched type may be. */
+/** Largest factor by which the error of a searched type may exceed that of ggml. */
 const MOST_ERROR = 1.02;
 const F16_MAX = 65504;
 
 /**
  * What a type makes of values, from its formula.
- * @type {Record<string, { limit: number, largest: (row: Float32Array) => number }>}
- *   limit: the largest magnitude with finite scales; largest: an error no value of a block may exceed
+ * @type {Record<string, { limit: number, largest: (row: Float32Array) => number }>} limit: the
+ *   largest magnitude with finite scales; largest: an error no value of a block may exceed
  */
 const facts = {
   Q4_0: { limit: 8 * F16_MAX, largest: (x) => (1.01 * maxOf(x)) / 8 },
@@ -59,9 +60,9 @@ function typeOf(name) {
 }
 
 /**
- * Quantises on raw memory, with guards around, at no better alignment than the ABI asks for.
- * @param {RawModule} module @param {ReferenceType} type @param {Float32Array} x @param {number} nRows
- * @returns {Uint8Array}
+ * Quantises on raw memory, with guards around it, at no better alignment than the ABI asks for.
+ * @param {RawModule} module @param {ReferenceType} type @param {Float32Array} x
+ * @param {number} nRows @returns {Uint8Array}
  */
 function quantize(module, type, x, nRows) {
   const nCols = x.length / nRows;
@@ -119,7 +120,10 @@ for (const module of modules) {
   }
 }
 
-/** Inputs that differ in what they ask of a scale and a minimum. @type {Record<string, (prng: Prng) => number>} */
+/**
+ * Inputs that need different kinds of scales and minimums.
+ * @type {Record<string, (prng: Prng) => number>}
+ */
 const shapes = {
   gaussian: (prng) => 0.04 * prng.gaussian(),
   large: (prng) => 1000 * prng.gaussian(),
@@ -207,7 +211,7 @@ for (const module of modules) {
       run((i) => 10 ** ((i % 77) - 38));
       run((i) => 2 ** -24 * (i % 3));
       run((i) => 1 + 2 ** -23 * (i % 2));
-      /* lines whose best scale or minimum is beyond what f16 holds */
+      /* rows whose best scale or minimum is beyond the range of f16 */
       const prng = new Prng(64);
       const clamped = (/** @type {number} */ value) => limit * Math.min(1, Math.max(-1, value));
       for (let round = 0; round < 100; round++) {
@@ -236,8 +240,9 @@ for (const module of modules) {
     ['Q6_K', 63],
   ])) {
     test(`quantize ${name}: no worse than even steps, ${module.name} module`, (t) => {
-      /* Uniform on [-1, 1]: rounding to `levels` even steps over it errs by 2 / levels / sqrt(12). Sub-blocks, which
-       * hardly reach the ends, leave the search room for the rounding of scales and minimums. */
+      /* Uniform on [-1, 1]: rounding to `levels` even steps has an error of 2 / levels /
+       * sqrt(12). Sub-blocks rarely reach the ends, which leaves room for the rounding of scales
+       * and minimums. */
       const type = typeOf(name);
       const prng = new Prng(12);
       const x = Float32Array.from({ length: 32 * 256 }, () => 2 * prng.unit() - 1);
@@ -249,7 +254,7 @@ for (const module of modules) {
   }
 
   test(`quantize: f16 scales round to nearest even, ${module.name} module`, () => {
-    /* A block of one value has d = 0 and m = that value. */
+    /* A block with a single value has d = 0 and m = that value. */
     const type = typeOf('Q4_1');
     const prng = new Prng(16);
     const candidates = [F16_MAX, 2 ** -14, 2 ** -24, 1, 1 + 2 ** -11, 1 + 3 * 2 ** -11, 2047.5, 2048.5];
@@ -324,7 +329,8 @@ for (const module of modules) {
 }
 
 /**
- * A block of random codes that reach both ends of their range, so that scale and minimum follow from the values.
+ * A block of random codes that reach both ends of their range, so that scale and minimum follow
+ * from the values.
  * @param {ReferenceType} type  with 32 values a block @param {Prng} prng @returns {Uint8Array}
  */
 function gridBlock(type, prng) {
@@ -347,7 +353,7 @@ function gridBlock(type, prng) {
   return bytes;
 }
 
-/** What the library can load here, fastest set first. */
+/** The instruction sets that the library can load here, the fastest first. */
 const fm = await library.createKernels();
 
 test('fm.quantize: the bytes of the C ABI, for a name and an id, in one call or in steps', () => {

@@ -1,6 +1,7 @@
 /**
- * Out of memory at every allocation: for every operation of the API, the n-th fm_alloc of a call fails, for every n. The call
- * throws a MemoryError with the numbers, nothing it made is left, and the same call then works and gives the same.
+ * Out of memory at every allocation: for every operation of the API and every n, the n-th fm_alloc
+ * of a call fails. The call throws a MemoryError with the numbers and leaves nothing behind; the
+ * same call then works and gives the same result.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -11,7 +12,7 @@ import { sampleGguf } from '../helpers/gguf-bytes.js';
 
 /** @import { Kernels } from '../../js/layer-index.js' */
 
-/** Which allocation from now on fails, counted down; 0: none does. */
+/** Number of the allocation that fails, counted down; 0 if none does. */
 let failAfter = 0;
 let nAllocations = 0;
 const realInstantiate = WebAssembly.instantiate;
@@ -36,10 +37,10 @@ after(() => {
 const ramp = (/** @type {number} */ n, scale = 1) =>
   Float32Array.from({ length: n }, (_, i) => scale * Math.sin(i + 1));
 
-/** As many rows of 64 values as no staging buffer of the operands has room for. */
+/** So many rows of 64 values that no staging buffer of the operands has room for them. */
 const ROWS = 600;
 
-/** What the operations work on. @param {Kernels} fm */
+/** The inputs of the operations. @param {Kernels} fm */
 function makeOperands(fm) {
   const blocks = (/** @type {number} */ nRows) => fm.quantize('Q8_0', ramp(nRows * 64), nRows, 64);
   const weight = (/** @type {number} */ nRows) =>
@@ -68,7 +69,10 @@ const gguf = await openGguf(sampleGguf().bytes);
 const legacy = { data: new Uint8Array(140).fill(0x5a), scales: ramp(1), nRows: 1, nCols: 256 };
 const LARGE = 64 * ROWS;
 
-/** Every method of the API that may allocate. @type {Record<string, (fm: Kernels, o: Operands) => any>} */
+/**
+ * Every method of the API that may allocate.
+ * @type {Record<string, (fm: Kernels, o: Operands) => any>}
+ */
 const operations = {
   weight: (fm, o) => fm.weight({ type: 'Q8_0', nRows: 64, nCols: 64, data: o.data }),
   'weight of zeros': (fm) => fm.weight({ type: 'F32', nRows: 3, nCols: 4 }),
@@ -111,7 +115,10 @@ const operations = {
   'flashAttention of an array': (fm, o) => fm.flashAttention(ramp(LARGE), o.keys, o.values, { nHeads: 2 }),
 };
 
-/** What a result holds, to compare. @param {any} result @param {Kernels} fm @returns {any} */
+/**
+ * The contents of a result, for comparison.
+ * @param {any} result @param {Kernels} fm @returns {any}
+ */
 function valuesOf(result, fm) {
   if (result === undefined) return undefined;
   if (Array.isArray(result)) return result.map((one) => valuesOf(one, fm));
@@ -146,7 +153,7 @@ for (const [name, run] of Object.entries(operations)) {
       const mine = makeOperands(fm);
       const before = held(fm);
       const what = `allocation ${nth} of ${n}`;
-      /** What the caller made in the call itself, an output, stays the caller's. */
+      /** An output that the caller made in the call itself still belongs to the caller. */
       const isOurs = !name.endsWith('into a tensor');
       failAfter = nth;
       await assert.rejects(

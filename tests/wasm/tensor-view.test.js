@@ -1,4 +1,4 @@
-/** Views of tensors: the same memory, bounds checked, nothing owned. */
+/** Views of tensors: they share memory, their bounds are checked, and they own nothing. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createKernels, HandleError, ShapeError } from '../../js/layer-index.js';

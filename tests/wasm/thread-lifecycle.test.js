@@ -1,4 +1,7 @@
-/** Threads from their start to their end: how many, why, what happens when there are none, and that none is left over. */
+/**
+ * Threads from start to end: their number and its reason, engines without threads, and that none is
+ * left over.
+ */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -18,7 +21,10 @@ const workerThreads = await nodeModule('worker_threads');
 const NodeWorker = workerThreads.Worker;
 /** Every worker of this file that has not ended. @type {Set<any>} */
 const live = new Set();
-/** What a worker is made with instead. @type {((url: URL, options: object) => any) | undefined} */
+/**
+ * Makes the workers instead of the default constructor.
+ * @type {((url: URL, options: object) => any) | undefined}
+ */
 let replacement;
 workerThreads.Worker = class extends NodeWorker {
   /** @param {URL} url @param {object} options */
@@ -82,7 +88,7 @@ test('threads: info, and results that are nobody else’s', async (t) => {
     assert.ok(result.buffer instanceof ArrayBuffer, 'not shared');
     assert.equal(new TextDecoder().decode(result).length > 0, true);
   }
-  // What the threads see grows with the memory.
+  // The memory that the threads see grows too.
   const big = two.tensor({ nRows: 1024, nCols: 4096 });
   big.set(new Float32Array(big.length).fill(0.5));
   const sum = two.add(big, big).toArray();
@@ -94,7 +100,7 @@ test('threads: dispose ends them, twice does no harm, and instances do not meet'
   const [a, b] = await Promise.all([createKernels({ threads: 3 }), createKernels({ threads: 2 })]);
   assert.equal(live.size, 3);
   const expected = product(a);
-  // Asleep by then.
+  // By then the threads sleep.
   await sleep(20);
   a.dispose();
   a.dispose();
@@ -149,7 +155,7 @@ test('threads: one that faults with work in its hands ends that call, and nobody
     replacement = undefined;
   });
   const script = readFileSync(`${projectRoot}/js/thread.js`, 'utf8');
-  // Without a stack, it faults in the first chunk it takes, which mostly is one of the self-test.
+  // Without a stack, the thread faults in the first chunk it takes, mostly during the self-test.
   const broken = script.replace(
     '_emscripten_stack_restore(stack)',
     '_emscripten_stack_restore(stack.constructor(0))',
@@ -158,7 +164,8 @@ test('threads: one that faults with work in its hands ends that call, and nobody
   replacement = () => new URL(`data:text/javascript,${encodeURIComponent(broken)}`);
   const fm = await createKernels({ threads: 3 });
   t.after(() => fm.dispose());
-  // On a busy machine the caller may have done the self-test alone: then it is a later call.
+  // On a busy machine the caller may have run the self-test alone; the fault then comes in a later
+  // call.
   for (let i = 0; i < 1000 && fm.info.threads > 1; i++) {
     try {
       product(fm);

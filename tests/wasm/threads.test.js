@@ -1,6 +1,7 @@
 /**
- * Operations on several threads: the same bits as on one, for every operation, instruction set and number of threads, more than
- * there are cores included; and threads do take part.
+ * Operations on several threads, including more than there are cores: the same bits as on one
+ * thread, for every operation, instruction set and number of threads, and a check that threads do
+ * take part.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -13,7 +14,10 @@ import { Prng } from '../helpers/prng.js';
 
 /** @import { ModuleName } from '../../js/wasm/loader.js' */
 
-/** Threads, and what they share: with 0 chunks of one item, with 1 of as many as usual, with a shorter one at the end. */
+/**
+ * Numbers of threads, and ways to split work: 0 makes chunks of one item; 1 makes chunks of the
+ * usual size, with a shorter one at the end.
+ */
 const WAYS = [
   [2, 0],
   [3, 1],
@@ -23,7 +27,10 @@ const WAYS = [
 const MOST = 8;
 const features = detectFeatures();
 
-/** Modules with threads, and why this engine cannot have some. @type {{ name: ModuleName, skip: string | false }[]} */
+/**
+ * Modules with threads, or the reason why this engine cannot have them.
+ * @type {{ name: ModuleName, skip: string | false }[]}
+ */
 const MODULES = [
   { name: 'simd128-mt', skip: features.simd ? false : 'no SIMD' },
   { name: 'relaxed-mt', skip: features.relaxedSimd ? false : `no relaxed SIMD in Node ${process.version}` },
@@ -34,7 +41,7 @@ const MODULES = [
 ];
 
 /**
- * Kernels with a pool, and the pool: with it any job can be split, however small.
+ * Kernels with a pool, and the pool, with which any job can be split, however small.
  * @param {ModuleName} name @param {number} [threads]
  */
 export async function open(name, threads = MOST) {
@@ -49,13 +56,13 @@ export async function open(name, threads = MOST) {
 /** @param {Float32Array | Uint8Array} values */
 const bits = (values) => Buffer.from(values.buffer, values.byteOffset, values.byteLength);
 
-/** Row counts around strips of 8 and tiles of 4, and fewer than there are threads. */
+/** Row counts around strips of 8 and tiles of 4, and fewer rows than threads. */
 const ROWS = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 33, 129];
 const TOKENS = [1, 2, 3, 4, 5, 9, 17, 33, 130];
 const ACTIVATIONS = /** @type {const} */ (['f32', 'int16', 'int8']);
 
 /**
- * Every operation on inputs of its own: what it computes, as a list of arrays.
+ * Every operation on its own inputs. The result is a list of arrays.
  * @type {Record<string, (fm: Kernels) => (Float32Array | Uint8Array)[]>}
  */
 const OPERATIONS = {
@@ -170,7 +177,8 @@ const OPERATIONS = {
         const [k, v] = [fm.kvCache(cache), fm.kvCache(cache)];
         const values = gaussian(150 * nKvHeads * headSize, 3);
         k.write(values, 0);
-        // Not all finite: the kernels then take other ways, and heads beside must not notice.
+        // Some values are not finite: kernels then take other paths, and the heads beside them must
+        // not change.
         if (type !== 'Q8_0') values[70 * nKvHeads * headSize + 3] = Number.POSITIVE_INFINITY;
         v.write(values, 0);
         for (const [nTokens, firstPosition, window] of [
@@ -191,7 +199,7 @@ const OPERATIONS = {
   },
 };
 
-/** The sets to compare in a module, where they have not been in another. */
+/** The instruction sets to compare in a module, if they were not compared in another. */
 const SETS = /** @type {const} */ ({
   'simd128-mt': [{ isa: 'scalar' }, { isa: 'simd128' }],
   'relaxed-mt': [
@@ -232,7 +240,7 @@ for (const { name, skip } of MODULES) {
     const w = weight(fm, 'Q4_K', 1024, 512, 1);
     const x = gaussian(64 * 512, 2);
     const { memory } = loaded.instance;
-    // A thread that works fills the scratch in front of its stack: the strip of codes.
+    // A working thread fills the scratch memory before its stack: the strip of codes.
     const before = new Uint8Array(memory.buffer).slice();
     assert.equal(pool.stacks.length, 3);
     const worked = () => {
@@ -274,7 +282,7 @@ test('threads: thousands of small jobs, one after another', { timeout: 240_000 }
   const count = Number(process.env.FM_STRESS ?? 20_000);
   for (let i = 0; i < count; i++) {
     if (i % 16 === 0) pool.use(prng.int(1, MOST), 0);
-    // Long enough, now and then, for threads to fall asleep.
+    // Sometimes long enough for threads to fall asleep.
     if (i % 500 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
     const { run, expected } = prng.pick(jobs);
     assert.ok(bits(run()).equals(expected), `job ${i}`);

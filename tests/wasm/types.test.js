@@ -1,4 +1,7 @@
-/** The table of types in JavaScript against the tables in the wasm modules and the facts that ggml gave. */
+/**
+ * The table of types in JavaScript, compared with the tables in the wasm modules and with ggml's
+ * values.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ArgumentError, createKernels, types } from '../../js/index.js';

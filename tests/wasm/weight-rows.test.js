@@ -1,4 +1,4 @@
-/** Weight.rows: the same memory, every type, bounds, lifetime; and the same in a worker. */
+/** Weight.rows: shared memory, every type, bounds, lifetime, in this thread and in a worker. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createKernels, createWorkerKernels, HandleError, ShapeError, types } from '../../js/layer-index.js';

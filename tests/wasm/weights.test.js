@@ -1,4 +1,4 @@
-/** Handles: loading, use, and every way to use one wrongly. */
+/** Handles: loading, use, and every kind of wrong use. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
@@ -17,7 +17,10 @@ import { countedBytes, ggufBytes, sampleGguf } from '../helpers/gguf-bytes.js';
 import { startServer } from '../helpers/range-server.js';
 import { data, kernels, ramp, shape } from '../helpers/small-weight.js';
 
-/** A GGUF file of one Q4_K weight of 8,640 rows (2.5 MB: several chunks), whose rows repeat `data`. */
+/**
+ * A GGUF file of one Q4_K weight with 8,640 rows (2.5 MB: several chunks), in which the rows of
+ * `data` repeat.
+ */
 function largeGguf() {
   const bytes = new Uint8Array(960 * data.length);
   for (let at = 0; at < bytes.length; at += data.length) bytes.set(data, at);
