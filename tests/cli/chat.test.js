@@ -1,4 +1,4 @@
-/** fused-matmul chat: conversations that outgrow the context, and system texts. */
+/** `fused-matmul chat`: conversations that outgrow the context, and system texts. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -48,7 +48,7 @@ async function chat(template, args, input) {
   return { code, answers, err };
 }
 
-/** A character that the made-up model has as a token. @param {number} i */
+/** A character that the synthetic model has as a token. @param {number} i */
 const letter = (i) => String.fromCharCode(0x4e00 + 4 + i);
 const plain = '{% for m in messages %}{{ m.content }}{% endfor %}';
 const strict = `{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('order') }}{% endif %}{{ m.content }}{% endfor %}`;
@@ -105,7 +105,8 @@ test('cli: a system text where the template has no system role', async () => {
     /^fused-matmul: the chat template has no system role: the system text goes in front of the first turn$/m,
   );
   assert.match(err, /oldest messages were left out/);
-  // The system text and a line are 25 tokens, and whatever this vocabulary makes of two line ends; two turns without it are 15.
+  // The system text and a line are 25 tokens, plus the tokens of two line ends. Two turns without
+  // it are 15.
   assert.ok(
     answers.every(({ promptTokens }) => promptTokens > 25),
     'the system text stays when turns go',

@@ -1,4 +1,4 @@
-/** The command: what it prints, where, and how it ends. */
+/** The command: its output on stdout and stderr, and its exit status. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -33,7 +33,10 @@ function start(args, input) {
   return { child, done: ended.then((code) => ({ code, out, err })) };
 }
 
-/** @param {string[]} args @param {string} [input] @returns {Promise<{ code: number, out: string, err: string }>} */
+/**
+ * @param {string[]} args @param {string} [input]
+ * @returns {Promise<{ code: number, out: string, err: string }>}
+ */
 const run = (args, input) => start(args, input).done;
 /** @param {string} text */
 const lines = (text) => text.trim().split('\n');

@@ -1,6 +1,7 @@
 /**
- * What text in the terminal takes at its peak beyond Node itself, the file and the KV cache: all that the system gives to the process
- * but for the pages of files, which is Node's own code. The model is as wide as one of a billion parameters.
+ * The peak memory of text in the terminal beyond Node itself, the file and the KV cache. Counted is
+ * all memory that the system gives to the process, except pages of files, which are Node's own
+ * code. The model is as wide as one of a billion parameters.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -29,7 +30,7 @@ async function peakOf(args) {
         1024 * Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1] ?? 0);
       peak = Math.max(peak, bytesOf('VmHWM') - bytesOf('RssFile'));
     } catch {
-      // It has ended.
+      // The process has ended.
     }
   }, 2);
   const code = await new Promise((resolve) => child.on('close', resolve));

@@ -1,4 +1,4 @@
-/** The command with models in parts: a first part, an address, a folder. */
+/** The command with split models: a first part, an address, a folder. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
