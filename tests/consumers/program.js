@@ -1,6 +1,7 @@
 /**
- * What every consumer app runs: a weight of the demo's model times some tokens, here and in a worker; some words from the
- * whole model; and what the library says about itself.
+ * The program of every consumer app: it multiplies some tokens by a weight of the demo's model, in
+ * this thread and in a worker, generates a few words with the whole model, and reports what the
+ * library says about itself.
  */
 import { createKernels, createWorkerKernels, openGguf } from 'fused-matmul';
 import { Llama } from 'fused-matmul/llama';
@@ -8,7 +9,7 @@ import { Llama } from 'fused-matmul/llama';
 export const TENSOR = 'blk.0.ffn_gate.weight';
 export const PROMPT = 'Once upon a time';
 
-/** @param {string | URL} model  where the GGUF file is */
+/** @param {string | URL} model  address or path of the GGUF file */
 export async function program(model) {
   const gguf = await openGguf(model);
   const fm = await createKernels();

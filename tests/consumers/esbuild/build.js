@@ -1,6 +1,7 @@
 /**
- * esbuild leaves `new URL('...', import.meta.url)` as it is, so the files it names are put where it then points: the page's
- * scripts into a folder `js`, with the script of threads; the library's modules into `dist` beside it.
+ * esbuild does not change `new URL('...', import.meta.url)`, so the files are put where these
+ * addresses then point: the page's scripts into a folder `js`, together with the thread script, and
+ * the library's modules into `dist` beside it.
  */
 import { cpSync } from 'node:fs';
 import { build } from 'esbuild';

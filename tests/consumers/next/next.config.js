@@ -1,2 +1,2 @@
-/** A static export; nothing has to be set for fused-matmul. */
+/** A static export. fused-matmul needs no settings. */
 export default { output: 'export' };

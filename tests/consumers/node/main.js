@@ -1,4 +1,4 @@
-/** Prints what the program gave; in a worker when asked for. */
+/** Prints the result of the program, which runs in a worker on request. */
 import { Worker } from 'node:worker_threads';
 import { program } from './program.js';
 

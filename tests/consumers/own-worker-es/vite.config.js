@@ -1,4 +1,4 @@
-/** Workers in chunks: what is needed on demand only, is loaded on demand only. */
+/** Builds workers as chunks, so that code needed on demand is loaded on demand. */
 const headers = {
   'Cross-Origin-Opener-Policy': 'same-origin',
   'Cross-Origin-Embedder-Policy': 'require-corp',

@@ -1,4 +1,4 @@
-/** A page with a worker of its own: the test waits for globalThis.outcome. */
+/** A page with its own worker. The test waits for globalThis.outcome. */
 const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
 
 globalThis.outcome = new Promise((resolve) => {

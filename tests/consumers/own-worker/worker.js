@@ -1,4 +1,7 @@
-/** Holds nothing but the rest: WebKit runs the first script of a worker again when a chunk of a build imports it. */
+/**
+ * Contains nothing but the import of the rest: WebKit runs a worker's first script again if a chunk
+ * of the build imports it.
+ */
 const main = import('./worker-main.js');
 main.catch(reportError);
 

@@ -1,4 +1,4 @@
-/** A page's script: the test waits for globalThis.outcome. */
+/** The script of a page. The test waits for globalThis.outcome. */
 import { program } from './program.js';
 
 globalThis.outcome = program('model.gguf').then(

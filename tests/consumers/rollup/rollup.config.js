@@ -1,4 +1,7 @@
-/** As with esbuild, files named by `new URL('...', import.meta.url)` are put where it points: see ../esbuild/build.js. */
+/**
+ * As with esbuild, the files of `new URL('...', import.meta.url)` are put where it points: see
+ * ../esbuild/build.js.
+ */
 import { cpSync } from 'node:fs';
 import resolve from '@rollup/plugin-node-resolve';
 

@@ -1,4 +1,7 @@
-/** Nothing has to be set for fused-matmul. The headers give a page threads, in the development server and in the preview. */
+/**
+ * fused-matmul needs no settings. The headers give a page threads, in the development server and in
+ * the preview.
+ */
 const headers = {
   'Cross-Origin-Opener-Policy': 'same-origin',
   'Cross-Origin-Embedder-Policy': 'require-corp',

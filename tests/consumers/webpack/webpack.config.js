@@ -1,2 +1,2 @@
-/** Nothing has to be set for fused-matmul. */
+/** fused-matmul needs no settings. */
 export default { mode: 'production', entry: './main.js' };
