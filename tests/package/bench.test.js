@@ -1,4 +1,7 @@
-/** The benchmark runs, covers every type the modules serve, and checks what it times. Not how fast: that is its own job. */
+/**
+ * The benchmark runs, covers every type that the modules serve, and checks results before it times
+ * them. Speed itself is not tested.
+ */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -20,7 +23,7 @@ import { projectRoot } from '../helpers/test-data.js';
 
 const benchWasm = (/** @type {string} */ name) => join(projectRoot, `build/wasm/bench-${name}.wasm`);
 
-/** @param {string[]} args  @returns {string} stdout; in this very Node, whatever it lacks */
+/** @param {string[]} args @returns {string} stdout, from this Node and no other */
 function bench(args) {
   const env = { ...process.env, FM_BENCH_CHILD: '1' };
   const script = join(projectRoot, 'tests/bench/bench.js');
@@ -77,7 +80,10 @@ const made = {
 };
 const options = { kernels: /int16 simd128/, all: false };
 
-/** A module whose fused_matmul is another. @param {(real: Function, args: number[]) => number} multiply */
+/**
+ * A module in which fused_matmul is replaced.
+ * @param {(real: Function, args: number[]) => number} multiply
+ */
 function spoiled(multiply) {
   const module = freshModule('simd128');
   const real = module.exports.fused_matmul;

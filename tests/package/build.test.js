@@ -1,5 +1,6 @@
 /**
- * What the build makes: exports, imports, opcodes and sizes of the modules; a second build that does nothing.
+ * The results of the build: exports, imports, opcodes and sizes of the modules; and a second build,
+ * which does nothing.
  */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
@@ -13,7 +14,7 @@ const { readWasm } = await wabt();
 const names = Object.keys(MODULE_BUDGETS);
 const read = (/** @type {string} */ file) => readFileSync(path.join(root, file));
 
-/** What Emscripten adds to every module without JavaScript glue. */
+/** Exports that Emscripten adds to every module without JavaScript glue. */
 const RUNTIME_EXPORTS = [
   'memory',
   '_initialize',
@@ -23,7 +24,10 @@ const RUNTIME_EXPORTS = [
   'emscripten_stack_get_current',
 ];
 
-/** Text of a module, by a disassembler: raw bytes may look like any opcode. @param {string} file */
+/**
+ * The text of a module, from a disassembler, since raw bytes may look like any opcode.
+ * @param {string} file
+ */
 function disassemble(file) {
   const module = readWasm(read(file), { simd: true, relaxed_simd: true, threads: true, memory64: true });
   try {
@@ -38,13 +42,16 @@ function opcodes(text) {
   return new Set([...text.matchAll(/^\s+([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)+)/gm)].map(([, opcode]) => opcode));
 }
 
-/** Instructions on 128-bit vectors. @param {Set<string>} set */
+/** The instructions on 128-bit vectors. @param {Set<string>} set */
 const vectorOpcodes = (set) => [...set].filter((opcode) => /^(v128|[if]\d+x\d+)\./.test(opcode));
 
 const texts = new Map(names.map((name) => [name, disassemble(`dist/${name}`)]));
 const text = (/** @type {string} */ name) => /** @type {string} */ (texts.get(name));
 
-/** The functions that src/fused.h declares; those of the pool are in modules with threads only. @param {boolean} hasThreads */
+/**
+ * The functions that src/fused.h declares. Those of the pool are only in modules with threads.
+ * @param {boolean} hasThreads
+ */
 function declaredFunctions(hasThreads) {
   const code = read('src/fused.h')
     .toString()
@@ -113,7 +120,8 @@ for (const name of names) {
   });
 }
 
-/* Relaxed sources either say what is fused (attention) or multiply integers, whose scaling must not be fused. */
+/* Sources for relaxed SIMD say which operations are fused (attention), or multiply integers,
+ * whose scaling must not be fused. */
 test('nothing is fused that the source does not fuse', () => {
   const functions = text('fused-relaxed.wasm')
     .split(/^ {2}\(func /m)

@@ -1,6 +1,7 @@
 /**
- * Bundles without an address of their own: scripts, CommonJS, data: URLs, contexts of vm. Importing them does nothing that could
- * throw; they work with the files they are given, and without them say what to give.
+ * Bundles without an address: scripts, CommonJS, data: URLs, contexts of vm. Importing them does
+ * nothing that could throw. They work with the files that they are given, and without files they
+ * say which to give.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -23,7 +24,7 @@ const folder = mkdtempSync(path.join(tmpdir(), 'fused-matmul-bundles-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
 /**
- * The library as code without an address has it.
+ * The library as loaded by code without an address.
  * @type {Record<string, (entry: string) => Promise<any>>}
  */
 const FORMATS = {
@@ -50,7 +51,7 @@ const failure = (promise) =>
     (error) => error,
   );
 
-/** A product of kernels of any bundle. @param {any} fm */
+/** A product with the kernels of any bundle. @param {any} fm */
 async function multiply(fm) {
   const data = new Uint8Array(2 * 144).fill(0x31);
   const w = await fm.weight({ type: 'Q4_K', nRows: 2, nCols: 256, data });
@@ -148,7 +149,7 @@ for (const [format, load] of Object.entries(FORMATS)) {
 test('a bare context of vm: nothing but the language is needed to import, and to multiply', async () => {
   for (const entry of ENTRIES) {
     const bytes = bytesOf('simd128');
-    // Of this realm, not of the context's.
+    // An error class of this realm, not of the context.
     const sources = [bytes, new Uint8Array(bytes).buffer, await WebAssembly.compile(bytes)];
     const context = vm.createContext({ sources });
     vm.runInContext(await bundleAs('iife', everything(entry)), context);

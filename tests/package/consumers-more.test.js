@@ -1,6 +1,7 @@
 /**
- * The tarball in apps whose tools are not among this repository's dependencies: webpack, Rollup, Next.js, Deno, Bun. They are
- * installed, in the versions that tests/consumers/ names, into build/consumers/ on first use: `npm run test:consumers`.
+ * The tarball in apps whose tools are not among this repository's dependencies: webpack, Rollup,
+ * Next.js, Deno, Bun. They are installed into build/consumers/ on first use, in the versions that
+ * tests/consumers/ names: `npm run test:consumers`.
  */
 import assert from 'node:assert/strict';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -27,7 +28,7 @@ after(async () => {
 });
 
 /**
- * A fresh app with the tools its package.json names and the tarball.
+ * A new app with the tools of its package.json and the tarball.
  * @param {string} name
  * @param {...string} fixtures
  */
@@ -90,7 +91,10 @@ for (const bundler of ['turbopack', 'webpack']) {
   });
 }
 
-/** The executable in the package for this machine. @param {string} scope  a folder of node_modules @param {RegExp} name */
+/**
+ * The executable in the package for this machine.
+ * @param {string} scope  a folder of node_modules @param {RegExp} name
+ */
 function executable(scope, name) {
   const files = /** @type {string[]} */ (readdirSync(scope, { recursive: true }));
   return path.join(scope, files.find((file) => name.test(file)) ?? assert.fail(`no ${name} in ${scope}`));

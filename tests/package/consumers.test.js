@@ -1,6 +1,7 @@
 /**
- * The tarball in fresh apps (tests/consumers/): each builds with the tool it is for, and multiplies where it is meant to run.
- * Those whose tools are not among this repository's dependencies are in consumers-more.test.js.
+ * The tarball in new apps (tests/consumers/): each is built with its tool, and multiplies in its
+ * target environment. Apps whose tools are not among this repository's dependencies are in
+ * consumers-more.test.js.
  */
 import assert from 'node:assert/strict';
 import { cpSync, mkdirSync, rmSync } from 'node:fs';
@@ -39,7 +40,7 @@ after(async () => {
 /** @param {string[]} args */
 const node = (...args) => JSON.parse(runIn(installed.app('node', 'node'), process.execPath, args));
 
-/** Of this Node. */
+/** The instruction set of this Node. */
 const isa = (await relaxedSimd()) ? 'relaxed' : 'simd128';
 
 test('Node, ES modules', async () => {
@@ -67,7 +68,7 @@ function requires() {
   return Boolean(/** @type {any} */ (process).features.require_module);
 }
 
-/** A page's folder gets the model. @param {string} folder */
+/** Puts the model into the folder of a page. @param {string} folder */
 const addModel = (folder) => {
   mkdirSync(folder, { recursive: true });
   cpSync(MODEL, path.join(folder, 'model.gguf'));
@@ -81,7 +82,7 @@ test('a page with an import map, no bundler', { skip }, async () => {
   await checkResult(plain, { isa: 'relaxed', threads: false });
 });
 
-/** What Vite builds of these, with the model. @param {string} name @param {string[]} fixtures */
+/** Builds an app with Vite, with the model. @param {string} name @param {string[]} fixtures */
 async function viteBuilt(name, ...fixtures) {
   const app = installed.app(name, 'page', 'vite', ...fixtures);
   addModel(path.join(app, 'public'));

@@ -1,4 +1,6 @@
-/** The reference of the public interface: complete, and with a page for each entry and each thing that users get. */
+/**
+ * The reference of the public interface is complete, and has a page for each entry and each export.
+ */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';

@@ -1,6 +1,6 @@
 /**
- * Options that there are not: every public function that takes an object refuses them, with those there are and the one that was
- * probably meant. Known ones may be undefined.
+ * Unknown options: every public function that takes an object refuses them, and names the existing
+ * options and the most similar one. Known options may be undefined.
  */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -18,9 +18,10 @@ const ramp = (/** @type {number} */ length) => Float32Array.from({ length }, (_,
 const square = { type: 'F32', nRows: 32, nCols: 32, data: ramp(1024) };
 
 /**
- * What is called, with options that are given to it: `near` is a slip, and the name that was meant; `kind` what the names are;
- * `base` what must be there.
- * @typedef {{ call: (k: any, h: any, options: any) => any, near: [string, string], kind?: string, base?: object }} Case
+ * A call with options: `near` is a misspelt name and the correct one; `kind` is what the message
+ * calls the names; `base` has the required options.
+ * @typedef {{ call: (k: any, h: any, options: any) => any, near: [string, string], kind?: string,
+ *   base?: object }} Case
  */
 
 /** Operations of kernels, in this thread or in a worker. @type {Record<string, Case>} */
@@ -67,7 +68,7 @@ const OPERATIONS = {
   },
 };
 
-/** Objects that describe what is made or chosen. @type {Record<string, Case>} */
+/** Objects that describe what to make or choose. @type {Record<string, Case>} */
 const DESCRIPTIONS = {
   select: { call: (k, _, o) => k.select(o), near: ['ISA', 'isa'] },
   weight: { call: (k, _, o) => k.weight(o), near: ['dta', 'data'], kind: 'field', base: square },
@@ -101,10 +102,13 @@ const LOADING = /** @type {Record<string, Case>} */ ({
   loadWeights: { call: (k, h, o) => k.loadWeights(h.gguf, [h.name], o), near: ['concurency', 'concurrency'] },
 });
 
-/** Methods without an object, of kernels. */
+/** Methods of kernels that take no object. */
 const WITHOUT = ['constructor', 'dispose', 'memory', 'quantize', 'servedBy'];
 
-/** Refuses what is no option, and takes each option as undefined. @param {string} what @param {Case} one @param {any} k @param {any} h */
+/**
+ * Checks that a call refuses an unknown option, and takes undefined for each option.
+ * @param {string} what @param {Case} one @param {any} k @param {any} h
+ */
 async function check(what, { call, near: [slip, meant], kind = 'option', base = {} }, k, h) {
   const refusal = async (/** @type {any} */ options) => {
     try {
@@ -191,7 +195,8 @@ test('options: every call into a worker, its own and those of every call', async
       );
     }
   }
-  // The list that a worker's caller sees is the operation's own, and that of every call.
+  // The list that the caller of a worker sees: the operation's own options, and those of every
+  // call.
   for (const [
     what,
     {

@@ -1,4 +1,7 @@
-/** What goes wrong when the package's files are not where its code looks for them, as users meet it: the error says what to do. */
+/**
+ * Errors that users get if the package's files are not where its code looks for them: the error
+ * says what to do.
+ */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { cpSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -14,7 +17,10 @@ before(() => {
 });
 after(() => installed?.remove());
 
-/** @param {string} app @param {string} code @param {string} [file]  its name decides what kind of module it is */
+/**
+ * @param {string} app @param {string} code
+ * @param {string} [file]  its ending decides the kind of module
+ */
 function run(app, code, file = 'main.mjs') {
   writeFileSync(path.join(app, file), code);
   const { status, stdout, stderr } = spawnSync(process.execPath, [file], { cwd: app, encoding: 'utf8' });

@@ -1,6 +1,4 @@
-/**
- * The package as users get it: packed, installed into an empty folder, imported, bundled.
- */
+/** The package as users get it: packed, installed into an empty folder, imported, bundled. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -14,10 +12,10 @@ import { root } from '../../scripts/setup/run.js';
 import { bundleForBrowser } from '../helpers/bundle.js';
 import { manifest, packedPackage } from '../helpers/consumers.js';
 
-/** Everything but the chunks that are fetched when they are needed. */
+/** Size limits without the chunks that are fetched when they are needed. */
 const LOADER_BUDGET = 12 * 1024;
 const OPERATIONS_BUDGET = 8 * 1024;
-/** The script of a model's worker holds the runner and the template engine once more. */
+/** The script of a model's worker contains the runner and the template engine again. */
 const PACKED_BUDGET = 720 * 1024;
 
 /** @type {ReturnType<typeof packedPackage>} */
@@ -50,7 +48,7 @@ function runInApp(code) {
   return stdout.trim();
 }
 
-/** Files that others name, from what package.json exports on; the texts that belong to any package. */
+/** The files that the exports of package.json lead to, and the documents of every package. */
 function reachable() {
   /** @param {any} entry @returns {string[]} */
   const conditions = (entry) =>
@@ -144,7 +142,7 @@ test('the wasm files and package.json can be resolved', () => {
   assert.equal(output, 'true true');
 });
 
-/** What an application takes that multiplies. */
+/** The bundle of an application that only multiplies. */
 const bundleLoader = () => bundleForBrowser("export { createKernels, openGguf } from './js/index.js';");
 
 test('the loader is small', async (t) => {

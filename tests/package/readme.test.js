@@ -1,4 +1,7 @@
-/** The documents are true: their snippets run, its tables are what the build makes, its commands and files exist. */
+/**
+ * The documents are correct: their snippets run, their tables are those of the build, their
+ * commands and files exist.
+ */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -21,7 +24,7 @@ const codeIn = (/** @type {string} */ markdown, language = 'js') =>
   );
 const snippets = [...codeIn(text), ...codeIn(guide)];
 
-/** What the snippets print: those of README.md, then those of js/README.md. */
+/** The output of each snippet: those of README.md first, then those of js/README.md. */
 const OUTPUTS = [
   /^, there was .*\n60 tokens, \d+ per second\nllama \[ 'F32', 'Q6_K', 'Q4_K' \] \d+ bytes/,
   /^Q4_K 768 x 256 by \w+: y\[0\] = -?\d/,
@@ -32,12 +35,15 @@ const OUTPUTS = [
   /^\d{2} weights, \d+ bytes\n$/,
 ];
 
-/** Inside the repository, so that `fused-matmul` is this package. */
+/** A folder inside the repository, so that `fused-matmul` resolves to this package. */
 const folder = path.join(root, 'build/readme');
 mkdirSync(folder, { recursive: true });
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-/** @param {string} file @param {string[]} args @returns {Promise<{ status: number | null, output: string, errors: string }>} */
+/**
+ * @param {string} file @param {string[]} args
+ * @returns {Promise<{ status: number | null, output: string, errors: string }>}
+ */
 async function run(file, ...args) {
   const child = spawn(process.execPath, [file, ...args], { cwd: root });
   let output = '';

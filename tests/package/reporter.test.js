@@ -1,4 +1,4 @@
-/** What `npm test` prints at its end, of several runs as if they were one; and which options it takes. */
+/** The report at the end of `npm test`, which joins several runs, and the options of `npm test`. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -107,7 +107,10 @@ test('npm test: what it does not know is an error before anything is built', () 
   }
 });
 
-/** A file of tests that npm test can be given. @param {import('node:test').TestContext} t @param {string} code */
+/**
+ * A test file that can be given to npm test.
+ * @param {import('node:test').TestContext} t @param {string} code
+ */
 function testFile(t, code) {
   const folder = 'build/reporter';
   t.after(() => rmSync(path.join(root, folder), { recursive: true, force: true }));
@@ -127,7 +130,10 @@ test('npm test: the exit status says whether all passed', (t) => {
   }
 });
 
-/** Whether it runs; one that has ended, and that nobody has asked about, does not. @param {number} pid */
+/**
+ * Whether a process runs. One that has ended, but whose status nobody has read, does not.
+ * @param {number} pid
+ */
 function isRunning(pid) {
   assert.ok(pid > 0);
   try {

@@ -1,4 +1,4 @@
-/** Set-up and the commands: what they say when something is missing or wrong. */
+/** Set-up and the commands: their messages when something is missing or wrong. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
@@ -99,7 +99,7 @@ test('packages are current when they are what the lock file asks for', () => {
   assert.equal(packagesAreCurrent(copy), false, 'another version');
 });
 
-/** A folder with only these programs on it. @param {string[]} programs */
+/** A folder for PATH with only these programs. @param {string[]} programs */
 function pathWith(programs) {
   const bin = mkdtempSync(path.join(folder, 'bin-'));
   for (const name of programs) symlinkSync(which(name) ?? assert.fail(name), path.join(bin, name));

@@ -1,4 +1,7 @@
-/** A short soak: everything at once in two instances, memory flat. `npm run soak` is the long one. */
+/**
+ * A short soak test: everything at once in two instances, with flat memory. `npm run soak` is the
+ * long one.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { soak } from '../soak.js';

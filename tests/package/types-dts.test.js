@@ -1,4 +1,4 @@
-/** The generated .d.ts, as a strict TypeScript user meets them. */
+/** The generated .d.ts files, as a strict TypeScript user gets them. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
@@ -8,7 +8,7 @@ import ts from 'typescript';
 import { root } from '../../scripts/setup/run.js';
 import { packedPackage } from '../helpers/consumers.js';
 
-/** Two compilers: TypeScript 5, which most have, and 7. */
+/** Two compilers: TypeScript 5, which most users have, and 7. */
 const COMPILERS = { 'TypeScript 5': 'typescript', 'TypeScript 7': 'typescript-native' };
 
 /** @type {ReturnType<typeof packedPackage>} */
@@ -31,7 +31,10 @@ const STRICT = {
   types: [],
 };
 
-/** @param {string | string[]} code  of a module, or several @param {object} [options] @param {string} [compiler] */
+/**
+ * @param {string | string[]} code  source of a module, or several @param {object} [options]
+ * @param {string} [compiler]
+ */
 function compile(code, options = { module: 'nodenext' }, compiler = 'typescript-native') {
   const files = [code].flat().map((text, i) => {
     writeFileSync(path.join(folder, `consumer-${i}.ts`), text);
@@ -128,7 +131,10 @@ for (const [name, compiler] of Object.entries(COMPILERS)) {
   }
 }
 
-/** What an editor shows over a name. @param {string} code  with a | before the name */
+/**
+ * The text that an editor shows when the pointer is over a name.
+ * @param {string} code  with a | before the name
+ */
 function hover(code) {
   const at = code.indexOf('|');
   const file = path.join(folder, 'hover.ts');
@@ -200,9 +206,10 @@ test('what only the library can make has no public constructor', () => {
 });
 
 /**
- * A test for each mistake. They are compiled together, beside the head alone, which has none.
+ * Defines a test for each mistake. They are compiled together with the head alone, which must
+ * compile.
  * @param {string} rejects
- * @param {[string, string][]} mistakes  what each is, and its line
+ * @param {[string, string][]} mistakes  name of the mistake, and its line
  * @param {string} head
  */
 function mistakeTests(rejects, mistakes, head) {
