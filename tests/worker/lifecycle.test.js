@@ -1,4 +1,7 @@
-/** Workers that die, never start, are disposed in the middle of work, or are two: a clear error each time, and no worker left. */
+/**
+ * Workers that die, never start, are disposed in the middle of work, or are two: each gives a clear
+ * error, and leaves no worker behind.
+ */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -13,7 +16,7 @@ import { hostUrl, pause, rejection, untilAlive, workerKernels, workersAlive } fr
 
 /** @import { TestContext } from 'node:test' */
 
-/** @param {TestContext} t @param {string} code  run in the worker beside our own */
+/** @param {TestContext} t @param {string} code  run in the worker beside the library's script */
 async function hostWith(t, code) {
   const folder = await mkdtemp(path.join(tmpdir(), 'fused-matmul-worker-'));
   t.after(() => rm(folder, { recursive: true }));
@@ -22,7 +25,10 @@ async function hostWith(t, code) {
   return pathToFileURL(file);
 }
 
-/** Keeps the worker busy for seconds. @param {Awaited<ReturnType<typeof createWorkerKernels>>} fm */
+/**
+ * Keeps the worker busy for seconds.
+ * @param {Awaited<ReturnType<typeof createWorkerKernels>>} fm
+ */
 async function busy(fm) {
   const w = await fm.weight({ type: 'F32', nRows: 2048, nCols: 2048 });
   const x = await fm.tensor({ nRows: 64, nCols: 2048 });
@@ -164,7 +170,9 @@ test('two at once do not know of each other', async (t) => {
   await untilAlive(0);
 });
 
-/** @param {string} code @returns {Promise<{ status: number | null, output: string, ms: number }>} */
+/**
+ * @param {string} code @returns {Promise<{ status: number | null, output: string, ms: number }>}
+ */
 async function runNode(code) {
   const child = spawn(process.execPath, ['--input-type=module', '-e', code], { cwd: projectRoot });
   let output = '';

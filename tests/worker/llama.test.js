@@ -1,4 +1,7 @@
-/** A model in a worker gives what a model in this thread gives, and is as easy to stop, leave and end. */
+/**
+ * A model in a worker gives the results of a model in this thread, and can be stopped, left and
+ * disposed in the same ways.
+ */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';

@@ -1,4 +1,7 @@
-/** Sequences: one message, the same bits as call by call, an abort between two operations, nothing left behind. */
+/**
+ * Sequences: one message, the same bits as call by call, an abort between two operations, nothing
+ * left behind.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ArgumentError, createKernels, HandleError, openGguf, ShapeError } from '../../js/layer-index.js';
@@ -10,7 +13,7 @@ const headSize = 64;
 const tokens = [1, 441, 591, 261, 590];
 
 /**
- * A decoder layer, as a page would write it; `k` are kernels, or the operations of a sequence.
+ * A decoder layer as a page would write it. `k` are kernels, or the operations of a sequence.
  * @param {any} k
  * @param {any} h  its weights and caches
  */
@@ -82,7 +85,7 @@ test('what comes back: trees, handles by identity, arrays given as out', async (
   const back = await fm.sequence((ops) => {
     const sum = ops.add(x, x);
     ops.add(sum, sum, { out });
-    // Written by the step before, and read here.
+    // The previous step has written this, and this step reads it.
     const again = ops.add(out, out);
     const list = [sum.toArray(), { deep: again, n: 3, x }, ops.servedBy('Q4_K'), out];
     return { list, nothing: undefined };
@@ -99,7 +102,7 @@ test('what comes back: trees, handles by identity, arrays given as out', async (
     undefined,
   );
   assert.deepEqual(await x.toArray(), times(2));
-  // Handles are used, freed and read inside a sequence in its order.
+  // In a sequence, handles are used, freed and read in the order of its steps.
   const y = await fm.tensor({ nRows: 1, nCols: 4 });
   const read = await fm.sequence((ops) => {
     y.set(ramp(4));
@@ -171,7 +174,10 @@ test('what a sequence refuses', async (t) => {
   assert.deepEqual(await fm.add(x, x).then((y) => y.toArray()), new Float32Array(4));
 });
 
-/** Steps that take some 20 seconds, and say in `at` how far they came. @param {any} ops @param {any} h */
+/**
+ * Steps that take some 20 seconds, and record their progress in `at`.
+ * @param {any} ops @param {any} h
+ */
 function slow(ops, h) {
   for (let i = 1; i <= 2000; i++) {
     ops.fusedMatmul(h.w, h.x, { out: h.y });
@@ -198,12 +204,14 @@ for (const shared of [true, false]) {
     };
     const before = await fm.memory();
     const reason = new Error('enough');
-    // On a busy machine it may not even have started: then once more, later.
+    // On a busy machine the sequence may not have started yet; it is then tried again with a later
+    // abort.
     let at = 0;
     for (let wait = 150; at === 0 && wait < 20_000; wait *= 4) {
       const abort = new AbortController();
       const running = fm.sequence((ops) => slow(ops, h), { signal: abort.signal });
-      // In the queue behind it: aborted before their turn, they must never be done.
+      // These are behind it in the queue. They are aborted before their turn, so they must never
+      // run.
       const queued = new AbortController();
       const never = fm.sequence(() => void h.at.set(Float32Array.of(-1)), { signal: queued.signal });
       const single = h.at.set(Float32Array.of(-2), 0, { signal: queued.signal });
@@ -228,7 +236,7 @@ test('an abort that comes too late: what was made is freed', async (t) => {
   const abort = new AbortController();
   const made = fm.tensor({ nRows: 1, nCols: 4 }, { signal: abort.signal });
   const loaded = fm.loadWeight(gguf, 'token_embd.weight', { signal: abort.signal });
-  // The worker answers while this thread is busy; then the abort is first.
+  // The worker answers while this thread is busy; the abort comes first then.
   const outcomes = Promise.all([rejection(made), rejection(loaded)]);
   for (const end = Date.now() + 300; Date.now() < end; );
   const reason = new Error('enough');

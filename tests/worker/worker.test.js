@@ -1,4 +1,7 @@
-/** Kernels in a worker compute what kernels in this thread compute, with the same arguments, results and errors. */
+/**
+ * Kernels in a worker compute the same as kernels in this thread, with the same arguments, results
+ * and errors.
+ */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
@@ -29,7 +32,7 @@ const q4k = { type: 'Q4_K', nRows: 9, nCols: 512, data: testWeights('Q4_K', 9) }
 const square = { type: 'F32', nRows: 32, nCols: 32, data: ramp(1024) };
 
 /**
- * Every operation on arrays and on tensors: `k` are kernels of either kind, `h` handles of theirs.
+ * Every operation on arrays and on tensors. `k` are kernels of either kind, `h` their handles.
  * @type {Record<string, (k: any, h: any) => any>}
  */
 const OPERATIONS = {
