@@ -1,7 +1,8 @@
 /**
- * `npm run soak -- --iterations 10000`: a mix of everything the library does, in two instances side by side, one of them left
- * behind now and then; loads that are aborted at random moments, files that are broken, calls that are wrong. Memory must be
- * flat: the linear memories, the handles, JavaScript's heap and its buffers. tests/package/soak.test.js runs a short one.
+ * `npm run soak -- --iterations 10000`: a mix of everything that the library does, in two instances
+ * side by side, one of which is sometimes dropped without dispose(); loads that are aborted at
+ * random moments, broken files, wrong calls. Memory must stay flat: the linear memories, the
+ * handles, JavaScript's heap and its buffers. tests/package/soak.test.js runs a short version.
  */
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -16,16 +17,22 @@ import { startServer } from './helpers/range-server.js';
 
 /** @import { GgufFile, Kernels, Weight } from '../js/layer-index.js' */
 
-/** What the JavaScript heap, and array buffers outside it, may differ by between two moments with nothing in use. */
+/**
+ * Largest difference of the JavaScript heap, and of array buffers outside it, between two moments
+ * with nothing in use.
+ */
 const HEAP_SLACK = 2.5e6;
 const BUFFER_SLACK = 1e6;
-/** After so many iterations everything that is made once has been made, and code is compiled for good. */
+/**
+ * Iterations after which everything that is made only once exists, and code has its final
+ * compilation.
+ */
 const warmUp = (/** @type {number} */ iterations) => Math.max(Math.min(60, iterations >> 1), iterations / 10);
 
 setFlagsFromString('--expose-gc');
 const collectGarbage = /** @type {() => void} */ (runInNewContext('gc'));
 
-/** A file whose tensors come in several chunks. */
+/** A file whose tensors arrive in several chunks. */
 const { bytes: fileBytes } = ggufBytes({
   tensors: [
     { name: 'small', typeId: 8, shape: [64, 64], data: countedBytes(64 * 68) },
@@ -66,7 +73,10 @@ function layer(fm, prng) {
   return results;
 }
 
-/** Wrong calls: nothing may stay of them. @param {Kernels} fm @param {Weight} w @param {Prng} prng */
+/**
+ * Wrong calls, which must leave nothing behind.
+ * @param {Kernels} fm @param {Weight} w @param {Prng} prng
+ */
 function mistakes(fm, w, prng) {
   const wrong = prng.pick([
     () => fm.fusedMatmul(w, new Float32Array(prng.int(0, 63))),
@@ -82,7 +92,7 @@ function mistakes(fm, w, prng) {
 /**
  * A load that is aborted after some chunks or some turns of the event loop, or finishes before.
  * @param {Kernels} fm @param {GgufFile} gguf @param {Prng} prng
- * @returns {Promise<number>}  1 where it was aborted
+ * @returns {Promise<number>}  1 if it was aborted
  */
 async function abortedLoad(fm, gguf, prng) {
   const controller = new AbortController();
@@ -110,14 +120,14 @@ async function abortedLoad(fm, gguf, prng) {
   return 0;
 }
 
-/** A broken file. @param {Prng} prng */
+/** Opens a broken file. @param {Prng} prng */
 async function brokenFile(prng) {
   const mutant = fileBytes.slice(0, 4096);
   for (let n = prng.int(0, 3); n > 0; n--) mutant[prng.int(0, 200)] = prng.int(0, 255);
   await assert.rejects(openGguf(mutant), { name: 'GgufError' });
 }
 
-/** When sockets and buffers that are on their way out are gone. @param {Kernels[]} both */
+/** Waits until sockets and buffers that are about to be freed are gone. @param {Kernels[]} both */
 async function state(both) {
   let [heapUsed, arrayBuffers] = [Infinity, Infinity];
   for (let i = 0; i < 6; i++) {
@@ -132,7 +142,8 @@ async function state(both) {
 
 /**
  * @param {{ iterations: number, seed: number, report?: (line: string) => void }} options
- * @returns {Promise<{ aborted: number, heapGrowth: number, bufferGrowth: number, linearBytes: number[] }>}
+ * @returns {Promise<{ aborted: number, heapGrowth: number, bufferGrowth: number,
+ *   linearBytes: number[] }>}
  */
 export async function soak({ iterations, seed, report = () => {} }) {
   const prng = new Prng(seed);
@@ -167,7 +178,7 @@ export async function soak({ iterations, seed, report = () => {} }) {
         await loading.catch((error) => assert.ok(error instanceof FmError, String(error)));
         third.dispose();
       }
-      server.requests.length = 0; // which the server keeps
+      server.requests.length = 0; // the server records every request
       for (const fm of both) assert.equal(fm.memory().handles, 1, `iteration ${i}`);
       if (i === Math.floor(warmUp(iterations))) settled = await state(both);
       if (i % 1000 === 999) {
