@@ -104,9 +104,9 @@ async function buildModules(emscripten) {
 
 /**
  * Bundles a package into dist/.
- * @param {string} name  of the bundle
+ * @param {string} name  the bundle's name
  * @param {string} from  the package
- * @param {string} script  of scripts/ that bundles it
+ * @param {string} script  the file in scripts/ that bundles it
  * @param {() => Promise<Map<string, string>>} work  gives file names in dist/ and contents
  */
 async function buildBundle(name, from, script, work) {

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { build } from 'esbuild';
 
 /**
- * @param {string} folder  of the package
+ * @param {string} folder  the package's folder
  * @param {string} contents  source of the module that imports the needed parts
  * @param {import('esbuild').Plugin[]} [plugins]
  * @returns {Promise<string>}

@@ -51,7 +51,7 @@ export function finishDeclarations(text, source) {
 /**
  * The declarations that users can reach: the entries of package.json, the files they name, and so
  * on.
- * @param {Record<string, { types?: string } | string>} exports  of package.json
+ * @param {Record<string, { types?: string } | string>} exports  the field of package.json
  * @param {(file: string) => string} read
  * @returns {Set<string>}  paths from the package's folder
  */

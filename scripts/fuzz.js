@@ -107,7 +107,7 @@ function makeSeeds(folder, seed) {
  * @typedef {object} FuzzResult
  * @property {number} executions
  * @property {number} cpuSeconds
- * @property {number} edges  of the program's control flow graph that were reached
+ * @property {number} edges  number of reached edges in the program's control flow graph
  * @property {string[]} findings  the fuzzer's last lines
  */
 

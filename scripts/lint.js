@@ -18,7 +18,7 @@ function cFiles() {
     );
 }
 
-/** @param {string} script  of a package, below node_modules @param {string[]} args */
+/** @param {string} script  path of a package's script, below node_modules @param {string[]} args */
 const runPackage = (script, args) =>
   run(process.execPath, [path.join(root, 'node_modules', script), ...args]);
 

@@ -15,7 +15,7 @@ import { root } from './setup/run.js';
  * @property {{ name: string, file: string, reason: string }[]} skipped
  * @property {{ name: string, file: string }[]} failed
  * @property {string[]} ran
- * @property {Record<string, number>} ms  of the tests of each file
+ * @property {Record<string, number>} ms  total time of the tests in each file
  */
 
 /**

@@ -17,7 +17,7 @@ export function npmCommand() {
 
 /**
  * Whether the installed packages are those of the lock file.
- * @param {string} folder  of a package.json
+ * @param {string} folder  the folder with a package.json
  */
 export function packagesAreCurrent(folder = root) {
   const read = (/** @type {string} */ file) => {

@@ -20,7 +20,9 @@ const CONFIG = {
   legend: { orient: 'top', title: null, labelLimit: 300 },
 };
 
-/** @param {Record<string, unknown>} spec  of Vega-Lite @returns {Promise<string>} SVG */
+/**
+ * @param {Record<string, unknown>} spec  a Vega-Lite specification @returns {Promise<string>} SVG
+ */
 async function draw(spec) {
   const folder = await ensurePeers();
   const load = (/** @type {string} */ file) => import(pathToFileURL(join(folder, 'node_modules', file)).href);

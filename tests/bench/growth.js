@@ -244,7 +244,10 @@ export function growthCases({ quick }) {
   }));
 }
 
-/** @param {Result[]} results  of one case @returns {Map<string, Result[]>} grouped by curve */
+/**
+ * @param {Result[]} results  the results of one case
+ * @returns {Map<string, Result[]>} grouped by curve
+ */
 export function curvesOf(results) {
   /** @type {Map<string, Result[]>} */
   const curves = new Map();
@@ -270,7 +273,7 @@ export function curvesOf(results) {
 /**
  * Fits the line of each curve to minima, since other work on the machine only adds time. Curves
  * over tokens have two lines, with and without the few tokens that a matrix-vector kernel serves.
- * @param {Result[]} results  of growth cases
+ * @param {Result[]} results  the results of growth cases
  * @returns {Line[]}
  */
 export function linesOf(results) {
@@ -295,7 +298,7 @@ export function linesOf(results) {
   );
 }
 
-/** @param {Result[]} results  of one case */
+/** @param {Result[]} results  the results of one case */
 function growthTable(results) {
   const curves = [...curvesOf(results)];
   const sizes = curves[0][1].map(({ at }) => at);

@@ -63,7 +63,7 @@ const call = (page, engine, method, ...args) =>
     /** @type {const} */ ([engine, method, args]),
   );
 
-/** @param {Record<EngineName, Likely[]>} likely  of the same prompt */
+/** @param {Record<EngineName, Likely[]>} likely  the most likely tokens after the same prompt */
 export function checkAgreement({ ours, wllama }) {
   for (const [mine, other] of [
     [ours, wllama],
@@ -155,7 +155,7 @@ function summarise(name, engine, runs, { loadMs, megabytes, version }) {
   };
 }
 
-/** @param {Result[]} results  of one case */
+/** @param {Result[]} results  the results of one case */
 function llamaTable(results) {
   const other = results.find(({ kernel }) => kernel === ENGINES.wllama)?.llama;
   const rows = results.map(({ kernel, samples, llama }) => {

@@ -79,7 +79,7 @@ function matMulNBitsWeight(blocks) {
 
 /**
  * A model with one MatMulNBits node: y [nTokens][nRows] = x [nTokens][nCols] * W^T.
- * @param {Case} made @param {Uint8Array} blocks  of Q4_0 @param {number} accuracyLevel
+ * @param {Case} made @param {Uint8Array} blocks  Q4_0 blocks @param {number} accuracyLevel
  * @returns {Uint8Array}
  */
 function modelBytes({ nRows, nCols, nTokens }, blocks, accuracyLevel) {

@@ -63,7 +63,7 @@ async function overhead({ limits }, nRows, nCols) {
   }));
 }
 
-/** @param {Result[]} results  of one case */
+/** @param {Result[]} results  the results of one case */
 function overheadTable(results) {
   const bare = results.find(({ kernel }) => kernel === BARE);
   const micros = (/** @type {number} */ ms) => (1000 * ms).toFixed(2);

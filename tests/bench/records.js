@@ -38,7 +38,9 @@ export function mergedResults(file, results) {
   return [...before.filter((result) => !measured.has(result.case)), ...results];
 }
 
-/** @param {string} file @param {Setting} setting @param {Result[]} results  of this run */
+/**
+ * @param {string} file @param {Setting} setting @param {Result[]} results  the results of this run
+ */
 export function writeResults(file, setting, results) {
   const lines = [setting, ...mergedResults(file, results)].map((record) => JSON.stringify(record, rounded));
   writeFileSync(file, `${lines.join('\n')}\n`);

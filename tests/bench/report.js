@@ -1,7 +1,7 @@
 /** Results as Markdown for the README. */
 
 /**
- * @typedef {object} Result  of one contender in one case
+ * @typedef {object} Result  the measurements of one contender in one case
  * @property {string} section  product, limit, growth, overhead, onnx, llama, startup
  * @property {string} case
  * @property {string} kernel  the contender's name
@@ -16,9 +16,9 @@
  * @property {number} minMs
  * @property {number} samples
  * @property {number} flops  per call
- * @property {number} bytes  of weights that a call reads
+ * @property {number} bytes  bytes of weights that a call reads
  * @property {number} [error]  norm-wise, against float64
- * @property {LlamaNumbers} [llama]  of whole models
+ * @property {LlamaNumbers} [llama]  numbers of a whole model
  */
 
 /**
@@ -78,7 +78,7 @@ export function ofLimit(result, race, of = 'medianMs') {
   return result[work] / result[of] / (limit[work] / limit[of]);
 }
 
-/** @param {Result[]} results  of one case */
+/** @param {Result[]} results  the results of one case */
 export function caseTable(results) {
   const naive = results.find((r) => r.kernel === 'naive')?.medianMs;
   const baseline = results.find((r) => r.kernel === 'baseline')?.medianMs;

@@ -34,7 +34,7 @@ async function firstResult(threads) {
 
 /**
  * Starts processes of the contenders in turns.
- * @param {number} processes  of each @returns {Result[]}
+ * @param {number} processes  number of processes for each contender @returns {Result[]}
  */
 export function startup(processes) {
   const times = CONTENDERS.map(() => /** @type {number[]} */ ([]));

@@ -15,7 +15,10 @@ import { projectRoot } from '../helpers/test-data.js';
 const LIMIT = 48e6;
 const skip = existsSync('/proc/self/status') ? false : 'only Linux tells the peak of a process';
 
-/** @param {string[]} args  of Node @returns {Promise<{ peak: number, out: string }>}  bytes */
+/**
+ * @param {string[]} args  the arguments of Node
+ * @returns {Promise<{ peak: number, out: string }>}  bytes
+ */
 async function peakOf(args) {
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   let out = '';

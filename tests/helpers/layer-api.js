@@ -84,7 +84,7 @@ export function everywhere(name, body) {
 /**
  * Calls with arrays and with tensors, with new results, given results and, if allowed, the input
  * itself as result.
- * @param {Kernels} fm @param {Float32Array} x @param {number} nCols  of a tensor of x
+ * @param {Kernels} fm @param {Float32Array} x @param {number} nCols  columns of x as a tensor
  * @param {(x: any, options: { out?: any }) => Floats} call @param {ArrayLike<number>} expected
  * @param {number} outCols @param {{ what: string, inPlace?: boolean }} options
  */

@@ -407,8 +407,8 @@ const finite = (values, nCols, place) =>
  * @param {Float64Array} q
  * @param {ReferenceCache} cache
  * @param {AttentionSettings} settings
- * @param {number} position  of the token
- * @param {number} nPositions  in the cache
+ * @param {number} position  the token's position
+ * @param {number} nPositions  number of positions in the cache
  */
 function attention(
   q,

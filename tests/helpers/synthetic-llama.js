@@ -30,8 +30,8 @@ import { dequantizeF64, referenceByName } from './reference.js';
  * @property {boolean} [bias]
  * @property {boolean} [tied]
  * @property {boolean} [causal]  false: every token sees all tokens, and the metadata says so
- * @property {string} [type]  of most matrices
- * @property {string} [qkType]  of attn_q and attn_k
+ * @property {string} [type]  type of most matrices
+ * @property {string} [qkType]  type of attn_q and attn_k
  * @property {number} [seed]
  * @property {Record<string, Pair>} [pairs]  additional or different metadata
  * @property {(tensors: TensorSpec[]) => TensorSpec[]} [change]  changes the tensors before they are

@@ -59,7 +59,7 @@ function arena(module) {
 
 /**
  * @param {RawModule} module @param {ReturnType<typeof arena>} memory
- * @param {string} name  of the export @param {number[][]} lists  contents of list and ffnList
+ * @param {string} name  the export's name @param {number[][]} lists  contents of list and ffnList
  * @param {(a: Arguments) => number[]} order @param {Arguments} valid
  */
 function caller(module, { at, base, total }, name, lists, order, valid) {

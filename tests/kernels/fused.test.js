@@ -47,7 +47,7 @@ function typeNamed(module, name) {
 
 /**
  * One set of inputs with its references, for every module, instruction set and mode.
- * @param {ReferenceType} type @param {string} kind  of weights
+ * @param {ReferenceType} type @param {string} kind  kind of the weights' blocks
  * @param {string} activation  generator's name @param {number} nTokens @param {number} nRows
  * @param {number} nCols @param {number} [eps]
  */
@@ -197,8 +197,8 @@ async function testSizes(module, scalar) {
       checkCase(module, caseOf(type, 'natural', 'gaussian', nTokens, 3, wholeBlocks(type, 256)));
     }
     checkCase(module, caseOf(type, 'natural', 'gaussian', 83, 2, PANEL + 256));
-    /* more than the scratch memory of one token; f32 activations that are made are then summed
-     * in two parts, x itself in one */
+    /* more columns than the scratch memory has room for, even for one token: made f32
+     * activations are summed in two parts, x itself in one */
     if (scalar) continue;
     const nCols = 2 * SCRATCH_FLOATS + 512;
     checkCase(module, caseOf(type, 'natural', 'gaussian', 1, 2, nCols), { bits: false });
@@ -424,7 +424,7 @@ for (const module of modules) {
           checkMany(module, ['Q4_K', 'F16', 'Q8_0', 'F32', 'Q4_K'], nTokens, [4, 3], 2304);
         checkMany(module, ['F32', 'F16'], 5, [1, 2], 257);
         checkMany(module, ['Q6_K'], 3, [8], 4608);
-        /* more than 32 targets, which do not share the same activations */
+        /* more than 32 targets, the most that share the same activations */
         const many = Array.from({ length: 67 }, (_, i) => ['Q4_K', 'F16', 'Q8_0', 'F32'][i % 4]);
         checkMany(module, many, 2, [1, 2], 256);
       });

@@ -33,7 +33,7 @@ for (const { name, reason } of skipped) test(`kernels: ${name} module`, { skip: 
 const wholeBlocks = (type, nCols) => Math.ceil(nCols / type.blockValues) * type.blockValues;
 
 /**
- * @param {ReferenceType} type @param {string} kind  of blocks
+ * @param {ReferenceType} type @param {string} kind  kind of the blocks
  * @param {string} activation  generator's name @param {number} nTokens @param {number} nRows
  * @param {number} nCols @returns {Case}
  */

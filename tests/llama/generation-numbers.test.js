@@ -38,7 +38,7 @@ const calls = (model) => [
 ];
 
 /**
- * @param {string} name  of a tensor
+ * @param {string} name  a tensor's name
  * @param {number} bad
  * @param {Partial<NumericError>} where  fields that the error must have
  * @param {string[]} [unharmed]  calls that do not use the tensor and must succeed

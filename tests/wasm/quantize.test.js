@@ -28,9 +28,9 @@ const MOST_ERROR = 1.02;
 const F16_MAX = 65504;
 
 /**
- * What a type makes of values, from its formula.
+ * Limits of a type, from its formula.
  * @type {Record<string, { limit: number, largest: (row: Float32Array) => number }>} limit: the
- *   largest magnitude with finite scales; largest: an error no value of a block may exceed
+ *   largest magnitude with finite scales; largest: the largest error of a value in a block
  */
 const facts = {
   Q4_0: { limit: 8 * F16_MAX, largest: (x) => (1.01 * maxOf(x)) / 8 },

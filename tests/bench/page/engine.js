@@ -1,7 +1,7 @@
 /**
  * The interface of the engines on the page.
  *
- * @typedef {object} Run  of one prompt
+ * @typedef {object} Run  the numbers of one prompt
  * @property {number} promptTokens  tokens of the prompt that were computed
  * @property {number} promptMs  as the engine reports it
  * @property {number} decodedTokens
