@@ -205,7 +205,10 @@ test('numbers that disagree, foreign parts, parts given twice', async (t) => {
     { change: ({ pairs }, at) => (at === 2 ? { pairs: withKey(pairs, 'split.tensors.count', 10) } : {}) },
   );
   const name3 = /model-00003-of-00003\.gguf/.source;
-  /** Errors of folders of parts and of lists of Files. @type {[string, PartFile[], RegExp][]} */
+  /**
+   * Wrong sets of parts, and the error for a folder or a list of Files with them.
+   * @type {[string, PartFile[], RegExp][]}
+   */
   const cases = [
     ['another number', third('split.no', 1), new RegExp(`${name3}.*part 3 of 3.*part 2 of 3`)],
     ['beyond the count', third('split.no', 3), new RegExp(`${name3}.*split.no is 3.*split.count is 3`)],

@@ -97,7 +97,7 @@ export async function serveParts(t, files, { behaviour = {}, delay = 0 } = {}) {
   };
 }
 
-/** Rows of 256 floats in each tensor; some tensors are larger than a chunk. */
+/** Number of rows of 256 floats in each tensor; some tensors are larger than a chunk. */
 export const ROWS = [3, 1100, 1, 40, 2300, 7, 7, 512, 1];
 export const UNEVEN_2 = [7, 2];
 export const UNEVEN_5 = [1, 0, 4, 1, 3];

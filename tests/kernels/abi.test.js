@@ -248,7 +248,7 @@ for (const module of modules) {
       const header = await readFile(new URL('../../src/fused.h', import.meta.url), 'utf8');
       const declared = [...header.matchAll(/^[a-z0-9_]+ \*?((?:fm|fused)_[a-z0-9_]+)\(/gm)]
         .map((match) => match[1])
-        .filter((name) => !/^fm_threads?_/.test(name)); // the limit of modules with shared memory
+        .filter((name) => !/^fm_threads?_/.test(name)); // only in modules with threads
       assert.ok(declared.length >= 10, `only ${declared.length} prototypes found in fused.h`);
       const exported = WebAssembly.Module.exports(compiled).map(({ name }) => name);
       const own = exported.filter((name) => /^(fm|fused)_/.test(name));

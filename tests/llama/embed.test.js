@@ -18,7 +18,7 @@ const exact = /** @type {const} */ ({ activation: 'f32', kvType: 'F32' });
 const [BOS, EOS] = [1, 2];
 const POOLING_TYPES = { none: 0, mean: 1, cls: 2, last: 3, rank: 4 };
 
-/** @param {number[]} letters  numbers of letters in the synthetic vocabulary */
+/** @param {number[]} letters  token ids in the synthetic vocabulary */
 const textOf = (letters) => String.fromCharCode(...letters.map((token) => 0x4e00 + token));
 const LETTERS = [8, 30, 11, 8, 25];
 

@@ -149,7 +149,7 @@ for (const [format, load] of Object.entries(FORMATS)) {
 test('a bare context of vm: nothing but the language is needed to import, and to multiply', async () => {
   for (const entry of ENTRIES) {
     const bytes = bytesOf('simd128');
-    // An error class of this realm, not of the context.
+    // Bytes and a module of this realm, not of the context.
     const sources = [bytes, new Uint8Array(bytes).buffer, await WebAssembly.compile(bytes)];
     const context = vm.createContext({ sources });
     vm.runInContext(await bundleAs('iife', everything(entry)), context);

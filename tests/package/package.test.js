@@ -12,7 +12,7 @@ import { root } from '../../scripts/setup/run.js';
 import { bundleForBrowser } from '../helpers/bundle.js';
 import { manifest, packedPackage } from '../helpers/consumers.js';
 
-/** Size limits without the chunks that are fetched when they are needed. */
+/** Size limit of the loader, without the chunks that are fetched when they are needed. */
 const LOADER_BUDGET = 12 * 1024;
 const OPERATIONS_BUDGET = 8 * 1024;
 /** The script of a model's worker contains the runner and the template engine again. */

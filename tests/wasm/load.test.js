@@ -41,7 +41,7 @@ const bytesOf = (fm, weights) =>
   });
 
 /**
- * @param {any} fm @param {any[]} weights @param {number[]} numbers  numbers of wideGguf's tensors
+ * @param {any} fm @param {any[]} weights @param {number[]} numbers  of the tensors
  * @param {number} length
  */
 function same(fm, weights, numbers, length) {
