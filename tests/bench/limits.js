@@ -52,8 +52,8 @@ export function instructionLimit(name) {
 let readAt = 0;
 
 /**
- * Reads memory. Cold: the pieces of 160 MB, which no cache holds, in turns. Not cold: always the same
- * piece.
+ * Reads memory. Cold: the pieces of 160 MB, which no cache holds, in turns. Not cold: always the
+ * same piece.
  * @param {number} pieceBytes  a multiple of 64 @param {boolean} [cold] @returns {LimitContender[]}
  */
 export function readLimit(pieceBytes, cold = true) {
