@@ -3,35 +3,38 @@
 import { GgufError } from '../errors.js';
 
 /**
- * A file of known size, read by ranges that the caller has checked against it. Chunks are for reading: they may be views of what
- * the source holds.
+ * A file of known size, read by ranges that the caller has checked against it. The chunks are
+ * read-only: they may be views of memory that the source holds.
  * @typedef {object} ByteSource
- * @property {string} name  for messages
- * @property {number} size  bytes
+ * @property {string} name  Name in messages.
+ * @property {number} size  Size in bytes.
  * @property {(offset: number, length: number, signal?: AbortSignal, spare?: Spare) =>
- *   AsyncIterable<Uint8Array>} stream  exactly `length` bytes in chunks, or a GgufError. spare: given where a chunk is done with
- *   when the next is asked for, which may be in the same buffer
- * @property {() => SourceRecipe} [recipe]  by which another thread opens the same source without this one's help
- * @property {number} [held]  bytes that the source holds in memory, because the server does not answer Range requests
- * @property {() => import('./cache.js').CacheState} [cached]
- * @property {(done: import('./cache.js').CacheState) => void} [count]  adds what another thread did to what `cached` tells
+ *   AsyncIterable<Uint8Array>} stream  Yields exactly `length` bytes in chunks, or fails with a
+ *   GgufError. With `spare`, the next chunk may overwrite the last one.
+ * @property {() => SourceRecipe} [recipe]  Describes the source, so that another thread can open it
+ *   by itself.
+ * @property {number} [held]  Bytes that the source holds in memory, because the server does not
+ *   answer Range requests.
+ * @property {() => import('./cache.js').CacheState} [cached]  What the cache has done so far.
+ * @property {(done: import('./cache.js').CacheState) => void} [count]  Adds to `cached` what
+ *   another thread did.
  */
 
 /**
- * What `reopenSource` takes; it can be posted to a worker.
+ * Description of a source, for `reopenSource`; it can be posted to a worker.
  * @typedef {{ kind: 'url', facts: import('./http.js').UrlFacts }
  *   | { kind: 'blob', blob: Blob }
  *   | { kind: 'file', path: string, isUrl: boolean, known: { size: number, mtimeMs: number } }
  *   | { kind: 'parts', parts: SourceRecipe[] }} SourceRecipe
  */
 
-/** A buffer that is filled again and again. @typedef {{ buffer?: ArrayBuffer }} Spare */
+/** A buffer that every chunk is read into. @typedef {{ buffer?: ArrayBuffer }} Spare */
 
-/** Bytes of a chunk where we choose it. */
+/** Bytes of a chunk, where the library chooses its size. */
 export const CHUNK_BYTES = 1 << 20;
 
 /**
- * Reads a range in one piece.
+ * Reads a range into one array.
  * @param {ByteSource} source
  * @param {number} offset
  * @param {number} length
@@ -105,11 +108,12 @@ export function blobSource(blob, name = 'name' in blob ? String(blob.name) : 'th
 }
 
 /**
- * A reader of a stream. A spare buffer takes all chunks where the stream is one of bytes: those that Chromium makes for each are
- * collected late, by the hundred megabytes.
+ * Makes a reader of a stream. A byte stream fills the spare buffer with every chunk. Without it
+ * Chromium allocates a buffer for each chunk and collects them late, after hundreds of megabytes.
  * @param {ReadableStream<Uint8Array<ArrayBuffer>>} stream
  * @param {Spare} [spare]
- * @returns {{ read: () => Promise<ReadableStreamReadResult<Uint8Array>>, cancel: () => Promise<void> }}
+ * @returns {{ read: () => Promise<ReadableStreamReadResult<Uint8Array>>, cancel: () =>
+ *   Promise<void> }}
  */
 export function readerOf(stream, spare) {
   /** @type {any} */
@@ -117,7 +121,7 @@ export function readerOf(stream, spare) {
   try {
     reader = stream.getReader(spare && { mode: 'byob' });
   } catch {
-    spare = undefined; // not of bytes
+    spare = undefined; // no byte stream
     reader = stream.getReader();
   }
   return {
@@ -130,14 +134,17 @@ export function readerOf(stream, spare) {
   };
 }
 
-/** All of it. One that a broken read has taken along is made anew. @param {Spare} spare */
+/**
+ * The whole spare buffer; a new one if a failed read has detached the old one.
+ * @param {Spare} spare
+ */
 export function spareBytes(spare) {
   if (!spare.buffer?.byteLength) spare.buffer = new ArrayBuffer(CHUNK_BYTES);
   return new Uint8Array(spare.buffer);
 }
 
 /**
- * The [start, end) of each chunk of a range.
+ * Yields the [start, end) of each chunk of a range.
  * @param {number} offset
  * @param {number} length
  */

@@ -1,5 +1,6 @@
-/* The files kept in a Cache Storage. A file is a description (its UrlFacts) and blocks; the blocks' addresses hold what tells
- * the file from a later one, so the two are never mixed. A Cache Storage that fails, or lacks something, is no longer used. */
+/* GGUF files in the browser's Cache Storage. A file is stored as a description (its UrlFacts) and
+ * blocks. The address of a block contains the validators of its file (size, ETag), so blocks of two
+ * versions never mix. After the Cache Storage has failed once, it is no longer used. */
 
 import { GgufError } from '../errors.js';
 import { firstPartOf } from './split.js';
@@ -8,31 +9,32 @@ import { firstPartOf } from './split.js';
 
 /**
  * @typedef {object} CacheState
- * @property {string} name  of the cache
- * @property {number} hits  bytes that came from the cache
- * @property {number} stored  bytes that were put into it
- * @property {Error} [error]  why it keeps nothing more: there is none, no room in it, or it failed
+ * @property {string} name  Name of the cache.
+ * @property {number} hits  Bytes that came from the cache.
+ * @property {number} stored  Bytes that were put into the cache.
+ * @property {Error} [error]  Why the cache stores nothing more: there is none, it is full, or it
+ *   failed.
  */
 
 /**
  * @typedef {object} CachedGguf
- * @property {string} url  of the file; the first part's, if it is split
- * @property {number} size  of the file, or of its parts that are known
- * @property {number} bytes  of it that are kept
- * @property {Date} used  when it was opened last
+ * @property {string} url  URL of the file, or of the first part of a split model.
+ * @property {number} size  Size in bytes of the file, or of the known parts together.
+ * @property {number} bytes  How many of these bytes are in the cache.
+ * @property {Date} used  When the file was last opened.
  */
 
-/** Bytes that are kept as one entry. */
+/** Bytes of a file in one cache entry. */
 export const BLOCK = 1 << 20;
-/** Cache Storage wants addresses; nothing is ever fetched from this one. */
+/** Prefix of the entries' keys, as Cache Storage wants URLs. Nothing is fetched from it. */
 const BASE = 'https://fused-matmul.invalid/';
-/** Methods of a Cache that are used: some engines lack one or the other. */
+/** Methods of Cache that are needed; some engines lack one. */
 const METHODS = /** @type {const} */ (['match', 'put', 'delete', 'keys']);
 
 export class Store {
   /** @type {Cache | undefined} */
   #cache;
-  /** That it failed is for its own caller. @type {Promise<unknown>} */
+  /** The last write. Only its own caller sees its failure. @type {Promise<unknown>} */
   static #lastPut = Promise.resolve(true);
 
   /**
@@ -65,13 +67,13 @@ export class Store {
     }
   }
 
-  /** Whether nothing can be read from it. */
+  /** Whether the cache can no longer be read. */
   get isBroken() {
     return this.#cache === undefined;
   }
 
   /**
-   * Ends its use, since something it did failed.
+   * Stops using the cache, because an operation on it failed.
    * @param {unknown} error
    */
   fail(error) {
@@ -80,7 +82,8 @@ export class Store {
   }
 
   /**
-   * What an action on the cache gives; undefined, and the end of its use, where it fails.
+   * Runs an action on the cache. If it fails, the result is undefined and the cache is no longer
+   * used.
    * @template T
    * @param {(cache: Cache) => Promise<T>} action
    * @returns {Promise<T | undefined>}
@@ -104,14 +107,14 @@ export class Store {
     return found?.facts;
   }
 
-  /** @param {UrlFacts} facts  its headers, which may be secret, are not kept */
+  /** Stores the description without the headers, which may be secret. @param {UrlFacts} facts */
   async describe(facts) {
     const body = { facts: { ...facts, headers: [] }, used: Date.now() };
     await this.#tryPut(address(facts.url), JSON.stringify(body), facts.url);
   }
 
   /**
-   * The blocks of a file that are kept.
+   * The numbers of the blocks of a file that are in the cache.
    * @param {UrlFacts} facts
    */
   async blocks(facts) {
@@ -125,7 +128,7 @@ export class Store {
   /**
    * @param {UrlFacts} facts
    * @param {number} block
-   * @param {number} length  that it must have
+   * @param {number} length  bytes that the block must have
    */
   async get(facts, block, length) {
     const blob = await this.#attempt(async (cache) => {
@@ -141,7 +144,7 @@ export class Store {
    * @param {UrlFacts} facts
    * @param {number} block
    * @param {Uint8Array<ArrayBuffer>} bytes
-   * @returns {Promise<boolean>}  whether it is kept now
+   * @returns {Promise<boolean>}  whether the block is in the cache now
    */
   async put(facts, block, bytes) {
     const kept = await this.#tryPut(address(facts.url, block, tagOf(facts)), bytes, facts.url);
@@ -150,7 +153,7 @@ export class Store {
   }
 
   /**
-   * Deletes what is kept of a file that is read now; that it cannot be deleted ends the use of the cache.
+   * Deletes the entries of a file. If that fails, the cache is no longer used.
    * @param {string} url
    */
   async forget(url) {
@@ -166,8 +169,8 @@ export class Store {
   }
 
   /**
-   * Deletes all parts of a split file.
-   * @param {string} url  of any of them
+   * Deletes a file, or all parts of a split model.
+   * @param {string} url  URL of any part
    * @throws {GgufError} the cache fails
    */
   async deleteModel(url) {
@@ -175,8 +178,9 @@ export class Store {
   }
 
   /**
-   * The parts of a split file count as one.
-   * @returns {Promise<CachedGguf[]>}  the one used last first; none where there is no cache
+   * The files in the cache, last used first; a split model is listed once. The list is empty where
+   * there is no cache.
+   * @returns {Promise<CachedGguf[]>}
    * @throws {GgufError} the cache fails
    */
   async list() {
@@ -190,7 +194,8 @@ export class Store {
   }
 
   /**
-   * Puts an entry, after those before it, of other files too: two at once would make room twice, or not see what the other made.
+   * Puts an entry after all earlier writes have finished, also those of other files: with two at
+   * once, both would make room, or one would not see the room that the other made.
    * @param {string} key
    * @param {BodyInit} body
    * @param {string} url
@@ -203,7 +208,8 @@ export class Store {
   }
 
   /**
-   * Where there is no room, the file that was not used for longest goes, but never the one being read, nor another part of it.
+   * Puts an entry. When the cache is full, the least recently used file is deleted, but never the
+   * model that is being read.
    * @param {string} key
    * @param {BodyInit} body
    * @param {string} url
@@ -223,7 +229,7 @@ export class Store {
           await this.#attempt((cache) => deleteModel(cache, evicted));
           if (this.#cache) continue;
         }
-        // What is there can be read all the same.
+        // The entries that are in the cache can still be read.
         this.state.error ??= asError(error);
         return false;
       }
@@ -232,7 +238,7 @@ export class Store {
 }
 
 /**
- * What was thrown, as an error.
+ * Makes an Error of anything that was thrown.
  * @param {unknown} thrown
  * @returns {Error}
  */
@@ -262,7 +268,7 @@ async function entriesOf(cache) {
 
 /**
  * @param {Cache} cache
- * @param {string} [url]  default: every file's
+ * @param {string} [url]  delete only the entries of this file
  */
 async function deleteEntries(cache, url) {
   for (const entry of await entriesOf(cache))
@@ -271,7 +277,7 @@ async function deleteEntries(cache, url) {
 
 /**
  * @param {Cache} cache
- * @param {string} url  of any part of a split file
+ * @param {string} url  URL of the file, or of any part of a split model
  */
 async function deleteModel(cache, url) {
   const first = firstPartOf(url);
@@ -280,9 +286,9 @@ async function deleteModel(cache, url) {
 }
 
 /**
- * The parts of a split file count as one.
+ * The models in the cache, last used first; a split model is listed once.
  * @param {Cache} cache
- * @returns {Promise<CachedGguf[]>}  the one used last first
+ * @returns {Promise<CachedGguf[]>}
  */
 async function listModels(cache) {
   /** @type {Map<string, CachedGguf>} */
@@ -322,7 +328,7 @@ async function listFiles(cache) {
 
 /**
  * @param {string} url
- * @param {number} [block]  without it: the description
+ * @param {number} [block]  default: the description
  * @param {string} [tag]
  */
 function address(url, block, tag = '') {
@@ -335,7 +341,8 @@ function address(url, block, tag = '') {
 }
 
 /**
- * Any code of the page's origin can write to its caches: what is no description of that file is none.
+ * Reads a description. Any code of the page's origin can write to its caches, so an entry that does
+ * not describe this file is ignored.
  * @param {string} url
  * @param {Response | undefined} response
  * @returns {Promise<{ facts: UrlFacts, used: number } | undefined>}

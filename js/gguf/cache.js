@@ -1,5 +1,4 @@
-/* GGUF files behind URLs, kept in the browser's Cache Storage block by block, as they are read. A file is a description (its
- * UrlFacts) and blocks; the blocks' addresses hold what tells the file from a later one, so the two are never mixed. */
+/* GGUF files behind URLs, read through the browser's Cache Storage block by block. */
 
 import { ArgumentError, show } from '../errors.js';
 import { blobSource, memorySource } from './bytes.js';
@@ -14,7 +13,7 @@ import { isOtherFile, validators } from './validators.js';
 /** @typedef {import('./cache-store.js').CacheState} CacheState */
 /** @typedef {import('./cache-store.js').CachedGguf} CachedGguf */
 
-/** How long a server may take to say whether the file is still the same, in milliseconds. */
+/** Milliseconds that a server may take to say whether the file is unchanged. */
 const PATIENCE = 5000;
 
 /** @param {boolean | string | undefined} cache */
@@ -49,8 +48,8 @@ export async function openCached(given, options) {
 }
 
 /**
- * Whether a server still has what is kept. Only the answer of another file says no: a server that is away, or refuses, is no
- * reason to lose it.
+ * Tells whether the server still has the file that is in the cache. The cached file is dropped only
+ * if the server answers with another one, not if the server cannot be reached or refuses.
  * @param {UrlFacts} facts
  * @param {import('./index.js').OpenOptions} options
  */
@@ -65,7 +64,7 @@ async function isUnchanged(facts, { fetch, signal }) {
     await response.body?.cancel();
     if (!response.ok) return true;
     const { status, headers } = response;
-    // A page in place of the file is the answer of a network that wants a login, or of a server that wants one.
+    // An HTML page in place of the file comes from a login, of a network or of the server.
     if (/^\s*text\/html/i.test(headers.get('content-type') ?? '')) return true;
     const range = /\/(\d+)$/.exec(headers.get('content-range') ?? '')?.[1];
     const total = status === 200 ? headers.get('content-length') : range;
@@ -81,9 +80,11 @@ async function isUnchanged(facts, { fetch, signal }) {
 }
 
 /**
- * Reads from the cache what is in it, and the rest by Range requests, which fill it.
+ * Reads blocks from the cache where it has them. Other blocks are fetched by Range requests and put
+ * into the cache.
  * @param {UrlFacts} facts
- * @param {{ fetch?: typeof globalThis.fetch, beginning?: Uint8Array<ArrayBuffer>, store?: Store }} have
+ * @param {{ fetch?: typeof globalThis.fetch, beginning?: Uint8Array<ArrayBuffer>, store?: Store }}
+ *   have
  * @returns {Promise<ByteSource>}
  */
 export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0), store: given }) {
@@ -99,9 +100,9 @@ export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0)
   }
 
   /**
-   * Whole blocks from the network, each kept before it is handed on.
+   * Fetches whole blocks; each is put into the cache before it is yielded.
    * @param {number} first
-   * @param {number} end  block behind the last
+   * @param {number} end  the block after the last one
    * @param {AbortSignal} [signal]
    * @returns {AsyncGenerator<Uint8Array, void>}
    */
@@ -179,8 +180,8 @@ export async function cachedSource(facts, { fetch, beginning = new Uint8Array(0)
 }
 
 /**
- * @param {unknown} name  of the cache; default: ours
- * @throws {ArgumentError} it is no text
+ * @param {unknown} name  name of the cache; default 'fused-matmul'
+ * @throws {ArgumentError} the name is no string
  */
 export async function openStore(name) {
   if (name === undefined || typeof name === 'string') return Store.open(cacheName(name));

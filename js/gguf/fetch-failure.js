@@ -1,21 +1,26 @@
-/* Why a fetch failed without an answer, as far as that can be known. Browsers hide the reason from the page on purpose. */
+/* Explains why a fetch failed without an answer, as far as a page can find out: browsers hide the
+ * reason from pages on purpose. */
 
 import { GgufError, show } from '../errors.js';
 import { messageOf } from './http-body.js';
 import { transient } from './http-retry.js';
 
-/** Causes that stay the same for every attempt: names, certificates, ports and redirects, as Node and Deno spell them. */
+/**
+ * Causes that no further attempt can change (names, certificates, ports, redirects), as Node and
+ * Deno spell them.
+ */
 const PERMANENT =
   /\b(ENOTFOUND|ERR_INVALID_URL|ERR_TLS_\w+|CERT_\w+|\w*SELF_SIGNED\w*|UNABLE_TO_\w+|ERR_SSL_\w+)\b|bad port|unknown scheme|redirect count|not implemented/i;
-/** How long a server may take to show that it is there, in milliseconds. */
+/** Milliseconds that a server may take to answer the request of `answersAnyone`. */
 const PATIENCE = 5000;
 
 /**
- * The error for a request that got no answer. It is transient where another attempt may help.
+ * Makes the error for a request that got no answer. It is marked transient where another attempt
+ * may help.
  * @param {string} url
- * @param {unknown} cause  what fetch was rejected with
- * @param {{ isFirst?: boolean, mayAsk?: boolean, signal?: AbortSignal }} [how]  isFirst: nothing has been read of the file yet;
- *   mayAsk: the global fetch may be used to learn more
+ * @param {unknown} cause  the error that fetch was rejected with
+ * @param {{ isFirst?: boolean, mayAsk?: boolean, signal?: AbortSignal }} [how]  isFirst: nothing of
+ *   the file has been read yet; mayAsk: a request by the global fetch may be made to learn more
  * @returns {Promise<GgufError>}
  */
 export async function fetchFailure(url, cause, { isFirst = false, mayAsk = false, signal } = {}) {
@@ -55,7 +60,8 @@ export async function fetchFailure(url, cause, { isFirst = false, mayAsk = false
 }
 
 /**
- * Whether a server answers a request that needs no permission, and whose answer is hidden.
+ * Tells whether the server answers a no-cors request, which needs no permission; its answer is
+ * hidden.
  * @param {string} url
  * @param {AbortSignal} [signal]
  */
@@ -89,12 +95,15 @@ function parse(url) {
   }
 }
 
-/** Pages from https may fetch from their own machine. @param {string} hostname */
+/**
+ * Tells whether the host is this machine: pages from https may fetch from it by http.
+ * @param {string} hostname
+ */
 function isLoopback(hostname) {
   return /^(localhost|.*\.localhost|127(\.\d+){3}|\[::1\])$/.test(hostname);
 }
 
-/** Codes and messages of an error and its cause. @param {unknown} error */
+/** The codes and messages of an error and of its cause. @param {unknown} error */
 function detailsOf(error) {
   const all = [error, /** @type {any} */ (error)?.cause];
   return all.map((one) => (one ? `${one.code ?? ''} ${one.message ?? ''}` : '')).join(' ');

@@ -1,4 +1,4 @@
-/* A GGUF file as the library hands it out. */
+/* The class GgufFile: metadata and tensors of an open file. */
 
 import { HandleError } from '../errors.js';
 
@@ -10,8 +10,8 @@ import { HandleError } from '../errors.js';
  * @property {readonly number[]} shape  Sizes in GGUF's order: shape[0] is the length of a row.
  * @property {number} nRows  Rows: the product of shape[1], shape[2] and so on.
  * @property {number} nCols  Columns: shape[0].
- * @property {number} offset  Place of the first byte in the file. In a split model the parts count as one file, one
- *   after the other.
+ * @property {number} offset  Place of the first byte in the file. In a split model the parts count
+ *   as one file, one after the other.
  * @property {number} [part]  Index of its part in the `parts` of the file, if the model is split.
  * @property {number} byteLength  Bytes of its blocks.
  * @property {boolean} supported  Whether the kernels take it as a weight.
@@ -21,10 +21,11 @@ import { HandleError } from '../errors.js';
 /** @typedef {MetadataScalar | MetadataValue[]} MetadataValue */
 
 /**
- * A part of a split model, or the file that is whole.
+ * A part of a split model, or the one file of a model that is not split.
  * @typedef {object} GgufFilePart
  * @property {string} name  Address, path or file name.
- * @property {number} offset  Place of its first byte among the bytes of all parts.
+ * @property {number} offset  Place of its first byte in the bytes of all parts, one after the
+ *   other.
  * @property {number} byteLength  Size in bytes.
  * @property {number} nTensors  Number of tensors in it.
  */
@@ -37,23 +38,27 @@ import { HandleError } from '../errors.js';
  * @property {Map<string, GgufTensor>} tensors
  */
 
-/** Where its bytes come from, for those who read them. @type {(gguf: GgufFile) => import('./bytes.js').ByteSource} */
+/**
+ * The bytes of an open file, for other modules of the library.
+ * @type {(gguf: GgufFile) => import('./bytes.js').ByteSource}
+ */
 let sourceOf;
 
 export { sourceOf };
 
 /**
- * Functions that are loaded when a file is opened, and not before.
+ * Functions of `open.js`, which is loaded with the first file.
  * @typedef {object} Tools
- * @property {(gguf: GgufFile, source: string, name: string) => import('../errors.js').GgufError} noTensor  for messages
- * @property {(tensor: GgufTensor, source: import('./bytes.js').ByteSource, options: { signal?: AbortSignal }) =>
- *   Promise<Uint8Array<ArrayBuffer>>} read
- * @property {(tensor: GgufTensor, source: import('./bytes.js').ByteSource, options: { signal?: AbortSignal }) =>
- *   AsyncIterable<Uint8Array>} stream
+ * @property {(gguf: GgufFile, source: string, name: string) => import('../errors.js').GgufError}
+ *   noTensor  Makes the error for a name that no tensor has.
+ * @property {(tensor: GgufTensor, source: import('./bytes.js').ByteSource,
+ *   options: { signal?: AbortSignal }) => Promise<Uint8Array<ArrayBuffer>>} read
+ * @property {(tensor: GgufTensor, source: import('./bytes.js').ByteSource,
+ *   options: { signal?: AbortSignal }) => AsyncIterable<Uint8Array>} stream
  * @property {readonly GgufFilePart[]} parts
  */
 
-/** A GGUF file whose header has been read and checked. Its bytes are read when they are asked for. */
+/** A GGUF file with its header read and checked. Tensors are read when they are asked for. */
 export class GgufFile {
   #source;
   #tools;
@@ -76,21 +81,24 @@ export class GgufFile {
     this.version = version;
     /** Alignment of tensors in the file, in bytes. */
     this.alignment = alignment;
-    /** Key-value pairs; 64-bit integers are numbers where a number holds them exactly, else BigInts. */
+    /**
+     * Key-value pairs. 64-bit integers are numbers where a number holds them exactly, otherwise
+     * BigInts.
+     */
     this.metadata = metadata;
-    /** The tensors by name; those of all parts, if the model is split. */
+    /** Tensors by name, of all parts if the model is split. */
     this.tensors = tensors;
-    /** The parts of a split model, in their order; a file that is whole is the only one. */
+    /** Parts of a split model, in order; a model that is not split has one. */
     this.parts = tools.parts;
   }
 
-  /** Size of the file, or of all parts together. */
+  /** Size in bytes, of all parts together. */
   get byteLength() {
     return this.#source.size;
   }
 
   /**
-   * What the cache did, of a file opened with one.
+   * What the cache has done so far, if the file was opened with one.
    * @returns {import('./cache.js').CacheState | undefined}
    */
   get cached() {
@@ -98,10 +106,10 @@ export class GgufFile {
   }
 
   /**
-   * What is known of a tensor.
+   * Finds a tensor by its name.
    * @param {string} name
    * @returns {GgufTensor}
-   * @throws {import('../errors.js').GgufError} there is none of that name
+   * @throws {import('../errors.js').GgufError} the file has no tensor of that name
    */
   tensor(name) {
     const tensor = this.tensors.get(name);
@@ -110,7 +118,7 @@ export class GgufFile {
   }
 
   /**
-   * The bytes of a tensor, as the file holds them.
+   * Reads the bytes of a tensor, as the file holds them.
    * @param {string} name
    * @param {{ signal?: AbortSignal }} [options]
    * @returns {Promise<Uint8Array<ArrayBuffer>>} a copy
@@ -120,7 +128,8 @@ export class GgufFile {
   }
 
   /**
-   * The bytes of a tensor in chunks. A chunk is for reading: it may be a view of what was given to openGguf.
+   * Reads the bytes of a tensor in chunks. Do not write to a chunk: it may be a view of the data
+   * given to openGguf.
    * @param {string} name
    * @param {{ signal?: AbortSignal }} [options]
    * @returns {AsyncIterable<Uint8Array>}
@@ -129,7 +138,7 @@ export class GgufFile {
     return this.#tools.stream(this.tensor(name), this.#open(), options);
   }
 
-  /** Forbids further reading. */
+  /** Closes the file: reading from it fails from now on. */
   close() {
     this.#closed = true;
   }

@@ -1,13 +1,14 @@
-/* Walks a GGUF header from end to end without decoding it: every length is checked against the file's real
- * size before the parser sees a byte, so that truncated and hostile files end here with an error that says
- * what and where.
+/* Walks through a GGUF header without decoding it. Every length is checked against the size of the
+ * file before the parser sees a byte, so truncated and hostile files end here, with an error that
+ * says what is wrong and where.
  *
  *   "GGUF"  u32 version  u64 n_tensors  u64 n_kv
  *   n_kv       x { string key, u32 type, value }
  *   n_tensors  x { string name, u32 n_dims, u64 dims[n_dims], u32 type, u64 offset }
- *   padding to the alignment, then the data that the offsets count from
- * A string is u64 length and bytes; an array is u32 type, u64 length and values. All little-endian.
- * Source: GGUF specification. */
+ *   padding to the alignment, then the data; offsets count from its first byte
+ *
+ * A string is a u64 length and its bytes; an array is u32 type, u64 length and values. All numbers
+ * are little-endian. Source: GGUF specification. */
 
 import { GgufError, show } from '../errors.js';
 import { readAll } from './bytes.js';
@@ -15,52 +16,66 @@ import { HEAD_BYTES, otherFormat } from './not-gguf.js';
 
 /** @typedef {import('./bytes.js').ByteSource} ByteSource */
 
-/** The parser reads the file in chunks of this size, and cuts strings that cross from one into the next. */
+/**
+ * Bytes of a chunk in which the parser reads the file. It cuts strings that cross from one chunk
+ * into the next.
+ */
 export const PARSER_CHUNK = 2_000_000;
 /** The parser's own limit. */
 const MAX_HEADER_BYTES = 50_000_000;
-/** The specification's. */
+/** The specification's limit. */
 const MAX_KEY_BYTES = 65535;
-/** One more chunk is all the parser reads ahead of a value. */
+/** The parser reads at most one chunk ahead of a value. */
 const MAX_STRING_BYTES = 1_500_000;
-/** GGML's. */
+/** GGML's limit. */
 const MAX_DIMS = 4;
 const MAX_ARRAY_DEPTH = 4;
 
-/** The usual reason why a file ends early. */
+/** The usual reason why a file ends early, for messages. */
 export const INCOMPLETE = '(is the download complete?)';
 
-/** Arrays of so many items are read here, not by the parser: vocabularies, for which it takes seconds. */
+/**
+ * Arrays of at least this many items (vocabularies) are read here: the parser takes seconds for
+ * them.
+ */
 const LARGE_ITEMS = 1024;
 
-/** Bytes of a metadata value by its type; 0: string, array. */
+/** Bytes of a metadata value by its type; 0 for strings and arrays. */
 const VALUE_BYTES = [1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8];
 const STRING = 8;
 const ARRAY = 9;
-/** What the smallest key-value pair and tensor info take: bounds counts before anything is looped over. */
+/**
+ * The smallest key-value pair and tensor description. They bound the counts before any loop over
+ * them.
+ */
 const MIN_KV_BYTES = 8 + 4 + 1;
 const MIN_INFO_BYTES = 8 + 4 + 8 + 4 + 8;
 
 /**
  * @typedef {object} HeaderLayout
  * @property {number} version
- * @property {string[]} keys  of the metadata, in file order
- * @property {{ path: (string | number)[], text: string }[]} cutStrings  metadata strings the parser cuts
- * @property {LargeArray[]} large  arrays that are hidden from the parser, in file order
- * @property {number} hidden  bytes of them so far: by this much the parser is ahead of the file
- * @property {number[]} infoOffsets  where each tensor info starts
- * @property {number} end  where the tensor infos end
+ * @property {string[]} keys  Keys of the metadata, in file order.
+ * @property {{ path: (string | number)[], text: string }[]} cutStrings  Metadata strings that the
+ *   parser cuts.
+ * @property {LargeArray[]} large  Arrays that are hidden from the parser, in file order.
+ * @property {number} hidden  Bytes of the arrays hidden so far: the file's offset minus the
+ *   parser's.
+ * @property {number[]} infoOffsets  Offset of each tensor description in the file.
+ * @property {number} end  Offset after the last tensor description.
  */
 
 /**
  * @typedef {object} LargeArray
  * @property {string} key
  * @property {(string | number | boolean)[]} items
- * @property {number} start  where its length stands in the file
- * @property {number} end  behind its last item
+ * @property {number} start  Offset of its length in the file.
+ * @property {number} end  Offset after its last item.
  */
 
-/** How numbers are read, by type: those that JavaScript has as numbers. @type {Record<number, (view: DataView, at: number) => number | boolean>} */
+/**
+ * Readers by type, for the types that fit a JavaScript number.
+ * @type {Record<number, (view: DataView, at: number) => number | boolean>}
+ */
 const READERS = {
   0: (view, at) => view.getUint8(at),
   1: (view, at) => view.getInt8(at),
@@ -72,7 +87,7 @@ const READERS = {
   7: (view, at) => view.getUint8(at) !== 0,
 };
 
-/** The header's bytes, read as far as they are needed. */
+/** The bytes of a header, read from the source as far as they are needed. */
 export class HeaderReader {
   #source;
   #signal;
@@ -85,7 +100,7 @@ export class HeaderReader {
   /**
    * @param {ByteSource} source
    * @param {AbortSignal} [signal]
-   * @param {number} [step]  bytes that are read at a time
+   * @param {number} [step]  bytes to read at a time
    */
   constructor(source, signal, step = PARSER_CHUNK) {
     this.#source = source;
@@ -107,9 +122,10 @@ export class HeaderReader {
   }
 
   /**
-   * Makes sure that the next nBytes are in the file and in memory.
+   * Makes sure that the next nBytes are in memory.
    * @param {number} nBytes
-   * @param {() => string} what
+   * @param {() => string} what  the thing that needs them, for messages
+   * @throws {GgufError} the file or the largest header ends before
    */
   async need(nBytes, what) {
     const end = this.at + nBytes;
@@ -126,7 +142,7 @@ export class HeaderReader {
   }
 
   /**
-   * The header as the parser sees it: large arrays are empty.
+   * The header as the parser gets it: the large arrays are empty.
    * @param {HeaderLayout} layout
    * @returns {Uint8Array<ArrayBuffer>}
    */
@@ -135,7 +151,7 @@ export class HeaderReader {
     let [from, to] = [0, 0];
     for (const { start, end: next } of [...large, { start: end, end }]) {
       plain.set(this.#bytes.subarray(from, start), to);
-      // Behind it the 8 bytes of a length stay zero.
+      // The 8 bytes of the array's length stay zero.
       to += start - from + 8;
       from = next;
     }
@@ -143,7 +159,7 @@ export class HeaderReader {
   }
 
   /**
-   * The first bytes of the file, fewer where it has fewer.
+   * The first nBytes of the file, or fewer if the file is shorter.
    * @param {number} nBytes
    */
   async head(nBytes) {
@@ -163,14 +179,14 @@ export class HeaderReader {
     this.#view = new DataView(bytes.buffer);
   }
 
-  /** After need(4). */
+  /** Reads a u32; call need(4) first. */
   u32() {
     const value = this.#view.getUint32(this.at, true);
     this.at += 4;
     return value;
   }
 
-  /** After need(8). @param {() => string} what */
+  /** Reads a u64; call need(8) first. @param {() => string} what */
   u64(what) {
     const value = this.#view.getBigUint64(this.at, true);
     if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw this.error(`${what()} is ${value}`);
@@ -179,7 +195,8 @@ export class HeaderReader {
   }
 
   /**
-   * Passes a string that is in memory and crosses no chunk of the parser; false where it is not so plain.
+   * Skips a string. Returns false, and skips nothing, if it is not in memory or crosses a chunk of
+   * the parser.
    * @param {number} hidden
    */
   skipPlainString(hidden) {
@@ -190,7 +207,7 @@ export class HeaderReader {
     return true;
   }
 
-  /** A string that is in memory, undefined where it is not. */
+  /** Reads a string; undefined if it is not in memory. */
   plainString() {
     const start = this.at + 8;
     const end = this.#stringEnd();
@@ -199,14 +216,14 @@ export class HeaderReader {
     return this.#decoder.decode(this.#bytes.subarray(start, end));
   }
 
-  /** After need() of all of them. @param {number} type @param {number} n */
+  /** Reads n numbers; call need() for all of them first. @param {number} type @param {number} n */
   numbers(type, n) {
     const [read, size, start] = [READERS[type], VALUE_BYTES[type], this.at];
     this.at += n * size;
     return Array.from({ length: n }, (_, i) => read(this.#view, start + i * size));
   }
 
-  /** Where a string ends that is in memory with its length. */
+  /** Offset after the string here; undefined if it is not in memory with its length. */
   #stringEnd() {
     const start = this.at + 8;
     if (start > this.#bytes.length || this.#view.getUint32(this.at + 4, true) !== 0) return undefined;
@@ -214,7 +231,7 @@ export class HeaderReader {
     return end > this.#bytes.length ? undefined : end;
   }
 
-  /** After need(nBytes). @param {number} nBytes */
+  /** Reads nBytes of text; call need(nBytes) first. @param {number} nBytes */
   text(nBytes) {
     const text = this.#decoder.decode(this.#bytes.subarray(this.at, this.at + nBytes));
     this.at += nBytes;
@@ -223,6 +240,7 @@ export class HeaderReader {
 }
 
 /**
+ * Checks the whole header and finds where its pieces are.
  * @param {HeaderReader} reader  at the start of the file
  * @returns {Promise<HeaderLayout>}
  * @throws {GgufError}
@@ -246,7 +264,7 @@ export async function walkHeader(reader) {
     const start = reader.at;
     const key = await shortString(reader, () => `the key of metadata pair ${i}`);
     if (seen.has(key)) throw reader.error(`metadata key ${show(key)} is there twice`, start);
-    // Assigned by name, it would replace the prototype of the object that holds the metadata.
+    // Assigning to this name would replace the prototype of the metadata object.
     if (key === '__proto__') throw reader.error(`metadata key ${show(key)} is not allowed`, start);
     seen.add(key);
     layout.keys.push(key);
@@ -270,14 +288,14 @@ export async function walkHeader(reader) {
 }
 
 /**
- * What does not start with "GGUF" is refused with what it is instead.
+ * Refuses a file that does not start with "GGUF", and names its format where it is known.
  * @param {HeaderReader} reader
  */
 async function checkMagic(reader) {
   const head = await reader.head(HEAD_BYTES);
   const magic = String.fromCharCode(...head.subarray(0, 4));
   if (magic === 'GGUF') return;
-  // A file cut inside the four letters is a cut file.
+  // A file cut inside these four letters counts as truncated.
   if (head.length > 0 && head.length < 4 && 'GGUF'.startsWith(magic)) return;
   const what = otherFormat(head, reader.size);
   const ends = reader.size < 24 ? `; the file ends at ${reader.size} bytes` : '';
@@ -288,7 +306,7 @@ async function checkMagic(reader) {
 }
 
 /**
- * A count of things that take at least minBytes each in the rest of the file.
+ * Reads a count of things that take at least minBytes each, and checks that they fit the file.
  * @param {HeaderReader} reader
  * @param {string} things
  * @param {number} minBytes
@@ -317,7 +335,8 @@ async function shortString(reader, what) {
 
 /**
  * @param {HeaderReader} reader
- * @param {{ type: number, path: (string | number)[], what: () => string, layout: HeaderLayout }} value
+ * @param {{ type: number, path: (string | number)[], what: () => string, layout: HeaderLayout }}
+ *   value
  */
 async function skipValue(reader, { type, path, what, layout }) {
   const nBytes = VALUE_BYTES[type];
@@ -337,7 +356,7 @@ async function skipValue(reader, { type, path, what, layout }) {
   const itemBytes = VALUE_BYTES[itemType];
   if (itemBytes === undefined)
     throw reader.error(`${what()} has items of the unknown type ${itemType}`, at - 4);
-  // A string takes its length, an array its type and length.
+  // A string takes at least its length, an array its type and length.
   if (nItems * (itemBytes || (itemType === STRING ? 8 : 12)) > reader.size - reader.at) {
     throw reader.error(
       `${what()} has ${nItems} items, which do not fit into a file of ${reader.size} bytes`,
@@ -365,7 +384,7 @@ async function skipValue(reader, { type, path, what, layout }) {
 /**
  * @param {HeaderReader} reader
  * @param {number} type
- * @param {number} n  that are known to fit into the file
+ * @param {number} n  a number of items that fits the file
  * @param {() => string} what
  */
 async function readItems(reader, type, n, what) {
@@ -417,8 +436,8 @@ async function skipString(reader, path, what, layout) {
 }
 
 /**
- * Whether the parser may see the string's length but not all of its bytes: it reads on only when a number is
- * cut.
+ * Tells whether the parser would have the string's length but not all of its bytes in memory: it
+ * fetches the next chunk only to complete a number.
  * @param {number} start
  * @param {number} end
  */

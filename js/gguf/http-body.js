@@ -1,18 +1,18 @@
-/* The range that an HTTP answer holds, and its body in chunks. */
+/* The byte range of an HTTP answer, and its body in chunks. */
 
 import { GgufError } from '../errors.js';
 import { readerOf } from './bytes.js';
 import { transient } from './http-retry.js';
 
-/** Timers of more milliseconds go off at once. */
+/** setTimeout fires at once for more milliseconds than this. */
 const MAX_TIMER = 2 ** 31 - 1;
 
 /**
- * Waits, but not for ever: what comes later is left alone.
+ * Waits for a promise, but not longer than the timeout. A later result is ignored.
  * @template T
  * @param {Promise<T>} promise
  * @param {number} timeout  milliseconds
- * @param {() => Error} expired
+ * @param {() => Error} expired  makes the error of the timeout
  * @returns {Promise<T>}
  */
 export async function within(promise, timeout, expired) {
@@ -30,11 +30,12 @@ export async function within(promise, timeout, expired) {
 }
 
 /**
- * The body. It may end before `most` bytes, but not without a byte. One of more is not what was asked for, unless the answer says
- * that it goes on behind the range: then the rest is left.
+ * Yields the body of an answer. It may be shorter than `most` bytes, but not empty. A longer body
+ * is an error, unless `goesOn` says that the answer's range is longer; then the surplus is not
+ * read.
  * @param {Response} response
- * @param {{ url: string, offset: number, most?: number, goesOn?: boolean, timeout: number, signal?: AbortSignal,
- *   spare?: import('./bytes.js').Spare }} range
+ * @param {{ url: string, offset: number, most?: number, goesOn?: boolean, timeout: number,
+ *   signal?: AbortSignal, spare?: import('./bytes.js').Spare }} range
  * @returns {AsyncGenerator<Uint8Array, void>}
  */
 export async function* bodyOf(response, range) {
@@ -68,7 +69,8 @@ export async function* bodyOf(response, range) {
 
 /**
  * @param {Response} response
- * @param {{ url: string, at: () => number, timeout: number, signal?: AbortSignal, spare?: import('./bytes.js').Spare }} where  at: the offset in the file
+ * @param {{ url: string, at: () => number, timeout: number, signal?: AbortSignal,
+ *   spare?: import('./bytes.js').Spare }} where  at: the offset in the file
  * @returns {AsyncGenerator<Uint8Array, void>}
  */
 async function* chunksOf(response, { url, at, timeout, signal, spare }) {
@@ -98,7 +100,8 @@ async function* chunksOf(response, { url, at, timeout, signal, spare }) {
 }
 
 /**
- * "bytes 0-999/1234"; a total of * is unknown. Spelling mistakes that leave the numbers clear are forgiven.
+ * Parses Content-Range, "bytes 0-999/1234"; a total of * is unknown. Misspellings that leave the
+ * numbers clear are accepted.
  * @param {Response} response
  */
 export function parseContentRange(response) {
@@ -110,7 +113,8 @@ export function parseContentRange(response) {
 }
 
 /**
- * The size of the file in the answer to a range behind its end: "bytes * /1234", without the space.
+ * The file's size in an answer with status 416, whose Content-Range is "bytes * /1234", without the
+ * space.
  * @param {Response} response
  */
 export function refusedTotal(response) {
@@ -119,7 +123,8 @@ export function refusedTotal(response) {
 }
 
 /**
- * The Content-Encoding of an answer that the fetch has decoded, so that lengths in its headers mean other bytes.
+ * The Content-Encoding of an answer. Fetch has decoded it, so lengths in the headers count encoded
+ * bytes.
  * @param {Response} response
  */
 export function encodingOf({ headers }) {

@@ -1,4 +1,4 @@
-/* Asks a server for ranges of one file, checks each answer, and reads on where one ended early. */
+/* Requests ranges of one file, checks each answer, and goes on reading where one ended early. */
 
 import { ArgumentError, GgufError, show } from '../errors.js';
 import { fetchFailure } from './fetch-failure.js';
@@ -14,31 +14,32 @@ import {
 import { afterFailure, isTransient, isTransientStatus, retryAfter, transient } from './http-retry.js';
 import { ifRangeOf, isOtherFile, validators } from './validators.js';
 
-/** An attempt that brought this many bytes is no failure. */
+/** An attempt that brought this many bytes resets the count of failures. */
 const PROGRESS_BYTES = 1 << 16;
 
 /**
- * What is known of a file behind a URL: enough to read on from any thread.
+ * Facts about a file behind a URL; with them any thread can read it.
  * @typedef {object} UrlFacts
- * @property {string} url  absolute
- * @property {[string, string][]} headers  of each request
- * @property {number} size  bytes
+ * @property {string} url  Absolute URL.
+ * @property {[string, string][]} headers  Headers of each request.
+ * @property {number} size  Size in bytes.
  * @property {string | null} etag
- * @property {string | null} modified  Last-Modified
- * @property {string} [host]  that answered, behind all redirects
+ * @property {string | null} modified  Last-Modified.
+ * @property {string} [host]  Host that answered, after all redirects.
  * @property {number} retries
- * @property {number} retryDelay  milliseconds
- * @property {number} timeout  milliseconds without a byte
- * @property {string} [cache]  the name of the cache it is kept in
+ * @property {number} retryDelay  Milliseconds.
+ * @property {number} timeout  Milliseconds without a byte.
+ * @property {string} [cache]  Name of the cache that holds the file.
  */
 
 export class Client {
   #fetch;
-  /** Whether requests carry If-Range: until a server shows that it cannot deal with it. */
+  /** Whether requests carry If-Range; false once the server has shown that it cannot handle it. */
   #isGuarded = true;
 
   /**
-   * @param {Pick<UrlFacts, 'url' | 'headers' | 'retries' | 'retryDelay' | 'timeout'> & Partial<UrlFacts>} facts
+   * @param {Pick<UrlFacts, 'url' | 'headers' | 'retries' | 'retryDelay' | 'timeout'> &
+   *   Partial<UrlFacts>} facts
    * @param {typeof globalThis.fetch} [fetch]
    */
   constructor(facts, fetch) {
@@ -58,13 +59,14 @@ export class Client {
     this.#checkRequest(init);
     const patience = new AbortController();
     const signals = signal ? [signal, patience.signal] : [patience.signal];
-    // Where signals cannot be joined, a request that was given up is not ended: it is only left alone.
+    // Without AbortSignal.any, a request that timed out is ignored instead of aborted.
     const joined = typeof AbortSignal.any === 'function' ? AbortSignal.any(signals) : signals[0];
     let answer;
     try {
       answer = (this.#fetch ?? globalThis.fetch)(url, { ...init, signal: joined });
     } catch (cause) {
-      // What the network does comes as a rejection: this fetch refuses to be called.
+      // Failures of the network are rejections; an exception means that the caller's fetch does not
+      // work at all.
       throw new GgufError(`cannot fetch ${url}: ${messageOf(cause)}`, { url, cause });
     }
     try {
@@ -79,7 +81,7 @@ export class Client {
   }
 
   /**
-   * A request that cannot be made, by its address or its headers, fails in the same way each time.
+   * Refuses a request that can never be made, because of its URL or its headers.
    * @param {RequestInit} init
    */
   #checkRequest(init) {
@@ -96,7 +98,7 @@ export class Client {
    * @param {number} start
    * @param {number} end  exclusive
    * @param {AbortSignal} [signal]
-   * @param {string} [guard]  for If-Range
+   * @param {string} [guard]  value of If-Range
    */
   range(start, end, signal, guard) {
     const headers = new Headers(this.facts.headers);
@@ -106,7 +108,7 @@ export class Client {
   }
 
   /**
-   * The file's size by HEAD; undefined where the server does not tell.
+   * The file's size as HEAD tells it; undefined if it does not.
    * @param {AbortSignal} [signal]
    */
   async sizeByHead(signal) {
@@ -123,9 +125,10 @@ export class Client {
   }
 
   /**
-   * The error for an answer that is none, worth another attempt where the status says so.
+   * Makes the error for an HTTP status that brings no data. It is transient where another attempt
+   * may help.
    * @param {Response} response
-   * @param {string} what  was done
+   * @param {string} what  the beginning of the message
    * @param {number} [offset]
    */
   refusal(response, what, offset) {
@@ -141,12 +144,12 @@ export class Client {
   }
 
   /**
-   * Exactly these bytes. A broken connection is taken up again behind the last byte that came; where the server answers with
-   * less than it was asked for, it is asked for the rest at once.
+   * Yields exactly these bytes. A broken connection is resumed after the last byte received. If the
+   * server sends less than was asked for, the rest is requested at once.
    * @param {number} offset
    * @param {number} length
-   * @param {{ signal?: AbortSignal, first?: Response, spare?: import('./bytes.js').Spare }} [options]  first: the answer to this range,
-   *   where it has come already
+   * @param {{ signal?: AbortSignal, first?: Response, spare?: import('./bytes.js').Spare }}
+   *   [options]  first: the answer to this range, if it is there already
    * @returns {AsyncGenerator<Uint8Array, void>}
    */
   async *stream(offset, length, { signal, first, spare } = {}) {
@@ -182,7 +185,7 @@ export class Client {
         }
       } catch (error) {
         signal?.throwIfAborted();
-        // The file ends where the connection did: that it ended too early says more than 416.
+        // The file ends where the last answer did: the early end says more than status 416.
         if (before && /** @type {any} */ (error).status === 416) throw before;
         failures = at - began >= PROGRESS_BYTES ? 1 : failures + 1;
         if (!isTransient(error) || failures > retries) throw error;
@@ -193,8 +196,8 @@ export class Client {
   }
 
   /**
-   * The answer to a range, asked for with If-Range. A server may answer it with the whole file though its tag is the same: then it
-   * is asked without.
+   * Requests a range with If-Range. Some servers then send the whole file even though its tag is
+   * the same; the range is requested again without If-Range.
    * @param {number} start
    * @param {number} end
    * @param {AbortSignal} [signal]
@@ -209,7 +212,7 @@ export class Client {
   }
 
   /**
-   * Whether an answer is about another file than the one that was opened.
+   * Tells whether the answer belongs to another file than the one that was opened.
    * @param {Response} response
    */
   #isOther(response) {
@@ -223,7 +226,7 @@ export class Client {
    * @param {Response} response
    * @param {number} offset
    * @param {number} end
-   * @throws {GgufError} it is not what was asked for
+   * @throws {GgufError} the answer is not the range that was asked for
    */
   async #check(response, offset, end) {
     const { url, size } = this.facts;
@@ -267,8 +270,8 @@ export class Client {
   }
 
   /**
-   * What tells the server to answer with all of a file that changed instead of a part. To another origin the header would need its
-   * permission, and what #check compares must do.
+   * The value of If-Range, which makes the server send all of a changed file instead of a part.
+   * Other origins would have to permit the header; there the comparison in #check has to do.
    */
   #ifRange() {
     const { url } = this.facts;
@@ -278,7 +281,7 @@ export class Client {
   }
 }
 
-/** What is wrong with an answer of several parts. */
+/** Message about an answer of several parts. */
 export const MULTIPART =
   'the server answered a request for one range with several parts (multipart/byteranges)';
 
@@ -288,12 +291,12 @@ export function isMultipart({ headers }) {
 }
 
 /**
- * Where redirects led, for messages: a login page, often.
+ * The address that redirects led to, for messages; often it is a login page.
  * @param {string} url
  * @param {Response} response
  */
 export function landedElsewhere(url, response) {
   const isElsewhere = response.redirected && response.url && response.url !== url;
-  // The query of such an address may hold a signature, which is a secret.
+  // The query of the address may contain a signature, which is secret.
   return isElsewhere ? ` from ${response.url.replace(/[?#].*$/s, '')}` : '';
 }

@@ -1,21 +1,29 @@
-/* Which failures of HTTP requests are worth another attempt, and how long to wait before it. */
+/* Retries: which failures of HTTP requests deserve another attempt, and how long to wait before
+ * it. */
 
-/** No wait is longer, whatever the server asks for. */
+/** Longest wait in milliseconds, whatever the server asks for. */
 const MAX_DELAY = 30_000;
-/** Statuses that another attempt may turn into an answer; 520 to 524 are those of proxies whose server is away. */
+/**
+ * HTTP statuses that another attempt may change; 520 to 524 come from proxies that cannot reach
+ * their server.
+ */
 const TRANSIENT_STATUS = new Set([408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524]);
 
-/** Errors that another attempt may get over. @type {WeakMap<object, { seconds: number, once: boolean }>} */
+/**
+ * Errors that another attempt may overcome.
+ * @type {WeakMap<object, { seconds: number, once: boolean }>}
+ */
 const transients = new WeakMap();
 
 /** @param {number} status */
 export const isTransientStatus = (status) => TRANSIENT_STATUS.has(status);
 
 /**
+ * Marks an error as transient.
  * @template {Error} E
  * @param {E} error
- * @param {{ seconds?: number, once?: boolean }} [how]  seconds: the server asked for this wait; once: one more attempt
- *   is enough to be sure
+ * @param {{ seconds?: number, once?: boolean }} [how]  seconds: the wait that the server asks for;
+ *   once: one more attempt is enough
  */
 export function transient(error, { seconds = 0, once = false } = {}) {
   transients.set(error, { seconds: seconds > 0 ? seconds : 0, once });
@@ -28,7 +36,7 @@ export function isTransient(error) {
 }
 
 /**
- * The seconds of a Retry-After header, which is a number of them or a date; 0 where there is none.
+ * The seconds that a Retry-After header asks for, as a number or a date; 0 without the header.
  * @param {Response} response
  */
 export function retryAfter({ headers }) {
@@ -39,7 +47,7 @@ export function retryAfter({ headers }) {
 }
 
 /**
- * Makes attempts until one succeeds, fails for good, or too many have failed.
+ * Repeats an attempt until it succeeds, fails for good, or has failed too often.
  * @template T
  * @param {() => Promise<T>} attempt
  * @param {{ retries: number, retryDelay: number, signal?: AbortSignal }} how
@@ -59,10 +67,11 @@ export async function persist(attempt, { retries, retryDelay, signal }) {
 }
 
 /**
- * Waits: twice as long after each failure, or as long as the server asks.
+ * Waits before the next attempt: twice as long after each failure, but at least as long as the
+ * server asks.
  * @param {unknown} error
- * @param {number} failures  in a row, from 1 on
- * @param {number} delay  milliseconds
+ * @param {number} failures  failures in a row, from 1 on
+ * @param {number} delay  milliseconds before the first repetition
  * @param {AbortSignal} [signal]
  */
 export async function afterFailure(error, failures, delay, signal) {

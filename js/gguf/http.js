@@ -1,4 +1,5 @@
-/* A GGUF file behind a URL: the first request, which learns what the server can do, and reading from then on. */
+/* A GGUF file behind a URL: the first request, which finds out what the server supports, and all
+ * later reads. */
 
 import { ArgumentError, GgufError } from '../errors.js';
 import { memorySource } from './bytes.js';
@@ -10,9 +11,12 @@ import { validators } from './validators.js';
 
 /** @typedef {import('./http-client.js').UrlFacts} UrlFacts */
 
-/** What the first request asks for: it tells the size, and mostly holds the header. */
+/** Bytes of the first request; they usually contain the whole header. */
 const FIRST_BYTES = 2_000_000;
-/** A file from a server without Range support is held in memory whole, up to this size. */
+/**
+ * Largest file, in bytes, that is held in memory whole when the server does not support Range
+ * requests.
+ */
 const WHOLE_FILE_LIMIT = 256 * 2 ** 20;
 /** Milliseconds without a byte after which a connection counts as broken. */
 export const TIMEOUT = 30_000;
@@ -25,7 +29,7 @@ export const TIMEOUT = 30_000;
  * @property {number} [retries]
  * @property {number} [retryDelay]
  * @property {number} [timeout]
- * @property {number} [firstBytes]  that the first request asks for
+ * @property {number} [firstBytes]  Bytes that the first request asks for.
  */
 
 /**
@@ -44,8 +48,8 @@ export async function openUrl(given, options) {
 }
 
 /**
- * The address of the file. It is relative to the page, since a worker's own address is another one; links to Hugging Face lead to the
- * file itself.
+ * The absolute URL of the file. Relative addresses are resolved against the page, as a worker has
+ * another base. Links to pages of Hugging Face become the URL of the file.
  * @param {string} given
  */
 export function absolute(given) {
@@ -68,11 +72,13 @@ export function headerList(headers) {
 }
 
 /**
- * The first request: the facts and the first bytes, or the whole of a file that cannot be read by ranges.
+ * Makes the first request. The result is the facts and the first bytes, or the whole file if it
+ * cannot be read by ranges.
  * @param {string} url
  * @param {UrlOptions} options
- * @returns {Promise<{ facts: UrlFacts } & ({ beginning: Uint8Array<ArrayBuffer>, whole?: undefined } | { whole: Uint8Array<ArrayBuffer>, landed: string })>}
- *   landed: for messages, where redirects led
+ * @returns {Promise<{ facts: UrlFacts } & ({ beginning: Uint8Array<ArrayBuffer>,
+ *   whole?: undefined } | { whole: Uint8Array<ArrayBuffer>, landed: string })>} landed: the address
+ *   that redirects led to, for messages
  */
 export async function probeUrl(url, { signal, fetch, headers, ...how }) {
   const { retries = 4, retryDelay = 250, timeout = TIMEOUT, firstBytes = FIRST_BYTES } = how;
@@ -91,9 +97,10 @@ export async function probeUrl(url, { signal, fetch, headers, ...how }) {
 }
 
 /**
- * One attempt at the beginning of the file. A server that cannot answer a range is asked for all of it.
+ * One attempt to read the beginning of the file. If the server cannot answer ranges, the whole file
+ * is requested.
  * @param {Client} client
- * @param {number} firstBytes  to ask for
+ * @param {number} firstBytes  bytes to ask for
  * @param {AbortSignal} [signal]
  * @returns {Promise<{ response: Response, size: number, whole?: Uint8Array<ArrayBuffer> }>}
  */
@@ -102,7 +109,7 @@ async function firstAnswer(client, firstBytes, signal) {
   let response = await client.range(0, firstBytes, signal);
   let why = 'does not answer Range requests';
   if (response.status === 416) {
-    // Some servers refuse a range that ends behind the file instead of cutting it.
+    // Some servers refuse a range that ends after the file instead of shortening it.
     await discard(response);
     const size = refusedTotal(response) ?? (await client.sizeByHead(signal));
     if (size === 0) throw new GgufError(`cannot read ${url}: an empty file (HTTP 416)`, { url, status: 416 });
@@ -133,7 +140,7 @@ async function firstAnswer(client, firstBytes, signal) {
       { offset: 0, url, status: 206, got: range.start, expected: 0 },
     );
   }
-  // Content-Range is hidden from other origins unless the server exposes it; Content-Length is not.
+  // Other origins see Content-Range only if the server exposes it; Content-Length they always see.
   const size = range?.total ?? (await client.sizeByHead(signal));
   if (size !== undefined && size > 0 && Number.isSafeInteger(size)) return { response, size };
   await discard(response);
@@ -147,7 +154,7 @@ async function firstAnswer(client, firstBytes, signal) {
 }
 
 /**
- * What is wrong with a partial answer so that its bytes cannot be placed in the file.
+ * The reason why the bytes of a partial answer cannot be placed in the file; undefined if they can.
  * @param {Response} response
  */
 function unusableRange(response) {
@@ -159,7 +166,8 @@ function unusableRange(response) {
 
 /**
  * @param {UrlFacts} facts
- * @param {{ fetch?: typeof globalThis.fetch, beginning?: Uint8Array }} [have]  beginning: its first bytes
+ * @param {{ fetch?: typeof globalThis.fetch, beginning?: Uint8Array }} [have]  beginning: the first
+ *   bytes of the file
  * @returns {import('./bytes.js').ByteSource}
  */
 export function urlSource(facts, { fetch, beginning = new Uint8Array(0) } = {}) {
@@ -173,15 +181,16 @@ export function urlSource(facts, { fetch, beginning = new Uint8Array(0) } = {}) 
       if (offset + length <= beginning.length) yield* start.stream(offset, length, signal);
       else yield* client.stream(offset, length, { signal, spare });
     },
-    // A fetch of the caller's is a function, which no other thread can have.
+    // A custom fetch cannot be sent to another thread.
     recipe: fetch ? undefined : () => ({ kind: 'url', facts }),
   };
 }
 
 /**
- * A server that ignores Range and sends the file: held whole when it is small enough.
+ * Reads the whole file, up to a limit, because the server cannot send ranges.
  * @param {Response} response
- * @param {Pick<UrlFacts, 'url' | 'timeout'> & { why: string }} facts  why: what the server does with Range requests
+ * @param {Pick<UrlFacts, 'url' | 'timeout'> & { why: string }} facts  why: what the server does
+ *   with Range requests
  * @param {AbortSignal} [signal]
  */
 async function bufferWhole(response, { url, timeout, why }, signal) {
@@ -205,7 +214,8 @@ async function bufferWhole(response, { url, timeout, why }, signal) {
     length += chunk.length;
     if (length > WHOLE_FILE_LIMIT) throw tooLarge(WHOLE_FILE_LIMIT, 'over ');
   }
-  // With a content encoding, which other origins may not see, the length is that of the encoded bytes: smaller.
+  // Content-Length counts encoded bytes. Other origins may not see the encoding, but encoded bytes
+  // are fewer.
   if (length < announced && !encodingOf(response)) {
     throw new GgufError(`${url}: got ${length} of ${announced} bytes`, {
       ...where,

@@ -1,33 +1,37 @@
-/* Links to files on Hugging Face, in the forms people have them, become the address of the file itself. */
+/* Turns links to files on Hugging Face, in the forms people use, into the URL of the file. */
 
 import { GgufError, show } from '../errors.js';
 
 const ORIGIN = 'https://huggingface.co';
-/** An address on one of its hosts, also without a scheme; hf.co is the short form. */
+/** A URL of Hugging Face, with or without a scheme; hf.co is the short form. */
 const WEB_LINK = /^(?:https?:)?(?:\/\/)?(?:www\.)?(?:huggingface\.co|hf\.co)(?::443)?(?=[/?#]|$)/i;
-/** hf:OWNER/REPO/FILE, with any number of slashes in front. */
+/** hf:OWNER/REPO/FILE, with any number of slashes after the colon. */
 const SHORT_LINK = /^hf:\/*/i;
-/** Parts of the site that show a file, or have it. */
+/** Path segments of the site that show or serve a file. */
 const FILE_VIEWS = new Set(['blob', 'resolve', 'raw', 'blame']);
-/** Parts of the site that are no models' repositories: files in the first two are, the rest is left as it is. */
+/**
+ * Paths of the site that are not model repositories. Datasets and spaces are repositories too;
+ * addresses below the others are left as they are.
+ */
 const OTHER_REPOSITORIES = new Set(['datasets', 'spaces']);
 const OTHER_PATHS = new Set(['api', 'buckets']);
-/** Parts of a repository that are not its files. */
+/** Path segments of a repository that do not lead to its files. */
 const NO_FILES = new Set(['discussions', 'commit', 'commits', 'compare', 'edit', 'settings', 'viewer']);
 
 const EXAMPLE = 'huggingface.co/OWNER/REPO/blob/main/FILE.gguf';
 
 /**
- * The address of the file that a link leads to:
+ * The URL of the file that a link leads to:
  *
- *     https://huggingface.co/OWNER/REPO/blob/REVISION/FOLDER/FILE.gguf    also /resolve/, /raw/, hf.co, http, no scheme
+ *     https://huggingface.co/OWNER/REPO/blob/REVISION/FOLDER/FILE.gguf
+ *         also /resolve/, /raw/, hf.co, http, no scheme
  *     https://huggingface.co/OWNER/REPO?show_file_info=FOLDER%2FFILE.gguf
  *     hf:OWNER/REPO/FOLDER/FILE.gguf    also hf://, and OWNER/REPO@REVISION
  *
- * Anything else is given back as it is: other addresses, paths.
+ * All other texts, such as addresses elsewhere and paths, are returned unchanged.
  * @param {string} link
  * @returns {string}
- * @throws {GgufError} it leads to Hugging Face, but not to a file
+ * @throws {GgufError} the link leads to Hugging Face, but not to a file
  */
 export function resolveLink(link) {
   const text = link.trim();
@@ -37,7 +41,8 @@ export function resolveLink(link) {
 }
 
 /**
- * The same for links with a scheme only: in the library, other texts are paths or relative addresses.
+ * Resolves links that have a scheme. In the library, a text without one is a path or a relative
+ * address.
  * @param {string} text
  */
 export function resolveAddress(text) {
@@ -45,7 +50,7 @@ export function resolveAddress(text) {
 }
 
 /**
- * @param {string} rest  behind the host
+ * @param {string} rest  the link after the host
  * @param {string} link
  */
 function resolveWeb(rest, link) {
@@ -75,7 +80,7 @@ function resolveWeb(rest, link) {
 }
 
 /**
- * @param {string} rest  behind hf:
+ * @param {string} rest  the link after hf:
  * @param {string} link
  */
 function resolveShort(rest, link) {
@@ -89,7 +94,7 @@ function resolveShort(rest, link) {
     );
   const [repo, ...marked] = named.split('@');
   const repository = [...prefix, owner, repo];
-  // A page's path behind the scheme.
+  // The path of a page, written after hf:.
   if (marked.length === 0 && FILE_VIEWS.has(path[0]) && path.length > 2) {
     const { revision, file } = splitRevision(path.slice(1));
     return address(repository, revision, file);
@@ -118,7 +123,8 @@ function split(all) {
 }
 
 /**
- * The revision in front of a path. Only those of pull requests and conversions have slashes, which may be written as such.
+ * Splits a path into revision and file. Only the revisions of pull requests and conversions contain
+ * slashes.
  * @param {string[]} path
  */
 function splitRevision([first = 'main', ...file]) {
@@ -128,7 +134,8 @@ function splitRevision([first = 'main', ...file]) {
 }
 
 /**
- * A path as it is typed, with what would have a meaning in an address encoded. What is encoded already stays so.
+ * Encodes the characters of a typed path that have a meaning in URLs. Encoded characters stay as
+ * they are.
  * @param {string} path
  */
 function encodePath(path) {
@@ -141,7 +148,7 @@ function encodePath(path) {
  * @param {string[]} file
  */
 function address(repository, revision, file) {
-  // An address with such a step would lead out of the repository.
+  // Such a segment would lead out of the repository.
   if (file.some((step) => /^(?:\.|%2e){1,2}$/i.test(step)))
     throw linkError(`${show(file.join('/'))} is no path in a repository.`, file.join('/'));
   return new URL([ORIGIN, ...repository, 'resolve', revision, ...file].join('/')).href;

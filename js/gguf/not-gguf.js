@@ -1,14 +1,14 @@
-/* Names a file that is not GGUF by its first bytes: pages, pointers, archives, models in other formats. */
+/* Recognises other file formats by their first bytes: pages, pointers, archives, other models. */
 
 import { show } from '../errors.js';
 
-/** As many of the first bytes are looked at. */
+/** Number of first bytes that are looked at. */
 export const HEAD_BYTES = 4096;
 
 const CONVERT = 'convert it with convert_hf_to_gguf.py of llama.cpp';
 const UNPACK = 'unpack it first';
 
-/** By the bytes at the start, in hexadecimal. @type {[magic: string, what: string][]} */
+/** Formats by the bytes at the start, in hexadecimal. @type {[magic: string, what: string][]} */
 const MAGICS = [
   ['504b0304', `a zip archive, as PyTorch checkpoints (.pt, .pth, .bin) are: ${UNPACK}, or ${CONVERT}`],
   ['504b0506', 'an empty zip archive'],
@@ -42,9 +42,9 @@ function oldFormat(name) {
 }
 
 /**
- * What the file is; undefined where that cannot be told.
- * @param {Uint8Array} head  its first bytes
- * @param {number} size  of the whole file
+ * Names the format of a file; undefined if it is not known.
+ * @param {Uint8Array} head  first bytes of the file
+ * @param {number} size  size of the whole file
  * @returns {string | undefined}
  */
 export function otherFormat(head, size) {
@@ -58,7 +58,7 @@ export function otherFormat(head, size) {
 }
 
 /**
- * An eight-byte length, and then that much JSON.
+ * A safetensors file starts with an eight-byte length and that much JSON.
  * @param {Uint8Array} head
  * @param {number} size
  */
@@ -83,10 +83,9 @@ function binary(head) {
 function textual(head) {
   const isWide = (head[0] === 0xff && head[1] === 0xfe) || (head[0] === 0xfe && head[1] === 0xff);
   const encoding = isWide ? (head[0] === 0xff ? 'utf-16le' : 'utf-16be') : 'utf-8';
-  // Control characters that texts do not have tell them from anything else.
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what is looked for
+  // Control characters that no text contains mean binary data.
   const control = /[\0-\x08\x0e-\x1f\x7f\ufffd]/;
-  // The last character may have been cut.
+  // The last character may be cut.
   const text = new TextDecoder(encoding)
     .decode(head)
     .replace(/\ufffd$/, '')
@@ -112,7 +111,7 @@ function textual(head) {
   return `a text: ${start}`;
 }
 
-/** What object stores say is wrong. @param {string} text */
+/** The error code in the XML answer of an object store. @param {string} text */
 function xmlError(text) {
   const [, code] = /<Code>([^<]{1,100})<\/Code>/.exec(text) ?? [];
   return code ? ` with the error ${show(code)}` : '';

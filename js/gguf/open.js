@@ -1,5 +1,5 @@
-/* Opens GGUF files: the header parsed by @huggingface/gguf, every offset and size checked against the file's real
- * size. */
+/* Opens GGUF files. @huggingface/gguf parses the header; every offset and size is checked against
+ * the size of the file. */
 
 import { gguf } from '../../dist/gguf-parser.js';
 import { checkNames } from '../checks.js';
@@ -21,7 +21,7 @@ const READ_OPTIONS = ['signal'];
 const OPEN_OPTIONS = ['signal', 'fetch', 'headers', 'retries', 'retryDelay', 'timeout', 'cache'];
 
 /**
- * A file, or all parts of one that is split, with its header read and checked.
+ * Opens a file, or all parts of a split model, and checks the headers.
  * @param {import('./source.js').GgufSource} source
  * @param {import('./index.js').OpenOptions} options
  * @returns {Promise<GgufFile>}
@@ -35,7 +35,7 @@ export async function open(source, options) {
 }
 
 /**
- * A file whose header is known already, as in a worker that was sent it.
+ * Makes a file of a known header; a worker gets the header in a message.
  * @param {import('./bytes.js').ByteSource} bytes
  * @param {import('./file.js').Header} header
  * @param {ReturnType<typeof describeParts>} parts
@@ -76,7 +76,8 @@ function stream({ offset, byteLength }, source, options) {
 }
 
 /**
- * Lets the parser read the header from us. It takes a URL and a fetch: the URL is never asked for.
+ * Runs the parser. It takes a URL and a fetch function; here the function returns the header, and
+ * nothing is requested.
  * @param {Uint8Array<ArrayBuffer>} header
  * @returns {Promise<Parsed>}
  */
@@ -139,9 +140,10 @@ function alignmentOf(metadata, reader) {
 }
 
 /**
- * Offsets, sizes and overlaps of all tensors against the file.
+ * Checks offsets, sizes and overlaps of all tensors against the file.
  * @param {Parsed['tensorInfos']} infos
- * @param {{ reader: HeaderReader, layout: import('./header.js').HeaderLayout, alignment: number }} file
+ * @param {{ reader: HeaderReader, layout: import('./header.js').HeaderLayout, alignment: number }}
+ *   file
  * @returns {Map<string, GgufTensor>}
  */
 function checkTensors(infos, { reader, layout, alignment }) {
@@ -199,7 +201,7 @@ function checkTensor({ name, shape, dtype, offset }, { alignment, dataOffset, fi
       Math.min(Number(start), fileBytes),
     );
   }
-  // Below the file's size all of these are exact.
+  // All of these numbers are below the file's size, so they are exact.
   const dims = shape.map(Number);
   const [nCols] = dims;
   const nRows = Number(nValues) / nCols;
@@ -227,7 +229,7 @@ function tensorError(tensor, offset, what) {
 
 /**
  * @param {GgufFile} gguf
- * @param {string} source  its name
+ * @param {string} source  name of the file
  * @param {string} tensor
  */
 function noTensor({ tensors }, source, tensor) {
@@ -240,7 +242,7 @@ function noTensor({ tensors }, source, tensor) {
 }
 
 /**
- * Up to three names that are spelt most alike.
+ * Up to three names with the smallest edit distance.
  * @param {string} wanted
  * @param {string[]} names
  */

@@ -1,4 +1,5 @@
-/* Where a GGUF file's bytes come from: memory, a Blob, a file of Node, or a URL. All are read by ranges. */
+/* Opens the bytes of a GGUF file: memory, a Blob, a file of Node, or a URL. All are read by
+ * ranges. */
 
 import { ArgumentError, GgufError, show } from '../errors.js';
 import { isNode, nodeModule } from '../node.js';
@@ -10,25 +11,26 @@ import { joinSources } from './split.js';
 /** @typedef {import('./bytes.js').SourceRecipe} SourceRecipe */
 
 /**
- * A GGUF file, or a part of one that is split: a URL, a File or Blob, bytes, in Node a path.
+ * A GGUF file, or a part of a split model: a URL, a File or Blob, bytes, or in Node a path.
  * @typedef {string | URL | Blob | ArrayBufferLike | ArrayBufferView} GgufPart
  */
 
 /**
- * What openGguf takes: a file, the first part of a split model, or all its parts as a list (an array, a FileList) in any order.
+ * A source for openGguf: a file, the first part of a split model, or a list of all its parts (an
+ * array, a FileList) in any order.
  * @typedef {GgufPart | Iterable<GgufPart>} GgufSource
  */
 
 /**
  * @param {GgufPart} source
  * @param {import('./index.js').OpenOptions & { firstBytes?: number }} options
- * @param {string} [name]  for messages, of bytes and of a Blob without a name
+ * @param {string} [name]  name in messages, for bytes and for a Blob without a name
  * @returns {Promise<ByteSource>}
  */
 export async function openSource(source, options, name) {
   if (typeof source === 'string' || source instanceof URL) {
     const text = String(source);
-    // A scheme has two letters at least: C:\model.gguf is a path.
+    // A scheme has at least two letters: C:\model.gguf is a path.
     if (isNode && !/^(?!file:)[a-z][a-z0-9+.-]+:/i.test(text))
       return openFile(/^file:/i.test(text) ? new URL(text) : text);
     // Node's fetch reads a blob: URL without ranges, or not at all.
@@ -56,7 +58,7 @@ export async function openSource(source, options, name) {
 }
 
 /**
- * In Node: the Blob behind its URL.
+ * Opens a blob: URL in Node.
  * @param {string} url
  * @returns {Promise<ByteSource>}
  */
@@ -72,7 +74,7 @@ async function openBlobUrl(url) {
 }
 
 /**
- * The source that another thread opened.
+ * Opens a source that another thread has opened first.
  * @param {SourceRecipe} recipe
  * @returns {Promise<ByteSource>}
  */
@@ -87,10 +89,11 @@ export async function reopenSource(recipe) {
 }
 
 /**
- * A file by its path. It is opened for each read, so that nothing stays open; one that changes meanwhile is
- * refused.
+ * Opens a file by its path. Each read opens the file again, so no handle stays open. A file that
+ * has changed since is refused.
  * @param {string | URL} path
- * @param {{ size: number, mtimeMs: number }} [known]  when it was opened first
+ * @param {{ size: number, mtimeMs: number }} [known]  size and time of the file when it was opened
+ *   first
  * @returns {Promise<ByteSource>}
  */
 async function openFile(path, known) {

@@ -1,11 +1,13 @@
-/* Models that gguf-split has cut into parts. Each part is a GGUF file of its own; the first has the metadata of the model, the
- * others may have nothing but tensors and these keys, which all parts have:
+/* Models that gguf-split has cut into parts. Each part is a GGUF file. The first part has the
+ * metadata of the model; the others may have nothing but tensors and these keys, which all parts
+ * have:
  *   split.no             number of the part, from 0 on
- *   split.count          number of parts; 0 or 1 in a file that is whole
+ *   split.count          number of parts; 0 or 1 in a file that is not split
  *   split.tensors.count  number of tensors in all parts together
  * Part 1 of 5 is named STEM-00001-of-00005.gguf. Source: gguf-split of llama.cpp.
  *
- * The parts are joined into one source of bytes, one behind the other, so that everything that reads a file reads them too. */
+ * The bytes of the parts are joined into one source, one part after the other, so all code that
+ * reads a file can read them. */
 
 import { ArgumentError, GgufError, show } from '../errors.js';
 import { isNode } from '../node.js';
@@ -18,45 +20,60 @@ import { resolveAddress } from './links.js';
 /** @typedef {import('./index.js').OpenOptions} OpenOptions */
 
 /**
- * A GGUF file that is open, its header read and checked.
+ * An open GGUF file with its header read and checked.
  * @typedef {{ bytes: ByteSource, header: Header }} OpenedFile
  */
 
 /**
  * @typedef {object} PartOptions
- * @property {string} [name]  for messages, of a source that has no name of its own
- * @property {number} [firstBytes]  to ask for at first, where the header is expected to be short
+ * @property {string} [name]  Name in messages, for a source that has none of its own.
+ * @property {number} [firstBytes]  Bytes to ask for at first, where the header is expected to be
+ *   short.
  */
 
-/** @typedef {(source: GgufPart, options: OpenOptions, part: PartOptions) => Promise<OpenedFile>} OpenFile */
+/**
+ * @typedef {(source: GgufPart, options: OpenOptions, part: PartOptions) => Promise<OpenedFile>}
+ *   OpenFile
+ */
 
-/** @typedef {{ no: number | undefined, count: number | undefined, nTensors: number | undefined }} SplitKeys */
-/** @typedef {OpenedFile & { name: string, partName: PartName | undefined, keys: SplitKeys }} Part */
+/**
+ * @typedef {{ no: number | undefined, count: number | undefined, nTensors: number | undefined }}
+ *   SplitKeys
+ */
+/**
+ * @typedef {OpenedFile & { name: string, partName: PartName | undefined, keys: SplitKeys }} Part
+ */
 
-/** This many parts are opened at a time: browsers allow a server six connections. */
+/** Parts that are opened at a time: browsers allow six connections to a server. */
 const OPEN_LIMIT = 4;
-/** The header of a part without metadata is this long for a few thousand tensors. */
+/**
+ * Bytes to ask for at first: the header of a part without metadata, with a few thousand tensors,
+ * fits.
+ */
 const PART_HEADER = 1 << 18;
 /** split.no and split.count are u16. */
 const MAX_PARTS = 65535;
-/** Parts from servers without Range support are held in memory, together up to this size. */
+/**
+ * Most bytes that are held in memory, all parts together, if the server does not support Range
+ * requests.
+ */
 const HELD_LIMIT = 256 * 2 ** 20;
-/** Longest list of part numbers in a message. */
+/** Most part numbers listed in a message. */
 const MAX_LISTED = 8;
 
 /**
  * The name of a part, cut at its numbers.
  * @typedef {object} PartName
- * @property {string} stem  address or path up to the numbers
- * @property {number} number  from 1 on
+ * @property {string} stem  Address or path up to the numbers.
+ * @property {number} number  Number of the part, from 1 on.
  * @property {number} count
- * @property {string} ending  from .gguf on, with the query of an address
+ * @property {string} ending  The rest from .gguf on, with the query of an address.
  */
 
 /**
- * What a name, a path or an address says of a part; undefined where it is not named as one.
+ * Parses the name, path or address of a part; undefined if it is not named like one.
  * @param {string} text
- * @param {boolean} [isName]  the name of a file, not an address
+ * @param {boolean} [isName]  whether the text is the name of a file, not an address
  * @returns {PartName | undefined}
  */
 export function parsePartName(text, isName = isNode && !/^[a-z][a-z0-9+.-]+:/i.test(text)) {
@@ -69,31 +86,32 @@ export function parsePartName(text, isName = isNode && !/^[a-z][a-z0-9+.-]+:/i.t
   return { stem: match[1], number, count, ending: match[4] + query };
 }
 
-/** @param {PartName} name @param {number} number */
+/** The name of another part. @param {PartName} name @param {number} number */
 function siblingOf({ stem, count, ending }, number) {
   const five = (/** @type {number} */ n) => String(n).padStart(5, '0');
   return `${stem}-${five(number)}-of-${five(count)}${ending}`;
 }
 
 /**
- * The address of the first part, by the address of any; other addresses are returned as they are.
+ * The address of the first part, from the address of any part. Other addresses are returned
+ * unchanged.
  * @param {string} address
- * @param {boolean} [isName]  it is the name of a file
+ * @param {boolean} [isName]  whether it is the name of a file
  */
 export function firstPartOf(address, isName = false) {
   const name = parsePartName(address, isName);
   return name ? siblingOf(name, 1) : address;
 }
 
-/** The last piece of a path or an address. @param {string} text */
+/** The last segment of a path or an address. @param {string} text */
 const fileName = (text) => text.replace(/[?#].*$/s, '').replace(/^.*[/\\]/s, '');
 
 /**
- * Opens a file, or all parts of a model: those in a list, or those beside the first part.
+ * Opens a file, or all parts of a model: the parts in a list, or those next to the first part.
  * @param {GgufSource} source
  * @param {OpenOptions} options
  * @param {OpenFile} openFile
- * @returns {Promise<OpenedFile[]>}  the parts in their order, or the one file
+ * @returns {Promise<OpenedFile[]>} the parts in order, or the one file
  */
 export async function openAll(source, options, openFile) {
   const list = (listOf(source) ?? [/** @type {GgufPart} */ (source)]).map(behindLink);
@@ -140,7 +158,7 @@ async function openList(list, options, openFile) {
   const parts = await openEach(list, 0, options, async (source, opening, at) => {
     const item = `item ${at + 1} of ${list.length}`;
     const named = nameOf(source);
-    // Only the first part has a long header. One whose name has no number may be the first.
+    // Only the first part has a long header. A part whose name has no number may be the first.
     const number = (named && parsePartName(named.text, named.isName)?.number) ?? 1;
     const settings = { name: item, ...(number > 1 ? shortHeader(options) : {}) };
     try {
@@ -184,10 +202,10 @@ async function openList(list, options, openFile) {
 }
 
 /**
- * Opens several sources, a few at a time; the first that fails ends the others.
+ * Opens several sources, a few at a time. A failure ends the others.
  * @template T
  * @param {T[]} sources
- * @param {number} held  bytes of parts in memory already
+ * @param {number} held  bytes of parts that are in memory already
  * @param {OpenOptions} options
  * @param {(source: T, options: OpenOptions, at: number) => Promise<Part>} open
  * @returns {Promise<Part[]>}
@@ -218,7 +236,8 @@ async function openEach(sources, held, options, open) {
       halt.abort(error);
     }
   };
-  // Where whole files come, one at a time: more could be far over the limit before it is noticed.
+  // Whole files are opened one at a time: several could exceed the limit by far before it is
+  // noticed.
   const nAtOnce = held > 0 ? 1 : Math.min(OPEN_LIMIT, sources.length);
   try {
     await Promise.all(Array.from({ length: nAtOnce }, openSome));
@@ -230,11 +249,11 @@ async function openEach(sources, held, options, open) {
 }
 
 /** @param {OpenOptions} options @returns {PartOptions} */
-// The cache keeps blocks of its own size, for which less would be asked for in vain.
+// The cache stores blocks of its own size; a shorter first request could not be stored.
 const shortHeader = ({ cache }) => (cache ? {} : { firstBytes: PART_HEADER });
 
 /**
- * The items of a list, undefined for what is one source.
+ * The items of a list; undefined if the source is not a list.
  * @param {any} source
  * @returns {GgufPart[] | undefined}
  */
@@ -250,7 +269,11 @@ function listOf(source) {
   return list;
 }
 
-/** Links lead to files, whose names tell their numbers. @param {GgufPart} source @returns {GgufPart} */
+/**
+ * Resolves a link, as the name of the file has the part's number.
+ * @param {GgufPart} source
+ * @returns {GgufPart}
+ */
 function behindLink(source) {
   if (typeof source !== 'string' && !(source instanceof URL)) return source;
   const text = String(source);
@@ -259,7 +282,7 @@ function behindLink(source) {
 }
 
 /**
- * The name or address that a source has of its own.
+ * The own name or address of a source.
  * @param {GgufPart} source
  * @returns {{ text: string, isName?: boolean } | undefined}
  */
@@ -289,7 +312,7 @@ function toPart({ bytes, header }, source) {
   return { bytes, header, name, partName, keys };
 }
 
-/** What a part says of itself against its name. @param {Part} part */
+/** Compares the part's metadata with its name. @param {Part} part */
 function checkNumbers({ name, partName, keys: { no, count } }) {
   if (no === undefined) throw new GgufError(`${name}: this is no part of a split model: it has no split.no`);
   if (count !== undefined && no >= count)
@@ -303,7 +326,7 @@ function checkNumbers({ name, partName, keys: { no, count } }) {
     );
 }
 
-/** @param {Part} part @param {number} count  in the other parts */
+/** @param {Part} part @param {number} count  number of parts according to the other parts */
 function checkCount({ name, keys }, count) {
   if (keys.count !== undefined && keys.count !== count)
     throw new GgufError(
@@ -314,8 +337,8 @@ function checkCount({ name, keys }, count) {
 }
 
 /**
- * All parts against the first: they must be of one model and complete.
- * @param {Part[]} parts  in their order
+ * Checks that all parts belong to one model and that none is missing.
+ * @param {Part[]} parts  the parts in order
  * @param {number} count
  */
 function checkTogether(parts, count) {
@@ -361,7 +384,7 @@ function checkTogether(parts, count) {
 }
 
 /**
- * Errors of opening a part name it.
+ * Adds the part's number and name to errors of opening it.
  * @template T
  * @param {number} number
  * @param {number} count
@@ -386,7 +409,8 @@ function naming(error, name, what) {
 }
 
 /**
- * One header for all parts: the metadata of the first, and all tensors, whose offsets count from the start of the first.
+ * Joins the headers of all parts: the metadata of the first, and all tensors, with offsets that
+ * count from the start of the first part.
  * @param {OpenedFile[]} parts
  * @returns {Header}
  */
@@ -418,7 +442,7 @@ export function describeParts(parts) {
 }
 
 /**
- * Several sources as one, each behind the one before.
+ * Joins several sources into one, one after the other.
  * @param {ByteSource[]} sources
  * @returns {ByteSource}
  */
@@ -453,7 +477,7 @@ export function joinSources(sources) {
       }),
     }),
     ...(first.cached && { cached }),
-    // What another thread did is added up over the parts there, and again here.
+    // Another thread adds up the counts of all parts; they are added to the first part here.
     ...(first.count && { count: first.count }),
   };
 }

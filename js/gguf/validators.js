@@ -1,10 +1,11 @@
-/* Tells a file from a later one at the same address, by ETag and Last-Modified (RFC 9110, section 8.8). */
+/* Tells a file from a later one at the same URL, by ETag and Last-Modified (RFC 9110, section
+ * 8.8). */
 
 /**
  * @typedef {object} Validators
  * @property {string | null} etag
- * @property {string | null} modified  Last-Modified
- * @property {string} [host]  that answered, behind all redirects; absent where it is unknown
+ * @property {string | null} modified  Last-Modified.
+ * @property {string} [host]  Host that answered, after all redirects; absent if unknown.
  */
 
 /**
@@ -17,9 +18,12 @@ export function validators({ headers, url }) {
 }
 
 /**
- * Whether the second answer is about another file than the first. Tags are compared weakly, since compression and proxies turn
- * "x" into W/"x" and back. Equal tags decide against another Last-Modified: the servers of a farm have the same file from different
- * times. Different tags of different hosts say nothing, since each host makes its own; then Last-Modified decides.
+ * Tells whether the second answer belongs to another file than the first.
+ * - Tags are compared weakly: compression and proxies turn "x" into W/"x" and back.
+ * - Equal tags mean the same file, even if Last-Modified differs: servers of a farm may have the
+ *   same file with different times.
+ * - Different tags from different hosts mean nothing, as each host makes its own; Last-Modified
+ *   decides.
  * @param {Validators} known
  * @param {Validators} now
  */
@@ -34,7 +38,7 @@ export function isOtherFile(known, now) {
 }
 
 /**
- * What If-Range may ask for: it takes strong tags only, and a date only of a file without a tag.
+ * The value of If-Range: a strong tag, or the date of a file without a tag.
  * @param {Validators} known
  */
 export function ifRangeOf({ etag, modified }) {
@@ -43,7 +47,8 @@ export function ifRangeOf({ etag, modified }) {
 }
 
 /**
- * A tag without its strength, its quotes, and what servers append where they compress: "x-gzip", "x--gzip", "x;br".
+ * A tag without its weakness mark, its quotes, and the suffix that servers append where they
+ * compress: "x-gzip", "x--gzip", "x;br".
  * @param {string} etag
  */
 function opaqueTag(etag) {
