@@ -1,4 +1,4 @@
-/* Requests to a worker, each with a promise, and what comes before its answer. */
+/* Requests to a worker: each has a promise, and events may come before its answer. */
 
 import { ArgumentError } from '../errors.js';
 import { unpackError } from './errors.js';
@@ -10,8 +10,9 @@ import { unpackError } from './errors.js';
  * @property {(value: any) => void} resolve
  * @property {(reason: unknown) => void} reject
  * @property {((message: any) => void) | undefined} onEvent
- * @property {(reason: unknown) => void} breakOff  asks the worker to stop; whatever it answers, the caller gets this reason
- * @property {() => void} [done]  removes the listener from its signal
+ * @property {(reason: unknown) => void} breakOff  Asks the worker to stop. The call is rejected
+ *   with this reason, whatever the worker answers.
+ * @property {() => void} [done]  Removes the listener from the signal.
  */
 
 export class Calls {
@@ -28,7 +29,7 @@ export class Calls {
     this.#port = port;
   }
 
-  /** The error that every call is answered with from now on, once the worker has ended. */
+  /** The error of the worker's end. Once it is set, every call is rejected with it. */
   get ended() {
     return this.#end;
   }
@@ -39,11 +40,13 @@ export class Calls {
   }
 
   /**
+   * Posts a request. The promise settles when the worker answers.
    * @param {object} message
    * @param {object} [options]
-   * @param {AbortSignal | undefined} [options.signal]  tells the worker; the promise settles by the worker's answer
+   * @param {AbortSignal | undefined} [options.signal]  an abort is passed on to the worker
    * @param {ArrayBuffer[]} [options.transfer]
-   * @param {(message: any) => void} [options.onEvent]  called with every message about this call before its answer
+   * @param {(message: any) => void} [options.onEvent]  called with each message about this call
+   *   before its answer
    * @param {(id: number) => void} [options.onId]  called at once with the number of the call
    * @returns {Promise<any>}
    */
@@ -79,7 +82,10 @@ export class Calls {
     });
   }
 
-  /** Takes an answer, or a message before it. An error of onEvent ends the call. @param {any} message */
+  /**
+   * Handles an answer or an event. If onEvent throws, the call ends with that error.
+   * @param {any} message
+   */
   receive(message) {
     const pending = this.#pending.get(message.id);
     if (!pending) return;
@@ -99,7 +105,7 @@ export class Calls {
     else pending.resolve(message.value);
   }
 
-  /** Answers everything with an error. @param {Error} error */
+  /** Rejects all pending and future calls. @param {Error} error */
   finish(error) {
     this.#end ??= error;
     const pending = [...this.#pending.values()];

@@ -1,4 +1,4 @@
-/* The caller's end of kernels in a worker: requests with their promises, handles, and an orderly end. */
+/* The calling side of kernels in a worker: requests with promises, handles, and an orderly end. */
 
 import { KERNELS_SCRIPT } from '../assets-kernels.js';
 import { checkNames } from '../checks.js';
@@ -29,7 +29,7 @@ import { Recorder, splitOptions } from './sequence.js';
  * @property {(reason: unknown) => void} reject
  * @property {(progress: { loaded: number, total: number }) => void} [onProgress]
  * @property {(cached: CacheState) => void} [onCached]
- * @property {() => void} [done]  takes the listener off its signal
+ * @property {() => void} [done]  Removes the listener from the signal.
  * @property {{ reason: unknown }} [aborted]
  */
 
@@ -102,31 +102,33 @@ export class WorkerKernels {
     }
   }
 
-  /** What was chosen in the worker and why. */
+  /** Facts about the kernels in the worker, and why they were chosen. */
   get info() {
     return this.#facts.info;
   }
 
-  /** The instruction set in use. */
+  /** Name of the instruction set in use. */
   get isa() {
     return this.info.isa;
   }
 
-  /** The weight types that the kernels serve. */
+  /** Weight types that the kernels serve. */
   get types() {
     return this.#facts.types;
   }
 
-  /** True after dispose(), and once the worker ended by itself. */
+  /** True after dispose(), and once the worker has ended by itself. */
   get disposed() {
     return this.#end !== undefined;
   }
 
   /**
-   * As Kernels.loadWeight; the bytes go from the network or the disk straight to the worker.
+   * Loads a weight like Kernels.loadWeight. The bytes go from the network or the disk straight to
+   * the worker.
    * @param {import('../gguf/file.js').GgufFile} gguf
    * @param {string} name
-   * @param {import('../wasm/kernel-types.js').LoadOptions} [options]  progress is told some thirty times a second
+   * @param {import('../wasm/kernel-types.js').LoadOptions} [options]  onProgress is called about
+   *   thirty times a second
    * @returns {Promise<WorkerWeight>}
    */
   async loadWeight(gguf, name, options = {}) {
@@ -136,11 +138,11 @@ export class WorkerKernels {
   }
 
   /**
-   * As Kernels.loadWeights. Other calls go on meanwhile.
+   * Loads weights like Kernels.loadWeights. Other calls are served meanwhile.
    * @param {import('../gguf/file.js').GgufFile} gguf
    * @param {Iterable<string>} names
    * @param {import('../wasm/kernel-types.js').LoadOptions & { concurrency?: number }} [options]
-   * @returns {Promise<WorkerWeight[]>}  in the order of names
+   * @returns {Promise<WorkerWeight[]>} the weights in the order of names
    */
   async loadWeights(gguf, names, options = {}) {
     checkNames(options, LOAD_MANY_OPTIONS);
@@ -164,12 +166,13 @@ export class WorkerKernels {
   }
 
   /**
-   * Sends a whole sequence of operations as one message: `record` calls them on what it is given, as it would on kernels of
-   * this thread, and their results are arguments of later ones. Only what it returns comes back, as it stands there: one
-   * value, a list, an object. All else that the operations made is freed.
+   * Sends several operations as one message. `record` calls them on its argument as if it were
+   * kernels in this thread; results are arguments of later operations. Only the values that
+   * `record` returns come back: one value, a list or an object. Everything else that the operations
+   * made is freed.
    * @template R
    * @param {(ops: SequenceOps) => R} record  called at once; not async
-   * @param {CallOptions} [options]  an abort stops between two operations
+   * @param {CallOptions} [options]  an abort takes effect between two operations
    * @returns {Promise<import('./types.js').Returned<R>>}
    */
   async sequence(record, options = {}) {
@@ -196,8 +199,9 @@ export class WorkerKernels {
   }
 
   /**
-   * Ends the worker, with all it holds, also in the middle of work; what is pending is rejected. Calling it again does nothing.
-   * @returns {Promise<void>}  the worker is gone
+   * Ends the worker with everything in it, even while it works. Pending calls are rejected. Further
+   * calls of dispose() do nothing.
+   * @returns {Promise<void>} resolves when the worker is gone
    */
   dispose() {
     return this.#stop(new HandleError('these kernels are disposed', 'disposed'));
@@ -214,7 +218,7 @@ export class WorkerKernels {
   }
 
   /**
-   * One operation, or where a sequence is being noted, a step of it.
+   * Runs one operation, or records it while a sequence is being recorded.
    * @param {StepName} method
    * @param {readonly unknown[]} given
    * @param {WorkerHandle} [target]
@@ -277,7 +281,8 @@ export class WorkerKernels {
   /**
    * @param {object} message
    * @param {ArrayBuffer[]} [transfer]
-   * @param {{ signal?: AbortSignal, onProgress?: Pending['onProgress'], onCached?: Pending['onCached'], isLoad?: boolean }} [options]
+   * @param {{ signal?: AbortSignal, onProgress?: Pending['onProgress'],
+   *   onCached?: Pending['onCached'], isLoad?: boolean }} [options]
    * @returns {Promise<any>}
    */
   #request(message, transfer, { signal, onProgress, onCached, isLoad = false } = {}) {
@@ -285,7 +290,7 @@ export class WorkerKernels {
       signal?.throwIfAborted();
       if (this.#end) throw this.#end;
       const id = ++this.#lastId;
-      // A flag that a busy worker sees too, where memory can be shared.
+      // A flag in shared memory reaches the worker even while it is busy.
       const flag = signal && typeof SharedArrayBuffer === 'function' ? new SharedArrayBuffer(4) : undefined;
       /** @type {Pending} */
       const pending = { resolve, reject, onProgress, onCached };
@@ -294,7 +299,8 @@ export class WorkerKernels {
           if (flag) Atomics.store(new Int32Array(flag), 0, 1);
           this.#port?.post({ kind: 'abort', id });
           pending.aborted = { reason: signal.reason };
-          // A load is over when the worker says that nothing of it is left; an operation may take its time.
+          // A load ends when the worker has freed all of it. Other operations may take long to
+          // stop.
           if (!isLoad) reject(signal.reason);
         };
         signal.addEventListener('abort', abort);
@@ -350,7 +356,10 @@ export class WorkerKernels {
     else pending.resolve(message.kind === 'loaded' ? this.#unpack(message.value) : message.value);
   }
 
-  /** @param {Error} error  that everything is answered with from now on */
+  /**
+   * Ends all calls.
+   * @param {Error} error  the error that pending and future calls are rejected with
+   */
   #finish(error) {
     this.#end ??= error;
     const pending = [...this.#pending.values()];

@@ -1,4 +1,4 @@
-/* Errors on their way from one thread to another: class, code, numbers and cause arrive. */
+/* Sends errors from one thread to another: class, code, numbers and cause are kept. */
 
 import {
   ArgumentError,
@@ -12,7 +12,10 @@ import {
   WorkerError,
 } from '../errors.js';
 
-/** @typedef {{ name: string, message: string, stack?: string, fields: Record<string, unknown>, cause?: SentError, isDom?: boolean }} SentError */
+/**
+ * @typedef {{ name: string, message: string, stack?: string, fields: Record<string, unknown>,
+ *   cause?: SentError, isDom?: boolean }} SentError
+ */
 
 /** @type {Record<string, any>} */
 const CLASSES = {
@@ -30,7 +33,10 @@ const CLASSES = {
   },
 };
 
-/** Makes classes of other modules arrive as what they are, too. @param {Record<string, any>} exports  of a module of errors */
+/**
+ * Registers more classes, so that their errors keep their class.
+ * @param {Record<string, any>} exports  a module of errors
+ */
 export function knowErrors(exports) {
   for (const Class of Object.values(exports)) if (/Error$/.test(Class.name)) CLASSES[Class.name] = Class;
 }

@@ -1,4 +1,5 @@
-/* Weights, tensors and KV caches that live in a worker: here are their shapes, and the right to use them. */
+/* Handles to weights, tensors and KV caches in a worker. The handle has the shape; the values are
+ * in the worker. */
 
 import { HandleError } from '../errors.js';
 
@@ -7,15 +8,15 @@ import { HandleError } from '../errors.js';
 /** @template T @typedef {import('./types.js').In<T>} In */
 
 /**
- * What a handle needs of the kernels that own it.
+ * The kernels that own a handle.
  * @typedef {object} Owner
- * @property {() => void} check  throws when the worker is gone
+ * @property {() => void} check  Throws if the worker is gone.
  * @property {() => boolean} isGone
  * @property {(handle: WorkerHandle, method: StepName, args: unknown[]) => any} call
  * @property {(handle: WorkerHandle, id: number) => void} free
  */
 
-/** Symbol.dispose, also where the engine does not have it yet. @type {typeof Symbol.dispose} */
+/** Symbol.dispose, also for engines that lack it. @type {typeof Symbol.dispose} */
 const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
 
 /** @type {(handle: WorkerHandle, owner: Owner) => number} */
@@ -23,7 +24,7 @@ let idIn;
 
 export { idIn };
 
-/** What weights, tensors and KV caches in a worker have in common. */
+/** Base class of the handles to objects in a worker. */
 export class WorkerHandle {
   #owner;
   #id;
@@ -45,11 +46,11 @@ export class WorkerHandle {
     this.#owner = owner;
     this.#id = id;
     this.#text = text;
-    /** Rows. @type {number} */
+    /** Number of rows. @type {number} */
     this.nRows = fields.nRows;
-    /** Values of a row. @type {number} */
+    /** Values in a row. @type {number} */
     this.nCols = fields.nCols;
-    /** Bytes it takes. @type {number} */
+    /** Size in bytes. @type {number} */
     this.byteLength = fields.byteLength;
   }
 
@@ -58,14 +59,14 @@ export class WorkerHandle {
     return this.#text;
   }
 
-  /** True after free(), and once the kernels that own it are disposed or their worker ended. */
+  /** True after free(), and once the kernels are disposed or the worker has ended. */
   get freed() {
     return this.#id === 0 || this.#owner.isGone();
   }
 
   /**
-   * Gives the memory back, after all calls made so far. The handle cannot be used any more.
-   * @throws {HandleError} when it is freed already
+   * Frees the memory, after all calls made before. The handle cannot be used afterwards.
+   * @throws {HandleError} it is freed already
    */
   free() {
     const id = this.#check();
@@ -73,7 +74,7 @@ export class WorkerHandle {
     this.#id = 0;
   }
 
-  /** For `using`: frees unless that is done already. */
+  /** Frees the handle at the end of a `using` block, unless it is freed already. */
   [dispose]() {
     if (!this.freed) this.free();
   }
@@ -94,7 +95,7 @@ export class WorkerHandle {
   }
 }
 
-/** W [nRows][nCols] in GGUF blocks, in the worker's memory. */
+/** A weight W [nRows][nCols] in GGUF blocks, in the worker's memory. */
 export class WorkerWeight extends WorkerHandle {
   /**
    * @hideconstructor
@@ -103,18 +104,21 @@ export class WorkerWeight extends WorkerHandle {
    */
   constructor(owner, facts) {
     super(owner, facts);
-    /** Its type, as GGUF numbers it. @type {number} */
+    /** Weight type as a number of GGUF. @type {number} */
     this.typeId = facts.fields.typeId;
-    /** Its type, as GGUF spells it. @type {string} */
+    /** Weight type as GGUF spells it. @type {string} */
     this.type = facts.fields.type;
-    /** Of the tensor in its file, or what it was called when it was made. @type {string} */
+    /**
+     * Name of the tensor in its file, or the name given when the weight was made.
+     * @type {string}
+     */
     this.name = facts.fields.name;
   }
 
   /**
-   * As Weight.rows: some of its rows as a weight of their own, without a copy.
+   * Makes a weight of some of the rows, without a copy, like Weight.rows.
    * @param {number} start  first row
-   * @param {number} nRows  how many
+   * @param {number} nRows  number of rows
    * @param {CallOptions} [options]
    * @returns {Promise<WorkerWeight>}
    */
@@ -123,7 +127,7 @@ export class WorkerWeight extends WorkerHandle {
   }
 }
 
-/** [nRows][nCols] f32, in the worker's memory. */
+/** A tensor [nRows][nCols] of f32 values, in the worker's memory. */
 export class WorkerTensor extends WorkerHandle {
   /**
    * @hideconstructor
@@ -132,14 +136,14 @@ export class WorkerTensor extends WorkerHandle {
    */
   constructor(owner, facts) {
     super(owner, facts);
-    /** Values in all. @type {number} */
+    /** Number of values. @type {number} */
     this.length = facts.fields.length;
   }
 
   /**
-   * Copies values in, from `offset` (in values) on.
+   * Copies values into the tensor.
    * @param {In<Float32Array>} values
-   * @param {number} [offset]
+   * @param {number} [offset]  place of the first value, in values
    * @param {CallOptions} [options]
    * @returns {Promise<void>}
    */
@@ -148,7 +152,7 @@ export class WorkerTensor extends WorkerHandle {
   }
 
   /**
-   * Its values.
+   * Reads the values of the tensor.
    * @param {CallOptions} [options]
    * @returns {Promise<Float32Array<ArrayBuffer>>} a copy
    */
@@ -157,7 +161,7 @@ export class WorkerTensor extends WorkerHandle {
   }
 }
 
-/** [nPositions][nKvHeads][headSize] of one type, in the worker's memory. */
+/** A KV cache [nPositions][nKvHeads][headSize] of keys or values, in the worker's memory. */
 export class WorkerKvCache extends WorkerHandle {
   /**
    * @hideconstructor
@@ -167,11 +171,11 @@ export class WorkerKvCache extends WorkerHandle {
   constructor(owner, facts) {
     super(owner, facts);
     const { type, typeId, nPositions, nKvHeads, headSize } = facts.fields;
-    /** What keys or values are stored as. @type {import('../wasm/kv-cache.js').KvType} */
+    /** Type that keys or values are stored in. @type {import('../wasm/kv-cache.js').KvType} */
     this.type = type;
-    /** The same, as GGUF numbers it. @type {number} */
+    /** The same type as a number of GGUF. @type {number} */
     this.typeId = typeId;
-    /** Positions it has room for. @type {number} */
+    /** Number of positions. @type {number} */
     this.nPositions = nPositions;
     /** Heads of a position. @type {number} */
     this.nKvHeads = nKvHeads;
@@ -180,9 +184,10 @@ export class WorkerKvCache extends WorkerHandle {
   }
 
   /**
-   * Converts and stores what belongs to the positions from `position` on.
-   * @param {In<Float32Array | import('../wasm/handles.js').Tensor>} x  nTokens * nKvHeads * headSize values
-   * @param {number} position
+   * Converts and stores the keys or values of consecutive positions.
+   * @param {In<Float32Array | import('../wasm/handles.js').Tensor>} x  nTokens * nKvHeads *
+   *   headSize values
+   * @param {number} position  position of the first token
    * @param {CallOptions} [options]
    * @returns {Promise<void>}
    */

@@ -1,5 +1,5 @@
-/* What can be called in a worker. The number says where a call's options stand among the arguments: those of the synchronous
- * method, or one argument more where it has none. */
+/* The methods that can be called in a worker. The number is the place of a call's options among the
+ * arguments. Methods without options get one more argument for them. */
 
 import { DEQUANTIZE_OPTIONS, MATMUL_OPTIONS } from '../wasm/kernels-options.js';
 import * as options from '../wasm/layer-options.js';
@@ -36,7 +36,7 @@ export const METHODS = Object.freeze({
 export const HANDLE_METHODS = Object.freeze({ rows: 2, set: 2, toArray: 0, write: 2, free: 0 });
 
 /**
- * Options of a method's own, beside those of every call.
+ * Options of a method beyond those of every call.
  * @type {Partial<Record<StepName, readonly string[]>>}
  */
 const OWN_OPTIONS = {
@@ -62,36 +62,43 @@ const OWN_OPTIONS = {
 /** Options of every call. */
 export const CALL_OPTIONS = Object.freeze(['signal', 'transfer']);
 
-/** What the options of a call may be named. @param {StepName} method */
+/** Names of the options that a call takes. @param {StepName} method */
 export const optionsOf = (method) => [...(OWN_OPTIONS[method] ?? []), ...CALL_OPTIONS];
 
-/** Those that give one result for each of their first argument's weights. */
+/** Methods that return a list: one result for each weight in the first argument. */
 export const MANY = Object.freeze(['fusedMatmulMany', 'fusedRmsNormMatmul']);
 
 /** @typedef {keyof typeof METHODS} MethodName */
 /** @typedef {MethodName | keyof typeof HANDLE_METHODS} StepName */
 
 /**
- * What stands for a value in a message: a handle, an array of the message, the result of a step (`item` of a list).
- * @typedef {{ $: 'handle', id: number } | { $: 'array', at: number } | { $: 'step', at: number, item?: number }} Reference
+ * A reference in a message: to a handle, to an array of the message, or to the result of a step
+ * (`item` of a list).
+ * @typedef {{ $: 'handle', id: number } | { $: 'array', at: number }
+ *   | { $: 'step', at: number, item?: number }} Reference
  */
 
 /** @typedef {{ method: StepName, target?: Reference, args: unknown[] }} Step */
 
 /**
- * Sequences are what is sent, also for a single call.
+ * The message of a sequence; a single call is a sequence of one step.
  * @typedef {object} RunMessage
  * @property {'run'} kind
  * @property {number} id
  * @property {Step[]} steps
- * @property {(ArrayBufferView | ArrayBuffer | { length: number })[]} arrays  with `length`: a Float32Array to be written only
- * @property {number[]} outs  those arrays that go back
- * @property {unknown} result  with References in it
+ * @property {(ArrayBufferView | ArrayBuffer | { length: number })[]} arrays  `length` alone means a
+ *   Float32Array that is only written.
+ * @property {number[]} outs  Indices of the arrays that are sent back.
+ * @property {unknown} result  The value to return, with References in it.
  * @property {boolean} abortable
- * @property {SharedArrayBuffer} [flag]  one 32-bit word: not 0 when aborted
+ * @property {SharedArrayBuffer} [flag]  One 32-bit word; any value but 0 means an abort.
  */
 
-/** The facts of a new handle; the rest are its public fields. @typedef {{ $: 'new', kind: 'weight' | 'tensor' | 'kvCache', id: number, text: string, fields: object }} NewHandle */
+/**
+ * Description of a new handle; `fields` has its public fields.
+ * @typedef {{ $: 'new', kind: 'weight' | 'tensor' | 'kvCache', id: number, text: string,
+ *   fields: object }} NewHandle
+ */
 
 /** @param {unknown} value @returns {value is Record<string, unknown>} */
 export function isPlain(value) {
@@ -101,10 +108,11 @@ export function isPlain(value) {
 }
 
 /**
- * A copy of a tree of lists and plain objects, its leaves replaced.
+ * Copies a tree of lists and plain objects, and replaces its leaves.
  * @param {any} value
- * @param {(leaf: any, key: string) => any} leaf  of every other value, and of each object with a `$`
- * @param {string} [key]  where it stands in the object around it
+ * @param {(leaf: any, key: string) => any} leaf  called for every other value, and for each object
+ *   with a `$`
+ * @param {string} [key]  key of the value in its object
  * @returns {any}
  */
 export function mapTree(value, leaf, key = '') {

@@ -1,4 +1,5 @@
-/* A worker as the rest sees it, in a browser or in Node: messages, one notice of its end, and nothing left behind. */
+/* One interface to a worker in browsers and in Node: messages, one notice of its end, and a clean
+ * shutdown. */
 
 import { startWorker } from '../assets-worker.js';
 import { ArgumentError, LoadError, show, WorkerError } from '../errors.js';
@@ -7,24 +8,25 @@ import { isNode, nodeModule } from '../node.js';
 /**
  * @typedef {object} Port
  * @property {(message: object, transfer?: ArrayBuffer[]) => void} post
- * @property {() => Promise<void>} close  ends the worker
- * @property {(busy: boolean) => void} hold  whether the process waits for it (Node)
+ * @property {() => Promise<void>} close  Ends the worker.
+ * @property {(busy: boolean) => void} hold  Whether the worker keeps the process alive (Node).
  */
 
 /**
  * @typedef {object} Listeners
  * @property {(message: any) => void} onMessage
- * @property {(error: Error) => void} onEnd  it ended without close(); at most once
+ * @property {(error: Error) => void} onEnd  Called at most once, when the worker ends without
+ *   close().
  */
 
 /**
- * A Worker, a function that makes one, or the address of its script.
+ * A Worker, a function that makes one, or the URL of its script.
  * @typedef {Worker | (() => Worker) | URL | string} WorkerSource
  */
 
 /**
  * @param {WorkerSource | undefined} source
- * @param {import('../assets-worker.js').Script} script  that is started where there is no source
+ * @param {import('../assets-worker.js').Script} script  the script to start if there is no source
  * @param {Listeners} listeners
  * @returns {Promise<Port>}
  * @throws {LoadError}
@@ -64,7 +66,7 @@ async function spawn(source, script) {
   if (isNode) {
     const { Worker: NodeWorker } = await nodeModule('worker_threads');
     const url = given ?? script.url();
-    // A worker inherits the options of this process, of which the one for code on the command line is wrong for it.
+    // A worker inherits the options of this process; --input-type would break its script.
     const { execArgv } = process;
     const fromCommandLine = execArgv.some((option) => option.startsWith('--input-type'));
     return new NodeWorker(/^[a-z]{2,}:/i.test(String(url)) ? new URL(url) : url, {
@@ -142,7 +144,8 @@ function browserPort(worker, { onMessage, onEnd }) {
     );
   });
   worker.addEventListener('messageerror', () => end('a message could not be read'));
-  // Browsers tell no one that a worker was terminated. It holds a lock as long as it lives: to get it is to learn of its end.
+  // No event tells that a worker was terminated. The worker holds a lock as long as it lives, so
+  // getting the lock means that it has ended.
   const awaitLock = (/** @type {string} */ name) =>
     navigator.locks.request(name, { signal: watch.signal }, () => end('it was terminated')).catch(() => {});
   return { post: (message, transfer = []) => worker.postMessage(message, transfer), hold: () => {}, close };

@@ -1,5 +1,5 @@
-/* Sources that only this thread can read (bytes in memory, a fetch of the caller's): read here, chunk by chunk, each sent
- * when the worker asks for it. */
+/* Sources that only this thread can read: bytes in memory, or a custom fetch. They are read here,
+ * and each chunk is sent when the worker asks for it. */
 
 import { packError } from './errors.js';
 
@@ -10,7 +10,10 @@ export class Relay {
   #post;
   /** @type {Map<number, ByteSource>} */
   #sources = new Map();
-  /** @type {Map<number, { relay: number, chunks: AsyncIterator<Uint8Array>, abort: AbortController }>} */
+  /**
+   * @type {Map<number, { relay: number, chunks: AsyncIterator<Uint8Array>,
+   *   abort: AbortController }>}
+   */
   #streams = new Map();
   #lastId = 0;
 
@@ -19,7 +22,7 @@ export class Relay {
     this.#post = post;
   }
 
-  /** @param {ByteSource} source @returns {number} by which the worker asks for it */
+  /** @param {ByteSource} source @returns {number} the number by which the worker asks for it */
   offer(source) {
     this.#sources.set(++this.#lastId, source);
     return this.#lastId;
@@ -35,7 +38,10 @@ export class Relay {
     for (const relay of this.#sources.keys()) this.withdraw(relay);
   }
 
-  /** @param {{ kind: 'read' | 'leave', stream: number, relay: number, offset: number, length: number }} message */
+  /**
+   * @param {{ kind: 'read' | 'leave', stream: number, relay: number, offset: number,
+   *   length: number }} message
+   */
   receive({ kind, stream, relay, offset, length }) {
     if (kind === 'leave') this.#leave(stream);
     else this.#read(stream, relay, offset, length);
@@ -78,7 +84,7 @@ export class Relay {
   }
 }
 
-/** The worker's end: sources that are read by asking for each chunk. */
+/** The worker's side: sources that ask the other thread for each chunk. */
 export class RelayReader {
   #post;
   /** @type {Map<number, (message: any) => void>} */
@@ -90,7 +96,10 @@ export class RelayReader {
     this.#post = post;
   }
 
-  /** @param {{ stream: number, chunk?: Uint8Array, error?: import('./errors.js').SentError }} message */
+  /**
+   * @param {{ stream: number, chunk?: Uint8Array, error?: import('./errors.js').SentError }}
+   *   message
+   */
   receive(message) {
     this.#waiting.get(message.stream)?.(message);
     this.#waiting.delete(message.stream);

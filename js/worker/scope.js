@@ -1,4 +1,4 @@
-/* The worker's side of a connection: receives messages and tells the page when the worker ends. */
+/* The worker's side of a connection: receives messages, and tells the page when the worker ends. */
 
 import { isNode, nodeModule } from '../node.js';
 
@@ -23,7 +23,8 @@ export function serve(makeServer) {
 }
 
 /**
- * Holds a lock as long as this worker lives. Its owner waits for that lock: nothing else tells a page that a worker was terminated.
+ * Holds a lock as long as this worker lives. The page waits for the lock, because no event tells it
+ * that a worker was terminated.
  * @param {any} scope
  */
 function announce(scope) {

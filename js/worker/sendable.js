@@ -1,10 +1,11 @@
-/* Addresses as another thread understands them: a worker's own address is no base for those of the page. */
+/* Makes URLs absolute before they go to another thread: a worker resolves relative URLs against its
+ * own script, not the page. */
 
 import { absolute } from '../gguf/http.js';
 import { isNode } from '../node.js';
 
 /**
- * A source of bytes, or several in a list or by name, with absolute addresses.
+ * Makes the URLs of a source absolute, also in a list or in an object.
  * @param {any} source
  * @returns {any}
  */

@@ -1,4 +1,4 @@
-/* What becomes of calls before they are posted: steps, with references in place of handles, arrays and results. */
+/* Records calls as steps of a message. References replace handles, arrays and results. */
 
 import { checkNames } from '../checks.js';
 import { ArgumentError, HandleError, show } from '../errors.js';
@@ -12,7 +12,10 @@ import { HANDLE_METHODS, isPlain, MANY, METHODS, mapTree, optionsOf } from './me
 
 const OPTIONS_AT = { ...METHODS, ...HANDLE_METHODS };
 
-/** What an operation of a sequence will give: an argument of later ones, or (part of) what the sequence returns. */
+/**
+ * The future result of an operation in a sequence: an argument of later operations, or a part of
+ * the value that the sequence returns.
+ */
 export class SequenceValue {
   #recorder;
 
@@ -31,7 +34,7 @@ export class SequenceValue {
   }
 
   /**
-   * Of a weight, as Weight.rows.
+   * Weight.rows, for a weight.
    * @param {number} start
    * @param {number} nRows
    */
@@ -40,7 +43,7 @@ export class SequenceValue {
   }
 
   /**
-   * Of a tensor, as Tensor.set.
+   * Tensor.set, for a tensor.
    * @param {unknown} values
    * @param {number} [offset]
    */
@@ -48,13 +51,13 @@ export class SequenceValue {
     this.#recorder.record('set', [values, offset], this);
   }
 
-  /** Of a tensor, as Tensor.toArray. */
+  /** Tensor.toArray, for a tensor. */
   toArray() {
     return this.#recorder.record('toArray', [], this);
   }
 
   /**
-   * Of a KV cache, as KvCache.write.
+   * KvCache.write, for a KV cache.
    * @param {unknown} x
    * @param {number} position
    */
@@ -62,13 +65,16 @@ export class SequenceValue {
     this.#recorder.record('write', [x, position], this);
   }
 
-  /** Not needed for what the sequence made itself: all of that is freed at its end but what it returns. */
+  /** Frees the value early. At its end, a sequence frees everything it made and does not return. */
   free() {
     this.#recorder.record('free', [], this);
   }
 }
 
-/** @typedef {{ at: number, read: boolean, out: boolean, view: ArrayBufferView | ArrayBufferLike }} ArrayUse */
+/**
+ * @typedef {{ at: number, read: boolean, out: boolean, view: ArrayBufferView | ArrayBufferLike }}
+ *   ArrayUse
+ */
 
 export class Recorder {
   #owner;
@@ -78,7 +84,7 @@ export class Recorder {
   #arrays = new Map();
   /** @type {Set<unknown>} */
   #transfer = new Set();
-  /** Handles that a step frees: if the steps never run, they are freed all the same. @type {number[]} */
+  /** Handles that a step frees; they are freed even if the steps never run. @type {number[]} */
   freed = [];
 
   /** @param {import('./handles.js').Owner} owner */
@@ -90,7 +96,7 @@ export class Recorder {
    * @param {StepName} method
    * @param {readonly unknown[]} given
    * @param {WorkerHandle | SequenceValue} [target]
-   * @returns {any}  a SequenceValue, or a list of them
+   * @returns {any} a SequenceValue, or a list of them
    */
   record(method, given, target) {
     const { args, options } = splitOptions(method, given);
@@ -114,7 +120,7 @@ export class Recorder {
   }
 
   /**
-   * What is posted, and how the answer is read.
+   * Makes the message, and a function that finds the arrays named in its answer.
    * @param {unknown} result  a tree of SequenceValues
    */
   finish(result) {
@@ -202,7 +208,7 @@ function isBuffer(value) {
 const bufferOf = (view) => (ArrayBuffer.isView(view) ? view.buffer : view);
 
 /**
- * Only what the view shows, not all of the buffer behind it, as cloning would.
+ * Copies the bytes that a view shows; cloning would copy the whole buffer behind it.
  * @param {ArrayBufferView | ArrayBufferLike} view
  * @returns {ArrayBufferView | ArrayBuffer}
  */

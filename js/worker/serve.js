@@ -1,5 +1,5 @@
-/* The worker's end: the kernels, and who may use what in them. Messages are served in the order they come; only loads, which
- * mostly wait for bytes, go on beside the rest. */
+/* The worker's side of kernels in a worker: owns the kernels and all handles. Messages are served
+ * in order; only loads, which mostly wait for bytes, run beside other messages. */
 
 import { reopenSource } from '../gguf/source.js';
 import { createKernels } from '../wasm/create.js';
@@ -13,13 +13,13 @@ import { RelayReader } from './relay.js';
 /** @typedef {import('./methods.js').RunMessage} RunMessage */
 /** @typedef {import('./methods.js').Reference} Reference */
 
-/** Milliseconds between two notices of progress. */
+/** Milliseconds between two messages of progress. */
 const PROGRESS_STEP = 33;
 
 /** Ends a run whose caller has its answer already. */
 const ABORTED = new Error('aborted');
 
-/** Symbol.dispose, also where the engine does not have it yet. @type {typeof Symbol.dispose} */
+/** Symbol.dispose, also for engines that lack it. @type {typeof Symbol.dispose} */
 const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
 
 /** @typedef {(message: object, transfer?: ArrayBuffer[]) => void} Post */
@@ -33,7 +33,7 @@ export class Server {
   /** @type {WeakMap<Handle, number>} */
   #ids = new WeakMap();
   #lastHandle = 0;
-  /** What has come and is not answered. @type {Map<number, AbortController>} */
+  /** Requests that are not answered yet. @type {Map<number, AbortController>} */
   #active = new Map();
   #relay;
   /** @type {Promise<void>} */
@@ -107,7 +107,7 @@ export class Server {
     const kept = new Set();
     try {
       for (const [at, { method, target, args }] of steps.entries()) {
-        // Without a shared flag only a message tells of an abort, and it must get its turn.
+        // Without a shared flag only a message tells of an abort, so messages must get a turn.
         if (abortable && !flagged) await breathe();
         if (signal.aborted || (flagged && Atomics.load(flagged, 0) !== 0)) throw ABORTED;
         try {
@@ -170,7 +170,7 @@ export class Server {
         onProgress: progress ? onProgress : undefined,
       });
     } finally {
-      // What the cache did, before the answer.
+      // Report the state of the cache before the answer.
       const cached = source.cached?.();
       if (cached) this.#post({ kind: 'cached', id, cached, error: cached.error && packError(cached.error) });
     }
@@ -193,7 +193,7 @@ export class Server {
     return { $: 'new', kind, id, text: String(handle), fields: { ...handle } };
   }
 
-  /** @param {number} id  one that is freed already is no error */
+  /** @param {number} id  a handle that is freed already is no error */
   #free(id) {
     const handle = this.#handles.get(id);
     this.#handles.delete(id);
@@ -209,7 +209,7 @@ export class Server {
 /** @type {MessageChannel | undefined} */
 let channel;
 
-/** Lets the messages that have come be received. @returns {Promise<void>} */
+/** Lets waiting messages be received. @returns {Promise<void>} */
 function breathe() {
   channel ??= new MessageChannel();
   const { port1, port2 } = channel;

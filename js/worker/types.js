@@ -1,4 +1,5 @@
-/* How the types of kernels in this thread become those of kernels in a worker. Nothing here exists at run time. */
+/* The types of kernels in a worker, derived from those of kernels in this thread. Nothing here
+ * exists at run time. */
 
 /** @typedef {import('../wasm/kernels.js').Kernels} Kernels */
 /** @typedef {import('../wasm/handles.js').Weight} Weight */
@@ -10,37 +11,44 @@
 /** @typedef {import('./methods.js').MethodName} MethodName */
 
 /**
- * What every call takes among its options.
+ * Options of every call.
  * @typedef {object} CallOptions
- * @property {AbortSignal} [signal]  aborted before the call's turn: it is never done. In any case its promise is rejected with
- *   the reason at once
- * @property {readonly ArrayBuffer[]} [transfer]  buffers of the arguments that move to the worker instead of being copied
+ * @property {AbortSignal} [signal]  An abort rejects the promise at once. A call whose turn has not
+ *   come is never run.
+ * @property {readonly ArrayBuffer[]} [transfer]  Buffers of the arguments to move to the worker
+ *   instead of copying them.
  */
 
 /**
  * @typedef {object} WorkerOnlyOptions
- * @property {import('./port.js').WorkerSource} [worker]  a Worker that runs `fused-matmul/worker-host`, a function that
- *   makes one, or its script's address; default: one of our own. It is terminated by dispose()
- * @property {AbortSignal} [signal]  ends the creation
+ * @property {import('./port.js').WorkerSource} [worker]  A Worker that runs
+ *   `fused-matmul/worker-host`, a function that makes one, or the URL of its script. dispose()
+ *   terminates it. Default: a worker of the library.
+ * @property {AbortSignal} [signal]  Aborts the creation.
  */
 
-/** @typedef {import('../wasm/kernel-types.js').KernelsOptions & WorkerOnlyOptions} WorkerKernelsOptions */
+/**
+ * @typedef {import('../wasm/kernel-types.js').KernelsOptions & WorkerOnlyOptions}
+ *   WorkerKernelsOptions
+ */
 
 /**
- * In a sequence, what an operation will give.
+ * The future result of an operation in a sequence.
  * @template T
  * @typedef {{
  *   readonly __type?: T,
  *   free(): void,
- *   rows: T extends WorkerWeight ? (start: number, nRows: number) => SequenceValue<WorkerWeight> : never,
+ *   rows: T extends WorkerWeight
+ *     ? (start: number, nRows: number) => SequenceValue<WorkerWeight> : never,
  *   set: T extends WorkerTensor ? (values: In<Float32Array>, offset?: number) => void : never,
  *   toArray: T extends WorkerTensor ? () => SequenceValue<Float32Array<ArrayBuffer>> : never,
- *   write: T extends WorkerKvCache ? (x: In<Float32Array | Tensor>, position: number) => void : never,
+ *   write: T extends WorkerKvCache
+ *     ? (x: In<Float32Array | Tensor>, position: number) => void : never,
  * }} SequenceValue
  */
 
 /**
- * Arguments: handles become those of a worker; results of a sequence may stand for them.
+ * Type of an argument: handles become handles to a worker, or results of a sequence.
  * @template T
  * @typedef {T extends Weight ? WorkerWeight | SequenceValue<WorkerWeight>
  *   : T extends Tensor ? WorkerTensor | SequenceValue<WorkerTensor>
@@ -52,20 +60,22 @@
  */
 
 /**
- * Arguments of a call: where the method has options (those with `out` or `activation`), the call's stand among them; else
- * they are one argument more.
+ * Arguments of a call. If the method takes options (with `out`), the options of the call are added
+ * to them; otherwise they are one more argument.
  * @template {unknown[]} A
- * @typedef {Required<A> extends [...unknown[], infer Last] ? 'out' extends keyof NonNullable<Last> ? { [K in keyof A]: OptionsIn<A[K]> }
+ * @typedef {Required<A> extends [...unknown[], infer Last]
+ *   ? 'out' extends keyof NonNullable<Last> ? { [K in keyof A]: OptionsIn<A[K]> }
  *   : [...{ [K in keyof A]: In<A[K]> }, CallOptions?] : [CallOptions?]} ArgumentsOf
  */
 
 /**
  * @template T
- * @typedef {T extends object ? 'out' extends keyof T ? In<T> & CallOptions : In<T> : In<T>} OptionsIn
+ * @typedef {T extends object
+ *   ? 'out' extends keyof T ? In<T> & CallOptions : In<T> : In<T>} OptionsIn
  */
 
 /**
- * The kind of a result that is `out`, or else of the kind of the first values among the arguments.
+ * Type of a result: that of `out`, or else that of the first argument with values.
  * @template {unknown} B
  * @typedef {[OutOf<B>] extends [never] ? KindOf<B> : OutOf<B>} ChosenKind
  */
@@ -73,7 +83,8 @@
 /**
  * @template {unknown} B
  * @typedef {B extends readonly [infer Head, ...infer Rest]
- *   ? Head extends { out: infer U extends object } ? ValueOf<U extends readonly (infer E)[] ? E : U> : OutOf<Rest>
+ *   ? Head extends { out: infer U extends object }
+ *     ? ValueOf<U extends readonly (infer E)[] ? E : U> : OutOf<Rest>
  *   : never} OutOf
  */
 
@@ -101,7 +112,8 @@
 
 /**
  * @template F
- * @typedef {F extends (...args: infer A) => infer R ? <B extends ArgumentsOf<A>>(...args: B) => Promise<ResultOf<R, B>> : never} Promised
+ * @typedef {F extends (...args: infer A) => infer R
+ *   ? <B extends ArgumentsOf<A>>(...args: B) => Promise<ResultOf<R, B>> : never} Promised
  */
 
 /**
@@ -111,15 +123,22 @@
 
 /**
  * @template F
- * @typedef {F extends (...args: infer A) => infer R ? <B extends { [K in keyof A]: In<A[K]> }>(...args: B) => Noted<ResultOf<R, B>>
+ * @typedef {F extends (...args: infer A) => infer R
+ *   ? <B extends { [K in keyof A]: In<A[K]> }>(...args: B) => Noted<ResultOf<R, B>>
  *   : never} NotedCall
  */
 
-/** The operations, each with a promise. @typedef {{ [K in MethodName]: Promised<Kernels[K]> }} WorkerMethods */
-/** The operations as sequence() gives them. @typedef {{ [K in Exclude<MethodName, 'select'>]: NotedCall<Kernels[K]> }} SequenceOps */
+/**
+ * The operations, each with a promise.
+ * @typedef {{ [K in MethodName]: Promised<Kernels[K]> }} WorkerMethods
+ */
+/**
+ * The operations of a sequence.
+ * @typedef {{ [K in Exclude<MethodName, 'select'>]: NotedCall<Kernels[K]> }} SequenceOps
+ */
 
 /**
- * What comes back of what a sequence returns.
+ * Type of the values that come back from a sequence.
  * @template R
  * @typedef {R extends WorkerWeight | WorkerTensor | WorkerKvCache | ArrayBufferView ? R
  *   : R extends { readonly __type?: infer V, toArray: unknown } ? V
