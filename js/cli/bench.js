@@ -1,4 +1,4 @@
-/* fused-matmul bench: how fast a model reads and writes here. */
+/* The command bench: speed of prompts and of decoding. */
 
 import { COMMON, MODEL, UsageError } from './options.js';
 import { engineText, formatRate, formatTable, loadModel, Progress } from './output.js';
@@ -82,14 +82,14 @@ export const bench = {
 };
 
 /**
- * One prompt and its continuation.
+ * Runs one prompt and its continuation.
  * @param {import('../llama/model.js').Llama} model
  * @param {{ nPrompt: number, nTokens: number, run: number }} size
  * @param {AbortSignal} signal
  */
 async function measure(model, { nPrompt, nTokens, run }, signal) {
   const { nVocab } = model.info;
-  // Another first token each time: nothing of the last context may be used.
+  // Each run starts with another token, so the context of the last run cannot be reused.
   const token = (/** @type {number} */ i) => (run * 7919 + i * 104729 + 3) % nVocab;
   const prompt = Array.from({ length: nPrompt }, (_, i) => token(i));
   const options = { temperature: 0, maxTokens: nTokens + 1, ignoreEnd: true, signal };

@@ -1,4 +1,4 @@
-/* fused-matmul chat: a conversation, line by line. */
+/* The command chat: a conversation, line by line. */
 
 import { createInterface } from 'node:readline/promises';
 import { takesSystem, withSystem } from '../llama/chat/system.js';
@@ -10,7 +10,7 @@ import { engineText, loadModel } from './output.js';
 /** @typedef {import('../llama/chat/messages.js').Message} Message */
 /** @typedef {import('../llama/model.js').Llama} Llama */
 
-/** The conversation so far, and how it begins. */
+/** The messages of a conversation, with its system text. */
 class Conversation {
   /** @type {Message[]} */
   #messages = [];
@@ -21,19 +21,20 @@ class Conversation {
 
   /**
    * @param {Llama} model
-   * @param {{ system: string, options: import('../llama/options.js').GenerateOptions, note: (text: string) => void }} settings
+   * @param {{ system: string, options: import('../llama/options.js').GenerateOptions,
+   *   note: (text: string) => void }} settings
    */
   constructor(model, { system, options, note }) {
     this.#model = model;
     this.#system = system;
     this.#options = options;
     this.#note = note;
-    /** Whether the system text is a message of its own. */
+    /** Whether the template has a system role. */
     this.systemRole = true;
   }
 
   /**
-   * The answer to a line, or undefined where the line alone is too long for the context.
+   * Answers a line. The result is undefined if the line alone is too long for the context.
    * @param {string} line
    */
   async ask(line) {
@@ -44,7 +45,8 @@ class Conversation {
         const run = await this.#model.chat(this.#all(), { ...this.#options, overflow: 'drop-oldest' });
         this.#messages.splice(0, run.droppedMessages);
         dropped += run.droppedMessages;
-        // A system text that stood in the first user message has gone with it, and is put into the next.
+        // A system text in a dropped first message is gone too: put it into the next message and
+        // try again.
         if (run.droppedMessages > 0 && !this.systemRole) continue;
         if (dropped > 0) this.#note(`the context is full: the ${dropped} oldest messages were left out`);
         return { run, dropped };

@@ -1,17 +1,19 @@
-/* A folder in place of a file: the model in it. */
+/* Finds the model in a folder. */
 
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { firstPartOf } from '../gguf/split.js';
 import { UsageError } from './options.js';
 
-/** Longest list of models in a message. */
+/** Most models listed in a message. */
 const MAX_LISTED = 5;
 
 /**
- * The file of a model, where a folder is given that holds just one. All parts of a split model count as one.
- * @param {string} model  a path or an address
- * @returns {Promise<string>}  the path of its file, or of its first part; what is no folder is returned as it is
+ * The file of a model. A folder must hold exactly one model; all parts of a split model count as
+ * one.
+ * @param {string} model  a path or a URL
+ * @returns {Promise<string>} the path of the file, or of the first part; anything but a folder is
+ *   returned unchanged
  */
 export async function modelFile(model) {
   const stats = await stat(model).catch(() => undefined);

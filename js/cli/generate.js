@@ -1,4 +1,4 @@
-/* fused-matmul generate: a text that goes on. */
+/* The command generate: continues a text. */
 
 import { COMMON, given, MODEL, SAMPLING, UsageError } from './options.js';
 import { engineText, formatRate, loadModel, readStdin } from './output.js';

@@ -1,4 +1,4 @@
-/* fused-matmul inspect: what is in a file, and what would run how. */
+/* The command inspect: contents of a file, and the kernels that would serve it. */
 
 import { FmError } from '../errors.js';
 import { openGguf } from '../gguf/index.js';
@@ -24,7 +24,7 @@ function shorten(value) {
 }
 
 /**
- * Whether the runner takes the file, or why not.
+ * Tells whether the runner takes the file, and why not.
  * @param {import('../gguf/index.js').GgufFile} gguf
  */
 function judge(gguf) {
@@ -99,7 +99,10 @@ export const inspect = {
   },
 };
 
-/** @typedef {{ name: string, type: string, shape: readonly number[], byteLength: number, servedBy: { isa: string, activation: string } | undefined }} Row */
+/**
+ * @typedef {{ name: string, type: string, shape: readonly number[], byteLength: number,
+ *   servedBy: { isa: string, activation: string } | undefined }} Row
+ */
 
 /** @param {Row['servedBy']} served */
 const kernelOf = (served) => (served ? `${served.isa} ${served.activation}` : 'none');

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/* The fused-matmul command. Exit codes: 0 done, 1 failed, 2 called wrongly, 130 ended by Ctrl-C. */
+/* The command fused-matmul. Exit codes: 0 done, 1 failed, 2 called wrongly, 130 ended by Ctrl-C. */
 
 import { ArgumentError, FmError } from '../errors.js';
 import { VERSION } from '../wasm/loader.js';
@@ -46,7 +46,7 @@ function exitCode(error) {
   const one = /** @type {Error} */ (error);
   process.stderr.write(`fused-matmul: ${String(one?.message ?? error).replace(/\s*\n\s*/g, ' ')}\n`);
   if (error instanceof UsageError || error instanceof ArgumentError) return 2;
-  // What is no error of ours is a mistake of ours: where it happened helps.
+  // An error of another class is a mistake in the library, so print where it happened.
   if (!(error instanceof FmError) && !(error instanceof RangeError) && one?.stack)
     process.stderr.write(`${one.stack}\n`);
   return 1;
@@ -54,7 +54,7 @@ function exitCode(error) {
 
 const interrupt = new AbortController();
 process.once('SIGINT', () => interrupt.abort());
-// The reader of a pipe went away (| head): nobody is left to tell.
+// EPIPE: the reader of the pipe has ended (| head).
 process.stdout.on('error', (/** @type {NodeJS.ErrnoException} */ error) =>
   process.exit(error.code === 'EPIPE' ? 0 : 1),
 );

@@ -1,16 +1,16 @@
-/* Options of the commands: one table each, from which parsing and help are made. */
+/* Options of the commands. Each command has one table, which parsing and help are made from. */
 
 import { parseArgs } from 'node:util';
 
-/** A mistake in how a command was called: exit code 2. */
+/** An error in how a command was called; exit code 2. */
 export class UsageError extends Error {}
 
 /**
  * @typedef {object} Option
  * @property {'number' | 'text' | 'switch'} kind
- * @property {string} [value]  what stands for it in the help
+ * @property {string} [value]  Placeholder of its value in the help.
  * @property {string} help
- * @property {boolean} [many]  may be given several times
+ * @property {boolean} [many]  Whether the option may be given several times.
  * @property {string} [short]
  */
 
@@ -55,7 +55,7 @@ export const SAMPLING = {
  * @typedef {object} Command
  * @property {string} name
  * @property {string} summary
- * @property {string} usage  what follows the name
+ * @property {string} usage  The arguments after the command's name, for the help.
  * @property {Options} options
  * @property {string} [examples]
  * @property {number} nArguments
@@ -118,11 +118,11 @@ export function helpText({ name, summary, usage, options, examples }) {
   return `usage: fused-matmul ${name} ${usage}\n\n${summary}\n\n${list}\n${examples ? `\n${examples}\n` : ''}`;
 }
 
-/** --top-k as topK. @param {string} option */
+/** Turns --top-k into topK. @param {string} option */
 const camel = (option) => option.replace(/-(.)/g, (_, letter) => letter.toUpperCase());
 
 /**
- * Those of a table that were given, as the library names them.
+ * The given options of a table, by the names that the library uses.
  * @param {Values} values
  * @param {Options} table
  */

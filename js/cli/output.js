@@ -1,4 +1,4 @@
-/* What commands print: text and results to stdout, progress and notes to stderr. */
+/* Output of the commands: text and results go to stdout, progress and notes to stderr. */
 
 import { existsSync } from 'node:fs';
 import { resolveLink } from '../gguf/links.js';
@@ -11,7 +11,7 @@ import { given, MODEL, UsageError } from './options.js';
  * @property {NodeJS.WritableStream & { isTTY?: boolean, columns?: number }} stdout
  * @property {NodeJS.WritableStream & { isTTY?: boolean, columns?: number }} stderr
  * @property {NodeJS.ReadableStream & { isTTY?: boolean }} stdin
- * @property {AbortSignal} signal  aborted by Ctrl-C
+ * @property {AbortSignal} signal  Aborted by Ctrl-C.
  */
 
 /** @param {number} bytes */
@@ -26,7 +26,7 @@ export function formatBytes(bytes) {
 export const formatRate = (value) => (value >= 100 ? value.toFixed(0) : value.toFixed(1));
 
 /**
- * @param {string[]} heads  one that starts with '>' is aligned right
+ * @param {string[]} heads  column heads; a '>' in front aligns the column right
  * @param {string[][]} rows
  */
 export function formatTable(heads, rows) {
@@ -37,7 +37,7 @@ export function formatTable(heads, rows) {
   return lines.map((line) => `${line.map(cell).join('  ').trimEnd()}\n`).join('');
 }
 
-/** A line on the terminal that is written over; nothing where stderr is no terminal. */
+/** A progress line on stderr that overwrites itself; it is not shown if stderr is no terminal. */
 export class Progress {
   #stream;
   #what;
@@ -67,7 +67,8 @@ export class Progress {
 }
 
 /**
- * A path, or an address; links to Hugging Face stand for the file they lead to. A path that is there comes first.
+ * The source of a model: a path if the file exists, or a URL. A link to Hugging Face becomes the
+ * URL of the file.
  * @param {string} text
  * @throws {UsageError} a link to Hugging Face that leads to no file
  */
@@ -109,7 +110,7 @@ export function engineText({ kernels, memory, activation, kvType }) {
   ].join('\n');
 }
 
-/** All of stdin. @param {Io} io */
+/** Reads all of stdin. @param {Io} io */
 export async function readStdin({ stdin }) {
   if (stdin.isTTY) throw new UsageError('the prompt is to come from stdin, which is a terminal');
   /** @type {Buffer[]} */
