@@ -1,4 +1,4 @@
-/* Conversations as text, by the template that a file brings along. */
+/* Conversations rendered as text by a chat template. */
 
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, show } from '../errors.js';
@@ -19,14 +19,18 @@ import { nextTask } from './pause.js';
 
 /**
  * @typedef {object} ChatFormat
- * @property {string} [template]  A Jinja template that is used instead of the file's, or the name of a common one: chatml,
- *   falcon3, gemma, granite, llama2, llama3, mistral-v1, mistral-v3, mistral-v3-tekken, mistral-v7, phi3, phi4, vicuna, zephyr.
- * @property {boolean} [addGenerationPrompt]  Whether the text ends with what an answer begins with; default true.
- * @property {readonly Record<string, unknown>[]} [tools]  The tools that the model may call, as the template expects them:
- *   mostly { type: 'function', function: { name, description, parameters } }.
- * @property {Record<string, unknown>} [variables]  Further variables of the template, e.g. { enable_thinking: false }. A
- *   text is plain text like a message, unless its name ends in `_token`.
- * @property {AbortSignal} [signal]  Ends the rendering with its reason.
+ * @property {string} [template]  A Jinja template to use instead of the file's, or the name of a
+ *   common one: chatml, falcon3, gemma, granite, llama2, llama3, mistral-v1, mistral-v3,
+ *   mistral-v3-tekken, mistral-v7, phi3, phi4, vicuna, zephyr.
+ * @property {boolean} [addGenerationPrompt]  Whether to end the text with the beginning of an
+ *   answer. Default true.
+ * @property {readonly Record<string, unknown>[]} [tools]  Tools that the model may call, as the
+ *   template expects them: mostly { type: 'function', function: { name, description,
+ *   parameters } }.
+ * @property {Record<string, unknown>} [variables]  Further variables of the template, e.g.
+ *   { enable_thinking: false }. Strings are plain text, as messages are, unless the variable's name
+ *   ends in `_token`.
+ * @property {AbortSignal} [signal]  Aborts the rendering with its reason.
  */
 
 /** @typedef {Record<string, unknown>} Metadata  of a GGUF file */
@@ -34,11 +38,12 @@ import { nextTask } from './pause.js';
 /** @typedef {import('./tokenizer/tokenizer.js').Tokenizer} Tokenizer */
 
 /**
- * The prompt of a conversation, with control tokens only where the template wrote them.
+ * Makes the prompt of a conversation. Only text that the template wrote becomes control tokens.
  * @param {readonly Message[]} messages
  * @param {import('./options.js').GenerateOptions & ChatFormat & ChatLimits} options
  * @param {{ metadata: Metadata, tokenizer: Tokenizer, context: { length: number } }} model
- * @returns {Promise<{ tokens: number[], dropped: number, rest: import('./options.js').GenerateOptions }>}  dropped: messages;
+ * @returns {Promise<{ tokens: number[], dropped: number,
+ *   rest: import('./options.js').GenerateOptions }>} dropped: the number of messages left out;
  *   rest: the options of the generation
  */
 export async function chatPrompt(messages, options, { metadata, tokenizer, context }) {
@@ -65,14 +70,14 @@ export async function chatPrompt(messages, options, { metadata, tokenizer, conte
 }
 
 /**
- * A conversation by the template of a file.
+ * Renders a conversation with the template of a file.
  * @param {readonly Message[]} messages
  * @param {ChatFormat} format
  * @param {Metadata} metadata
  * @param {Tokenizer} tokenizer
- * @returns {Promise<{ text: string, outside: readonly number[] }>}  outside: start and end of each range of the text that
- *   comes from messages, tools and variables
- * @throws {ModelError} there is no template, it refuses the messages, or it takes too much
+ * @returns {Promise<{ text: string, outside: readonly number[] }>} outside: start and end of each
+ *   range of the text that comes from messages, tools and variables
+ * @throws {ModelError} there is no template, it refuses the messages, or it exceeds a limit
  */
 export async function renderChat(messages, format, metadata, tokenizer) {
   const { template, forTools } = ownTemplates(metadata);
@@ -81,7 +86,10 @@ export async function renderChat(messages, format, metadata, tokenizer) {
   return { text: plain(text), outside: marksOf(text) };
 }
 
-/** The templates of a file: the usual one, and one for conversations with tools. @param {Metadata} metadata */
+/**
+ * The templates of a file: the usual one, and one for conversations with tools.
+ * @param {Metadata} metadata
+ */
 function ownTemplates(metadata) {
   const of = (/** @type {string} */ key) => {
     const value = metadata[`tokenizer.chat_template${key}`];
@@ -90,7 +98,7 @@ function ownTemplates(metadata) {
   return { template: of(''), forTools: of('.tool_use') };
 }
 
-/** The names of tokens in templates, and in the metadata. */
+/** Names of tokens in templates, with their names in the metadata. */
 const TOKEN_NAMES = Object.freeze({
   bos: 'bos',
   eos: 'eos',
@@ -114,11 +122,11 @@ function tokenSpellings(metadata, tokenizer) {
 }
 
 /**
- * The text of a conversation.
+ * Renders a conversation as a string.
  * @param {readonly Message[]} messages
- * @param {string | undefined} ownTemplate  of the file
+ * @param {string | undefined} ownTemplate  template of the file
  * @param {ChatFormat} format
- * @param {Record<string, string>} spellings  of tokens: bos, eos...
+ * @param {Record<string, string>} spellings  texts of tokens: bos, eos and so on
  * @returns {Promise<string>}
  */
 export async function formatMessages(messages, ownTemplate, format, spellings) {
@@ -126,7 +134,8 @@ export async function formatMessages(messages, ownTemplate, format, spellings) {
 }
 
 /**
- * The same, as a text that knows which of its characters come from messages, tools and variables.
+ * Renders a conversation as a Str, which records the characters that come from messages, tools and
+ * variables.
  * @param {readonly Message[]} messages
  * @param {string | undefined} ownTemplate
  * @param {ChatFormat} format
@@ -194,14 +203,15 @@ async function renderMessages(messages, ownTemplate, format, spellings) {
 }
 
 /**
- * @typedef {{ none: number, objects: number, loops: number }} Misfits  times that none was printed, that arguments were
- *   printed as an object, that a loop went through the characters of a content
+ * Signs that a template expects other forms of messages: how often it printed none, printed
+ * arguments as an object, or looped over the characters of a content.
+ * @typedef {{ none: number, objects: number, loops: number }} Misfits
  */
 /** @typedef {{ text?: Str, error?: Error, misfits: Misfits }} Outcome */
 
 /**
- * Renders in the usual forms of messages; where that fails, or prints what no template means to print, in others as well,
- * and takes the best.
+ * Renders with the usual forms of messages. If that fails, or prints something that no template
+ * means to print, the other forms are tried, and the best result is returned.
  * @param {import('./chat/messages.js').CheckedMessage[]} messages
  * @param {(values: ReturnType<typeof messageValues>) => Promise<Outcome>} render
  * @returns {Promise<Str>}
@@ -232,7 +242,7 @@ async function bestForms(messages, render) {
   return best.text;
 }
 
-/** Something without white space or braces that may be meant as a name. */
+/** Text without white space or braces: probably meant as a name. */
 const LIKE_A_NAME = /^[\w.:/-]*$/;
 
 /**

@@ -1,4 +1,4 @@
-/* What a model has read so far: the tokens whose keys and values are in the cache. */
+/* The context of a model: the tokens whose keys and values are in the cache. */
 
 /** @typedef {import('./decoder.js').Decoder} Decoder */
 /** @typedef {import('./pause.js').Pace} Pace */
@@ -11,22 +11,23 @@ export class Context {
 
   /**
    * @param {Decoder} decoder
-   * @param {number} length  positions
+   * @param {number} length  number of positions
    */
   constructor(decoder, length) {
     this.#decoder = decoder;
     this.length = length;
   }
 
-  /** Positions left. */
+  /** Number of free positions. */
   get room() {
     return this.length - this.#past.length;
   }
 
   /**
-   * Goes back to where the context and `tokens` part, at least one token before their end.
+   * Keeps the tokens that the context and `tokens` have in common at their start. At least the last
+   * of `tokens` is not kept, as its logits are needed.
    * @param {readonly number[]} tokens
-   * @returns {number}  how many of them are in the context
+   * @returns {number} how many of `tokens` are in the context
    */
   rewind(tokens) {
     const limit = Math.min(tokens.length - 1, this.#past.length);
@@ -41,19 +42,20 @@ export class Context {
   }
 
   /**
-   * Reads on, in batches.
+   * Computes more tokens, in batches.
    * @param {readonly number[]} tokens
    * @param {Pace} pace
-   * @param {(start: number, nTokens: number, pace: Pace) => Promise<void>} [afterBatch]  counted from the first of `tokens`
+   * @param {(start: number, nTokens: number, pace: Pace) => Promise<void>} [afterBatch]  start:
+   *   index of the batch's first token in `tokens`
    */
   async extend(tokens, pace, afterBatch) {
     const { batch } = this.#decoder;
     for (let start = 0; start < tokens.length; start += batch) {
       const some = tokens.slice(start, start + batch);
       await this.#decoder.forward(some, this.#past.length, pace);
-      // Another call may have taken over meanwhile.
+      // Another call may have taken the model during the wait.
       pace.check();
-      // Only now: a pass that was broken off is repeated.
+      // The tokens are added after the pass, so that an aborted pass is repeated.
       for (const token of some) this.#past.push(token);
       this.#lastRow = some.length - 1;
       if (afterBatch) await afterBatch(start, some.length, pace);
@@ -64,7 +66,7 @@ export class Context {
   }
 
   /**
-   * The logits after the last token.
+   * Reads the logits after the last token.
    * @returns {Promise<Float32Array>}
    */
   logits() {
@@ -72,7 +74,7 @@ export class Context {
   }
 
   /**
-   * The next token, as the sampler chooses it. It is no part of the context before extend reads it.
+   * Chooses the next token with the sampler. It joins the context only when extend computes it.
    * @param {import('../backend.js').TokenSampler} sampler
    */
   pick(sampler) {

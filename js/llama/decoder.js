@@ -1,12 +1,13 @@
-/* The forward pass: tokens and their positions to logits, block by block, on whatever backend the model was loaded to.
+/* The forward pass: tokens and their positions to logits, block by block, on the backend that the
+ * model was loaded to.
  *
  *   x = embedding[tokens]
  *   for each layer:  x += attention(x);  x += feed-forward(x)
  *   logits = head(x)
  *
- * What a layer does is in its settings, and how it is done the backend's affair. All memory is taken once, for the largest batch. Where
- * attention is not causal, a token sees all others: a batch is a whole text then, and is computed in parts, first all their keys and
- * values, then all the rest. */
+ * The settings of a layer say what it computes; the backend decides how. All memory is allocated
+ * once, for the largest batch. Where attention is not causal, each token sees all others: a batch
+ * is then a whole text, computed in parts, first all keys and values and then the rest. */
 
 import { NumericError } from './errors.js';
 
@@ -22,7 +23,7 @@ export class Decoder {
   #backend;
   #part;
   #isCausal;
-  /** The position of the first token of the last forward. */
+  /** Position of the first token of the last forward pass. */
   #position = 0;
   #embedding;
   #layers;
@@ -36,7 +37,7 @@ export class Decoder {
   /**
    * @param {Backend} backend
    * @param {Plan} plan
-   * @param {import('../backend.js').Weights} weights  by role
+   * @param {import('../backend.js').Weights} weights  weights by role
    * @param {RunSettings} settings
    */
   constructor(backend, plan, weights, settings) {
@@ -45,10 +46,10 @@ export class Decoder {
     const { batch, part, logitRows, kvBytes, workspaceBytes } = backend.sizes(plan, settings);
     this.kvBytes = kvBytes;
     this.workspaceBytes = workspaceBytes;
-    /** The most tokens that forward takes. */
+    /** Most tokens of one forward pass. */
     this.batch = batch;
     this.#part = part;
-    /** Rows of logits that logits() gives at a time, at most. */
+    /** Most rows that logits() returns at a time. */
     this.logitRows = logitRows;
     this.#embedding = { settings: plan.embedding, weights: weights.embedding };
     this.#head = { settings: plan.head, weights: weights.head };
@@ -63,7 +64,7 @@ export class Decoder {
       });
       this.#x = this.#own(backend.hidden(plan, { batch, part }));
       this.#logits = this.#own(backend.tensor({ nRows: logitRows, nCols: plan.nVocab }));
-      // One more than there are positions: the token that is chosen when the context is full.
+      // One more than the positions: the token that is chosen when the context is full.
       this.#tokens = this.#own(backend.tokens(settings.contextLength + 1));
     } catch (error) {
       this.free();
@@ -72,9 +73,9 @@ export class Decoder {
   }
 
   /**
-   * Runs tokens through all layers, whose caches keep what later tokens need.
-   * @param {readonly number[]} tokens  at most `batch`
-   * @param {number} position  of the first
+   * Runs tokens through all layers, and stores their keys and values.
+   * @param {readonly number[]} tokens  at most `batch` tokens
+   * @param {number} position  position of the first token
    * @param {Pace} pace
    * @throws {NumericError} a number is NaN, infinite, or too large for the cache
    */
@@ -84,7 +85,7 @@ export class Decoder {
     try {
       await this.#pass(tokens.length, pace, false);
     } catch (error) {
-      // A NaN spreads. It is traced by a second pass, which looks at the result of every block.
+      // A NaN spreads. A second pass, which checks the result of every block, finds its origin.
       if (error instanceof NumericError && !Number.isFinite(error.value))
         await this.#pass(tokens.length, pace, true);
       throw error;
@@ -92,9 +93,10 @@ export class Decoder {
   }
 
   /**
-   * @param {number} nTokens  of the batch
+   * @param {number} nTokens  tokens of the batch
    * @param {Pace} pace
-   * @param {boolean} traced  looks for NaN and infinity after every block, not only in what the cache takes and at the end
+   * @param {boolean} traced  look for NaN and infinity after every block, not only in the cache's
+   *   input and in the end
    */
   async #pass(nTokens, pace, traced) {
     const backend = this.#backend;
@@ -108,7 +110,7 @@ export class Decoder {
     backend.embed(this.#tokens, x, this.#embedding, whole);
     if (traced) await check('embedding');
     for (const [i, { attention, feed, cache }] of this.#layers.entries()) {
-      // All keys and values of the batch are there before a token that may see them attends.
+      // All keys and values of the batch are stored before any token attends.
       for (const at of parts) {
         if (pace.due) await pace.rest();
         backend.project(x, attention, cache, at);
@@ -121,12 +123,12 @@ export class Decoder {
         if (traced) await check('feed-forward', at, i);
       }
     }
-    // The sums of a layer keep a NaN of any of those before.
+    // A NaN of any block stays in the sums, so the last layer's are enough.
     if (!traced) backend.check(x, whole, { part: 'feed-forward', layer: this.#layers.length - 1 });
     backend.flush();
   }
 
-  /** The parts of a batch. @param {number} nTokens */
+  /** The parts of a batch, each computed at a time. @param {number} nTokens */
   #partsOf(nTokens) {
     const size = this.#part;
     if (nTokens <= size) return [this.#step(0, nTokens, nTokens)];
@@ -135,7 +137,12 @@ export class Decoder {
     );
   }
 
-  /** @param {number} start  in the batch @param {number} nTokens @param {number} nBatch  tokens of the batch @returns {Step} */
+  /**
+   * @param {number} start  first token in the batch
+   * @param {number} nTokens
+   * @param {number} nBatch  tokens of the batch
+   * @returns {Step}
+   */
   #step(start, nTokens, nBatch) {
     const position = this.#position + start;
     return { position, start, nTokens, seen: this.#isCausal ? position + nTokens : this.#position + nBatch };
@@ -147,10 +154,10 @@ export class Decoder {
   }
 
   /**
-   * Logits of some of the tokens of the last forward.
-   * @param {number} start  the first, counted from the batch's first
-   * @param {number} nRows  at most `logitRows`
-   * @returns {Promise<Float32Array>}  row by row
+   * Logits of some tokens of the last forward pass.
+   * @param {number} start  first token, counted in the batch
+   * @param {number} nRows  number of tokens, at most `logitRows`
+   * @returns {Promise<Float32Array>} nRows x vocabulary, row by row
    * @throws {NumericError} a logit is NaN or infinite
    */
   async logits(start, nRows) {
@@ -159,9 +166,9 @@ export class Decoder {
   }
 
   /**
-   * The token that follows one of the last forward.
-   * @param {number} row  of that token, counted from the batch's first
-   * @param {number} position  of the token to be chosen
+   * Chooses the token that follows a token of the last forward pass.
+   * @param {number} row  index of that token in the batch
+   * @param {number} position  position of the token to be chosen
    * @param {TokenSampler} sampler
    * @returns {Promise<number>}
    * @throws {NumericError} a logit is NaN or infinite
@@ -175,11 +182,11 @@ export class Decoder {
   }
 
   /**
-   * The hidden states of the last forward after the final norm: what the output matrix would see.
-   * @param {number} start  the first token, counted from the batch's first
+   * Hidden states of the last forward pass after the final norm: the input of the output matrix.
+   * @param {number} start  first token, counted in the batch
    * @param {number} nRows
    * @returns {Promise<Float32Array>}
-   * @throws {NumericError} a number of them is NaN or infinite
+   * @throws {NumericError} a value is NaN or infinite
    */
   hidden(start, nRows) {
     return this.#backend.readStates(this.#x, this.#head, { start, nRows, position: this.#position + start });
@@ -190,7 +197,7 @@ export class Decoder {
     for (const resource of this.#owned) if (!resource.freed) resource.free();
   }
 
-  /** @param {number} start  in the batch @param {number} nRows */
+  /** @param {number} start  first token in the batch @param {number} nRows */
   #logitsOf(start, nRows) {
     const rows = { start, nRows, position: this.#position + start };
     this.#backend.head(this.#x, this.#head, this.#logits, rows);

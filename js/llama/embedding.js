@@ -1,15 +1,17 @@
-/* How a model makes one vector of a text, from the metadata of its file. */
+/* Embeddings: one vector for a text, pooled from its hidden states as the metadata of the file
+ * say. */
 
 import { oneOf } from '../checks.js';
 import { show } from '../errors.js';
 import { ModelError } from './errors.js';
 
-/** As GGUF numbers them. */
+/** Kinds of pooling in the order of their numbers in GGUF. */
 const POOLING_TYPES = /** @type {const} */ (['none', 'mean', 'cls', 'last', 'rank']);
 const POOLINGS = POOLING_TYPES.slice(0, 4);
 
 /**
- * How hidden states become a vector: the mean of all, that of the first or of the last token, or all of them, one after another.
+ * How hidden states become a vector: their mean, the state of the first token ('cls') or of the
+ * last one, or all states one after another ('none').
  * @typedef {'none' | 'mean' | 'cls' | 'last'} Pooling
  */
 
@@ -24,7 +26,7 @@ const POOLINGS = POOLING_TYPES.slice(0, 4);
 /**
  * @param {Record<string, import('../gguf/index.js').MetadataValue>} metadata
  * @param {string} architecture
- * @param {unknown} asked  of the options
+ * @param {unknown} asked  the option `pooling`
  * @returns {Pooling}
  * @throws {ModelError} the file asks for a kind of pooling that is not supported
  */
@@ -35,7 +37,7 @@ export function choosePooling(metadata, architecture, asked) {
   }
   const key = `${architecture}.pooling_type`;
   const value = metadata[key];
-  // -1 is how llama.cpp spells that nothing is said.
+  // llama.cpp writes -1 for "unspecified".
   if (value === undefined || value === -1) return 'mean';
   const name = POOLING_TYPES[/** @type {any} */ (value)];
   if (name && name !== 'rank') return name;
@@ -45,22 +47,23 @@ export function choosePooling(metadata, architecture, asked) {
 }
 
 /**
- * Takes the hidden states of a text batch by batch, and makes its vector.
+ * Pools the hidden states of a text, batch by batch.
  * @param {Pooling} pooling
- * @param {number} nTokens  of the text
+ * @param {number} nTokens  tokens of the text
  * @param {number} nEmbd
  */
 export function pool(pooling, nTokens, nEmbd) {
-  // The tokens whose states are taken.
+  // Range of the tokens whose states are used.
   const first = pooling === 'last' ? nTokens - 1 : 0;
   const end = pooling === 'cls' ? 1 : nTokens;
   const isMean = pooling === 'mean';
   const values = new Float64Array(isMean ? nEmbd : (end - first) * nEmbd);
   return {
     /**
-     * @param {number} start  of the batch in the text
-     * @param {number} size  of the batch
-     * @param {(start: number, nRows: number) => Promise<Float32Array>} hidden  of tokens of the batch
+     * @param {number} start  index of the batch's first token in the text
+     * @param {number} size  tokens of the batch
+     * @param {(start: number, nRows: number) => Promise<Float32Array>} hidden  reads states of
+     *   tokens of the batch
      */
     async take(start, size, hidden) {
       const from = Math.max(first, start);
@@ -71,7 +74,7 @@ export function pool(pooling, nTokens, nEmbd) {
         else values[(from - first) * nEmbd + i] = value;
       }
     },
-    /** @param {boolean} normalize  every vector to length 1; one of zeros stays */
+    /** @param {boolean} normalize  scale each vector to length 1; a vector of zeros stays */
     result(normalize) {
       for (let i = 0; normalize && i < values.length; i += nEmbd) {
         const length = Math.hypot(...values.subarray(i, i + nEmbd)) || 1;

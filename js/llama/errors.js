@@ -1,8 +1,11 @@
-/* Errors of the model runner, beside those of the library. */
+/* Errors of the model runner, in addition to those of the library. */
 
 import { FmError } from '../errors.js';
 
-/** A file that is a valid GGUF, but no model that can be run: its architecture, tokenizer, or a missing part. */
+/**
+ * The file is a valid GGUF, but not a model that the runner supports: its architecture, its
+ * tokenizer, or a missing part.
+ */
 export class ModelError extends FmError {
   code = 'FM_MODEL';
 
@@ -16,7 +19,7 @@ export class ModelError extends FmError {
   }
 }
 
-/** More tokens than the context has room for. */
+/** There are more tokens than the context has room for. */
 export class ContextError extends FmError {
   code = 'FM_CONTEXT';
 
@@ -51,28 +54,32 @@ export class BusyError extends FmError {
 }
 
 /**
- * A number of the computation is NaN, infinite, or too large for the KV cache: weights that are damaged, or a model that needs
- * a wider type than it runs with.
+ * A computed number is NaN, infinite, or too large for the KV cache. Either weights are damaged, or
+ * the model needs a wider type than it runs with.
  */
 export class NumericError extends FmError {
   code = 'FM_NUMERIC';
 
   /**
    * @param {string} message
-   * @param {{ part: NumericPart, layer?: number | undefined, position?: number | undefined, value: number }} where
+   * @param {{ part: NumericPart, layer?: number | undefined, position?: number | undefined,
+   *   value: number }} where
    */
   constructor(message, { part, layer, position, value }) {
     super(message);
     this.name = 'NumericError';
-    /** The part of the model that gave the number. @type {NumericPart} */
+    /** Part of the model that computed the number. @type {NumericPart} */
     this.part = part;
-    /** The layer it belongs to, counted from 0 as in the names of the file's tensors; undefined outside of layers. */
+    /** Layer, counted from 0 as in the names of the file's tensors; undefined outside of layers. */
     this.layer = layer;
-    /** The position of the token, counted from 0; undefined where it is not known. */
+    /** Position of the token, counted from 0; undefined if unknown. */
     this.position = position;
     /** The number. */
     this.value = value;
   }
 }
 
-/** @typedef {'embedding' | 'queries' | 'keys' | 'values' | 'attention' | 'feed-forward' | 'output'} NumericPart */
+/**
+ * @typedef {'embedding' | 'queries' | 'keys' | 'values' | 'attention' | 'feed-forward' | 'output'}
+ *   NumericPart
+ */

@@ -1,4 +1,4 @@
-/* One generation: an async iterator of pieces of text, and what there is to know about it. */
+/* A generation: an async iterator of pieces of text, with its statistics. */
 
 import { GIVEN_BACK } from './lease.js';
 import { Pace } from './pause.js';
@@ -8,39 +8,45 @@ import { TextStream } from './text-stream.js';
 /**
  * @typedef {object} GenerationStats  Numbers of a generation; times in milliseconds
  * @property {number} promptTokens  Tokens of the whole prompt.
- * @property {number} reusedTokens  Tokens of the prompt whose keys and values were still in the cache.
+ * @property {number} reusedTokens  Tokens of the prompt whose keys and values were still in the
+ *   cache.
  * @property {number} promptMs  Time until the prompt's last token had its logits.
- * @property {number} promptTokensPerSecond  Speed of the prompt, counting the tokens that were computed.
+ * @property {number} promptTokensPerSecond  Speed of the prompt, counting the tokens that were
+ *   computed.
  * @property {number} timeToFirstToken  Time from the call to the first token.
  * @property {number} tokens  Tokens generated.
  * @property {number} decodeMs  Time for all generated tokens but the first.
  * @property {number} decodeTokensPerSecond  Speed of the tokens after the first.
  * @property {number} seed  Seed of the random numbers; it gives the same text again.
- * @property {'stop' | 'end' | 'length' | 'context' | undefined} finishReason  Why it ended: at a stop string, at an
- *   end token, after maxTokens, or with a full context. Undefined before the end, and if the generation was aborted,
- *   cancelled, left or failed.
+ * @property {'stop' | 'end' | 'length' | 'context' | undefined} finishReason  Why it ended: at a
+ *   stop string, at an end token, after maxTokens, or with a full context. Undefined before the
+ *   end, and if the generation was aborted, cancelled, left or failed.
  */
 
 /**
  * The parts of a model that a generation uses.
  * @typedef {object} Engine
  * @property {import('./context.js').Context} context
- * @property {(token: number, special?: boolean) => Uint8Array} bytes  of a control token none, unless special is true
- * @property {ReadonlySet<number>} ends  tokens
+ * @property {(token: number, special?: boolean) => Uint8Array} bytes  Bytes of a token. Control
+ *   tokens have none unless special is true.
+ * @property {ReadonlySet<number>} ends  Tokens that end the text.
  * @property {import('./lease.js').Lease} lease
  */
 
 /** @typedef {ReturnType<typeof import('./options.js').checkGenerateOptions>} Options */
 
 /**
- * The model is taken when the first piece is asked for, and given back at the end of the text, on an error, by leaving a `for await`
- * loop, by `return()`, `throw()`, `cancel()` or an abort: at once, whether or not anybody reads on.
+ * A text in the making. It takes the model when the first piece is read. The model is free again at
+ * the end of the text, after an error or an abort, when a `for await` loop is left, and after
+ * `return()`, `throw()` or `cancel()`: at once, whether or not anybody reads on.
  * @implements {AsyncIterableIterator<string, GenerationStats, void>}
  */
 export class Generation {
-  /** The tokens generated so far. @type {number[]} */
+  /** Tokens generated so far. @type {number[]} */
   tokens = [];
-  /** How many of the oldest messages of a conversation were left out to make room, with `overflow: 'drop-oldest'`. */
+  /**
+   * Number of messages left out at the start of the conversation, with `overflow: 'drop-oldest'`.
+   */
   droppedMessages = 0;
   #prompt;
   #steps;
@@ -53,7 +59,7 @@ export class Generation {
   /** Undefined before the first read. @type {Engine | undefined} */
   #engine;
   #left = false;
-  /** The error it ended with. @type {{ error: unknown } | undefined} */
+  /** The error that ended the generation. @type {{ error: unknown } | undefined} */
   #failure;
 
   /**
@@ -69,7 +75,7 @@ export class Generation {
     this.#steps = this.#run();
   }
 
-  /** So far; complete at the end. @returns {GenerationStats} */
+  /** Statistics so far; complete at the end. @returns {GenerationStats} */
   get stats() {
     const { reused, promptMs, first, decodeMs } = this.#stats;
     const perSecond = (/** @type {number} */ n, /** @type {number} */ ms) => (ms > 0 ? (1000 * n) / ms : 0);
@@ -89,21 +95,25 @@ export class Generation {
     };
   }
 
-  /** The text so far: all pieces that were read. It stays after an error or an abort, as `tokens` and `stats` do. */
+  /**
+   * The text so far: all pieces that were read. It stays after an error or an abort, as `tokens`
+   * and `stats` do.
+   */
   get written() {
     return this.#written;
   }
 
-  /** Returns itself: the pieces of text. */
+  /** Returns the generation itself. */
   [Symbol.asyncIterator]() {
     return this;
   }
 
   /**
-   * The next piece of text. A read that finds the model busy may be repeated later.
+   * Reads the next piece of text. If the model is busy, the read may be repeated later.
    * @returns {Promise<IteratorResult<string, GenerationStats>>}
-   * @throws {import('./errors.js').BusyError} another call has the model
-   * @throws {import('./errors.js').NumericError} a number of the computation is NaN, infinite or too large for the KV cache
+   * @throws {import('./errors.js').BusyError} another call uses the model
+   * @throws {import('./errors.js').NumericError} a computed number is NaN, infinite or too large
+   *   for the KV cache
    */
   async next() {
     if (!this.#engine && !this.#left && !this.#options.signal?.aborted) this.#engine = this.#open(this);
@@ -111,7 +121,7 @@ export class Generation {
   }
 
   /**
-   * Ends the generation and gives the model back at once. A read that is pending says that the text is done.
+   * Ends the generation and frees the model at once. A pending read finishes without a piece.
    * @returns {Promise<IteratorResult<string, GenerationStats>>}
    */
   async return() {
@@ -119,22 +129,29 @@ export class Generation {
     return this.#steps.return(this.stats);
   }
 
-  /** As return(), but rejects with the error. @param {unknown} error @returns {Promise<IteratorResult<string, GenerationStats>>} */
+  /**
+   * Ends the generation like return(), but rejects with the error.
+   * @param {unknown} error
+   * @returns {Promise<IteratorResult<string, GenerationStats>>}
+   */
   async throw(error) {
     if (!this.#finish) this.#failure ??= { error };
     this.#leave();
     return this.#steps.throw(error);
   }
 
-  /** As return(), for callers that do not wait: the model is free when this returns. */
+  /**
+   * Ends the generation like return(), without a promise: the model is free when cancel() returns.
+   */
   cancel() {
     void this.return();
   }
 
   /**
-   * Reads to the end and gives the whole text, including pieces that were read before; may be called again. Where the generation was
-   * left or cancelled, that is the text until then. Where it failed or was aborted, this rejects with the error, and the text until
-   * then is in `written`.
+   * Reads to the end and returns the whole text, including pieces that were read before; may be
+   * called again. For a generation that was left or cancelled, this is the text up to then. If it
+   * failed or was aborted, the promise is rejected with the error, and the text up to then is in
+   * `written`.
    * @returns {Promise<string>}
    */
   async text() {
@@ -154,7 +171,7 @@ export class Generation {
       this.#options.signal?.throwIfAborted();
       yield* this.#write(/** @type {Engine} */ (this.#engine));
     } catch (error) {
-      // Left while a read was pending: that is no failure.
+      // A generation that was left during a pending read has not failed.
       if (error !== GIVEN_BACK) {
         this.#failure ??= { error };
         throw error;
@@ -177,7 +194,7 @@ export class Generation {
     await context.extend(this.#prompt.slice(stats.reused), pace);
     lease.check();
     stats.promptMs = performance.now() - start;
-    // The time of whoever takes the pieces is not counted.
+    // The reader's time between two pieces is not counted.
     for (let since = start; ; ) {
       const token = await context.pick(sampler);
       lease.check();
@@ -193,7 +210,7 @@ export class Generation {
       else if (stream.stopped) this.#finish = 'stop';
       else if (this.tokens.length >= maxTokens) this.#finish = 'length';
       else if (context.room < 1) this.#finish = 'context';
-      // With the last piece the model is free, whether or not the end is read too.
+      // The last piece frees the model, even if the reader does not read to the end.
       if (this.#finish) lease.end();
       if (piece) yield piece;
       if (this.#finish) break;

@@ -1,4 +1,5 @@
-/* fused-matmul/llama: a runner of llama-architecture GGUF files, on nothing but the operations of fused-matmul/layer. */
+/* fused-matmul/llama: runs GGUF models of the llama family with the operations of
+ * fused-matmul/layer. */
 
 import { ARCHITECTURES } from './architectures/index.js';
 
@@ -8,15 +9,18 @@ export { Llama } from './model.js';
 export { PRE_TOKENIZERS as preTokenizers } from './tokenizer/pre-tokenizers.js';
 export { createWorkerLlama } from './worker.js';
 
-/** The architectures that the runner takes, by `general.architecture`. @type {Readonly<Record<string, Readonly<Architecture>>>} */
+/**
+ * Architectures that the runner supports, by `general.architecture`.
+ * @type {Readonly<Record<string, Readonly<Architecture>>>}
+ */
 export const architectures = ARCHITECTURES;
 
-// The types that users may want to name.
+// Types that users may want to name.
 /** @typedef {import('./plan.js').Architecture} Architecture */
 /** @typedef {import('./chat.js').ChatFormat} ChatFormat */
 /** @typedef {import('./chat/overflow.js').ChatLimits} ChatLimits */
 /** @typedef {import('./embedding.js').EmbedOptions} EmbedOptions */
-/** The kernels, as they were called once. @typedef {import('../wasm/kernels.js').Kernels} FusedKernels */
+/** Older name of Kernels. @typedef {import('../wasm/kernels.js').Kernels} FusedKernels */
 /** @typedef {import('./options.js').GenerateOptions} GenerateOptions */
 /** @typedef {import('./generation.js').Generation} Generation */
 /** @typedef {import('./generation.js').GenerationStats} GenerationStats */

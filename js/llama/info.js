@@ -1,23 +1,25 @@
-/* The facts of a loaded model that `model.info` gives. */
+/* Facts about a loaded model, for `model.info`. */
 
 /** @typedef {import('./model.js').Parts} Parts */
 
 /**
- * @typedef {object} TypeUse  the tensors of one type
+ * @typedef {object} TypeUse  Tensors of one type.
  * @property {number} count  Number of tensors.
  * @property {number} bytes  Bytes of all of them.
- * @property {import('../wasm/selftest.js').Isa} isa  Instruction set of the kernels that serve the type.
- * @property {import('../wasm/selftest.js').Activation} activation  Activation mode that those kernels work in.
+ * @property {import('../wasm/selftest.js').Isa} isa  Instruction set of the kernels that serve the
+ *   type.
+ * @property {import('../wasm/selftest.js').Activation} activation  Activation mode that those
+ *   kernels work in.
  */
 
 /**
- * @typedef {object} RopeInfo  rotary position embedding
- * @property {'adjacent' | 'halves'} pairing  Which values of a head turn together: neighbours, or the halves of the
- *   head.
+ * @typedef {object} RopeInfo  Rotary position embedding.
+ * @property {'adjacent' | 'halves'} pairing  Which values of a head turn together: neighbours, or
+ *   the halves of the head.
  * @property {number} nDims  Values of a head that turn.
  * @property {number} base  Base of the frequencies.
  * @property {number} linearScale  RoPE position scale: positions are divided by it.
- * @property {boolean} factors  Whether the file has factors of its own for the frequencies.
+ * @property {boolean} factors  Whether the file has factors for the frequencies.
  */
 
 /**
@@ -52,23 +54,25 @@
  * @property {number} headSize  Values of a head.
  * @property {number} nVocab  Tokens of the vocabulary.
  * @property {boolean} tied  Whether the output matrix is the embedding.
- * @property {boolean} causal  Whether a token sees only those before it. A model without that makes embeddings, not
- *   text.
+ * @property {boolean} causal  Whether a token sees only itself and earlier tokens. Other models
+ *   make embeddings, not text.
  * @property {RopeInfo} rope  How positions turn queries and keys.
  * @property {number} trainedContext  Positions that the model was trained for.
  * @property {number} contextLength  Positions of the KV cache.
  * @property {number} batch  Prompt tokens that are computed at a time.
- * @property {import('../wasm/kv-cache.js').KvType} kvType  Type in which keys and values are stored.
+ * @property {import('../wasm/kv-cache.js').KvType} kvType  Type in which keys and values are
+ *   stored.
  * @property {import('../wasm/selftest.js').Activation} activation  Activation mode of the products.
  * @property {TokenizerInfo} tokenizer  How texts become tokens.
  * @property {Record<string, TypeUse>} types  The tensors by weight type.
  * @property {ModelMemory} memory  Memory in bytes.
- * @property {import('../wasm/kernel-types.js').KernelsInfo} kernels  How the kernels were chosen, and how they run.
- * @property {Record<string, number>} timings  Milliseconds of the steps of loading: header, tokenizer, kernels,
- *   weights.
+ * @property {import('../wasm/kernel-types.js').KernelsInfo} kernels  How the kernels were chosen,
+ *   and how they run.
+ * @property {Record<string, number>} timings  Milliseconds of the steps of loading: header,
+ *   tokenizer, kernels, weights.
  */
 
-/** Where a model has no rotary positions. */
+/** For a model without rotary positions. */
 const NO_ROPE = /** @type {const} */ ({ pairing: 'adjacent', nDims: 0, base: 0, linearScale: 1 });
 
 /** @param {Parts} parts @returns {ModelInfo} */

@@ -1,13 +1,14 @@
-/* The right to use a model's one context: one call at a time has it, and may lose it at any moment, also while it waits. Whether it still
- * has it is asked when another call wants it, and by the call itself after each wait. */
+/* The right to use the one context of a model. One call at a time has it, and may lose it at any
+ * moment, also while it waits. The call checks it after each wait, and so does any other call that
+ * wants the model. */
 
-/** The reason of a lease that was given back without an error. */
+/** Reason of a lease that ended without an error. */
 export const GIVEN_BACK = Symbol('given back');
 
 /** @typedef {import('./errors.js').BusyError['holder']} Holder */
 
 export class Lease {
-  /** Undefined while it is held. @type {{ reason: unknown } | undefined} */
+  /** Undefined while the lease is held. @type {{ reason: unknown } | undefined} */
   #end;
   #signal;
   #owner;
@@ -16,18 +17,19 @@ export class Lease {
    * @param {Holder} holder
    * @param {number} nTokens
    * @param {AbortSignal | undefined} signal  ends the lease, with its reason
-   * @param {object} [owner]  an object without which nobody can go on: when it is collected, the lease ends
+   * @param {object} [owner]  an object that only the holder knows; the lease ends when it is
+   *   garbage-collected
    */
   constructor(holder, nTokens, signal, owner) {
-    /** The call that has it. */
+    /** The call that has the lease. */
     this.holder = holder;
-    /** Tokens that it computes, or begins with. */
+    /** Number of tokens that the call computes, or begins with. */
     this.nTokens = nTokens;
     this.#signal = signal;
     this.#owner = owner && new WeakRef(owner);
   }
 
-  /** Whether it is still held. */
+  /** Whether the lease is still held. */
   get held() {
     if (this.#signal?.aborted) this.end(this.#signal.reason);
     if (this.#owner && !this.#owner.deref()) this.end();
@@ -39,7 +41,10 @@ export class Lease {
     if (!this.held) throw this.#end?.reason;
   }
 
-  /** Gives it back. Whoever computes with it finds out at the next check. @param {unknown} [reason] */
+  /**
+   * Ends the lease. A running computation notices it at its next check.
+   * @param {unknown} [reason]
+   */
   end(reason = GIVEN_BACK) {
     this.#end ??= { reason };
   }

@@ -1,4 +1,4 @@
-/* fused-matmul/llama: text from a GGUF file, in ten lines. */
+/* The class Llama: a loaded model that writes, chats and embeds. */
 
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, HandleError, show } from '../errors.js';
@@ -32,39 +32,44 @@ import { checkTensors } from './weights.js';
 
 /**
  * @typedef {object} LlamaOptions
- * @property {import('../wasm/kernels.js').Kernels} [kernels]  Kernels from createKernels to run on. Without them the
- *   model makes its own, and disposes them with itself.
- * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  Called with the bytes of weights
- *   that were loaded so far, and the total.
+ * @property {import('../wasm/kernels.js').Kernels} [kernels]  Kernels from createKernels to run on.
+ *   Without them the model makes its own, and disposes them with itself.
+ * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  Called with the
+ *   bytes of weights that were loaded so far, and the total.
  * @property {AbortSignal} [signal]  Aborts the loading.
- * @property {number} [contextLength]  Positions of the KV cache: the most tokens of prompt and answer together.
- *   Default: the model's own, at most 4096.
- * @property {import('../wasm/kv-cache.js').KvType} [kvType]  Type in which keys and values are stored. Default 'F16'.
- * @property {import('../wasm/selftest.js').Activation} [activation]  Activation mode of all products. Default 'int8',
- *   the fastest and what other engines compute; 'int16' is closer to exact, 'f32' is exact but for rounding.
- * @property {number} [threads]  Threads of the model's own kernels, 1 to 64; see createKernels for the default.
- * @property {boolean} [memory64]  Use 64-bit addresses, for more than 4 GiB, where the engine has them.
- * @property {import('../wasm/selftest.js').Isa} [isa]  Use only this instruction set; default: the best that passes
- *   its self-test.
- * @property {import('../wasm/selftest.js').Dot} [dot]  Use this variant of relaxed SIMD; default: the faster one,
- *   timed.
- * @property {import('../wasm/kernel-types.js').KernelsOptions['wasm']} [wasm]  Modules to use instead of the
- *   package's own: one, or several by name.
- * @property {typeof globalThis.fetch} [fetch]  Function that fetches URLs, instead of the global fetch.
+ * @property {number} [contextLength]  Positions of the KV cache: the most tokens of prompt and
+ *   answer together. Default: the model's own, at most 4096.
+ * @property {import('../wasm/kv-cache.js').KvType} [kvType]  Type in which keys and values are
+ *   stored. Default 'F16'.
+ * @property {import('../wasm/selftest.js').Activation} [activation]  Activation mode of all
+ *   products. Default 'int8', the fastest and what other engines compute; 'int16' is closer to
+ *   exact, 'f32' is exact but for rounding.
+ * @property {number} [threads]  Threads of the model's own kernels, 1 to 64; see createKernels for
+ *   the default.
+ * @property {boolean} [memory64]  Use 64-bit addresses, for more than 4 GiB, where the engine has
+ *   them.
+ * @property {import('../wasm/selftest.js').Isa} [isa]  Use only this instruction set; default: the
+ *   best that passes its self-test.
+ * @property {import('../wasm/selftest.js').Dot} [dot]  Use this variant of relaxed SIMD; default:
+ *   the faster one, timed.
+ * @property {import('../wasm/kernel-types.js').KernelsOptions['wasm']} [wasm]  Modules to use
+ *   instead of the package's own: one, or several by name.
+ * @property {typeof globalThis.fetch} [fetch]  Function that fetches URLs, instead of the global
+ *   fetch.
  * @property {HeadersInit} [headers]  Headers of every request.
  * @property {number} [retries]  Attempts in a row that may fail before a read fails. Default 4.
- * @property {number} [retryDelay]  Milliseconds before the first repeated attempt, doubled for each further one.
- *   Default 250.
- * @property {number} [timeout]  Milliseconds without a byte after which a connection counts as broken. Default 30000;
- *   Infinity waits for ever.
- * @property {boolean | string} [cache]  Keep the file in the browser's Cache Storage, under this name or
- *   'fused-matmul'.
+ * @property {number} [retryDelay]  Milliseconds before the first repeated attempt, doubled for each
+ *   further one. Default 250.
+ * @property {number} [timeout]  Milliseconds without a byte after which a connection counts as
+ *   broken. Default 30000; Infinity waits for ever.
+ * @property {boolean | string} [cache]  Keep the file in the browser's Cache Storage, under this
+ *   name or 'fused-matmul'.
  */
 
 const DEFAULT_CONTEXT = 4096;
 const LARGEST_CONTEXT = 2 ** 24;
 
-/** Symbol.dispose, also where the engine does not have it yet. @type {typeof Symbol.dispose} */
+/** Symbol.dispose, also for engines that lack it. @type {typeof Symbol.dispose} */
 const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
 
 /**
@@ -76,7 +81,7 @@ const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
  */
 
 /**
- * @typedef {object} Parts  what load puts together
+ * @typedef {object} Parts  The parts of a loaded model.
  * @property {import('../backend.js').Backend} backend
  * @property {import('./plan.js').Plan} plan
  * @property {import('../backend.js').LoadedWeights} weights
@@ -89,10 +94,12 @@ const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
  * @property {Record<string, number>} timings
  */
 
-/** A model in memory, with one context: one generation at a time. Made by Llama.load. */
+/**
+ * A loaded model with one context, so that one generation runs at a time. `Llama.load` makes it.
+ */
 export class Llama {
   #parts;
-  /** The lease of the last call that computed, held or not. @type {Lease | undefined} */
+  /** Lease of the last call that computed; it may have ended. @type {Lease | undefined} */
   #lease;
   #disposed = false;
 
@@ -103,14 +110,17 @@ export class Llama {
 
   /**
    * Loads a model. The weights stay quantised, byte for byte as the file holds them.
-   * @param {import('../gguf/source.js').GgufSource | GgufFile} source  a URL, a File or Blob, bytes, in Node a path; for a
-   *   split model the first part's URL or path, or a list of all parts; or an open file
+   * @param {import('../gguf/source.js').GgufSource | GgufFile} source  a URL, a File or Blob,
+   *   bytes, or in Node a path; for a split model the URL or path of the first part, or a list of
+   *   all parts; or an open file
    * @param {LlamaOptions} [options]
    * @returns {Promise<Llama>}
-   * @throws {import('./errors.js').ModelError} an architecture, a tokenizer or a variant that is not supported; the message has the list
+   * @throws {import('./errors.js').ModelError} the architecture, the tokenizer or a variant is not
+   *   supported; the message lists what is
    * @throws {import('../errors.js').GgufError} the file cannot be read or lacks tensors
    * @throws {import('../errors.js').ShapeError} a tensor has another shape than the metadata say
-   * @throws {import('../errors.js').MemoryError} it does not fit into a wasm memory: 4 GiB, more with memory64
+   * @throws {import('../errors.js').MemoryError} the model does not fit into a wasm memory: 4 GiB,
+   *   more with memory64
    * @throws {ArgumentError} an option is unknown or out of range
    */
   static load(source, options = {}) {
@@ -118,9 +128,9 @@ export class Llama {
   }
 
   /**
-   * @internal The same on any backend.
-   * @param {(options: LlamaOptions) => Promise<import('../backend.js').Backend>} openBackend  called when the file is known to
-   *   be a model that the runner takes
+   * @internal Loads a model to any backend.
+   * @param {(options: LlamaOptions) => Promise<import('../backend.js').Backend>} openBackend
+   *   called once the file is known to be a model that the runner supports
    * @param {import('../gguf/source.js').GgufSource | GgufFile} source
    * @param {LlamaOptions} options
    * @returns {Promise<Llama>}
@@ -137,7 +147,7 @@ export class Llama {
       timings[name] = now - since;
       since = now;
     };
-    // Fetched beside the file's header, as code that only a loaded model needs.
+    // This code is needed only for models; it is fetched while the file's header is read.
     const tokenizerCode = import('./tokenizer/tokenizer.js');
     tokenizerCode.catch(() => {});
     const isOpen = source instanceof GgufFile;
@@ -178,12 +188,12 @@ export class Llama {
     }
   }
 
-  /** The facts of the model. @returns {import('./info.js').ModelInfo} */
+  /** Facts about the model. @returns {import('./info.js').ModelInfo} */
   get info() {
     return describe(this.#alive());
   }
 
-  /** The kernels it runs on. @returns {import('../wasm/kernels.js').Kernels} */
+  /** Kernels that the model runs on. @returns {import('../wasm/kernels.js').Kernels} */
   get kernels() {
     return /** @type {import('../wasm/backend.js').WasmBackend} */ (this.#alive().backend).kernels;
   }
@@ -194,14 +204,15 @@ export class Llama {
   }
 
   /**
-   * Writes on: pieces of text, as they come. `stats` of what it returns has speeds, `text()` the whole. The model is in use from the
-   * first read until the end, `cancel()`, an abort, an error, or the end of the loop that reads.
+   * Continues a prompt. The result is an async iterator of pieces of text; its `stats` has the
+   * speeds, and `text()` the whole text. The model is in use from the first read until the end,
+   * `cancel()`, an abort, an error, or the end of the reading loop.
    * @param {string | readonly number[]} prompt  a text, or tokens
    * @param {GenerateOptions} [options]
    * @returns {Generation}
-   * @throws {ContextError} the prompt alone does not leave room for one token
+   * @throws {ContextError} the prompt leaves no room for a token
    * @throws {ArgumentError} an option is unknown or out of range
-   * @throws {ModelError} the model's attention is not causal: it makes embeddings, and no text
+   * @throws {ModelError} the model's attention is not causal: it makes embeddings, not text
    */
   generate(prompt, options = {}) {
     const { settings, plan } = this.#alive();
@@ -211,7 +222,7 @@ export class Llama {
         `generate: this model embeds texts and writes none (${plan.architecture}.attention.causal is false); use embed`,
       );
     }
-    // A prompt goes on, whatever the file says of texts: no EOS at its end.
+    // A prompt never ends with EOS, whatever the file says about texts.
     const tokens =
       typeof prompt === 'string'
         ? this.tokenize(prompt, { eos: false })
@@ -222,12 +233,14 @@ export class Llama {
   }
 
   /**
-   * An answer to a conversation. What it shares with the previous one is not computed again.
+   * Answers a conversation. The part it shares with the previous conversation is not computed
+   * again.
    * @param {readonly Message[]} messages
    * @param {GenerateOptions & ChatFormat & ChatLimits} [options]
    * @returns {Promise<Generation>}
-   * @throws {import('./errors.js').ModelError} the file has no template, it refuses these messages, or it takes too much
-   * @throws {ContextError} the conversation does not fit
+   * @throws {import('./errors.js').ModelError} the file has no template, it refuses these messages,
+   *   or it exceeds a limit
+   * @throws {ContextError} the conversation does not fit the context
    */
   async chat(messages, options = {}) {
     checkNames(options, CHAT_OPTIONS);
@@ -240,12 +253,14 @@ export class Llama {
   }
 
   /**
-   * A conversation as the text that the model was trained on, by the file's own template. In a text nothing tells any more
-   * which control tokens the template wrote and which a message holds; `chat` keeps them apart.
+   * Formats a conversation as the text that the model was trained on, with the chat template of the
+   * file. The text does not tell control tokens of the template from the same spelling in a
+   * message; `chat` does.
    * @param {readonly Message[]} messages
    * @param {ChatFormat} [format]
    * @returns {Promise<string>}
-   * @throws {import('./errors.js').ModelError} the file has no template, it refuses these messages, or it takes too much
+   * @throws {import('./errors.js').ModelError} the file has no template, it refuses these messages,
+   *   or it exceeds a limit
    */
   async formatChat(messages, format = {}) {
     const { tokenizer, metadata } = this.#alive();
@@ -255,12 +270,13 @@ export class Llama {
   }
 
   /**
-   * Logits after each of the tokens, from an empty context.
+   * Computes the logits after each token, starting from an empty context.
    * @param {ArrayLike<number>} tokens
    * @param {{ signal?: AbortSignal }} [options]
-   * @returns {Promise<Float32Array>}  tokens.length x vocabulary, row by row
-   * @throws {BusyError} another call has the model
-   * @throws {import('./errors.js').NumericError} a number of the computation is NaN, infinite or too large for the KV cache
+   * @returns {Promise<Float32Array>} tokens.length x vocabulary, row by row
+   * @throws {BusyError} another call uses the model
+   * @throws {import('./errors.js').NumericError} a computed number is NaN, infinite or too large
+   *   for the KV cache
    */
   async logits(tokens, options = {}) {
     const { decoder, tokenizer } = this.#alive();
@@ -281,16 +297,18 @@ export class Llama {
   }
 
   /**
-   * An embedding of a text, made of the hidden states after the final norm as the file says: their mean, or that of the first or last
-   * token. The text has BOS and EOS where the file says so. The vector is scaled to length 1. Models that were not trained for
-   * embeddings give rough ones.
+   * Computes the embedding of a text: its hidden states after the final norm, pooled as the file
+   * says (the mean, the first or the last state) and scaled to length 1. BOS and EOS are added
+   * where the file says so. Models that were not trained for embeddings give rough ones.
    * @param {string} text
    * @param {import('./embedding.js').EmbedOptions} [options]
-   * @returns {Promise<Float32Array>}  embedding_length values; with pooling 'none' as many for each token, row by row
+   * @returns {Promise<Float32Array>} embedding_length values; with pooling 'none', as many for each
+   *   token, row by row
    * @throws {ModelError} the file asks for another kind of pooling, as rerankers do
    * @throws {ContextError} the text has more tokens than the context
-   * @throws {BusyError} another call has the model
-   * @throws {import('./errors.js').NumericError} a number of the computation is NaN, infinite or too large for the KV cache
+   * @throws {BusyError} another call uses the model
+   * @throws {import('./errors.js').NumericError} a computed number is NaN, infinite or too large
+   *   for the KV cache
    */
   async embed(text, options = {}) {
     const { decoder, plan, metadata } = this.#alive();
@@ -310,6 +328,7 @@ export class Llama {
   }
 
   /**
+   * Turns a text into tokens.
    * @param {string} text
    * @param {import('./tokenizer/tokenizer.js').EncodeOptions} [options]
    * @returns {number[]}
@@ -320,8 +339,10 @@ export class Llama {
   }
 
   /**
+   * Turns tokens into a text.
    * @param {ArrayLike<number>} tokens
-   * @param {{ special?: boolean }} [options]  special: control tokens as they are spelt, not left out; default false
+   * @param {{ special?: boolean }} [options]  special: show control tokens by their spelling
+   *   instead of leaving them out; default false
    * @returns {string}
    */
   detokenize(tokens, options = {}) {
@@ -329,7 +350,10 @@ export class Llama {
     return this.#alive().tokenizer.decode(this.#checkTokens(tokens, 'tokens'), options);
   }
 
-  /** Gives all memory back. Own kernels end with it. Calling it again does nothing. */
+  /**
+   * Frees the memory of the model, and its kernels unless they were given. Further calls do
+   * nothing.
+   */
   dispose() {
     if (this.#disposed) return;
     this.#disposed = true;
@@ -354,7 +378,7 @@ export class Llama {
 
   /**
    * @param {import('./lease.js').Holder} holder
-   * @param {number} nTokens  that it computes, or begins with
+   * @param {number} nTokens  tokens that the call computes, or begins with
    * @param {AbortSignal | undefined} signal
    * @param {object} [owner]
    */
@@ -372,9 +396,9 @@ export class Llama {
   }
 
   /**
-   * The model, for one generation.
+   * Takes the model for a generation.
    * @param {Generation} owner
-   * @param {number} nTokens  of the prompt
+   * @param {number} nTokens  tokens of the prompt
    * @param {AbortSignal | undefined} signal
    * @returns {import('./generation.js').Engine}
    */
@@ -432,7 +456,11 @@ export class Llama {
 
 const disposedError = () => new HandleError('this model is disposed', 'disposed');
 
-/** The options that are given, of some names. @param {LlamaOptions} options @param {readonly (keyof LlamaOptions)[]} names */
+/**
+ * The options with one of these names that are given.
+ * @param {LlamaOptions} options
+ * @param {readonly (keyof LlamaOptions)[]} names
+ */
 const pick = (options, names) =>
   Object.fromEntries(
     names.filter((name) => options[name] !== undefined).map((name) => [name, options[name]]),
@@ -440,7 +468,8 @@ const pick = (options, names) =>
 
 /**
  * @param {LlamaOptions} options
- * @returns {Pick<LlamaOptions, 'contextLength'> & Required<Pick<LlamaOptions, 'kvType' | 'activation'>>}
+ * @returns {Pick<LlamaOptions, 'contextLength'> & Required<Pick<LlamaOptions, 'kvType'
+ *   | 'activation'>>}
  */
 function checkLoadOptions(options) {
   checkNames(options, LOAD_OPTIONS);
@@ -455,7 +484,7 @@ function checkLoadOptions(options) {
   return { contextLength, kvType, activation };
 }
 
-/** The CPU: fetched when a model is loaded, as other backends are. */
+/** The code of the CPU backend, fetched when a model is loaded. */
 const wasmBackend = () => import('../wasm/backend.js');
 
 /** @param {LlamaOptions} options */

@@ -1,34 +1,40 @@
-/* Numbers that cannot be right: NaN, infinity, and what does not fit into the KV cache. Backends look for them where it costs little,
- * and report them with the place they came from. */
+/* Detects numbers that cannot be right: NaN, infinity, and values that do not fit the KV cache.
+ * Backends check where it costs little, and report the place of the number. */
 
 import { NumericError } from './errors.js';
 
 /** @typedef {import('../wasm/kv-cache.js').KvType} KvType */
 
 /**
- * Where numbers belong.
+ * The place of numbers in a model.
  * @typedef {object} Place
  * @property {import('./errors.js').NumericPart} part
  * @property {number | undefined} [layer]
- * @property {number} position  of the first row
+ * @property {number} position  Position of the first row's token.
  */
 
-/** How a model runs, for advice. @typedef {{ kvType: KvType, activation: import('../wasm/selftest.js').Activation }} Advice */
+/**
+ * Settings of the model, for the advice in messages.
+ * @typedef {{ kvType: KvType, activation: import('../wasm/selftest.js').Activation }} Advice
+ */
 
 export const LARGEST_F32 = 3.4028234663852886e38;
 
-/** The largest magnitude that a cache stores. Q8_0 has an F16 scale for codes up to 127. @type {Record<KvType, number>} */
+/**
+ * Largest magnitude that a cache stores. Q8_0 has codes up to 127 and an F16 scale.
+ * @type {Record<KvType, number>}
+ */
 export const KV_LARGEST = { F32: LARGEST_F32, F16: 65504, Q8_0: 127 * 65504 };
 
 /**
- * @param {Float32Array} values  with a row for each token
- * @param {number} from  where the first row begins
- * @param {number} to  where the last row ends
- * @param {number} nCols  of a row
+ * @param {Float32Array} values  one row for each token
+ * @param {number} from  start of the first row
+ * @param {number} to  end of the last row
+ * @param {number} nCols  values of a row
  * @param {Place} place
  * @param {Advice} advice
- * @param {number} [largest]  magnitude that is allowed
- * @throws {NumericError} a value is over it, or NaN
+ * @param {number} [largest]  largest magnitude that is allowed
+ * @throws {NumericError} a value is larger, or NaN
  */
 export function checkNumbers(values, from, to, nCols, place, advice, largest = LARGEST_F32) {
   const at = firstBeyond(values, from, to, largest);
@@ -59,16 +65,16 @@ export function numericError(
 }
 
 /**
- * The index of the first value whose magnitude is over a limit; NaN counts as over any.
+ * Index of the first value whose magnitude exceeds a limit; NaN exceeds any limit.
  * @param {ArrayLike<number>} values
  * @param {number} from
  * @param {number} to
  * @param {number} largest
- * @returns {number}  -1 where there is none
+ * @returns {number} -1 if there is none
  */
 function firstBeyond(values, from, to, largest) {
   let i = from;
-  // Four at a time: this runs for every token.
+  // Four at a time, because this runs for every token.
   for (; i + 4 <= to; i += 4) {
     const fits =
       Math.abs(values[i]) <= largest &&

@@ -1,30 +1,37 @@
-/* Options, checked: names, kinds and ranges. */
+/* Checks the names, types and ranges of options. */
 
 import { checkNames } from '../checks.js';
 import { ArgumentError, show } from '../errors.js';
 
 /**
  * @typedef {object} GenerateOptions
- * @property {number} [maxTokens]  The most tokens to generate. The text also ends when the context is full. Default
- *   256.
- * @property {number} [temperature]  How freely tokens are chosen; 0 always takes the most likely one. Default 0.8.
+ * @property {number} [maxTokens]  The most tokens to generate. The text also ends when the context
+ *   is full. Default 256.
+ * @property {number} [temperature]  How freely tokens are chosen; 0 always takes the most likely
+ *   one. Default 0.8.
  * @property {number} [topK]  Keep the K most likely tokens; 0 keeps all. Default 40.
- * @property {number} [topP]  Keep the smallest set of tokens whose probabilities add up to this, from 0 to 1. Default
- *   0.95.
- * @property {number} [minP]  Drop tokens below minP times the top probability, from 0 to 1. Default 0.05.
- * @property {number} [seed]  Seed of the random numbers, an integer from 0 to 2^53 - 1; the same seed gives the same
- *   text. Default: a new one each time.
- * @property {number} [repeatPenalty]  Values over 1 make tokens that came before less likely. Default 1.
+ * @property {number} [topP]  Keep the smallest set of tokens whose probabilities add up to this,
+ *   from 0 to 1. Default 0.95.
+ * @property {number} [minP]  Drop tokens below minP times the top probability, from 0 to 1. Default
+ *   0.05.
+ * @property {number} [seed]  Seed of the random numbers, an integer from 0 to 2^53 - 1; the same
+ *   seed gives the same text. Default: a new one each time.
+ * @property {number} [repeatPenalty]  Values over 1 make tokens that came before less likely.
+ *   Default 1.
  * @property {number} [repeatWindow]  How many tokens back the repeat penalty looks. Default 64.
- * @property {string | readonly string[]} [stop]  Texts that end the generation; they are not part of the result. They
- *   also match the spelling of control tokens, e.g. '<|im_end|>'.
- * @property {boolean} [ignoreEnd]  Write on where the model would end, as measurements need it. Default false.
+ * @property {string | readonly string[]} [stop]  Texts that end the generation; they are not part
+ *   of the result. They also match the spelling of control tokens, e.g. '<|im_end|>'.
+ * @property {boolean} [ignoreEnd]  Write on where the model would end, as measurements need it.
+ *   Default false.
  * @property {AbortSignal} [signal]  Aborts the generation: reading rejects with its reason.
  */
 
 const SEED_LIMIT = Number.MAX_SAFE_INTEGER;
 
-/** name: default, least, most, and whether it is an integer. @type {Record<string, { by: number, from: number, to: number, integer?: boolean }>} */
+/**
+ * Default, smallest and largest value of each number, and whether it is an integer.
+ * @type {Record<string, { by: number, from: number, to: number, integer?: boolean }>}
+ */
 const NUMBERS = {
   maxTokens: { by: 256, from: 1, to: Number.POSITIVE_INFINITY, integer: true },
   temperature: { by: 0.8, from: 0, to: 100 },
@@ -36,7 +43,7 @@ const NUMBERS = {
   seed: { by: 0, from: 0, to: SEED_LIMIT, integer: true },
 };
 
-/** Options of Llama.load that belong to its own kernels, to files, and all of them. */
+/** Options of Llama.load: those for its own kernels, those for files, and all of them. */
 export const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'memory64', 'isa', 'dot', 'wasm']);
 export const OPEN_OPTIONS = /** @type {const} */ ([
   'fetch',

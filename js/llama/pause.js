@@ -1,6 +1,6 @@
-/* Long computations let other work run in between: aborts, timers, painting. */
+/* Pauses of long computations, in which other work runs: aborts, timers, painting. */
 
-/** Milliseconds of computation, after which others get their turn. */
+/** Milliseconds of computation between two pauses. */
 const LONGEST_STRETCH = 12;
 
 /** Lets other tasks run. @type {() => Promise<void>} */
@@ -9,7 +9,7 @@ export const nextTask =
     ? () => new Promise((resolve) => setImmediate(resolve))
     : () =>
         new Promise((resolve) => {
-          // setTimeout would wait 4 ms each time.
+          // setTimeout would wait for 4 ms each time.
           const { port1, port2 } = new MessageChannel();
           port1.onmessage = () => {
             port1.close();
@@ -22,22 +22,25 @@ export class Pace {
   #since = performance.now();
   #lease;
 
-  /** @param {import('./lease.js').Lease} lease  of the computation */
+  /** @param {import('./lease.js').Lease} lease  the computation's right to the model */
   constructor(lease) {
     this.#lease = lease;
   }
 
-  /** Whether it is time for a rest. */
+  /** Whether it is time for a pause. */
   get due() {
     return performance.now() - this.#since > LONGEST_STRETCH;
   }
 
-  /** Throws when the computation has lost the model. To be called after every `await`, before anything shared is touched. */
+  /**
+   * Throws if the computation has lost the model. Call it after every `await`, before touching
+   * anything shared.
+   */
   check() {
     this.#lease.check();
   }
 
-  /** Lets other tasks run; throws when the computation has lost the model. */
+  /** Lets other tasks run, and throws if the computation has lost the model. */
   async rest() {
     await nextTask();
     this.#since = performance.now();

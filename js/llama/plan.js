@@ -1,5 +1,6 @@
-/* The plan of a model: which tensors it has, what each is for, and the settings of every layer. An architecture makes it from the
- * metadata of a file; loading, checking and computing follow from it, so nothing else asks for an architecture's name. */
+/* The plan of a model: its tensors with their roles, and the settings of every layer. An
+ * architecture makes the plan from the metadata of a file; loading, checking and computing only
+ * read the plan, so no other code asks for an architecture's name. */
 
 import { show } from '../errors.js';
 import { ARCHITECTURES } from './architectures/index.js';
@@ -9,122 +10,134 @@ import { ModelError } from './errors.js';
 /** @typedef {import('../gguf/index.js').MetadataValue} MetadataValue */
 
 /**
- * A normalisation of rows; its weight is a tensor of its own.
+ * A normalisation of rows; its weight is a tensor.
  * @typedef {object} Norm
- * @property {'rms' | 'layer'} kind  root mean square, or mean and variance
- * @property {number} eps  added to the mean square
+ * @property {'rms' | 'layer'} kind  Root mean square, or mean and variance.
+ * @property {number} eps  Added to the mean square.
  */
 
 /**
  * A normalisation of queries and keys.
  * @typedef {object} QkNorm
- * @property {'rms'} kind  root mean square
- * @property {number} eps  added to the mean square
- * @property {'head' | 'row'} span  what is one row: each head, or all heads of a token together
- * @property {boolean} afterRope  it follows the rotation instead of preceding it
+ * @property {'rms'} kind  Root mean square.
+ * @property {number} eps  Added to the mean square.
+ * @property {'head' | 'row'} span  Values that are normalised together: a head, or all heads of a
+ *   token.
+ * @property {boolean} afterRope  Whether the norm follows the rotation instead of preceding it.
  */
 
 /**
- * Rotary position embedding of a layer. Frequency factors, where there are any, are a tensor of the role `ropeFactors`.
+ * Rotary position embedding of a layer. Frequency factors are a tensor with the role `ropeFactors`,
+ * where there are any.
  * @typedef {object} Rope
- * @property {'adjacent' | 'halves'} pairing  which values of a head turn together: (2i, 2i + 1) or (i, i + nDims / 2)
- * @property {number} nDims  the first values of a head that turn
- * @property {number} base  of the frequencies
- * @property {number} linearScale  positions are divided by it
+ * @property {'adjacent' | 'halves'} pairing  Which values of a head turn together: (2i, 2i + 1) or
+ *   (i, i + nDims / 2).
+ * @property {number} nDims  How many values at the start of a head turn.
+ * @property {number} base  Base of the frequencies.
+ * @property {number} linearScale  Positions are divided by it.
  */
 
 /**
- * x += residualScale * postNorm(attention(norm(x)) * output^T). Tensors by role: norm, q, k, v, output; where the file has them
- * qBias, kBias, vBias, outputBias, qNorm, kNorm, postNorm, ropeFactors.
+ * x += residualScale * postNorm(attention(norm(x)) * output^T). Tensors by role: norm, q, k, v,
+ * output; where the file has them qBias, kBias, vBias, outputBias, qNorm, kNorm, postNorm,
+ * ropeFactors.
  * @typedef {object} AttentionSettings
- * @property {'attention'} kind  softmax attention over a cache of keys and values
- * @property {Norm | undefined} norm  of its input
- * @property {Norm | undefined} postNorm  of its output, before that is added
- * @property {number} nHeads  heads of queries
- * @property {number} nKvHeads  heads of keys and values, a divisor of nHeads
- * @property {number} headSize  values of a head
- * @property {QkNorm | undefined} qkNorm  of queries and keys
- * @property {Rope | undefined} rope  none: positions are not told
- * @property {boolean} causal  a token sees positions up to its own only
- * @property {number} window  a token sees so many positions at most, the last ones; 0: all
- * @property {number} scale  of the scores
- * @property {number} softcap  > 0: scores become softcap * tanh(score / softcap); 0: they stay
- * @property {number} residualScale  of what is added
+ * @property {'attention'} kind  Softmax attention over a cache of keys and values.
+ * @property {Norm | undefined} norm  Norm of the input.
+ * @property {Norm | undefined} postNorm  Norm of the output, before it is added.
+ * @property {number} nHeads  Query heads.
+ * @property {number} nKvHeads  Key and value heads, a divisor of nHeads.
+ * @property {number} headSize  Values of a head.
+ * @property {QkNorm | undefined} qkNorm  Norm of queries and keys.
+ * @property {Rope | undefined} rope  Undefined: attention does not know positions.
+ * @property {boolean} causal  Whether a token sees only positions up to its own.
+ * @property {number} window  A token sees at most this many positions, the latest ones; 0: all.
+ * @property {number} scale  Factor of the scores.
+ * @property {number} softcap  A value over 0 turns scores into softcap * tanh(score / softcap).
+ * @property {number} residualScale  Factor of the sum's second term.
  */
 
 /**
- * x += residualScale * postNorm((activation(h * gate^T) * (h * up^T)) * down^T), h = norm(x). Tensors by role: norm, gate, up,
- * down, and postNorm where it is set.
+ * x += residualScale * postNorm((activation(h * gate^T) * (h * up^T)) * down^T), h = norm(x).
+ * Tensors by role: norm, gate, up, down, and postNorm where it is set.
  * @typedef {object} FeedSettings
- * @property {'gated'} kind  two products in, one out
- * @property {'silu' | 'gelu'} activation  of the gate; 'gelu' is the tanh form
- * @property {number} nFf  values between the products
- * @property {Norm | undefined} norm  of its input
- * @property {Norm | undefined} postNorm  of its output, before that is added
- * @property {number} residualScale  of what is added
+ * @property {'gated'} kind  Two products in, one out.
+ * @property {'silu' | 'gelu'} activation  Activation function of the gate; 'gelu' is the tanh form.
+ * @property {number} nFf  Values between the products.
+ * @property {Norm | undefined} norm  Norm of the input.
+ * @property {Norm | undefined} postNorm  Norm of the output, before it is added.
+ * @property {number} residualScale  Factor of the sum's second term.
  */
 
-/** x = scale * table[token]. Tensor by role: table. @typedef {{ scale: number }} EmbeddingSettings */
+/**
+ * x = scale * table[token]. Tensor by role: table.
+ * @typedef {{ scale: number }} EmbeddingSettings
+ */
 
 /**
  * logits = cap(scale * norm(x) * output^T). Tensors by role: norm, output.
  * @typedef {object} HeadSettings
- * @property {Norm} norm  of the hidden states
- * @property {number} scale  of the logits
- * @property {number} softcap  > 0: logits become softcap * tanh(logit / softcap); 0: they stay
+ * @property {Norm} norm  Norm of the hidden states.
+ * @property {number} scale  Factor of the logits.
+ * @property {number} softcap  A value over 0 turns logits into softcap * tanh(logit / softcap).
  */
 
 /** @typedef {{ attention: AttentionSettings, feed: FeedSettings }} LayerSettings */
 
 /**
- * How a tensor is used: multiplied by, looked up row by row, or one row of numbers; a bias is added to every row.
+ * Use of a tensor: a matrix to multiply by, a table of rows to look up, a row of numbers (vector),
+ * or a row that is added to every row (bias).
  * @typedef {'matrix' | 'table' | 'vector' | 'bias'} TensorUse
  */
 
 /**
  * A tensor of the file.
  * @typedef {object} PlannedTensor
- * @property {string} role  a path, e.g. `layers.3.attention.q`
- * @property {string} name  in the file
- * @property {number} nRows  rows, which the file must have
- * @property {number} nCols  values of a row
- * @property {TensorUse} use  what it is for
- * @property {boolean} optional  the file may lack it
+ * @property {string} role  A path, e.g. `layers.3.attention.q`.
+ * @property {string} name  Name in the file.
+ * @property {number} nRows  Rows that the tensor must have.
+ * @property {number} nCols  Values of a row.
+ * @property {TensorUse} use
+ * @property {boolean} optional  Whether the file may lack it.
  */
 
 /**
- * A role that is played by the tensor of another role, or by some of its rows, where the file has no tensor for it.
+ * A role that uses the tensor of another role, or some of its rows, if the file has no tensor for
+ * it.
  * @typedef {{ of: string, start?: number, nRows?: number }} SharedRole
  */
 
 /**
  * @typedef {object} Plan
- * @property {string} architecture  as the file names it
- * @property {number} nVocab  tokens there are
- * @property {number} nEmbd  values of a hidden state
- * @property {number} trainedContext  positions it was trained for
- * @property {EmbeddingSettings} embedding  tensors: `embedding.*`
- * @property {LayerSettings[]} layers  tensors: `layers.N.attention.*`, `layers.N.feed.*`
- * @property {HeadSettings} head  tensors: `head.*`
- * @property {PlannedTensor[]} tensors  all that the file may have
- * @property {Record<string, SharedRole>} shared  by role
+ * @property {string} architecture  Architecture as the file names it.
+ * @property {number} nVocab  Tokens of the vocabulary.
+ * @property {number} nEmbd  Values of a hidden state.
+ * @property {number} trainedContext  Positions that the model was trained for.
+ * @property {EmbeddingSettings} embedding  Tensors: `embedding.*`.
+ * @property {LayerSettings[]} layers  Tensors: `layers.N.attention.*`, `layers.N.feed.*`.
+ * @property {HeadSettings} head  Tensors: `head.*`.
+ * @property {PlannedTensor[]} tensors  All tensors that the file may have.
+ * @property {Record<string, SharedRole>} shared  Shared tensors by role.
  */
 
 /**
- * An architecture that the runner takes.
+ * An architecture that the runner supports.
  * @typedef {object} Architecture
- * @property {string} models  for people: the models whose files name it
+ * @property {string} models  Names of models with this architecture, for people.
  */
 
 /**
- * The export of a file in js/llama/architectures: the plan is made from the metadata of a model's file.
- * @typedef {Architecture & { plan: (read: import('./architectures/metadata.js').MetadataReader) => Plan }} ArchitectureFile
+ * The export of a file in js/llama/architectures. It makes the plan from the metadata of a model's
+ * file.
+ * @typedef {Architecture & { plan: (read: import('./architectures/metadata.js').MetadataReader) =>
+ *   Plan }} ArchitectureFile
  */
 
 /**
- * @param {Record<string, MetadataValue>} metadata  of a file
+ * Makes the plan of a model.
+ * @param {Record<string, MetadataValue>} metadata  metadata of the file
  * @returns {Plan}
- * @throws {ModelError} an architecture or a variant of it that is not supported, or a number that is missing
+ * @throws {ModelError} the architecture or a variant of it is not supported, or a number is missing
  */
 export function planModel(metadata) {
   const given = metadata['general.architecture'];

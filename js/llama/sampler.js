@@ -1,20 +1,22 @@
-/* Choosing the next token from logits. The order of llama.cpp: repeat penalty, top-k, top-p, min-p, temperature, and the draw.
- * Only candidates are ever sorted: a vocabulary of 150,000 is walked once or twice. */
+/* Chooses the next token from logits, in the order of llama.cpp: repeat penalty, top-k, top-p,
+ * min-p, temperature, and the draw. Only candidates are sorted; a vocabulary of 150,000 tokens is
+ * scanned once or twice. */
 
 /** @typedef {import('../backend.js').TokenSampler} TokenSampler */
 
 /**
  * @typedef {object} SamplerOptions
- * @property {number} temperature  0: the most likely token
- * @property {number} topK  candidates, 0: all
- * @property {number} topP  the smallest set of candidates with so much probability
- * @property {number} minP  only candidates with so much of the largest probability
- * @property {number} repeatPenalty  over 1: tokens of the last `repeatWindow` become less likely
+ * @property {number} temperature  0 takes the most likely token.
+ * @property {number} topK  Keep the K most likely tokens; 0 keeps all.
+ * @property {number} topP  Keep the smallest set of tokens whose probabilities add up to this.
+ * @property {number} minP  Drop tokens below minP times the top probability.
+ * @property {number} repeatPenalty  Values over 1 make tokens of the last `repeatWindow` less
+ *   likely.
  * @property {number} repeatWindow
- * @property {number} seed  an integer
+ * @property {number} seed  An integer.
  */
 
-/** How many candidates are looked at first, where only a probability bounds them. */
+/** How many candidates are sorted at first, if only a probability limits them. */
 const FIRST_CANDIDATES = 128;
 
 /** @implements {TokenSampler} */
@@ -28,7 +30,7 @@ export class Sampler {
   }
 
   /**
-   * @param {Float32Array} logits  changed where there is a repeat penalty
+   * @param {Float32Array} logits  overwritten if there is a repeat penalty
    * @param {ArrayLike<number>} history  tokens so far
    * @returns {number}
    */
@@ -48,7 +50,7 @@ export class Sampler {
 }
 
 /**
- * The first of the largest.
+ * Index of the largest value; of equal ones the first.
  * @param {Float32Array} logits
  */
 export function argmax(logits) {
@@ -58,7 +60,7 @@ export function argmax(logits) {
 }
 
 /**
- * What may be drawn, the most likely first; undefined: everything.
+ * The tokens that may be drawn, most likely first; undefined means all.
  * @param {Float32Array} logits
  * @param {number} topK
  * @param {number} topP
@@ -71,7 +73,7 @@ export function candidates(logits, topK, topP, minP) {
   if (unbounded && topP >= 1 && minP <= 0) return undefined;
   const peak = logits[argmax(logits)];
   const lowest = minP > 0 ? peak + Math.log(minP) : Number.NEGATIVE_INFINITY;
-  // The share of top-p is counted among the candidates of top-k.
+  // Top-p is a share of the probability that the candidates of top-k have together.
   const all = unbounded && topP < 1 ? sumOfExp(logits, peak) : 0;
   for (let n = unbounded ? Math.min(FIRST_CANDIDATES, limit) : limit; ; n = Math.min(limit, 16 * n)) {
     const ids = largest(logits, n);
@@ -94,14 +96,15 @@ export function candidates(logits, topK, topP, minP) {
 }
 
 /**
- * The ids of the n largest values, largest first; of equals the lower id first.
+ * The ids of the n largest values, largest first; of equal values the lower id first.
  * @param {Float32Array} values
  * @param {number} n
  */
 export function largest(values, n) {
   const order = (/** @type {number} */ a, /** @type {number} */ b) => values[b] - values[a] || a - b;
   if (n >= values.length / 8) {
-    // Sorting numbers is many times faster than sorting ids by them: only those that stay are sorted as ids.
+    // Sorting numbers is many times faster than sorting ids by number, so only the ids that are
+    // kept are sorted.
     const bar = values.slice().sort()[values.length - n];
     const ids = new Uint32Array(n);
     let kept = 0;
@@ -109,7 +112,7 @@ export function largest(values, n) {
     for (let i = 0; kept < n && i < values.length; i++) if (values[i] === bar) ids[kept++] = i;
     return ids.subarray(0, kept).sort(order);
   }
-  // A heap of the n best so far, the worst of them on top.
+  // A heap of the n largest so far, with the smallest of them on top.
   const heap = new Uint32Array(n);
   const worse = (/** @type {number} */ a, /** @type {number} */ b) =>
     values[a] < values[b] || (values[a] === values[b] && a > b);
@@ -144,9 +147,9 @@ function sumOfExp(logits, peak) {
 
 /**
  * @param {Float32Array} logits
- * @param {Uint32Array} ids  the most likely first
+ * @param {Uint32Array} ids  candidates, most likely first
  * @param {number} temperature
- * @param {number} random  0 to 1
+ * @param {number} random  from 0 to 1
  */
 function draw(logits, ids, temperature, random) {
   const peak = logits[ids[0]];
@@ -160,7 +163,7 @@ function draw(logits, ids, temperature, random) {
 }
 
 /**
- * A draw among all tokens, without sorting.
+ * Draws among all tokens, without sorting.
  * @param {Float32Array} logits
  * @param {number} temperature
  * @param {number} random
@@ -179,7 +182,8 @@ function drawAny(logits, temperature, random) {
 }
 
 /**
- * Numbers from 0 to 1, the same on every engine (sfc32 by Chris Doty-Humphrey, public domain).
+ * Random numbers from 0 to 1, the same on every engine (sfc32 by Chris Doty-Humphrey, public
+ * domain).
  * @param {number} seed
  */
 function sfc32(seed) {

@@ -1,22 +1,24 @@
-/* Turns tokens' bytes into pieces of text: never half a character, and nothing of a stop string or what may become one.
+/* Turns the bytes of tokens into pieces of text. A piece never contains half a character, nor any
+ * part of a stop string, nor text that may become one.
  *
- * Control tokens are not shown, but stop strings match their spelling too, alone and together with text around them. So the
- * stream looks for stop strings twice: in the text as it is shown, and in the text with the control tokens spelt out. */
+ * Control tokens are not shown, but stop strings match their spelling too, alone and together with
+ * the text around them. So the stream looks for stop strings twice: in the text as shown, and in
+ * the text with control tokens spelled out. */
 
 export class TextStream {
   #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   #stops;
   /** The end of the text, control tokens included, that is held back. */
   #held = '';
-  /** Which units of it are shown, rising. @type {number[]} */
+  /** Indices of its UTF-16 units that are shown, ascending. @type {number[]} */
   #shown = [];
   #trimSpace;
-  /** True once a stop string came: no more text follows. */
+  /** True once a stop string was found: no more text follows. */
   stopped = false;
 
   /**
    * @param {readonly string[]} stops
-   * @param {boolean} [trimSpace]  drops a space that the text begins with
+   * @param {boolean} [trimSpace]  drop a space at the start of the text
    */
   constructor(stops, trimSpace = false) {
     this.#stops = stops;
@@ -25,8 +27,8 @@ export class TextStream {
 
   /**
    * @param {Uint8Array} bytes
-   * @param {boolean} [hidden]  the spelling of a control token, which only counts for stop strings
-   * @returns {string}  what can be given out now, perhaps nothing
+   * @param {boolean} [hidden]  the bytes spell a control token, which only stop strings match
+   * @returns {string} the text that can be released now; may be empty
    */
   push(bytes, hidden = false) {
     return this.#take(
@@ -35,7 +37,7 @@ export class TextStream {
     );
   }
 
-  /** What is left when no more bytes come; half a character becomes U+FFFD. */
+  /** Releases the rest when no more bytes follow; half a character becomes U+FFFD. */
   end() {
     if (this.stopped) return '';
     const text = this.#take(this.#decoder.decode(), false);
@@ -45,7 +47,7 @@ export class TextStream {
     return text + rest;
   }
 
-  /** The shown part of what is held. */
+  /** The shown part of the text held back. */
   #text() {
     return this.#shown.map((at) => this.#held[at]).join('');
   }
@@ -61,10 +63,10 @@ export class TextStream {
     return this.#release();
   }
 
-  /** Gives out what no stop string can begin in. */
+  /** Releases the text that cannot be the start of a stop string. */
   #release() {
     const [all, shown, text] = [this.#held, this.#shown, this.#text()];
-    /** Shown units before a place in `all`. @param {number} place */
+    /** Number of shown units before a place in `all`. @param {number} place */
     const before = (place) => shown.filter((at) => at < place).length;
 
     const found = this.#stops.flatMap((stop) => {
@@ -85,7 +87,7 @@ export class TextStream {
 }
 
 /**
- * How long an end of text is that stop begins with.
+ * Length of the longest end of text that stop begins with.
  * @param {string} text
  * @param {string} stop
  */

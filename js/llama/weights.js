@@ -1,5 +1,5 @@
-/* The tensors that a plan asks for, held against the header of a file before the first byte of a weight is read; and loaded ones,
- * arranged by role. */
+/* Compares the tensors of a plan with the header of a file, before the first byte of a weight is
+ * read, and arranges loaded tensors by role. */
 
 import { GgufError, ShapeError, show } from '../errors.js';
 import { ModelError } from './errors.js';
@@ -9,7 +9,7 @@ import { ModelError } from './errors.js';
 /** @typedef {import('./plan.js').PlannedTensor} PlannedTensor */
 /** @typedef {import('./plan.js').SharedRole} SharedRole */
 
-/** How many names a message shows. */
+/** Most names shown in a message. */
 const SHOWN = 3;
 
 /** @param {readonly string[]} names */
@@ -17,13 +17,14 @@ const shownNames = (names) =>
   `${names.slice(0, SHOWN).map(show).join(', ')}${names.length > SHOWN ? ', ...' : ''}`;
 
 /**
- * The tensors that will be loaded, in the order of the file.
+ * The tensors to load, in the order of the file.
  * @param {GgufFile} gguf
  * @param {Plan} plan
  * @returns {PlannedTensor[]}
  * @throws {GgufError} a tensor is missing
  * @throws {ShapeError} a tensor has another shape than the plan says
- * @throws {ModelError} the file has a tensor that the plan does not know: leaving it out would change the computation
+ * @throws {ModelError} the file has a tensor that the plan does not know; ignoring it would change
+ *   the results
  */
 export function checkTensors(gguf, { architecture, tensors }) {
   const missing = tensors.filter(({ name, optional }) => !optional && !gguf.tensors.has(name));
@@ -56,12 +57,14 @@ export function checkTensors(gguf, { architecture, tensors }) {
 }
 
 /**
- * Loaded tensors as a tree: the one of the role `layers.3.attention.q` becomes tree.layers[3].attention.q. Roles that the file has no
- * tensor for are filled in as the plan shares them; what is shared with a role that has none stays absent.
+ * Arranges loaded tensors as a tree: the role `layers.3.attention.q` becomes
+ * tree.layers[3].attention.q. Roles without a tensor get the tensor that the plan shares with them,
+ * if that one is loaded.
  * @template T
  * @param {Plan} plan
  * @param {ReadonlyMap<string, T>} byRole
- * @param {(of: T, rows: { start: number, nRows: number }) => T} slice  some rows of a tensor, without a copy
+ * @param {(of: T, rows: { start: number, nRows: number }) => T} slice  makes a view of some rows of
+ *   a tensor
  * @returns {Record<string, any>}
  */
 export function arrange({ shared }, byRole, slice) {

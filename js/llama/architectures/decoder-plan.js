@@ -1,5 +1,6 @@
-/* The plan that llama and its relatives share, and the parts it is made of. An architecture that differs in more than these
- * options changes what decoderPlan gives, or puts the parts together itself. */
+/* The plan that llama and related architectures share, and the parts it is made of. An architecture
+ * that differs in more than these options changes the result of decoderPlan, or combines the parts
+ * itself. */
 
 import { show } from '../../errors.js';
 import { ModelError } from '../errors.js';
@@ -45,8 +46,8 @@ export function readShape(read) {
 }
 
 /**
- * RoPE position scale: positions are divided by it. A factor without a type is a linear one, as in llama.cpp; the factor has an
- * older key, and 0 means that there is none.
+ * RoPE position scale: positions are divided by it. A factor without a type is linear, as in
+ * llama.cpp. The factor also has an older key; 0 means that there is none.
  * @param {MetadataReader} read
  */
 function linearScale({ value, key, positive }) {
@@ -67,7 +68,7 @@ function linearScale({ value, key, positive }) {
 }
 
 /**
- * A tensor of a plan. A name that ends with ? may be absent.
+ * Describes a tensor of a plan. A tensor whose name ends with ? is optional.
  * @param {string} role
  * @param {string} name
  * @param {number} nRows
@@ -81,9 +82,11 @@ export function tensor(role, name, nRows, nCols, use) {
 
 /**
  * @typedef {object} DecoderOptions
- * @property {'adjacent' | 'halves'} pairing  of rotary positions, as converters lay out the rows of attn_q and attn_k
- * @property {'required' | 'optional'} [biases]  of queries, keys and values; default 'optional'
- * @property {boolean} [headNorm]  queries and keys are normalised head by head
+ * @property {'adjacent' | 'halves'} pairing  Pairing of rotary positions, as converters lay out the
+ *   rows of attn_q and attn_k.
+ * @property {'required' | 'optional'} [biases]  Biases of queries, keys and values; default
+ *   'optional'.
+ * @property {boolean} [headNorm]  Whether each head of queries and keys is normalised.
  */
 
 /**
@@ -137,7 +140,7 @@ export function decoderPlan(read, { pairing, biases = 'optional', headNorm = fal
 }
 
 /**
- * @param {number} i  the layer
+ * @param {number} i  index of the layer
  * @param {Shape} shape
  * @param {{ biases: 'required' | 'optional', headNorm: boolean }} options
  */
@@ -163,7 +166,7 @@ export function attentionTensors(i, { nEmbd, nHeads, nKvHeads, headSize }, { bia
   ];
 }
 
-/** @param {number} i  the layer @param {Shape} shape */
+/** @param {number} i  index of the layer @param {Shape} shape */
 export function feedTensors(i, { nEmbd, nFf }) {
   const role = (/** @type {string} */ part) => `layers.${i}.feed.${part}`;
   return [

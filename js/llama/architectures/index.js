@@ -1,4 +1,4 @@
-/* The architectures that the runner takes, by general.architecture. */
+/* Architectures that the runner supports, by general.architecture. */
 
 import { llama } from './llama.js';
 import { qwen2 } from './qwen2.js';

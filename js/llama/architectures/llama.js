@@ -1,4 +1,5 @@
-/* Llama and what follows it to the letter: RMS norms, rotary positions of neighbouring values, grouped-query attention, SwiGLU. */
+/* Llama and models with the same layers: RMS norms, rotary positions of adjacent values,
+ * grouped-query attention, SwiGLU. */
 
 import { decoderPlan } from './decoder-plan.js';
 

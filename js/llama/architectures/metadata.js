@@ -1,4 +1,4 @@
-/* Numbers from the metadata of a file, each checked and named where it is wrong. */
+/* Reads numbers from the metadata of a file, and refuses wrong ones by name. */
 
 import { show } from '../../errors.js';
 import { ModelError } from '../errors.js';
@@ -6,15 +6,17 @@ import { ModelError } from '../errors.js';
 /** @typedef {import('../../gguf/index.js').MetadataValue} MetadataValue */
 
 /**
- * Keys are given without the architecture's name in front: `block_count` is `llama.block_count` in a llama file.
+ * Reads metadata. Names are keys without the architecture in front: `block_count` is
+ * `llama.block_count` in a llama file.
  * @typedef {object} MetadataReader
- * @property {string} architecture  as the file names it
- * @property {(name: string) => string} key  the whole key, for messages
- * @property {(name: string) => MetadataValue | undefined} value  whatever the file has
- * @property {(name: string, fallback?: number) => number} count  an integer over 0; a list of equal ones counts as one
- * @property {(name: string, fallback?: number) => number} positive  a number over 0
- * @property {(name: string, fallback: boolean) => boolean} flag  true or false
- * @property {number} nVocab  entries of the tokenizer's list
+ * @property {string} architecture  Architecture as the file names it.
+ * @property {(name: string) => string} key  The whole key, for messages.
+ * @property {(name: string) => MetadataValue | undefined} value  Any value.
+ * @property {(name: string, fallback?: number) => number} count  An integer over 0; a list of equal
+ *   integers counts as one.
+ * @property {(name: string, fallback?: number) => number} positive  A number over 0.
+ * @property {(name: string, fallback: boolean) => boolean} flag  True or false.
+ * @property {number} nVocab  Entries of the tokenizer's list.
  */
 
 /**
@@ -32,7 +34,7 @@ export function metadataReader(metadata, architecture) {
     value,
     count(name, fallback) {
       const given = value(name);
-      // Some files give a list, one value for each layer.
+      // Some files have a list with one value for each layer.
       const one = Array.isArray(given) && given.every((item) => item === given[0]) ? given[0] : given;
       if (one === undefined && fallback !== undefined) return fallback;
       if (Number.isSafeInteger(one) && Number(one) > 0) return Number(one);

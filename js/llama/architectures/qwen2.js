@@ -1,4 +1,5 @@
-/* Qwen 2: llama with biases of queries, keys and values, and rotary positions of halves. */
+/* Qwen 2: llama with biases of queries, keys and values, and rotary positions that pair the halves
+ * of a head. */
 
 import { decoderPlan } from './decoder-plan.js';
 

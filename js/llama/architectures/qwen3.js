@@ -1,4 +1,5 @@
-/* Qwen 3: llama with a norm of every head of queries and keys, and rotary positions of halves. */
+/* Qwen 3: llama with a norm of each head of queries and keys, and rotary positions that pair the
+ * halves of a head. */
 
 import { decoderPlan } from './decoder-plan.js';
 

@@ -1,4 +1,5 @@
-/* Messages as OpenAI-style clients have them, checked and put into the forms that templates expect. */
+/* Checks messages in the format of OpenAI's API, and converts them into the forms that templates
+ * expect. */
 
 import { ArgumentError, show } from '../../errors.js';
 import { toValue } from './jinja/convert.js';
@@ -9,44 +10,48 @@ import { Float } from './jinja/values.js';
 /**
  * A part of a message's content. Only texts are supported.
  * @typedef {object} TextPart
- * @property {'text'} type  the kind of the part
- * @property {string} text  what it says
+ * @property {'text'} type  Kind of the part.
+ * @property {string} text  The text.
  */
 
 /**
- * The function that a call names.
+ * The function of a call.
  * @typedef {object} ToolFunction
- * @property {string} name  the function's name
- * @property {string | Record<string, unknown>} arguments  its arguments: an object, or that object as JSON
+ * @property {string} name  Name of the function.
+ * @property {string | Record<string, unknown>} arguments  Arguments: an object, or its JSON.
  */
 
 /**
- * A call of a tool that the model asked for.
+ * A call of a tool, as the model asks for it.
  * @typedef {object} ToolCall
- * @property {string} [id]  which the message with the tool's result repeats as `tool_call_id`
- * @property {'function'} [type]  the kind of the tool
- * @property {ToolFunction} function  what is called
+ * @property {string} [id]  Identifier that the message with the tool's result repeats as
+ *   `tool_call_id`.
+ * @property {'function'} [type]  Kind of the tool.
+ * @property {ToolFunction} function  The function to call.
  */
 
 /**
- * What is said in a conversation: by the system, the user, the assistant, or by a tool (role 'tool', with `tool_call_id`).
+ * A message of the system, the user, the assistant, or a tool (role 'tool', with `tool_call_id`).
  * @typedef {object} SpokenMessage
- * @property {string} role  'system', 'user', 'assistant', 'tool'...
- * @property {string | readonly TextPart[]} content  what was said; the texts of parts are joined
- * @property {string} [name]  who said it, or the tool's name
- * @property {string} [tool_call_id]  the call that a tool's message answers
- * @property {readonly ToolCall[]} [tool_calls]  calls that an assistant's message asks for
- * @property {string} [reasoning_content]  thoughts of an assistant, for templates that take them apart from the content
+ * @property {string} role  'system', 'user', 'assistant', 'tool' and so on.
+ * @property {string | readonly TextPart[]} content  The text of the message; the texts of parts are
+ *   joined.
+ * @property {string} [name]  Name of the speaker, or of the tool.
+ * @property {string} [tool_call_id]  Identifier of the call that a tool's message answers.
+ * @property {readonly ToolCall[]} [tool_calls]  Calls that a message of the assistant asks for.
+ * @property {string} [reasoning_content]  Thoughts of the assistant, for templates that separate
+ *   them from the content.
  */
 
 /**
- * A message of the assistant that calls tools and may say nothing.
+ * A message of the assistant that calls tools; it may have no content.
  * @typedef {object} CallingMessage
- * @property {'assistant'} role  only the assistant calls tools
- * @property {string | readonly TextPart[] | null} [content]  what was said beside the calls
- * @property {readonly ToolCall[]} tool_calls  the calls
- * @property {string} [name]  who says it
- * @property {string} [reasoning_content]  the thoughts before it, for templates that keep them apart from the content
+ * @property {'assistant'} role  Only the assistant calls tools.
+ * @property {string | readonly TextPart[] | null} [content]  Text beside the calls.
+ * @property {readonly ToolCall[]} tool_calls  The calls.
+ * @property {string} [name]  Name of the speaker.
+ * @property {string} [reasoning_content]  Thoughts before the calls, for templates that separate
+ *   them from the content.
  */
 
 /** @typedef {SpokenMessage | CallingMessage} Message */
@@ -54,7 +59,8 @@ import { Float } from './jinja/values.js';
 /** @typedef {Record<string, unknown> & { role: string, content: string | null }} CheckedMessage */
 
 /**
- * Messages with their content as one text (or null), and without fields that hold nothing.
+ * Checks messages. In the result, the content is one string or null, and fields without a value are
+ * left out.
  * @param {readonly Message[]} messages
  * @returns {CheckedMessage[]}
  * @throws {ArgumentError} a message has another form
@@ -77,7 +83,7 @@ function checkMessage(message, what) {
     if (!Array.isArray(calls))
       throw new ArgumentError(`${what}.tool_calls must be a list, got ${show(calls)}`);
     for (const [i, call] of calls.entries()) checkCall(call, `${what}.tool_calls[${i}]`);
-    // Templates tell by the mere presence of the field that tools are called.
+    // Templates take the mere presence of the field for calls.
     if (calls.length === 0) delete given.tool_calls;
   }
   const content = given.content ?? (given.tool_calls ? null : undefined);
@@ -123,8 +129,8 @@ function checkCall(call, what) {
 
 /**
  * @param {unknown} tools
- * @returns {readonly unknown[] | null}  null where there are none, as templates expect it
- * @throws {ArgumentError} it is no list of objects
+ * @returns {readonly unknown[] | null}  null if there are none, as templates expect
+ * @throws {ArgumentError} `tools` is not a list of objects
  */
 export function checkTools(tools) {
   if (tools === undefined || tools === null) return null;
@@ -137,19 +143,23 @@ export function checkTools(tools) {
   return tools.length > 0 ? tools : null;
 }
 
-/** A role that is one word cannot spell a control token, so templates may build one around it: '<|' + role + '|>'. */
+/**
+ * A role of one word cannot spell a control token, so a template may build one from it: '<|' + role
+ * + '|>'.
+ */
 const WORD = /^[\w.-]+$/;
 
 /**
- * What templates disagree about.
+ * Forms of messages that templates disagree about.
  * @typedef {object} Forms
- * @property {boolean} emptyContent  a content of null is ''
- * @property {boolean} jsonArguments  the arguments of calls are JSON, not objects
- * @property {boolean} partedContent  the content is a list of one part
+ * @property {boolean} emptyContent  A content of null is ''.
+ * @property {boolean} jsonArguments  The arguments of calls are JSON, not objects.
+ * @property {boolean} partedContent  The content is a list of one part.
  */
 
 /**
- * The messages as a template gets them, and the values whose use tells that it expects other forms.
+ * The messages as values of a template, and the values whose use reveals that the template expects
+ * other forms.
  * @param {readonly CheckedMessage[]} messages
  * @param {Forms} forms
  */
@@ -176,7 +186,7 @@ export function messageValues(messages, forms) {
   return { values, contents, objects };
 }
 
-/** A call with its arguments in the form that is wanted. @param {any} call @param {boolean} asJson */
+/** A call with its arguments as JSON or as an object. @param {any} call @param {boolean} asJson */
 function withArguments(call, asJson) {
   const called = call.function ?? call;
   const given = called.arguments ?? {};
@@ -186,7 +196,11 @@ function withArguments(call, asJson) {
   return call.function ? { ...call, function: { ...called, arguments: args } } : { ...call, arguments: args };
 }
 
-/** An object from its JSON; what is no JSON of an object stays a text. @param {string} text @returns {unknown} */
+/**
+ * Parses an object from JSON; any other text is returned unchanged.
+ * @param {string} text
+ * @returns {unknown}
+ */
 function parsed(text) {
   if (text.trim() === '') return {};
   try {
@@ -197,7 +211,10 @@ function parsed(text) {
   }
 }
 
-/** Numbers that were written with a point keep it, where the engine tells how they were written. @type {(this: any, key: string, value: any, context?: { source?: string }) => any} */
+/**
+ * Keeps numbers written with a point as floats, if the engine reveals how they were written.
+ * @type {(this: any, key: string, value: any, context?: { source?: string }) => any}
+ */
 function number(_, value, context) {
   return typeof value === 'number' && /[.e]/i.test(context?.source ?? '') ? new Float(value) : value;
 }

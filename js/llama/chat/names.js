@@ -1,4 +1,5 @@
-/* Chat templates by name, for files that bring none: the formats that many models share, named as llama.cpp names them. */
+/* Chat templates by name, for files without one: formats that many models share, with the names
+ * that llama.cpp uses. */
 
 const SYSTEM_FIRST = `{%- if messages[0].role == 'system' %}
 {%- set system = messages[0].content | trim %}
@@ -8,11 +9,20 @@ const SYSTEM_FIRST = `{%- if messages[0].role == 'system' %}
 {%- set turns = messages %}
 {%- endif %}`;
 
-/** A turn for each message, between a mark with its role and an end. @param {(role: string) => string} begin @param {string} end @param {string} answer */
+/**
+ * Makes a template that puts each message between a mark with its role and an end mark.
+ * @param {(role: string) => string} begin
+ * @param {string} end
+ * @param {string} answer
+ */
 const turns = (begin, end, answer) =>
   `{%- for message in messages %}{{ ${begin('message.role')} ~ (message.content | trim) ~ ${end} }}{%- endfor %}{%- if add_generation_prompt %}{{ ${answer} }}{%- endif %}`;
 
-/** Llama 2's [INST], with the system text in the first user turn. @param {string} open @param {string} close */
+/**
+ * The [INST] format of Llama 2, with the system text in the first user turn.
+ * @param {string} open
+ * @param {string} close
+ */
 const instructions = (open, close) => `${SYSTEM_FIRST}
 {{- bos_token }}
 {%- for message in turns %}
@@ -83,8 +93,12 @@ const TEMPLATES = {
 {%- if add_generation_prompt %}{{ 'ASSISTANT:' }}{%- endif %}`,
 };
 
-/** The names, sorted. */
+/** Names of the templates, sorted. */
 export const TEMPLATE_NAMES = Object.freeze(Object.keys(TEMPLATES).sort());
 
-/** The template of a name, or undefined. @param {string} name @returns {string | undefined} */
+/**
+ * The template with a name; undefined if there is none.
+ * @param {string} name
+ * @returns {string | undefined}
+ */
 export const namedTemplate = (name) => (Object.hasOwn(TEMPLATES, name) ? TEMPLATES[name] : undefined);

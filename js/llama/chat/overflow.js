@@ -1,32 +1,35 @@
-/* Conversations that have become too long for the context: the oldest turns go. */
+/* Shortens conversations that are too long for the context: the oldest turns are left out. */
 
 /** @typedef {import('./messages.js').Message} Message */
 
 /**
  * @typedef {object} ChatLimits
- * @property {boolean} [special]  Whether control tokens such as `<|im_end|>` are also recognised in the texts of messages,
- *   tools and variables; default false: only what the template itself writes can be a control token.
- * @property {'error' | 'drop-oldest'} [overflow]  What happens when the conversation leaves no room for an answer: 'error'
- *   throws a ContextError once the prompt alone does not fit; 'drop-oldest' leaves out the oldest turns, each with its
- *   answer and its tool messages, until there is room for `maxTokens` (at most half of the context) as well. System messages
- *   at the beginning and the last turn always stay. Default 'error'.
+ * @property {boolean} [special]  Whether control tokens such as `<|im_end|>` are also recognised in
+ *   the texts of messages, tools and variables. Default false: only the template can write control
+ *   tokens.
+ * @property {'error' | 'drop-oldest'} [overflow]  What happens when the conversation leaves no room
+ *   for an answer. 'error' throws a ContextError if the prompt alone does not fit. 'drop-oldest'
+ *   leaves out the oldest turns, with their answers and tool messages, until `maxTokens` fit as
+ *   well (at most half of the context). System messages at the beginning and the last turn always
+ *   stay. Default 'error'.
  */
 
 export const OVERFLOWS = Object.freeze(['error', 'drop-oldest']);
 
 /**
- * The tokens that a prompt may have, so that an answer fits behind it.
+ * Most tokens of a prompt, so that an answer fits after it.
  * @param {number} contextLength
- * @param {number} maxTokens  of the answer
+ * @param {number} maxTokens  most tokens of the answer
  */
 export const promptRoom = (contextLength, maxTokens) =>
   contextLength - Math.min(maxTokens, Math.floor(contextLength / 2));
 
 /**
- * Where the turns of a conversation begin: each is a user's messages and all that answers them. Messages in front of the
- * first turn belong to it, except the system's.
+ * Finds where the turns of a conversation begin. A turn is a user's messages with all answers to
+ * them. Messages before the first turn belong to it, except system messages.
  * @param {readonly Message[]} messages
- * @returns {{ fixed: number, starts: number[] }}  fixed: messages at the beginning that stay
+ * @returns {{ fixed: number, starts: number[] }} fixed: the number of messages at the beginning
+ *   that always stay
  */
 export function findTurns(messages) {
   const isSystem = (/** @type {Message} */ { role }) => role === 'system' || role === 'developer';
@@ -36,7 +39,7 @@ export function findTurns(messages) {
   const starts = [];
   for (let i = fixed; i < messages.length; i++)
     if (i === fixed || (messages[i].role === 'user' && messages[i - 1].role !== 'user')) starts.push(i);
-  // What an assistant says before the first user's message goes with that user's turn.
+  // Messages of the assistant before the first message of the user belong to the user's turn.
   if (starts.length > 1 && messages[starts[0]].role !== 'user') starts.splice(1, 1);
   return { fixed, starts };
 }
@@ -45,8 +48,9 @@ export function findTurns(messages) {
  * Leaves out as few of the oldest turns as needed.
  * @param {readonly Message[]} messages
  * @param {(messages: readonly Message[]) => Promise<number[]>} tokensOf
- * @param {number} room  tokens that the prompt may have
- * @returns {Promise<{ tokens: number[], dropped: number }>}  dropped: messages; where even the last turn is too long, its tokens
+ * @param {number} room  most tokens of the prompt
+ * @returns {Promise<{ tokens: number[], dropped: number }>} dropped: the number of messages left
+ *   out; tokens: those of the last turn, if even that is too long
  */
 export async function dropOldest(messages, tokensOf, room) {
   const all = { tokens: await tokensOf(messages), dropped: 0 };

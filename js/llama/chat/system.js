@@ -1,11 +1,12 @@
-/* System texts for models whose templates know no system role. */
+/* System texts for templates without a system role. */
 
 import { ModelError } from '../errors.js';
 
 /** @typedef {import('./messages.js').Message} Message */
 
 /**
- * Whether a template takes a system message: it neither refuses one nor leaves its text out.
+ * Tells whether a template takes a system message: it must neither refuse the message nor leave its
+ * text out.
  * @param {string} system
  * @param {(messages: Message[]) => Promise<string>} format
  * @returns {Promise<boolean>}
@@ -17,14 +18,14 @@ export async function takesSystem(system, format) {
     return text.includes(system.trim());
   } catch (error) {
     if (!(error instanceof ModelError)) throw error;
-    // A template that refuses a lone user's message too has another reason.
+    // If the user's message alone is refused too, the system message is not the reason.
     await format([user]);
     return false;
   }
 }
 
 /**
- * Messages with the system's text in front of the first user's message.
+ * Puts the system's text in front of the first user's message.
  * @param {string} system
  * @param {readonly Message[]} messages
  * @returns {Message[]}

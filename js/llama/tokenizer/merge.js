@@ -1,21 +1,27 @@
-/* Merging of neighbouring symbols, best pair first: the loop that SentencePiece's and byte-pair encoding share. They differ
- * in what makes a pair good. A heap holds the candidates, so that a text of n characters takes n log n steps. */
+/* Merges neighbouring symbols, best pair first: the loop that SentencePiece and byte-pair encoding
+ * share. They differ in how pairs are ranked. The candidates are in a heap, so a text of n
+ * characters takes O(n log n) steps. */
 
-/** @callback Rank  what text[start, end), made of a pair that meets at `middle`, costs; undefined: cannot be merged
+/**
+ * @callback Rank  Cost of text[start, end), merged from a pair that meets at `middle`; undefined if
+ *   the pair cannot be merged.
  * @param {string} text
  * @param {number} start
  * @param {number} middle
  * @param {number} end
- * @returns {number | undefined}  the lowest is merged first; of equals the leftmost
+ * @returns {number | undefined} the lowest cost is merged first; of equal costs the leftmost
  */
 
 /**
  * @param {string} text
  * @param {Rank} rank
- * @returns {number[]}  where the symbols that remain end, in UTF-16 units
+ * @returns {number[]} the ends of the remaining symbols, in UTF-16 units
  */
 export function mergeSymbols(text, rank) {
-  /** Symbol i is text[starts[i], starts[next[i]]); gone when merged into the one before it. @type {number[]} */
+  /**
+   * Symbol i is text[starts[i], starts[next[i]]), unless it was merged into the one before it.
+   * @type {number[]}
+   */
   const starts = [];
   for (let at = 0; at < text.length; at += charLength(text, at)) starts.push(at);
   const n = starts.length;
@@ -34,7 +40,7 @@ export function mergeSymbols(text, rank) {
   for (let i = 0; i + 1 < n; i++) offer(i);
   for (let best = heap.pop(); best; best = heap.pop()) {
     const { left, right, end } = best;
-    // Stale: one of the two was merged meanwhile.
+    // Stale: one of the two was merged already.
     if (gone[left] || gone[right] || next[left] !== right || starts[next[right]] !== end) continue;
     gone[right] = 1;
     next[left] = next[right];
@@ -48,7 +54,7 @@ export function mergeSymbols(text, rank) {
 }
 
 /**
- * UTF-16 units of the character at `at`.
+ * Number of UTF-16 units of the character at `at`.
  * @param {string} text
  * @param {number} at
  */
@@ -62,7 +68,7 @@ function charLength(text, at) {
 /** @param {Candidate} a @param {Candidate} b */
 const before = (a, b) => a.cost < b.cost || (a.cost === b.cost && a.left < b.left);
 
-/** A binary heap, the best candidate first. */
+/** A binary heap with the best candidate first. */
 class Heap {
   /** @type {Candidate[]} */
   #items = [];

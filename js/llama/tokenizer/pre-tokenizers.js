@@ -1,5 +1,6 @@
-/* How byte-pair tokenizers cut a text into words before they merge, by the name that a GGUF file gives in tokenizer.ggml.pre.
- * Expressions apply one after another: each cuts what the ones before it left, into matches and what stands between them. */
+/* How byte-pair tokenizers cut a text into words before merging, by the name in tokenizer.ggml.pre
+ * of a GGUF file. The expressions apply one after another: each cuts the pieces left by the
+ * previous one into matches and the text between them. */
 
 import { show } from '../../errors.js';
 import { ModelError } from '../errors.js';
@@ -16,9 +17,10 @@ const CASED = String.raw`[^\r\n\p{L}\p{N}]?${UPPER}*${LOWER}+|[^\r\n\p{L}\p{N}]?
 
 /**
  * @typedef {object} PreTokenizer
- * @property {string[]} expressions  applied one after another
- * @property {boolean} [whole]  a word that is a token is that token, whatever the merges say
- * @property {boolean} [bos]  texts begin with BOS, where the file does not say
+ * @property {string[]} expressions  Regular expressions, applied one after another.
+ * @property {boolean} [whole]  Whether a word that is a token becomes that token, whatever the
+ *   merges say.
+ * @property {boolean} [bos]  Whether texts begin with BOS, where the file does not say.
  */
 
 /** @type {[names: string[], row: PreTokenizer][]} */
@@ -81,13 +83,13 @@ const ROWS = [
 /** @type {Map<string, PreTokenizer>} */
 const byName = new Map(ROWS.flatMap(([names, row]) => names.map((name) => [name, row])));
 
-/** The names of tokenizer.ggml.pre that are supported. */
+/** Supported values of tokenizer.ggml.pre. */
 export const PRE_TOKENIZERS = Object.freeze([...byName.keys()]);
 
 /**
  * @param {unknown} name  tokenizer.ggml.pre
  * @returns {{ split: (text: string) => string[], whole: boolean, bos: boolean }}
- * @throws {ModelError} an unknown one; the message has the list
+ * @throws {ModelError} the name is unknown; the message lists the known ones
  */
 export function preTokenizer(name) {
   const row = byName.get(/** @type {string} */ (name));
@@ -103,7 +105,10 @@ export function preTokenizer(name) {
   return { split, whole, bos };
 }
 
-/** White space as Unicode has it: JavaScript's \s differs in U+0085 and U+FEFF. @param {string} source */
+/**
+ * Compiles an expression with Unicode's white space; JavaScript's \s differs in U+0085 and U+FEFF.
+ * @param {string} source
+ */
 const compile = (source) =>
   new RegExp(source.replaceAll('\\s', '\\p{White_Space}').replaceAll('\\S', '\\P{White_Space}'), 'gu');
 

@@ -1,18 +1,21 @@
-/* Finds the tokens that are cut out of a text before it is split into words: control and user-defined ones.
+/* Finds the tokens that are cut out of a text before it is split into words: control tokens and
+ * user-defined ones.
  *
- * The longest token (in UTF-8 bytes) is cut first, wherever it occurs, then the next longest from what is left, as llama.cpp
- * does. An Aho-Corasick automaton finds all occurrences in one pass, so neither many tokens nor their texts slow it down.
- * The automaton is a trie in breadth-first order: the children of a node are neighbours, sorted by their UTF-16 unit. */
+ * The longest token (in UTF-8 bytes) is cut first, wherever it occurs, then the next longest from
+ * the rest, as in llama.cpp. An Aho-Corasick automaton finds all occurrences in one pass, so
+ * neither the number of tokens nor their length slows it down. The automaton is a trie in
+ * breadth-first order: the children of a node are neighbours, sorted by their UTF-16 unit. */
 
 import { encoder } from './utf8.js';
 
 /**
  * @typedef {object} SpecialToken
  * @property {number} id
- * @property {string} text  not empty, different from the others
- * @property {boolean} always  is found although control tokens are not asked for: a user-defined token
- * @property {boolean} [stripLeft]  takes the white space before it
- * @property {boolean} [stripRight]  takes the white space after it
+ * @property {string} text  Text of the token: not empty, and different from all others.
+ * @property {boolean} always  Whether it is found even if control tokens are not asked for: a
+ *   user-defined token.
+ * @property {boolean} [stripLeft]  Whether it takes the white space before it.
+ * @property {boolean} [stripRight]  Whether it takes the white space after it.
  */
 
 /** @typedef {{ from: number, to: number, id: number }} Cut  a token stands for text[from, to) */
@@ -20,18 +23,24 @@ import { encoder } from './utf8.js';
 const SPACES = ' \t\n\v\f\r';
 
 export class SpecialTokens {
-  /** In the order of cutting. */
+  /** The tokens in the order of cutting. */
   #tokens;
-  /** Of each node: the unit that leads to it, its first child, the token that ends in it or -1. @type {number[]} */
+  /**
+   * For each node: its UTF-16 unit, its first child, and the token that ends in it, or -1.
+   * @type {number[]}
+   */
   #units = [0];
   /** @type {number[]} */
   #children = [];
   /** @type {number[]} */
   #token = [-1];
-  /** Of each node: the longest other node that its text ends with, and the nearest of those in which a token ends; 0: none. */
+  /**
+   * For each node: the node of the longest proper suffix of its text, and the longest suffix node
+   * in which a token ends; 0 if there is none.
+   */
   #suffix;
   #shorter;
-  /** Of each token: the node in which it ends. @type {number[]} */
+  /** For each token: the node in which it ends. @type {number[]} */
   #nodes = [];
 
   /** @param {SpecialToken[]} tokens */
@@ -46,14 +55,23 @@ export class SpecialTokens {
 
   /**
    * @param {string} text
-   * @param {boolean | ((from: number, to: number) => boolean)} control  also those that are not always found; or where
-   * @returns {Cut[]}  in the order of the text, none overlapping another
+   * @param {boolean | ((from: number, to: number) => boolean)} control  whether control tokens are
+   *   found, or in which ranges
+   * @returns {Cut[]} in the order of the text, without overlaps
    */
   find(text, control) {
     const allowed = typeof control === 'function' ? control : () => control;
-    /** Where each token may end; of the tokens that end at one place the longest that is still possible. @type {number[][]} */
+    /**
+     * Possible ends of each token. Of the tokens that end at one place, only the longest that is
+     * still possible is listed.
+     * @type {number[][]}
+     */
     const places = [];
-    /** @param {number} node @param {number} end @param {number} room  units before `end` that are free */
+    /**
+     * @param {number} node
+     * @param {number} end
+     * @param {number} room  number of free units before `end`
+     */
     const offer = (node, end, room) => {
       for (let at = node; at > 0; at = this.#shorter[at]) {
         const i = this.#token[at];
@@ -71,12 +89,13 @@ export class SpecialTokens {
     }
     /** @type {Cut[]} */
     const cuts = [];
-    /** Where the cut that holds a unit ends; 0: it is free. */
+    /** For each unit the end of the cut that contains it; 0 if the unit is free. */
     const taken = new Int32Array(text.length);
     for (let i = 0; i < places.length; i++) {
       const { id, text: token, stripLeft, stripRight } = this.#tokens[i];
       const ends = places[i]?.sort((a, b) => a - b) ?? [];
-      // Earlier cuts are at least as long, so one that overlaps a token holds its first or its last unit.
+      // Earlier cuts are at least as long, so a cut that overlaps a token contains its first or
+      // last unit.
       for (const end of ends) {
         let from = end - token.length;
         if (taken[from] || taken[end - 1]) continue;
@@ -86,7 +105,7 @@ export class SpecialTokens {
         taken.fill(to, from, to);
         cuts.push({ from, to, id });
       }
-      // Where only the beginning is taken, a shorter token may end at the same place.
+      // If only the beginning is taken, a shorter token may end at the same place.
       for (const end of ends) {
         if (!taken[end - 1]) offer(this.#shorter[this.#nodes[i]], end, end - taken[end - token.length]);
       }
@@ -94,7 +113,10 @@ export class SpecialTokens {
     return cuts.sort((a, b) => a.from - b.from);
   }
 
-  /** Makes the nodes. Tokens that share a beginning are neighbours when sorted, so each node stands for a range of them. */
+  /**
+   * Makes the nodes. Tokens with the same beginning are neighbours when sorted, so each node is a
+   * range of them.
+   */
   #grow() {
     const texts = this.#tokens.map(({ text }) => text);
     const sorted = [...texts.keys()].sort((a, b) => (texts[a] < texts[b] ? -1 : 1));
@@ -124,7 +146,7 @@ export class SpecialTokens {
     this.#children.push(this.#units.length);
   }
 
-  /** Fills in the suffixes, parents before children. */
+  /** Computes the suffix nodes, parents before children. */
   #link() {
     for (let node = 0; node < this.#units.length; node++) {
       for (let child = this.#children[node]; child < this.#children[node + 1]; child++) {
@@ -135,7 +157,11 @@ export class SpecialTokens {
     }
   }
 
-  /** The node of the longest end of what was read that a token begins with. @param {number} node @param {number} unit */
+  /**
+   * The node of the longest suffix of the text read so far that is in the trie.
+   * @param {number} node
+   * @param {number} unit
+   */
   #next(node, unit) {
     for (let at = node; ; at = this.#suffix[at]) {
       let low = this.#children[at];

@@ -1,10 +1,14 @@
-/* The roles of tokens that a file does not state reliably: which ones end a generation, which are control tokens, which take
- * the white space beside them. The lists are those of llama.cpp, which goes by the texts of tokens. */
+/* Roles of tokens that files do not state reliably: which tokens end a generation, which are
+ * control tokens, and which take the white space beside them. The lists are those of llama.cpp,
+ * which decides by the texts of tokens. */
 
 /** @typedef {import('../../gguf/index.js').MetadataValue} MetadataValue */
 /** @typedef {(key: string) => MetadataValue | undefined} Get  a value of tokenizer.ggml */
 
-/** Texts that end a generation, whatever type the file gives them. `<|end_of_turn|>` is not in llama.cpp's list. */
+/**
+ * Texts that end a generation, whatever type the file gives them. `<|end_of_turn|>` is not in
+ * llama.cpp's list.
+ */
 const END_TEXTS = [
   ...['<|eot_id|>', '<|eom_id|>', '<|end_of_text|>', '<|im_end|>', '<|endoftext|>', '<|end|>', '<|return|>'],
   ...[
@@ -29,7 +33,10 @@ const END_TEXTS = [
   ],
 ];
 
-/** Tokens of code infilling: the metadata keys that name them; where none does, their texts. @type {[string[], string[]][]} */
+/**
+ * Tokens of code infilling: the metadata keys that name them, and their texts if no key does.
+ * @type {[string[], string[]][]}
+ */
 const INFILL = [
   ['prefix', 'begin', 'PRE'],
   ['suffix', 'hole', 'SUF'],
@@ -41,7 +48,10 @@ const INFILL = [
     ...[`<｜fim▁${deepSeek}｜>`, `<${upper}>`, `▁<${upper}>`],
   ],
 ]);
-/** The same for padding and the borders of files and repositories, which end a generation. @type {[string[], string[]][]} */
+/**
+ * The same for padding and the borders of files and repositories, which end a generation.
+ * @type {[string[], string[]][]}
+ */
 const INFILL_ENDS = [
   [['fim_pad'], ['<|fim_pad|>', '<fim-pad>', '<fim_pad>', '<PAD>', '[PAD]']],
   [['fim_rep'], ['<|fim_repo|>', '<|repo_name|>', '<fim-repo>', '<REPO>', '<reponame>']],
@@ -49,10 +59,11 @@ const INFILL_ENDS = [
 ];
 
 /**
- * The token ids under tokenizer.ggml.<name>_token_id or, as a list, <name>_token_ids; those outside the vocabulary left out.
+ * Token ids in tokenizer.ggml.<name>_token_id or, as a list, <name>_token_ids; ids outside the
+ * vocabulary are left out.
  * @param {Get} get
  * @param {string} name
- * @param {number} size  of the vocabulary
+ * @param {number} size  size of the vocabulary
  */
 export function namedTokens(get, name, size) {
   const ids = [get(`${name}_token_id`), get(`${name}_token_ids`)].flat();
@@ -63,16 +74,17 @@ export function namedTokens(get, name, size) {
 
 /**
  * @param {Get} get
- * @param {ReadonlyMap<string, number>} ids  of the tokens' texts
- * @param {{ size: number, eos: number | undefined }} vocabulary  its size, and the token that ends a text unless more is said
- * @returns {{ ends: number[], control: number[] }}  the tokens that end a generation, and those that are control tokens
- *   although the file may call them otherwise
+ * @param {ReadonlyMap<string, number>} ids  ids by the tokens' texts
+ * @param {{ size: number, eos: number | undefined }} vocabulary  its size, and the token that ends
+ *   a text by default
+ * @returns {{ ends: number[], control: number[] }} the tokens that end a generation, and those that
+ *   are control tokens even if the file gives them another type
  */
 export function tokenRoles(get, ids, { size, eos }) {
   const known = (/** @type {string[]} */ texts) =>
     texts.map((text) => ids.get(text)).filter((id) => id !== undefined);
   const has = (/** @type {string[]} */ ...texts) => texts.some((text) => ids.has(text));
-  // In these vocabularies <|end|> ends a part of an answer only, and </s> is an HTML tag.
+  // In these vocabularies <|end|> only ends a part of an answer, and </s> is an HTML tag.
   const harmless = new Set([
     ...(has('<|call|>', '<|calls|>') && has('<|return|>', '<|flush|>') ? known(['<|end|>']) : []),
     ...(has('<|tool_response>') ? known(['</s>']) : []),
@@ -92,7 +104,7 @@ export function tokenRoles(get, ids, { size, eos }) {
 }
 
 /**
- * Whether a special token takes the white space before it or after it. GGUF files do not say so.
+ * Tells whether a special token takes the white space before or after it. GGUF files do not say so.
  * @param {unknown} pre  tokenizer.ggml.pre
  * @param {unknown} name  general.name
  * @returns {(text: string) => { stripLeft?: boolean, stripRight?: boolean }}

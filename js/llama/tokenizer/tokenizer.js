@@ -1,5 +1,6 @@
-/* Text to tokens and back, from the metadata of a GGUF file alone. Two kinds: 'llama' (SentencePiece: merges by the score of
- * what they give, bytes where no token fits) and 'gpt2' (byte-pair encoding: words cut by expressions, merges by rank). */
+/* Converts text to tokens and back; the metadata of a GGUF file are all it needs. There are two
+ * kinds: 'llama' (SentencePiece: merges by the score of the merged token, single bytes where no
+ * token fits) and 'gpt2' (byte-pair encoding: words cut by regular expressions, merges by rank). */
 
 import { ArgumentError, show } from '../../errors.js';
 import { ModelError } from '../errors.js';
@@ -16,7 +17,7 @@ const CONTROL = 3;
 const USER_DEFINED = 4;
 const BYTE = 6;
 
-/** Words whose tokens are remembered. */
+/** Most words, and longest word, whose tokens are cached. */
 const CACHED_WORDS = 20_000;
 const LONGEST_CACHED = 64;
 
@@ -24,12 +25,16 @@ const LONGEST_CACHED = 64;
 
 /**
  * @typedef {object} EncodeOptions
- * @property {boolean} [bos]  begins with BOS; default: as the file says
- * @property {boolean} [eos]  ends with EOS; default: as the file says
- * @property {boolean} [special]  control tokens such as `<|im_end|>` are recognised in the text; default true
+ * @property {boolean} [bos]  Whether to begin with BOS. Default: as the file says.
+ * @property {boolean} [eos]  Whether to end with EOS. Default: as the file says.
+ * @property {boolean} [special]  Whether control tokens such as `<|im_end|>` are recognised in the
+ *   text. Default true.
  */
 
-/** The 256 bytes as byte-pair vocabularies spell them: printable ones as themselves, the others from U+0100 on. */
+/**
+ * The 256 bytes as byte-pair vocabularies spell them: printable ones as themselves, the others from
+ * U+0100 on.
+ */
 const BYTE_CHARS = (() => {
   let others = 0;
   return Array.from({ length: 256 }, (_, byte) => {
@@ -44,14 +49,16 @@ export class Tokenizer {
   #types;
   /** @type {Map<string, number>} */
   #ids = new Map();
-  /** Finds the tokens that are cut out of a text before anything else; undefined where there are none. */
+  /**
+   * Finds the tokens that are cut out of a text before anything else; undefined if there are none.
+   */
   #special;
   /** @type {SentencePieces | BytePairs} */
   #model;
 
   /**
    * @param {Metadata} metadata
-   * @throws {ModelError} there is no tokenizer in it, or one of another kind
+   * @throws {ModelError} the file has no tokenizer, or one of another kind
    */
   constructor(metadata) {
     const of = (/** @type {string} */ key) => metadata[`tokenizer.ggml.${key}`];
@@ -78,19 +85,19 @@ export class Tokenizer {
       const [named] = namedTokens(of, name, tokens.length);
       return named ?? (this.kind === 'llama' && fallback < tokens.length ? fallback : undefined);
     };
-    /** Its token ids; undefined where there is none. */
+    /** Ids of BOS and EOS; undefined if there is none. */
     this.bos = id('bos', 1);
     this.eos = id('eos', 2);
     this.addBos = Boolean(of('add_bos_token') ?? this.#model.addBos) && this.bos !== undefined;
     this.addEos = Boolean(of('add_eos_token')) && this.eos !== undefined;
     const { ends, control } = tokenRoles(of, this.#ids, { size: tokens.length, eos: this.eos });
-    /** The tokens that end a text. @type {ReadonlySet<number>} */
+    /** Tokens that end a text. @type {ReadonlySet<number>} */
     this.ends = new Set(ends);
     for (const token of control) this.#types[token] = CONTROL;
     this.#special = this.#findSpecial(stripping(this.pre, metadata['general.name']));
   }
 
-  /** Tokens of the vocabulary. */
+  /** Number of tokens in the vocabulary. */
   get size() {
     return this.#tokens.length;
   }
@@ -104,9 +111,10 @@ export class Tokenizer {
   }
 
   /**
+   * Converts a text to tokens.
    * @param {string} text
-   * @param {EncodeOptions & { outside?: readonly number[] }} [options]  outside: start and end of each range, rising, whose
-   *   characters belong to no control token
+   * @param {EncodeOptions & { outside?: readonly number[] }} [options]  outside: start and end of
+   *   each range, ascending, whose characters belong to no control token
    * @returns {number[]}
    */
   encode(text, { bos = this.addBos, eos = this.addEos, special = true, outside = [] } = {}) {
@@ -127,7 +135,7 @@ export class Tokenizer {
       at = to;
     }
     if (at < text.length) plain(text.slice(at));
-    // A text that has them already does not get them twice.
+    // A text that begins or ends with them already does not get them twice.
     const [first, last] = [out[0], out.at(-1)];
     if (bos && this.bos !== undefined && first !== this.bos) out.unshift(this.bos);
     if (eos && this.eos !== undefined && last !== this.eos) out.push(this.eos);
@@ -135,9 +143,9 @@ export class Tokenizer {
   }
 
   /**
-   * The UTF-8 bytes that a token stands for; a part of a character is possible.
+   * The UTF-8 bytes of a token, which may be a part of a character.
    * @param {number} id
-   * @param {boolean} [special]  control tokens as their spelling, not as nothing; default false
+   * @param {boolean} [special]  spell out control tokens instead of leaving them out; default false
    * @returns {Uint8Array}
    */
   bytes(id, special = false) {
@@ -149,9 +157,9 @@ export class Tokenizer {
   }
 
   /**
-   * The text of tokens. Bytes that are no UTF-8 become U+FFFD.
+   * Converts tokens to a text. Bytes that are not valid UTF-8 become U+FFFD.
    * @param {ArrayLike<number>} tokens
-   * @param {{ special?: boolean }} [options]  special: control tokens as their spelling; default false
+   * @param {{ special?: boolean }} [options]  special: spell out control tokens; default false
    * @returns {string}
    */
   decode(tokens, { special = false } = {}) {
@@ -186,8 +194,8 @@ export class Tokenizer {
 }
 
 /**
- * Whether one of some ranges has a place in common with [from, to).
- * @param {readonly number[]} ranges  start and end of each, rising
+ * Tells whether any of the ranges overlaps [from, to).
+ * @param {readonly number[]} ranges  start and end of each range, ascending
  * @param {number} from
  * @param {number} to
  */
@@ -230,7 +238,7 @@ class SentencePieces {
     this.#ids = ids;
     const unknown = of('unknown_token_id');
     this.#unknown = typeof unknown === 'number' ? unknown : ids.get('<unk>');
-    /** A text begins with a space that is not in it. */
+    /** Whether a text is encoded with a space in front of it. */
     this.leadingSpace = Boolean(of('add_space_prefix') ?? true);
     /** @type {import('./merge.js').Rank} */
     this.#rank = (text, start, _, end) => {
@@ -241,7 +249,7 @@ class SentencePieces {
 
   /**
    * @param {string} text
-   * @param {boolean} first  at the start, or after a control token
+   * @param {boolean} first  whether the text is at the start, or after a control token
    * @param {number[]} out
    */
   encode(text, first, out) {
@@ -339,7 +347,7 @@ class BytePairs {
       const symbol = spelt.slice(start, end);
       start = end;
       const id = this.#ids.get(symbol);
-      // A merge that gives no token: its bytes, as far as the vocabulary has them.
+      // If the vocabulary lacks the merged symbol, its bytes are used as far as they are tokens.
       for (const part of id === undefined ? symbol : [symbol]) {
         const token = this.#ids.get(part);
         if (token !== undefined) tokens.push(token);

@@ -1,4 +1,4 @@
-/* Text to bytes. */
+/* Converts text to bytes. */
 
-/** Missing in a bare context of Node's vm, where importing must not throw. */
+/** Undefined in a bare context of Node's vm, where importing must not throw. */
 export const encoder = globalThis.TextEncoder && new TextEncoder();
