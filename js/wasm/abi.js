@@ -1,8 +1,10 @@
-/* The exports of the modules, one row each, as src/fused.h declares them: result(parameters), a parameter being its kind and its
- * name. The check of a module, the wrappers of addresses and the types of calls follow from these rows, and a test compares them with
- * the header and with every module, so an operation is added here in one row.
+/* The exports of the modules, one row each, as src/fused.h declares them: result(parameters), where
+ * a parameter is its kind and its name. The check of a module, the wrappers for addresses and the
+ * types of calls are derived from these rows, so a new operation is one row here. A test compares
+ * the rows with the header and with every module.
  *
- * Kinds: address and size have the width of the memory's addresses; i32, u32, f32. */
+ * Kinds: address and size have the width of the memory's addresses; i32, u32 and f32 have 32
+ * bits. */
 
 export const ABI = /** @type {const} */ ({
   fused_matmul:
@@ -45,7 +47,7 @@ export const ABI = /** @type {const} */ ({
   fm_served_by: 'i32(i32 type, i32 activation)',
 });
 
-/** The exports that only modules with threads have. */
+/** Exports that only modules with threads have. */
 export const THREAD_ABI = /** @type {const} */ ({
   fm_thread_stack: 'address(u32 thread)',
   fm_thread_run: 'void(u32 thread)',
@@ -57,15 +59,17 @@ export const THREAD_ABI = /** @type {const} */ ({
 /** @typedef {'address' | 'size' | 'i32' | 'u32' | 'f32'} Kind */
 
 /**
- * The arguments of a list of parameters: a number each.
+ * The type of a call's arguments: a number for each parameter in the list.
  * @template {string} S
- * @typedef {S extends '' ? [] : S extends `${string}, ${infer Rest}` ? [number, ...Arguments<Rest>] : [number]} Arguments
+ * @typedef {S extends '' ? [] : S extends `${string}, ${infer Rest}` ? [number, ...Arguments<Rest>]
+ *   : [number]} Arguments
  */
 
 /**
  * The function of a row, with numbers for addresses.
  * @template {string} S
- * @typedef {S extends `${infer R}(${infer P})` ? (...args: Arguments<P>) => R extends 'void' ? void : number : never} Call
+ * @typedef {S extends `${infer R}(${infer P})`
+ *   ? (...args: Arguments<P>) => R extends 'void' ? void : number : never} Call
  */
 
 /** @typedef {{ [K in keyof typeof ABI]: Call<(typeof ABI)[K]> }} Calls */
@@ -81,12 +85,12 @@ export function kindsOf(list) {
   return parts.map((part) => /** @type {Kind} */ (part.slice(0, part.indexOf(' '))));
 }
 
-/** Whether a kind has the width of addresses. @param {string} kind */
+/** Tells whether a kind has the width of addresses. @param {string} kind */
 const isWide = (kind) => kind === 'address' || kind === 'size';
 
 /**
- * The exports of a module as functions of plain numbers, addresses from 0 on: engines give 32-bit ones signed and take 64-bit ones
- * as BigInts.
+ * Wraps the exports of a module as functions of plain numbers, with addresses from 0 on. Engines
+ * return 32-bit addresses as signed numbers, and take 64-bit addresses as BigInts.
  * @param {Record<string, any>} exports
  * @param {boolean} is64
  * @returns {Record<string, any>}

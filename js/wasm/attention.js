@@ -1,4 +1,5 @@
-/* Attention: scores of one head, and grouped-query attention over a cache of keys and values. */
+/* Attention: the scores of one head, and grouped-query attention over a cache of keys and
+ * values. */
 
 import { checkNames } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
@@ -9,7 +10,10 @@ import { checkPosition, headsOf } from './layer.js';
 import { FLASH_OPTIONS, SCORE_OPTIONS } from './layer-options.js';
 import { asOperand, checkNumber, countRows } from './operands.js';
 
-/** @template {keyof import('./kernels.js').Kernels} K @typedef {import('./core.js').Operation<K>} Operation */
+/**
+ * @template {keyof import('./kernels.js').Kernels} K
+ * @typedef {import('./core.js').Operation<K>} Operation
+ */
 
 /** @type {Operation<'fusedAttentionScore'>} */
 export const fusedAttentionScore = (core, q, k, options = {}) => {

@@ -1,6 +1,7 @@
-/* The CPU as a backend of models: each block is a few operations of the kernels, done when the call returns.
+/* The CPU as a backend of models. Each block is a few operations of the kernels, finished when the
+ * call returns.
  *
- *   project  q, k, v = norm(x) Wqkv^T (+ biases); q, k = norm; q, k = rope; the cache takes k and v
+ *   project  q, k, v = norm(x) Wqkv^T (+ biases); q, k = norm; q, k = rope; store k, v in the cache
  *   attend   x += attention(q, cache) Wo^T
  *   feed     x += (act(h gate^T) * (h up^T)) down^T, h = norm(x)
  *   head     logits = norm(x) output^T */
@@ -15,7 +16,10 @@ import { WasmHidden } from './hidden.js';
 import { Kernels, memoryOf } from './kernels.js';
 import { viewOf } from './tensor-view.js';
 
-/** @typedef {import('../backend.js').Backend<{ hidden: WasmHidden, tensor: Tensor, cache: LayerCache, tokens: Tokens }>} Backend */
+/**
+ * @typedef {import('../backend.js').Backend<
+ *   { hidden: WasmHidden, tensor: Tensor, cache: LayerCache, tokens: Tokens }>} Backend
+ */
 /** @typedef {import('../backend.js').Resource} Resource */
 /** @typedef {import('../backend.js').Step} Step */
 /** @typedef {import('../backend.js').Rows} Rows */
@@ -36,11 +40,14 @@ import { viewOf } from './tensor-view.js';
 
 /** @template S @typedef {import('../backend.js').Block<S>} Block */
 
-/** One row of numbers: as a weight, so that it can be copied to many rows, and as a tensor. @typedef {{ weight: Weight, tensor: Tensor }} Bias */
+/**
+ * A row of numbers: as a weight, so that embed can copy it to many rows, and as a tensor.
+ * @typedef {{ weight: Weight, tensor: Tensor }} Bias
+ */
 
 const ADDRESS_SPACE = 2 ** 32;
 
-/** Keys and values of one layer. @implements {Resource} */
+/** The keys and the values of one layer. @implements {Resource} */
 class LayerCache {
   /** @param {KvCache} keys @param {KvCache} values */
   constructor(keys, values) {
@@ -58,7 +65,9 @@ class LayerCache {
   }
 }
 
-/** Token ids: the processor chooses them, so they need no place in wasm memory. @implements {Resource} */
+/**
+ * Token ids. JavaScript chooses the tokens, so the ids need no wasm memory. @implements {Resource}
+ */
 class Tokens {
   freed = false;
 
@@ -79,14 +88,15 @@ export class WasmBackend {
   #activation;
   #kvType;
   #memory;
-  /** How the model runs, for messages about its numbers. */
+  /** Settings of the model, for messages about its numbers. */
   #advice;
   #ownsKernels;
 
   /**
    * @param {Kernels} fm
-   * @param {{ activation: Activation, kvType: KvType, ownsKernels: boolean }} options  activation: the mode of all products; kvType:
-   *   of the caches; ownsKernels: dispose() ends them
+   * @param {{ activation: Activation, kvType: KvType, ownsKernels: boolean }} options  activation:
+   *   mode of all products; kvType: type of the caches; ownsKernels: whether dispose() ends the
+   *   kernels
    */
   constructor(fm, { activation, kvType, ownsKernels }) {
     this.#fm = fm;
@@ -135,7 +145,7 @@ export class WasmBackend {
     const names = tensors.map(({ name }) => name);
     const total = names.reduce((sum, name) => sum + gguf.tensor(name).byteLength, 0);
     const { inUse } = fm.memory();
-    // With 64-bit addresses the memory itself says when it is full.
+    // With 64-bit addresses the allocation itself fails when memory is full.
     if (!fm.info.memory64 && inUse + total + otherBytes > ADDRESS_SPACE) {
       throw new MemoryError(
         `the model needs ${total} bytes for weights and ${otherBytes} for its context and workspace: with the ${inUse} in use more than the ${ADDRESS_SPACE} a memory of 32-bit addresses can have`,
@@ -171,7 +181,7 @@ export class WasmBackend {
   }
 
   /**
-   * A loaded weight as the blocks use it. Vectors become f32 tensors.
+   * Prepares a loaded weight for the blocks: vectors become f32 tensors.
    * @param {Weight} weight
    * @param {PlannedTensor['use']} use
    * @param {Set<Weight | Tensor>} owned
@@ -215,14 +225,24 @@ export class WasmBackend {
     }
   }
 
-  /** @param {Tokens} tokens @param {WasmHidden} x @param {Block<{ scale: number }>} block @param {Step} at */
+  /**
+   * @param {Tokens} tokens
+   * @param {WasmHidden} x
+   * @param {Block<{ scale: number }>} block
+   * @param {Step} at
+   */
   embed({ ids }, x, { settings, weights }, { position, start, nTokens }) {
     const out = x.rows({ start, nRows: nTokens });
     this.#fm.embed(weights.table, ids.subarray(position, position + nTokens), { out });
     if (settings.scale !== 1) this.#fm.scale(out, settings.scale, { out });
   }
 
-  /** @param {WasmHidden} hidden @param {Block<AttentionSettings>} block @param {LayerCache} cache @param {Step} at */
+  /**
+   * @param {WasmHidden} hidden
+   * @param {Block<AttentionSettings>} block
+   * @param {LayerCache} cache
+   * @param {Step} at
+   */
   project(hidden, { settings, weights, layer }, { keys, values }, at) {
     const fm = this.#fm;
     const activation = this.#activation;
@@ -240,7 +260,8 @@ export class WasmBackend {
     this.#addBias(v, weights.vBias, hidden);
     if (qkNorm && !qkNorm.afterRope) this.#normQk(views, weights, qkNorm);
     if (rope) {
-      // Written out: this runs for every token, and copying properties takes longer than the call.
+      // Written out because it runs for every token, and copying properties takes longer than the
+      // call.
       const { headSize } = settings;
       const { pairing, nDims, base, linearScale } = rope;
       const factors = weights.ropeFactors;
@@ -248,7 +269,7 @@ export class WasmBackend {
       fm.rope(k, { headSize, position, nDims, base, linearScale, factors, pairing, out: k });
     }
     if (qkNorm?.afterRope) this.#normQk(views, weights, qkNorm);
-    // Infinite queries or keys may end as weights of 0: no later number would tell.
+    // Infinite queries or keys may only give weights of 0, which no later check would find.
     const largest = KV_LARGEST[this.#kvType];
     this.#check(q, { part: 'queries', layer, position });
     this.#check(k, { part: 'keys', layer, position }, largest);
@@ -257,7 +278,12 @@ export class WasmBackend {
     values.write(v, position);
   }
 
-  /** @param {WasmHidden} hidden @param {Block<AttentionSettings>} block @param {LayerCache} cache @param {Step} at */
+  /**
+   * @param {WasmHidden} hidden
+   * @param {Block<AttentionSettings>} block
+   * @param {LayerCache} cache
+   * @param {Step} at
+   */
   attend(hidden, { settings, weights }, { keys, values }, at) {
     const { causal, window, scale, softcap } = settings;
     const { x, added } = hidden.states(at);
@@ -282,7 +308,12 @@ export class WasmBackend {
     if (!residual) this.#addTo(x, added, settings, weights);
   }
 
-  /** @param {WasmHidden} x @param {Block<HeadSettings>} block @param {Tensor} logits @param {BatchRows} rows */
+  /**
+   * @param {WasmHidden} x
+   * @param {Block<HeadSettings>} block
+   * @param {Tensor} logits
+   * @param {BatchRows} rows
+   */
   head(x, { settings, weights }, logits, rows) {
     const out = viewOf(logits, { nRows: rows.nRows });
     const options = { eps: settings.norm.eps, out: [out], activation: this.#activation };
@@ -297,7 +328,13 @@ export class WasmBackend {
     this.#check(x.rows({ start, nRows: nTokens }), { ...place, position });
   }
 
-  /** @param {Tensor} logits @param {number} row @param {Tokens} tokens @param {import('../backend.js').TokenSampler} sampler @param {number} position */
+  /**
+   * @param {Tensor} logits
+   * @param {number} row
+   * @param {Tokens} tokens
+   * @param {import('../backend.js').TokenSampler} sampler
+   * @param {number} position
+   */
   pick(logits, row, { ids }, sampler, position) {
     const values = floatsOf(viewOf(logits, { start: row, nRows: 1 }));
     ids[position] = sampler.next(values, ids.subarray(0, position));
@@ -344,10 +381,10 @@ export class WasmBackend {
   }
 
   /**
-   * Adds a bias to every row. For several rows it is copied to as many first.
+   * Adds a bias to every row. For several rows, the bias is copied to as many rows first.
    * @param {Tensor} x
    * @param {Bias | undefined} bias
-   * @param {WasmHidden} hidden  with room for them
+   * @param {WasmHidden} hidden  has room for the copies
    */
   #addBias(x, bias, hidden) {
     if (!bias) return;
@@ -371,7 +408,7 @@ export class WasmBackend {
   /**
    * x += residualScale * postNorm(added).
    * @param {Tensor} x
-   * @param {Tensor} added  changed
+   * @param {Tensor} added  overwritten
    * @param {{ postNorm: Norm | undefined, residualScale: number }} settings
    * @param {{ postNorm?: Tensor }} weights
    */
@@ -383,7 +420,7 @@ export class WasmBackend {
 }
 
 /**
- * x = limit * tanh(x / limit), where there is a limit.
+ * x = limit * tanh(x / limit), unless the limit is 0.
  * @param {Tensor} x
  * @param {number} limit
  */
@@ -394,7 +431,7 @@ function cap(x, limit) {
 }
 
 /**
- * Some rows of a loaded tensor, without a copy.
+ * Makes a view of some rows of a loaded tensor.
  * @param {Weight | Tensor | Bias} of
  * @param {Rows} rows
  */
@@ -404,10 +441,11 @@ function rowsOf(of, { start, nRows }) {
 }
 
 /**
- * Kernels as the backend of one model: the given ones, or new ones that end with it.
+ * Makes the backend of one model, on the given kernels or on new ones that end with it.
  * @param {Kernels | undefined} kernels
- * @param {KernelsOptions} options  of new kernels
- * @param {{ activation: Activation, kvType: KvType }} settings  the mode of all products, the type of the caches
+ * @param {KernelsOptions} options  options of new kernels
+ * @param {{ activation: Activation, kvType: KvType }} settings  mode of all products, type of the
+ *   caches
  */
 export async function openWasmBackend(kernels, options, settings) {
   const fm = kernels ?? (await createKernels(options));
@@ -415,8 +453,8 @@ export async function openWasmBackend(kernels, options, settings) {
 }
 
 /**
- * @param {unknown} kernels  an option of that name
- * @throws {ArgumentError} they are no kernels
+ * @param {unknown} kernels  the option `kernels`
+ * @throws {ArgumentError} they are not kernels
  */
 export function checkKernels(kernels) {
   if (kernels instanceof Kernels) return;

@@ -1,5 +1,6 @@
-/* What one call into the module reads and writes: tensors are used where they are, Float32Arrays are staged side by side in
- * one buffer, results that nobody gave a place become new tensors or arrays. */
+/* The operands of one call into the module. Tensors are used where they are; Float32Arrays are
+ * copied to one staging buffer, side by side; results without a given place become new tensors or
+ * arrays. */
 
 import { checkLength } from '../checks.js';
 import { statusError } from '../errors.js';
@@ -10,19 +11,19 @@ import { structBytes, writeStruct } from './structs.js';
 /** @typedef {import('./operands.js').Floats} Floats */
 
 /**
- * Valid as soon as Call.run calls: `ptr` is where it is.
+ * An operand. Its `ptr` is valid from the moment Call.run makes the call.
  * @typedef {object} Operand
  * @property {number} ptr
- * @property {number} at  where it is staged, in floats; -1: it is not
- * @property {number} length  in floats
- * @property {Float32Array} [source]  copied in before the call
- * @property {Float32Array} [target]  copied out after it
+ * @property {number} at  Place in the staging buffer, in floats; -1 if the operand is not staged.
+ * @property {number} length  Length in floats.
+ * @property {Float32Array} [source]  Copied in before the call.
+ * @property {Float32Array} [target]  Copied out after the call.
  * @property {Tensor} [tensor]
- * @property {{ nRows: number, nCols: number }} [shape]  of the tensor to be made
- * @property {(ptr: number) => void} [fill]  writes a struct, when all pointers are known
+ * @property {{ nRows: number, nCols: number }} [shape]  Shape of a tensor to be made.
+ * @property {(ptr: number) => void} [fill]  Writes a struct once all pointers are known.
  */
 
-/** What starts at a multiple of 64 bytes. */
+/** Operands start at multiples of 64 bytes. */
 const PART_FLOATS = 16;
 
 export class Call {
@@ -39,7 +40,7 @@ export class Call {
   }
 
   /**
-   * What the call reads.
+   * Adds an operand that the call reads.
    * @param {Floats} x
    * @returns {Operand}
    */
@@ -49,7 +50,7 @@ export class Call {
   }
 
   /**
-   * input, or address 0 where there is none.
+   * Adds an operand like input(); without x, its address is 0.
    * @param {Floats | undefined} x
    * @returns {Operand}
    */
@@ -58,9 +59,9 @@ export class Call {
   }
 
   /**
-   * What the call writes: the given one, or a new one of the kind of `like`.
+   * Adds an operand that the call writes: the given one, or a new one of the same kind as `like`.
    * @param {unknown} given
-   * @param {Floats | undefined} like  undefined: an array
+   * @param {Floats | undefined} like  undefined: a new array
    * @param {number} nRows
    * @param {number} nCols
    * @param {string} [what]
@@ -82,9 +83,9 @@ export class Call {
   }
 
   /**
-   * Memory for this call only.
+   * Adds memory for this call only.
    * @param {number} nFloats
-   * @param {(ptr: number) => void} [fill]  called when every pointer is known
+   * @param {(ptr: number) => void} [fill]  called once all pointers are known
    * @returns {Operand}
    */
   scratch(nFloats, fill) {
@@ -92,10 +93,11 @@ export class Call {
   }
 
   /**
-   * Structs for this call only, one behind another.
+   * Adds structs for this call only, one after another.
    * @param {import('./structs.js').StructName} name
-   * @param {(i: number) => readonly number[]} fields  of the i-th; called when every pointer is known
-   * @param {number} [n]  how many
+   * @param {(i: number) => readonly number[]} fields  fields of the i-th struct; called once all
+   *   pointers are known
+   * @param {number} [n]  number of structs
    */
   struct(name, fields, n = 1) {
     const bytes = structBytes(this.#memory, name);
@@ -105,8 +107,9 @@ export class Call {
   }
 
   /**
-   * @param {string} what  for the message
-   * @param {() => number} call  gives an fm_status
+   * Places all operands and makes the call.
+   * @param {string} what  name of the call in messages
+   * @param {() => number} call  returns an fm_status
    */
   run(what, call) {
     const memory = this.#memory;
@@ -134,7 +137,8 @@ export class Call {
   }
 
   /**
-   * An output, after run. The staging buffer is the next call's: take them all at once.
+   * Takes a result after run. Take all results at once, as the next call overwrites the staging
+   * buffer.
    * @param {Operand} operand
    * @returns {any}
    */

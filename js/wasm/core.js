@@ -1,4 +1,5 @@
-/* What the operations of kernels work on, and how they are spelt: a method of Kernels is a function of its core and its arguments. */
+/* The state that the operations of kernels share, and their types: a method of Kernels is a
+ * function of the core and the method's arguments. */
 
 import { ArgumentError, show } from '../errors.js';
 import { ACTIVATION_NAMES } from './selftest.js';
@@ -8,20 +9,22 @@ import { ACTIVATION_NAMES } from './selftest.js';
 
 /**
  * @typedef {object} Core
- * @property {import('./memory.js').Memory} memory  of the module instance
- * @property {import('./memory.js').Staging} stagedX  where arrays are copied to
- * @property {import('./memory.js').Staging} stagedY  where the results of some operations are copied from
- * @property {Activation} activation  the mode for calls that name none
+ * @property {import('./memory.js').Memory} memory  Memory of the module instance.
+ * @property {import('./memory.js').Staging} stagedX  Buffer that arrays are copied to.
+ * @property {import('./memory.js').Staging} stagedY  Buffer that results of some operations are
+ *   copied from.
+ * @property {Activation} activation  Activation mode of calls that name none.
  */
 
 /**
- * The function behind a method of Kernels.
+ * Type of the function behind a method of Kernels.
  * @template {keyof Kernels} K
- * @typedef {Kernels[K] extends (...args: infer A) => any ? (core: Core, ...args: A) => any : never} Operation
+ * @typedef {Kernels[K] extends (...args: infer A) => any ? (core: Core, ...args: A) => any : never}
+ *   Operation
  */
 
 /**
- * The number of an activation mode, fm_activation: of the given one or of the core's own.
+ * Number of an activation mode (fm_activation): the given mode, or the core's default.
  * @param {Core} core
  * @param {Activation | undefined} name
  */

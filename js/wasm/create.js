@@ -1,4 +1,4 @@
-/* createKernels: the module and the code of the operations, fetched side by side. */
+/* createKernels: fetches the module and the code of the operations at the same time. */
 
 import { LoadError, show } from '../errors.js';
 import { Kernels } from './kernels.js';
@@ -8,16 +8,18 @@ import { load } from './loader.js';
 /** @typedef {import('./kernel-types.js').KernelsOptions} KernelsOptions */
 
 /**
- * Loads the kernels, with all operations of a layer.
+ * Creates kernels, with all operations of a layer.
  * @param {KernelsOptions} [options]
  * @returns {Promise<Kernels>}
- * @throws {import('../errors.js').IsaError} a forced instruction set is not to be had, or none passes its self-test
- * @throws {LoadError} the wasm could not be fetched or compiled
+ * @throws {import('../errors.js').IsaError} the instruction set asked for is not available, or none
+ *   passes its self-test
+ * @throws {LoadError} the wasm cannot be fetched or compiled
  */
 export async function createKernels(options = {}) {
   checkKernelsOptions(options);
   const { activation = 'int16', ...wanted } = options;
-  // Fetched beside the module, so that an application starts with little code. A failure is met below.
+  // Fetched together with the module, so applications start with little code. Failures are handled
+  // below.
   const code = import('./operations.js');
   code.catch(() => {});
   const loaded = await load(wanted);

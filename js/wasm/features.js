@@ -1,13 +1,18 @@
-/* Detects what this engine's WebAssembly supports, by validating modules that are valid only with a feature. Nothing is compiled. */
+/* Detects what this engine's WebAssembly supports, by validating small modules that are valid only
+ * with a feature. Nothing is compiled. */
 
 /** @typedef {import('./loader.js').Features} Features */
 
-/** Whether a module of these sections is valid. Behind "\0asm" and the version. @param {number[]} sections */
+/**
+ * Tells whether a module with these sections is valid. The sections follow "\0asm" and the version.
+ * @param {number[]} sections
+ */
 const isValid = (...sections) =>
   WebAssembly.validate(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, ...sections));
 
 /**
- * Whether a function of these instructions may return a v128: a type section () -> v128, a function section, a code section.
+ * Tells whether a function with these instructions may return a v128. The module has a type section
+ * () -> v128, a function section and a code section.
  * @param {number[]} code
  */
 const isVector = (...code) =>
@@ -26,7 +31,7 @@ let features;
 /** @returns {Features} */
 export function detectFeatures() {
   features ??= {
-    // i8x16.popcnt, which was the last to come.
+    // i8x16.popcnt, the last instruction that engines added.
     simd: isVector(...ZEROS, 253, 98),
     // i8x16.relaxed_swizzle.
     relaxedSimd: isVector(...ZEROS, ...ZEROS, 253, 128, 2),
@@ -39,7 +44,8 @@ export function detectFeatures() {
 
 function hasThreads() {
   try {
-    // Throws where there is no shared memory, and where workers cannot be given any: on a page that is not isolated.
+    // Throws without shared memory, and on pages that are not isolated, which cannot send it to
+    // workers.
     structuredClone(new SharedArrayBuffer(1));
   } catch {
     return false;

@@ -1,4 +1,5 @@
-/* Whether a model can run on the CPU, and what it takes there beside its weights. */
+/* What the CPU cannot do of a model, and the memory that a model takes in addition to its
+ * weights. */
 
 import { show } from '../errors.js';
 import { findType, weightBytes } from '../types.js';
@@ -11,18 +12,24 @@ import { GATES, PAIRINGS } from './layer.js';
 
 const LARGEST_HEAD = 256;
 
-/** Products decode a weight once for so many tokens, and for a rest of them again: a batch is a multiple of it, or a part. */
+/**
+ * Products decode a weight once for this many tokens. A larger batch is a multiple of it, so that
+ * no weight is decoded again for a few remaining tokens.
+ */
 const TOKEN_BLOCK = 128;
 const LARGEST_BATCH = 4 * TOKEN_BLOCK;
 const SMALLEST_BATCH = 32;
-/** Bytes that the tensors of a batch may take, the workspace of the feed-forward block included: of one block of tokens, of several. */
+/**
+ * Most bytes of the tensors of a batch, with the workspace of the feed-forward block: for a batch
+ * of one block of tokens, and for one of several blocks.
+ */
 const BLOCK_BYTES = 22e6;
 const BLOCKS_BYTES = 10e6;
-/** Bytes of logits that are held at a time where those of every token are asked for. */
+/** Most bytes of logits held at a time, when the logits of all tokens are asked for. */
 const LOGIT_BYTES = 2e6;
 
 /**
- * Names everything of a model that the CPU cannot do.
+ * Names everything in a model that the CPU cannot do.
  * @param {Plan} plan
  * @param {readonly import('../gguf/file.js').GgufTensor[]} tensors
  * @returns {string[]}
@@ -59,7 +66,7 @@ export function lacks({ layers, head }, tensors) {
 }
 
 /**
- * The memory that a model takes beside its weights.
+ * The memory that a model takes in addition to its weights.
  * @param {Plan} plan
  * @param {RunSettings} settings
  * @returns {import('../backend.js').Sizes}
@@ -69,7 +76,8 @@ export function sizes(plan, { contextLength, kvType }) {
   const cols = bufferCols(plan);
   const sum = (/** @type {Record<string, number>} */ of) =>
     Object.values(of).reduce((total, n) => total + n, 0);
-  // Bytes of a token of a batch, and what a part takes beside them for each: its buffers, the feed-forward block's workspace.
+  // Bytes for each token of a batch, and more bytes for each token of a part: its buffers, and the
+  // workspace of the feed-forward block.
   const ofBatch = 4 * sum(cols.batch);
   const ofPart = 4 * (sum(cols.part) + 2 * Math.max(...layers.map(({ feed }) => feed.nFf)));
   const fitting = (/** @type {number} */ bytes, /** @type {number} */ step) =>

@@ -1,4 +1,4 @@
-/* Weights and tensors: they live in wasm memory and are freed by hand. Only Kernels makes them. */
+/* Weights and tensors in wasm memory, freed explicitly. Only Kernels makes them. */
 
 import { ArgumentError, HandleError, ShapeError, show } from '../errors.js';
 import { findType } from '../types.js';
@@ -6,31 +6,33 @@ import { findType } from '../types.js';
 /** @typedef {import('./memory.js').Memory} Memory */
 /** @typedef {import('./memory.js').Account} Account */
 
-/** Symbol.dispose, also where the engine does not have it yet. @type {typeof Symbol.dispose} */
+/** Symbol.dispose, also for engines that lack it. @type {typeof Symbol.dispose} */
 export const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
 
 /**
- * The place of a handle: memory of its own, or a part of another handle's.
+ * The place of a handle: memory of its own, or a part of another handle's memory.
  * @typedef {{ ptr: number } | { of: Handle, offset: number }} Place
  */
 
 /** @typedef {Place & { nRows: number, nCols: number, byteLength: number }} Extent */
 
 /**
- * The address of a handle, after checking that it is alive and belongs to that memory.
+ * The address of a handle; throws if it is freed or belongs to another memory.
  * @type {(handle: Handle, memory: Memory) => number}
  */
 let addressIn;
-/** The memory that a handle lies in. @type {(handle: Handle) => Memory} */
+/** The memory that contains a handle. @type {(handle: Handle) => Memory} */
 let memoryOfHandle;
 
 export { addressIn };
 
-/** The base of weights, tensors and KV caches: a place in wasm memory that is freed by hand. */
+/**
+ * Base class of weights, tensors and KV caches: a place in wasm memory that is freed explicitly.
+ */
 export class Handle {
   #memory;
   #ptr;
-  /** What it is a part of. @type {Handle | undefined} */
+  /** The handle that this one is a part of. @type {Handle | undefined} */
   #of;
   #offset;
   /** @type {Account} */
@@ -59,11 +61,11 @@ export class Handle {
     this.#ptr = 'ptr' in place ? place.ptr : 0;
     this.#of = 'of' in place ? place.of : undefined;
     this.#offset = 'of' in place ? place.offset : 0;
-    /** Rows. */
+    /** Number of rows. */
     this.nRows = nRows;
-    /** Values of a row. */
+    /** Values in a row. */
     this.nCols = nCols;
-    /** Bytes it takes. */
+    /** Size in bytes. */
     this.byteLength = byteLength;
   }
 
@@ -78,8 +80,8 @@ export class Handle {
   }
 
   /**
-   * Gives the memory back. The handle cannot be used any more.
-   * @throws {HandleError} when it is freed already, or a part of another one
+   * Frees the memory. The handle cannot be used afterwards.
+   * @throws {HandleError} it is freed already, or it is a view of another handle
    */
   free() {
     if (this.#of) throw new HandleError(`${this} is a view: free the one it shows`, 'view');
@@ -88,13 +90,13 @@ export class Handle {
     this.#memory.free(ptr, this.byteLength, this.#account);
   }
 
-  /** For `using`: frees unless that is done already, or the memory is another one's. */
+  /** Frees the handle at the end of a `using` block, unless it is freed already or a view. */
   [dispose]() {
     if (!this.#of && !this.freed) this.free();
   }
 }
 
-/** W [nRows][nCols] in GGUF blocks, byte for byte as a file holds them. */
+/** A weight W [nRows][nCols] in GGUF blocks, byte for byte as a file holds them. */
 export class Weight extends Handle {
   /**
    * @hideconstructor
@@ -105,18 +107,19 @@ export class Weight extends Handle {
    */
   constructor(memory, extent, type, name) {
     super(memory, 'weights', extent);
-    /** Its type, as GGUF numbers it. */
+    /** Weight type as a number of GGUF. */
     this.typeId = type.id;
-    /** Its type, as GGUF spells it. */
+    /** Weight type as GGUF spells it. */
     this.type = type.name;
-    /** Of the tensor in its file, or what it was called when it was made. */
+    /** Name of the tensor in its file, or the name given when the weight was made. */
     this.name = name;
   }
 
   /**
-   * Some of its rows as a weight of their own, without a copy. It owns nothing and ends with this one.
+   * Makes a weight of some of the rows, without a copy. It is a view: it owns no memory, and cannot
+   * be used once this weight is freed.
    * @param {number} start  first row
-   * @param {number} nRows  how many
+   * @param {number} nRows  number of rows
    * @returns {Weight}
    * @throws {ShapeError} the rows reach beyond this weight; the message has both numbers
    */
@@ -143,7 +146,10 @@ export class Weight extends Handle {
   }
 }
 
-/** [nRows][nCols] f32 in wasm memory, so that chains of operations copy nothing. */
+/**
+ * A tensor [nRows][nCols] of f32 values in wasm memory. With tensors, chains of operations copy
+ * nothing.
+ */
 export class Tensor extends Handle {
   /**
    * @hideconstructor
@@ -152,14 +158,14 @@ export class Tensor extends Handle {
    */
   constructor(memory, extent) {
     super(memory, 'tensors', extent);
-    /** Values in all. */
+    /** Number of values. */
     this.length = this.nRows * this.nCols;
   }
 
   /**
-   * Copies values in, from `offset` (in values) on.
+   * Copies values into the tensor.
    * @param {Float32Array} values
-   * @param {number} [offset]
+   * @param {number} [offset]  place of the first value, in values
    */
   set(values, offset = 0) {
     if (!(values instanceof Float32Array)) {
@@ -176,14 +182,14 @@ export class Tensor extends Handle {
     memory.f32.set(values, at);
   }
 
-  /** @returns {Float32Array} a copy */
+  /** Reads the values of the tensor. @returns {Float32Array} a copy */
   toArray() {
     return floatsOf(this).slice();
   }
 }
 
 /**
- * The values of a tensor where they are. Growth of the memory detaches what this gives.
+ * A view of the values of a tensor in wasm memory. Growth of the memory detaches it.
  * @param {Tensor} tensor
  */
 export function floatsOf(tensor) {
@@ -193,9 +199,9 @@ export function floatsOf(tensor) {
 }
 
 /**
- * A tensor that shows a part of another one, under a shape of its own.
+ * Makes a view of a part of a tensor, with a shape of its own.
  * @param {Tensor} of
- * @param {number} offset  bytes
+ * @param {number} offset  in bytes
  * @param {number} nRows
  * @param {number} nCols
  */
@@ -204,7 +210,7 @@ export function partOf(of, offset, nRows, nCols) {
 }
 
 /**
- * A tensor with memory of its own, contents undefined.
+ * Makes a tensor with memory of its own; its values are undefined.
  * @param {Memory} memory
  * @param {number} nRows
  * @param {number} nCols

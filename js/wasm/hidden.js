@@ -1,5 +1,6 @@
-/* Hidden states of a batch in wasm memory, and the tensors that the blocks of a layer work in. All are made once, for the largest
- * batch or part of one and the widest layer; smaller ones use their first rows. */
+/* The hidden states of a batch in wasm memory, and the work tensors of the blocks of a layer. All
+ * are allocated once, for the largest batch (or part of one) and the widest layer. Smaller ones use
+ * the first rows. */
 
 import { viewOf } from './tensor-view.js';
 
@@ -9,11 +10,12 @@ import { viewOf } from './tensor-view.js';
 /** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 
-/** Values of a token in queries, and in keys or values. @param {AttentionSettings} attention */
+/** Values of a token: in queries, and in keys or values. @param {AttentionSettings} attention */
 export const widths = ({ nHeads, nKvHeads, headSize }) => ({ q: nHeads * headSize, kv: nKvHeads * headSize });
 
 /**
- * The columns of each buffer: those of the widest layer. Hidden states and queries are held of a whole batch, the others of a part.
+ * Columns of each buffer, for the widest layer. Hidden states and queries have rows for a whole
+ * batch, the other buffers for a part of one.
  * @param {Plan} plan
  */
 export function bufferCols({ nEmbd, layers, tensors }) {
@@ -22,13 +24,13 @@ export function bufferCols({ nEmbd, layers, tensors }) {
   const hasOutputBias = tensors.some(({ role }) => role.endsWith('.attention.outputBias'));
   const batch = {
     x: nEmbd,
-    // Queries, later what is added to x.
+    // Queries; later the block's result, which is added to x.
     q: Math.max(q, nEmbd),
   };
   const part = {
     k: most(({ attention }) => widths(attention).kv),
     v: most(({ attention }) => widths(attention).kv),
-    // What attention gives; before and after that, a bias for every token.
+    // The result of attention. Before and after it, a bias copied to every token.
     attended: hasOutputBias ? Math.max(q, nEmbd) : q,
   };
   return { batch, part };
@@ -40,7 +42,10 @@ const LARGEST_STEP = 2 ** 26;
 /** @implements {DeviceTensor} */
 export class WasmHidden {
   #buffers;
-  /** By step: views for that of one token, and for those of the last larger batch. @type {Map<number, Map<object, any>>} */
+  /**
+   * Views by step: those of one token, and those of the last larger batch.
+   * @type {Map<number, Map<object, any>>}
+   */
   #views = new Map();
 
   /**
@@ -74,13 +79,13 @@ export class WasmHidden {
     for (const buffer of Object.values(this.#buffers)) if (!buffer.freed) buffer.free();
   }
 
-  /** The hidden states themselves. @param {import('../backend.js').Rows} rows */
+  /** Rows of the hidden states. @param {import('../backend.js').Rows} rows */
   rows(rows) {
     return viewOf(this.#buffers.x, rows);
   }
 
   /**
-   * Hidden states, and room for what is added to them.
+   * Hidden states, and a tensor of the same shape for the result that is added to them.
    * @param {{ start: number, nTokens: number }} step
    */
   states(step) {
@@ -94,7 +99,7 @@ export class WasmHidden {
   }
 
   /**
-   * The buffers as an attention layer uses them.
+   * The buffers in the shapes of an attention layer.
    * @param {{ start: number, nTokens: number }} step
    * @param {AttentionSettings} attention
    */
@@ -120,13 +125,16 @@ export class WasmHidden {
     });
   }
 
-  /** The rows of a step in the buffer of queries: its own, however many values a row is given. @param {{ start: number, nTokens: number }} step */
+  /**
+   * The rows of a step in the buffer of queries, whatever part of a row the step uses.
+   * @param {{ start: number, nTokens: number }} step
+   */
   #queries({ start, nTokens }) {
     return viewOf(this.#buffers.q, { start, nRows: nTokens });
   }
 
   /**
-   * Room for as many rows as there are tokens, while attention does not use it.
+   * A work tensor [nTokens][nCols], for use outside of attention.
    * @param {number} nTokens
    * @param {number} nCols
    */
@@ -145,7 +153,7 @@ export class WasmHidden {
     const step = start * LARGEST_STEP + nTokens;
     let views = this.#views.get(step);
     if (!views) {
-      // Another batch begins: what is kept is the one token of decoding.
+      // A new batch begins: only the views of one token, for decoding, are kept.
       if (start === 0) for (const other of this.#views.keys()) if (other !== 1) this.#views.delete(other);
       views = new Map();
       this.#views.set(step, views);

@@ -1,4 +1,4 @@
-/* The types of what kernels are given and what they say about themselves. Nothing here exists at run time. */
+/* Types of the options and results of kernels. Nothing here exists at run time. */
 
 /** @typedef {import('./selftest.js').Isa} Isa */
 /** @typedef {import('./selftest.js').Dot} Dot */
@@ -10,32 +10,38 @@
 
 /**
  * @typedef {object} KernelsOptions
- * @property {Isa} [isa]  only this instruction set; default: the best that passes its self-test
- * @property {Activation} [activation]  what activations become, where a call does not say; default 'int16'
- * @property {Dot} [dot]  the relaxed variant; default: the faster one, timed
- * @property {number} [threads]  1 to 64, the caller included; default: a share of the processors, 8 at most. Without shared memory it
- *   is one thread, and info.threadsReason says why
- * @property {boolean} [memory64]  64-bit addresses, for more than 4 GiB, where the engine has them; info.memory64 says whether
- * @property {WasmSource | import('./loader.js').ModuleTable} [wasm]  instead of the package's own modules: one, or by name
+ * @property {Isa} [isa]  Use only this instruction set; default: the best that passes its
+ *   self-test.
+ * @property {Activation} [activation]  Activation mode of calls that name none. Default 'int16'.
+ * @property {Dot} [dot]  Variant of the relaxed instruction set; default: the faster one, timed.
+ * @property {number} [threads]  Threads of operations, 1 to 64, the caller included. Default: a
+ *   share of the processors, at most 8. Without shared memory there is one thread, and
+ *   info.threadsReason says why.
+ * @property {boolean} [memory64]  Use 64-bit addresses, for more than 4 GiB, where the engine has
+ *   them; info.memory64 says whether it does.
+ * @property {WasmSource | import('./loader.js').ModuleTable} [wasm]  Modules to use instead of the
+ *   package's own: one, or several by name.
  */
 
 /**
  * @typedef {object} KernelsInfo  How kernels were chosen, and how they run
  * @property {string} version  Version of the library.
  * @property {Isa} isa  Name of the instruction set in use.
- * @property {Dot | undefined} dot  Variant of the relaxed instruction set in use; undefined for the other sets.
+ * @property {Dot | undefined} dot  Variant of the relaxed instruction set in use; undefined for the
+ *   other sets.
  * @property {Activation} activation  Activation mode of calls that name none.
- * @property {import('./loader.js').Step[]} steps  The modules and variants that were tried, in order.
+ * @property {import('./loader.js').Step[]} steps  The modules and variants that were tried, in
+ *   order.
  * @property {string} reason  One line that says why this instruction set was chosen.
  * @property {number} threads  Threads that operations use, the caller included.
- * @property {string} threadsReason  One line that says why there are so many threads, and how to get more where that
- *   is possible.
+ * @property {string} threadsReason  One line that says why there are so many threads, and how to
+ *   get more where that is possible.
  * @property {boolean} memory64  Whether addresses have 64 bits.
  * @property {string | undefined} memory64Reason  One line that says why, if memory64 was asked for.
  * @property {import('./loader.js').Features} features  What this engine's WebAssembly supports.
  * @property {import('./loader.js').Timings} timings  Milliseconds that the steps of loading took.
- * @property {Record<string, number> | undefined} dotTimes  Milliseconds per call of each relaxed variant, where the
- *   choice was timed.
+ * @property {Record<string, number> | undefined} dotTimes  Milliseconds per call of each relaxed
+ *   variant, where the choice was timed.
  * @property {string | undefined} wasmUrl  Address of the module in use, if it came from one.
  * @property {number | undefined} wasmBytes  Size of the module in bytes, if it is known.
  */
@@ -61,24 +67,25 @@
  * @property {string | number} type  Weight type, by name ('Q4_K') or by GGUF's number.
  * @property {number} nRows  Rows: the outputs of a product.
  * @property {number} nCols  Columns: a multiple of the values in the type's block.
- * @property {ArrayBufferLike | ArrayBufferView} [data]  The blocks, row by row, as a GGUF file holds them. Only an
- *   F32 weight may have none; it is zeros then.
+ * @property {ArrayBufferLike | ArrayBufferView} [data]  The blocks, row by row, as a GGUF file
+ *   holds them. Only an F32 weight may have none; it is zeros then.
  * @property {string} [name]  Name of the weight in messages.
  */
 
 /**
  * @typedef {object} LoadOptions
- * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  Called after each chunk with the
- *   bytes loaded so far, and the total.
+ * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  Called after each
+ *   chunk with the bytes loaded so far, and the total.
  * @property {AbortSignal} [signal]  Aborts the loading.
  */
 
 /**
  * @template {Float32Array | Tensor | Weight} U
  * @typedef {object} DequantizeOptions
- * @property {number} [start]  first row, default 0
- * @property {number} [end]  behind the last row, default all
- * @property {U} [out]  (end - start) * nCols values; a Weight must be another one, of type F32
+ * @property {number} [start]  First row. Default 0.
+ * @property {number} [end]  Row after the last one. Default: all rows.
+ * @property {U} [out]  Where the result goes: (end - start) * nCols values. A Weight must be
+ *   another one, of type F32.
  */
 
 /** Activation function of a gate; 'gelu' is the tanh form. @typedef {'silu' | 'gelu'} Gate */
@@ -88,12 +95,14 @@
  * @property {number} headSize  Values of a head.
  * @property {number} [nHeads]  Heads of a token. A Tensor implies it: nCols / headSize.
  * @property {number} [position]  Position of the first token. Default 0.
- * @property {number} [nDims]  How many values at the start of every head are rotated, an even number. Default: all.
+ * @property {number} [nDims]  How many values at the start of every head are rotated, an even
+ *   number. Default: all.
  * @property {number} [base]  Base of the frequencies. Default 10000.
  * @property {number} [linearScale]  RoPE position scale: positions are divided by it. Default 1.
- * @property {Floats} [factors]  nDims / 2 numbers that the frequencies are divided by, as in Llama 3. Default: ones.
- * @property {'adjacent' | 'halves'} [pairing]  Which values turn together: 'adjacent' pairs (2i, 2i + 1), 'halves'
- *   pairs (i, i + nDims / 2). Default 'adjacent'.
+ * @property {Floats} [factors]  nDims / 2 numbers that the frequencies are divided by, as in Llama
+ *   3. Default: ones.
+ * @property {'adjacent' | 'halves'} [pairing]  Which values turn together: 'adjacent' pairs (2i, 2i
+ *   + 1), 'halves' pairs (i, i + nDims / 2). Default 'adjacent'.
  */
 
 /**
@@ -116,7 +125,8 @@
  * @property {Weight} gate  Gate matrix, nFf x nEmbd.
  * @property {Weight} up  Up matrix, nFf x nEmbd.
  * @property {Weight} down  Down matrix, nEmbd x nFf.
- * @property {Floats | null} [norm]  Weights of the RMS norm in front, nEmbd values; without them there is no norm.
+ * @property {Floats | null} [norm]  Weights of the RMS norm in front, nEmbd values; without them
+ *   there is no norm.
  */
 
 /**
@@ -132,14 +142,17 @@
 /**
  * @template {Floats} U
  * @typedef {object} FlashOptions
- * @property {number} [nHeads]  Query heads of a token: a multiple of the cache's nKvHeads. A Tensor implies it: nCols
- *   / headSize.
+ * @property {number} [nHeads]  Query heads of a token: a multiple of the cache's nKvHeads. A Tensor
+ *   implies it: nCols / headSize.
  * @property {number} [firstPosition]  Position of q's first token. Default 0.
- * @property {number} [nPositions]  How many positions of the caches are looked at. Default firstPosition + nTokens.
+ * @property {number} [nPositions]  How many positions of the caches are looked at. Default
+ *   firstPosition + nTokens.
  * @property {boolean} [causal]  Whether a token sees only positions up to its own. Default true.
- * @property {number} [window]  How many of the latest positions it may see are kept; 0 keeps all. Default 0.
+ * @property {number} [window]  How many of the latest positions it may see are kept; 0 keeps all.
+ *   Default 0.
  * @property {number} [scale]  Factor of the scores. Default 1 / sqrt(headSize).
- * @property {number} [softcap]  A value over 0 turns scores into softcap * tanh(score / softcap). Default 0.
+ * @property {number} [softcap]  A value over 0 turns scores into softcap * tanh(score / softcap).
+ *   Default 0.
  * @property {U} [out]  Where the result goes: as many values as q; not q itself.
  */
 

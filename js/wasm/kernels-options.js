@@ -1,4 +1,4 @@
-/* The options of Kernels: their names, and what those of createKernels may be. */
+/* Names of the options of Kernels, and the check of createKernels' options. */
 
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, show } from '../errors.js';
@@ -10,7 +10,7 @@ export const MATMUL_OPTIONS = ['out', 'activation'];
 export const DEQUANTIZE_OPTIONS = ['start', 'end', 'out'];
 export const CHOICE = ['isa', 'dot'];
 export const TENSOR_FIELDS = ['nRows', 'nCols', 'data'];
-/** The last are those of a GgufTensor, which may be given as it is. */
+/** The second line has the fields of a GgufTensor, which may be given as it is. */
 export const WEIGHT_FIELDS = [
   ...['type', 'nRows', 'nCols', 'data', 'name'],
   ...['typeId', 'shape', 'offset', 'byteLength', 'supported'],
@@ -32,7 +32,8 @@ export function checkKernelsOptions(options) {
 }
 
 /**
- * checkNames(options, MATMUL_OPTIONS), faster: a small product takes hardly longer than a call.
+ * Does the same as checkNames(options, MATMUL_OPTIONS), but faster: a small product takes hardly
+ * longer than a call.
  * @param {object | undefined} options
  */
 export function checkMatmulOptions(options) {

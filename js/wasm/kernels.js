@@ -1,8 +1,9 @@
-/* The public face of the kernels: one Kernels object is one module instance with its memory.
+/* The class Kernels: a module instance with its memory, and the operations on it.
  *
- * Legend: W [nRows][nCols] quantised, X [nTokens][nCols] f32, Y [nTokens][nRows] f32, row-major; Y = X * W^T. A Float32Array is copied
- * in and out, and a Tensor used where it is; the result is `out`, by default a new one of x's kind. What computes is in
- * operations.js, which createKernels fetches beside the module. */
+ * Legend: W [nRows][nCols] quantised, X [nTokens][nCols] f32, Y [nTokens][nRows] f32, row-major;
+ * Y = X * W^T. A Float32Array is copied in and out; a Tensor is used where it is. The result is
+ * `out`, by default a new one of x's kind. The operations are in operations.js, which createKernels
+ * fetches together with the module. */
 
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, IsaError, show } from '../errors.js';
@@ -21,25 +22,16 @@ import { ACTIVATION_NAMES, DOT_NAMES, ISA_NAMES } from './selftest.js';
 /** @typedef {import('./kv-cache.js').KvCache} KvCache */
 /** @typedef {import('./operands.js').Floats} Floats */
 /** @typedef {import('./kernel-types.js').KernelsInfo} KernelsInfo */
-/** @typedef {import('./kernel-types.js').ServedType} ServedType */
-/** @typedef {import('./kernel-types.js').Service} Service */
-/** @typedef {import('./kernel-types.js').WeightData} WeightData */
 /** @typedef {import('./kernel-types.js').LoadOptions} LoadOptions */
-/** @typedef {import('./kernel-types.js').FfnWeights} FfnWeights */
-/** @typedef {import('./kernel-types.js').RopeOptions} RopeOptions */
 /** @typedef {import('./kernel-types.js').Gate} Gate */
-/** @template {Float32Array | Tensor | Weight} U @typedef {import('./kernel-types.js').DequantizeOptions<U>} DequantizeOptions */
 /** @template {Floats} U @typedef {import('./kernel-types.js').ManyOptions<U>} ManyOptions */
-/** @template {Floats} U @typedef {import('./kernel-types.js').GatedOptions<U>} GatedOptions */
-/** @template {Floats} U @typedef {import('./kernel-types.js').FfnOptions<U>} FfnOptions */
-/** @template {Floats} U @typedef {import('./kernel-types.js').FlashOptions<U>} FlashOptions */
 
-/** The memory of kernels, for what works on it directly. @type {(kernels: Kernels) => Memory} */
+/** The memory of kernels, for other modules of the library. @type {(kernels: Kernels) => Memory} */
 let memoryOf;
 
 export { memoryOf };
 
-/** A module instance with its memory, and the operations on it. Made by createKernels. */
+/** A module instance with its memory, and the operations on it. createKernels makes it. */
 export class Kernels {
   #memory;
   #loaded;
@@ -48,11 +40,10 @@ export class Kernels {
   #isa;
   /** @type {Dot | undefined} */
   #dot;
-  /** @type {readonly ServedType[]} */
+  /** @type {readonly import('./kernel-types.js').ServedType[]} */
   #types;
   /** @type {import('./core.js').Core} */
   #core;
-  /** The operations. */
   #run;
 
   static {
@@ -102,12 +93,12 @@ export class Kernels {
     };
   }
 
-  /** The instruction set in use. */
+  /** Name of the instruction set in use. */
   get isa() {
     return this.#isa;
   }
 
-  /** The weight types that the kernels serve, from the module's own table. */
+  /** Weight types that the kernels serve, from the module's own table. */
   get types() {
     return this.#types;
   }
@@ -118,9 +109,9 @@ export class Kernels {
   }
 
   /**
-   * Uses another instruction set or relaxed variant of those in this module, after its self-test.
+   * Selects another instruction set or relaxed variant of this module, after its self-test.
    * @param {{ isa?: Isa, dot?: Dot }} choice
-   * @throws {IsaError} the module does not hold it, or it fails; what was selected stays
+   * @throws {IsaError} the module lacks it, or it fails its self-test; the old selection stays
    */
   select(choice) {
     checkNames(choice, CHOICE);
@@ -138,10 +129,10 @@ export class Kernels {
   }
 
   /**
-   * How a weight type and an activation mode are served: by whose kernels, with which activation.
+   * Tells which kernels serve a weight type, and in which activation mode.
    * @param {string | number} type
    * @param {Activation} [activation]
-   * @returns {Service}
+   * @returns {import('./kernel-types.js').Service}
    */
   servedBy(type, activation = this.#activation) {
     const { id } = servedType(type);
@@ -152,12 +143,12 @@ export class Kernels {
   }
 
   /**
-   * Streams a tensor of a GGUF file into linear memory; it is never held twice.
+   * Streams a tensor of a GGUF file into wasm memory; JavaScript never holds all of it.
    * @param {import('../gguf/file.js').GgufFile} gguf
    * @param {string} name
    * @param {LoadOptions} [options]
    * @returns {Promise<Weight>}
-   * @throws {import('../errors.js').GgufError} no such tensor, or its bytes cannot be read
+   * @throws {import('../errors.js').GgufError} there is no such tensor, or it cannot be read
    * @throws {ArgumentError} its type is not served
    * @throws {import('../errors.js').MemoryError}
    */
@@ -167,14 +158,14 @@ export class Kernels {
   }
 
   /**
-   * Streams several tensors, those that are neighbours in the file by one request: all of them, or on any failure none.
-   * Beside the weights it holds a chunk of each request that is under way.
+   * Streams several tensors into wasm memory: all of them, or on a failure none. Neighbours in the
+   * file are read by one request; only a chunk of each open request is held outside.
    * @param {import('../gguf/file.js').GgufFile} gguf
    * @param {Iterable<string>} names
-   * @param {LoadOptions & { concurrency?: number }} [options]  progress is that of all; concurrency: at most so many
-   *   requests at a time, default 2
-   * @returns {Promise<Weight[]>}  in the order of names
-   * @throws {import('../errors.js').GgufError} no such tensor, or its bytes cannot be read
+   * @param {LoadOptions & { concurrency?: number }} [options]  onProgress: bytes of all tensors;
+   *   concurrency: most requests at a time, default 2
+   * @returns {Promise<Weight[]>} the weights in the order of names
+   * @throws {import('../errors.js').GgufError} there is no such tensor, or it cannot be read
    * @throws {ArgumentError} a type is not served
    * @throws {import('../errors.js').MemoryError}
    */
@@ -184,19 +175,20 @@ export class Kernels {
   }
 
   /**
-   * A weight from bytes in GGUF block layout, copied in. An F32 weight without data is zeros, for dequantize
-   * to fill.
-   * @param {WeightData} weight
+   * Makes a weight of bytes in GGUF block layout, which are copied in. An F32 weight without data
+   * is zeros, for dequantize to fill.
+   * @param {import('./kernel-types.js').WeightData} weight
    * @returns {Weight}
-   * @throws {ShapeError} nCols is no multiple of the type's block, or data is not as long as the shape says
+   * @throws {ShapeError} nCols is no multiple of the type's block, or data has another length than
+   *   the shape
    */
   weight(weight) {
     return this.#run.weight(this.#core, weight);
   }
 
   /**
-   * An f32 tensor in wasm memory, so that chains of operations copy nothing.
-   * @param {{ nRows: number, nCols: number, data?: Float32Array }} shape  zeros where there is no data
+   * Makes an f32 tensor in wasm memory. With tensors, chains of operations copy nothing.
+   * @param {{ nRows: number, nCols: number, data?: Float32Array }} shape  without data: zeros
    * @returns {Tensor}
    */
   tensor(shape) {
@@ -208,9 +200,9 @@ export class Kernels {
    * @template {Float32Array | Tensor} T
    * @template {Float32Array | Tensor} [U=T]
    * @param {Weight} w
-   * @param {T} x  nTokens * nCols values: a Float32Array is copied in, a Tensor used where it is
-   * @param {{ out?: U, activation?: Activation }} [options]  out: nTokens * nRows values, by default a
-   *   new one of x's kind
+   * @param {T} x  nTokens * nCols values: a Float32Array is copied in, a Tensor is used where it is
+   * @param {{ out?: U, activation?: Activation }} [options]  out: nTokens * nRows values, by
+   *   default a new one of x's kind
    * @returns {NoInfer<U>} out; a Float32Array is never a view that memory growth can detach
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    * @throws {HandleError} a handle is freed or belongs to other kernels
@@ -220,10 +212,10 @@ export class Kernels {
   }
 
   /**
-   * Rows of a weight as f32, bit for bit what ggml computes.
+   * Dequantises rows of a weight to f32, bit for bit as ggml does.
    * @template {Float32Array | Tensor | Weight} [U=Float32Array<ArrayBuffer>]
    * @param {Weight} w
-   * @param {DequantizeOptions<U>} [options]
+   * @param {import('./kernel-types.js').DequantizeOptions<U>} [options]
    * @returns {NoInfer<U>}
    */
   dequantize(w, options) {
@@ -231,10 +223,10 @@ export class Kernels {
   }
 
   /**
-   * fusedMatmul for several weights that share x, which is quantised once.
+   * Multiplies x by several weights, like fusedMatmul; x is quantised once.
    * @template {Floats} T
    * @template {Floats} [U=T]
-   * @param {readonly Weight[]} weights  of equal nCols
+   * @param {readonly Weight[]} weights  weights of equal nCols
    * @param {T} x  nTokens * nCols values
    * @param {ManyOptions<U>} [options]
    * @returns {NoInfer<U>[]}
@@ -245,13 +237,13 @@ export class Kernels {
   }
 
   /**
-   * The same for rmsNorm(x, normWeight, { eps }), which is never written to memory as f32.
+   * Multiplies rmsNorm(x, normWeight, { eps }) by several weights; the norm is never stored as f32.
    * @template {Floats} T
    * @template {Floats} [U=T]
-   * @param {readonly Weight[]} weights  of equal nCols
+   * @param {readonly Weight[]} weights  weights of equal nCols
    * @param {T} x  nTokens * nCols values
-   * @param {Floats | null} [normWeight]  nCols values; without it ones
-   * @param {ManyOptions<U> & { eps?: number }} [options]  eps: 1e-5
+   * @param {Floats | null} [normWeight]  nCols values; default: ones
+   * @param {ManyOptions<U> & { eps?: number }} [options]  eps: default 1e-5
    * @returns {NoInfer<U>[]}
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
@@ -265,8 +257,8 @@ export class Kernels {
    * @template {Floats} [U=T]
    * @param {Weight} w
    * @param {T} gate  nTokens * nCols values
-   * @param {Floats} up  as many
-   * @param {GatedOptions<U>} [options]
+   * @param {Floats} up  nTokens * nCols values
+   * @param {import('./kernel-types.js').GatedOptions<U>} [options]
    * @returns {NoInfer<U>}
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
@@ -275,12 +267,13 @@ export class Kernels {
   }
 
   /**
-   * A feed-forward block in one call: h = rmsNorm(x, norm); (act(h * gate^T) * (h * up^T)) * down^T, plus x where residual.
+   * Computes a feed-forward block in one call: (act(h * gate^T) * (h * up^T)) * down^T with
+   * h = rmsNorm(x, norm), plus x if `residual` is set.
    * @template {Floats} T
    * @template {Floats} [U=T]
-   * @param {FfnWeights} weights
+   * @param {import('./kernel-types.js').FfnWeights} weights
    * @param {T} x  nTokens * nEmbd values
-   * @param {FfnOptions<U>} [options]
+   * @param {import('./kernel-types.js').FfnOptions<U>} [options]
    * @returns {NoInfer<U>}
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
@@ -289,13 +282,15 @@ export class Kernels {
   }
 
   /**
-   * softmax(q * k^T * scale + mask) of one head: rows sum to 1, masked entries are exactly 0.
+   * Computes softmax(q * k^T * scale + mask) of one head. Rows sum to 1; masked entries are exactly
+   * 0.
    * @template {Floats} T
    * @template {Floats} [U=T]
    * @param {T} q  nQ * headSize values
    * @param {Floats} k  nK * headSize values
-   * @param {{ headSize?: number, scale?: number, causal?: boolean, out?: U }} [options]  headSize: a Tensor's nCols;
-   *   scale: 1 / sqrt(headSize); causal: entries j > i + nK - nQ are masked, default false; out: nQ * nK values
+   * @param {{ headSize?: number, scale?: number, causal?: boolean, out?: U }} [options]  headSize:
+   *   default a Tensor's nCols; scale: default 1 / sqrt(headSize); causal: mask entries
+   *   j > i + nK - nQ, default false; out: nQ * nK values
    * @returns {NoInfer<U>}
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
@@ -304,14 +299,15 @@ export class Kernels {
   }
 
   /**
-   * Grouped-query attention over a KV cache in one pass; the scores are never stored. A token that sees no position gets zeros.
+   * Computes grouped-query attention over a KV cache in one pass, without storing the scores. A
+   * token that sees no position gets zeros.
    * @template {Floats} T
    * @template {Floats} [U=T]
    * @param {T} q  [nTokens][nHeads][headSize]
    * @param {KvCache} kCache
-   * @param {KvCache} vCache  of the same shape and type
-   * @param {FlashOptions<U>} [options]
-   * @returns {NoInfer<U>}  as many values as q
+   * @param {KvCache} vCache  same shape and type as kCache
+   * @param {import('./kernel-types.js').FlashOptions<U>} [options]
+   * @returns {NoInfer<U>} as many values as q
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
   flashAttention(q, kCache, vCache, options) {
@@ -323,8 +319,9 @@ export class Kernels {
    * @template {Floats} T
    * @template {Floats} [U=T]
    * @param {T} x
-   * @param {Floats | null} [weight]  nCols values; without it ones, and nCols is a Tensor's own or a whole array's length
-   * @param {{ eps?: number, out?: U }} [options]  eps: 1e-5
+   * @param {Floats | null} [weight]  nCols values; default: ones, with a Tensor's nCols or an
+   *   array's length
+   * @param {{ eps?: number, out?: U }} [options]  eps: default 1e-5
    * @returns {NoInfer<U>}
    */
   rmsNorm(x, weight, options) {
@@ -336,9 +333,9 @@ export class Kernels {
    * @template {Floats} T
    * @template {Floats} [U=T]
    * @param {T} x
-   * @param {Floats | null} [weight]  nCols values; without it ones
-   * @param {Floats | null} [bias]  nCols values; without it zeros
-   * @param {{ eps?: number, out?: U }} [options]  eps: 1e-5
+   * @param {Floats | null} [weight]  nCols values; default: ones
+   * @param {Floats | null} [bias]  nCols values; default: zeros
+   * @param {{ eps?: number, out?: U }} [options]  eps: default 1e-5
    * @returns {NoInfer<U>}
    */
   layerNorm(x, weight, bias, options) {
@@ -346,11 +343,12 @@ export class Kernels {
   }
 
   /**
-   * e^x / sum(e^x), row by row. -Inf becomes exactly 0, a row of only -Inf zeros, a row with NaN or Inf all NaN.
+   * e^x / sum(e^x), row by row. -Inf becomes exactly 0; a row of only -Inf becomes zeros, a row
+   * with NaN or Inf all NaN.
    * @template {Floats} T
    * @template {Floats} [U=T]
    * @param {T} x
-   * @param {{ nCols?: number, out?: U }} [options]  nCols: by default a Tensor's own or a whole array's length
+   * @param {{ nCols?: number, out?: U }} [options]  nCols: default a Tensor's, or an array's length
    * @returns {NoInfer<U>}
    */
   softmax(x, options) {
@@ -358,11 +356,12 @@ export class Kernels {
   }
 
   /**
-   * Rotary positions: turns pair i of every head by the angle position / linearScale * base^(-2i / nDims) / factors[i].
+   * Applies rotary position embedding: turns pair i of every head by the angle
+   * position / linearScale * base^(-2i / nDims) / factors[i].
    * @template {Floats} T
    * @template {Floats} [U=T]
    * @param {T} x  [nTokens][nHeads][headSize]
-   * @param {RopeOptions & { out?: U }} options
+   * @param {import('./kernel-types.js').RopeOptions & { out?: U }} options
    * @returns {NoInfer<U>}
    */
   rope(x, options) {
@@ -370,11 +369,11 @@ export class Kernels {
   }
 
   /**
-   * Rows of a quantised table, dequantised: y[t] = w[ids[t]].
+   * Dequantises rows of a table: y[t] = w[ids[t]].
    * @template {Floats} [U=Float32Array<ArrayBuffer>]
    * @param {import('./handles.js').Weight} w
    * @param {ArrayLike<number>} ids  row numbers
-   * @param {{ out?: U }} [options]  default: a new Float32Array
+   * @param {{ out?: U }} [options]  out: default a new Float32Array
    * @returns {NoInfer<U>}
    * @throws {ShapeError} an id is no row of w; the message has both numbers
    */
@@ -387,8 +386,8 @@ export class Kernels {
    * @template {Floats} T
    * @template {Floats} [U=T]
    * @param {T} a
-   * @param {Floats} b  as many values
-   * @param {{ out?: U }} [options]  may be a or b
+   * @param {Floats} b  as many values as a
+   * @param {{ out?: U }} [options]  out may be a or b
    * @returns {NoInfer<U>}
    */
   add(a, b, options) {
@@ -400,9 +399,9 @@ export class Kernels {
    * @template {Floats} T
    * @template {Floats} [U=T]
    * @param {T} a
-   * @param {Floats} b  as many values
+   * @param {Floats} b  as many values as a
    * @param {number} scale  rounded to f32
-   * @param {{ out?: U }} [options]  may be a or b
+   * @param {{ out?: U }} [options]  out may be a or b
    * @returns {NoInfer<U>}
    */
   addScaled(a, b, scale, options) {
@@ -415,7 +414,7 @@ export class Kernels {
    * @template {Floats} [U=T]
    * @param {T} x
    * @param {number} factor  rounded to f32
-   * @param {{ out?: U }} [options]  may be x
+   * @param {{ out?: U }} [options]  out may be x
    * @returns {NoInfer<U>}
    */
   scale(x, factor, options) {
@@ -423,12 +422,12 @@ export class Kernels {
   }
 
   /**
-   * act(gate) * up, as a gated feed-forward block has it.
+   * act(gate) * up, the activation of a gated feed-forward block.
    * @template {Floats} T
    * @template {Floats} [U=T]
    * @param {T} gate
-   * @param {Floats} up  as many values
-   * @param {{ act?: Gate, out?: U }} [options]  act: 'silu'; out may be gate or up
+   * @param {Floats} up  as many values as gate
+   * @param {{ act?: Gate, out?: U }} [options]  act: default 'silu'; out may be gate or up
    * @returns {NoInfer<U>}
    */
   gated(gate, up, options) {
@@ -436,7 +435,7 @@ export class Kernels {
   }
 
   /**
-   * A cache for the keys or the values of a layer: zeros, until they are written.
+   * Makes a cache for the keys or the values of a layer, filled with zeros.
    * @param {import('./kv-cache.js').KvCacheShape} shape
    * @returns {KvCache}
    */
@@ -445,15 +444,16 @@ export class Kernels {
   }
 
   /**
-   * Quantises f32 rows: the bytes a GGUF file would hold, which `weight({ type, nRows, nCols, data })` takes. Q4_0, Q4_1,
-   * Q5_0, Q5_1 and Q8_0 give the bytes that other GGUF producers give; Q4_K, Q5_K and Q6_K are searched for the least
-   * squared error, which takes some twenty times as long. NaN counts as 0, Inf as the largest value of the type.
-   * @param {string | number} type  one of those
+   * Quantises f32 rows to GGUF blocks, which `weight({ type, nRows, nCols, data })` takes. Q4_0,
+   * Q4_1, Q5_0, Q5_1 and Q8_0 give the same bytes as other GGUF tools. For Q4_K, Q5_K and Q6_K the
+   * least squared error is searched, which takes some twenty times as long. NaN counts as 0, Inf as
+   * the type's largest value.
+   * @param {string | number} type  one of these types
    * @param {Float32Array} values  nRows * nCols values
    * @param {number} nRows
    * @param {number} nCols  a multiple of the type's block: 32, or 256 for the K types
    * @returns {Uint8Array<ArrayBuffer>}
-   * @throws {ArgumentError} the type cannot be quantised to
+   * @throws {ArgumentError} values cannot be quantised to this type
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
    */
   quantize(type, values, nRows, nCols) {
@@ -461,7 +461,7 @@ export class Kernels {
   }
 
   /**
-   * Multiplies by weights in the flat 4-bit layout from before Q4_K. Warns once.
+   * Multiplies by weights in a flat 4-bit layout, older than Q4_K. Warns once.
    * @deprecated quantize to Q4_K and use fusedMatmul
    * @param {import('./legacy.js').LegacyQ4Weight} w
    * @param {Float32Array} x  nTokens * nCols values
@@ -472,12 +472,12 @@ export class Kernels {
     return this.#run.fusedDequantMatmulQ4KLegacy(this.#core, w, x);
   }
 
-  /** The use of the linear memory, in bytes. @returns {import('./memory.js').MemoryStats} */
+  /** Use of the wasm memory in bytes. @returns {import('./memory.js').MemoryStats} */
   memory() {
     return this.#memory.stats();
   }
 
-  /** Lets go of the module instance with all its weights and tensors, and ends its threads. Calling it again does nothing. */
+  /** Frees the module instance, its weights, tensors and threads. Further calls do nothing. */
   dispose() {
     this.#loaded.pool?.end();
     this.#memory.dispose();

@@ -1,4 +1,4 @@
-/* Keys or values of past positions, in wasm memory. */
+/* KV cache: keys or values of past positions, in wasm memory. */
 
 import { checkDimension, checkNames } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
@@ -9,19 +9,22 @@ import { asOperand, countRows } from './operands.js';
 
 export const KV_TYPES = /** @type {const} */ (['F32', 'F16', 'Q8_0']);
 
-/** What a KV cache stores. @typedef {'F32' | 'F16' | 'Q8_0'} KvType */
+/** Type that a KV cache stores. @typedef {'F32' | 'F16' | 'Q8_0'} KvType */
 
 /**
  * @typedef {object} KvCacheShape
- * @property {KvType} [type]  default 'F16'
- * @property {number} nPositions  that it has room for
- * @property {number} nKvHeads  heads of a position
- * @property {number} headSize  1 to 256; a multiple of 32 for Q8_0
+ * @property {KvType} [type]  Type that keys or values are stored in. Default 'F16'.
+ * @property {number} nPositions  Number of positions.
+ * @property {number} nKvHeads  Heads of a position.
+ * @property {number} headSize  Values of a head, 1 to 256; a multiple of 32 for Q8_0.
  */
 
 const SHAPE_FIELDS = ['type', 'nPositions', 'nKvHeads', 'headSize'];
 
-/** [nPositions][nKvHeads][headSize] of one type; zeros at first. One for the keys of a layer, one for its values. */
+/**
+ * A KV cache [nPositions][nKvHeads][headSize], zeros at first. A layer has one for its keys and one
+ * for its values.
+ */
 export class KvCache extends Handle {
   #core;
 
@@ -55,11 +58,11 @@ export class KvCache extends Handle {
     memory.u8.fill(0, ptr, ptr + byteLength);
     super(memory, 'tensors', { ptr, nRows: nPositions, nCols, byteLength });
     this.#core = core;
-    /** What keys or values are stored as. @type {KvType} */
+    /** Type that keys or values are stored in. @type {KvType} */
     this.type = typeName;
-    /** The same, as GGUF numbers it. */
+    /** The same type as a number of GGUF. */
     this.typeId = type.id;
-    /** Positions it has room for. */
+    /** Number of positions. */
     this.nPositions = nPositions;
     /** Heads of a position. */
     this.nKvHeads = nKvHeads;
@@ -72,10 +75,12 @@ export class KvCache extends Handle {
   }
 
   /**
-   * Converts and stores what belongs to the positions from `position` on. In a Q8_0 cache a NaN counts as 0, as in quantize.
+   * Converts and stores the keys or values of consecutive positions. In a Q8_0 cache NaN counts as
+   * 0, as in quantize.
    * @param {Float32Array | import('./handles.js').Tensor} x  nTokens * nKvHeads * headSize values
-   * @param {number} position
-   * @throws {ShapeError} a length does not fit, or the positions reach beyond the cache; the message has both numbers
+   * @param {number} position  position of the first token
+   * @throws {ShapeError} a length does not fit, or the positions reach beyond the cache; the
+   *   message has both numbers
    */
   write(x, position) {
     const { memory } = this.#core;

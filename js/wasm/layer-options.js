@@ -1,4 +1,5 @@
-/* The options of each operation of a layer, for the operations themselves and for their callers in another thread. */
+/* Names of the options of each layer operation, for the operations and for their callers in other
+ * threads. */
 
 export const NORM_OPTIONS = Object.freeze(['eps', 'out']);
 export const SOFTMAX_OPTIONS = Object.freeze(['nCols', 'out']);

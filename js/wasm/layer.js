@@ -1,5 +1,6 @@
-/* The operations of a transformer layer that are no products. Everywhere: a Float32Array is copied in and out, a Tensor used
- * where it is; the result is `out`, by default a new one of x's kind; `out` may be x itself. */
+/* The operations of a transformer layer other than products. A Float32Array is copied in and out; a
+ * Tensor is used where it is. The result is `out`, by default a new one of x's kind; `out` may be x
+ * itself. */
 
 import { checkDimension, checkLength, checkNames, oneOf } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
@@ -9,7 +10,10 @@ import { GATED_OPTIONS, NORM_OPTIONS, OUT_OPTIONS, ROPE_OPTIONS, SOFTMAX_OPTIONS
 import { asOperand, asWeight, checkNumber, countRows } from './operands.js';
 
 /** @typedef {import('./core.js').Core} Core */
-/** @template {keyof import('./kernels.js').Kernels} K @typedef {import('./core.js').Operation<K>} Operation */
+/**
+ * @template {keyof import('./kernels.js').Kernels} K
+ * @typedef {import('./core.js').Operation<K>} Operation
+ */
 /** @typedef {import('./operands.js').Floats} Floats */
 
 export const GATES = /** @type {const} */ (['silu', 'gelu']);
@@ -188,7 +192,7 @@ export const gated = (core, gate, up, options = {}) => {
 /**
  * @param {Core} core
  * @param {string} what
- * @param {Record<string, Floats>} inputs  two
+ * @param {Record<string, Floats>} inputs  the two operands, by name
  * @param {Floats} like
  * @param {Floats | undefined} out
  * @param {(a: number, b: number, y: number, n: number) => number} run
@@ -217,7 +221,7 @@ export function checkPosition(value, what) {
 }
 
 /**
- * The heads of a token of x.
+ * The number of heads in a token of x.
  * @param {Floats} x
  * @param {{ headSize: number, nHeads?: number }} shape
  */

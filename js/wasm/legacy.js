@@ -1,4 +1,4 @@
-/* The flat 4-bit layout from before Q4_K: deprecated, and kept working. */
+/* The flat 4-bit layout from before Q4_K. It is deprecated, but still works. */
 
 import {
   asBytes,
@@ -14,7 +14,7 @@ import { countRows } from './operands.js';
 
 /** Bytes of a block: 12 that are skipped, 128 of nibbles. */
 const LEGACY = { name: 'legacy', blockValues: 256, blockBytes: 140 };
-/** Every part of the scratch allocation starts at a multiple of this. */
+/** Each part of the scratch memory starts at a multiple of this many bytes. */
 const PART_ALIGNMENT = 64;
 
 const FIELDS = ['data', 'scales', 'nRows', 'nCols'];
@@ -23,11 +23,12 @@ const DEPRECATION = 'fusedDequantMatmulQ4KLegacy is deprecated: quantize to Q4_K
 
 /**
  * @typedef {object} LegacyQ4Weight
- * @property {ArrayBufferLike | ArrayBufferView} data  nRows * nCols / 256 blocks of 140 bytes: 12 that are skipped, then
- *   128 of which byte k holds the codes of values 2k (low nibble) and 2k + 1 (high nibble)
- * @property {Float32Array} scales  one a block: value = scale * (code - 8)
- * @property {number} nRows  rows: outputs of a product
- * @property {number} nCols  a multiple of 256
+ * @property {ArrayBufferLike | ArrayBufferView} data  nRows * nCols / 256 blocks of 140 bytes: 12
+ *   that are skipped, then 128 bytes. Byte k has the codes of the values 2k (low nibble) and 2k + 1
+ *   (high nibble).
+ * @property {Float32Array} scales  One scale a block: value = scale * (code - 8).
+ * @property {number} nRows  Rows: the outputs of a product.
+ * @property {number} nCols  Columns: a multiple of 256.
  */
 
 let warned = false;
@@ -38,7 +39,8 @@ function warnOnce() {
   if (globalThis.process?.emitWarning !== undefined) {
     process.emitWarning(DEPRECATION, { type: 'DeprecationWarning', code: 'FM_DEP_LEGACY' });
   } else {
-    // biome-ignore lint/suspicious/noConsole: where there is no process.emitWarning, this is what warns
+    // biome-ignore lint/suspicious/noConsole: where there is no process.emitWarning, this is what
+    // warns
     console.warn(`DeprecationWarning: ${DEPRECATION}`);
   }
 }

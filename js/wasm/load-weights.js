@@ -1,4 +1,5 @@
-/* Tensors of a GGUF file, streamed into linear memory: few requests, a chunk at a time, all of them or none. */
+/* Streams tensors of a GGUF file into wasm memory, with few requests and a chunk at a time. Either
+ * all tensors are loaded, or none. */
 
 import { checkNames } from '../checks.js';
 import { ArgumentError, GgufError, HandleError, show } from '../errors.js';
@@ -10,23 +11,30 @@ import { Weight } from './handles.js';
 /** @typedef {import('../gguf/bytes.js').ByteSource} ByteSource */
 
 /**
- * What is needed of a GgufTensor.
- * @typedef {Pick<import('../gguf/file.js').GgufTensor, 'name' | 'type' | 'nRows' | 'nCols' | 'offset' | 'part' | 'byteLength'>} TensorFacts
+ * The fields of a GgufTensor that loading needs.
+ * @typedef {Pick<import('../gguf/file.js').GgufTensor,
+ *   'name' | 'type' | 'nRows' | 'nCols' | 'offset' | 'part' | 'byteLength'>} TensorFacts
  */
 
 /** @typedef {{ tensor: TensorFacts, type: import('../types.js').GgmlType, ptr: number }} Place */
-/** Tensors that are read by one request. @typedef {{ start: number, end: number, places: Place[] }} Run */
+/**
+ * Tensors that one request reads.
+ * @typedef {{ start: number, end: number, places: Place[] }} Run
+ */
 
 export const LOAD_OPTIONS = ['onProgress', 'signal'];
 export const LOAD_MANY_OPTIONS = [...LOAD_OPTIONS, 'concurrency'];
 
-/** This many bytes between two tensors are read in vain rather than avoided by another request. */
+/**
+ * A gap of at most this many bytes between two tensors is read too, instead of making another
+ * request.
+ */
 const MAX_GAP = 1 << 16;
-/** Fewer bytes are not worth a connection of their own. */
+/** Fewer bytes do not deserve a request of their own. */
 const MIN_RUN = 1 << 23;
 
 /**
- * What Kernels.loadWeight does.
+ * The function behind Kernels.loadWeight.
  * @param {Memory} memory
  * @param {GgufFile} gguf
  * @param {string} name
@@ -39,7 +47,7 @@ export async function loadWeight(memory, gguf, name, options = {}) {
 }
 
 /**
- * What Kernels.loadWeights does.
+ * The function behind Kernels.loadWeights.
  * @param {Memory} memory
  * @param {GgufFile} gguf
  * @param {Iterable<string>} names
@@ -68,7 +76,7 @@ export function tensorsOf(gguf, names) {
  * @param {ByteSource} source
  * @param {readonly TensorFacts[]} tensors
  * @param {import('./kernel-types.js').LoadOptions & { concurrency?: number }} [options]
- * @returns {Promise<Weight[]>}  in the order of tensors
+ * @returns {Promise<Weight[]>} the weights in the order of tensors
  */
 export async function loadTensors(memory, source, tensors, { onProgress, signal, concurrency = 2 } = {}) {
   if (!Number.isInteger(concurrency) || concurrency < 1)
@@ -78,7 +86,7 @@ export async function loadTensors(memory, source, tensors, { onProgress, signal,
   const total = tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
   /** @type {Place[]} */
   const places = [];
-  // One run's failure ends the others, and nothing is freed before all have stopped writing.
+  // A failing run ends the others. Memory is freed only after all of them have stopped writing.
   const halt = new AbortController();
   const stop = () => halt.abort(signal?.reason);
   signal?.addEventListener('abort', stop);
@@ -118,7 +126,8 @@ export async function loadTensors(memory, source, tensors, { onProgress, signal,
 }
 
 /**
- * Neighbours in the file, or in a part of one that is split, become one run, cut only so that several can be read at a time.
+ * Joins tensors that are neighbours in the file (or in one part of it) into runs. A long run is cut
+ * so that several requests can run at the same time.
  * @param {readonly Place[]} places
  * @param {number} total  bytes
  * @param {number} concurrency
@@ -146,7 +155,8 @@ function plan(places, total, concurrency) {
  * @param {Memory} memory
  * @param {ByteSource} source
  * @param {Run} run
- * @param {{ signal: AbortSignal, spare: import('../gguf/bytes.js').Spare, advance: (bytes: number) => void }} options
+ * @param {{ signal: AbortSignal, spare: import('../gguf/bytes.js').Spare,
+ *   advance: (bytes: number) => void }} options
  */
 async function loadRun(memory, source, { start, end, places }, { signal, spare, advance }) {
   let at = start;

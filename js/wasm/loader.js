@@ -1,5 +1,5 @@
-/* Chooses a module and, in it, an instruction set: feature detection, self-test, timed choice, threads; one step down
- * on each failure. */
+/* Chooses a module and an instruction set in it: feature detection, self-test, timed choice,
+ * threads. On a failure the next lower set is tried. */
 
 import { MODULE_NAMES, wasmUrl } from '../assets.js';
 import { checkNames } from '../checks.js';
@@ -17,40 +17,43 @@ import { planThreads } from './threads.js';
 /** @typedef {import('./threads.js').ThreadPlan} ThreadPlan */
 
 /**
- * Something that was tried.
+ * An attempt to use a module or a variant.
  * @typedef {object} Step
- * @property {Isa} isa  the instruction set
- * @property {ModuleName} [module]  where one of several for that set was tried
- * @property {Dot} [dot]  its variant
- * @property {number} [threads]  how many
- * @property {boolean} ok  whether it can be used
- * @property {string} reason  one line: why, or why not
+ * @property {Isa} isa  Instruction set.
+ * @property {ModuleName} [module]  Module, if it is one of several for that set.
+ * @property {Dot} [dot]  Variant of the relaxed set.
+ * @property {number} [threads]  Number of threads.
+ * @property {boolean} ok  Whether it can be used.
+ * @property {string} reason  One line that says why, or why not.
  */
 
 /**
- * What this engine can do.
+ * Features of this engine's WebAssembly.
  * @typedef {object} Features
- * @property {boolean} simd  128-bit SIMD
- * @property {boolean} relaxedSimd  relaxed SIMD
- * @property {boolean} threads  shared memory and atomics
- * @property {boolean} memory64  64-bit addresses
+ * @property {boolean} simd  128-bit SIMD.
+ * @property {boolean} relaxedSimd  Relaxed SIMD.
+ * @property {boolean} threads  Shared memory and atomics.
+ * @property {boolean} memory64  64-bit addresses.
  */
 
 /**
- * Milliseconds of loading.
+ * Milliseconds that the steps of loading took.
  * @typedef {object} Timings
- * @property {number} compileMs  fetching, compiling and instantiating modules
- * @property {number} selfTestMs  known answers
- * @property {number} chooseMs  timing variants
- * @property {number} threadsMs  starting threads
- * @property {number} totalMs  everything
+ * @property {number} compileMs  Fetching, compiling and instantiating modules.
+ * @property {number} selfTestMs  Self-tests.
+ * @property {number} chooseMs  Timing the variants.
+ * @property {number} threadsMs  Starting threads.
+ * @property {number} totalMs  Everything.
  */
 
-/** A module of the package: dist/fused-NAME.wasm. @typedef {Isa | 'simd128-mt' | 'relaxed-mt' | 'relaxed-mt-64'} ModuleName */
+/**
+ * A module of the package: dist/fused-NAME.wasm.
+ * @typedef {Isa | 'simd128-mt' | 'relaxed-mt' | 'relaxed-mt-64'} ModuleName
+ */
 /** Modules by name. @typedef {Partial<Record<ModuleName, WasmSource>>} ModuleTable */
 
 /**
- * What was asked for.
+ * Options of createKernels that the loader uses.
  * @typedef {object} Wanted
  * @property {Isa} [isa]
  * @property {Dot} [dot]
@@ -62,50 +65,60 @@ import { planThreads } from './threads.js';
 /**
  * @typedef {object} Loaded
  * @property {WebAssembly.Module} module
- * @property {import('./module.js').Instance} instance  with isa and dot selected
- * @property {import('./pool.js').ThreadPool | undefined} pool  of the other threads, where there are any
+ * @property {import('./module.js').Instance} instance  Instance with isa and dot selected.
+ * @property {import('./pool.js').ThreadPool | undefined} pool  The other threads, if there are any.
  * @property {Isa} isa
- * @property {Dot | undefined} dot  of the relaxed set only
- * @property {Step[]} steps  what was tried, in order
- * @property {string} reason  one line: why this one
- * @property {string} threadsReason  one line: why so many
- * @property {string | undefined} memory64Reason  one line, where 64-bit addresses were asked for
+ * @property {Dot | undefined} dot  Variant, for the relaxed set only.
+ * @property {Step[]} steps  The modules and variants that were tried, in order.
+ * @property {string} reason  One line that says why this set was chosen.
+ * @property {string} threadsReason  One line that says why there are so many threads.
+ * @property {string | undefined} memory64Reason  One line, if 64-bit addresses were asked for.
  * @property {Features} features
  * @property {Timings} timings
- * @property {Record<string, number> | undefined} dotTimes  milliseconds a call, where a choice was timed
+ * @property {Record<string, number> | undefined} dotTimes  Milliseconds per call, if the choice was
+ *   timed.
  * @property {string | undefined} wasmUrl
  * @property {number | undefined} wasmBytes
  */
 
-/** The version of the C ABI this code is written for, as fm_version packs it; the last part may differ. */
+/**
+ * Version of the C ABI that this code is written for, as fm_version packs it; the last part may
+ * differ.
+ */
 export const VERSION = '0.1.0';
 
-/** From the best down. */
+/** Instruction sets from the best down. */
 const ORDER = /** @type {Isa[]} */ ([...ISA_NAMES].reverse());
 
 /**
- * What the self-test (by set and variant) and the timed choice found.
+ * Results of a module's self-tests (by set and variant) and of the timed choice.
  * @typedef {{ passed: Set<string>, times?: Record<string, number> }} Verdict
  */
 
-/** By module: asked once in a process. @type {WeakMap<WebAssembly.Module, Verdict>} */
+/**
+ * Results by module, so that each test runs once in a process.
+ * @type {WeakMap<WebAssembly.Module, Verdict>}
+ */
 const verdicts = new WeakMap();
 
-/** What to do about it, for messages: with the package's own modules this is what went wrong. */
+/** Advice in messages, when the package's own modules cannot be loaded. */
 const MISSING_MODULES =
   'put the .wasm files there (npm run build, or the bundler), or pass createKernels({ wasm }): see the README, Bundlers';
 
-/** One module to try, and the instruction sets to try in it. @typedef {{ name?: ModuleName, isas: Isa[], source: WasmSource }} Candidate */
+/**
+ * A module to try, and the instruction sets to try in it.
+ * @typedef {{ name?: ModuleName, isas: Isa[], source: WasmSource }} Candidate
+ */
 
 /**
- * What an attempt writes down.
+ * State of loading: settings, and the record of what was tried.
  * @typedef {object} Attempt
  * @property {Dot} [dot]
  * @property {Features} features
  * @property {ThreadPlan} plan
  * @property {Step[]} steps
  * @property {Loaded['timings']} timings
- * @property {Set<Isa>} ruledOut  sets that no module can offer here
+ * @property {Set<Isa>} ruledOut  Instruction sets that no module can offer here.
  */
 
 /**
@@ -157,8 +170,8 @@ export async function load(wanted) {
 }
 
 /**
- * The modules to try. Of the package's own modules each stands for the set it is named after, but the 64-bit one for
- * all it holds, as a single module that was given.
+ * The modules to try. A module of the package is tried for the set it is named after. The 64-bit
+ * module, and a single module given by the caller, are tried for all sets they hold.
  * @param {Wanted} wanted
  * @param {ThreadPlan} plan
  * @returns {Candidate[]}
@@ -193,7 +206,7 @@ function isModuleTable(wasm) {
 }
 
 /**
- * What a step says about a module.
+ * The fields of a step that name its module.
  * @param {Candidate} candidate
  * @param {Isa} [isa]
  */
@@ -235,7 +248,7 @@ async function tryModule(candidate, attempt) {
 
   const best = ISA_NAMES[exports.fm_isa()];
   for (const isa of usable) {
-    // A module that was given may simply be a lower one: no failure to report.
+    // A module given by the caller may just be of a lower set; that is no failure.
     if (isas.length > 1 && ISA_NAMES.indexOf(isa) > ISA_NAMES.indexOf(best)) continue;
     start = performance.now();
     const dots = testVariants({ exports, module, steps }, stepOf(candidate, isa), dot);
@@ -276,7 +289,7 @@ function lacking(isa, features) {
 }
 
 /**
- * The variants of an instruction set that pass the self-test; each is a step.
+ * The variants of an instruction set that pass the self-test; each test is recorded as a step.
  * @param {{ exports: WasmExports, module: WebAssembly.Module, steps: Step[] }} target
  * @param {{ isa: Isa, module?: ModuleName }} step
  * @param {Dot} [forced]
@@ -295,17 +308,17 @@ function testVariants({ exports, module, steps }, step, forced) {
 }
 
 /**
- * Selects an instruction set and variant, with its self-test on the module's first time.
+ * Selects an instruction set and variant, after a self-test unless it has passed one before.
  * @param {WasmExports} exports
  * @param {WebAssembly.Module} module
  * @param {Isa} isa
  * @param {Dot} dot
- * @returns {string | undefined} why it cannot be used
+ * @returns {string | undefined} the reason why it cannot be used
  */
 export function verify(exports, module, isa, dot) {
   const verdict = verdictOf(module);
   const key = `${isa} ${dot}`;
-  // A failure is not remembered: it may have been a memory without room.
+  // Failures are not recorded: the cause may have been a lack of memory.
   const failure = verdict.passed.has(key) ? undefined : selfTest(exports, isa, dot);
   if (failure) return failure;
   verdict.passed.add(key);
@@ -314,7 +327,7 @@ export function verify(exports, module, isa, dot) {
 }
 
 /**
- * Selects the faster of the variants.
+ * Selects the faster variant.
  * @param {WasmExports} exports
  * @param {WebAssembly.Module} module
  * @param {Isa} isa
@@ -376,7 +389,7 @@ function explain({ isa, dot, dotTimes }, steps, forced) {
 }
 
 /**
- * The first of some modules that cannot be used, and why not.
+ * The first of these modules that cannot be used, and why not.
  * @param {Step[]} steps
  * @param {RegExp} modules
  */
@@ -386,7 +399,7 @@ function failureOf(steps, modules) {
 }
 
 /**
- * Why there are as many threads as there are.
+ * The reason for the number of threads.
  * @param {{ name?: ModuleName, isa: Isa, pool?: import('./pool.js').ThreadPool }} loaded
  * @param {Attempt} attempt
  */

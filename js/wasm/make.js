@@ -1,4 +1,4 @@
-/* New weights and tensors from what a caller has. */
+/* Makes weights and tensors from data of the caller. */
 
 import {
   asBytes,
@@ -13,7 +13,10 @@ import { servedType, weightBytes } from '../types.js';
 import { floatsOf, newTensor, Weight } from './handles.js';
 import { TENSOR_FIELDS, WEIGHT_FIELDS } from './kernels-options.js';
 
-/** @template {keyof import('./kernels.js').Kernels} K @typedef {import('./core.js').Operation<K>} Operation */
+/**
+ * @template {keyof import('./kernels.js').Kernels} K
+ * @typedef {import('./core.js').Operation<K>} Operation
+ */
 
 /** @type {Operation<'weight'>} */
 export const weight = ({ memory }, given) => {

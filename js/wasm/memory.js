@@ -1,27 +1,32 @@
-/* The linear memory of one module instance: allocation with accounts, views that outlive growth, staging
- * buffers. */
+/* The linear memory of a module instance: allocation with accounts, views that follow its growth,
+ * staging buffers. */
 
 import { HandleError, MemoryError } from '../errors.js';
 
-/** Staging buffers grow in these steps, so that slowly growing calls do not reallocate each time. */
+/**
+ * Staging buffers grow in steps of this many bytes, so that slowly growing calls do not reallocate
+ * each time.
+ */
 const STAGING_STEP = 65536;
 
 /**
- * The functions of a module, with plain numbers for addresses, and its memory. Those of threads are there in modules with threads.
- * @typedef {import('./abi.js').Calls & import('./abi.js').ThreadCalls & { memory: WebAssembly.Memory }} WasmExports
+ * The memory of a module and its functions, which take plain numbers as addresses. Only modules
+ * with threads have the functions of threads.
+ * @typedef {import('./abi.js').Calls & import('./abi.js').ThreadCalls &
+ *   { memory: WebAssembly.Memory }} WasmExports
  */
 
 /** @typedef {'weights' | 'tensors' | 'scratch'} Account */
 
 /**
  * @typedef {object} MemoryStats
- * @property {number} bytes  size of the linear memory
- * @property {number} weights  bytes held by weights
- * @property {number} tensors  bytes held by tensors and KV caches
- * @property {number} scratch  bytes of the staging buffers, reused between calls
- * @property {number} inUse  the sum of the three
- * @property {number} peak  the largest inUse so far
- * @property {number} handles  weights, tensors and KV caches not yet freed
+ * @property {number} bytes  Size of the wasm memory.
+ * @property {number} weights  Bytes of weights.
+ * @property {number} tensors  Bytes of tensors and KV caches.
+ * @property {number} scratch  Bytes of the staging buffers, which are reused between calls.
+ * @property {number} inUse  Sum of weights, tensors and scratch.
+ * @property {number} peak  The largest inUse so far.
+ * @property {number} handles  Number of weights, tensors and KV caches that are not freed.
  */
 
 export class Memory {
@@ -38,7 +43,7 @@ export class Memory {
   constructor({ exports, limit, is64 }) {
     this.#exports = exports;
     this.#limit = limit;
-    /** Addresses have 64 bits. */
+    /** Whether addresses have 64 bits. */
     this.is64 = is64;
   }
 
@@ -52,7 +57,10 @@ export class Memory {
     return this.#exports;
   }
 
-  /** The whole memory as bytes. Growth detaches it: ask again after anything that may allocate. */
+  /**
+   * The whole memory as bytes. Growth detaches this view: get it again after anything that may
+   * allocate.
+   */
   get u8() {
     const { buffer } = this.exports.memory;
     if (this.#u8.buffer !== buffer) this.#u8 = new Uint8Array(buffer);
@@ -91,9 +99,9 @@ export class Memory {
   }
 
   /**
-   * Gives back what alloc returned; nothing after dispose.
+   * Frees memory of alloc; does nothing after dispose.
    * @param {number} ptr
-   * @param {number} bytes  as given to alloc
+   * @param {number} bytes  the size given to alloc
    * @param {Account} account
    */
   free(ptr, bytes, account) {
@@ -118,7 +126,7 @@ export class Memory {
     };
   }
 
-  /** Lets go of the instance; its memory goes when nothing else refers to it. */
+  /** Releases the instance. Its memory is freed when nothing else refers to it. */
   dispose() {
     this.#exports = undefined;
     this.#u8 = new Uint8Array(0);
@@ -139,7 +147,7 @@ export class Staging {
   }
 
   /**
-   * A pointer to at least nFloats floats, contents undefined. May grow the memory.
+   * A pointer to at least nFloats floats, whose values are undefined. May grow the memory.
    * @param {number} nFloats
    */
   reserve(nFloats) {
@@ -154,7 +162,8 @@ export class Staging {
   }
 
   /**
-   * The first nFloats floats; the same view as long as neither memory nor length changes. Stale after growth.
+   * A view of the first nFloats floats. Growth of the memory detaches it. Unless memory or length
+   * change, each call returns the same view.
    * @param {number} nFloats
    */
   view(nFloats) {

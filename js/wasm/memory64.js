@@ -1,7 +1,8 @@
-/* Modules with 64-bit addresses: where they cannot be, and why. Fetched only when there is to be one. */
+/* Modules with 64-bit addresses: why they cannot be used. This file is fetched only if 64-bit
+ * addresses are asked for. */
 
 /**
- * Why this engine cannot have such a module.
+ * The reason why this engine cannot run such a module.
  * @param {import('./loader.js').Features} features
  * @returns {string | undefined}
  */
@@ -11,10 +12,10 @@ export function lacking64({ memory64, relaxedSimd }) {
 }
 
 /**
- * Whether addresses have 64 bits, as they were to have, and why not.
+ * Says whether addresses have 64 bits, and why not.
  * @param {boolean} is64
- * @param {string | undefined} failure  of the module that would have them
- * @param {boolean} isOne  one module was given, for everything
+ * @param {string | undefined} failure  failure of the 64-bit module
+ * @param {boolean} isOne  whether the caller gave one module for everything
  */
 export function explain64(is64, failure, isOne) {
   if (is64) return 'asked for';

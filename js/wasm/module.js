@@ -1,4 +1,4 @@
-/* Gets a wasm module from wherever it is and instantiates it. */
+/* Gets a wasm module from its source, and instantiates it. */
 
 import { ArgumentError, LoadError, show } from '../errors.js';
 import { isNode, nodeModule } from '../node.js';
@@ -7,16 +7,19 @@ import { ABI, withNumbers } from './abi.js';
 /** @typedef {import('./memory.js').WasmExports} WasmExports */
 /** @typedef {WebAssembly.Module | BufferSource | URL | string} WasmSource */
 
-/** @typedef {{ module: WebAssembly.Module, url: string | undefined, bytes: number | undefined }} Compiled */
+/**
+ * @typedef {{ module: WebAssembly.Module, url: string | undefined, bytes: number | undefined }}
+ *   Compiled
+ */
 
-/** How browsers say that a page's policy forbids to compile. */
+/** Words of browsers for a Content-Security-Policy that forbids compiling. */
 const FORBIDDEN = /content security policy|blocked by csp/i;
 const FIX = "the Content-Security-Policy needs 'wasm-unsafe-eval' in script-src";
 
-/** Whether no other module can do better. @param {unknown} error */
+/** Tells whether every other module would fail too. @param {unknown} error */
 export const isForbidden = (error) => error instanceof LoadError && error.message.endsWith(FIX);
 
-/** Modules by address: a page compiles each once. @type {Map<string, Compiled>} */
+/** Modules by URL, so that a page compiles each once. @type {Map<string, Compiled>} */
 const compiled = new Map();
 
 /**
@@ -25,7 +28,7 @@ const compiled = new Map();
  * @throws {LoadError}
  */
 export async function compile(source) {
-  // By what they are, not by their class: they may come from another realm.
+  // Tested by tag instead of instanceof, as the source may come from another realm.
   const kind = Object.prototype.toString.call(source).slice(8, -1);
   const given = /** @type {any} */ (source);
   if (kind === 'WebAssembly.Module') return { module: given, url: undefined, bytes: undefined };
@@ -63,7 +66,7 @@ async function compileUrl(url) {
   const response = await tryTo('fetch', url, () => fetch(url));
   if (!response.ok) throw new LoadError(`cannot fetch ${url}: HTTP ${response.status}`, { url });
   const { headers } = response;
-  // Servers that know no .wasm send another type, with which compileStreaming refuses.
+  // Some servers send another type for .wasm, which compileStreaming refuses.
   if (
     typeof WebAssembly.compileStreaming === 'function' &&
     headers.get('content-type')?.startsWith('application/wasm')
@@ -80,23 +83,26 @@ async function compileUrl(url) {
   return { module, url, bytes: bytes.byteLength };
 }
 
-/** Whether it starts as every module does. @param {ArrayBuffer} bytes */
+/** Tells whether the bytes begin like a wasm module. @param {ArrayBuffer} bytes */
 const isWasm = (bytes) => bytes.byteLength >= 4 && new DataView(bytes).getUint32(0) === 0x0061736d;
 
-/** Bytes that a memory of 32-bit addresses can have. */
+/** Most bytes of a memory with 32-bit addresses. */
 const ADDRESS_SPACE = 2 ** 32;
 
 /**
- * An instance, with its memory.
+ * A module instance with its memory.
  * @typedef {object} Instance
- * @property {WasmExports} exports  with numbers for addresses, and with the memory, whoever made it
+ * @property {WasmExports} exports  Functions that take plain numbers as addresses, and the memory.
  * @property {WebAssembly.Memory} memory
- * @property {number} limit  bytes that the memory can have at most
- * @property {boolean} isShared  the module has threads
- * @property {boolean} is64  it has 64-bit addresses
+ * @property {number} limit  Most bytes that the memory can have.
+ * @property {boolean} isShared  Whether the module has threads.
+ * @property {boolean} is64  Whether addresses have 64 bits.
  */
 
-/** Whether a module has threads: its memory is shared, and therefore imported. @param {WebAssembly.Module} module */
+/**
+ * Tells whether a module has threads: its memory is shared and therefore imported.
+ * @param {WebAssembly.Module} module
+ */
 export function hasThreads(module) {
   return WebAssembly.Module.imports(module).some(({ kind }) => kind === 'memory');
 }
@@ -105,7 +111,7 @@ export function hasThreads(module) {
  * @param {WebAssembly.Module} module
  * @param {string | undefined} url
  * @returns {Promise<Instance>}
- * @throws {LoadError} also when it is not one of ours
+ * @throws {LoadError} the module cannot be instantiated, or is no fused-matmul module
  */
 export async function instantiate(module, url) {
   if (!hasThreads(module)) {
@@ -120,7 +126,8 @@ export async function instantiate(module, url) {
       const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
       return finish({ exports, memory, limit, isShared: true, is64 }, url);
     } catch (error) {
-      // A memory of the other kind: what addresses a module has cannot be asked.
+      // The module wants a memory of the other kind. A module cannot be asked for the width of its
+      // addresses.
       if (!is64 && error instanceof WebAssembly.LinkError) continue;
       await tryTo('instantiate', url, () => Promise.reject(error));
     }

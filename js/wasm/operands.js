@@ -1,4 +1,4 @@
-/* The weights and values that operations are given. */
+/* Checks the weights and values given to operations. */
 
 import { ArgumentError, ShapeError, show } from '../errors.js';
 import { Tensor, Weight } from './handles.js';
@@ -26,11 +26,11 @@ export function asWeight(value, what) {
 }
 
 /**
- * The rows of x, where each has nCols values.
+ * The number of rows in x, each of nCols values.
  * @param {Floats} x
  * @param {number} nCols
  * @param {string} what  the name of x
- * @param {unknown} whose  who asks for nCols columns
+ * @param {unknown} whose  the operand that needs nCols columns, for messages
  */
 export function countRows(x, nCols, what, whose) {
   if (x instanceof Tensor && x.nCols !== nCols) {

@@ -1,5 +1,5 @@
-/* The threads of a module with shared memory: workers that sleep in C until an operation has work for them. Fetched only when
- * there are to be any. */
+/* The threads of a module with shared memory: workers that sleep in C until an operation has work
+ * for them. This file is fetched only if there are several threads. */
 
 import { threadFactory } from '../assets-thread.js';
 import { findType } from '../types.js';
@@ -11,22 +11,27 @@ export { planShares } from './thread-plan.js';
 /** @typedef {import('./memory.js').WasmExports} WasmExports */
 /** @typedef {import('../thread.js').ThreadStart} ThreadStart */
 
-/** How long starting may take before one thread has to do. */
+/** Milliseconds that threads may take to start; after that there is one thread. */
 const START_MS = 10_000;
-/** fm_threads_use: share work as soon as it pays. */
+/** Argument of fm_threads_use: share work as soon as it pays. */
 const USUAL_WORK = 0xffffffff;
 
-/** The product of the self-test: enough for threads that sleep to wake and take part. */
+/**
+ * Size of the product in the self-test: large enough for sleeping threads to wake and take part.
+ */
 const SHARED_ROWS = 192;
 const SHARED_TOKENS = 25;
 const RUNS = 4;
 
-/** A worker of either kind. @typedef {{ worker: any, ready: Promise<void>, end: () => void }} Thread */
+/**
+ * A worker of a browser or of Node.
+ * @typedef {{ worker: any, ready: Promise<void>, end: () => void }} Thread
+ */
 
-/** Whether this thread may wait in a futex: a browser's main thread may not. */
+/** Tells whether this thread may wait in a futex; a browser's main thread may not. */
 function maySleep() {
   try {
-    // The word is 0, not 1: it does not wait.
+    // The value is 0 and not 1, so this returns at once.
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 1, 0);
     return true;
   } catch {
@@ -34,13 +39,16 @@ function maySleep() {
   }
 }
 
-/** Pools of kernels that nobody holds any more. @type {FinalizationRegistry<ThreadPool>} */
+/**
+ * Ends the pools of kernels that were garbage-collected.
+ * @type {FinalizationRegistry<ThreadPool>}
+ */
 const forgotten = new FinalizationRegistry((pool) => pool.end());
 
 export class ThreadPool {
-  /** Why there is one thread only. @type {string | undefined} */
+  /** The reason why there is only one thread. @type {string | undefined} */
   failure;
-  /** Where the stacks of the other threads start; scratch lies below them. @type {number[]} */
+  /** Start of each other thread's stack; its scratch memory is below the stack. @type {number[]} */
   stacks = [];
   #exports;
   /** @type {Thread[]} */
@@ -49,7 +57,7 @@ export class ThreadPool {
 
   /**
    * @param {WasmExports} exports
-   * @param {number} count  threads, the caller included
+   * @param {number} count  number of threads, the caller included
    */
   constructor(exports, count) {
     this.#exports = exports;
@@ -57,7 +65,8 @@ export class ThreadPool {
   }
 
   /**
-   * Makes the threads start. Never rejects: where one cannot be started, `failure` says why and all are ended.
+   * Starts the threads. Never rejects: if one cannot be started, all are ended, and `failure` says
+   * why.
    * @param {WebAssembly.Module} module
    * @param {import('./module.js').Instance} instance
    */
@@ -77,12 +86,12 @@ export class ThreadPool {
     }
   }
 
-  /** Waits until they run, and has them tested and used. Never rejects either. */
+  /** Waits until the threads run, tests them, and has them used. Never rejects. */
   async ready() {
     try {
       await withTimeout(Promise.all(this.#threads.map(({ ready }) => ready)));
       if (this.failure) return;
-      // From here on they do not keep a Node process from ending.
+      // From here on the threads do not keep a Node process alive.
       for (const { worker } of this.#threads) worker.unref?.();
       const wrong = threadTest(this.#exports, (share) => this.use(share ? this.count : 1, 0));
       if (wrong) throw new Error(wrong);
@@ -93,19 +102,19 @@ export class ThreadPool {
   }
 
   /**
-   * @param {number} count  of those that run
+   * @param {number} count  number of threads to use
    * @param {number} [forkWork]  see fm_threads_use
    */
   use(count, forkWork = USUAL_WORK) {
     this.#exports.fm_threads_use(count, forkWork, this.#maySleep ? 1 : 0);
   }
 
-  /** Ends the pool when `owner` is collected. @param {object} owner */
+  /** Ends the pool when `owner` is garbage-collected. @param {object} owner */
   belongTo(owner) {
     forgotten.register(owner, this, this);
   }
 
-  /** Ends all threads, sleeping or not. Calling it again does nothing. */
+  /** Ends all threads, sleeping or not. Further calls do nothing. */
   end() {
     forgotten.unregister(this);
     if (this.#threads.length === 0) return;
@@ -123,10 +132,11 @@ export class ThreadPool {
 }
 
 /**
- * Compares products that threads share, however little work they are, with those of one thread: they are the same bits.
+ * Compares products that threads share, however small, with those of one thread. They must have the
+ * same bits.
  * @param {WasmExports} exports
- * @param {(share: boolean) => void} use  what fm_threads_use is to be called for
- * @returns {string | undefined} why threads cannot be used
+ * @param {(share: boolean) => void} use  calls fm_threads_use, for several threads or for one
+ * @returns {string | undefined} the reason why threads cannot be used
  */
 function threadTest(exports, use) {
   const { id } = /** @type {import('../types.js').GgmlType} */ (findType('Q4_K'));
@@ -153,8 +163,8 @@ function threadTest(exports, use) {
 }
 
 /**
- * @param {any} worker  of either kind
- * @param {(why: string) => void} fail  called when it dies, unless `end` was called
+ * @param {any} worker  a worker of a browser or of Node
+ * @param {(why: string) => void} fail  called when the worker dies, unless `end` was called
  * @returns {{ ready: Promise<void>, end: () => void }}
  */
 function watch(worker, fail) {

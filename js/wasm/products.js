@@ -1,5 +1,5 @@
-/* Products with quantised weights, and weights as f32. A Float32Array is copied in and out, a Tensor used where it is; the result is
- * `out`, by default a new one of x's kind. */
+/* Products with quantised weights, and dequantised weights. A Float32Array is copied in and out; a
+ * Tensor is used where it is. The result is `out`, by default a new one of x's kind. */
 
 import { asFloats, checkLength, checkNames, oneOf } from '../checks.js';
 import { ArgumentError, ShapeError, show, statusError } from '../errors.js';
@@ -12,7 +12,10 @@ import { FFN_OPTIONS, MANY_OPTIONS, NORM_MANY_OPTIONS, SWIGLU_OPTIONS } from './
 import { asOperand, asWeight, checkNumber, countRows } from './operands.js';
 
 /** @typedef {import('./core.js').Core} Core */
-/** @template {keyof import('./kernels.js').Kernels} K @typedef {import('./core.js').Operation<K>} Operation */
+/**
+ * @template {keyof import('./kernels.js').Kernels} K
+ * @typedef {import('./core.js').Operation<K>} Operation
+ */
 /** @template {Floats} U @typedef {import('./kernel-types.js').ManyOptions<U>} ManyOptions */
 /** @typedef {import('./operands.js').Floats} Floats */
 
@@ -230,7 +233,8 @@ export const fusedFfn = (core, weights, x, options = {}) => {
  * @param {Floats} x
  * @param {Floats | undefined} norm
  * @param {ManyOptions<any>} options
- * @param {(targets: number, x: number, norm: number, nTokens: number, nCols: number, mode: number) => number} run
+ * @param {(targets: number, x: number, norm: number, nTokens: number, nCols: number,
+ *   mode: number) => number} run
  * @returns {any[]}
  */
 function many(core, what, weights, x, norm, { out, activation }, run) {

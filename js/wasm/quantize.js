@@ -1,10 +1,10 @@
-/* f32 rows -> GGUF blocks, through the quantisers of the module. */
+/* Quantises f32 rows to GGUF blocks, with the quantisers of the module. */
 
 import { asFloats, checkBlocks, checkDimension, checkLength } from '../checks.js';
 import { ArgumentError, show, statusError } from '../errors.js';
 import { findType, weightBytes } from '../types.js';
 
-/** The types that can be quantised to; a test holds them equal to those of the wasm modules. */
+/** Types that can be quantised to. A test compares them with those of the modules. */
 export const QUANTIZABLE = Object.freeze(['Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0', 'Q4_K', 'Q5_K', 'Q6_K']);
 
 /** Bytes of values that are staged at a time. */

@@ -1,7 +1,9 @@
-/* The memory of a module with threads. */
+/* Makes the memory of a module with threads. */
 
-/** Pages of 64 KiB. The first number is what every module says it needs, the others what it can have at most; some engines give only
- * less of a shared memory. */
+/**
+ * Sizes in pages of 64 KiB: the initial size that every module declares, and the largest sizes to
+ * try, as some engines only allow less for shared memory.
+ */
 const INITIAL_PAGES = 32;
 const PAGES_32 = [65536, 32768, 16384];
 const PAGES_64 = [262144, 131072, 65536];

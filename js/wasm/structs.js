@@ -1,8 +1,9 @@
-/* The structs of src/fused.h, one row each, laid out in memory as C does: each field at a multiple of its own size. */
+/* The structs of src/fused.h, one row each. They are laid out as in C: each field at a multiple of
+ * its own size. */
 
 import { kindsOf } from './abi.js';
 
-/** Fields as abi.js spells parameters. */
+/** Fields, spelled like the parameters in abi.js. */
 export const STRUCTS = /** @type {const} */ ({
   fm_target: 'i32 type, u32 n_rows, address w, address y',
   fm_ffn_weights: 'i32 gate_type, i32 up_type, i32 down_type, address gate, address up, address down',
@@ -14,7 +15,7 @@ export const STRUCTS = /** @type {const} */ ({
 /** @typedef {keyof typeof STRUCTS} StructName */
 /** @typedef {{ bytes: number, fields: { kind: import('./abi.js').Kind, at: number }[] }} Layout */
 
-/** @param {string} list  fields @param {number} addressBytes @returns {Layout} */
+/** @param {string} list  fields of a row @param {number} addressBytes @returns {Layout} */
 function layOut(list, addressBytes) {
   let end = 0;
   let alignment = 1;
@@ -38,14 +39,14 @@ const LAYOUTS_64 = layouts(8);
 /** @param {Memory} memory @param {StructName} name */
 const layoutIn = (memory, name) => (memory.is64 ? LAYOUTS_64 : LAYOUTS_32)[name];
 
-/** The bytes of a struct in that memory. @param {Memory} memory @param {StructName} name */
+/** Size of a struct in this memory, in bytes. @param {Memory} memory @param {StructName} name */
 export const structBytes = (memory, name) => layoutIn(memory, name).bytes;
 
 /**
  * @param {Memory} memory
  * @param {StructName} name
- * @param {number} ptr  where the struct begins
- * @param {readonly number[]} values  of its fields
+ * @param {number} ptr  address of the struct
+ * @param {readonly number[]} values  values of its fields
  */
 export function writeStruct(memory, name, ptr, values) {
   const { bytes, fields } = layoutIn(memory, name);

@@ -1,4 +1,4 @@
-/* Parts of tensors, and tensors under another shape, without a copy. */
+/* Views of tensors: a part of one, or another shape, without a copy. */
 
 import { ShapeError, show } from '../errors.js';
 import { partOf } from './handles.js';
@@ -6,11 +6,12 @@ import { partOf } from './handles.js';
 /** @typedef {import('./handles.js').Tensor} Tensor */
 
 /**
- * The same memory under another shape, from row `start` of `nCols` values on.
+ * Makes a view of nRows x nCols values, from row `start` of such rows on.
  * @param {Tensor} tensor
- * @param {{ start?: number, nRows: number, nCols?: number }} shape  start: 0; nCols: the tensor's
+ * @param {{ start?: number, nRows: number, nCols?: number }} shape  start: default 0; nCols:
+ *   default the tensor's
  * @returns {Tensor}
- * @throws {ShapeError} it reaches beyond the tensor; the message has both numbers
+ * @throws {ShapeError} the view reaches beyond the tensor; the message has both numbers
  */
 export function viewOf(tensor, { start = 0, nRows, nCols = tensor.nCols }) {
   const isCount = (/** @type {number} */ n, least = 1) => Number.isSafeInteger(n) && n >= least;

@@ -1,13 +1,16 @@
-/* How many threads operations get where they can have several. */
+/* Chooses the number of threads, if there can be several. */
 
 import { isNode, nodeModule } from '../node.js';
 
-/** By default no more: memory bandwidth, not cores, then bounds most products. */
+/** Most threads by default: with more, memory bandwidth limits most products. */
 const DEFAULT_MOST = 8;
-/** From that many processors on half of them: they are probably two to a core, or partly slow ones. */
+/**
+ * With more processors than this, half of them are used: two of them are probably one core, or some
+ * are slow.
+ */
 const ALL_UP_TO = 4;
 
-/** How many threads are the default on so many processors. @param {number} processors */
+/** Default number of threads for a number of processors. @param {number} processors */
 export function defaultThreads(processors) {
   if (processors <= ALL_UP_TO) return Math.max(1, processors);
   return Math.min(DEFAULT_MOST, Math.max(ALL_UP_TO, Math.ceil(processors / 2)));

@@ -1,9 +1,10 @@
-/* Whether operations can have more than one thread at all. How many they get: thread-plan.js, loaded when they can. */
+/* Decides whether operations can use several threads. How many: thread-plan.js, loaded only
+ * then. */
 
 import { ArgumentError, show } from '../errors.js';
 import { isNode } from '../node.js';
 
-/** As FM_MAX_THREADS in src/threads/threads.h. */
+/** Same value as FM_MAX_THREADS in src/threads/threads.h. */
 const MAX_THREADS = 64;
 
 /** @typedef {{ count: number, reason: string }} ThreadPlan  reason: one line */
@@ -18,7 +19,7 @@ export function checkThreads(asked) {
 }
 
 /**
- * How many threads operations should have, and why.
+ * The number of threads of operations, and the reason for it.
  * @param {number | undefined} asked
  * @param {import('./loader.js').Features} features
  * @returns {Promise<ThreadPlan>}
