@@ -1,4 +1,4 @@
-/* The script of the worker of createWorkerKernels, by address; see assets-worker.js. */
+/* URL of the script of createWorkerKernels' worker; see assets-worker.js. */
 
 import { scriptUrl } from './assets-worker.js';
 

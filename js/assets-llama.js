@@ -1,4 +1,4 @@
-/* The script of the worker of createWorkerLlama, by address; see assets-worker.js. */
+/* URL of the script of createWorkerLlama's worker; see assets-worker.js. */
 
 import { scriptUrl } from './assets-worker.js';
 

@@ -1,10 +1,10 @@
-/* The script of the threads, by address; see assets-worker.js. */
+/* URL of the script of the threads; see assets-worker.js. */
 
 import { scriptUrl } from './assets-worker.js';
 import { isNode, nodeModule } from './node.js';
 
 /**
- * A function that starts a thread of the pool.
+ * Makes a function that starts a thread of the pool.
  * @returns {Promise<() => any>}
  * @throws {import('./errors.js').LoadError}
  */

@@ -1,14 +1,15 @@
-/* The start of workers, shared by the files that name a script: assets-thread.js, assets-kernels.js and assets-llama.js. They are
- * separate because bundlers copy the script of every address they meet into a build, used or not. As in assets.js, each
- * address is written out where a browser's worker is made, and not where Node's is. */
+/* Starts workers, for the files that name a script: assets-thread.js, assets-kernels.js and
+ * assets-llama.js. These are separate files because bundlers copy the script of every `new URL`
+ * they find, used or not. As in assets.js, the URL is written out where a browser's worker is made,
+ * but not for Node. */
 
 import { NO_ADDRESS } from './assets.js';
 import { LoadError } from './errors.js';
 
 /**
- * @param {string} path  from this file
- * @param {string} what  for messages
- * @param {string} instead  what helps
+ * @param {string} path  path from this file
+ * @param {string} what  name of the file in messages
+ * @param {string} instead  advice in messages
  * @returns {URL}
  * @throws {LoadError}
  */
@@ -22,7 +23,7 @@ export function scriptUrl(path, what, instead) {
 }
 
 /**
- * The script of a worker: its address, and how a browser starts it.
+ * The script of a worker: its URL, and a function that starts it in a browser.
  * @typedef {{ url: () => URL, start: () => Worker }} Script
  */
 
@@ -37,7 +38,7 @@ export function startWorker({ url: address, start }) {
   try {
     return start();
   } catch (error) {
-    // A script of another origin (a CDN) cannot be a worker, but one of ours can import it.
+    // A script of another origin (a CDN) cannot be a worker, but a local script can import it.
     if (url.origin === globalThis.location?.origin) throw error;
     const code = new Blob([`import ${JSON.stringify(url.href)};`], { type: 'text/javascript' });
     const blob = URL.createObjectURL(code);

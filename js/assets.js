@@ -1,8 +1,10 @@
-/* The wasm modules of the package, by address. The scripts of threads and workers: assets-worker.js, loaded with them.
+/* URLs of the wasm modules of the package. The scripts of threads and workers are in
+ * assets-worker.js, which is loaded with them.
  *
- * Bundlers find such files by the pattern `new URL('...', import.meta.url)`, so each address is written out. The paths hold from
- * dist/ too, where dist/worker-host.js contains this file. Nothing is evaluated on import: a bundle that is no ES module has no
- * import.meta.url, and in a worker from a blob: URL it is no base of other addresses. */
+ * Bundlers find files by the pattern `new URL('...', import.meta.url)`, so each path is written
+ * out. The paths are also right from dist/, as dist/worker-host.js contains this file. Importing
+ * evaluates none of them: a bundle that is no ES module has no import.meta.url, and in a worker
+ * from a blob: URL it is no base for other URLs. */
 
 import { LoadError } from './errors.js';
 
@@ -17,11 +19,11 @@ const WASM = {
 
 export const MODULE_NAMES = /** @type {import('./wasm/loader.js').ModuleName[]} */ (Object.keys(WASM));
 
-/** Why files beside this code cannot be found. */
+/** The reason why files next to this code cannot be found. */
 export const NO_ADDRESS = 'this code has no address (a script or CommonJS bundle, a blob: or data: URL)';
 
 /**
- * The address of a module of the package.
+ * The URL of a module of the package.
  * @param {import('./wasm/loader.js').ModuleName} name
  * @throws {LoadError}
  */

@@ -1,12 +1,16 @@
-/* The interface between a model and a device. The runner (js/llama) computes through it alone, so a model runs on whatever implements
- * it: js/wasm/backend.js is the CPU, tests/helpers/reference-backend.js plain float64 JavaScript.
+/* The interface between a model and a device. The runner (js/llama) computes only through it, so a
+ * model runs on every implementation: js/wasm/backend.js is the CPU,
+ * tests/helpers/reference-backend.js is plain float64 JavaScript.
  *
- * The unit is a block of a model, not a single operation: the CPU makes `attend` of some ten operations, a GPU of a few dispatches.
- * A block comes with the settings of its layer, so no backend asks for an architecture's name.
+ * The unit is a block of a model, not a single operation: the CPU runs `attend` as some ten
+ * operations, a GPU as a few dispatches. A block comes with the settings of its layer, so no
+ * backend asks for an architecture's name.
  *
- * Blocks queue and return; on the CPU they are done by then. Only reading, idling and loading are awaited. Errors of arguments are
- * thrown at once, those of the device and of numbers (NumericError) at once or by the next thing that is awaited. Handles (tensors, caches) say `nRows`, `nCols` or
- * nothing, and are given back with free(); where their values lie is the backend's own affair. */
+ * Calls of blocks queue work and return; on the CPU the work is done by then. Only reading, idling
+ * and loading are awaited. Errors in arguments are thrown at once. Errors of the device and of
+ * numbers (NumericError) are thrown at once, or reject the next call that is awaited. Handles
+ * (tensors, caches) have `nRows` and `nCols` or nothing, and are freed with free(); only the
+ * backend knows where their values are. */
 
 /** @typedef {import('./gguf/index.js').GgufFile} GgufFile */
 /** @typedef {import('./gguf/file.js').GgufTensor} GgufTensor */
@@ -22,137 +26,166 @@
 /**
  * Anything that takes memory on the device.
  * @typedef {object} Resource
- * @property {boolean} freed  true after free(), and once the backend is disposed
- * @property {() => void} free  gives the memory back
+ * @property {boolean} freed  True after free(), and once the backend is disposed.
+ * @property {() => void} free  Frees the memory.
  */
 
 /**
- * f32 numbers on the device, row by row.
+ * A tensor of f32 values on the device, row-major.
  * @typedef {Resource & { nRows: number, nCols: number }} DeviceTensor
  */
 
 /**
- * The hidden states of a batch, with whatever memory the blocks need beside them. Made for the largest batch; a smaller one uses
- * the first rows.
+ * The hidden states of a batch, with the work memory of the blocks. It is made for the largest
+ * batch; a smaller one uses the first rows.
  * @typedef {DeviceTensor} Hidden
  */
 
-/** Token ids on the device, one for each position of a context. @typedef {Resource & { length: number }} TokenList */
-
-/** The keys and values that an attention layer keeps of past tokens, by position. @typedef {Resource} Cache */
+/**
+ * Token ids on the device, one for each position of a context.
+ * @typedef {Resource & { length: number }} TokenList
+ */
 
 /**
- * A part of a model: its settings, its weights by role, as loadWeights gave them, and the number of its layer.
+ * Keys and values of past tokens, by position, for one attention layer.
+ * @typedef {Resource} Cache
+ */
+
+/**
+ * A block of a model: its settings, its weights by role as loadWeights returned them, and the
+ * number of its layer.
  * @template S
  * @typedef {{ settings: S, weights: Weights, layer?: number }} Block
  */
 
 /**
- * Tensors by role: `layers.3.attention.q` is weights.layers[3].attention.q. What a leaf is, the backend knows.
+ * Tensors by role: `layers.3.attention.q` is weights.layers[3].attention.q. The type of a leaf
+ * depends on the backend.
  * @typedef {Record<string, any>} Weights
  */
 
 /** All weights of a model. @typedef {Resource & { byRole: Weights }} LoadedWeights */
 
 /**
- * The tokens that a block computes: some of a batch.
+ * The tokens of a batch that a block computes.
  * @typedef {object} Step
- * @property {number} position  of the first of them, in the context
- * @property {number} start  its row in Hidden
- * @property {number} nTokens  how many
- * @property {number} seen  positions that are in the cache when they attend
+ * @property {number} position  Position of the first token in the context.
+ * @property {number} start  Row of the first token in Hidden.
+ * @property {number} nTokens  Number of tokens.
+ * @property {number} seen  Number of positions in the cache when the tokens attend.
  */
 
 /** Rows of a tensor. @typedef {{ start: number, nRows: number }} Rows */
-/** Rows of a batch, counted from its first, and the position of the first of them. @typedef {Rows & { position: number }} BatchRows */
-
 /**
- * How a model is to be run.
- * @typedef {object} RunSettings
- * @property {number} contextLength  positions of the caches
- * @property {KvType} kvType  what keys and values are stored as
+ * Rows of a batch, counted from its first row, and the position of the first of them.
+ * @typedef {Rows & { position: number }} BatchRows
  */
 
 /**
- * The memory that a model takes on this backend, in bytes and rows.
+ * Settings of a running model.
+ * @typedef {object} RunSettings
+ * @property {number} contextLength  Positions of the caches.
+ * @property {KvType} kvType  Type in which keys and values are stored.
+ */
+
+/**
+ * Memory that a model takes on this backend.
  * @typedef {object} Sizes
- * @property {number} batch  tokens of a prompt that are computed at a time, at most: all where a token sees those behind it
- * @property {number} part  tokens that one block takes, at most: a batch is computed in such parts
- * @property {number} logitRows  rows of logits that are held at a time, at most
- * @property {number} kvBytes  all caches
- * @property {number} workspaceBytes  hidden states, their workspace, logits
+ * @property {number} batch  Most tokens of a prompt that are computed at a time; the whole context
+ *   if tokens see later tokens.
+ * @property {number} part  Most tokens that one block takes; a larger batch is computed in parts.
+ * @property {number} logitRows  Most rows of logits that are held at a time.
+ * @property {number} kvBytes  Bytes of all caches.
+ * @property {number} workspaceBytes  Bytes of hidden states, their work memory, and logits.
  */
 
 /**
  * @typedef {object} BackendInfo
- * @property {string} name  'wasm', and what else there is
- * @property {import('./wasm/kernel-types.js').KernelsInfo} [kernels]  of the CPU: what was chosen and why
- * @property {number} memoryBytes  that the backend holds in all
+ * @property {string} name  'wasm', or the name of another backend.
+ * @property {import('./wasm/kernel-types.js').KernelsInfo} [kernels]  Facts about the kernels of
+ *   the CPU.
+ * @property {number} memoryBytes  All bytes that the backend holds.
  */
 
 /**
- * Chooses tokens. A device that samples by itself reads `options`; another one calls `next`.
+ * Chooses tokens. A device that samples by itself reads `options`; other devices call `next`.
  * @typedef {object} TokenSampler
- * @property {Readonly<import('./llama/sampler.js').SamplerOptions>} options  how tokens are chosen
- * @property {(logits: Float32Array, history: ArrayLike<number>) => number} next  may change the logits
+ * @property {Readonly<import('./llama/sampler.js').SamplerOptions>} options  Settings of the
+ *   choice.
+ * @property {(logits: Float32Array, history: ArrayLike<number>) => number} next  Chooses a token;
+ *   may overwrite the logits.
  */
 
 /**
- * The kinds of handles of a backend.
+ * The types of a backend's handles.
  * @typedef {{ hidden: Hidden, tensor: DeviceTensor, cache: Cache, tokens: TokenList }} Handles
  */
 
 /**
- * The interface itself. A backend names its own kinds of handles; whoever uses one takes them as they come.
+ * The interface. Each backend has its own types of handles, which callers only pass on.
  * @template {Handles} [H=any]
  * @typedef {object} Backend
- * @property {BackendInfo} info  what it is and how it runs
- * @property {boolean} disposed  true after dispose()
- * @property {(type: string) => import('./wasm/kernel-types.js').Service} servedBy  how products with weights of a type are computed
+ * @property {BackendInfo} info  Facts about the backend.
+ * @property {boolean} disposed  True after dispose().
+ * @property {(type: string) => import('./wasm/kernel-types.js').Service} servedBy  How products
+ *   with weights of a type are computed.
  *
- * @property {(plan: Plan, tensors: readonly GgufTensor[], settings: RunSettings) => string[]} lacks  what this backend cannot do of a
- *   model, each by name; empty: it can run it. Asked before a weight is read
- * @property {(plan: Plan, settings: RunSettings) => Sizes} sizes  what the model will take
- * @property {(gguf: GgufFile, plan: Plan, tensors: readonly PlannedTensor[], options: LoadOptions) => Promise<LoadedWeights>} loadWeights
- *   all of the tensors, or on any failure none; roles that the plan shares are filled in
+ * @property {(plan: Plan, tensors: readonly GgufTensor[], settings: RunSettings) => string[]} lacks
+ *   Names everything in a model that this backend cannot do; empty if it can run the model. Called
+ *   before a weight is read.
+ * @property {(plan: Plan, settings: RunSettings) => Sizes} sizes  The memory that the model will
+ *   take.
+ * @property {(gguf: GgufFile, plan: Plan, tensors: readonly PlannedTensor[],
+ *   options: LoadOptions) => Promise<LoadedWeights>} loadWeights  Loads all tensors, or on a
+ *   failure none. Roles that the plan shares are filled in.
  *
- * @property {(shape: { nRows: number, nCols: number }) => H['tensor']} tensor  zeros
- * @property {(plan: Plan, sizes: Pick<Sizes, 'batch' | 'part'>) => H['hidden']} hidden  for batches and parts of up to so many
- *   tokens
- * @property {(length: number) => H['tokens']} tokens  zeros
- * @property {(attention: AttentionSettings, settings: RunSettings) => H['cache']} cache  an empty cache for one layer
+ * @property {(shape: { nRows: number, nCols: number }) => H['tensor']} tensor  Makes a tensor of
+ *   zeros.
+ * @property {(plan: Plan, sizes: Pick<Sizes, 'batch' | 'part'>) => H['hidden']} hidden  Makes
+ *   hidden states for batches and parts of up to these numbers of tokens.
+ * @property {(length: number) => H['tokens']} tokens  Makes a list of zeros.
+ * @property {(attention: AttentionSettings, settings: RunSettings) => H['cache']} cache  Makes an
+ *   empty cache for one layer.
  *
- * @property {(tokens: H['tokens'], x: H['hidden'], embedding: Block<EmbeddingSettings>, at: Step) => void} embed  x becomes the embeddings
- *   of the tokens at these positions
- * @property {(x: H['hidden'], attention: Block<AttentionSettings>, cache: H['cache'], at: Step) => void} project  queries, keys and
- *   values of x; keys and values go into the cache, queries stay with x. A number that the cache cannot store is an error
- * @property {(x: H['hidden'], attention: Block<AttentionSettings>, cache: H['cache'], at: Step) => void} attend  x += attention of
- *   these queries over the cache
- * @property {(x: H['hidden'], feed: Block<FeedSettings>, at: Step) => void} feed  x += the feed-forward block of x
- * @property {(x: H['hidden'], head: Block<HeadSettings>, logits: H['tensor'], rows: BatchRows) => void} head  logits of some rows of x
- *   become the first rows of `logits`. A NaN or infinity among them is an error
- * @property {(x: H['hidden'], at: Step, place: Omit<Place, 'position'>) => void} check  a NaN or infinity in these rows of x is an error
- * @property {(logits: H['tensor'], row: number, tokens: H['tokens'], sampler: TokenSampler, position: number) => void} pick  the token
- *   at `position` becomes the one that the sampler chooses from a row of logits; those before are the text so far
+ * @property {(tokens: H['tokens'], x: H['hidden'], embedding: Block<EmbeddingSettings>,
+ *   at: Step) => void} embed  x = embeddings of the tokens at these positions.
+ * @property {(x: H['hidden'], attention: Block<AttentionSettings>, cache: H['cache'], at: Step) =>
+ *   void} project  Computes queries, keys and values of x. Keys and values go into the cache,
+ *   queries stay with x. A number that the cache cannot store is an error.
+ * @property {(x: H['hidden'], attention: Block<AttentionSettings>, cache: H['cache'], at: Step) =>
+ *   void} attend  x += attention of these queries over the cache.
+ * @property {(x: H['hidden'], feed: Block<FeedSettings>, at: Step) => void} feed  x += feed-forward
+ *   block of x.
+ * @property {(x: H['hidden'], head: Block<HeadSettings>, logits: H['tensor'], rows: BatchRows) =>
+ *   void} head  First rows of `logits` = logits of some rows of x. A NaN or infinity among them is
+ *   an error.
+ * @property {(x: H['hidden'], at: Step, place: Omit<Place, 'position'>) => void} check  Checks rows
+ *   of x; a NaN or infinity is an error.
+ * @property {(logits: H['tensor'], row: number, tokens: H['tokens'], sampler: TokenSampler,
+ *   position: number) => void} pick  Token at `position` = the sampler's choice from a row of
+ *   logits. The tokens before it are the text so far.
  *
- * @property {(from: H['tensor'] | H['hidden'], rows?: Rows) => Promise<Float32Array>} read  a copy, after everything that was
- *   queued before; by default all rows
- * @property {(x: H['hidden'], head: Block<HeadSettings>, rows: BatchRows) => Promise<Float32Array>} readStates  some rows of x as the
- *   head's product sees them: after its norm
- * @property {(to: H['tensor'] | H['hidden'], row: number, values: Float32Array) => void} write  sets rows from one on: what another
- *   backend has computed, for example
- * @property {(from: H['tokens'], start: number, n: number) => Promise<Uint32Array>} readTokens  a copy likewise
- * @property {(to: H['tokens'], start: number, ids: ArrayLike<number>) => void} writeTokens  sets the tokens from a position on
- * @property {() => void} flush  begins what is queued, where that waits for more
- * @property {() => Promise<void>} idle  everything that was queued is done
- * @property {() => void} dispose  ends the backend, with all that it holds of its own
+ * @property {(from: H['tensor'] | H['hidden'], rows?: Rows) => Promise<Float32Array>} read  Reads a
+ *   copy of some rows, by default all, after all work queued before.
+ * @property {(x: H['hidden'], head: Block<HeadSettings>, rows: BatchRows) => Promise<Float32Array>}
+ *   readStates  Reads some rows of x after the norm of the head: the input of the output matrix.
+ * @property {(to: H['tensor'] | H['hidden'], row: number, values: Float32Array) => void} write
+ *   Sets values from a row on, for example those that another backend has computed.
+ * @property {(from: H['tokens'], start: number, n: number) => Promise<Uint32Array>} readTokens
+ *   Reads a copy of some tokens, after all work queued before.
+ * @property {(to: H['tokens'], start: number, ids: ArrayLike<number>) => void} writeTokens  Sets
+ *   the tokens from a position on.
+ * @property {() => void} flush  Starts queued work that is waiting for more.
+ * @property {() => Promise<void>} idle  Waits until all queued work is done.
+ * @property {() => void} dispose  Ends the backend, with everything it owns.
  */
 
 /**
  * @typedef {object} LoadOptions
- * @property {number} otherBytes  that the model will need beside its weights
- * @property {((progress: { loaded: number, total: number }) => void) | undefined} [onProgress]  bytes of weights
- * @property {AbortSignal | undefined} [signal]  ends the loading
+ * @property {number} otherBytes  Bytes that the model will need in addition to its weights.
+ * @property {((progress: { loaded: number, total: number }) => void) | undefined} [onProgress]
+ *   Called with bytes of weights.
+ * @property {AbortSignal | undefined} [signal]  Aborts the loading.
  */
 
 export {};

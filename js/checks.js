@@ -1,14 +1,15 @@
-/* Checks of arguments that the public functions share. */
+/* Checks of arguments, shared by the public functions. */
 
 import { ArgumentError, ShapeError, show } from './errors.js';
 
 /**
- * Refuses names that a call does not know. A known name may stand there with the value undefined. Called for every operation
- * that is given options, so the usual case is a loop and nothing more.
+ * Refuses unknown names in an object of options. A known name may have the value undefined. This
+ * runs for every operation with options, so the usual case is just a loop.
  * @param {object} given
  * @param {readonly string[]} known
- * @param {string} [kind]  what the names are, in the singular
- * @throws {ArgumentError} an unknown name: the message has the known ones, and the one that was probably meant
+ * @param {string} [kind]  word for one of the names
+ * @throws {ArgumentError} a name is unknown; the message has the known names, and the one that was
+ *   probably meant
  */
 export function checkNames(given, known, kind = 'option') {
   if (typeof given !== 'object' || given === null)
@@ -23,7 +24,7 @@ export function checkNames(given, known, kind = 'option') {
  * @param {string} kind
  */
 function refuseName(given, name, known, kind) {
-  // Names that other code adds to Object.prototype are not options.
+  // Names that other code adds to Object.prototype are no options.
   if (!Object.hasOwn(given, name)) return;
   if (Array.isArray(given) || ArrayBuffer.isView(given))
     throw new ArgumentError(`${kind}s must be an object, got ${show(given)}`);
@@ -34,7 +35,8 @@ function refuseName(given, name, known, kind) {
 }
 
 /**
- * How many letters two names share at their beginnings and at their ends, in either case: all of them but those around a slip.
+ * The number of letters that two names share at their beginnings and at their ends, ignoring case.
+ * For a misspelt name these are all but a few letters.
  * @param {string} one
  * @param {string} other
  */
@@ -120,7 +122,7 @@ export function asFloats(value, what) {
 /** @param {unknown} data */
 export function asBytes(data) {
   if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  // Shared or not, and of any realm.
+  // Shared or not, and also from another realm.
   if (/ArrayBuffer]$/.test(Object.prototype.toString.call(data)))
     return new Uint8Array(/** @type {ArrayBufferLike} */ (data));
   throw new ArgumentError(`data must be an ArrayBuffer or a view of one, got ${show(data)}`);

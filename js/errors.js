@@ -1,10 +1,13 @@
-/* Every error the library throws. Each has a `code`; where numbers are involved they stand in the message and
- * in fields. ShapeError is a RangeError and ArgumentError a TypeError, so that they can be caught as what
- * JavaScript would throw; `e instanceof FmError` holds for all of them. */
+/* All errors of the library. Each has a `code`; numbers are in the message and in fields.
+ * ShapeError is a RangeError and ArgumentError a TypeError, as JavaScript itself would throw. Every
+ * error is also `instanceof FmError`. */
 
-/** The base of the library's errors. */
+/** Base class of the library's errors. */
 export class FmError extends Error {
-  /** What kind of error, the same in every version: 'FM_SHAPE', 'FM_GGUF'... @type {string} */
+  /**
+   * Kind of the error, the same in every version: 'FM_SHAPE', 'FM_GGUF' and so on.
+   * @type {string}
+   */
   code = 'FM_ERROR';
 
   /**
@@ -13,14 +16,14 @@ export class FmError extends Error {
    */
   constructor(message, { cause } = {}) {
     super(message, cause === undefined ? undefined : { cause });
-    /** The name of its class. */
+    /** Name of the class. */
     this.name = 'FmError';
   }
 }
 
-/** A length or a dimension does not fit; `got` and `expected` are in the message too. */
+/** A length or a dimension does not fit. `got` and `expected` are in the message too. */
 export class ShapeError extends RangeError {
-  /** The same in every version. */
+  /** Kind of the error, the same in every version. */
   code = 'FM_SHAPE';
 
   /**
@@ -29,30 +32,30 @@ export class ShapeError extends RangeError {
    */
   constructor(message, { got, expected } = {}) {
     super(message);
-    /** The name of its class. */
+    /** Name of the class. */
     this.name = 'ShapeError';
-    /** What was given. */
+    /** The number that was given. */
     this.got = got;
-    /** What fits, or the most that does. */
+    /** The number that fits, or the largest one. */
     this.expected = expected;
   }
 }
 
-/** An argument is of the wrong kind. */
+/** An argument has the wrong type or value. */
 export class ArgumentError extends TypeError {
-  /** The same in every version. */
+  /** Kind of the error, the same in every version. */
   code = 'FM_ARGUMENT';
 
   /** @param {string} message */
   constructor(message) {
     super(message);
-    /** The name of its class. */
+    /** Name of the class. */
     this.name = 'ArgumentError';
   }
 }
 
-// The two that extend a class of JavaScript's count as FmErrors as well. Subclasses inherit this, and mean
-// themselves.
+// ShapeError and ArgumentError extend classes of JavaScript, but count as FmErrors too. Subclasses
+// inherit this function; there `this` is the subclass.
 Object.defineProperty(FmError, Symbol.hasInstance, {
   /** @param {unknown} value */
   value(value) {
@@ -61,7 +64,7 @@ Object.defineProperty(FmError, Symbol.hasInstance, {
   },
 });
 
-/** A handle that cannot be used: freed, made by other kernels, or its owner is disposed. */
+/** A handle cannot be used: it is freed, belongs to other kernels, or its owner is disposed. */
 export class HandleError extends FmError {
   code = 'FM_HANDLE';
 
@@ -72,39 +75,43 @@ export class HandleError extends FmError {
   constructor(message, reason) {
     super(message);
     this.name = 'HandleError';
-    /** Why: it was freed, belongs to other kernels, its owner is disposed, or it is a view that owns nothing. */
+    /**
+     * The reason: 'freed', 'foreign' (it belongs to other kernels), 'disposed' (its owner is), or
+     * 'view' (it owns no memory).
+     */
     this.reason = reason;
   }
 }
 
 /**
- * A GGUF file that cannot be read or is malformed; `offset` is where in the file, `tensor` which one. `changed` where it is
- * another file than the one that was opened. What a server did wrong is in `url`, `status`, `got` and `expected`.
+ * A GGUF file cannot be read or is malformed. `offset` is the place in the file, `tensor` the
+ * tensor. `changed` is true if the file is another one than the one that was opened. For errors of
+ * a server see `url`, `status`, `got` and `expected`.
  */
 export class GgufError extends FmError {
   code = 'FM_GGUF';
 
   /**
    * @param {string} message
-   * @param {{ offset?: number, tensor?: string, changed?: boolean, url?: string, status?: number, got?: number,
-   *   expected?: number, cause?: unknown }} [where]
+   * @param {{ offset?: number, tensor?: string, changed?: boolean, url?: string, status?: number,
+   *   got?: number, expected?: number, cause?: unknown }} [where]
    */
   constructor(message, { offset, tensor, changed = false, url, status, got, expected, cause } = {}) {
     super(message, { cause });
     this.name = 'GgufError';
-    /** Where in the file, in bytes. */
+    /** Place in the file, in bytes. */
     this.offset = offset;
-    /** Which tensor. */
+    /** Name of the tensor. */
     this.tensor = tensor;
-    /** True where it is another file than the one that was opened. */
+    /** True if the file has changed since it was opened. */
     this.changed = changed;
-    /** The address that was asked. */
+    /** URL of the request. */
     this.url = url;
-    /** The HTTP status of the server's answer, where there was one. */
+    /** HTTP status of the answer, if there was one. */
     this.status = status;
-    /** The bytes, or the offset, that came. */
+    /** Bytes, or offset, in the answer. */
     this.got = got;
-    /** The bytes, or the offset, that should have come. */
+    /** Bytes, or offset, that were expected. */
     this.expected = expected;
   }
 }
@@ -120,12 +127,12 @@ export class IsaError extends FmError {
   constructor(message, { isa, cause } = {}) {
     super(message, { cause });
     this.name = 'IsaError';
-    /** Which instruction set. */
+    /** Name of the instruction set. */
     this.isa = isa;
   }
 }
 
-/** A wasm module could not be fetched, compiled or instantiated. */
+/** A wasm module cannot be fetched, compiled or instantiated, or a worker cannot be started. */
 export class LoadError extends FmError {
   code = 'FM_LOAD';
 
@@ -136,12 +143,12 @@ export class LoadError extends FmError {
   constructor(message, { url, cause } = {}) {
     super(message, { cause });
     this.name = 'LoadError';
-    /** Where the file was looked for. */
+    /** URL of the file. */
     this.url = url;
   }
 }
 
-/** The linear memory cannot hold `asked` bytes more. */
+/** The wasm memory has no room for `asked` more bytes. */
 export class MemoryError extends FmError {
   code = 'FM_MEMORY';
 
@@ -154,24 +161,24 @@ export class MemoryError extends FmError {
     this.name = 'MemoryError';
     /** Bytes that were asked for. */
     this.asked = asked;
-    /** Bytes in use already. */
+    /** Bytes in use. */
     this.inUse = inUse;
-    /** Bytes that the memory can have. */
+    /** Most bytes that the memory can have. */
     this.limit = limit;
   }
 }
 
-/** The worker of createWorkerKernels ended by itself: it crashed, was terminated, or ran out of memory. */
+/** The worker ended by itself: it crashed, was terminated, or ran out of memory. */
 export class WorkerError extends FmError {
   code = 'FM_WORKER';
-  /** The name of its class. */
+  /** Name of the class. */
   name = 'WorkerError';
 }
 
 /**
- * The error for a status of the C ABI that the checks in JavaScript did not foresee.
- * @param {number} status  fm_status, not FM_OK
- * @param {string} call  what was called, for the message
+ * Makes the error for a status of the C ABI that no check in JavaScript foresaw.
+ * @param {number} status  an fm_status other than FM_OK
+ * @param {string} call  name of the call in the message
  */
 export function statusError(status, call) {
   const why = [
@@ -194,7 +201,7 @@ export function statusError(status, call) {
 const MAX_SHOWN = 100;
 
 /**
- * A value as an error message shows it.
+ * A value as text for an error message.
  * @param {unknown} value
  */
 export function show(value) {

@@ -1,4 +1,4 @@
-/* fused-matmul: f32 activations times GGUF-quantised weights, in WebAssembly. */
+/* fused-matmul: multiplies f32 activations by GGUF-quantised weights, in WebAssembly. */
 
 export {
   ArgumentError,
@@ -20,12 +20,16 @@ export { Kernels } from './wasm/kernels.js';
 export { VERSION as version } from './wasm/loader.js';
 export { createWorkerKernels } from './worker/index.js';
 
-// The types that users may want to name.
+// Types that users may want to name.
 /** @typedef {import('./wasm/selftest.js').Activation} Activation */
 /** @typedef {import('./gguf/cache.js').CachedGguf} CachedGguf */
 /** @typedef {import('./gguf/cache.js').CacheState} CacheState */
 /** @typedef {import('./worker/types.js').CallOptions} CallOptions */
-/** @template {Float32Array | import('./wasm/handles.js').Tensor | import('./wasm/handles.js').Weight} U @typedef {import('./wasm/kernel-types.js').DequantizeOptions<U>} DequantizeOptions */
+/**
+ * @template {Float32Array | import('./wasm/handles.js').Tensor
+ *   | import('./wasm/handles.js').Weight} U
+ * @typedef {import('./wasm/kernel-types.js').DequantizeOptions<U>} DequantizeOptions
+ */
 /** @typedef {import('./wasm/selftest.js').Dot} Dot */
 /** @typedef {import('./wasm/loader.js').Features} Features */
 /** @typedef {import('./types.js').GgmlType} GgmlType */

@@ -1,16 +1,29 @@
-/* fused-matmul/layer: all of fused-matmul, and what the operations of a transformer layer need by name. */
+/* fused-matmul/layer: everything in fused-matmul, plus KvCache and the types that the operations of
+ * a transformer layer use. */
 
 export * from './index.js';
 export { KvCache } from './wasm/kv-cache.js';
 
-// The types that users may want to name.
-/** @template {import('./wasm/operands.js').Floats} U @typedef {import('./wasm/kernel-types.js').FfnOptions<U>} FfnOptions */
+// Types that users may want to name.
+/**
+ * @template {import('./wasm/operands.js').Floats} U
+ * @typedef {import('./wasm/kernel-types.js').FfnOptions<U>} FfnOptions
+ */
 /** @typedef {import('./wasm/kernel-types.js').FfnWeights} FfnWeights */
-/** @template {import('./wasm/operands.js').Floats} U @typedef {import('./wasm/kernel-types.js').FlashOptions<U>} FlashOptions */
+/**
+ * @template {import('./wasm/operands.js').Floats} U
+ * @typedef {import('./wasm/kernel-types.js').FlashOptions<U>} FlashOptions
+ */
 /** @typedef {import('./wasm/operands.js').Floats} Floats */
 /** @typedef {import('./wasm/kernel-types.js').Gate} Gate */
-/** @template {import('./wasm/operands.js').Floats} U @typedef {import('./wasm/kernel-types.js').GatedOptions<U>} GatedOptions */
+/**
+ * @template {import('./wasm/operands.js').Floats} U
+ * @typedef {import('./wasm/kernel-types.js').GatedOptions<U>} GatedOptions
+ */
 /** @typedef {import('./wasm/kv-cache.js').KvCacheShape} KvCacheShape */
 /** @typedef {import('./wasm/kv-cache.js').KvType} KvType */
-/** @template {import('./wasm/operands.js').Floats} U @typedef {import('./wasm/kernel-types.js').ManyOptions<U>} ManyOptions */
+/**
+ * @template {import('./wasm/operands.js').Floats} U
+ * @typedef {import('./wasm/kernel-types.js').ManyOptions<U>} ManyOptions
+ */
 /** @typedef {import('./wasm/kernel-types.js').RopeOptions} RopeOptions */

@@ -1,10 +1,13 @@
-/* What only Node has, kept away from bundlers for browsers: its modules are asked for by a name that no
- * bundler resolves. */
+/* Access to Node's modules, hidden from bundlers for browsers: the module is imported by a name
+ * that no bundler resolves. */
 
-/** @type {{ versions?: { node?: string }, type?: string, getBuiltinModule?: (id: string) => any } | undefined} */
+/**
+ * @type {{ versions?: { node?: string }, type?: string, getBuiltinModule?: (id: string) => any }
+ *   | undefined}
+ */
 const nodeProcess = /** @type {any} */ (globalThis).process;
 
-/** True in Node and what behaves like it, false in browsers, their workers and Electron's pages. */
+/** True in Node and compatible runtimes; false in browsers, their workers and Electron's pages. */
 export const isNode = typeof nodeProcess?.versions?.node === 'string' && nodeProcess.type !== 'renderer';
 
 /**
@@ -16,5 +19,5 @@ export async function nodeModule(name) {
   return nodeProcess?.getBuiltinModule?.(id) ?? import(/* webpackIgnore: true */ /* @vite-ignore */ id);
 }
 
-/** A clock: the date's, where there is no other, as in a bare context of Node's vm. */
+/** A clock. Date replaces it where it is missing, as in a bare context of Node's vm. */
 export const { performance = Date } = globalThis;

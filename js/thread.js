@@ -1,19 +1,19 @@
-/* What a thread of the pool runs: another instance of the module on the same memory, which waits in C for work until the pool ends.
- * Started by pool.js as a module worker in browsers and as a worker thread in Node; imports nothing, so that bundlers may copy or
- * bundle it. */
+/* Script of a thread of the pool: another instance of the module on the same memory, which waits in
+ * C for work until the pool ends. pool.js starts it as a module worker in browsers and as a worker
+ * thread in Node. It imports nothing, so that bundlers may copy or bundle it. */
 
 /**
  * @typedef {object} ThreadStart
  * @property {WebAssembly.Module} module
  * @property {WebAssembly.Memory} memory
- * @property {number} thread  its number, from 1 on
- * @property {number | bigint} stack  where its stack starts
+ * @property {number} thread  Number of the thread, from 1 on.
+ * @property {number | bigint} stack  Address where its stack starts.
  */
 
 /** @type {any} */
 const scope = globalThis;
 
-/** The other end: a port in Node, the worker's own scope in browsers. */
+/** The port to the pool: parentPort in Node, the worker's global scope in browsers. */
 async function findPort() {
   if (typeof scope.postMessage === 'function' && typeof scope.process?.versions?.node !== 'string') {
     return { port: scope, next: (/** @type {(data: ThreadStart) => void} */ use) => listen(scope, use) };
@@ -50,7 +50,7 @@ async function run(port, { module, memory, thread, stack }) {
 findPort().then(({ port, next }) =>
   next((start) => {
     run(port, start).catch((error) => {
-      // Out of the promise, so that it is the worker's error event.
+      // Thrown outside of the promise, so that it becomes an error event of the worker.
       setTimeout(() => {
         throw error;
       });

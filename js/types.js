@@ -1,19 +1,19 @@
-/* GGML's tensor types: every type a GGUF file can name, so that any file can be listed and its sizes checked.
- * `served` marks those the kernels multiply by; a test holds it equal to the table in the wasm modules.
- * Source: GGUF specification and ggml.h. */
+/* GGML's tensor types: every type that a GGUF file can name, so that any file can be listed and its
+ * sizes can be checked. `served` marks the types that the kernels take as weights; a test compares
+ * it with the table in the wasm modules. Source: GGUF specification and ggml.h. */
 
 import { ArgumentError, show } from './errors.js';
 
 /**
  * @typedef {object} GgmlType
- * @property {string} name  as GGUF spells it, e.g. 'Q4_K'
- * @property {number} id  as GGUF numbers it
- * @property {number} blockValues  values a block holds
- * @property {number} blockBytes  bytes a block takes
- * @property {boolean} served  true where the kernels take weights of this type
+ * @property {string} name  Name as GGUF spells it, e.g. 'Q4_K'.
+ * @property {number} id  Number as GGUF has it.
+ * @property {number} blockValues  Values in a block.
+ * @property {number} blockBytes  Bytes of a block.
+ * @property {boolean} served  Whether the kernels take weights of this type.
  */
 
-/** name, id, values a block, bytes a block, whether it is served */
+/** Name, number, values in a block, bytes of a block, whether the type is served. */
 const ROWS = /** @type {[string, number, number, number, boolean?][]} */ ([
   ['F32', 0, 1, 4, true],
   ['F16', 1, 1, 2, true],
@@ -52,7 +52,10 @@ const ROWS = /** @type {[string, number, number, number, boolean?][]} */ ([
   ['Q2_0', 42, 64, 18],
 ]);
 
-/** Every type that a GGUF file can name, with `served` true for those the kernels take. @type {readonly Readonly<GgmlType>[]} */
+/**
+ * Every type that a GGUF file can name; `served` is true for those that the kernels take.
+ * @type {readonly Readonly<GgmlType>[]}
+ */
 export const types = Object.freeze(
   ROWS.map(([name, id, blockValues, blockBytes, served = false]) =>
     Object.freeze({ name, id, blockValues, blockBytes, served }),
@@ -64,7 +67,7 @@ const byKey = new Map();
 for (const type of types) byKey.set(type.name, type).set(type.id, type);
 
 /**
- * The row of a type, or undefined.
+ * Finds the row of a type; undefined if there is none.
  * @param {string | number} nameOrId
  * @returns {Readonly<GgmlType> | undefined}
  */
@@ -73,10 +76,10 @@ export function findType(nameOrId) {
 }
 
 /**
- * The row of a type that the kernels serve.
+ * Finds the row of a type that the kernels serve.
  * @param {string | number} nameOrId
  * @returns {Readonly<GgmlType>}
- * @throws {ArgumentError} an unknown type, or one that is not served
+ * @throws {ArgumentError} the type is unknown or not served
  */
 export function servedType(nameOrId) {
   const type = findType(nameOrId);
@@ -87,7 +90,7 @@ export function servedType(nameOrId) {
 }
 
 /**
- * Bytes of a [nRows][nCols] weight. nCols must be a multiple of the block's values.
+ * Bytes of a [nRows][nCols] weight; nCols must be a multiple of the values in a block.
  * @param {GgmlType} type
  * @param {number} nRows
  * @param {number} nCols

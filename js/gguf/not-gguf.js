@@ -84,6 +84,7 @@ function textual(head) {
   const isWide = (head[0] === 0xff && head[1] === 0xfe) || (head[0] === 0xfe && head[1] === 0xff);
   const encoding = isWide ? (head[0] === 0xff ? 'utf-16le' : 'utf-16be') : 'utf-8';
   // Control characters that no text contains mean binary data.
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
   const control = /[\0-\x08\x0e-\x1f\x7f\ufffd]/;
   // The last character may be cut.
   const text = new TextDecoder(encoding)

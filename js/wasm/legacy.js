@@ -39,8 +39,7 @@ function warnOnce() {
   if (globalThis.process?.emitWarning !== undefined) {
     process.emitWarning(DEPRECATION, { type: 'DeprecationWarning', code: 'FM_DEP_LEGACY' });
   } else {
-    // biome-ignore lint/suspicious/noConsole: where there is no process.emitWarning, this is what
-    // warns
+    // biome-ignore lint/suspicious/noConsole: the only way to warn without process.emitWarning
     console.warn(`DeprecationWarning: ${DEPRECATION}`);
   }
 }
