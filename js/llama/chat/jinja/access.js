@@ -27,17 +27,26 @@ import {
 /** @typedef {import('./values.js').Value} Value */
 /** @typedef {import('./values.js').Budget} Budget */
 
-/** Methods that change a value, which templates may not. */
+/** Methods that change their object, which templates may not do. */
 const CHANGES = {
   list: ['append', 'reverse', 'insert', 'sort', 'extend', 'remove'],
   dict: ['clear', 'pop', 'popitem', 'setdefault', 'update'],
 };
 
-/** @param {string} name @param {readonly string[]} names @param {(args: (Value | undefined)[]) => Value} run */
+/**
+ * @param {string} name
+ * @param {readonly string[]} names
+ * @param {(args: (Value | undefined)[]) => Value} run
+ */
 const method = (name, names, run) =>
   new Callable(name, (args, named) => run(bind(`${name}()`, names, args, named)));
 
-/** @param {Dict} dict @param {string} name @param {Budget} budget @returns {Callable | undefined} */
+/**
+ * @param {Dict} dict
+ * @param {string} name
+ * @param {Budget} budget
+ * @returns {Callable | undefined}
+ */
 function dictMethod(dict, name, budget) {
   const spending = (/** @type {() => Value} */ run) =>
     method(name, [], () => {
@@ -68,7 +77,13 @@ function dictMethod(dict, name, budget) {
   }
 }
 
-/** @param {Value[]} list @param {Value} value @param {string} name @param {Budget} budget @returns {Callable | undefined} */
+/**
+ * @param {Value[]} list
+ * @param {Value} value
+ * @param {string} name
+ * @param {Budget} budget
+ * @returns {Callable | undefined}
+ */
 function listMethod(list, value, name, budget) {
   if (name === 'count')
     return method(name, ['value'], ([one]) => list.filter((item) => equal(item, one, budget)).length);
@@ -101,7 +116,13 @@ function listMethod(list, value, name, budget) {
   return undefined;
 }
 
-/** An attribute that is no item; undefined where there is none. @param {Value} value @param {string} name @param {Budget} budget @returns {Value | undefined} */
+/**
+ * An attribute that is not an item; undefined if there is none.
+ * @param {Value} value
+ * @param {string} name
+ * @param {Budget} budget
+ * @returns {Value | undefined}
+ */
 function ownAttribute(value, name, budget) {
   if (value instanceof Facade) return value.attribute(name);
   if (value instanceof Namespace) return value.values.get(name);
@@ -146,7 +167,13 @@ function ownAttribute(value, name, budget) {
 const missing = (value, what) =>
   new Undefined(value === null ? `None has no ${what}` : `'${typeName(value)} object' has no ${what}`);
 
-/** value.name, as Jinja2 finds it. @param {Value} value @param {string} name @param {Budget} budget @returns {Value} */
+/**
+ * value.name, looked up as in Jinja2.
+ * @param {Value} value
+ * @param {string} name
+ * @param {Budget} budget
+ * @returns {Value}
+ */
 export function attribute(value, name, budget) {
   if (value instanceof Undefined) value.fail();
   const own = name.startsWith('_') ? undefined : ownAttribute(value, name, budget);
@@ -155,7 +182,13 @@ export function attribute(value, name, budget) {
   return missing(value, `attribute '${name}'`);
 }
 
-/** value[key], as Jinja2 finds it. @param {Value} value @param {Value} key @param {Budget} budget @returns {Value} */
+/**
+ * value[key], looked up as in Jinja2.
+ * @param {Value} value
+ * @param {Value} key
+ * @param {Budget} budget
+ * @returns {Value}
+ */
 export function item(value, key, budget) {
   if (value instanceof Undefined) value.fail();
   if (isStr(value)) budget.reads(plain(value).length);
@@ -235,7 +268,13 @@ export function slice(value, parts, budget) {
   return value instanceof Tuple ? new Tuple(out) : out;
 }
 
-/** part in value. @param {Value} part @param {Value} value @param {Budget} budget @returns {boolean} */
+/**
+ * part in value.
+ * @param {Value} part
+ * @param {Value} value
+ * @param {Budget} budget
+ * @returns {boolean}
+ */
 export function contains(part, value, budget) {
   if (isStr(value)) {
     if (part instanceof Undefined) part.fail();

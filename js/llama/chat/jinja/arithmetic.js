@@ -1,4 +1,4 @@
-/* The operators of Python on numbers, texts and lists. */
+/* Python's operators on numbers, strings and lists. */
 
 import { percent } from './format.js';
 import { TemplateError } from './lexer.js';
@@ -42,7 +42,13 @@ function numeric(operator, a, b) {
   }
 }
 
-/** A sequence several times over. @param {Value} value @param {number} times @param {Budget} budget @returns {Value} */
+/**
+ * Repeats a sequence.
+ * @param {Value} value
+ * @param {number} times
+ * @param {Budget} budget
+ * @returns {Value}
+ */
 function repeat(value, times, budget) {
   const count = Math.max(0, times);
   if (isStr(value)) {

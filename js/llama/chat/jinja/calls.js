@@ -1,4 +1,4 @@
-/* Arguments of filters, tests, methods and functions, by position or by name. */
+/* Binds the arguments of filters, tests, methods and functions, by position and by name. */
 
 import { TemplateError } from './lexer.js';
 import { isStr, plain } from './text.js';
@@ -7,8 +7,8 @@ import { isNumber, numberOf, typeName, Undefined } from './values.js';
 /** @typedef {import('./values.js').Value} Value */
 
 /**
- * Arguments in the order of their names; undefined for those not given.
- * @param {string} what  is called, for messages
+ * The arguments in the order of their names; undefined for those that are not given.
+ * @param {string} what  name of the callee, for messages
  * @param {readonly string[]} names
  * @param {Value[]} args
  * @param {Map<string, Value>} named
@@ -27,7 +27,12 @@ export function bind(what, names, args, named) {
   return bound;
 }
 
-/** An integer, or a default where none is given. @param {Value | undefined} value @param {number} by @param {string} what */
+/**
+ * An integer argument, or its default.
+ * @param {Value | undefined} value
+ * @param {number} by
+ * @param {string} what
+ */
 export function integer(value, by, what) {
   if (value === undefined) return by;
   if (value instanceof Undefined) value.fail();
@@ -35,20 +40,29 @@ export function integer(value, by, what) {
   throw new TemplateError(`${what}: '${typeName(value)}' object cannot be interpreted as an integer`);
 }
 
-/** A number. @param {Value} value @param {string} what */
+/** A number argument. @param {Value} value @param {string} what */
 export function number(value, what) {
   if (value instanceof Undefined) value.fail();
   if (isNumber(value)) return numberOf(value);
   throw new TemplateError(`${what}: must be a number, not ${typeName(value)}`);
 }
 
-/** A text. @param {Value | undefined} value @param {string} what @returns {import('./text.js').Str} */
+/**
+ * A string argument.
+ * @param {Value | undefined} value
+ * @param {string} what
+ * @returns {import('./text.js').Str}
+ */
 export function text(value, what) {
   if (isStr(value)) return value;
   if (value instanceof Undefined) value.fail();
   throw new TemplateError(`${what}: must be str, not ${value === undefined ? 'missing' : typeName(value)}`);
 }
 
-/** A text, or undefined where none or nothing is given. @param {Value | undefined} value @param {string} what */
+/**
+ * A string argument; undefined if it is none or not given.
+ * @param {Value | undefined} value
+ * @param {string} what
+ */
 export const optionalText = (value, what) =>
   value === undefined || value === null ? undefined : plain(text(value, what));

@@ -1,4 +1,4 @@
-/* Values of JavaScript as values of a template, and back. */
+/* Converts JavaScript values to template values and back. */
 
 import { ArgumentError, show } from '../../../errors.js';
 import { LIMITS } from './limits.js';
@@ -9,12 +9,12 @@ import { Callable, Dict, Float, itemsOf } from './values.js';
 /** @typedef {import('./limits.js').Budget} Budget */
 
 /**
- * A value of JavaScript for a template: its texts count as from outside.
+ * Converts a JavaScript value for a template. Its strings are marked as coming from outside.
  * @param {unknown} value
- * @param {string} what  names it in a message
+ * @param {string} what  name of the value in messages
  * @param {number} [depth]
  * @returns {Value}
- * @throws {ArgumentError} it is of a kind that templates do not have, or nested too deeply
+ * @throws {ArgumentError} templates have no value of this kind, or it is nested too deeply
  */
 export function toValue(value, what, depth = 0) {
   if (depth > LIMITS.depth)
@@ -37,7 +37,7 @@ export function toValue(value, what, depth = 0) {
 }
 
 /**
- * A function of JavaScript for a template: it gets and gives values of JavaScript.
+ * Makes a JavaScript function callable by a template. Arguments and result are converted.
  * @param {Function} call
  * @param {string} name
  * @param {Budget} budget

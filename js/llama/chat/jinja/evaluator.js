@@ -28,13 +28,13 @@ import {
 /** @typedef {import('./limits.js').Budget} Budget */
 
 /**
- * What the owner of a rendering wants to know of it.
+ * Callbacks that observe a rendering.
  * @typedef {object} Watch
- * @property {(value: Value) => void} onLoop  a loop goes through a value
- * @property {(value: Value) => void} onPrint  a value that is no text becomes one
+ * @property {(value: Value) => void} onLoop  Called when a loop goes through a value.
+ * @property {(value: Value) => void} onPrint  Called when a value that is not a string is printed.
  */
 
-/** Filters that make a text of what they get. */
+/** Filters that convert their input to a string. */
 const PRINTING = ['trim', 'string', 'replace', 'lower', 'upper', 'title', 'capitalize', 'safe'];
 
 export class Evaluator {
@@ -170,7 +170,11 @@ export class Evaluator {
     return values;
   }
 
-  /** @param {Extract<Node, { kind: 'compare' }>} node @param {Scope} scope @returns {Generator<undefined, boolean, void>} */
+  /**
+   * @param {Extract<Node, { kind: 'compare' }>} node
+   * @param {Scope} scope
+   * @returns {Generator<undefined, boolean, void>}
+   */
   *#comparison(node, scope) {
     let left = yield* this.value(node.first, scope);
     for (const { operator, value } of node.rest) {
@@ -189,13 +193,17 @@ export class Evaluator {
     if (operator === 'in') return contains(a, b, budget);
     if (operator === 'not in') return !contains(a, b, budget);
     const order = compare(a, b, budget, operator);
-    // Comparing with NaN gives NaN, of which none of these holds.
+    // A comparison with NaN gives NaN, so none of these is true.
     if (operator === '<') return order < 0;
     if (operator === '<=') return order <= 0;
     return operator === '>' ? order > 0 : order >= 0;
   }
 
-  /** @param {Arguments} args @param {Scope} scope @returns {Generator<undefined, { list: Value[], named: Map<string, Value> }, void>} */
+  /**
+   * @param {Arguments} args
+   * @param {Scope} scope
+   * @returns {Generator<undefined, { list: Value[], named: Map<string, Value> }, void>}
+   */
   *arguments({ args, named, spread, namedSpread }, scope) {
     const list = yield* this.#values(args, scope);
     /** @type {Map<string, Value>} */
@@ -217,7 +225,7 @@ export class Evaluator {
   /**
    * @param {Extract<Node, { kind: 'call' }>} node
    * @param {Scope} scope
-   * @param {Callable} [caller]  of a {% call %} block
+   * @param {Callable} [caller]  the body of a {% call %} block
    * @returns {Generator<undefined, Value, void>}
    */
   *call(node, scope, caller) {
@@ -236,7 +244,7 @@ export class Evaluator {
     return new Dict(named);
   }
 
-  /** A value as it is printed. @param {Value} value @returns {import('./text.js').Str} */
+  /** The text that a value prints as. @param {Value} value @returns {import('./text.js').Str} */
   printed(value) {
     if (!isStr(value)) this.onPrint(value);
     return str(value, this.budget);

@@ -1,4 +1,4 @@
-/* From tokens to a tree: expressions, with Jinja2's precedences. */
+/* Parses expressions: tokens to a tree, with Jinja2's precedences. */
 
 import { TemplateError } from './lexer.js';
 import { LIMITS, LimitError } from './limits.js';
@@ -10,8 +10,8 @@ import { Float } from './values.js';
  * @typedef {object} Arguments
  * @property {Node[]} args
  * @property {{ name: string, value: Node }[]} named
- * @property {Node} [spread]  of *args
- * @property {Node} [namedSpread]  of **kwargs
+ * @property {Node} [spread]  The value of *args.
+ * @property {Node} [namedSpread]  The value of **kwargs.
  */
 
 /**
@@ -44,7 +44,7 @@ const COMPARISONS = ['==', '!=', '<', '<=', '>', '>='];
 
 export class ExpressionParser {
   at = 0;
-  /** The names that the part being read uses. @type {Set<string>} */
+  /** Names used in the part that is being read. @type {Set<string>} */
   #names = new Set();
   #depth = 0;
 
@@ -68,7 +68,7 @@ export class ExpressionParser {
     throw new TemplateError(`line ${this.current.line}: ${what}`);
   }
 
-  /** The current token, for a message. */
+  /** The current token, for messages. */
   shown() {
     const { type, text } = this.current;
     return type === 'data' ? 'text' : JSON.stringify(text.length > 40 ? `${text.slice(0, 40)}...` : text);
@@ -83,7 +83,12 @@ export class ExpressionParser {
     return result;
   }
 
-  /** What is read, and the names in it. @template T @param {() => T} read @returns {{ result: T, uses: Set<string> }} */
+  /**
+   * Reads a part, and collects the names in it.
+   * @template T
+   * @param {() => T} read
+   * @returns {{ result: T, uses: Set<string> }}
+   */
   namesOf(read) {
     const outer = this.#names;
     const uses = new Set();
@@ -138,7 +143,7 @@ export class ExpressionParser {
   }
 
   /**
-   * What an assignment or a loop assigns to.
+   * The target of an assignment or a loop.
    * @param {{ end?: string, namespace?: boolean }} options
    * @returns {Node}
    */
@@ -159,8 +164,9 @@ export class ExpressionParser {
   }
 
   /**
-   * One expression, or several with commas between them.
-   * @param {{ simple?: boolean, conditional?: boolean, end?: string, parentheses?: boolean }} [options]
+   * One expression, or several separated by commas.
+   * @param {{ simple?: boolean, conditional?: boolean, end?: string, parentheses?: boolean }}
+   *   [options]
    * @returns {Node}
    */
   tuple({ simple = false, conditional = true, end = '', parentheses = false } = {}) {
@@ -266,7 +272,7 @@ export class ExpressionParser {
     return this.#chain(['*', '/', '//', '%'], () => this.#power());
   }
 
-  /** Powers, which Jinja2 reads from left to right as well. */
+  /** Powers; Jinja2 reads them from left to right too. */
   #power() {
     return this.#chain(['**'], () => this.#unary(true));
   }
@@ -340,7 +346,7 @@ export class ExpressionParser {
     return items;
   }
 
-  /** Attributes, items and calls. @param {Node} node @returns {Node} */
+  /** Attributes, items and calls after an operand. @param {Node} node @returns {Node} */
   #postfix(node) {
     let result = node;
     for (;;) {
@@ -412,7 +418,7 @@ export class ExpressionParser {
     return negated ? { kind: 'unary', operator: 'not', of: test } : test;
   }
 
-  /** The arguments of a call, with their parentheses. @returns {Arguments} */
+  /** The arguments of a call, with the parentheses. @returns {Arguments} */
   callArguments() {
     this.expectOperator('(');
     /** @type {Arguments} */

@@ -1,4 +1,4 @@
-/* The filters of Jinja2: value | name(arguments). Those that go through lists are in list-filters.js. */
+/* The filters of Jinja2: value | name(arguments). Filters of lists are in list-filters.js. */
 
 import { attribute } from './access.js';
 import { bind, integer, number, optionalText, text } from './calls.js';
@@ -28,15 +28,19 @@ import {
 /** @typedef {import('./text.js').Str} Str */
 
 /**
- * @typedef {object} Tools  what filters need of the engine
+ * @typedef {object} Tools  Functions of the engine that filters use.
  * @property {Budget} budget
- * @property {(name: string, value: Value, args: Value[], named: Map<string, Value>) => Value} filter  applies another filter
- * @property {(name: string, value: Value, args: Value[]) => boolean} test  applies a test
+ * @property {(name: string, value: Value, args: Value[], named: Map<string, Value>) => Value}
+ *   filter  Applies another filter.
+ * @property {(name: string, value: Value, args: Value[]) => boolean} test  Applies a test.
  */
 
 /**
- * A filter: the names of its parameters, or undefined where it takes any; `needs`: how many of them must be given.
- * @typedef {{ names?: readonly string[], needs?: number, run: (value: Value, args: (Value | undefined)[], tools: Tools, named: Map<string, Value>) => Value }} Filter
+ * A filter with the names of its parameters, undefined if it takes any; `needs` of them are
+ * required.
+ * @typedef {{ names?: readonly string[], needs?: number,
+ *   run: (value: Value, args: (Value | undefined)[], tools: Tools, named: Map<string, Value>) =>
+ *     Value }} Filter
  */
 
 /** @param {Value} value @returns {number} */
@@ -121,7 +125,7 @@ function parseFloatText(value) {
       : Number.POSITIVE_INFINITY;
 }
 
-/** Python's round(): halves to even. @param {number} value @param {number} places */
+/** Python's round(), which rounds halves to even. @param {number} value @param {number} places */
 function round(value, places) {
   if (!Number.isFinite(value) || places > 22) return value;
   if (places < -308) return 0;
@@ -133,7 +137,12 @@ function round(value, places) {
   return (down + Number(up)) * unit * (value < 0 ? -1 : 1);
 }
 
-/** A text without what stands between two marks, them included. @param {string} value @param {string} open @param {string} close */
+/**
+ * Removes everything between two marks, and the marks.
+ * @param {string} value
+ * @param {string} open
+ * @param {string} close
+ */
 function without(value, open, close) {
   /** @type {string[]} */
   const parts = [];
@@ -173,7 +182,7 @@ const TEXT_FILTERS = {
     names: ['name'],
     run: (value, [name], { budget }) => {
       const key = plain(text(name, 'attr'));
-      // Unlike value.name it finds no keys of a dict.
+      // Unlike value.name, this filter finds no keys of a dict.
       if (value instanceof Dict && !DICT_METHODS.includes(key))
         return new Undefined(`'dict object' has no attribute '${key}'`);
       return attribute(value, key, budget);

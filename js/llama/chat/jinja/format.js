@@ -1,4 +1,4 @@
-/* Python's two ways of putting values into a text: "%s" % x and "{}".format(x). */
+/* Python's two ways to format a string: "%s" % x and "{}".format(x). */
 
 import { TemplateError } from './lexer.js';
 import { floatText, repr, str } from './print.js';
@@ -10,12 +10,13 @@ import { assemble, Dict, Float, isNumber, numberOf, Tuple, typeName, Undefined }
 /** @typedef {import('./text.js').Str} Str */
 
 /**
- * A number's digits.
+ * The digits of a number, without its sign.
  * @param {number} value
- * @param {string} type  one of d, b, o, x, X, e, E, f, F, g, G, %, or empty for a float's own text
+ * @param {string} type  one of d, b, o, x, X, e, E, f, F, g, G, %, or empty for the default of
+ *   floats
  * @param {number | undefined} precision
- * @param {boolean} alternate  with 0x and the like
- * @returns {string}  without a sign
+ * @param {boolean} alternate  add a prefix such as 0x
+ * @returns {string}
  */
 function digits(value, type, precision, alternate) {
   const size = Math.abs(value);
@@ -45,11 +46,15 @@ function digits(value, type, precision, alternate) {
   return type !== lower && type !== '' ? text.toUpperCase() : text;
 }
 
-/** toFixed, with Python's halves to even and without an exponent. @param {number} value  0 or more @param {number} places */
+/**
+ * Does the same as toFixed, but rounds halves to even as Python does, and never writes an exponent.
+ * @param {number} value  0 or more
+ * @param {number} places
+ */
 export function fixed(value, places) {
   if (value >= 1e21) return BigInt(value).toString() + (places > 0 ? `.${'0'.repeat(places)}` : '');
   const text = value.toFixed(places);
-  // An exact half is rounded up by toFixed.
+  // toFixed rounds an exact half up.
   if (places < 90 && /^50*$/.test(value.toFixed(100).split('.')[1].slice(places))) {
     const down = value.toFixed(100).slice(0, places > 0 ? places - 100 : -101);
     if (Number(down.at(-1)) % 2 === 0) return down;
@@ -60,7 +65,12 @@ export function fixed(value, places) {
 /** @param {number} value @param {number} places */
 const exponential = (value, places) => value.toExponential(places).replace(/e([+-])(\d)$/, 'e$10$2');
 
-/** An integer for %d and the like. @param {Value} value @param {string} type @returns {number} */
+/**
+ * The integer for %d and similar types.
+ * @param {Value} value
+ * @param {string} type
+ * @returns {number}
+ */
 function integer(value, type) {
   if (isNumber(value) && (type === 'd' || type === 'i' || type === 'u' || !(value instanceof Float)))
     return Math.trunc(numberOf(value));
@@ -70,7 +80,7 @@ function integer(value, type) {
 const SPEC = /%(?:\(([^)]{0,200})\))?([#0 +-]*)(\*|\d+)?(?:\.(\*|\d+))?[hlL]?(.)?/gs;
 
 /**
- * Python's % operator on a text.
+ * Python's % operator with a string on the left.
  * @param {Str} format
  * @param {Value} values  a tuple, a dict or one value
  * @param {Budget} budget
@@ -121,7 +131,7 @@ export function percent(format, values, budget) {
  * @param {string} flags
  * @param {number | undefined} precision
  * @param {Budget} budget
- * @returns {[string, Str]}  a sign and the rest
+ * @returns {[string, Str]}  the sign, and the rest
  */
 function converted(value, type, flags, precision, budget) {
   if (type === 's' || type === 'r' || type === 'a') {
@@ -171,7 +181,8 @@ const FIELD = /\{\{|\}\}|\{([^{}!:]*)(?:!([rsa]))?(?::((?:[^{}]|\{[^{}]*\})*))?\
  * @param {Str} format
  * @param {Value[]} args
  * @param {Map<string, Value>} named
- * @param {{ budget: Budget, attribute: (value: Value, name: string) => Value, item: (value: Value, key: Value) => Value }} tools
+ * @param {{ budget: Budget, attribute: (value: Value, name: string) => Value, item: (value: Value,
+ *   key: Value) => Value }} tools
  * @returns {Str}
  */
 export function formatMethod(format, args, named, tools) {

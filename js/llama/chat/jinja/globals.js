@@ -1,4 +1,4 @@
-/* The functions that every template sees: Jinja2's, and the two that chat templates expect besides. */
+/* Functions that every template sees: those of Jinja2, and two more that chat templates expect. */
 
 import { bind, integer, text } from './calls.js';
 import { TemplateError } from './lexer.js';
@@ -11,7 +11,7 @@ import { Callable, Dict, Facade, iterate, Namespace, Range, Undefined } from './
 /** @typedef {import('./values.js').Value} Value */
 /** @typedef {import('./values.js').Budget} Budget */
 
-/** What a template says with raise_exception(). */
+/** The error of raise_exception() in a template. */
 export class RaisedError extends TemplateError {}
 
 /** @param {Value[]} args @returns {Range} */
@@ -26,7 +26,13 @@ function range(args) {
   return result;
 }
 
-/** Entries of a mapping or of pairs, then named ones. @param {Value[]} args @param {Map<string, Value>} named @param {Budget} budget @returns {[Value, Value][]} */
+/**
+ * The entries of a mapping or of pairs, followed by named ones.
+ * @param {Value[]} args
+ * @param {Map<string, Value>} named
+ * @param {Budget} budget
+ * @returns {[Value, Value][]}
+ */
 function entries(args, named, budget) {
   const [first] = args;
   if (first instanceof Dict) return [...first.entries(), ...named];

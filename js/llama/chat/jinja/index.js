@@ -1,5 +1,6 @@
-/* Jinja2 as chat templates use it: with transformers' settings (trim_blocks, lstrip_blocks, loop controls, a sandbox that
- * changes nothing) and within limits, since a template comes from a stranger. */
+/* A Jinja2 engine for chat templates. It uses the settings of transformers (trim_blocks,
+ * lstrip_blocks, loop controls, a sandbox that changes nothing) and has limits, because a template
+ * comes from a stranger. */
 
 import { globals } from './globals.js';
 import { Interpreter } from './interpreter.js';
@@ -13,18 +14,18 @@ import { Scope } from './scope.js';
 /** @typedef {import('./evaluator.js').Watch} Watch */
 
 /**
- * A rendering, begun: each step of `run` is a few milliseconds of work.
+ * A rendering in progress; each step of `run` is a few milliseconds of work.
  * @typedef {{ run: Generator<undefined, Str, void>, budget: Budget }} Rendering
  */
 
-/** A template that was read. */
+/** A parsed template. */
 export class Template {
   #body;
 
   /**
    * @param {string} source
-   * @throws {TemplateError} the source is no template
-   * @throws {LimitError} it is too long or nested too deeply
+   * @throws {TemplateError} the source is not a valid template
+   * @throws {LimitError} the source is too long or nested too deeply
    */
   constructor(source) {
     this.#body = guarded(() => parse(source));
@@ -45,7 +46,11 @@ export class Template {
   }
 }
 
-/** @param {Generator<undefined, Str, void>} steps @param {Budget} budget @returns {Generator<undefined, Str, void>} */
+/**
+ * @param {Generator<undefined, Str, void>} steps
+ * @param {Budget} budget
+ * @returns {Generator<undefined, Str, void>}
+ */
 function* guardedSteps(steps, budget) {
   for (;;) {
     budget.resume();
@@ -57,7 +62,8 @@ function* guardedSteps(steps, budget) {
 }
 
 /**
- * The engine's own stack may end before the limit of nesting does.
+ * Converts a stack overflow to a LimitError: the JavaScript stack may end before the limit of
+ * nesting.
  * @template T
  * @param {() => T} work
  * @returns {T}

@@ -1,5 +1,5 @@
-/* Runs a template's statements. Every function that may take long is a generator: it yields when other tasks should get
- * their turn, so whoever drives it can rest or break it off. */
+/* Runs the statements of a template. Every function that may take long is a generator. It yields
+ * when other tasks should get a turn, so its caller can pause or abort it. */
 
 import { Evaluator } from './evaluator.js';
 import { runFilter } from './filters.js';
@@ -18,12 +18,12 @@ import { assemble, Callable, equal, Facade, iterate, Namespace, Tuple, Undefined
 /** @typedef {'break' | 'continue' | undefined} Control */
 
 export class Interpreter extends Evaluator {
-  /** What is written; a macro or a block with a filter has a list of its own. @type {Str[]} */
+  /** The output so far; a macro and a block with a filter have their own. @type {Str[]} */
   #out = [];
   #length = 0;
 
   /**
-   * The whole template.
+   * Renders the whole template.
    * @param {Statement[]} body
    * @param {Scope} scope
    * @returns {Generator<undefined, Str, void>}
@@ -32,7 +32,12 @@ export class Interpreter extends Evaluator {
     return yield* this.#captured(body, scope);
   }
 
-  /** What statements write. @param {Statement[]} body @param {Scope} scope @returns {Generator<undefined, Str, void>} */
+  /**
+   * The output of some statements.
+   * @param {Statement[]} body
+   * @param {Scope} scope
+   * @returns {Generator<undefined, Str, void>}
+   */
   *#captured(body, scope) {
     const [out, length] = [this.#out, this.#length];
     this.#out = [];
@@ -54,7 +59,11 @@ export class Interpreter extends Evaluator {
     this.#out.push(text);
   }
 
-  /** @param {Statement[]} body @param {Scope} scope @returns {Generator<undefined, Control, void>} */
+  /**
+   * @param {Statement[]} body
+   * @param {Scope} scope
+   * @returns {Generator<undefined, Control, void>}
+   */
   *#run(body, scope) {
     this.enter();
     for (const statement of body) {
@@ -69,7 +78,11 @@ export class Interpreter extends Evaluator {
     return undefined;
   }
 
-  /** @param {Statement} statement @param {Scope} scope @returns {Generator<undefined, Control, void>} */
+  /**
+   * @param {Statement} statement
+   * @param {Scope} scope
+   * @returns {Generator<undefined, Control, void>}
+   */
   *#statement(statement, scope) {
     switch (statement.kind) {
       case 'data':
@@ -118,7 +131,12 @@ export class Interpreter extends Evaluator {
     }
   }
 
-  /** @param {Value} value @param {import('./parser.js').Filter[]} filters @param {Scope} scope @returns {Generator<undefined, Value, void>} */
+  /**
+   * @param {Value} value
+   * @param {import('./parser.js').Filter[]} filters
+   * @param {Scope} scope
+   * @returns {Generator<undefined, Value, void>}
+   */
   *#filtered(value, filters, scope) {
     let result = value;
     for (const { name, args } of filters) {
@@ -147,7 +165,13 @@ export class Interpreter extends Evaluator {
     }
   }
 
-  /** @param {For} node @param {Scope} scope @param {Value} value @param {number} depth  of a recursive loop @returns {Generator<undefined, Control, void>} */
+  /**
+   * @param {For} node
+   * @param {Scope} scope
+   * @param {Value} value
+   * @param {number} depth  depth of a recursive loop
+   * @returns {Generator<undefined, Control, void>}
+   */
   *#for(node, scope, value, depth) {
     this.onLoop(value);
     let items = iterate(value, this.budget);
@@ -172,11 +196,18 @@ export class Interpreter extends Evaluator {
       if (control === 'break') break;
       if (!control) completed = true;
     }
-    // Jinja2 counts only bodies that were run to their end.
+    // For `else`, Jinja2 counts only iterations that were run to their end.
     return completed ? undefined : yield* this.#run(node.otherwise, new Scope(scope));
   }
 
-  /** The variable `loop`. @param {For} node @param {Scope} scope @param {Value[]} items @param {{ index: number, last: Value }} state @param {number} depth */
+  /**
+   * The variable `loop`.
+   * @param {For} node
+   * @param {Scope} scope
+   * @param {Value[]} items
+   * @param {{ index: number, last: Value }} state
+   * @param {number} depth
+   */
   #loop(node, scope, items, state, depth) {
     const { budget } = this;
     const cycle = new Callable('cycle', (args) => {
@@ -232,7 +263,13 @@ export class Interpreter extends Evaluator {
     return new Facade('LoopContext', attribute, recurse);
   }
 
-  /** @param {For} node @param {Scope} scope @param {Value} value @param {number} depth @returns {Generator<undefined, Str, void>} */
+  /**
+   * @param {For} node
+   * @param {Scope} scope
+   * @param {Value} value
+   * @param {number} depth
+   * @returns {Generator<undefined, Str, void>}
+   */
   *#recursed(node, scope, value, depth) {
     const [out, length] = [this.#out, this.#length];
     this.#out = [];

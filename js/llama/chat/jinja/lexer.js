@@ -1,17 +1,18 @@
-/* The source of a template, cut into tokens as Jinja2 does with trim_blocks and lstrip_blocks. */
+/* Cuts the source of a template into tokens, as Jinja2 does with trim_blocks and lstrip_blocks. */
 
 import { LIMITS, LimitError } from './limits.js';
 
-/** A mistake in a template's source, or one that it makes while it runs. */
+/** An error in the source of a template, or one that occurs while it runs. */
 export class TemplateError extends Error {
-  /** The name of its class. */
+  /** Name of the class. */
   name = 'TemplateError';
 }
 
 /**
  * @typedef {object} Token
- * @property {'data' | 'variable' | 'variableEnd' | 'block' | 'blockEnd' | 'name' | 'string' | 'integer' | 'float' | 'operator' | 'end'} type
- * @property {string} text  the data, the name, the string's value, the operator
+ * @property {'data' | 'variable' | 'variableEnd' | 'block' | 'blockEnd' | 'name' | 'string'
+ *   | 'integer' | 'float' | 'operator' | 'end'} type
+ * @property {string} text  The data, the name, the value of a string, or the operator.
  * @property {number} line
  */
 
@@ -34,7 +35,7 @@ const ESCAPES = new Map([
 /**
  * @param {string} source
  * @returns {Token[]}
- * @throws {TemplateError} the source is no template
+ * @throws {TemplateError} the source is not a valid template
  */
 export function tokenize(source) {
   if (source.length > LIMITS.source) throw new LimitError('source', source.length);
@@ -45,9 +46,9 @@ class Lexer {
   #source;
   #at = 0;
   #line = 1;
-  /** Where the line ends. */
+  /** Index of the end of the current line. */
   #nextLine = -1;
-  /** Whether the text that follows begins a line. */
+  /** Whether the next text starts at the beginning of a line. */
   #lineStart = true;
   /** @type {Token[]} */
   #tokens = [];
@@ -90,7 +91,12 @@ class Lexer {
     return -1;
   }
 
-  /** The text in front of a tag, less the white space that the tag takes. @param {number} open @param {string} kind @param {string} sign */
+  /**
+   * The text before a tag, without the white space that the tag removes.
+   * @param {number} open
+   * @param {string} kind
+   * @param {string} sign
+   */
   #before(open, kind, sign) {
     const text = this.#source.slice(this.#at, open);
     if (sign === '-') return text.trimEnd();
@@ -111,7 +117,7 @@ class Lexer {
     else if (sign !== '+' && source[this.#at] === '\n') this.#at += 1;
   }
 
-  /** Text up to {% endraw %}, as it is. */
+  /** The text up to {% endraw %}, unchanged. */
   #raw() {
     END_RAW.lastIndex = this.#at;
     const end = END_RAW.exec(this.#source);
@@ -121,7 +127,7 @@ class Lexer {
     this.#at = END_RAW.lastIndex;
   }
 
-  /** The tokens up to the end of a tag. @param {RegExp} end @param {Token['type']} type */
+  /** Reads the tokens up to the end of a tag. @param {RegExp} end @param {Token['type']} type */
   #code(end, type) {
     const source = this.#source;
     /** @type {string[]} */
@@ -129,7 +135,7 @@ class Lexer {
     for (;;) {
       this.#match(SPACES);
       if (this.#at >= source.length) this.#fail('a tag does not end');
-      // A brace that is open takes the first of two.
+      // Inside an open brace, }} starts with the brace that closes it.
       if (open.length === 0) {
         const from = this.#at;
         if (this.#match(end)) {
@@ -153,7 +159,7 @@ class Lexer {
     }
   }
 
-  /** A name or a number. @returns {boolean} */
+  /** Reads a name or a number. @returns {boolean} */
   #word() {
     const afterDot = this.#source[this.#at - 1] === '.';
     const float = afterDot ? '' : this.#match(FLOAT);
@@ -164,7 +170,7 @@ class Lexer {
     return Boolean(number || name);
   }
 
-  /** A string's value. @param {string} quote */
+  /** Reads the value of a string. @param {string} quote */
   #string(quote) {
     const source = this.#source;
     /** @type {string[]} */
@@ -185,7 +191,11 @@ class Lexer {
     return parts.join('');
   }
 
-  /** What an escape stands for, and its length. @param {number} at  behind the backslash @returns {[string, number]} */
+  /**
+   * The character of an escape sequence, and its length.
+   * @param {number} at  index after the backslash
+   * @returns {[string, number]}
+   */
   #escape(at) {
     const source = this.#source;
     const char = source[at] ?? '';

@@ -1,24 +1,28 @@
-/* What a template may use up. A template comes with a file that anyone may have made, and it is a program. */
+/* Limits of a template. A template is a program, and it comes with a file that anyone may have
+ * made. */
 
 import { ModelError } from '../../errors.js';
 
-/** The limits of one rendering. Real templates stay far below: a hundred messages take some 20,000 steps. */
+/**
+ * Limits of one rendering. Real templates stay far below them: a hundred messages take some 20,000
+ * steps.
+ */
 export const LIMITS = Object.freeze({
-  /** Characters of the template's source. */
+  /** Characters in the source of the template. */
   source: 1_000_000,
-  /** Expressions and statements evaluated, and items handled by filters. */
+  /** Expressions and statements evaluated, and items processed by filters. */
   steps: 2_000_000,
   /** Milliseconds of computation. */
   milliseconds: 2_000,
   /** Items of one range(), as in Jinja2's sandbox. */
   range: 100_000,
-  /** Characters of any one text, the whole conversation included. */
+  /** Characters of each text, including the rendered conversation. */
   length: 10_000_000,
-  /** Characters of all the texts that filters, methods and operators make. */
+  /** Characters of all texts that filters, methods and operators make, added up. */
   characters: 100_000_000,
   /** Levels of blocks and parentheses in the source. */
   nesting: 150,
-  /** Levels of what is being evaluated, calls of macros included, and of values. */
+  /** Levels of evaluation, including calls of macros, and of nested values. */
   depth: 500,
 });
 
@@ -35,7 +39,7 @@ const UNITS = {
 
 /** @typedef {keyof typeof LIMITS} Limit */
 
-/** A template wanted more than it may have. */
+/** The template exceeds a limit. */
 export class LimitError extends ModelError {
   /**
    * @param {Limit} limit
@@ -47,21 +51,21 @@ export class LimitError extends ModelError {
       `the chat template takes too much: ${Number.isFinite(got) ? got : 'too many'} ${UNITS[limit]}, the limit (${limit}) is ${LIMITS[limit]}`,
       options,
     );
-    /** Which limit. */
+    /** Name of the limit. */
     this.limit = limit;
-    /** How much the template wanted, as far as it got. */
+    /** The amount that the template used, up to now. */
     this.got = got;
     /** The limit. */
     this.expected = LIMITS[limit];
   }
 }
 
-/** Steps between two looks at the clock, less one. */
+/** The clock is read every 256 steps; this is one less. */
 const CLOCK_MASK = 255;
-/** Milliseconds after which other tasks get their turn. */
+/** Milliseconds after which other tasks get a turn. */
 const SLICE = 12;
 
-/** Counts what one rendering has used. */
+/** Counts what a rendering has used. */
 export class Budget {
   steps = 0;
   characters = 0;
@@ -69,14 +73,17 @@ export class Budget {
   #since = performance.now();
   #looked = 0;
 
-  /** One step. @returns {boolean}  whether it is time to let other tasks run */
+  /** Counts one step. @returns {boolean} whether other tasks should get a turn */
   step() {
     this.steps += 1;
     if (this.steps > LIMITS.steps) throw new LimitError('steps', this.steps);
     return (this.steps & CLOCK_MASK) === 0 && this.#clock() > SLICE;
   }
 
-  /** Steps that are taken at once: items of a list that a filter goes through. @param {number} count */
+  /**
+   * Counts several steps at once: the items of a list that a filter processes.
+   * @param {number} count
+   */
   spend(count) {
     this.steps += count;
     if (this.steps > LIMITS.steps) throw new LimitError('steps', this.steps);
@@ -84,8 +91,9 @@ export class Budget {
   }
 
   /**
-   * A text is about to be made. Called before it is, so that no memory is taken first.
-   * @param {number} length  its characters
+   * Counts a text that is about to be made. It is called first, so that no memory is allocated
+   * beyond the limit.
+   * @param {number} length  characters of the text
    */
   makes(length) {
     this.fits(length);
@@ -95,8 +103,9 @@ export class Budget {
   }
 
   /**
-   * Two or three texts are put together. The engine may share their characters, so they count less.
-   * @param {number} length  of the result
+   * Counts a join of two or three texts. They count less, because the engine may share their
+   * characters.
+   * @param {number} length  characters of the result
    */
   joins(length) {
     this.fits(length);
@@ -105,27 +114,27 @@ export class Budget {
     this.reads(length);
   }
 
-  /** A text is searched or compared. @param {number} length */
+  /** Counts a text that is searched or compared. @param {number} length */
   reads(length) {
     if (length >= 1000) this.spend(Math.floor(length / 1000));
   }
 
-  /** The length of one text. @param {number} length */
+  /** Checks the length of one text. @param {number} length */
   fits(length) {
     if (length > LIMITS.length) throw new LimitError('length', length);
   }
 
-  /** Levels of nesting. @param {number} depth */
+  /** Checks a level of nesting. @param {number} depth */
   nests(depth) {
     if (depth > LIMITS.depth) throw new LimitError('depth', depth);
   }
 
-  /** The rendering stops for a while: the time until resume() does not count. */
+  /** Pauses the rendering: the time until resume() does not count. */
   rest() {
     this.#used += performance.now() - this.#since;
   }
 
-  /** The rendering goes on. */
+  /** Resumes the rendering. */
   resume() {
     this.#since = performance.now();
   }

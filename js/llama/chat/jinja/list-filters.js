@@ -1,4 +1,4 @@
-/* The filters of Jinja2 that go through lists. */
+/* The filters of Jinja2 that process lists. */
 
 import { item } from './access.js';
 import { binary } from './arithmetic.js';
@@ -28,14 +28,14 @@ import {
 /** @typedef {import('./filters.js').Filter} Filter */
 /** @typedef {import('./filters.js').Tools} Tools */
 
-/** Texts in lower case, for comparing without regard to case. @param {Value} value */
+/** Strings in lower case, to compare them without regard to case. @param {Value} value */
 const fold = (value) => (isStr(value) ? mapWhole(value, (one) => one.toLowerCase()) : value);
 
 /**
- * A function that finds an attribute such as 'a.b.0' in an item.
+ * Makes a function that finds an attribute such as 'a.b.0' of an item.
  * @param {Value | undefined} path  null or undefined: the item itself
  * @param {Budget} budget
- * @param {Value} [by]  where there is none
+ * @param {Value} [by]  value of a missing attribute
  * @returns {(value: Value) => Value}
  */
 function getter(path, budget, by = null) {
@@ -95,7 +95,12 @@ const extreme = (sign) => ({
   },
 });
 
-/** @param {Value[]} items @param {(a: Value) => Value} key @param {Budget} budget @returns {(a: Value, b: Value) => number} */
+/**
+ * @param {Value[]} items
+ * @param {(a: Value) => Value} key
+ * @param {Budget} budget
+ * @returns {(a: Value, b: Value) => number}
+ */
 const byKey = (items, key, budget) => {
   const keys = new Map(items.map((one) => [one, key(one)]));
   return (a, b) => compare(keys.get(a), keys.get(b), budget);

@@ -1,4 +1,5 @@
-/* From tokens to a tree: statements. The grammar is Jinja2's, with loop controls and {% generation %}. */
+/* Parses statements: tokens to a tree. The grammar is Jinja2's, with loop controls and {%
+ * generation %}. */
 
 import { ExpressionParser } from './expressions.js';
 import { TemplateError, tokenize } from './lexer.js';
@@ -9,7 +10,10 @@ import { TemplateError, tokenize } from './lexer.js';
 /** @typedef {Extract<Node, { kind: 'call' }>} Call */
 
 /** @typedef {{ name: string, by?: Node }} Parameter */
-/** @typedef {{ parameters: Parameter[], body: Statement[], uses: ReadonlySet<string> }} MacroBody  uses: the names in it */
+/**
+ * A macro with its parameters, its body and the names used in it.
+ * @typedef {{ parameters: Parameter[], body: Statement[], uses: ReadonlySet<string> }} MacroBody
+ */
 
 /**
  * @typedef {{ kind: 'data', text: string }
@@ -26,7 +30,10 @@ import { TemplateError, tokenize } from './lexer.js';
  *   | { kind: 'break' } | { kind: 'continue' }} Statement
  */
 
-/** @typedef {{ kind: 'for', target: Node, items: Node, test?: Node, recursive: boolean, body: Statement[], otherwise: Statement[] }} For */
+/**
+ * @typedef {{ kind: 'for', target: Node, items: Node, test?: Node, recursive: boolean,
+ *   body: Statement[], otherwise: Statement[] }} For
+ */
 /** @typedef {{ name: string, args: Arguments }} Filter */
 
 /**
@@ -49,7 +56,12 @@ class Parser extends ExpressionParser {
     return body;
   }
 
-  /** Statements up to a block that begins with one of `ends`; its name is read, what follows is not. @param {string[]} ends @returns {Statement[]} */
+  /**
+   * Reads statements up to a block that begins with one of `ends`; the name of this block is read,
+   * the rest of it is not.
+   * @param {string[]} ends
+   * @returns {Statement[]}
+   */
   #statements(ends) {
     return this.nested(() => {
       /** @type {Statement[]} */
@@ -80,7 +92,11 @@ class Parser extends ExpressionParser {
     });
   }
 
-  /** The body of a block, whose opening tag ends here; gives the name of the tag that ends it. @param {string[]} ends */
+  /**
+   * Reads the body of a block, from the end of its opening tag on. Returns the name of the closing
+   * tag too.
+   * @param {string[]} ends
+   */
   #body(...ends) {
     this.skipOperator(':');
     this.expect('blockEnd');
@@ -207,7 +223,7 @@ class Parser extends ExpressionParser {
     return { kind: 'filterBlock', filters, body: this.#body('endfilter').body };
   }
 
-  /** @param {boolean} first  whether the first has no | in front @returns {Filter[]} */
+  /** @param {boolean} first  whether the first filter has no | in front @returns {Filter[]} */
   #filters(first) {
     /** @type {Filter[]} */
     const filters = [];
@@ -223,7 +239,7 @@ class Parser extends ExpressionParser {
     return { kind: 'scope', body: this.#body(end).body };
   }
 
-  /** A block without inheritance is its content. @returns {Statement} */
+  /** Without inheritance, a block is just its content. @returns {Statement} */
   #block() {
     const name = this.expect('name').text;
     this.skipName('scoped');

@@ -1,4 +1,4 @@
-/* Values as texts: as Python's str() and repr() print them, and as JSON. */
+/* Prints values: as Python's str() and repr() do, and as JSON. */
 
 import { TemplateError } from './lexer.js';
 import { isStr, mapRuns, plain } from './text.js';
@@ -22,7 +22,7 @@ import {
 /** @typedef {import('./values.js').Budget} Budget */
 /** @typedef {import('./text.js').Str} Str */
 
-/** A float as Python's repr() prints it. @param {number} value @returns {string} */
+/** A float as printed by Python's repr(). @param {number} value @returns {string} */
 export function floatText(value) {
   if (Number.isNaN(value)) return 'nan';
   if (!Number.isFinite(value)) return value > 0 ? 'inf' : '-inf';
@@ -68,7 +68,7 @@ function reprText(text) {
 }
 
 /**
- * Puts the pieces of a value's text into a list.
+ * Appends the pieces of a value's repr() to a list.
  * @param {Value} value
  * @param {Budget} budget
  * @param {Str[]} out
@@ -122,7 +122,7 @@ function simpleRepr(value) {
   return value instanceof Facade ? `<${value.type}>` : typeName(value);
 }
 
-/** As Python's repr(). @param {Value} value @param {Budget} budget @returns {Str} */
+/** Python's repr(). @param {Value} value @param {Budget} budget @returns {Str} */
 export function repr(value, budget) {
   /** @type {Str[]} */
   const out = [];
@@ -130,7 +130,7 @@ export function repr(value, budget) {
   return assemble(out, budget);
 }
 
-/** As Python's str(). @param {Value} value @param {Budget} budget @returns {Str} */
+/** Python's str(). @param {Value} value @param {Budget} budget @returns {Str} */
 export function str(value, budget) {
   if (isStr(value)) return value;
   if (value instanceof Undefined) return '';
@@ -153,14 +153,15 @@ function jsonText(text, ascii = false) {
 
 /**
  * @typedef {object} JsonStyle
- * @property {string | undefined} indent  of one level; undefined: everything on one line
- * @property {[Str, Str]} separators  of items, and of keys and values
+ * @property {string | undefined} indent  Indentation of one level; undefined: everything on one
+ *   line.
+ * @property {[Str, Str]} separators  Separators of items, and of keys and values.
  * @property {boolean} sortKeys
- * @property {boolean} ascii  escapes all that is not ASCII
+ * @property {boolean} ascii  Whether to escape all characters that are not ASCII.
  */
 
 /**
- * As Python's json.dumps() writes it.
+ * Python's json.dumps().
  * @param {Value} value
  * @param {JsonStyle} style
  * @param {Budget} budget
@@ -175,7 +176,12 @@ export function json(value, style, budget) {
     budget.makes(1 + indent.length * depth);
     return `\n${indent.repeat(depth)}`;
   };
-  /** @param {Value[]} items @param {string} brackets @param {number} depth @param {(item: Value) => void} writeItem */
+  /**
+   * @param {Value[]} items
+   * @param {string} brackets
+   * @param {number} depth
+   * @param {(item: Value) => void} writeItem
+   */
   const block = (items, brackets, depth, writeItem) => {
     if (items.length === 0) {
       out.push(brackets);

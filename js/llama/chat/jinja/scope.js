@@ -1,4 +1,4 @@
-/* The names that a part of a template sees. */
+/* Scopes: the names that a part of a template sees. */
 
 /** @typedef {import('./values.js').Value} Value */
 

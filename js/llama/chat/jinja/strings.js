@@ -22,7 +22,7 @@ export const capitalize = (value) => {
   return titleCase(first) + value.slice(first.length).toLowerCase();
 };
 
-/** The first character of a word. @param {string} char */
+/** The first character of a word in title case. @param {string} char */
 const titleCase = (char) =>
   char.toUpperCase().length > char.length ? char[0] + char.slice(1) : char.toUpperCase();
 
@@ -34,11 +34,11 @@ const title = (value) =>
   });
 
 /**
- * A text with replacements.
+ * Replaces parts of a text.
  * @param {Str} self
  * @param {string} old
  * @param {Str} by
- * @param {number} count  at most; below 0: all
+ * @param {number} count  most replacements; below 0: all
  * @param {Budget} budget
  */
 export function replace(self, old, by, count, budget) {
@@ -75,10 +75,10 @@ export function replace(self, old, by, count, budget) {
 }
 
 /**
- * The parts between separators, or between runs of white space.
+ * Splits a text at separators, or at runs of white space.
  * @param {Str} self
  * @param {string | undefined} separator
- * @param {number} limit  splits at most; below 0: all
+ * @param {number} limit  most splits; below 0: all
  * @param {Budget} budget
  * @returns {Str[]}
  */
@@ -119,7 +119,14 @@ function split(self, separator, limit, budget) {
   return parts;
 }
 
-/** The same from the right. @param {Str} self @param {string | undefined} separator @param {number} limit @param {Budget} budget @returns {Str[]} */
+/**
+ * Splits a text from the right.
+ * @param {Str} self
+ * @param {string | undefined} separator
+ * @param {number} limit
+ * @param {Budget} budget
+ * @returns {Str[]}
+ */
 export function rsplit(self, separator, limit, budget) {
   if (limit < 0) return split(self, separator, -1, budget);
   const value = plain(self);
@@ -158,7 +165,12 @@ export function rsplit(self, separator, limit, budget) {
 const LINE_ENDS = '\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029';
 const LINE_END = new RegExp(`\r\n|[${LINE_ENDS}]`, 'g');
 
-/** @param {Str} self @param {boolean} keep  line ends @param {Budget} budget @returns {Str[]} */
+/**
+ * @param {Str} self
+ * @param {boolean} keep  whether to keep the line ends
+ * @param {Budget} budget
+ * @returns {Str[]}
+ */
 export function splitLines(self, keep, budget) {
   const value = plain(self);
   /** @type {Str[]} */
@@ -174,7 +186,13 @@ export function splitLines(self, keep, budget) {
   return lines;
 }
 
-/** Texts with another between them. @param {Str} self @param {Value[]} items @param {Budget} budget @returns {Str} */
+/**
+ * Joins texts with `self` between them.
+ * @param {Str} self
+ * @param {Value[]} items
+ * @param {Budget} budget
+ * @returns {Str}
+ */
 export function join(self, items, budget) {
   /** @type {Str[]} */
   const parts = [];
@@ -189,7 +207,12 @@ export function join(self, items, budget) {
   return assemble(parts, budget);
 }
 
-/** Where in a text a search may look, in UTF-16 units. @param {string} value @param {Value | undefined} from @param {Value | undefined} to */
+/**
+ * Range of a search in a text, in UTF-16 units.
+ * @param {string} value
+ * @param {Value | undefined} from
+ * @param {Value | undefined} to
+ */
 function bounds(value, from, to) {
   const count = from === undefined && to === undefined ? 0 : countChars(value);
   const at = (/** @type {Value | undefined} */ index, /** @type {number} */ by) => {
@@ -213,7 +236,11 @@ const finder =
     return found < 0 ? -1 : charAt(value, start + found);
   };
 
-/** @param {string} name @param {(value: string, affix: string) => boolean} test @returns {Method} */
+/**
+ * @param {string} name
+ * @param {(value: string, affix: string) => boolean} test
+ * @returns {Method}
+ */
 const affix =
   (name, test) =>
   (self, [wanted, from, to]) => {
@@ -260,14 +287,21 @@ const stripper =
   (self, [set]) =>
     strip(self, optionalText(set, 'strip'), sides);
 
-/** Whether a text has cased characters, all of one case. @param {string} value @param {(value: string) => string} change */
+/**
+ * Tells whether a text has cased characters, all of the same case.
+ * @param {string} value
+ * @param {(value: string) => string} change
+ */
 export const isCased = (value, change) =>
   change(value) === value && value.toUpperCase() !== value.toLowerCase();
 
 /** @param {RegExp} expression @returns {Method} */
 const matches = (expression) => (self) => expression.test(plain(self));
 
-/** Each method with the names of its parameters. @type {Record<string, { names: string[], run: Method }>} */
+/**
+ * Methods with the names of their parameters.
+ * @type {Record<string, { names: string[], run: Method }>}
+ */
 export const STRING_METHODS = {
   capitalize: { names: [], run: (self, _, budget) => whole(self, capitalize, budget) },
   casefold: {

@@ -25,8 +25,14 @@ import {
 
 /** @typedef {import('./values.js').Value} Value */
 /** @typedef {import('./values.js').Budget} Budget */
-/** @typedef {{ budget: Budget, hasFilter: (name: string) => boolean, hasTest: (name: string) => boolean }} TestTools */
-/** @typedef {{ count: number, run: (value: Value, args: Value[], tools: TestTools) => boolean }} Test */
+/**
+ * @typedef {{ budget: Budget, hasFilter: (name: string) => boolean, hasTest: (name: string) =>
+ *   boolean }} TestTools
+ */
+/**
+ * @typedef {{ count: number, run: (value: Value, args: Value[], tools: TestTools) => boolean }}
+ *   Test
+ */
 
 /** @param {(value: Value, tools: TestTools) => boolean} run @returns {Test} */
 const of = (run) => ({ count: 0, run: (value, _, tools) => run(value, tools) });
@@ -47,7 +53,11 @@ const le = by((a, b, { budget }) => compare(a, b, budget, '<=') <= 0);
 const gt = by((a, b, { budget }) => compare(a, b, budget, '>') > 0);
 const ge = by((a, b, { budget }) => compare(a, b, budget, '>=') >= 0);
 
-/** Whether two values are one object, as far as Python's small values are. @param {Value} a @param {Value} b */
+/**
+ * Tells whether two values are the same object; equal strings count as one, as Python often has it.
+ * @param {Value} a
+ * @param {Value} b
+ */
 const same = (a, b) => a === b || (isStr(a) && isStr(b) && plain(a) === plain(b));
 
 /** @type {Record<string, Test>} */

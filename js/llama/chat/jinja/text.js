@@ -1,8 +1,9 @@
-/* Texts of a template that know which of their characters came from outside.
+/* Strings of a template that record which of their characters come from outside.
  *
- * A text that the template itself writes is a plain string. A text of a message, a tool or a variable is a Text: a string
- * with marks, the ranges of characters that came from outside. Every operation keeps the marks, so the rendered
- * conversation tells which characters may form control tokens and which may not. */
+ * A string written by the template itself is a plain string. A string of a message, a tool or a
+ * variable is a Text: a string with marks, the ranges of characters that come from outside. Every
+ * operation keeps the marks, so the rendered conversation tells which characters may form control
+ * tokens. */
 
 /** @typedef {string | Text} Str */
 
@@ -10,7 +11,8 @@
 export class Text {
   /**
    * @param {string} value
-   * @param {number[]} marks  start and end of each marked range, rising, not touching, in UTF-16 units
+   * @param {number[]} marks  start and end of each marked range in UTF-16 units, ascending, not
+   *   touching
    */
   constructor(value, marks) {
     this.value = value;
@@ -25,13 +27,13 @@ export class Text {
 /** @param {unknown} value @returns {value is Str} */
 export const isStr = (value) => typeof value === 'string' || value instanceof Text;
 
-/** The characters alone. @param {Str} text */
+/** The string without its marks. @param {Str} text */
 export const plain = (text) => (typeof text === 'string' ? text : text.value);
 
-/** A text that came from outside. @param {string} value @returns {Str} */
+/** Marks a whole string as coming from outside. @param {string} value @returns {Str} */
 export const outside = (value) => (value === '' ? '' : new Text(value, [0, value.length]));
 
-/** The marks of a text. @param {Str} text @returns {readonly number[]} */
+/** The marks of a string. @param {Str} text @returns {readonly number[]} */
 export const marksOf = (text) => (typeof text === 'string' ? [] : text.marks);
 
 /** @param {readonly Str[]} parts @returns {Str} */
@@ -60,9 +62,9 @@ export function concat(parts) {
 }
 
 /**
- * A part of a text.
+ * A part of a string.
  * @param {Str} text
- * @param {number} start  in UTF-16 units, as is `end`
+ * @param {number} start  in UTF-16 units, like `end`
  * @param {number} [end]
  * @returns {Str}
  */
@@ -83,7 +85,8 @@ export function cut(text, start, end = plain(text).length) {
 }
 
 /**
- * A text changed character by character: `change` gets each run of characters of one origin.
+ * Changes a string character by character: `change` gets each run of characters with the same
+ * origin.
  * @param {Str} text
  * @param {(run: string) => string} change
  * @returns {Str}
@@ -104,8 +107,8 @@ export function mapRuns(text, change) {
 }
 
 /**
- * A text changed as a whole, for changes that look at neighbours. Where its length changes, all of it counts as
- * from outside.
+ * Changes a string as a whole, if a change depends on neighbouring characters. If the length
+ * changes, all of the result counts as coming from outside.
  * @param {Str} text
  * @param {(value: string) => string} change
  * @returns {Str}
@@ -116,10 +119,10 @@ export function mapWhole(text, change) {
   return value.length === text.value.length ? new Text(value, text.marks) : outside(value);
 }
 
-/** Whether a text has characters of two UTF-16 units. */
+/** A character of two UTF-16 units. */
 const WIDE = /[\ud800-\udbff][\udc00-\udfff]/;
 
-/** Characters of a text, as Python counts them. @param {string} text */
+/** Number of characters in a string, as Python counts them. @param {string} text */
 export function countChars(text) {
   if (!WIDE.test(text)) return text.length;
   let count = 0;
@@ -127,7 +130,7 @@ export function countChars(text) {
   return count;
 }
 
-/** The UTF-16 position of a character. @param {string} text @param {number} index */
+/** Position of a character in UTF-16 units. @param {string} text @param {number} index */
 export function unitAt(text, index) {
   if (!WIDE.test(text)) return Math.min(index, text.length);
   let at = 0;
@@ -135,10 +138,14 @@ export function unitAt(text, index) {
   return at;
 }
 
-/** The character that begins at a UTF-16 position. @param {string} text @param {number} unit */
+/**
+ * Index of the character at a position in UTF-16 units.
+ * @param {string} text
+ * @param {number} unit
+ */
 export const charAt = (text, unit) => (unit <= 0 ? unit : countChars(text.slice(0, unit)));
 
-/** The characters of a text, each a text. @param {Str} text @returns {Str[]} */
+/** The characters of a string, as strings. @param {Str} text @returns {Str[]} */
 export function chars(text) {
   const value = plain(text);
   const whole = text instanceof Text && text.marks.length === 2 && text.marks[1] === value.length;
@@ -154,7 +161,7 @@ export function chars(text) {
   return out;
 }
 
-/** White space as Python's str.strip() sees it. */
+/** White space as Python's str.strip() defines it. */
 const SPACES = new Set(
   '\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000',
 );
@@ -163,7 +170,7 @@ const SPACES = new Set(
 export const isSpace = (char) => SPACES.has(char);
 
 /**
- * A text without white space, or without any of `set`, at its ends.
+ * Removes white space, or the characters in `set`, from the ends of a string.
  * @param {Str} text
  * @param {string | undefined} set
  * @param {{ left?: boolean, right?: boolean }} sides

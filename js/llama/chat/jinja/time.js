@@ -1,4 +1,5 @@
-/* strftime_now(format): the local time, as Python's datetime.now().strftime(format) writes it in the C locale. */
+/* strftime_now(format): the local time in the format of Python's datetime.now().strftime(format),
+ * in the C locale. */
 
 const DAYS = ['Sunday', 'Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday'];
 const MONTHS = [
@@ -6,14 +7,14 @@ const MONTHS = [
   ...['July', 'August', 'September', 'October', 'November', 'December'],
 ];
 
-/** Days since 1 January. @param {Date} time */
+/** Number of days since 1 January. @param {Date} time */
 const dayOfYear = (time) =>
   Math.round(
     (Date.UTC(time.getFullYear(), time.getMonth(), time.getDate()) - Date.UTC(time.getFullYear(), 0, 1)) /
       864e5,
   );
 
-/** The year and the week of ISO 8601. @param {Date} time */
+/** Year and week of ISO 8601. @param {Date} time */
 function isoWeek(time) {
   const thursday = new Date(Date.UTC(time.getFullYear(), time.getMonth(), time.getDate()));
   thursday.setUTCDate(thursday.getUTCDate() + 4 - (thursday.getUTCDay() || 7));
@@ -21,7 +22,10 @@ function isoWeek(time) {
   return { year, week: 1 + Math.floor((thursday.getTime() - Date.UTC(year, 0, 1)) / (7 * 864e5)) };
 }
 
-/** @typedef {[value: number, width: number, fill: string]} Padded  a number that flags may pad otherwise */
+/**
+ * A number that flags may pad differently.
+ * @typedef {[value: number, width: number, fill: string]} Padded
+ */
 
 /** @type {Record<string, (time: Date) => string | Padded>} */
 const FIELDS = {

@@ -1,7 +1,7 @@
-/* The values of a template: Python's, as far as templates meet them.
+/* The values of a template: those of Python, as far as templates need them.
  *
- * none is null, booleans are booleans, an integer is a number, a float a Float, a string a string or a Text, a list an
- * array; the others are classes of this file. */
+ * None is null, a bool is a boolean, an int is a number, a float is a Float, a str is a string or a
+ * Text, and a list is an array. The other types are classes of this file. */
 
 import { TemplateError } from './lexer.js';
 import { chars, concat, isStr, plain } from './text.js';
@@ -9,9 +9,11 @@ import { chars, concat, isStr, plain } from './text.js';
 /** @typedef {any} Value */
 /** @typedef {import('./limits.js').Budget} Budget */
 
-/** A name, an attribute or an item that does not exist. It prints as nothing; other uses of it fail. */
+/**
+ * A name, an attribute or an item that does not exist. It prints as nothing; all other uses fail.
+ */
 export class Undefined {
-  /** @param {string} what  what a failure says, e.g. "'x' is undefined" */
+  /** @param {string} what  message of a failure, e.g. "'x' is undefined" */
   constructor(what) {
     this.what = what;
   }
@@ -22,7 +24,7 @@ export class Undefined {
   }
 }
 
-/** A number that Python prints with a point. */
+/** A float: Python prints it with a point. */
 export class Float {
   /** @param {number} value */
   constructor(value) {
@@ -37,10 +39,10 @@ export class Tuple {
   }
 }
 
-/** A tuple of a grouper and its items. */
+/** A tuple of a grouper and its items, from groupby. */
 export class Group extends Tuple {}
 
-/** Numbers from range(). */
+/** The numbers of a range(). */
 export class Range {
   /** @param {number} start @param {number} stop @param {number} step */
   constructor(start, stop, step) {
@@ -56,18 +58,18 @@ export class Range {
   }
 }
 
-/** What can be gone through once, such as the result of `map`. */
+/** An iterator that can be read once, such as the result of `map`. */
 export class Stream {
   #items;
   #at = 0;
 
-  /** @param {Value[]} items @param {string} [type]  its Python name */
+  /** @param {Value[]} items @param {string} [type]  name of the type in Python */
   constructor(items, type = 'generator') {
     this.#items = items;
     this.type = type;
   }
 
-  /** The rest of it. @returns {Value[]} */
+  /** The remaining items. @returns {Value[]} */
   take() {
     const rest = this.#items.slice(this.#at);
     this.#at = this.#items.length;
@@ -98,7 +100,8 @@ export class Namespace {
 export class Callable {
   /**
    * @param {string} name
-   * @param {(args: Value[], named: Map<string, Value>) => Value | Generator<undefined, Value, void>} call
+   * @param {(args: Value[], named: Map<string, Value>) => Value | Generator<undefined, Value,
+   *   void>} call
    */
   constructor(name, call) {
     this.name = name;
@@ -106,7 +109,7 @@ export class Callable {
   }
 }
 
-/** An object of the engine's own with attributes, such as `loop`. */
+/** An object of the engine with attributes, such as `loop`. */
 export class Facade {
   /**
    * @param {string} type
@@ -120,7 +123,7 @@ export class Facade {
   }
 }
 
-/** A dict: keeps the order, and finds 1, 1.0 and true at one key as Python does. */
+/** A dict. It keeps the order of its keys, and 1, 1.0 and true are the same key, as in Python. */
 export class Dict {
   /** @type {Map<unknown, [Value, Value]>} */
   #entries = new Map();
@@ -164,7 +167,11 @@ export class Dict {
   }
 }
 
-/** A key of a Map: equal for values that Python finds equal. @param {Value} key @returns {unknown} */
+/**
+ * A key for a Map: equal for values that are equal in Python.
+ * @param {Value} key
+ * @returns {unknown}
+ */
 export function hash(key) {
   if (isStr(key)) return plain(key);
   if (typeof key === 'boolean') return Number(key);
@@ -179,7 +186,7 @@ export function hash(key) {
   return key;
 }
 
-/** The name of a value's type, as Python has it. @param {Value} value @returns {string} */
+/** Name of a value's type in Python. @param {Value} value @returns {string} */
 export function typeName(value) {
   if (value === null) return 'NoneType';
   if (isStr(value)) return 'str';
@@ -196,11 +203,11 @@ export function typeName(value) {
   return value instanceof Namespace ? 'Namespace' : 'function';
 }
 
-/** Whether a value is a number, booleans included. @param {Value} value */
+/** Tells whether a value is a number; booleans are. @param {Value} value */
 export const isNumber = (value) =>
   typeof value === 'number' || typeof value === 'boolean' || value instanceof Float;
 
-/** @param {Value} value  one of which isNumber holds @returns {number} */
+/** @param {Value} value  a value that isNumber accepts @returns {number} */
 export const numberOf = (value) => (value instanceof Float ? value.value : Number(value));
 
 /** @param {Value} value @returns {boolean} */
@@ -216,7 +223,7 @@ export function truthy(value) {
 }
 
 /**
- * The items of a value that can be gone through, or undefined.
+ * The items of an iterable value; undefined for any other value.
  * @param {Value} value
  * @param {Budget} budget
  * @returns {Value[] | undefined}
@@ -246,7 +253,12 @@ export function itemsOf(value, budget) {
   return undefined;
 }
 
-/** The same, or an error. @param {Value} value @param {Budget} budget @returns {Value[]} */
+/**
+ * The items of an iterable value; throws for any other value.
+ * @param {Value} value
+ * @param {Budget} budget
+ * @returns {Value[]}
+ */
 export function iterate(value, budget) {
   const items = itemsOf(value, budget);
   if (!items) throw new TemplateError(`'${typeName(value)}' object is not iterable`);
@@ -299,7 +311,7 @@ export function equal(a, b, budget, depth = 0) {
  * @param {Value} a
  * @param {Value} b
  * @param {Budget} budget
- * @param {string} [operator]  for the message
+ * @param {string} [operator]  operator for the message
  * @param {number} [depth]
  * @returns {number}
  */
@@ -326,18 +338,22 @@ export function compare(a, b, budget, operator = '<', depth = 0) {
   );
 }
 
-/** Two strings by their code points. @param {string} a @param {string} b */
+/** Compares two strings by their code points. @param {string} a @param {string} b */
 function compareText(a, b) {
   let at = 0;
   while (at < a.length && at < b.length && a[at] === b[at]) at += 1;
   if (at >= a.length || at >= b.length) return a.length - b.length;
-  // The second half of a pair alone would compare wrongly with what is above the surrogates.
+  // If the strings differ in the second half of a surrogate pair, the whole pair must be compared.
   const low = (/** @type {string} */ text) => /[\udc00-\udfff]/.test(text[at]);
   if (at > 0 && low(a) && low(b)) at -= 1;
   return Number(a.codePointAt(at)) - Number(b.codePointAt(at));
 }
 
-/** Texts put together, within the budget. @param {import('./text.js').Str[]} parts @param {Budget} budget */
+/**
+ * Joins strings, within the budget.
+ * @param {import('./text.js').Str[]} parts
+ * @param {Budget} budget
+ */
 export function assemble(parts, budget) {
   let length = 0;
   for (const part of parts) length += plain(part).length;
