@@ -15,9 +15,9 @@ import { GgufError } from '../errors.js';
  *   by itself.
  * @property {number} [held]  Bytes that the source holds in memory, because the server does not
  *   answer Range requests.
- * @property {() => import('./cache.js').CacheState} [cached]  What the cache has done so far.
- * @property {(done: import('./cache.js').CacheState) => void} [count]  Adds to `cached` what
- *   another thread did.
+ * @property {() => import('./cache.js').CacheState} [cached]  State of the cache.
+ * @property {(done: import('./cache.js').CacheState) => void} [count]  Adds the bytes counted in
+ *   another thread to `cached`.
  */
 
 /**

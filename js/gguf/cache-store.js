@@ -1,6 +1,7 @@
 /* GGUF files in the browser's Cache Storage. A file is stored as a description (its UrlFacts) and
- * blocks. The address of a block contains the validators of its file (size, ETag), so blocks of two
- * versions never mix. After the Cache Storage has failed once, it is no longer used. */
+ * blocks. The address of a block contains the validators of its file (size, and ETag or
+ * Last-Modified), so blocks of two versions never mix. After the Cache Storage has failed once, it
+ * is no longer used. */
 
 import { GgufError } from '../errors.js';
 import { firstPartOf } from './split.js';

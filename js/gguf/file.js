@@ -98,7 +98,7 @@ export class GgufFile {
   }
 
   /**
-   * What the cache has done so far, if the file was opened with one.
+   * State of the cache, if the file was opened with one.
    * @returns {import('./cache.js').CacheState | undefined}
    */
   get cached() {

@@ -14,7 +14,7 @@ import {
 import { afterFailure, isTransient, isTransientStatus, retryAfter, transient } from './http-retry.js';
 import { ifRangeOf, isOtherFile, validators } from './validators.js';
 
-/** An attempt that brought this many bytes resets the count of failures. */
+/** A broken attempt that brought this many bytes counts as the first failure in a row. */
 const PROGRESS_BYTES = 1 << 16;
 
 /**

@@ -33,7 +33,7 @@ import { nextTask } from './pause.js';
  * @property {AbortSignal} [signal]  Aborts the rendering with its reason.
  */
 
-/** @typedef {Record<string, unknown>} Metadata  of a GGUF file */
+/** Metadata of a GGUF file. @typedef {Record<string, unknown>} Metadata */
 
 /** @typedef {import('./tokenizer/tokenizer.js').Tokenizer} Tokenizer */
 

@@ -36,9 +36,9 @@ import { TextStream } from './text-stream.js';
 /** @typedef {ReturnType<typeof import('./options.js').checkGenerateOptions>} Options */
 
 /**
- * A text in the making. It takes the model when the first piece is read. The model is free again at
- * the end of the text, after an error or an abort, when a `for await` loop is left, and after
- * `return()`, `throw()` or `cancel()`: at once, whether or not anybody reads on.
+ * Generates a text, piece by piece. It takes the model when the first piece is read. The model is
+ * free again at the end of the text, after an error or an abort, when a `for await` loop is left,
+ * and after `return()`, `throw()` or `cancel()`: at once, whether or not anybody reads on.
  * @implements {AsyncIterableIterator<string, GenerationStats, void>}
  */
 export class Generation {

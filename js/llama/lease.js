@@ -17,8 +17,8 @@ export class Lease {
    * @param {Holder} holder
    * @param {number} nTokens
    * @param {AbortSignal | undefined} signal  ends the lease, with its reason
-   * @param {object} [owner]  an object that only the holder knows; the lease ends when it is
-   *   garbage-collected
+   * @param {object} [owner]  an object without which nobody can continue the call; the lease ends
+   *   when it is garbage-collected
    */
   constructor(holder, nTokens, signal, owner) {
     /** The call that has the lease. */

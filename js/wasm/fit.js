@@ -1,5 +1,5 @@
-/* What the CPU cannot do of a model, and the memory that a model takes in addition to its
- * weights. */
+/* Limits of the CPU backend: the parts of a model that it cannot run, and the memory that a model
+ * takes in addition to its weights. */
 
 import { show } from '../errors.js';
 import { findType, weightBytes } from '../types.js';

@@ -159,7 +159,7 @@ export class Kernels {
 
   /**
    * Streams several tensors into wasm memory: all of them, or on a failure none. Neighbours in the
-   * file are read by one request; only a chunk of each open request is held outside.
+   * file are read by one request; only a chunk of each open request is held outside of it.
    * @param {import('../gguf/file.js').GgufFile} gguf
    * @param {Iterable<string>} names
    * @param {LoadOptions & { concurrency?: number }} [options]  onProgress: bytes of all tensors;

@@ -80,7 +80,7 @@ async function spawn(source, script) {
 }
 
 /**
- * @param {any} worker  of node:worker_threads
+ * @param {any} worker  a Worker of node:worker_threads
  * @param {Listeners} listeners
  * @returns {Port}
  */

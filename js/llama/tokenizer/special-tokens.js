@@ -18,7 +18,7 @@ import { encoder } from './utf8.js';
  * @property {boolean} [stripRight]  Whether it takes the white space after it.
  */
 
-/** @typedef {{ from: number, to: number, id: number }} Cut  a token stands for text[from, to) */
+/** A token and its range text[from, to). @typedef {{ from: number, to: number, id: number }} Cut */
 
 const SPACES = ' \t\n\v\f\r';
 

@@ -54,7 +54,8 @@ const gt = by((a, b, { budget }) => compare(a, b, budget, '>') > 0);
 const ge = by((a, b, { budget }) => compare(a, b, budget, '>=') >= 0);
 
 /**
- * Tells whether two values are the same object; equal strings count as one, as Python often has it.
+ * Tells whether two values are the same object. Equal strings count as the same, as Python often
+ * shares them.
  * @param {Value} a
  * @param {Value} b
  */
