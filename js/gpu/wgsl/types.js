@@ -20,8 +20,9 @@
  * together, fields of whole words first. Either way a field is read by aligned words and not a byte is added. Rows of F32, F16
  * and BF16 are padded to whole pieces of 16 columns. */
 
-import { CODED_TYPES } from './coded-types.js';
+import { BLOCK32_TYPES } from './block32-types.js';
 import { FLOAT_TYPES } from './float-types.js';
+import { SUPERBLOCK_TYPES } from './superblock-types.js';
 
 /**
  * Reads of the fields of block `i`, as WGSL expressions.
@@ -39,14 +40,14 @@ import { FLOAT_TYPES } from './float-types.js';
  * @property {number} lanes  of 16 columns in a block
  * @property {number} share  lanes with the same scales
  * @property {boolean} coded  values are scale * code - min: `body` gives a Piece, otherwise a mat4x4f
- * @property {boolean} signed  codes are signed bytes
+ * @property {boolean} signed  codes are signed bytes, and all minimums 0
  * @property {string} runs  where the runs of lane `t` begin
- * @property {string} [extra]  functions that it needs, once a shader
+ * @property {string | undefined} [extra]  functions that it needs, once a shader
  * @property {(fields: Fields) => string} body  statements that return what lane `t` of block `i` holds
  */
 
 /** @type {Record<string, WgslType>} */
-export const WGSL_TYPES = Object.freeze({ ...FLOAT_TYPES, ...CODED_TYPES });
+export const WGSL_TYPES = Object.freeze({ ...FLOAT_TYPES, ...BLOCK32_TYPES, ...SUPERBLOCK_TYPES });
 
 /**
  * A weight, or some rows of one, as a shader reads it.
@@ -101,6 +102,16 @@ fn high4(w: u32) -> u32 { return (w >> 4u) & 0x0f0f0f0fu; }
 ${[...extras].join('')}`;
 }
 
+/** Functions that read a field, by what they give: `a` is where it begins in block i, in words or in bytes, `w` the array. */
+const READS = {
+  word: (/** @type {string} */ w, /** @type {string} */ a) =>
+    `(i: u32, k: u32) -> u32 { return ${w}[${a} + k]; }`,
+  byte: (/** @type {string} */ w, /** @type {string} */ a) =>
+    `(i: u32, k: u32) -> u32 { let a = ${a} + k; return (${w}[a >> 2u] >> (8u * (a & 3u))) & 255u; }`,
+  half: (/** @type {string} */ w, /** @type {string} */ a) =>
+    `(i: u32) -> f32 { let a = ${a}; return unpack2x16float(${w}[a >> 2u] >> (8u * (a & 2u))).x; }`,
+};
+
 /**
  * The functions of a weight.
  * @param {Unit} unit
@@ -111,25 +122,24 @@ export function decoder({ type, nBlocks, firstBlock }, { suffix = '_0', variable
   const inPlanes = layoutOf(type) === 'planes';
   const offsets = fieldOffsets(type);
   const bytes = blockBytes(type);
-  const access = row.fields.map(([field, size]) => {
-    const stride = inPlanes ? size : bytes;
+  const sizes = Object.fromEntries(row.fields);
+  /** By name, as far as the type uses them. @type {Map<string, string>} */
+  const access = new Map();
+  const read = (/** @type {keyof typeof READS} */ kind, /** @type {string} */ field) => {
+    const stride = inPlanes ? sizes[field] : bytes;
     const offset = (inPlanes ? nBlocks * offsets[field] : offsets[field]) + firstBlock * stride;
-    const at = `i * ${stride}u + ${offset}u`;
-    const word =
-      stride % 4 === 0 && offset % 4 === 0
-        ? `fn word_${field}${suffix}(i: u32, k: u32) -> u32 { return ${variable}[i * ${stride / 4}u + ${offset / 4}u + k]; }`
-        : '';
-    return `${word}
-fn byte_${field}${suffix}(i: u32, k: u32) -> u32 { let a = ${at} + k; return (${variable}[a >> 2u] >> (8u * (a & 3u))) & 255u; }
-fn half_${field}${suffix}(i: u32) -> f32 { let a = ${at}; return unpack2x16float(${variable}[a >> 2u] >> (8u * (a & 2u))).x; }`;
-  });
+    const name = `${kind}_${field}${suffix}`;
+    const per = kind === 'word' ? 4 : 1;
+    access.set(name, `\nfn ${name}${READS[kind](variable, `i * ${stride / per}u + ${offset / per}u`)}`);
+    return name;
+  };
   const body = row.body({
-    word: (field, k) => `word_${field}${suffix}(i, ${k})`,
-    byte: (field, k) => `byte_${field}${suffix}(i, ${k})`,
-    half: (field) => `half_${field}${suffix}(i)`,
+    word: (field, k) => `${read('word', field)}(i, ${k})`,
+    byte: (field, k) => `${read('byte', field)}(i, ${k})`,
+    half: (field) => `${read('half', field)}(i)`,
   });
   const functions = row.coded ? codedFunctions(body, row.signed, suffix) : floatFunctions(body, suffix);
-  return `${access.join('')}
+  return `${[...access.values()].join('')}
 fn runs${suffix}(t: u32) -> vec4u { return ${row.runs}; }${functions}`;
 }
 
@@ -139,7 +149,7 @@ function codedFunctions(body, signed, suffix) {
     ? 'vec4f(vec4i(vec4u(word) << vec4u(24u, 16u, 8u, 0u)) >> vec4u(24u))'
     : 'vec4f((vec4u(word) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(255u))';
   const values = (/** @type {string} */ run) =>
-    `p.scale.${run} * code4${suffix}(p.codes.${run}) - p.min.${run}`;
+    `p.scale.${run} * code4${suffix}(p.codes.${run})${signed ? '' : ` - p.min.${run}`}`;
   const dot = (/** @type {string} */ run, /** @type {number} */ k) =>
     `dot(code4${suffix}(p.codes.${run}), x[${k}])`;
   return `
@@ -152,7 +162,7 @@ fn decode${suffix}(i: u32, t: u32) -> mat4x4f {
 }
 fn dot16${suffix}(i: u32, t: u32, x: mat4x4f, sums: vec4f) -> f32 {
   let p = piece${suffix}(i, t);
-  return dot(p.scale, vec4f(${['x', 'y', 'z', 'w'].map(dot).join(', ')})) - dot(p.min, sums);
+  return dot(p.scale, vec4f(${['x', 'y', 'z', 'w'].map(dot).join(', ')}))${signed ? '' : ' - dot(p.min, sums)'};
 }`;
 }
 
