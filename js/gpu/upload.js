@@ -1,5 +1,6 @@
-/* Weights from a stream to the GPU. Bytes go through a chunk of 1 MB; where a type lies in planes, a shader takes the blocks of a
- * chunk apart. Nothing is decoded, and no more than some 32 MB wait for the GPU. */
+/* Loads weights from a stream into GPU memory. Bytes are gathered in chunks of 1 MB. For types in
+ * planes a shader distributes the blocks of a chunk over the planes. Nothing is decoded, and at most
+ * about 32 MB wait for the GPU. */
 
 import { GgufError, show } from '../errors.js';
 import { servedType, weightBytes } from '../types.js';
@@ -19,15 +20,15 @@ import { blockBytes, fieldOffsets, layoutOf, rowBlocks, WGSL_TYPES } from './wgs
 const CHUNK_BYTES = 1 << 20;
 /** Bytes between two looks at how far the GPU is; twice as many may wait for it. */
 const WINDOW_BYTES = 16 << 20;
-/** Planes of 1- and 2-byte fields get whole words from a multiple of so many blocks. */
+/** A chunk has a multiple of this many blocks, so that it fills whole words of every plane. */
 const WHOLE_BLOCKS = 4;
 const INVOCATIONS = 64;
-/** More than the padding of a row. */
+/** Padding of a row; there is never more. */
 const ZEROS = new Uint8Array(64);
 
 /**
- * Takes blocks apart: n_tokens of them, from block `start` on of a tensor that has `position`, go from `blocks` to `planes`. An
- * invocation makes a word of a plane.
+ * Distributes the fields of n_tokens blocks over planes. The first of them is block `start` of a
+ * tensor that has `position` blocks. Each invocation makes one word of a plane.
  * @param {string} type
  */
 export function toPlanes(type) {
@@ -70,7 +71,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   });
 }
 
-/** Several weights on their way to the GPU, one after the other or side by side. */
+/** Loads several weights, one after the other or interleaved. */
 export class Uploader {
   #commands;
   #pipelines;
@@ -83,9 +84,9 @@ export class Uploader {
   #chunks = [];
   /** Bytes since the last look at the GPU. */
   #written = 0;
-  /** Everything up to the last look, and up to the one before. @type {Promise<void>} */
+  /** Resolves when everything up to the last look is done. @type {Promise<void>} */
   #last = Promise.resolve();
-  /** @type {Promise<void>} */
+  /** The same for the look before. @type {Promise<void>} */
   #gate = Promise.resolve();
 
   /**
@@ -162,7 +163,7 @@ export class Uploader {
   }
 
   /**
-   * Takes blocks apart.
+   * Distributes blocks over planes.
    * @param {Bound} bound
    * @param {Uint8Array} bytes  blocks, not more than a chunk has room for
    * @param {import('../backend.js').Step} step
@@ -171,7 +172,7 @@ export class Uploader {
   scatter(bound, bytes, step, words) {
     this.write(this.#staging, 0, bytes);
     this.#commands.dispatch(bound, groupsOf(Math.ceil(words / INVOCATIONS)), step);
-    // The next chunk comes into the same buffer, and a buffer that is freed must not be among what is recorded.
+    // Submitted now, so that the weight may be freed at any time.
     this.#commands.flush();
   }
 
@@ -182,7 +183,7 @@ export class Uploader {
   }
 }
 
-/** The bytes of a weight, as its file has them, in order and in pieces of any size. */
+/** Takes the bytes of one weight as its file has them: in order, in pieces of any size. */
 class WeightWriter {
   #uploader;
   #weight;
@@ -259,9 +260,9 @@ class WeightWriter {
   }
 
   /**
-   * The next bytes of the weight as they are in GPU memory, but for planes. How many there were: a view of memory that grows may
-   * have none any more.
+   * Takes bytes of the file, or padding.
    * @param {Uint8Array} bytes
+   * @returns {Promise<number>}  how many there were: a view of memory that grows becomes empty
    */
   async #push(bytes) {
     let at = 0;
@@ -317,12 +318,13 @@ class WeightWriter {
  * @param {Pipelines} pipelines
  * @param {Commands} commands
  * @param {TensorShape} tensor
- * @param {AsyncIterable<Uint8Array> | Uint8Array} source  its bytes, as a file has them, in pieces of any size; they may be in
- *   shared memory or in that of a wasm module
+ * @param {AsyncIterable<Uint8Array> | Uint8Array} source  its bytes, as a file has them, in pieces
+ *   of any size; they may be in shared memory or in that of a wasm module
  * @param {object} [options]
  * @param {AbortSignal | undefined} [options.signal]
  * @param {((bytes: number) => void) | undefined} [options.onBytes]  more of them are written
- * @param {GpuWeight} [options.into]  what allocateWeights() made for this tensor, which stays the caller's
+ * @param {GpuWeight} [options.into]  what allocateWeights() made for this tensor, which stays the
+ *   caller's
  * @param {{ chunkBytes?: number, windowBytes?: number }} [options.sizes]
  * @returns {Promise<GpuWeight>}
  * @throws {GgufError} there are fewer bytes, or more, than the tensor has

@@ -1,4 +1,5 @@
-/* Weights in GPU memory, in buffers that a shader can bind as a whole: a tensor that is larger is split by rows. */
+/* Weights in GPU memory. A tensor that is larger than a binding may be is split by rows into several
+ * buffers. */
 
 import { HandleError, ShapeError, show } from '../errors.js';
 import { servedType } from '../types.js';
@@ -24,11 +25,11 @@ const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
  */
 
 /**
- * Rows of a weight as a shader takes them.
+ * Rows of a weight in one buffer, as a shader takes them.
  * @typedef {object} WeightUnit
  * @property {Unit} unit
  * @property {GpuBuffer} buffer
- * @property {number} firstRow  of the weight that was asked: the row of the output where this one's begin
+ * @property {number} firstRow  its first row, counted from that of the weight or view
  */
 
 /** W [nRows][nCols] in GPU memory, in the layouts of wgsl/types.js. */
@@ -99,7 +100,8 @@ export class GpuWeight {
   }
 
   /**
-   * Some of its rows as a weight of their own, without a copy. It owns nothing and ends with this one.
+   * Some of its rows as a weight of their own, without a copy. The view owns nothing and ends with
+   * this weight.
    * @param {number} start  first row
    * @param {number} nRows  how many
    * @returns {GpuWeight}
@@ -173,7 +175,8 @@ export function splitRows({ type, nRows, nCols, name = '' }, bindingBytes) {
 }
 
 /**
- * Memory for weights, all of them or none. It is there when this is done: drivers that promise more than they have are asked for it.
+ * Allocates memory for weights: all of them or none. Every buffer is written once, since some
+ * drivers promise memory that they do not have.
  * @param {GpuDevice} gpu
  * @param {readonly TensorShape[]} tensors
  * @returns {Promise<GpuWeight[]>}  in the order of tensors, zeros
@@ -202,7 +205,7 @@ export async function allocateWeights(gpu, tensors) {
       });
       made.push(new GpuWeight(gpu, tensor, Object.freeze(owned)));
     }
-    // The first write to a buffer clears all of it.
+    // The first write to a buffer makes the browser clear all of it.
     for (const buffer of buffers) gpu.write(buffer, buffer.bytes - 4, new Uint8Array(4));
   };
   try {

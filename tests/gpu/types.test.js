@@ -26,12 +26,15 @@ const NORMAL = 2 ** -126;
 /** Number that no kernel computes here. */
 const CANARY = 12345.75;
 
-/** Shapes with odd numbers of blocks, and rows of floats that end within a piece and within a vec4f. @param {string} type */
+/**
+ * Shapes with odd numbers of blocks, and rows of floats that end within a piece and within a vec4f.
+ * @param {string} type
+ */
 const columnsOf = (type) => (typeOf(type).blockValues === 1 ? 77 : 3 * typeOf(type).blockValues);
 
 /**
- * Rows of every kind of block that tests know: natural, poison, zero, denormal, negative, largest; random bytes as codes. MXFP4's
- * first row has the scales at the end of the normal numbers.
+ * Rows of every kind of block that tests know: natural, poison, zero, denormal, negative, largest;
+ * random bytes as codes. MXFP4's first row has the scales at the end of the normal numbers.
  * @param {ReferenceType} type @param {number} nCols @param {Prng} prng
  */
 function rowsOfEveryKind(type, nCols, prng) {
@@ -43,8 +46,8 @@ function rowsOfEveryKind(type, nCols, prng) {
 }
 
 /**
- * Values, masses, and what of them may be lost where numbers below the normal ones count as zero: the whole value if the scale
- * of its block is such a number, otherwise a rest of two operations.
+ * Values, masses, and what of them may be lost where numbers below the normal ones count as zero:
+ * the whole value if the scale of its block is such a number, otherwise a rest of two operations.
  * @param {ReferenceType} type @param {Uint8Array} bytes
  */
 function reference(type, bytes) {
@@ -95,7 +98,11 @@ test('fields of a layout lie one after the other, words at words', () => {
   }
 });
 
-/** What a lane gives: runs, scale, min, codes (4), values (4), dot16. @param {string} type @param {number} nBlocks */
+/**
+ * What a lane gives: runs, scale, min, codes (4), values (4), dot16.
+ * @param {string} type
+ * @param {number} nBlocks
+ */
 function lanesShader(type, nBlocks) {
   const { coded, lanes, blockValues } = WGSL_TYPES[type];
   const RECORD = 12;
@@ -174,7 +181,8 @@ describe('weight types on a device', { skip: await gpuSkip() }, () => {
             const c = block * row.blockValues + 4 * record[k] + j;
             seen.add(c);
             const what = `${name}, block ${block}, lane ${t}, value ${c % row.blockValues}`;
-            // d * scale, times the code, d * min, their difference: four roundings, of terms whose sum is the mass.
+            // d * scale, times the code, d * min, their difference: four roundings, of terms whose
+            // sum is the mass.
             const bound = 4 * u * masses[c] * (1 + 8 * u) + lost[c];
             close(record[28 + 4 * k + j], values[c], bound, what);
             if (row.coded) {
@@ -189,7 +197,8 @@ describe('weight types on a device', { skip: await gpuSkip() }, () => {
             most += Math.abs(x[c]) * lost[c];
           }
         }
-        // 16 products of two terms each: 3 roundings in their factors, then 32 terms added in any order, and the sums of x.
+        // 16 products of two terms each: 3 roundings in their factors, then 32 terms added in any
+        // order, and the sums of x.
         close(
           record[44],
           sum,
@@ -206,7 +215,8 @@ describe('weight types on a device', { skip: await gpuSkip() }, () => {
       const { bytes, nRows, values, masses, lost } = rowsOfEveryKind(type, nCols, prng);
       const w = arrange({ type: name, nRows, nCols }, bytes);
       const perRow = rowBlocks({ type: name, nCols });
-      // All rows but the first and the last, as if they were rows 5 and following of a table that is split.
+      // All rows but the first and the last, as if they were rows 5 and following of a table that
+      // is split.
       const unit = {
         type: name,
         nRows: nRows - 2,
@@ -233,7 +243,8 @@ describe('weight types on a device', { skip: await gpuSkip() }, () => {
             continue;
           }
           const i = (row + 1) * nCols + c;
-          // The four roundings of a value, that of its product with the scale, and that of the scale.
+          // The four roundings of a value, that of its product with the scale, and that of the
+          // scale.
           const bound = scale * (6 * u * masses[i] * (1 + 8 * u) + lost[i]) + NORMAL;
           close(got, scale * values[i], bound, `${name}: row ${row}, column ${c}`);
         }

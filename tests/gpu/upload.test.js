@@ -20,7 +20,11 @@ function randomBytes(length, seed) {
   return bytes;
 }
 
-/** Pieces of the given sizes, again and again. @param {Uint8Array} bytes @param {readonly number[]} sizes */
+/**
+ * Pieces of the given sizes, again and again.
+ * @param {Uint8Array} bytes
+ * @param {readonly number[]} sizes
+ */
 async function* pieces(bytes, sizes) {
   // One buffer for all, as sources with a spare one do.
   const spare = new Uint8Array(Math.max(...sizes));

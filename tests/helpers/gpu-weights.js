@@ -8,7 +8,10 @@ export const typeOf = (type) => /** @type {import('../../js/types.js').GgmlType}
 /** @param {string} type @param {number} nRows @param {number} nCols */
 export const fileBytes = (type, nRows, nCols) => weightBytes(typeOf(type), nRows, nCols);
 
-/** @param {{ type: string, nRows: number, nCols: number }} weight  bytes in GPU memory, without the rounding of a buffer */
+/**
+ * @param {{ type: string, nRows: number, nCols: number }} weight  bytes in GPU memory, without the
+ *   rounding of a buffer
+ */
 export const gpuBytes = (weight) => weight.nRows * rowBlocks(weight) * blockBytes(weight.type);
 
 /**

@@ -1,4 +1,4 @@
-/* The weight types with blocks of 32 values in WGSL; the layouts are drawn in src/formats/blocks.h. */
+/* The weight types with blocks of 32 values in WGSL. Layouts: src/formats/blocks.h. */
 
 import { IQ4, MXFP4 } from './nibble-tables.js';
 

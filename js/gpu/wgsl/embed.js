@@ -12,13 +12,15 @@ const INVOCATIONS = 64;
 const pieces = (unit) => rowBlocks(unit) * WGSL_TYPES[unit.type].lanes;
 
 /**
- * y[start + t] = scale * W[ids[position + t]] for the tokens t < n_tokens of `step`. An id that is not one of the unit's rows leaves its
- * row of y as it was: the parts of a split table are looked up one after the other, each writes the rows that it has.
+ * y[start + t] = scale * W[ids[position + t]] for the tokens t < n_tokens of `step`. A row of
+ * y whose id is not among the unit's rows stays as it was. For a split table there is one dispatch
+ * for each part.
  *
  *   w    the weight
  *   ids  row numbers, counted from the first row of the table
  *   y    rows of up16(nCols) values; the padding is not written
- * @param {{ unit: Unit, scale: number, firstRow?: number }} options  firstRow: of the unit, in its table
+ * @param {{ unit: Unit, scale: number, firstRow?: number }} options  firstRow: of the unit, in its
+ *   table
  * @returns {Shader}
  */
 export function embed({ unit, scale, firstRow = 0 }) {

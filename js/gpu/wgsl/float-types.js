@@ -1,4 +1,5 @@
-/* F32, F16 and BF16 in WGSL. A "block" is a piece of 16 columns; a rest of a row is padded with zeros when it is uploaded. */
+/* F32, F16 and BF16 in WGSL. A "block" is a piece of 16 columns; a rest of a row is padded with
+ * zeros when it is uploaded. */
 
 /** @typedef {import('./types.js').WgslType} WgslType */
 

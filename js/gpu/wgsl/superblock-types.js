@@ -1,16 +1,26 @@
-/* The weight types with super-blocks of 256 values in WGSL; the layouts are drawn in src/formats/blocks.h. */
+/* The weight types with super-blocks of 256 values in WGSL; the layouts are drawn in
+ * src/formats/blocks.h. */
 
 import { IQ4 } from './nibble-tables.js';
 
 /** @typedef {import('./types.js').WgslType} WgslType */
 /** @typedef {import('./types.js').Fields} Fields */
 
-/** @param {Omit<WgslType, 'blockValues' | 'lanes' | 'coded' | 'signed'> & { signed?: boolean }} row @returns {WgslType} */
+/**
+ * @param {Omit<WgslType, 'blockValues' | 'lanes' | 'coded' | 'signed'> & { signed?: boolean }} row
+ * @returns {WgslType}
+ */
 const superblock = (row) => ({ blockValues: 256, lanes: 16, coded: true, signed: false, ...row });
 
-/** Lane 8h + l has columns 128h + 32k + 4l on, k = 0..3: a word of 2-bit codes of Q2_K, Q3_K and TQ2_0, of halves of 128. */
+/**
+ * Lane 8h + l has columns 128h + 32k + 4l on, k = 0..3: a word of 2-bit codes of Q2_K, Q3_K and
+ * TQ2_0, of halves of 128.
+ */
 const HALVES = 'vec4u(32u * (t >> 3u) + (t & 7u)) + vec4u(0u, 8u, 16u, 24u)';
-/** Lane 4p + j has columns 64p + 8j and 64p + 32 + 8j on, eight each: two words of nibbles of Q4_K and Q5_K. */
+/**
+ * Lane 4p + j has columns 64p + 8j and 64p + 32 + 8j on, eight each: two words of nibbles of Q4_K
+ * and Q5_K.
+ */
 const QUARTERS = 'vec4u(16u * (t >> 2u) + 2u * (t & 3u)) + vec4u(0u, 1u, 8u, 9u)';
 
 /** The lane of HALVES, and its 2-bit codes. @param {Fields} fields */
@@ -23,7 +33,10 @@ const twoBits = ({ word }) => `
 /** Codes of four bits. */
 const FOUR = 'vec4u(low4(a), low4(b), high4(a), high4(b))';
 
-/** The 6-bit scales and minimums of sub-blocks 2p and 2p + 1 of Q4_K and Q5_K: (scale, scale, min, min). */
+/**
+ * The 6-bit scales and minimums of sub-blocks 2p and 2p + 1 of Q4_K and Q5_K: (scale, scale, min,
+ * min).
+ */
 const SCALES_K4 = `
 fn scales_k4(a: u32, b: u32, c: u32, p: u32) -> vec4f {
   let ab = vec2u(a, b);
@@ -33,7 +46,10 @@ fn scales_k4(a: u32, b: u32, c: u32, p: u32) -> vec4f {
   return vec4f(vec4u(s.x, s.x >> 8u, s.y, s.y >> 8u) & vec4u(255u));
 }`;
 
-/** The lane of QUARTERS, its words of nibbles, and its scales. d and dmin are one word. @param {Fields} fields */
+/**
+ * The lane of QUARTERS, its words of nibbles, and its scales. d and dmin are one word.
+ * @param {Fields} fields
+ */
 const quarters = ({ word }) => `
   let p = t >> 2u;
   let a = ${word('qs', '2u * t')};
@@ -71,7 +87,8 @@ export const SUPERBLOCK_TYPES = {
     body: (fields) => `${twoBits(fields)}
   let m = ${fields.word('hmask', 'l')} >> (4u * h);
   let codes = two | ((vec4u(m, m >> 1u, m >> 2u, m >> 3u) & vec4u(0x01010101u)) << vec4u(2u));
-  // Run k has sub-block s = 8h + 2k + (l >> 2): nibble h of byte s % 8, and bits 2 * (s / 4) on of byte s % 4 of the last word.
+  // Run k has sub-block s = 8h + 2k + (l >> 2): nibble h of byte s % 8, and bits 2 * (s / 4) on of
+  // byte s % 4 of the last word.
   let e = vec4u(8u * (l >> 2u));
   let lo = vec2u(${fields.word('scales', '0u')}, ${fields.word('scales', '1u')}) >> vec2u(4u * h);
   let hi = ${fields.word('scales', '2u')} >> (4u * h);
@@ -163,8 +180,11 @@ export const SUPERBLOCK_TYPES = {
   return Piece(vec4u(p.x, q.x, p.y, q.y), vec4f(scale), vec4f(128.0 * scale));`,
     extra: IQ4,
   }),
-  /* Word w of the 13 of codes has five digits (the last, qh, four): runs 8n + w for w < 8, 40 + 4n + (w - 8) for w < 12,
-   * then 60 + n. Lanes 0 to 11 and 15 have digits 0 to 3 of a word; lanes 12 to 14 have digit 4 of four words each. */
+  /* There are 13 words of codes. Digit n of word w is
+   *   run 8n + w              for w < 8
+   *   run 40 + 4n + (w - 8)   for w < 12
+   *   run 60 + n              for w = 12, which is qh and has four digits; the others have five
+   * Lanes 0 to 11 and 15 decode digits 0 to 3 of a word, lanes 12 to 14 digit 4 of four words. */
   TQ1_0: superblock({
     fields: [
       ['qs', 52],
@@ -183,7 +203,8 @@ export const SUPERBLOCK_TYPES = {
     w = vec4u(${[0, 1, 2, 3].map((n) => word('qs', `k + ${n}u`)).join(', ')});
     power = vec4u(81u);
   }
-  // Digit n of a byte is 3 * (byte * 3^n mod 256) / 256, rounded down: in 16 bits for every other byte.
+  // Digit n of a byte is 3 * (byte * 3^n mod 256) / 256, rounded down. Every other byte has room
+  // for it in 16 bits.
   let mask = vec4u(0x00ff00ffu);
   let even = ((((w & mask) * power) & mask) * 3u) >> vec4u(8u);
   let odd = ((((w >> vec4u(8u)) & mask) * power) & mask) * 3u;

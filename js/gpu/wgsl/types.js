@@ -1,7 +1,9 @@
-/* Weight types in WGSL: one row a type. Products, look-ups and self-tests know no type; a type knows no product.
+/* Weight types in WGSL: one row a type. Products, look-ups and self-tests know no type; a type
+ * knows no product.
  *
- * A lane decodes 16 columns of a block, as four runs of four neighbouring columns: those that its words happen to hold. Products
- * take activations in the same order. For a weight with the suffix `_0`, decoder() gives these functions:
+ * A lane decodes 16 columns of a block, as four runs of four neighbouring columns: those that its
+ * words happen to hold. Products take activations in the same order. For a weight with the suffix
+ * `_0`, decoder() gives these functions:
  *
  *   runs_0(t: u32) -> vec4u                 where the runs of lane t begin, in units of 4 columns of the block
  *   decode_0(i: u32, t: u32) -> mat4x4f     block i, lane t: run k is column k of the matrix
@@ -13,12 +15,14 @@
  *   piece_0(i: u32, t: u32) -> Piece        value = scale * code - min, by run; a word of codes holds four bytes
  *   code4_0(word: u32) -> vec4f             the four codes of a word
  *
- * `share` neighbouring lanes have the same scales and minimums, run by run, and run k of all of them lies in one stretch of
- * 32 columns: there integer products may be added up before they are scaled.
+ * `share` neighbouring lanes have the same scales and minimums, run by run, and run k of all of
+ * them lies in one stretch of 32 columns: there integer products may be added up before they are
+ * scaled.
  *
- * A weight lies in GPU memory as the file has it where its blocks are whole words, or else in planes: each field of all blocks
- * together, fields of whole words first. Either way a field is read by aligned words and not a byte is added. Rows of F32, F16
- * and BF16 are padded to whole pieces of 16 columns. */
+ * A weight lies in GPU memory as the file has it where its blocks are whole words, or else in
+ * planes: each field of all blocks together, fields of whole words first. Either way a field is
+ * read by aligned words and not a byte is added. Rows of F32, F16 and BF16 are padded to whole
+ * pieces of 16 columns. */
 
 import { BLOCK32_TYPES } from './block32-types.js';
 import { FLOAT_TYPES } from './float-types.js';
@@ -35,15 +39,18 @@ import { SUPERBLOCK_TYPES } from './superblock-types.js';
 /**
  * A row of the table.
  * @typedef {object} WgslType
- * @property {readonly (readonly [string, number])[]} fields  of a block: name and bytes, in the order of the file
+ * @property {readonly (readonly [string, number])[]} fields  of a block: name and bytes, in the
+ *   order of the file
  * @property {number} blockValues  columns of a block; for floats a piece of 16
  * @property {number} lanes  of 16 columns in a block
  * @property {number} share  lanes with the same scales
- * @property {boolean} coded  values are scale * code - min: `body` gives a Piece, otherwise a mat4x4f
+ * @property {boolean} coded  values are scale * code - min: `body` gives a Piece, otherwise a
+ *   mat4x4f
  * @property {boolean} signed  codes are signed bytes, and all minimums 0
  * @property {string} runs  where the runs of lane `t` begin
  * @property {string | undefined} [extra]  functions that it needs, once a shader
- * @property {(fields: Fields) => string} body  statements that return what lane `t` of block `i` holds
+ * @property {(fields: Fields) => string} body  statements that return what lane `t` of block `i`
+ *   holds
  */
 
 /** @type {Record<string, WgslType>} */
@@ -62,10 +69,17 @@ export const WGSL_TYPES = Object.freeze({ ...FLOAT_TYPES, ...BLOCK32_TYPES, ...S
 /** Bytes of a block. @param {string} type */
 export const blockBytes = (type) => WGSL_TYPES[type].fields.reduce((sum, [, bytes]) => sum + bytes, 0);
 
-/** Blocks of a row; floats count pieces of 16 columns. @param {{ type: string, nCols: number }} weight */
+/**
+ * Blocks of a row; floats count pieces of 16 columns.
+ * @param {{ type: string, nCols: number }} weight
+ */
 export const rowBlocks = ({ type, nCols }) => Math.ceil(nCols / WGSL_TYPES[type].blockValues);
 
-/** Whether blocks lie as in the file, or in planes. @param {string} type @returns {'blocks' | 'planes'} */
+/**
+ * Whether blocks lie as in the file, or in planes.
+ * @param {string} type
+ * @returns {'blocks' | 'planes'}
+ */
 export const layoutOf = (type) => (blockBytes(type) % 4 === 0 ? 'blocks' : 'planes');
 
 /**
@@ -75,7 +89,8 @@ export const layoutOf = (type) => (blockBytes(type) % 4 === 0 ? 'blocks' : 'plan
  */
 export function fieldOffsets(type) {
   const { fields } = WGSL_TYPES[type];
-  // Planes of whole words come first, then those of halves, so that each begins at a word or at least a half.
+  // Planes of whole words come first, then those of halves, so that each begins at a word or at
+  // least a half.
   const rank = (/** @type {number} */ bytes) => (bytes % 4 === 0 ? 0 : bytes % 2 === 0 ? 1 : 2);
   const ordered =
     layoutOf(type) === 'planes' ? [...fields].sort(([, a], [, b]) => rank(a) - rank(b)) : fields;
@@ -102,7 +117,10 @@ fn high4(w: u32) -> u32 { return (w >> 4u) & 0x0f0f0f0fu; }
 ${[...extras].join('')}`;
 }
 
-/** Functions that read a field, by what they give: `a` is where it begins in block i, in words or in bytes, `w` the array. */
+/**
+ * Functions that read a field, by what they give: `a` is where it begins in block i, in words or in
+ * bytes, `w` the array.
+ */
 const READS = {
   word: (/** @type {string} */ w, /** @type {string} */ a) =>
     `(i: u32, k: u32) -> u32 { return ${w}[${a} + k]; }`,
@@ -115,7 +133,8 @@ const READS = {
 /**
  * The functions of a weight.
  * @param {Unit} unit
- * @param {{ suffix?: string, variable?: string }} [names]  suffix: of the functions; variable: the array of words
+ * @param {{ suffix?: string, variable?: string }} [names]  suffix: of the functions; variable: the
+ *   array of words
  */
 export function decoder({ type, nBlocks, firstBlock }, { suffix = '_0', variable = 'w' } = {}) {
   const row = WGSL_TYPES[type];
