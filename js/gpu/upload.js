@@ -353,7 +353,6 @@ export async function uploadWeight(
       const n = bytes.length;
       await writer.write(bytes);
       onBytes?.(n);
-      signal?.throwIfAborted();
     }
     writer.end();
     return weight;
@@ -403,7 +402,7 @@ async function* untilHalted(stream, halted) {
     for (;;) {
       const next = Promise.resolve(iterator.next());
       next.catch(() => {});
-      const { done, value } = await Promise.race([next, halted]);
+      const { done, value } = await Promise.race([halted, next]);
       ended = done === true;
       if (ended) return;
       yield value;

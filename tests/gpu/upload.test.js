@@ -218,6 +218,10 @@ describe('weights on a device', { skip: await gpuSkip() }, () => {
           [1, 2 * perRow, 0],
           [2, 0, 1],
         ]);
+        // Rows that begin where a part does.
+        const [second, ...none] = weight.rows(3, 2).units();
+        assert.deepEqual([second.unit.nRows, second.unit.firstBlock, second.firstRow], [2, 0, 0]);
+        assert.deepEqual(none, []);
         weight.free();
       }
     } finally {
