@@ -15,7 +15,7 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
  * @typedef {object} Epilogue
  * @property {'store' | 'add'} [epilogue]  y = value, or y += residualScale * value
  * @property {number} [residualScale]
- * @property {boolean} [bias]  adds bias[row] to the sum
+ * @property {number | undefined} [bias]  where the bias of the first row is in `vectors`; without, there is none
  * @property {number} [yRowOffset]  where the rows of the weight begin in a row of y
  * @property {number} [yStride]  of y, default up16(nRows)
  * @property {boolean} [fromZero]  the first token goes to row 0 of y, not to row step.start
@@ -75,14 +75,14 @@ export function tiling({ tileRows = 64, tileTokens = 64 }) {
  * @param {Epilogue} how
  */
 function output(nRows, how) {
-  const { epilogue = 'store', residualScale = 1, bias = false } = how;
+  const { epilogue = 'store', residualScale = 1, bias } = how;
   const { yRowOffset = 0, yStride = up16(nRows), fromZero = false } = how;
-  const value = `value${bias ? ' + bias[row]' : ''}`;
+  const value = `value${bias === undefined ? '' : ` + vectors[row + ${bias}u]`}`;
   const at = `(${fromZero ? '' : 'step.start + '}token) * ${yStride}u + ${yRowOffset}u + row`;
   const store = epilogue === 'add' ? `y[at] += ${float(residualScale)} * (${value});` : `y[at] = ${value};`;
   return {
     bindings: {
-      ...(bias && { bias: 'read array<f32>' }),
+      ...(bias !== undefined && { vectors: 'read array<f32>' }),
       y: 'read_write array<f32>',
     },
     put: `
@@ -140,8 +140,8 @@ export const sums = ({ rows, tokens }) =>
  *
  *   w        the weight
  *   x        [row][up16(nCols)] f32, from row step.start on
- *   x_scale  [row] of rowScale(), only with f16: x is divided by it, and the sums are multiplied by it. It is a power of two,
- *            so nothing but the rounding to f16 differs from f32. No activation overflows, but a weight beyond 65,504 does
+ *   x_scale  [row] of scaleActivations(), only with f16: x is divided by it and sums are multiplied by it. It is a power of
+ *            two: nothing but the rounding to f16 is lost, no activation overflows. A weight beyond 65,504 would
  *   y        see Epilogue; with splitK `parts` instead: [split][token][nRows] f32
  * @param {MatmulOptions} options
  * @returns {Shader}
@@ -192,9 +192,7 @@ fn stage_${side}(r: u32, h: u32, p: mat4x4f) {
       .map((i) => `vec4f(tile[a + ${nx * (4 * q + i)}u])`)
       .join(', ')}))`;
   const multiplied = count(tile.tokens).map((t) => {
-    const fmas = quads.flatMap((q) =>
-      count(4).map((k) => `sum_${q}_${t} = fma(w${q}[${k}], vec4f(v${t}[${k}]), sum_${q}_${t});`),
-    );
+    const fmas = quads.flatMap((q) => count(4).map((k) => `sum_${q}_${t} += w${q}[${k}] * v${t}[${k}];`));
     return `let v${t} = vec4f(tile[b + ${ny * t}u]); ${fmas.join(' ')}`;
   });
 
@@ -219,7 +217,7 @@ fn fetch_x(r: u32, h: u32, s: u32, token0: u32) -> mat4x4f {
   let i = s + h; ${tail}
   let row = step.start + min(token0 + r, step.n_tokens - 1u);
   let at = row * ${up16(nCols) / 4}u + i / ${lanes}u * ${blockValues / 4}u + runs_0(i % ${lanes}u);
-  ${f16 ? 'let inverse = 1.0 / x_scale[row];' : ''}
+  ${f16 ? `let inverse = bitcast<f32>(${254 << 23}u - bitcast<u32>(x_scale[row]));` : ''}
   return mat4x4f(${count(4)
     .map((k) => `x[at[${k}]]${f16 ? ' * inverse' : ''}`)
     .join(', ')});
@@ -252,3 +250,34 @@ export const matmulGroups = ({ unit, tileRows = 64, tileTokens = 64, splitK = 1 
   Math.ceil(unit.nRows / tileRows),
   splitK,
 ];
+
+/**
+ * Adds up the parts of a product with splitK, in the order of the columns: bindings `parts`, and those of the epilogue.
+ * @param {MatmulOptions} options  of the product
+ * @returns {Shader}
+ */
+export function sumTiles(options) {
+  const { unit, splitK = 1 } = options;
+  const { type, nRows, nCols } = unit;
+  const { bindings, put } = output(nRows, options);
+  return shader({
+    name: `sums of ${splitK} parts of matmul ${type} ${nRows}x${nCols}`,
+    bindings: { parts: 'read array<f32>', ...bindings },
+    step: true,
+    size: [64],
+    code: `${put}
+@compute
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  if (id.x >= ${nRows}u) { return; }
+  var sum = 0.0;
+  for (var k = 0u; k < ${splitK}u; k++) { sum += parts[(k * step.n_tokens + id.y) * ${nRows}u + id.x]; }
+  put(id.y, id.x, sum);
+}`,
+  });
+}
+
+/** Workgroups of sumTiles. @param {MatmulOptions} options @param {number} nTokens @returns {[number, number, number]} */
+export const sumTilesGroups = ({ unit }, nTokens) => [Math.ceil(unit.nRows / 64), nTokens, 1];
+
+/** Values of `parts`. @param {MatmulOptions} options @param {number} nTokens */
+export const partValues = ({ unit, splitK = 1 }, nTokens) => splitK * nTokens * unit.nRows;

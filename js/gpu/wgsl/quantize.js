@@ -1,4 +1,4 @@
-/* Activations as int8, for integer products: x = scale * code, a scale for every 32 columns of a row. */
+/* Activations for products with fewer bits: as int8 codes with a scale for every 32 columns, or scaled by row for f16. */
 
 import { shader, up16 } from '../shader.js';
 
@@ -66,3 +66,39 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) tid:
 
 /** Workgroups of quantizeActivations. @param {{ nCols: number }} shape @param {number} nTokens @returns {[number, number, number]} */
 export const quantizeGroups = ({ nCols }, nTokens) => [Math.ceil(up16(nCols) / 4 / GROUP_WORDS), nTokens, 1];
+
+/**
+ * A scale for each row, with which f16 holds it: scales[row] is the largest power of two that is not above the largest
+ * magnitude of the row, between 2^-126 and 2^126. Rows as in quantizeActivations; a workgroup a row.
+ * @param {{ nCols: number }} shape
+ * @returns {Shader}
+ */
+export function scaleActivations({ nCols }) {
+  const rowVectors = up16(nCols) / 4;
+  return shader({
+    name: `scales of rows of ${nCols} columns`,
+    bindings: { x: 'read array<vec4f>', scales: 'read_write array<f32>' },
+    step: true,
+    workgroup: { largest: 'array<u32, 64>' },
+    size: [64],
+    code: `
+@compute
+fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) tid: u32) {
+  let row = step.start + wid.x;
+  var most = vec4u();
+  for (var i = tid; i < ${rowVectors}u; i += 64u) {
+    most = max(most, bitcast<vec4u>(x[row * ${rowVectors}u + i]) & vec4u(0x7fffffffu));
+  }
+  let pair = max(most.xy, most.zw);
+  largest[tid] = max(pair.x, pair.y);
+  workgroupBarrier();
+  if (tid > 0u) { return; }
+  var m = 0u;
+  for (var i = 0u; i < 64u; i++) { m = max(m, largest[i]); }
+  scales[row] = bitcast<f32>(clamp(m >> 23u, 1u, 253u) << 23u);
+}`,
+  });
+}
+
+/** Workgroups of scaleActivations. @param {number} nTokens @returns {[number, number, number]} */
+export const scaleGroups = (nTokens) => [nTokens, 1, 1];
