@@ -1,37 +1,17 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { up16 } from '../../js/gpu/shader.js';
-import { matmul, matmulGroups, partValues, sumTiles, sumTilesGroups } from '../../js/gpu/wgsl/matmul.js';
-import { scaleActivations, scaleGroups } from '../../js/gpu/wgsl/quantize.js';
+import { matmul } from '../../js/gpu/wgsl/matmul.js';
 import { WGSL_TYPES } from '../../js/gpu/wgsl/types.js';
 import { ReferenceProduct } from '../helpers/bounds.js';
-import { gpuSkip, openTestDevice, TestGpu } from '../helpers/gpu.js';
-import { paddedRows, randomWeight, takeOutputs } from '../helpers/gpu-products.js';
+import { gpuSkip, TestGpu } from '../helpers/gpu.js';
+import { featureSkip, randomWeight, runProduct } from '../helpers/gpu-products.js';
 import { gaussian } from '../helpers/layer.js';
 import { Prng } from '../helpers/prng.js';
 
-/** @import { MatmulOptions } from '../../js/gpu/wgsl/matmul.js' */
+/** @import { ProductCase } from '../helpers/gpu-products.js' */
 
 const u = 2 ** -24;
 const SMALL = { tileRows: 32, tileTokens: 16, depth: 1 };
-
-/**
- * A product and everything about it.
- * @typedef {object} Case
- * @property {ReturnType<typeof randomWeight>} weight
- * @property {Float32Array} dense  activations, [nTokens][nCols]
- * @property {Omit<MatmulOptions, 'unit'>} options
- * @property {number} [start]
- */
-
-/** @param {import('../../js/gpu/device.js').GpuFeature} feature */
-async function featureSkip(feature) {
-  if (await gpuSkip()) return false;
-  const device = await openTestDevice();
-  const has = device.features.has(feature);
-  device.destroy();
-  return has ? false : `this Vulkan driver has no ${feature}`;
-}
 
 const noF16 = await featureSkip('shader-f16');
 
@@ -44,65 +24,14 @@ describe('products for many tokens', { skip: await gpuSkip(), concurrency: 4 }, 
   });
   after(() => gpu.dispose());
 
-  /**
-   * Runs a product with NaN in what it must not read and in what it must write.
-   * @param {Case} given
-   */
-  async function run({ weight, dense, options, start = 0 }) {
-    const { unit, words } = weight;
-    const { nRows, nCols } = unit;
-    const nTokens = dense.length / nCols;
-    const all = { ...options, unit };
-    const stride = options.yStride ?? up16(nRows);
-    const y = new Float32Array((start + nTokens + 1) * stride).fill(NaN);
-    if (options.epilogue === 'add') y.set(gaussian(y.length, new Prng(y.length)));
-    const x = paddedRows(dense, nCols, start);
-    const vectors = gaussian(nRows + (options.bias ?? 0), new Prng(5));
-    const step = { position: 0, start, nTokens, seen: 0 };
-    /** @type {Record<string, ArrayBufferView>} */
-    const data = { w: words, x, y, vectors };
-    if (options.f16) {
-      const scales = new Float32Array(start + nTokens + 1).fill(NaN);
-      const shader = scaleActivations(unit);
-      const bytes = await gpu.run(shader, { x, scales }, scaleGroups(nTokens), 'scales', step);
-      data.x_scale = new Float32Array(bytes);
-    }
-    const shader = matmul(all);
-    const groups = matmulGroups(all, nTokens);
-    const named = (/** @type {readonly { name: string }[]} */ bindings) =>
-      Object.fromEntries(bindings.map(({ name }) => [name, data[name]]));
-    let bytes;
-    if ((options.splitK ?? 1) === 1) {
-      bytes = await gpu.run(shader, named(shader.bindings), groups, 'y', step);
-    } else {
-      data.parts = new Float32Array(partValues(all, nTokens)).fill(NaN);
-      data.parts = new Float32Array(await gpu.run(shader, named(shader.bindings), groups, 'parts', step));
-      const sums = sumTiles(all);
-      bytes = await gpu.run(sums, named(sums.bindings), sumTilesGroups(all, nTokens), 'y', step);
-    }
-    const where = {
-      start: options.fromZero ? 0 : start,
-      nTokens,
-      nRows,
-      stride,
-      first: options.yRowOffset ?? 0,
-    };
-    return {
-      got: takeOutputs(new Float32Array(bytes), y, where),
-      before: (/** @type {number} */ t, /** @type {number} */ r) =>
-        y[(where.start + t) * stride + where.first + r],
-      bias: (/** @type {number} */ r) => vectors[(options.bias ?? 0) + r],
-    };
-  }
-
-  /** @param {Case} given @param {string} what */
+  /** @param {ProductCase} given @param {string} what */
   async function check(given, what) {
     const reference = new ReferenceProduct(
       given.weight.reference,
       given.dense,
       given.dense.length / given.weight.unit.nCols,
     );
-    const { got } = await run(given);
+    const { got } = await runProduct(gpu, given);
     reference.check(got, { activation: 0, what });
     return got;
   }
@@ -169,7 +98,7 @@ describe('products for many tokens', { skip: await gpuSkip(), concurrency: 4 }, 
         yStride: 64,
         splitK,
       };
-      const { got, before, bias } = await run({ weight, dense, options, start: 2 });
+      const { got, before, bias } = await runProduct(gpu, { weight, dense, options, start: 2 });
       const reference = new ReferenceProduct(weight.reference, dense, 19);
       got.forEach((value, i) => {
         const [t, r] = [Math.floor(i / 37), i % 37];
@@ -203,7 +132,7 @@ describe('products for many tokens', { skip: await gpuSkip(), concurrency: 4 }, 
     }
     const given = { weight, dense, options: SMALL, start: 3 };
     const got = await check(given, 'extremes');
-    assert.deepEqual((await run(given)).got, got);
+    assert.deepEqual((await runProduct(gpu, given)).got, got);
   });
 
   test('NaN and infinities stay with their tokens', async () => {
@@ -212,7 +141,7 @@ describe('products for many tokens', { skip: await gpuSkip(), concurrency: 4 }, 
     const dense = gaussian(35 * nCols, new Prng(9));
     dense[4 * nCols + 7] = NaN;
     dense[20 * nCols + 300] = Infinity;
-    const { got } = await run({ weight, dense, options: SMALL, start: 3 });
+    const { got } = await runProduct(gpu, { weight, dense, options: SMALL, start: 3 });
     got.forEach((value, i) => {
       const t = Math.floor(i / nRows);
       assert.equal(Number.isFinite(value), t !== 4 && t !== 20, `token ${t}`);
@@ -238,7 +167,7 @@ describe('products for many tokens', { skip: await gpuSkip(), concurrency: 4 }, 
         dense[i] = [dense[i], dense[i] * 2e5, dense[i] * 1e-6, 2e5 + dense[i], dense[i] * 1e30][t];
       }
       const options = { tileRows, tileTokens, f16: true };
-      const { got } = await run({ weight, dense, options, start: 2 });
+      const { got } = await runProduct(gpu, { weight, dense, options, start: 2 });
       const reference = new ReferenceProduct(weight.reference, dense, nTokens);
       for (let t = 0; t < nTokens; t++) {
         const x = dense.subarray(t * nCols, (t + 1) * nCols).map(Math.abs);
