@@ -19,6 +19,32 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
  * @typedef {{ unit: Unit, splitK?: number } & TileShape & Epilogue} MatmulInt8Options
  */
 
+/**
+ * Types whose values are scale * (code - centre): a minimum is so many scales. Their codes are centred when they are
+ * staged, so there is no minimum to multiply. With a centre of 128, codes need all bits of a byte.
+ * @type {Record<string, number>}
+ */
+const CENTRES = {
+  Q4_0: 8,
+  Q5_0: 16,
+  IQ4_NL: 128,
+  MXFP4: 12,
+  Q3_K: 4,
+  Q6_K: 32,
+  IQ4_XS: 128,
+  TQ1_0: 1,
+  TQ2_0: 1,
+};
+
+/** Codes of a piece as signed bytes, in WGSL. @param {number | undefined} centre */
+function signedCodes(centre) {
+  if (centre === undefined) return 'p.codes';
+  const high = 'vec4u(0x80808080u)';
+  if (centre === 128) return `p.codes ^ ${high}`;
+  // No byte borrows from the next one while its highest bit is set.
+  return `((p.codes | ${high}) - vec4u(${centre * 0x01010101}u)) ^ ${high}`;
+}
+
 /** Words between the runs of a tile, so that four runs of a token lie in different banks. */
 const PAD = 8;
 
@@ -36,6 +62,8 @@ export function matmulInt8(options) {
   const { unit, splitK = 1 } = options;
   const { type, nRows, nCols } = unit;
   const { lanes, blockValues, share, signed, coded } = WGSL_TYPES[type];
+  const centre = CENTRES[type];
+  const hasMin = !signed && centre === undefined;
   if (!coded) throw new TypeError(`${type} has no codes: integer products need a quantised weight`);
   const tile = tiling(options);
   const { tileRows, tileTokens, nx, ny, invocations } = tile;
@@ -78,8 +106,8 @@ export function matmulInt8(options) {
     return [
       ...codes,
       ...count(4).map((i) => `let f${q}_${i} = w_scale[k * ${tileRows}u + lx + ${nx * (4 * q + i)}u];`),
-      `let scale${q} = vec4f(${each(q, signed ? '' : '.x')});`,
-      signed ? '' : `let min${q} = vec4f(${each(q, '.y')});`,
+      `let scale${q} = vec4f(${each(q, hasMin ? '.x' : '')});`,
+      hasMin ? `let min${q} = vec4f(${each(q, '.y')});` : '',
     ];
   });
   const tokenLines = count(tile.tokens).map((t) => {
@@ -87,8 +115,8 @@ export function matmulInt8(options) {
     const codes = words.map((h) => `let c${h} = x_codes[k * ${xRun}u + (${at}) * ${nLanes}u + ${h}u];`);
     const added = quads.map((q) => {
       const dots = count(4).map((i) => words.map((h) => `dot4I8Packed(w${q}_${i}_${h}, c${h})`).join(' + '));
-      const minimum = signed ? '' : ` - min${q} * d.y`;
-      return `sum_${q}_${t} += scale${q} * (d.x * vec4f(vec4i(${dots.join(', ')})))${minimum};`;
+      const minimum = hasMin ? ` - min${q} * d.y` : '';
+      return `sum_${q}_${t} += scale${q} * (d${hasMin ? '.x' : ''} * vec4f(vec4i(${dots.join(', ')})))${minimum};`;
     });
     return `{ ${codes.join(' ')} let d = x_scale[k * ${tileTokens}u + ${at}]; ${added.join(' ')} }`;
   });
@@ -108,8 +136,8 @@ export function matmulInt8(options) {
       // times the sum of the codes.
       w_codes: `array<u32, ${4 * wRun}>`,
       x_codes: `array<u32, ${4 * xRun}>`,
-      w_scale: `array<${signed ? 'f32' : 'vec2f'}, ${4 * tileRows}>`,
-      x_scale: `array<vec2f, ${4 * tileTokens}>`,
+      w_scale: `array<${hasMin ? 'vec2f' : 'f32'}, ${4 * tileRows}>`,
+      x_scale: `array<${hasMin ? 'vec2f' : 'f32'}, ${4 * tileTokens}>`,
     },
     size: tile.size,
     code: `${prelude([type])}${decoder(unit)}${store.functions}
@@ -127,15 +155,16 @@ fn fetch_x(j: u32, s: u32, token0: u32) -> Codes {
 }
 fn stage_w(j: u32, p: Piece) {
   let r = j / ${nLanes}u; let h = j % ${nLanes}u;
-  ${runs.map((k) => `w_codes[${k * wRun}u + j] = p.codes[${k}];`).join(' ')}
+  let signed_codes = ${signedCodes(centre)};
+  ${runs.map((k) => `w_codes[${k * wRun}u + j] = signed_codes[${k}];`).join(' ')}
   if (h > 0u) { return; }
-  ${runs.map((k) => `w_scale[${k * tileRows}u + r] = ${signed ? `p.scale[${k}]` : `vec2f(p.scale[${k}], p.min[${k}])`};`).join(' ')}
+  ${runs.map((k) => `w_scale[${k * tileRows}u + r] = ${hasMin ? `vec2f(p.scale[${k}], p.min[${k}])` : `p.scale[${k}]`};`).join(' ')}
 }
 fn stage_x(j: u32, c: Codes) {
   let t = j / 4u; let k = j % 4u;
   ${words.map((h) => `x_codes[k * ${xRun}u + t * ${nLanes}u + ${h}u] = c.word[${h}];`).join(' ')}
-  let sum = ${words.map((h) => `dot4I8Packed(c.word[${h}], 0x01010101u)`).join(' + ')};
-  x_scale[k * ${tileTokens}u + t] = vec2f(c.scale, c.scale * f32(sum));
+  ${hasMin ? `let sum = ${words.map((h) => `dot4I8Packed(c.word[${h}], 0x01010101u)`).join(' + ')};` : ''}
+  x_scale[k * ${tileTokens}u + t] = ${hasMin ? 'vec2f(c.scale, c.scale * f32(sum))' : 'c.scale'};
 }
 @compute
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u) {${tile.lines}

@@ -233,10 +233,13 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: ve
     workgroupBarrier();
     ${lines('stage')}
     workgroupBarrier();
-    for (var k = 0u; k < ${4 * depth}u; k++) {
-      let a = k * ${tileRows}u + lx;
-      let b = ${4 * wPieces}u + k * ${tileTokens}u + ly;
-      ${[...quads.map((q) => `let w${q} = ${rowsOf(q)};`), ...multiplied].join('\n      ')}
+    for (var h = 0u; h < ${depth}u; h++) {
+      // Short enough for compilers to unroll.
+      for (var k = 0u; k < 4u; k++) {
+        let a = (4u * h + k) * ${tileRows}u + lx;
+        let b = ${4 * wPieces}u + (4u * h + k) * ${tileTokens}u + ly;
+        ${[...quads.map((q) => `let w${q} = ${rowsOf(q)};`), ...multiplied].join('\n        ')}
+      }
     }
   }
   ${store.lines}
