@@ -1,8 +1,8 @@
 /* Products for many tokens in integers: matmul() with activations of quantizeActivations(), four products an instruction.
  *
- * Needs `dot4I8Packed`. A step takes lanes that share their scales, so that run k of all of them is one integer sum: it is
- * exact, and is scaled by the weight's scale and the activations' one before it is added up in f32. A weight's minimums
- * are multiplied by the sum of the activations. */
+ * Needs `dot4I8Packed`. Products of columns that share both scales, the weight's and the activations', are added up as
+ * integers, exactly; then they are scaled, and added up in f32. A weight's minimums are multiplied by the sum of the
+ * activations. */
 
 import { shader, up16 } from '../shader.js';
 import { count, stores, sums, tiling } from './matmul.js';
@@ -20,20 +20,29 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
  */
 
 /**
- * Types whose values are scale * (code - centre): a minimum is so many scales. Their codes are centred when they are
- * staged, so there is no minimum to multiply. With a centre of 128, codes need all bits of a byte.
- * @type {Record<string, number>}
+ * Facts about a type that only integer products use.
+ *
+ *   runs    neighbouring runs of a lane that share a scale and, in all lanes that share it, a stretch of 32 columns; default 1
+ *   centre  values are scale * (code - centre), so a minimum is so many scales. Such codes are centred when they are
+ *           staged, and there is no minimum to multiply. With a centre of 128, codes need all bits of a byte
+ * @type {Record<string, { runs?: number, centre?: number }>}
  */
-const CENTRES = {
-  Q4_0: 8,
-  Q5_0: 16,
-  IQ4_NL: 128,
-  MXFP4: 12,
-  Q3_K: 4,
-  Q6_K: 32,
-  IQ4_XS: 128,
-  TQ1_0: 1,
-  TQ2_0: 1,
+const FACTS = {
+  Q4_0: { runs: 4, centre: 8 },
+  Q4_1: { runs: 4 },
+  Q5_0: { runs: 4, centre: 16 },
+  Q5_1: { runs: 4 },
+  Q8_0: { runs: 4 },
+  IQ4_NL: { runs: 4, centre: 128 },
+  MXFP4: { runs: 4, centre: 12 },
+  Q3_K: { centre: 4 },
+  Q4_K: { runs: 2 },
+  Q5_K: { runs: 2 },
+  Q6_K: { centre: 32 },
+  Q8_K: { runs: 4 },
+  IQ4_XS: { runs: 4, centre: 128 },
+  TQ1_0: { centre: 1 },
+  TQ2_0: { centre: 1 },
 };
 
 /** Codes of a piece as signed bytes, in WGSL. @param {number | undefined} centre */
@@ -45,8 +54,23 @@ function signedCodes(centre) {
   return `((p.codes | ${high}) - vec4u(${centre * 0x01010101}u)) ^ ${high}`;
 }
 
-/** Words between the runs of a tile, so that four runs of a token lie in different banks. */
-const PAD = 8;
+/**
+ * Codes of one side in workgroup memory: [four words][row][word of the four]. The words of an integer sum follow one another.
+ * @param {number} nRows
+ * @param {number} sumWords  words of a sum, 2 or a multiple of 4
+ */
+function side(nRows, sumWords) {
+  // Fours of words begin in different banks.
+  const stride = 4 * nRows + 8;
+  return {
+    words: (/** @type {number} */ n) => (n / 4) * stride,
+    /** @param {string} sum  its number @param {number} e  its word @param {string} row */
+    at: (sum, e, row) =>
+      sumWords % 4 === 0
+        ? `(${sum} * ${sumWords / 4}u + ${e >> 2}u) * ${stride}u + 4u * (${row}) + ${e & 3}u`
+        : `(${sum} / 2u) * ${stride}u + 4u * (${row}) + ${sum} % 2u * 2u + ${e}u`,
+  };
+}
 
 /**
  * Y = X W^T for the tokens of a step; workgroups are those of matmulGroups().
@@ -62,63 +86,76 @@ export function matmulInt8(options) {
   const { unit, splitK = 1 } = options;
   const { type, nRows, nCols } = unit;
   const { lanes, blockValues, share, signed, coded } = WGSL_TYPES[type];
-  const centre = CENTRES[type];
-  const hasMin = !signed && centre === undefined;
   if (!coded) throw new TypeError(`${type} has no codes: integer products need a quantised weight`);
+  const { runs: merged = 1, centre } = FACTS[type] ?? {};
+  const hasMin = !signed && centre === undefined;
   const tile = tiling(options);
   const { tileRows, tileTokens, nx, ny, invocations } = tile;
   const store = stores(tile, nRows, splitK, options);
-  const nLanes = Math.min(share, 4);
   const nBlocks = rowBlocks(unit);
   const nPieces = nBlocks * lanes;
-  const perSplit = nLanes * Math.ceil(nPieces / nLanes / splitK);
-  const wRun = tileRows * nLanes + PAD;
-  const xRun = tileTokens * nLanes + PAD;
-  const runs = count(4);
-  const words = count(nLanes);
+  // A step takes lanes that share scales; 64 columns as far as there are such steps.
+  const groupLanes = Math.min(share, 4);
+  const stepGroups = groupLanes === 2 && nPieces % 4 === 0 ? 2 : 1;
+  const stepLanes = groupLanes * stepGroups;
+  const perSplit = stepLanes * Math.ceil(nPieces / stepLanes / splitK);
+  const groupSums = 4 / merged;
+  const stepSums = groupSums * stepGroups;
+  const sumWords = merged * groupLanes;
+  const words = count(sumWords);
   const quads = count(tile.rows / 4);
+  const [ofW, ofX] = [side(tileRows, sumWords), side(tileTokens, sumWords)];
 
-  // Slots of work for all invocations: what slot q does with item `j`, of n.
-  const slots = (/** @type {number} */ n, /** @type {(j: string, q: number) => string} */ does) =>
+  // Work for all invocations: what the q-th item of an invocation, `j` of n, needs.
+  const items = (/** @type {number} */ n, /** @type {(j: string, q: number) => string} */ does) =>
     count(Math.ceil(n / invocations)).map((q) => {
       const code = does(`(tid + ${q * invocations}u)`, q);
       return (q + 1) * invocations <= n ? code : `if (tid < ${n - q * invocations}u) { ${code} }`;
     });
-  const wItems = tileRows * nLanes;
-  const xItems = tileTokens * 4;
-  const fetchW = slots(wItems, (j, q) => `p${q} = fetch_w(${j}, s, row0);`);
-  const fetchX = slots(xItems, (j, q) => `c${q} = fetch_x(${j}, s, token0);`);
-  const stageW = slots(wItems, (j, q) => `stage_w(${j}, p${q});`);
-  const stageX = slots(xItems, (j, q) => `stage_x(${j}, c${q});`);
+  const wItems = tileRows * stepLanes;
+  const xItems = tileTokens * stepSums;
+  const fetchW = items(wItems, (j, q) => `p${q} = fetch_w(${j}, s, row0);`);
+  const fetchX = items(xItems, (j, q) => `c${q} = fetch_x(${j}, s, token0);`);
+  const stageW = items(wItems, (j, q) => `stage_w(${j}, p${q});`);
+  const stageX = items(xItems, (j, q) => `stage_x(${j}, c${q});`);
   const lines = (/** @type {string[]} */ ...code) => code.join('\n    ');
 
-  const each = (/** @type {number} */ q, /** @type {string} */ part) =>
-    count(4)
-      .map((i) => `f${q}_${i}${part}`)
-      .join(', ');
+  // Run k of lane h is word k * groupLanes + h of its group.
+  const stagedCodes = count(4).map((k) => {
+    const sum = `(h / ${groupLanes}u * ${groupSums}u + ${Math.floor(k / merged)}u)`;
+    const first = (k % merged) * groupLanes;
+    const at = ofW.at(sum, first, 'r');
+    return `w_codes[${at} + h % ${groupLanes}u] = codes_of_p[${k}];`;
+  });
+  const stagedScales = count(groupSums).map((n) => {
+    const k = n * merged;
+    const value = hasMin ? `vec2f(p.scale[${k}], p.min[${k}])` : `p.scale[${k}]`;
+    return `w_scale[(h / ${groupLanes}u * ${groupSums}u + ${n}u) * ${tileRows}u + r] = ${value};`;
+  });
+  const run = (/** @type {number} */ e) => {
+    const k = Math.floor(e / groupLanes);
+    return groupSums === 1 ? `${k}` : `n % ${groupSums}u * ${merged}u + ${k}u`;
+  };
+
   const rowLines = quads.flatMap((q) => {
-    const codes = count(4).flatMap((i) =>
-      words.map(
-        (h) =>
-          `let w${q}_${i}_${h} = w_codes[k * ${wRun}u + (lx + ${nx * (4 * q + i)}u) * ${nLanes}u + ${h}u];`,
-      ),
-    );
+    const rows = count(4).map((i) => `lx + ${nx * (4 * q + i)}u`);
+    const each = (/** @type {string} */ part) => count(4).map((i) => `f${q}_${i}${part}`);
     return [
-      ...codes,
-      ...count(4).map((i) => `let f${q}_${i} = w_scale[k * ${tileRows}u + lx + ${nx * (4 * q + i)}u];`),
-      `let scale${q} = vec4f(${each(q, hasMin ? '.x' : '')});`,
-      hasMin ? `let min${q} = vec4f(${each(q, '.y')});` : '',
+      ...rows.flatMap((row, i) => words.map((e) => `let w${q}_${i}_${e} = w_codes[${ofW.at('n', e, row)}];`)),
+      ...rows.map((row, i) => `let f${q}_${i} = w_scale[n * ${tileRows}u + ${row}];`),
+      `let scale${q} = vec4f(${each(hasMin ? '.x' : '')});`,
+      hasMin ? `let min${q} = vec4f(${each('.y')});` : '',
     ];
   });
   const tokenLines = count(tile.tokens).map((t) => {
-    const at = `ly + ${ny * t}u`;
-    const codes = words.map((h) => `let c${h} = x_codes[k * ${xRun}u + (${at}) * ${nLanes}u + ${h}u];`);
+    const token = `ly + ${ny * t}u`;
+    const codes = words.map((e) => `let c${e} = x_codes[${ofX.at('n', e, token)}];`);
     const added = quads.map((q) => {
-      const dots = count(4).map((i) => words.map((h) => `dot4I8Packed(w${q}_${i}_${h}, c${h})`).join(' + '));
+      const dots = count(4).map((i) => words.map((e) => `dot4I8Packed(w${q}_${i}_${e}, c${e})`).join(' + '));
       const minimum = hasMin ? ` - min${q} * d.y` : '';
       return `sum_${q}_${t} += scale${q} * (d${hasMin ? '.x' : ''} * vec4f(vec4i(${dots.join(', ')})))${minimum};`;
     });
-    return `{ ${codes.join(' ')} let d = x_scale[k * ${tileTokens}u + ${at}]; ${added.join(' ')} }`;
+    return `{ ${codes.join(' ')} let d = x_scale[n * ${tileTokens}u + ${token}]; ${added.join(' ')} }`;
   });
 
   return shader({
@@ -132,39 +169,40 @@ export function matmulInt8(options) {
     },
     step: true,
     workgroup: {
-      // [run][row][lane] and [run][row]: scales and minimums; [run][token][lane] and [run][token]: the scale, and that
-      // times the sum of the codes.
-      w_codes: `array<u32, ${4 * wRun}>`,
-      x_codes: `array<u32, ${4 * xRun}>`,
-      w_scale: `array<${hasMin ? 'vec2f' : 'f32'}, ${4 * tileRows}>`,
-      x_scale: `array<${hasMin ? 'vec2f' : 'f32'}, ${4 * tileTokens}>`,
+      w_codes: `array<u32, ${ofW.words(4 * stepLanes)}>`,
+      x_codes: `array<u32, ${ofX.words(4 * stepLanes)}>`,
+      // [sum][row]: the scale and the minimum; [sum][token]: the scale, and that times the sum of the codes.
+      w_scale: `array<${hasMin ? 'vec2f' : 'f32'}, ${stepSums * tileRows}>`,
+      x_scale: `array<${hasMin ? 'vec2f' : 'f32'}, ${stepSums * tileTokens}>`,
     },
     size: tile.size,
     code: `${prelude([type])}${decoder(unit)}${store.functions}
-struct Codes { word: array<u32, ${nLanes}>, scale: f32 };
+struct Codes { word: array<u32, ${sumWords}>, scale: f32 };
 fn fetch_w(j: u32, s: u32, row0: u32) -> Piece {
-  let row = min(row0 + j / ${nLanes}u, ${nRows - 1}u);
-  return piece_0(row * ${nBlocks}u + s / ${lanes}u, s % ${lanes}u + j % ${nLanes}u);
+  let i = s + j % ${stepLanes}u;
+  return piece_0(min(row0 + j / ${stepLanes}u, ${nRows - 1}u) * ${nBlocks}u + i / ${lanes}u, i % ${lanes}u);
 }
 fn fetch_x(j: u32, s: u32, token0: u32) -> Codes {
-  let row = step.start + min(token0 + j / 4u, step.n_tokens - 1u);
-  let column = s / ${lanes}u * ${blockValues / 4}u;
-  ${words.map((h) => `let a${h} = column + runs_0(s % ${lanes}u + ${h}u)[j % 4u];`).join(' ')}
+  let n = j % ${stepSums}u;
+  let row = step.start + min(token0 + j / ${stepSums}u, step.n_tokens - 1u);
+  let i = s + n / ${groupSums}u * ${groupLanes}u;
+  let column = i / ${lanes}u * ${blockValues / 4}u;
+  ${words.map((e) => `let a${e} = column + runs_0(i % ${lanes}u + ${e % groupLanes}u)[${run(e)}];`).join(' ')}
   let at = row * ${up16(nCols) / 4}u;
-  return Codes(array<u32, ${nLanes}>(${words.map((h) => `codes[at + a${h}]`).join(', ')}), scales[row * ${rowScales(nCols)}u + a0 / ${SCALE_COLS / 4}u]);
+  return Codes(array<u32, ${sumWords}>(${words.map((e) => `codes[at + a${e}]`).join(', ')}), scales[row * ${rowScales(nCols)}u + a0 / ${SCALE_COLS / 4}u]);
 }
 fn stage_w(j: u32, p: Piece) {
-  let r = j / ${nLanes}u; let h = j % ${nLanes}u;
-  let signed_codes = ${signedCodes(centre)};
-  ${runs.map((k) => `w_codes[${k * wRun}u + j] = signed_codes[${k}];`).join(' ')}
-  if (h > 0u) { return; }
-  ${runs.map((k) => `w_scale[${k * tileRows}u + r] = ${hasMin ? `vec2f(p.scale[${k}], p.min[${k}])` : `p.scale[${k}]`};`).join(' ')}
+  let r = j / ${stepLanes}u; let h = j % ${stepLanes}u;
+  let codes_of_p = ${signedCodes(centre)};
+  ${stagedCodes.join(' ')}
+  if (h % ${groupLanes}u > 0u) { return; }
+  ${stagedScales.join(' ')}
 }
 fn stage_x(j: u32, c: Codes) {
-  let t = j / 4u; let k = j % 4u;
-  ${words.map((h) => `x_codes[k * ${xRun}u + t * ${nLanes}u + ${h}u] = c.word[${h}];`).join(' ')}
-  ${hasMin ? `let sum = ${words.map((h) => `dot4I8Packed(c.word[${h}], 0x01010101u)`).join(' + ')};` : ''}
-  x_scale[k * ${tileTokens}u + t] = ${hasMin ? 'vec2f(c.scale, c.scale * f32(sum))' : 'c.scale'};
+  let t = j / ${stepSums}u; let n = j % ${stepSums}u;
+  ${words.map((e) => `x_codes[${ofX.at('n', e, 't')}] = c.word[${e}];`).join(' ')}
+  ${hasMin ? `let sum = ${words.map((e) => `dot4I8Packed(c.word[${e}], 0x01010101u)`).join(' + ')};` : ''}
+  x_scale[n * ${tileTokens}u + t] = ${hasMin ? 'vec2f(c.scale, c.scale * f32(sum))' : 'c.scale'};
 }
 @compute
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u) {${tile.lines}
@@ -173,12 +211,12 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: ve
   ${fetchW.map((_, q) => `var p${q}: Piece;`).join(' ')} ${fetchX.map((_, q) => `var c${q}: Codes;`).join(' ')}
   let first = ${splitK > 1 ? `wid.z * ${perSplit}u` : '0u'};
   let end = ${splitK > 1 ? `min(${nPieces}u, first + ${perSplit}u)` : `${nPieces}u`};
-  for (var s = first; s < end; s += ${nLanes}u) {
+  for (var s = first; s < end; s += ${stepLanes}u) {
     ${lines(...fetchW, ...fetchX)}
     workgroupBarrier();
     ${lines(...stageW, ...stageX)}
     workgroupBarrier();
-    for (var k = 0u; k < 4u; k++) {
+    for (var n = 0u; n < ${stepSums}u; n++) {
       ${[...rowLines, ...tokenLines].join('\n      ')}
     }
   }
