@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { up16 } from '../../js/gpu/shader.js';
-import { quantizeActivations, quantizeGroups, rowScales } from '../../js/gpu/wgsl/quantize.js';
+import {
+  quantizeActivations,
+  quantizeGroups,
+  rowScales,
+  scaleActivations,
+  scaleGroups,
+} from '../../js/gpu/wgsl/quantize.js';
 import { gpuSkip, TestGpu } from '../helpers/gpu.js';
 import { Prng } from '../helpers/prng.js';
 
@@ -83,5 +89,32 @@ describe('activations as int8', { skip: await gpuSkip() }, () => {
     const shape = { nCols: 64 };
     const bytes = await gpu.run(quantizeActivations(shape), data, quantizeGroups(shape, 1), 'scales', step);
     assert.deepEqual([...new Float32Array(bytes)].map(Number.isFinite), [false, false]);
+  });
+
+  test('scales of rows are powers of two below their largest magnitude', async () => {
+    const [nCols, start, nTokens] = [80, 1, 8];
+    const factors = [1, 2e5, 1e-6, 1e30, 0, 1e-40, -3, Infinity];
+    const x = new Float32Array((start + nTokens + 1) * nCols).fill(NaN);
+    const prng = new Prng(1);
+    factors.forEach((factor, t) => {
+      for (let c = 0; c < nCols; c++) x[(start + t) * nCols + c] = factor * (0.1 + prng.unit());
+    });
+    // The largest is the last value that an invocation reads.
+    x[(start + 1) * nCols + 79] = -(2 ** 20);
+    const scales = new Float32Array(start + nTokens + 1).fill(-1);
+    const step = { position: 0, start, nTokens, seen: 0 };
+    const bytes = await gpu.run(
+      scaleActivations({ nCols }),
+      { x, scales },
+      scaleGroups(nTokens),
+      'scales',
+      step,
+    );
+    const expected = factors.map((_, t) => {
+      const row = x.subarray((start + t) * nCols, (start + t + 1) * nCols);
+      const exponent = Math.floor(Math.log2(row.reduce((m, v) => Math.max(m, Math.abs(v)), 0)));
+      return 2 ** Math.min(126, Math.max(-126, exponent));
+    });
+    assert.deepEqual([...new Float32Array(bytes)], [-1, ...expected, -1]);
   });
 });
