@@ -127,8 +127,8 @@
  * @typedef {object} Backend
  * @property {BackendInfo} info  Facts about the backend.
  * @property {boolean} disposed  True after dispose().
- * @property {(type: string) => import('./wasm/kernel-types.js').Service} servedBy  How products
- *   with weights of a type are computed.
+ * @property {(type: string) => import('./wasm/kernel-types.js').Service | GpuService} servedBy
+ *   How products with weights of a type are computed.
  *
  * @property {(plan: Plan, tensors: readonly GgufTensor[], settings: RunSettings) => string[]} lacks
  *   Names everything in a model that this backend cannot do; empty if it can run the model. Called
@@ -179,6 +179,8 @@
  * @property {() => Promise<void>} idle  Waits until all queued work is done.
  * @property {() => void} dispose  Ends the backend, with everything it owns.
  */
+
+/** Products on a GPU. @typedef {{ isa: 'webgpu', activation: 'f32' }} GpuService */
 
 /**
  * @typedef {object} LoadOptions

@@ -2,15 +2,13 @@
  * all are made once, for the largest batch and the widest layer. */
 
 import { up16 } from './shader.js';
+import { FAULT_WORDS } from './wgsl/faults.js';
 
 /** @typedef {import('../backend.js').DeviceTensor} DeviceTensor */
 /** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
-
-/** Words before the queries, keys and values: the note of a number that cannot be right; see wgsl/faults.js. */
-export const FAULT_WORDS = 16;
 
 /** Values of a token: queries, keys or values, and all three. @param {AttentionSettings} attention */
 export function widths({ nHeads, nKvHeads, headSize }) {

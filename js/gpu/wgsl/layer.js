@@ -141,8 +141,8 @@ export function gate({ nCols, activation }) {
   );
 }
 
-/** x = softcap * tanh(scale * x / softcap), with a softcap of 0 x = scale * x. @param {{ nCols: number, scale: number, softcap: number }} options */
-export function scaleAndCap({ nCols, scale, softcap }) {
+/** x = softcap * tanh(scale * x / softcap), with a softcap of 0 x = scale * x. @param {{ nCols: number, scale: number, softcap: number, fromZero?: boolean }} options  fromZero: the first row is row 0 */
+export function scaleAndCap({ nCols, scale, softcap, fromZero = false }) {
   const stride = up16(nCols) / 4;
   const value =
     softcap > 0
@@ -152,7 +152,7 @@ export function scaleAndCap({ nCols, scale, softcap }) {
     `scale of ${nCols}`,
     { x: 'read_write array<vec4f>' },
     `
-  let row = (step.start + t) * ${stride}u;
+  let row = ${fromZero ? 't' : '(step.start + t)'} * ${stride}u;
   for (var i = tid; i < ${stride}u; i += ${WIDE}u) { x[row + i] = ${value}; }`,
     softcap > 0 ? TANH : '',
   );

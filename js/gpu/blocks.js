@@ -1,0 +1,326 @@
+/* The blocks of a model as work for the GPU, with the settings of their layer.
+ *
+ *   project  norm, q, k and v, biases, RoPE, cache      one dispatch for one token without norms of q and k
+ *   attend   attention, x += output                     two dispatches, three where positions are split
+ *   feed     x += (act(h gate^T) * (h up^T)) down^T     two dispatches for few tokens; h = norm(x)
+ *   head     logits = norm(x) output^T                  one dispatch for one token */
+
+import { widths } from './hidden.js';
+import { FEW, isOnePiece, productWork } from './products.js';
+import { up16 } from './shader.js';
+import { joinVectors } from './vectors.js';
+import {
+  attention,
+  attentionGroups,
+  mergeGroups,
+  mergeSplits,
+  partsBytes,
+  splitsOf,
+} from './wgsl/attention.js';
+import { attentionTiles, tileGroups } from './wgsl/attention-tiles.js';
+import { embed, embedGroups } from './wgsl/embed.js';
+import { FAULT_WORDS } from './wgsl/faults.js';
+import { heads, headsAfter, headsAfterGroups, headsGroups, ropeTable } from './wgsl/heads.js';
+import { addTo, gate, norm, rowGroups, scaleAndCap } from './wgsl/layer.js';
+
+/** @typedef {import('../backend.js').Step} Step */
+/** @typedef {import('../backend.js').Weights} Weights */
+/** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
+/** @typedef {import('../llama/plan.js').EmbeddingSettings} EmbeddingSettings */
+/** @typedef {import('../llama/plan.js').FeedSettings} FeedSettings */
+/** @typedef {import('../llama/plan.js').HeadSettings} HeadSettings */
+/** @typedef {import('./backend.js').GpuCache} GpuCache */
+/** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
+/** @typedef {import('./hidden.js').GpuHidden} GpuHidden */
+/** @typedef {import('./products.js').Form} Form */
+/** @typedef {import('./products.js').Product} Product */
+/** @typedef {import('./products.js').Work} Work */
+
+/** @template S @typedef {import('../backend.js').Block<S>} Block */
+
+/**
+ * What making work takes besides.
+ * @typedef {import('./products.js').Means & {
+ *   gpu: import('./device.js').GpuDevice,
+ *   commands: import('./commands.js').Commands,
+ *   remembered: <T>(owner: object, name: string, make: () => T) => T,
+ * }} Means
+ */
+
+/** Groups of kernels with a workgroup a row. @param {Step} step */
+const everyRow = ({ nTokens }) => rowGroups(nTokens);
+
+/**
+ * The vectors of an attention block in one buffer.
+ * @param {Block<AttentionSettings>} block
+ * @param {Means} means
+ */
+function attentionVectors({ weights, layer = 0 }, { gpu, commands, remembered }) {
+  return remembered(weights, 'vectors', () => {
+    const { norm: ofInput, qBias, kBias, vBias, outputBias, qNorm, kNorm } = weights;
+    const vectors = { norm: ofInput, qBias, kBias, vBias, outputBias, qNorm, kNorm };
+    return joinVectors(gpu, commands, vectors, [layer]);
+  });
+}
+
+/**
+ * The table of rotations of a block; layers with the same settings share it.
+ * @param {Block<AttentionSettings>} block
+ * @param {GpuCache} cache
+ * @param {Means} means
+ * @returns {GpuBuffer | undefined}
+ */
+function turnsOf({ settings: { rope }, weights }, { shape }, { gpu, remembered }) {
+  if (!rope) return undefined;
+  const { nDims, base, linearScale } = rope;
+  const factors = weights.ropeFactors?.values;
+  const name = ['turns', shape.nPositions, nDims, base, linearScale].join(' ');
+  return remembered(weights.ropeFactors ?? gpu, name, () =>
+    gpu.bufferOf(ropeTable({ nPositions: shape.nPositions, nDims, base, linearScale, factors }), {
+      label: 'turns',
+    }),
+  );
+}
+
+/**
+ * @param {Block<EmbeddingSettings>} block
+ * @param {GpuBuffer} ids
+ * @param {GpuHidden} x
+ * @returns {Work[]}
+ */
+export const embedWork = ({ settings: { scale }, weights }, ids, { buffers }) =>
+  weights.table
+    .units()
+    .map((/** @type {import('./weights.js').WeightUnit} */ { unit, buffer, firstRow }) => ({
+      shader: embed({ unit, scale, firstRow }),
+      buffers: { w: buffer, ids, y: buffers.x },
+      groups: (/** @type {Step} */ { nTokens }) => embedGroups(unit, nTokens),
+    }));
+
+/**
+ * @param {Block<AttentionSettings>} block
+ * @param {GpuHidden} hidden
+ * @param {GpuCache} cache
+ * @param {Form} form
+ * @param {Means} means
+ * @returns {Work[]}
+ */
+export function projectWork(block, { buffers }, cache, form, means) {
+  const { settings, weights } = block;
+  const { norm: ofInput, qkNorm, rope, nHeads } = settings;
+  const { buffer: vectors, at, numbersAt: layer } = attentionVectors(block, means);
+  const turns = turnsOf(block, cache, means);
+  const hasBias = at.qBias !== undefined && at.kBias !== undefined && at.vBias !== undefined;
+  const biases = hasBias ? [at.qBias, at.kBias, at.vBias] : undefined;
+  const products = [weights.q, weights.k, weights.v];
+  const stride = up16(widths(settings).qkv);
+  const shared = { vectors, cache: cache.buffer, y: buffers.heads, ...(turns && { turns }) };
+  const shape = { cache: cache.shape, rope, biases, layer, stride };
+  const isFused = form === 'one' && !qkNorm && cache.shape.type !== 'Q8_0' && isOnePiece(...products);
+  if (isFused) {
+    const parts = products.map((weight) => weight.units()[0]);
+    const units = parts.map(({ unit }) => unit);
+    const options = { ...shape, units, norm: ofInput, subgroups: means.variants.subgroups };
+    const ofWeights = Object.fromEntries(parts.map(({ buffer }, i) => [`w${i}`, buffer]));
+    return [
+      {
+        shader: heads(options),
+        buffers: { ...shared, ...ofWeights, x: buffers.x },
+        groups: () => headsGroups(options),
+      },
+    ];
+  }
+  const after = { ...shape, nHeads, qkNorm, ...(qkNorm && { gains: [at.qNorm, at.kNorm] }) };
+  const product = {
+    weights: products,
+    y: { buffer: buffers.heads, offset: 0, bytes: buffers.heads.bytes },
+    output: { first: FAULT_WORDS, stride },
+  };
+  return [
+    ...normedProduct(product, block, buffers, vectors, form, means),
+    { shader: headsAfter(after), buffers: shared, groups: ({ nTokens }) => headsAfterGroups(after, nTokens) },
+  ];
+}
+
+/**
+ * A product of norm(x): for few tokens in one, else with the norm before it.
+ * @param {Omit<Product, 'x'>} product
+ * @param {{ settings: { norm?: import('../llama/plan.js').Norm | undefined }, weights: Weights }} block
+ * @param {import('./hidden.js').HiddenBuffers} buffers
+ * @param {GpuBuffer} vectors  the norm's weight is at its beginning
+ * @param {Form} form
+ * @param {Means} means
+ * @returns {Work[]}
+ */
+function normedProduct(product, { settings, weights }, { x, normed }, vectors, form, means) {
+  const { norm: ofInput } = settings;
+  if (!ofInput) return productWork({ ...product, x }, form, means);
+  if (form !== 'many') return productWork({ ...product, x, vectors, norm: ofInput }, form, means);
+  return [normWork(ofInput, weights.norm, x, normed), ...productWork({ ...product, x: normed }, form, means)];
+}
+
+/**
+ * @param {import('../llama/plan.js').Norm} settings
+ * @param {import('./vectors.js').GpuVector} weight
+ * @param {GpuBuffer} x
+ * @param {GpuBuffer} y
+ * @param {boolean} [toZero]
+ * @returns {Work}
+ */
+const normWork = ({ kind, eps }, weight, x, y, toZero) => ({
+  shader: norm({ kind, eps, nCols: weight.nCols, toZero }),
+  buffers: { x, weight: weight.buffer, y },
+  groups: everyRow,
+});
+
+/**
+ * @param {Block<AttentionSettings>} block
+ * @param {GpuHidden} hidden
+ * @param {GpuCache} cache
+ * @param {Form} form
+ * @param {Means & { isSplit: boolean, most: number }} means  isSplit: of positions; most: positions that there may be
+ * @returns {Work[]}
+ */
+export function attendWork(block, hidden, cache, form, means) {
+  const { settings, weights } = block;
+  const { buffers } = hidden;
+  const { nHeads, nKvHeads, headSize, scale, softcap, window, causal } = settings;
+  const { q, qkv } = widths(settings);
+  const shape = {
+    ...{ nHeads, nKvHeads, headSize, scale, softcap, window, causal, cache: cache.shape },
+    q: { offset: FAULT_WORDS, stride: up16(qkv), ofBatch: true },
+    out: { offset: 0, stride: up16(q), ofBatch: true },
+  };
+  const given = { q: buffers.heads, cache: cache.buffer };
+  /** @type {Work[]} */
+  let attended;
+  if (form === 'many') {
+    attended = [
+      {
+        shader: attentionTiles(shape),
+        buffers: { ...given, out: buffers.attended },
+        groups: (step) => tileGroups(shape, step),
+      },
+    ];
+  } else if (means.isSplit) {
+    const nTokens = form === 'one' ? 1 : Math.min(FEW, hidden.nRows);
+    const parts = hidden.spare('attention', partsBytes(shape, { seen: means.most, nTokens }));
+    attended = [
+      {
+        shader: attention({ ...shape, parts: true }),
+        buffers: { ...given, parts },
+        groups: (step) => attentionGroups(shape, step),
+      },
+      {
+        shader: mergeSplits(shape),
+        buffers: { parts, out: buffers.attended },
+        groups: (step) => mergeGroups(shape, step),
+      },
+    ];
+  } else {
+    attended = [
+      {
+        shader: attention({ ...shape, parts: false }),
+        buffers: { ...given, out: buffers.attended },
+        groups: (step) => attentionGroups(shape, step),
+      },
+    ];
+  }
+  const { buffer: vectors, at } = attentionVectors(block, means);
+  const bias = at.outputBias === undefined ? {} : { vectors, biases: [at.outputBias] };
+  const product = { weights: [weights.output], x: buffers.attended, ...bias };
+  return [...attended, ...residual(product, settings, weights, buffers, form, means)];
+}
+
+/** Whether a step's attention is split over positions. @param {AttentionSettings} settings @param {Step} step */
+export const isSplit = ({ window }, { seen }) => splitsOf(/** @type {any} */ ({ window }), seen) > 1;
+
+/**
+ * x += residualScale * postNorm(product).
+ * @param {Omit<Product, 'y'>} product
+ * @param {{ postNorm: import('../llama/plan.js').Norm | undefined, residualScale: number }} settings
+ * @param {Weights} weights
+ * @param {import('./hidden.js').HiddenBuffers} buffers
+ * @param {Form} form
+ * @param {Means} means
+ * @returns {Work[]}
+ */
+function residual(product, { postNorm, residualScale }, weights, { x, normed }, form, means) {
+  if (!postNorm) return productWork({ ...product, y: x, epilogue: 'add', residualScale }, form, means);
+  const nCols = product.weights[0].nRows;
+  return [
+    ...productWork({ ...product, y: normed }, form, means),
+    {
+      shader: addTo({ nCols, scale: residualScale, norm: postNorm }),
+      buffers: { x: normed, weight: weights.postNorm.buffer, y: x },
+      groups: everyRow,
+    },
+  ];
+}
+
+/**
+ * @param {Block<FeedSettings>} block
+ * @param {GpuHidden} hidden
+ * @param {Form} form
+ * @param {Means} means
+ * @returns {Work[]}
+ */
+export function feedWork(block, { buffers }, form, means) {
+  const { settings, weights } = block;
+  const { activation } = settings;
+  const { gate: ofGate, up, down } = weights;
+  const vectors = weights.norm?.buffer;
+  const nCols = ofGate.nRows;
+  const down1 = residual({ weights: [down], x: buffers.gate }, settings, weights, buffers, form, means);
+  if (form !== 'many' && isOnePiece(ofGate, up)) {
+    const product = {
+      weights: [ofGate, up],
+      y: buffers.gate,
+      epilogue: /** @type {const} */ ('gated'),
+      activation,
+    };
+    return [...normedProduct(product, block, buffers, vectors, form, means), ...down1];
+  }
+  const { norm: ofInput } = settings;
+  const x = ofInput ? buffers.normed : buffers.x;
+  return [
+    ...(ofInput ? [normWork(ofInput, weights.norm, buffers.x, x)] : []),
+    ...productWork({ weights: [ofGate], x, y: buffers.gate }, form, means),
+    ...productWork({ weights: [up], x, y: buffers.up }, form, means),
+    {
+      shader: gate({ nCols, activation }),
+      buffers: { x: buffers.gate, y: buffers.up },
+      groups: everyRow,
+    },
+    ...down1,
+  ];
+}
+
+/**
+ * Logits of some rows of a batch, from row 0 on.
+ * @param {Block<HeadSettings>} block
+ * @param {GpuHidden} hidden
+ * @param {{ buffer: GpuBuffer, nCols: number }} logits
+ * @param {Form} form
+ * @param {Means} means
+ * @returns {Work[]}
+ */
+export function headWork(block, { buffers }, logits, form, means) {
+  const { settings, weights } = block;
+  const { scale, softcap } = settings;
+  const product = { weights: [weights.output], y: logits.buffer, output: { fromZero: true } };
+  const work = normedProduct(product, block, buffers, weights.norm.buffer, form, means);
+  if (scale === 1 && softcap === 0) return work;
+  const shader = scaleAndCap({ nCols: logits.nCols, scale, softcap, fromZero: true });
+  return [...work, { shader, buffers: { x: logits.buffer }, groups: everyRow }];
+}
+
+/**
+ * Some rows of a batch after the norm of the head, from row 0 of `normed` on.
+ * @param {Block<HeadSettings>} block
+ * @param {GpuHidden} hidden
+ * @returns {Work[]}
+ */
+export const statesWork = ({ settings, weights }, { buffers }) => [
+  normWork(settings.norm, weights.norm, buffers.x, buffers.normed, true),
+];

@@ -1,0 +1,54 @@
+/* The vectors of a block (norms, biases) in one buffer: kernels have few bindings. */
+
+import { up16 } from './shader.js';
+
+/** @typedef {import('./commands.js').Commands} Commands */
+/** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
+/** @typedef {import('./device.js').GpuDevice} GpuDevice */
+
+/** One row of f32 numbers in GPU memory, padded with zeros. */
+export class GpuVector {
+  /**
+   * @param {GpuBuffer} buffer
+   * @param {number} nCols
+   * @param {Float32Array} [values]  what is in it, where the processor needs it
+   */
+  constructor(buffer, nCols, values) {
+    this.buffer = buffer;
+    this.nCols = nCols;
+    this.values = values;
+  }
+
+  get freed() {
+    return this.buffer.freed;
+  }
+
+  free() {
+    this.buffer.free();
+  }
+}
+
+/**
+ * Copies vectors behind one another.
+ * @template {string} K
+ * @param {GpuDevice} gpu
+ * @param {Commands} commands
+ * @param {Record<K, GpuVector | undefined>} vectors
+ * @param {readonly number[]} numbers  that follow them
+ * @returns {{ buffer: GpuBuffer, at: Record<K, number>, numbersAt: number }}  at: where each begins, in values
+ */
+export function joinVectors(gpu, commands, vectors, numbers) {
+  /** @type {Record<string, number>} */
+  const at = {};
+  let length = 0;
+  const given = /** @type {[string, GpuVector][]} */ (Object.entries(vectors).filter(([, one]) => one));
+  for (const [name, { nCols }] of given) {
+    at[name] = length;
+    length += up16(nCols);
+  }
+  const buffer = gpu.buffer(4 * up16(length + numbers.length), { label: 'vectors' });
+  commands.write(buffer, 4 * length, Float32Array.from(numbers));
+  for (const [name, vector] of given)
+    commands.copy({ buffer: vector.buffer, offset: 0, bytes: 4 * up16(vector.nCols) }, buffer, 4 * at[name]);
+  return { buffer, at: /** @type {Record<K, number>} */ (at), numbersAt: length };
+}
