@@ -190,4 +190,14 @@
  * @property {AbortSignal | undefined} [signal]  Aborts the loading.
  */
 
-export {};
+/**
+ * How a model is to be run, for opening a backend.
+ * @typedef {{ activation: import('./wasm/selftest.js').Activation, kvType: KvType }} BackendSettings
+ */
+
+/**
+ * Kernels that models run on have a method of this name: (settings: BackendSettings) =>
+ * Promise<Backend>.
+ * @type {unique symbol}
+ */
+export const openBackend = Symbol('openBackend');

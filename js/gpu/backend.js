@@ -12,7 +12,7 @@ import { loadWeights } from './load-weights.js';
 import { Pipelines } from './pipelines.js';
 import { formOf } from './products.js';
 import { Queue } from './queue.js';
-import { up16 } from './shader.js';
+import { up16, withoutPadding } from './shader.js';
 import { cacheLayout } from './wgsl/cache.js';
 import { FAULT_WORDS, readFault } from './wgsl/faults.js';
 import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
@@ -122,9 +122,12 @@ export class GpuBackend {
    * @param {import('../wasm/kv-cache.js').KvType} options.kvType  of the caches
    * @param {Variants} options.variants
    * @param {Pipelines} [options.pipelines]
+   * @param {import('./kernels.js').GpuKernels} [options.kernels]  that it belongs to
    * @param {() => void} [options.onDispose]  ends the device, where the backend owns it
    */
-  constructor(gpu, { kvType, variants, pipelines = new Pipelines(gpu), onDispose = () => {} }) {
+  constructor(gpu, { kvType, variants, pipelines = new Pipelines(gpu), kernels, onDispose = () => {} }) {
+    /** The kernels that it belongs to. */
+    this.kernels = kernels;
     this.#gpu = gpu;
     this.#pipelines = pipelines;
     this.#commands = new Commands(gpu, pipelines);
@@ -495,13 +498,4 @@ export class GpuBackend {
       largest,
     );
   }
-}
-
-/** @param {Float32Array} rows @param {number} nRows @param {number} nCols */
-function withoutPadding(rows, nRows, nCols) {
-  const stride = up16(nCols);
-  if (stride === nCols) return rows;
-  const out = new Float32Array(nRows * nCols);
-  for (let r = 0; r < nRows; r++) out.set(rows.subarray(r * stride, r * stride + nCols), r * nCols);
-  return out;
 }

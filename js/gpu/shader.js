@@ -127,3 +127,17 @@ export const up16 = (n) => Math.ceil(n / 16) * 16;
  * @returns {[number, number, number]}
  */
 export const groupsOf = (n, y = 1) => (n <= PROMISED.groups ? [n, y, 1] : [32_768, y, Math.ceil(n / 32_768)]);
+
+/**
+ * Rows of a device without their padding.
+ * @param {Float32Array} rows
+ * @param {number} nRows
+ * @param {number} nCols
+ */
+export function withoutPadding(rows, nRows, nCols) {
+  const stride = up16(nCols);
+  if (stride === nCols) return rows;
+  const out = new Float32Array(nRows * nCols);
+  for (let r = 0; r < nRows; r++) out.set(rows.subarray(r * stride, r * stride + nCols), r * nCols);
+  return out;
+}

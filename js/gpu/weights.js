@@ -1,6 +1,7 @@
 /* Weights in GPU memory. A tensor that is larger than a binding may be is split by rows into several
  * buffers. */
 
+import { dispose } from '../dispose.js';
 import { HandleError, ShapeError, show } from '../errors.js';
 import { servedType } from '../types.js';
 import { GpuError } from './errors.js';
@@ -11,7 +12,6 @@ import { blockBytes, rowBlocks } from './wgsl/types.js';
 /** @typedef {import('./wgsl/types.js').Unit} Unit */
 
 /** Symbol.dispose, also where the engine does not have it yet. @type {typeof Symbol.dispose} */
-const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
 
 /** What is needed of a tensor. @typedef {{ type: string, nRows: number, nCols: number, name?: string }} TensorShape */
 
@@ -62,6 +62,11 @@ export class GpuWeight {
     this.name = name;
     /** All buffers of the weight, also where this one shows some of its rows. */
     this.parts = parts;
+  }
+
+  /** Whether it is on this device. @param {GpuDevice} gpu */
+  isOn(gpu) {
+    return this.#gpu === gpu;
   }
 
   /** Type and shape, for messages. @returns {string} */

@@ -1,0 +1,49 @@
+/* fused-matmul/gpu: the kernels on a GPU, by WebGPU. Nothing else of the library imports it. */
+
+import { checkNames, oneOf } from '../checks.js';
+import { ArgumentError, show } from '../errors.js';
+import { FEATURES, GpuDevice } from './device.js';
+import { GpuKernels } from './kernels.js';
+
+/** @typedef {import('./device.js').GpuFeature} GpuFeature */
+/** @typedef {import('./errors.js').GpuReason} GpuReason */
+/** @typedef {import('./kernels.js').GpuInfo} GpuInfo */
+/** @typedef {import('./products.js').Variants} GpuVariants */
+
+export { GpuError } from './errors.js';
+export { GpuKernels } from './kernels.js';
+export { GpuWeight } from './weights.js';
+
+/**
+ * @typedef {object} GpuOptions
+ * @property {'high-performance' | 'low-power'} [powerPreference]  Which GPU to take where there are two. Default
+ *   'high-performance'.
+ * @property {boolean} [allowSoftware]  Take an adapter that computes on the processor: right, but slower than the
+ *   WebAssembly kernels. Default false.
+ * @property {readonly GpuFeature[]} [features]  The only optional features that may be used. Default: all that the GPU has.
+ * @property {unknown} [gpu]  The object that WebGPU comes from. Default: navigator.gpu. In Node it is what the npm package
+ *   `webgpu` gives: `create([])`.
+ */
+
+const OPTIONS = ['powerPreference', 'allowSoftware', 'features', 'gpu'];
+
+/**
+ * Opens a GPU. Its kernels compute in f32, with weights as the GGUF file has them.
+ * @param {GpuOptions} [options]
+ * @returns {Promise<GpuKernels>}
+ * @throws {import('./errors.js').GpuError} there is no GPU to be used; `reason` says why in one word, the message in a sentence
+ * @throws {ArgumentError} an option is unknown or of the wrong kind
+ */
+export async function createGpuKernels(options = {}) {
+  checkNames(options, OPTIONS);
+  const { powerPreference = 'high-performance', allowSoftware = false, features = FEATURES, gpu } = options;
+  oneOf(['high-performance', 'low-power'], powerPreference, 'powerPreference');
+  if (typeof allowSoftware !== 'boolean')
+    throw new ArgumentError(`allowSoftware must be true or false, got ${show(allowSoftware)}`);
+  if (!Array.isArray(features)) throw new ArgumentError(`features must be a list, got ${show(features)}`);
+  for (const feature of features) oneOf(FEATURES, feature, 'a feature');
+  const api = /** @type {GPU | undefined} */ (gpu);
+  const device = await GpuDevice.open({ gpu: api, powerPreference, allowSoftware, features });
+  const variants = { subgroups: device.features.has('subgroups') };
+  return new GpuKernels(device, { variants, steps: [`${device.name} was opened`] });
+}

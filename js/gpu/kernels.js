@@ -1,0 +1,323 @@
+/* What createGpuKernels gives: products with quantised weights on a GPU, and a place for models. */
+
+import { openBackend } from '../backend.js';
+import { checkBlocks, checkData, checkDimension, checkLength, checkNames } from '../checks.js';
+import { dispose } from '../dispose.js';
+import { ArgumentError, HandleError, ShapeError, show } from '../errors.js';
+import { GgufFile } from '../gguf/file.js';
+import { servedType, weightBytes } from '../types.js';
+import { GpuBackend } from './backend.js';
+import { Commands } from './commands.js';
+import { loadTensors } from './load-weights.js';
+import { Pipelines } from './pipelines.js';
+import { formOf, productWork } from './products.js';
+import { up16, withoutPadding } from './shader.js';
+import { uploadWeight } from './upload.js';
+import { GpuWeight } from './weights.js';
+import { embed, embedGroups } from './wgsl/embed.js';
+
+/** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
+/** @typedef {import('./device.js').GpuDevice} GpuDevice */
+/** @typedef {import('./products.js').Variants} Variants */
+/** @typedef {import('./products.js').Work} Work */
+
+/**
+ * The GPU and what is used of it.
+ * @typedef {object} GpuInfo
+ * @property {{ name: string, vendor: string, architecture: string, device: string, description: string }} adapter
+ *   Names that the browser gives. Some browsers give none.
+ * @property {boolean} software  The adapter computes on the processor.
+ * @property {readonly import('./device.js').GpuFeature[]} features  Optional features that kernels may use.
+ * @property {{ bufferBytes: number, bindingBytes: number }} limits  Largest buffer, and the largest part of one that a
+ *   kernel can see. Larger weights are split by rows.
+ * @property {Readonly<Variants>} variants  Which optional forms of kernels are in use.
+ * @property {readonly string[]} steps  What was tried and chosen, in sentences.
+ * @property {number} memoryBytes  GPU memory in use.
+ */
+
+/** The most tokens of one product. */
+const BATCH = 512;
+const LOAD_OPTIONS = ['onProgress', 'signal'];
+const WEIGHT_FIELDS = ['type', 'nRows', 'nCols', 'data', 'name'];
+
+/**
+ * Kernels on a GPU. createGpuKernels makes them; `Llama.load(source, { kernels })` runs a model on them.
+ */
+export class GpuKernels {
+  #gpu;
+  #pipelines;
+  #commands;
+  #variants;
+  /** @type {string[]} */
+  #steps;
+  #disposed = false;
+
+  /**
+   * @hideconstructor
+   * @param {GpuDevice} gpu
+   * @param {{ variants: Variants, steps: string[] }} choice
+   */
+  constructor(gpu, { variants, steps }) {
+    this.#gpu = gpu;
+    this.#pipelines = new Pipelines(gpu);
+    this.#commands = new Commands(gpu, this.#pipelines);
+    this.#variants = variants;
+    this.#steps = steps;
+    /**
+     * Resolves with the reason once the GPU cannot be used any more: it was reset, its process ended, or dispose() was called.
+     * @type {Promise<import('./errors.js').GpuError>}
+     */
+    this.lost = gpu.lost;
+  }
+
+  /** The GPU and what is used of it. @returns {GpuInfo} */
+  get info() {
+    const { adapter, software, features, limits, inUse, name } = this.#gpu;
+    const { vendor, architecture, device, description } = adapter;
+    const { bufferBytes, bindingBytes } = limits;
+    return {
+      adapter: { name, vendor, architecture, device, description },
+      software,
+      features: [...features],
+      limits: { bufferBytes, bindingBytes },
+      variants: { ...this.#variants },
+      steps: [...this.#steps],
+      memoryBytes: inUse,
+    };
+  }
+
+  /** True after dispose(). */
+  get disposed() {
+    return this.#disposed;
+  }
+
+  /**
+   * Makes a weight of bytes in GGUF block layout, which are copied to the GPU.
+   * @param {import('../wasm/kernel-types.js').WeightData} weight
+   * @returns {Promise<GpuWeight>}
+   * @throws {ShapeError} nCols is no multiple of the type's block, or data has another length than the shape
+   * @throws {import('./errors.js').GpuError} the GPU has no room, or is lost
+   */
+  async weight(weight) {
+    checkNames(weight, WEIGHT_FIELDS, 'field of a weight');
+    const { nRows, nCols, data, name = '' } = weight;
+    const type = servedType(weight.type);
+    checkDimension(nRows, 'nRows');
+    checkDimension(nCols, 'nCols');
+    checkBlocks(nCols, type);
+    const bytes = bytesOf(data);
+    checkData(bytes, weightBytes(type, nRows, nCols), type, `${nRows}x${nCols} ${type.name}`);
+    this.#alive();
+    const shape = { type: type.name, nRows, nCols, name };
+    return uploadWeight(this.#gpu, this.#pipelines, this.#commands, shape, bytes);
+  }
+
+  /**
+   * Loads a tensor of a GGUF file.
+   * @param {GgufFile} gguf
+   * @param {string} name
+   * @param {import('../wasm/kernel-types.js').LoadOptions} [options]
+   * @returns {Promise<GpuWeight>}
+   * @throws {import('../errors.js').GgufError} there is no such tensor, or it cannot be read
+   * @throws {import('./errors.js').GpuError} the GPU has no room, or is lost
+   */
+  async loadWeight(gguf, name, options = {}) {
+    const [weight] = await this.loadWeights(gguf, [name], options);
+    return weight;
+  }
+
+  /**
+   * Loads tensors of a GGUF file: all of them or, after an error, none.
+   * @param {GgufFile} gguf
+   * @param {Iterable<string>} names
+   * @param {import('../wasm/kernel-types.js').LoadOptions} [options]  onProgress: bytes of all tensors
+   * @returns {Promise<GpuWeight[]>}  the weights in the order of names
+   * @throws {import('../errors.js').GgufError} there is no such tensor, or it cannot be read
+   * @throws {import('./errors.js').GpuError} the GPU has no room, or is lost
+   */
+  async loadWeights(gguf, names, options = {}) {
+    checkNames(options, LOAD_OPTIONS);
+    if (!(gguf instanceof GgufFile))
+      throw new ArgumentError(`gguf must come from openGguf, got ${show(gguf)}`);
+    if (typeof names === 'string' || typeof names?.[Symbol.iterator] !== 'function')
+      throw new ArgumentError(`names must be a list of tensor names, got ${show(names)}`);
+    const tensors = Array.from(names, (name) => gguf.tensor(name));
+    for (const { type } of tensors) servedType(type);
+    this.#alive();
+    return loadTensors(this.#means(), gguf, tensors, options);
+  }
+
+  /**
+   * Multiplies f32 rows by a quantised weight: y[t][r] = sum_c x[t][c] * w[r][c].
+   * @param {GpuWeight} w
+   * @param {Float32Array} x  nTokens * nCols values
+   * @param {{ out?: Float32Array }} [options]  out: nTokens * nRows values; a new array by default
+   * @returns {Promise<Float32Array>} out
+   * @throws {ShapeError} a length does not fit the shape; the message has both numbers
+   * @throws {HandleError} the weight is freed
+   * @throws {import('./errors.js').GpuError} the GPU has no room, or is lost
+   */
+  async fusedMatmul(w, x, options = {}) {
+    checkNames(options, ['out']);
+    const { nRows, nCols } = this.#checkWeight(w);
+    const nTokens = countRows(x, nCols, w);
+    const out = outOf(options.out, nTokens * nRows, `out of ${nTokens} rows of ${w}`);
+    for (let start = 0; start < nTokens; start += BATCH) {
+      const n = Math.min(BATCH, nTokens - start);
+      const rows = x.subarray(start * nCols, (start + n) * nCols);
+      out.set(await this.#multiply(w, rows, n), start * nRows);
+    }
+    return out;
+  }
+
+  /**
+   * Decodes rows of a weight to f32, for a look at them: products never do so.
+   * @param {GpuWeight} w
+   * @param {{ start?: number, end?: number, out?: Float32Array }} [options]  start, end: rows, all by default; out: a new array by
+   *   default
+   * @returns {Promise<Float32Array>} (end - start) * nCols values
+   * @throws {ShapeError} the rows reach beyond the weight, or out has another length
+   */
+  async dequantize(w, options = {}) {
+    checkNames(options, ['start', 'end', 'out']);
+    const { nRows, nCols } = this.#checkWeight(w);
+    const { start = 0, end = nRows } = options;
+    const view = w.rows(start, end - start);
+    const out = outOf(options.out, (end - start) * nCols, `out of rows ${start} to ${end} of ${w}`);
+    for (let first = 0; first < view.nRows; first += BATCH) {
+      const n = Math.min(BATCH, view.nRows - first);
+      const ids = this.#gpu.bufferOf(Uint32Array.from({ length: n }, (_, i) => first + i));
+      const work = view.units().map(({ unit, buffer, firstRow }) => ({
+        shader: embed({ unit, scale: 1, firstRow }),
+        buffers: (/** @type {GpuBuffer} */ y) => ({ w: buffer, ids, y }),
+        groups: () => embedGroups(unit, n),
+      }));
+      out.set(await this.#compute(work, n, nCols, [ids]), first * nCols);
+    }
+    return out;
+  }
+
+  /** GPU memory in use, in bytes. */
+  memory() {
+    return { bytes: this.#gpu.inUse };
+  }
+
+  /** Ends the device and frees everything on it. */
+  dispose() {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#gpu.destroy();
+  }
+
+  /** For `using`. */
+  [dispose]() {
+    this.dispose();
+  }
+
+  /** @internal @param {import('../backend.js').BackendSettings} settings @returns {Promise<import('../backend.js').Backend>} */
+  async [openBackend]({ kvType }) {
+    this.#alive();
+    return new GpuBackend(this.#gpu, {
+      kernels: this,
+      pipelines: this.#pipelines,
+      kvType,
+      variants: this.#variants,
+    });
+  }
+
+  #means() {
+    return { gpu: this.#gpu, pipelines: this.#pipelines, commands: this.#commands };
+  }
+
+  #alive() {
+    if (this.#disposed) throw new HandleError('these kernels are disposed', 'disposed');
+    this.#gpu.check();
+  }
+
+  /** @param {unknown} w @returns {GpuWeight} */
+  #checkWeight(w) {
+    this.#alive();
+    if (!(w instanceof GpuWeight))
+      throw new ArgumentError(`w must be a weight of these kernels, got ${show(w)}`);
+    if (!w.isOn(this.#gpu)) throw new HandleError(`${w} belongs to other kernels`, 'foreign');
+    w.check();
+    return w;
+  }
+
+  /** @param {GpuWeight} w @param {Float32Array} x @param {number} nTokens */
+  async #multiply(w, x, nTokens) {
+    const { nRows, nCols } = w;
+    const stride = up16(nCols);
+    const padded = stride === nCols ? x : new Float32Array(nTokens * stride);
+    if (padded !== x)
+      for (let t = 0; t < nTokens; t++) padded.set(x.subarray(t * nCols, (t + 1) * nCols), t * stride);
+    const input = this.#gpu.bufferOf(padded);
+    /** @type {GpuBuffer[]} */
+    const spare = [input];
+    const parts = (/** @type {number} */ bytes) => {
+      const buffer = this.#gpu.buffer(bytes);
+      spare.push(buffer);
+      return buffer;
+    };
+    const y = this.#gpu.buffer(4 * nTokens * up16(nRows));
+    const product = { weights: [w], x: input, y };
+    const work = productWork(product, formOf(nTokens), { variants: this.#variants, groups: 1024, parts });
+    return this.#compute(
+      work.map((one) => ({ ...one, buffers: () => one.buffers })),
+      nTokens,
+      nRows,
+      spare,
+      y,
+    );
+  }
+
+  /**
+   * Runs kernels and reads their result: rows of nCols values.
+   * @param {{ shader: Work['shader'], buffers: (y: GpuBuffer) => Work['buffers'], groups: Work['groups'] }[]} work
+   * @param {number} nRows
+   * @param {number} nCols
+   * @param {readonly GpuBuffer[]} spare  freed afterwards
+   * @param {GpuBuffer} [given]  the result
+   */
+  async #compute(work, nRows, nCols, spare, given) {
+    const stride = up16(nCols);
+    const y = given ?? this.#gpu.buffer(4 * nRows * stride);
+    const step = { position: 0, start: 0, nTokens: nRows, seen: nRows };
+    try {
+      const pipelines = await Promise.all(work.map(({ shader }) => this.#pipelines.compile(shader)));
+      for (const [i, { buffers, groups }] of work.entries())
+        this.#commands.dispatch(pipelines[i].bind(buffers(y)), groups(step), step);
+      const [bytes] = await this.#commands.read([{ buffer: y, offset: 0, bytes: 4 * nRows * stride }]);
+      return withoutPadding(new Float32Array(bytes), nRows, nCols);
+    } finally {
+      for (const buffer of [...spare, y]) buffer.free();
+    }
+  }
+}
+
+/** @param {unknown} data */
+function bytesOf(data) {
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  const buffers = [ArrayBuffer, globalThis.SharedArrayBuffer].filter(Boolean);
+  if (buffers.some((kind) => data instanceof kind)) return new Uint8Array(/** @type {ArrayBuffer} */ (data));
+  throw new ArgumentError(`data must be the blocks of the weight, got ${show(data)}`);
+}
+
+/** @param {unknown} x @param {number} nCols @param {GpuWeight} w */
+function countRows(x, nCols, w) {
+  if (!(x instanceof Float32Array)) throw new ArgumentError(`x must be a Float32Array, got ${show(x)}`);
+  const nRows = x.length / nCols;
+  if (nRows >= 1 && Number.isInteger(nRows)) return nRows;
+  throw new ShapeError(`x has ${x.length} values, which is no multiple of the ${nCols} columns of ${w}`, {
+    got: x.length,
+    expected: nCols,
+  });
+}
+
+/** @param {unknown} out @param {number} length @param {string} what */
+function outOf(out, length, what) {
+  if (out === undefined) return new Float32Array(length);
+  if (!(out instanceof Float32Array)) throw new ArgumentError(`out must be a Float32Array, got ${show(out)}`);
+  checkLength(out, length, what);
+  return out;
+}
