@@ -1,13 +1,15 @@
-/* The known-answer self-test and the timed choice: does this engine compute what the instructions promise,
- * and which of the two relaxed dot products is the faster one here?
+/* The known-answer self-test and the timed choice: does this engine compute what the instructions
+ * promise, and which of the two relaxed dot products is the faster one here?
  *
- * The weights are a few blocks of each kind made from a fixed generator. What they dequantise to is known bit
- * by bit (a stored hash); every product is compared with the float64 product of those values. Activations are
- * integers with 127 as the largest of every block, so that int8 holds them exactly. */
+ * It runs when a module is loaded, in JavaScript and WebAssembly that nothing has compiled yet, so
+ * it calls each kernel as often as its shapes need and computes no products in JavaScript: the f32
+ * product of a type, whose sums are exact in any order, has known bits (a stored hash), and is the
+ * answer that the other products of that type are compared with. */
 
 import { performance } from '../node.js';
 import { findType, weightBytes } from '../types.js';
 
+/** @typedef {import('../types.js').GgmlType} GgmlType */
 /** @typedef {import('./memory.js').WasmExports} WasmExports */
 
 /** An instruction set. @typedef {'scalar' | 'simd128' | 'relaxed'} Isa */
@@ -18,83 +20,153 @@ export const ISA_NAMES = /** @type {const} */ (['scalar', 'simd128', 'relaxed'])
 export const DOT_NAMES = /** @type {const} */ (['i16', 'i32']);
 export const ACTIVATION_NAMES = /** @type {const} */ (['f32', 'int16', 'int8']);
 
-/** The rows of a strip (8) and one more, so that the matrix-matrix kernels meet a full strip and every remainder. */
+/** The rows of a strip (8) and one more. */
 export const N_ROWS = 9;
 export const N_COLS = 512;
-/**
- * Numbers of tokens, one for each path through the kernels: matrix-vector (1, 2), a tile of 4 tokens in part and in full (3, 4), a tile of
- * 8 in part and in full (5, 8), and a tile of 8 with one more (9).
- */
-export const TOKENS = [1, 2, 3, 4, 5, 8, 9];
-/** The products, as [tokens, rows]: every number of tokens with all rows, then both tiles with every number of rows. @type {[number, number][]} */
-export const SHAPES = [
-  ...TOKENS.map((nTokens) => /** @type {[number, number]} */ ([nTokens, N_ROWS])),
-  ...Array.from({ length: N_ROWS - 1 }, (_, i) => /** @type {[number, number]} */ ([N_ROWS, i + 1])),
-];
-/** The products of the f32 mode, whose kernels take one row at a time. @type {[number, number][]} */
-const F32_SHAPES = TOKENS.map((nTokens) => [nTokens, 2]);
-/** Of sum |x*w|: int16 is off by at most 127/32767/2 a value, where the mean |x| is 64: 3e-5. */
-const TOLERANCE = 1e-4;
+/** Two tiles of 4 tokens and one more. */
+const N_TOKENS = 9;
+
+/** A product, as [tokens, rows]. @typedef {[number, number]} Shape */
 
 /**
- * hashValues of what the weights dequantise to, from a decoder in JavaScript
- * (tests/wasm/loader.test.js). One type for each way the kernels use the relaxed instructions: unsigned codes, codes
- * that take all 8 bits, codes looked up by a swizzle, no codes.
+ * Every number of rows, and every number of tokens that takes a path of its own through the
+ * kernels: matrix-vector (1, 2), a tile in part and in full (3, 4), two tiles in part and in full
+ * (5, 8), and one more (9). A matrix-matrix kernel makes them from patches of 8 tokens by 1 to 4
+ * rows and of 4 tokens by 1 to 8 rows, and meets all of these.
+ * @type {Shape[]}
+ */
+export const ALL = [
+  [1, 9],
+  [2, 9],
+  [9, 1],
+  [9, 2],
+  [9, 3],
+  [9, 4],
+  [3, 5],
+  [4, 6],
+  [3, 7],
+  [4, 8],
+  [5, 9],
+  [8, 9],
+];
+/**
+ * Matrix-vector, and patches of both kinds in part and in full: for a type whose matrix-matrix
+ * kernels store their results with the code of others.
+ * @type {Shape[]}
+ */
+export const FEW = [
+  [1, 9],
+  [4, 4],
+  [9, 5],
+];
+
+/** The f32 kernels take one row at a time. @type {Shape[]} */
+export const F32 = [
+  [1, 2],
+  [2, 2],
+  [3, 2],
+  [4, 2],
+  [5, 2],
+  [8, 2],
+];
+
+/**
+ * The products of a type, and what they are compared with.
+ * @typedef {object} KnownAnswer
+ * @property {string} type
+ * @property {number} hash  hashValues of the f32 product of all tokens and rows
+ * @property {number} tolerance  of the other products, where int16 activations are rounded
+ * @property {Partial<Record<Activation, Shape[]>>} shapes  those of the other products
+ */
+
+/**
+ * One type for each way the kernels use the relaxed instructions: unsigned codes with integer
+ * scales, codes that take all 8 bits, codes looked up by a swizzle with f32 scales, no codes.
+ * Hashes and tolerances come from a decoder in JavaScript (tests/wasm/selftest.test.js).
+ * @type {KnownAnswer[]}
  */
 export const KNOWN_ANSWERS = [
-  { type: 'Q4_K', hash: 3863557869 },
-  { type: 'Q8_0', hash: 3504145157 },
-  { type: 'IQ4_NL', hash: 3632757445 },
-  { type: 'F16', hash: 612099525 },
+  { type: 'Q4_K', hash: 3105271823, tolerance: 7.5, shapes: { f32: [[1, 1]], int16: ALL, int8: ALL } },
+  { type: 'Q8_0', hash: 1803244831, tolerance: 1.9, shapes: { int16: FEW, int8: FEW } },
+  { type: 'MXFP4', hash: 1460337119, tolerance: 0.17, shapes: { int16: FEW, int8: FEW } },
+  { type: 'F16', hash: 3960417023, tolerance: 0, shapes: { f32: F32 } },
 ];
 
-/** Random numbers of 32 bits, the same everywhere (xorshift32). @param {number} seed */
-function generator(seed) {
-  let state = seed;
-  return () => {
+/** 640 random bytes, the same everywhere (xorshift32). */
+const RANDOM = (() => {
+  const words = new Uint32Array(160);
+  let state = 0x9e3779b9;
+  for (let i = 0; i < words.length; i++) {
     state ^= state << 13;
     state ^= state >>> 17;
     state ^= state << 5;
-    return state >>> 0;
-  };
-}
+    words[i] = state;
+  }
+  return new Uint8Array(words.buffer);
+})();
+
+/** A row of weights is two of three pieces, hence 9 different rows. */
+const PIECE_COLS = 256;
 
 /**
- * Rows of 512 columns: blocks of a type with random codes and f16 scales of 2^-6 to 2^-5, either sign.
+ * Rows of 512 columns: random codes, and scales of so few bits that sums of products are exact.
  * @param {string} typeName
  * @param {number} [nRows]
  */
 export function testWeights(typeName, nRows = N_ROWS) {
-  const type = /** @type {import('../types.js').GgmlType} */ (findType(typeName));
-  const bytes = new Uint8Array(weightBytes(type, nRows, N_COLS));
-  const random = generator(0x9e3779b9);
-  const view = new DataView(bytes.buffer);
-  for (let i = 0; i < bytes.length; i += 4) view.setUint32(i, random(), true);
-  // Of an f16 the sign and the mantissa stay random, the exponent becomes 9; Q4_K starts with two f16.
-  const step = typeName === 'F16' ? 2 : type.blockBytes;
-  for (let block = 0; block < bytes.length; block += step) {
-    for (let at = block + 1; at < block + Math.min(4, step); at += 2) bytes[at] = 0x24 | (bytes[at] & 0x83);
+  const type = /** @type {GgmlType} */ (findType(typeName));
+  const pieceBytes = weightBytes(type, 1, PIECE_COLS);
+  const pieces = [0, 64, 128].map((at) => withPlainScales(type, RANDOM.slice(at, at + pieceBytes)));
+  const bytes = new Uint8Array(2 * nRows * pieceBytes);
+  for (let row = 0; row < nRows; row++) {
+    bytes.set(pieces[Math.floor(row / 3) % 3], 2 * row * pieceBytes);
+    bytes.set(pieces[row % 3], (2 * row + 1) * pieceBytes);
   }
   return bytes;
 }
 
-/** Columns of a token that share a sign. */
-const SIGN_COLS = 32;
-const N_SIGNS = N_COLS / SIGN_COLS;
-/** Token 0 has no signs; of any two tokens some differ in every 256 columns. @param {number} token @param {number} part  of SIGN_COLS columns */
-const signOf = (token, part) => ((token * (2 * part + 1)) % 11 > 5 ? -1 : 1);
+/** Bytes of f16 scales at the start of a block, where they are not one f16. */
+const SCALE_BYTES = /** @type {Record<string, number>} */ ({ Q4_K: 4, MXFP4: 0 });
 
 /**
- * X [9][512]: integers from -127 to 127 with a 127 or -127 in every 256 of them, so that int8 and int16 hold them exactly. Each token is the
- * first one with other signs, a sign for each 32 columns: the right products of all follow from the parts of the first one's.
+ * Makes f16 scales 1 or 1.5 times 2^-6, of either sign; the values of F16, which are its scales,
+ * keep 8 bits behind the point. Scales of MXFP4, which are exponents, become 2^-6 or 2^-5.
+ * @param {GgmlType} type
+ * @param {Uint8Array} blocks
+ */
+function withPlainScales({ name, blockBytes }, blocks) {
+  const [low, high] = name === 'F16' ? [0xfc, 0x83] : [0, 0x82];
+  const scaleBytes = SCALE_BYTES[name] ?? 2;
+  for (let block = 0; block < blocks.length; block += blockBytes) {
+    if (name === 'MXFP4') blocks[block] = 122 + (blocks[block] & 1);
+    for (let at = block; at < block + scaleBytes; at += 2) {
+      blocks[at] &= low;
+      blocks[at + 1] = 0x24 | (blocks[at + 1] & high);
+    }
+  }
+  return blocks;
+}
+
+/** Columns of a token that share a sign. */
+const SIGN_COLS = 64;
+
+/**
+ * X [9][512]: integers from -64 to 63 with a 127 or -127 in every 256 of them, so that int8 holds
+ * them exactly. Every 256 are the same numbers, with signs that tell tokens and halves apart.
  */
 export function testActivations() {
-  const random = generator(0x2545f491);
-  const x = new Float32Array(TOKENS[TOKENS.length - 1] * N_COLS);
-  for (let c = 0; c < N_COLS; c++) x[c] = c % 256 === 77 ? 127 : (random() % 255) - 127;
-  for (let i = N_COLS; i < x.length; i++) {
-    const c = i % N_COLS;
-    x[i] = signOf(Math.floor(i / N_COLS), Math.floor(c / SIGN_COLS)) * x[c];
+  const plus = new Float32Array(PIECE_COLS);
+  const minus = new Float32Array(PIECE_COLS);
+  for (let c = 0; c < PIECE_COLS; c++) {
+    plus[c] = c === 77 ? 127 : (RANDOM[c] >> 1) - 64;
+    minus[c] = -plus[c];
+  }
+  const x = new Float32Array(N_TOKENS * N_COLS);
+  for (let at = 0; at < x.length; at += SIGN_COLS) {
+    const first = at % PIECE_COLS;
+    const signs = Math.floor(at / N_COLS) + (at % N_COLS < PIECE_COLS ? 0 : 4);
+    const signed = (signs >> (first / SIGN_COLS)) & 1 ? minus : plus;
+    x.set(signed.subarray(first, first + SIGN_COLS), at);
   }
   return x;
 }
@@ -131,57 +203,36 @@ export function withData(exports, { w, x, nOut }, body) {
   }
 }
 
-/** Y [9][9] in float64, and sum |x*w| of each row, the same for every token. @typedef {{ sums: Float64Array, scales: Float64Array }} Products */
-
-/** The right products by type, computed once in a process. @type {Map<string, Products>} */
-const products = new Map();
-
-/**
- * @param {Float32Array} w
- * @param {Float32Array} x
- * @returns {Products}
- */
-function multiply(w, x) {
-  const parts = new Float64Array(N_ROWS * N_SIGNS);
-  const scales = new Float64Array(N_ROWS);
-  for (let i = 0; i < w.length; i++) {
-    const product = x[i % N_COLS] * w[i];
-    parts[Math.floor(i / SIGN_COLS)] += product;
-    scales[Math.floor(i / N_COLS)] += Math.abs(product);
-  }
-  const sums = new Float64Array(TOKENS[TOKENS.length - 1] * N_ROWS);
-  for (let i = 0; i < sums.length; i++) {
-    const token = Math.floor(i / N_ROWS);
-    for (let part = 0; part < N_SIGNS; part++)
-      sums[i] += signOf(token, part) * parts[(i % N_ROWS) * N_SIGNS + part];
-  }
-  return { sums, scales };
-}
-
 /**
  * Runs the weights of one type through the kernels that are selected now.
  * @param {WasmExports} exports
- * @param {{ type: string, hash: number }} known
+ * @param {KnownAnswer} known
  * @param {Float32Array} x
+ * @param {readonly Activation[]} activations
  * @returns {string | undefined} what is wrong
  */
-function checkType(exports, known, x) {
-  const id = /** @type {import('../types.js').GgmlType} */ (findType(known.type)).id;
-  return withData(exports, { w: testWeights(known.type), x, nOut: N_ROWS * N_COLS }, (at) => {
-    let status = exports.fm_dequantize_rows(id, at.w, at.y, N_ROWS, N_COLS);
-    const hash = hashValues(at.out());
-    if (status !== 0 || hash !== known.hash) {
-      return `${known.type} dequantises wrongly (status ${status}, hash ${hash})`;
-    }
-    const right = products.get(known.type) ?? multiply(at.out(), x);
-    products.set(known.type, right);
+function checkType(exports, { type, hash, tolerance, shapes }, x, activations) {
+  const { id } = /** @type {GgmlType} */ (findType(type));
+  return withData(exports, { w: testWeights(type), x, nOut: N_TOKENS * N_ROWS }, (at) => {
     const y = at.out();
+    /** @param {number} nTokens @param {number} nRows @param {number} activation */
+    const multiply = (nTokens, nRows, activation) => {
+      y.fill(Number.NaN);
+      const status = exports.fused_matmul(id, at.w, at.x, at.y, nTokens, nRows, N_COLS, activation);
+      return status === 0 ? '' : `, status ${status}`;
+    };
+    let wrong = multiply(N_TOKENS, N_ROWS, ACTIVATION_NAMES.indexOf('f32'));
+    const right = y.slice();
+    const got = hashValues(right);
+    if (got !== hash) wrong ||= `: hash ${got} where ${hash} is right`;
+    if (wrong) return `${type} x f32 is wrong${wrong}`;
     for (const [activation, name] of ACTIVATION_NAMES.entries()) {
-      for (const [nTokens, nRows] of name === 'f32' ? F32_SHAPES : SHAPES) {
-        y.fill(Number.NaN, 0, nTokens * nRows);
-        status = exports.fused_matmul(id, at.w, at.x, at.y, nTokens, nRows, N_COLS, activation);
-        const wrong = status === 0 ? firstWrong(y, right, nTokens, nRows) : `, status ${status}`;
-        if (wrong) return `${known.type} x ${name}, ${nTokens} token(s) by ${nRows} row(s), is wrong${wrong}`;
+      // Where the type gets other activations than these, their kernels have their own turn.
+      const isServed = exports.fm_served_by(id, activation) >> 8 === activation;
+      if (!isServed || !activations.includes(name)) continue;
+      for (const [nTokens, nRows] of shapes[name] ?? []) {
+        wrong = multiply(nTokens, nRows, activation) || firstWrong(y, right, nTokens, nRows, tolerance);
+        if (wrong) return `${type} x ${name}, ${nTokens} token(s) by ${nRows} row(s), is wrong${wrong}`;
       }
     }
     return undefined;
@@ -189,19 +240,21 @@ function checkType(exports, known, x) {
 }
 
 /**
- * @param {Float32Array} got
- * @param {Products} right
+ * @param {Float32Array} got  [nTokens][nRows]
+ * @param {Float32Array} right  [9][9]
  * @param {number} nTokens
  * @param {number} nRows
+ * @param {number} tolerance
  */
-function firstWrong(got, { sums, scales }, nTokens, nRows) {
-  for (let i = 0; i < nTokens * nRows; i++) {
-    const row = i % nRows;
-    const right = sums[Math.floor(i / nRows) * N_ROWS + row];
-    // Written so that NaN is wrong.
-    if (!(Math.abs(got[i] - right) <= TOLERANCE * scales[row])) return `: ${got[i]} where ${right} is right`;
+function firstWrong(got, right, nTokens, nRows, tolerance) {
+  for (let token = 0, i = 0; token < nTokens; token++) {
+    for (let row = 0; row < nRows; row++, i++) {
+      const wanted = right[token * N_ROWS + row];
+      // Written so that NaN is wrong.
+      if (!(Math.abs(got[i] - wanted) <= tolerance)) return `: ${got[i]} where ${wanted} is right`;
+    }
   }
-  return undefined;
+  return '';
 }
 
 /**
@@ -209,15 +262,16 @@ function firstWrong(got, { sums, scales }, nTokens, nRows) {
  * @param {WasmExports} exports
  * @param {Isa} isa
  * @param {Dot} dot
+ * @param {readonly Activation[]} [activations]  those whose kernels have not passed yet
  * @returns {string | undefined} why it cannot be used; undefined when it passed
  */
-export function selfTest(exports, isa, dot) {
+export function selfTest(exports, isa, dot, activations = ACTIVATION_NAMES) {
   if (exports.fm_select(ISA_NAMES.indexOf(isa), DOT_NAMES.indexOf(dot)) !== 0)
     return `the module does not hold ${isa}`;
   try {
     const x = testActivations();
     for (const known of KNOWN_ANSWERS) {
-      const wrong = checkType(exports, known, x);
+      const wrong = checkType(exports, known, x, activations);
       if (wrong) return `self-test failed: ${wrong}`;
     }
   } catch (error) {
@@ -240,7 +294,7 @@ const CHOICE_COLS = 1024;
  * @returns {Record<string, number>} milliseconds a call
  */
 export function timeDots(exports, dots) {
-  const type = /** @type {import('../types.js').GgmlType} */ (findType('Q4_K'));
+  const type = /** @type {GgmlType} */ (findType('Q4_K'));
   const w = testWeights('Q4_K', (CHOICE_ROWS * CHOICE_COLS) / N_COLS);
   const x = testActivations().slice(0, CHOICE_COLS);
   const int8 = ACTIVATION_NAMES.indexOf('int8');
