@@ -1,4 +1,4 @@
-/** The signatures of a module's exported functions, read from its bytes: also of modules that this engine does not take. */
+/** What a module imports and exports, read from its bytes: also of modules that this engine does not take. */
 
 const KINDS = /** @type {Record<number, string>} */ ({
   127: 'i32',
@@ -9,11 +9,18 @@ const KINDS = /** @type {Record<number, string>} */ ({
 });
 
 /**
+ * @typedef {object} ModuleInterface
+ * @property {string[]} imports  as module.name
+ * @property {Record<string, string | undefined>} exports  by name; of functions their signature: result(parameters)
+ * @property {string[]} customs  names of custom sections
+ */
+
+/**
  * Format: WebAssembly core specification, binary format, modules.
  * @param {Uint8Array} bytes
- * @returns {Record<string, string>}  by name: result(parameters), as kinds of WebAssembly
+ * @returns {ModuleInterface}
  */
-export function exportedSignatures(bytes) {
+export function interfaceOf(bytes) {
   let at = 8;
   const leb = () => {
     let [value, shift, byte] = [0, 0, 128];
@@ -38,13 +45,12 @@ export function exportedSignatures(bytes) {
   };
   /** @type {string[]} */
   let types = [];
-  /** @type {number[]} */
+  /** Indices into types. @type {number[]} */
   const functions = [];
-  /** @type {Record<string, string>} */
-  const found = {};
+  /** @type {ModuleInterface} */
+  const found = { imports: [], exports: {}, customs: [] };
   const importOne = () => {
-    text();
-    text();
+    found.imports.push(`${text()}.${text()}`);
     const what = bytes[at++];
     if (what === 0) functions.push(leb());
     else if (what === 1) {
@@ -57,7 +63,7 @@ export function exportedSignatures(bytes) {
     const name = text();
     const what = bytes[at++];
     const index = leb();
-    if (what === 0) found[name] = types[functions[index]];
+    found.exports[name] = what === 0 ? types[functions[index]] : undefined;
   };
   const typeOne = () => {
     at += 1;
@@ -69,6 +75,7 @@ export function exportedSignatures(bytes) {
     const section = bytes[at++];
     const length = leb();
     const next = at + length;
+    if (section === 0) found.customs.push(text());
     if (section === 1) types = list(typeOne);
     if (section === 2) list(importOne);
     if (section === 3) functions.push(...list(leb));

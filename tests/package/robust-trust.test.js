@@ -16,6 +16,7 @@ import { MODULE_BUDGETS } from '../../scripts/build.js';
 import { npmCommand } from '../../scripts/setup/packages.js';
 import { environment, root, which } from '../../scripts/setup/run.js';
 import { ensureSetup } from '../../scripts/setup.js';
+import { interfaceOf } from '../helpers/wasm-signatures.js';
 
 const run = promisify(execFile);
 const inRoot = (/** @type {string[]} */ ...parts) => path.join(root, ...parts);
@@ -23,7 +24,7 @@ const names = Object.keys(MODULE_BUDGETS);
 
 /* ---- imports and exports ---- */
 
-/** The functions of src/fused.h that every module exports: tests/wasm/abi.test.js holds the table equal to the header. */
+/** The functions of src/fused.h that every module exports: tests/wasm/abi-table.test.js holds the table equal to the header. */
 const FUNCTIONS = Object.keys(ABI);
 
 /** What Emscripten adds to a module without JavaScript glue: the memory, the start, the stack pointer. */
@@ -56,59 +57,6 @@ const INTERFACES = {
   'fused-relaxed-mt-64.wasm': WITH_THREADS,
 };
 
-/**
- * Names in the import and export sections, read from the bytes: an engine that does not take a module can still list them.
- * Format: WebAssembly core specification, binary format, modules.
- * @param {Uint8Array} bytes
- */
-function interfaceOf(bytes) {
-  let at = 8;
-  const leb = () => {
-    let [value, shift, byte] = [0, 0, 128];
-    for (; byte & 128; shift += 7) {
-      byte = bytes[at++];
-      value += (byte & 127) * 2 ** shift;
-    }
-    return value;
-  };
-  const text = () => {
-    const length = leb();
-    at += length;
-    return new TextDecoder().decode(bytes.subarray(at - length, at));
-  };
-  const limits = () => {
-    const flags = leb();
-    leb();
-    if (flags & 1) leb();
-  };
-  /** @type {{ imports: string[], exports: string[], customs: string[] }} */
-  const found = { imports: [], exports: [], customs: [] };
-  while (at < bytes.length) {
-    const id = bytes[at++];
-    const length = leb();
-    const end = at + length;
-    if (id === 0) found.customs.push(text());
-    for (let n = id === 2 || id === 7 ? leb() : 0; n > 0; n--) {
-      if (id === 7) {
-        found.exports.push(text());
-        at++;
-        leb();
-        continue;
-      }
-      found.imports.push(`${text()}.${text()}`);
-      const kind = bytes[at++];
-      if (kind === 0) leb();
-      else if (kind === 3) at += 2;
-      else {
-        if (kind === 1) at++;
-        limits();
-      }
-    }
-    at = end;
-  }
-  return found;
-}
-
 test('every module has an interface that is written down', () => {
   assert.deepEqual(Object.keys(INTERFACES).sort(), [...names].sort());
 });
@@ -117,8 +65,9 @@ for (const [name, expected] of Object.entries(INTERFACES)) {
   test(`${name}: imports and exports are those that are written down`, () => {
     const bytes = readFileSync(inRoot('dist', name));
     const found = interfaceOf(bytes);
+    const exported = Object.keys(found.exports).sort();
     assert.deepEqual(found.imports.sort(), expected.imports);
-    assert.deepEqual(found.exports.sort(), [...FUNCTIONS, ...expected.exports].sort());
+    assert.deepEqual(exported, [...FUNCTIONS, ...expected.exports].sort());
     if (!WebAssembly.validate(bytes)) return;
     const module = new WebAssembly.Module(bytes);
     const imports = WebAssembly.Module.imports(module).map((one) => `${one.module}.${one.name}`);
@@ -127,7 +76,7 @@ for (const [name, expected] of Object.entries(INTERFACES)) {
       WebAssembly.Module.exports(module)
         .map((one) => one.name)
         .sort(),
-      found.exports,
+      exported,
     );
   });
 

@@ -10,7 +10,7 @@ import { ABI, kindsOf, THREAD_ABI, withNumbers } from '../../js/wasm/abi.js';
 import { STRUCTS, structBytes, writeStruct } from '../../js/wasm/structs.js';
 import { MODULE_BUDGETS } from '../../scripts/build.js';
 import { projectRoot } from '../helpers/test-data.js';
-import { exportedSignatures } from '../helpers/wasm-signatures.js';
+import { interfaceOf } from '../helpers/wasm-signatures.js';
 
 const header = readFileSync(path.join(projectRoot, 'src/fused.h'), 'utf8').replace(/\/\*[\s\S]*?\*\//g, '');
 const ALL = { ...ABI, ...THREAD_ABI };
@@ -60,7 +60,7 @@ test('abi: the structs are those of fused.h', () => {
 for (const name of Object.keys(MODULE_BUDGETS)) {
   test(`abi: dist/${name} exports what the table says`, () => {
     const [address, threads] = [name.includes('-64') ? 'i64' : 'i32', name.includes('-mt')];
-    const found = exportedSignatures(new Uint8Array(readFileSync(path.join(projectRoot, 'dist', name))));
+    const found = interfaceOf(readFileSync(path.join(projectRoot, 'dist', name))).exports;
     const wasmKind = (/** @type {string} */ kind) =>
       /** @type {Record<string, string>} */ ({ address, size: address, u32: 'i32' })[kind] ?? kind;
     const expected = Object.entries(threads ? ALL : ABI).map(([of, signature]) => {
