@@ -16,7 +16,7 @@ export const STRUCTS = /** @type {const} */ ({
 /** @typedef {{ bytes: number, fields: { kind: import('./abi.js').Kind, at: number }[] }} Layout */
 
 /** @param {string} list  fields of a row @param {number} addressBytes @returns {Layout} */
-function layOut(list, addressBytes) {
+export function layOut(list, addressBytes) {
   let end = 0;
   let alignment = 1;
   const fields = kindsOf(list).map((kind) => {

@@ -274,6 +274,7 @@ for (const module of modules) {
               [5, 1],
               [4, 4],
               [7, 6],
+              ...(nBlocks > 1 ? [] : [[131, 1]]), // a second token panel, with 3 tokens
             ]) {
               const nCols = nBlocks * type.blockValues;
               const w = new ReferenceWeight(

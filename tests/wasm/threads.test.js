@@ -95,7 +95,7 @@ const OPERATIONS = {
       weight(fm, ['Q4_K', 'F16', 'Q6_K'][i % 3], nRows, 2304, i),
     );
     const norm = gaussian(2304, 9);
-    return [1, 2, 7, 33].flatMap((nTokens) => {
+    return [1, 2, 7, 33, 168].flatMap((nTokens) => {
       const x = gaussian(nTokens * 2304, nTokens);
       return ACTIVATIONS.flatMap((activation) => [
         ...fm.fusedMatmulMany(targets, x, { activation }),
