@@ -104,6 +104,7 @@
  * @property {string} name  'wasm', or the name of another backend.
  * @property {import('./wasm/kernel-types.js').KernelsInfo} [kernels]  Facts about the kernels of
  *   the CPU.
+ * @property {import('./gpu/kernels.js').GpuInfo} [gpu]  The GPU and what is used of it.
  * @property {number} memoryBytes  All bytes that the backend holds.
  */
 

@@ -138,7 +138,7 @@ export class GpuBackend {
 
   /** @returns {import('../backend.js').BackendInfo} */
   get info() {
-    return { name: 'webgpu', memoryBytes: this.#gpu.inUse };
+    return { name: 'webgpu', gpu: this.kernels?.info, memoryBytes: this.#gpu.inUse };
   }
 
   /** Dispatches and submissions so far. */

@@ -67,7 +67,9 @@
  * @property {Record<string, TypeUse>} types  The tensors by weight type.
  * @property {ModelMemory} memory  Memory in bytes.
  * @property {import('../wasm/kernel-types.js').KernelsInfo} kernels  How the kernels were chosen,
- *   and how they run.
+ *   and how they run. Undefined on a GPU.
+ * @property {import('../gpu/kernels.js').GpuInfo | undefined} gpu  The GPU and what is used of it;
+ *   undefined on the CPU.
  * @property {Record<string, number>} timings  Milliseconds of the steps of loading: header,
  *   tokenizer, kernels, weights.
  */
@@ -117,6 +119,7 @@ export function describe(parts) {
       linear: info.memoryBytes,
     },
     kernels: /** @type {import('../wasm/kernel-types.js').KernelsInfo} */ (info.kernels),
+    gpu: info.gpu,
     timings: { ...timings },
   };
 }

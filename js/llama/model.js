@@ -1,6 +1,8 @@
 /* The class Llama: a loaded model that writes, chats and embeds. */
 
+import { openBackend } from '../backend.js';
 import { checkNames, oneOf } from '../checks.js';
+import { dispose } from '../dispose.js';
 import { ArgumentError, HandleError, show } from '../errors.js';
 import { GgufFile, openGguf } from '../gguf/index.js';
 import { KV_TYPES } from '../wasm/kv-cache.js';
@@ -32,8 +34,9 @@ import { checkTensors } from './weights.js';
 
 /**
  * @typedef {object} LlamaOptions
- * @property {import('../wasm/kernels.js').Kernels} [kernels]  Kernels from createKernels to run on.
- *   Without them the model makes its own, and disposes them with itself.
+ * @property {import('../wasm/kernels.js').Kernels | import('../gpu/kernels.js').GpuKernels} [kernels]
+ *   Kernels from createKernels or createGpuKernels to run on. Without them the model makes its own
+ *   on the CPU, and disposes them with itself.
  * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  Called with the
  *   bytes of weights that were loaded so far, and the total.
  * @property {AbortSignal} [signal]  Aborts the loading.
@@ -68,9 +71,6 @@ import { checkTensors } from './weights.js';
 
 const DEFAULT_CONTEXT = 4096;
 const LARGEST_CONTEXT = 2 ** 24;
-
-/** Symbol.dispose, also for engines that lack it. @type {typeof Symbol.dispose} */
-const dispose = Symbol.dispose ?? Symbol.for('Symbol.dispose');
 
 /**
  * @typedef {object} Settings
@@ -137,7 +137,6 @@ export class Llama {
    */
   static async loadTo(openBackend, source, options = {}) {
     const { contextLength: asked, kvType, activation } = checkLoadOptions(options);
-    if (options.kernels !== undefined) (await wasmBackend()).checkKernels(options.kernels);
     const { onProgress, signal } = options;
     /** @type {Record<string, number>} */
     const timings = {};
@@ -193,7 +192,10 @@ export class Llama {
     return describe(this.#alive());
   }
 
-  /** Kernels that the model runs on. @returns {import('../wasm/kernels.js').Kernels} */
+  /**
+   * Kernels that the model runs on; on a GPU these are the GpuKernels that it was given.
+   * @returns {import('../wasm/kernels.js').Kernels}
+   */
   get kernels() {
     return /** @type {import('../wasm/backend.js').WasmBackend} */ (this.#alive().backend).kernels;
   }
@@ -478,18 +480,20 @@ function checkLoadOptions(options) {
   oneOf(ACTIVATION_NAMES, activation, 'activation');
   if (contextLength !== undefined)
     checkRange(contextLength, 'contextLength', { from: 1, to: LARGEST_CONTEXT, integer: true });
+  if (kernels !== undefined && typeof kernels?.[openBackend] !== 'function')
+    throw new ArgumentError(`kernels must come from createKernels or createGpuKernels, got ${show(kernels)}`);
   const own = Object.keys(pick(options, KERNEL_OPTIONS));
   if (kernels !== undefined && own.length > 0)
     throw new ArgumentError(`${own.join(', ')} belong(s) to own kernels, and kernels are given`);
   return { contextLength, kvType, activation };
 }
 
-/** The code of the CPU backend, fetched when a model is loaded. */
-const wasmBackend = () => import('../wasm/backend.js');
-
 /** @param {LlamaOptions} options */
 async function openOwnBackend(options) {
   const { kernels, activation = 'int8', kvType = 'F16' } = options;
-  const { openWasmBackend } = await wasmBackend();
-  return openWasmBackend(kernels, pick(options, KERNEL_OPTIONS), { activation, kvType });
+  const settings = { activation, kvType };
+  if (kernels) return kernels[openBackend](settings);
+  // The code of the CPU backend is fetched when a model is loaded.
+  const { openWasmBackend } = await import('../wasm/backend.js');
+  return openWasmBackend(pick(options, KERNEL_OPTIONS), settings);
 }

@@ -5,6 +5,7 @@
  * `out`, by default a new one of x's kind. The operations are in operations.js, which createKernels
  * fetches together with the module. */
 
+import { openBackend } from '../backend.js';
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, IsaError, show } from '../errors.js';
 import { servedType, types } from '../types.js';
@@ -486,6 +487,12 @@ export class Kernels {
   /** For `using`. */
   [dispose]() {
     this.dispose();
+  }
+
+  /** @internal @param {import('../backend.js').BackendSettings} settings */
+  async [openBackend](settings) {
+    const { WasmBackend } = await import('./backend.js');
+    return new WasmBackend(this, settings);
   }
 }
 

@@ -343,7 +343,7 @@ test('llama: options that are none are named, with what they were', async (t) =>
   await bad({ kvType: 'Q4_0' }, /kvType must be one of F32, F16, Q8_0, got "Q4_0"/);
   await bad({ activation: 'int4' }, /activation must be one of/);
   await bad({ contextSize: 5 }, /no option "contextSize"; options are kernels/);
-  await bad({ kernels: {} }, /kernels must come from createKernels, got/);
+  await bad({ kernels: {} }, /kernels must come from createKernels or createGpuKernels, got/);
   const kernels = await createKernels();
   await bad({ kernels, isa: 'simd128' }, /isa belong/);
   kernels.dispose();
