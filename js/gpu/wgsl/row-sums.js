@@ -30,6 +30,9 @@ const REDUCE_VALUES = 2048;
 
 const RUNS = ['x', 'y', 'z', 'w'];
 
+/** Types whose codes need all bits of a byte, while integer products take signed ones: values are scale * (code - 128). */
+const CENTRED = new Set(['IQ4_NL', 'IQ4_XS']);
+
 /** @param {number} n @param {(i: number) => string} code */
 export const each = (n, code) => Array.from({ length: n }, (_, i) => code(i)).join('');
 
@@ -66,7 +69,8 @@ export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgro
    * @param {{ from: string, to: string }} [range]  of pieces
    */
   const loop = (of, slot, rowOf, range = { from: '0u', to: `${pieces(nCols)}u` }) => {
-    const { lanes, blockValues } = WGSL_TYPES[units[of[0]].type];
+    const { type } = units[of[0]];
+    const { lanes, blockValues, signed } = WGSL_TYPES[type];
     /** Code for each row of the units. */
     const eachRow = (/** @type {(block: string, u: number, s: number) => string} */ code) =>
       of
@@ -82,12 +86,14 @@ export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgro
       const sum = (/** @type {number} */ s) => `a${t * perToken + s}`;
       if (int8) {
         const scaleFirst = `s0 + ${(t * nCols) / 32}u`;
+        const centred = CENTRED.has(type);
+        const hasMin = !signed && !centred;
         return `
       let c = vec4u(${gather('codes', first)});
       let d = vec4f(${RUNS.map((run) => `scales[at.${run} / 8u + ${scaleFirst}]`).join(', ')});
-      let sums = d * dots(c, vec4u(0x01010101u));${eachRow(
+      ${hasMin ? 'let sums = d * dots(c, vec4u(0x01010101u));' : ''}${eachRow(
         (_block, _u, s) => `
-      ${sum(s)} += dot(v${s}.scale, d * dots(v${s}.codes, c)) - dot(v${s}.min, sums);`,
+      ${sum(s)} += dot(v${s}.scale, d * dots(v${s}.codes${centred ? ' ^ vec4u(0x80808080u)' : ''}, c))${hasMin ? ` - dot(v${s}.min, sums)` : ''};`,
       )}`;
       }
       return `
