@@ -434,3 +434,9 @@ test('a product is cut where its rows do not fill the device', () => {
   assert.deepEqual(matvecChoice(256, 256), { invocations: 32, splitK: 1 });
   assert.deepEqual(matvecChoice(1024, 4096, { groups: 256 }), { invocations: 64, splitK: 1 });
 });
+
+test('integer products of floats, or behind a norm, are refused', () => {
+  const unit = (/** @type {string} */ type) => ({ type, nRows: 1, nCols: 32, nBlocks: 2, firstBlock: 0 });
+  assert.throws(() => matvec({ units: [unit('Q8_0'), unit('F16')], int8: true }), TypeError);
+  assert.throws(() => matvec({ units: [unit('Q8_0')], int8: true, norm: { eps: EPS } }), TypeError);
+});

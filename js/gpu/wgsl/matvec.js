@@ -3,6 +3,7 @@
 import { groupsOf, shader, up16 } from '../shader.js';
 import { store, storeFunctions } from './outputs.js';
 import { pieces, rowSums } from './row-sums.js';
+import { WGSL_TYPES } from './types.js';
 
 /** @typedef {import('../shader.js').Shader} Shader */
 /** @typedef {import('./row-sums.js').NormInFront} NormInFront */
@@ -54,6 +55,8 @@ export function planMatvec({
 }) {
   const gated = epilogue === 'gated';
   const { nCols } = units[0];
+  if (int8 && (norm || !units.every(({ type }) => WGSL_TYPES[type].coded)))
+    throw new TypeError('integer products take weights of codes, and no norm');
   const nAllRows = units.reduce((sum, unit) => sum + unit.nRows, 0);
   const nRows = gated ? units[0].nRows : nAllRows;
   let first = 0;
