@@ -392,11 +392,12 @@ describe('queries, keys and values', { skip: await gpuSkip() }, () => {
     /** @type {CacheShape} */
     const cache = { type: 'Q8_0', nPositions: 5, nKvHeads: 2, headSize: 64 };
     const prng = new Prng(3);
-    // Scales: a power of two, a subnormal of f16, one that f16 rounds, one that it rounds to zero.
-    const scales = [0.25, 2 ** -20 + 2 ** -23, 1 + 2 ** -12, 2 ** -26];
+    // Scales: a power of two, a subnormal of f16, one that f16 rounds up, one that it rounds to zero.
+    const scales = [0.25, 2 ** -20 + 2 ** -23, 1 - 2 ** -13, 2 ** -26];
+    // The inverse of the third is rounded, so its values are no ties, but would be below them with the rounded scale.
     const input = Float32Array.from({ length: 128 }, (_, i) => {
-      const d = scales[i >> 5];
-      return d * (i % 32 ? prng.int(-253, 253) / 2 : 127);
+      const code = i % 32 ? prng.int(-253, 253) / 2 : 127;
+      return scales[i >> 5] * (i >> 5 === 2 && i % 32 ? Math.abs(code) + 0.004 : code);
     });
     const { got } = await later({
       nHeads: 1,

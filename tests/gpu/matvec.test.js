@@ -303,16 +303,20 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
       n: 2,
       start: 1,
     });
-    // Results of some thousand, both signs: e^-z leaves f32 there.
-    await check({
-      weights: [
-        ['F32', 37],
-        ['F32', 37],
-      ],
-      nCols: 16,
-      values: (n, prng) => ordinary(n, prng).map((v) => v * 20000),
-      options: { epilogue: 'gated', activation: 'gelu' },
-    });
+    // Results of some units, and of some thousand, where e^-z leaves f32; both signs.
+    for (const size of [20, 20_000]) {
+      for (const activation of /** @type {const} */ (['silu', 'gelu'])) {
+        await check({
+          weights: [
+            ['F32', 37],
+            ['F32', 37],
+          ],
+          nCols: 16,
+          values: (n, prng) => ordinary(n, prng).map((v) => v * size),
+          options: { epilogue: 'gated', activation },
+        });
+      }
+    }
   });
 
   test('columns in parts', async () => {
