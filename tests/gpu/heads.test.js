@@ -1,4 +1,7 @@
-/** Queries, keys and values against float64, within the bounds of tests/helpers/bounds.js and gpu-heads.js. */
+/**
+ * Queries, keys and values against float64, within the bounds of tests/helpers/bounds.js and
+ * gpu-heads.js.
+ */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { up16 } from '../../js/gpu/shader.js';
@@ -58,7 +61,9 @@ describe('queries, keys and values', { skip: await gpuSkip() }, () => {
   });
   after(() => gpu.dispose());
 
-  /** Runs a kernel and reads workspace and cache, each of a run of its own: the same bits in both. */
+  /**
+   * Runs a kernel and reads workspace and cache, each of a run of its own: the same bits in both.
+   */
   async function run(
     /** @type {import('../../js/gpu/shader.js').Shader} */ shader,
     /** @type {Record<string, ArrayBufferView>} */ data,
@@ -80,7 +85,8 @@ describe('queries, keys and values', { skip: await gpuSkip() }, () => {
     /** @type {Awaited<ReturnType<typeof run>>} */ got,
     /** @type {Parts[]} */ tokens,
     /** @type {CacheShape} */ cache,
-    /** @type {{ position: number, start: number, stride: number, rows: Float32Array | undefined, what: string }} */ at,
+    /** @type {{ position: number, start: number, stride: number, rows: Float32Array | undefined,
+     *   what: string }} */ at,
   ) {
     const { position, start, stride, rows, what } = at;
     const words = new Uint32Array(got.values.buffer, 4 * FAULT_WORDS);
@@ -114,8 +120,9 @@ describe('queries, keys and values', { skip: await gpuSkip() }, () => {
   }
 
   /**
-   * @param {{ types: [string, string, string], nCols: number, nHeads: number, cache: CacheShape, turning?: Rope, bias?: boolean,
-   *   start?: number, position?: number, subgroups?: boolean, invocations?: number, wrong?: [number, number][] }} given
+   * @param {{ types: [string, string, string], nCols: number, nHeads: number, cache: CacheShape,
+   *   turning?: Rope, bias?: boolean, start?: number, position?: number, subgroups?: boolean,
+   *   invocations?: number, wrong?: [number, number][] }} given
    *   wrong: biases that are set, by index in all rows
    */
   async function fused({
@@ -272,8 +279,9 @@ describe('queries, keys and values', { skip: await gpuSkip() }, () => {
   });
 
   /**
-   * @param {{ nHeads: number, cache: CacheShape, turning?: Rope, bias?: boolean, qkNorm?: QkNorm, nTokens?: number, start?: number,
-   *   position?: number, change?: (rows: Float32Array, stride: number) => void }} given
+   * @param {{ nHeads: number, cache: CacheShape, turning?: Rope, bias?: boolean, qkNorm?: QkNorm,
+   *   nTokens?: number, start?: number, position?: number, change?: (rows: Float32Array, stride:
+   *   number) => void }} given
    */
   async function later({
     nHeads,
@@ -392,9 +400,11 @@ describe('queries, keys and values', { skip: await gpuSkip() }, () => {
     /** @type {CacheShape} */
     const cache = { type: 'Q8_0', nPositions: 5, nKvHeads: 2, headSize: 64 };
     const prng = new Prng(3);
-    // Scales: a power of two, a subnormal of f16, one that f16 rounds up, one that it rounds to zero.
+    // Scales: a power of two, a subnormal of f16, one that f16 rounds up, one that it rounds to
+    // zero.
     const scales = [0.25, 2 ** -20 + 2 ** -23, 1 - 2 ** -13, 2 ** -26];
-    // The inverse of the third is rounded, so its values are no ties, but would be below them with the rounded scale.
+    // The inverse of the third is rounded, so its values are no ties, but would be below them with
+    // the rounded scale.
     const input = Float32Array.from({ length: 128 }, (_, i) => {
       const code = i % 32 ? prng.int(-253, 253) / 2 : 127;
       return scales[i >> 5] * (i >> 5 === 2 && i % 32 ? Math.abs(code) + 0.004 : code);

@@ -1,10 +1,12 @@
 /**
  * Products for few tokens against float64. Bounds, with u = 2^-24:
  *
- * A sum of n products errs by at most E = (n + 8) u mass, in any order (bounds.js); x * g of a norm is a rounding more for each.
- * The sum of squares has positive terms: it errs by (n + 1) u of itself, its inverse root by half of that, and by 2 ulp that WGSL
- * allows inverseSqrt; f denotes the factor. Bias, residual and gate then add roundings of results. A gate a / (1 + e^-z) errs, beside
- * the error of a times the largest slope (below 1.13 for both), by (3 + 2 |z|) 2^-23 for e^-z, 2.5 ulp for the quotient, and 5 |z| u for z.
+ * A sum of n products errs by at most E = (n + 8) u mass, in any order (bounds.js); x * g of a norm
+ * is a rounding more for each. The sum of squares has positive terms: it errs by (n + 1) u of
+ * itself, its inverse root by half of that, and by 2 ulp that WGSL allows inverseSqrt; f denotes
+ * the factor. Bias, residual and gate then add roundings of results. A gate a / (1 + e^-z) errs,
+ * beside the error of a times the largest slope (below 1.13 for both), by (3 + 2 |z|) 2^-23 for
+ * e^-z, 2.5 ulp for the quotient, and 5 |z| u for z.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';

@@ -1,7 +1,8 @@
 /**
- * Queries, keys and values in float64, and how far f32 may be from them. A rotation of (a, b) errs by |c| err(a) + |s| err(b) and
- * 3 u (|a c| + |b s|): the table, the products, their sum. F16 of a cache may be either neighbour: 2^-10 of the value, or 2^-24. A code of
- * Q8_0 is within half a step, and its scale within half a step of f16.
+ * Queries, keys and values in float64, and how far f32 may be from them. A rotation of (a, b) errs
+ * by |c| err(a) + |s| err(b) and 3 u (|a c| + |b s|): the table, the products, their sum. F16 of a
+ * cache may be either neighbour: 2^-10 of the value, or 2^-24. A code of Q8_0 is within half a
+ * step, and its scale within half a step of f16.
  */
 import assert from 'node:assert/strict';
 import { cacheLayout } from '../../js/gpu/wgsl/cache.js';
@@ -10,13 +11,22 @@ import { f16ToNumber } from './floats.js';
 /** @import { CacheShape } from '../../js/gpu/wgsl/cache.js' */
 /** @import { Rope } from '../../js/llama/plan.js' */
 
-/** A value, and how much a result may be off. @typedef {{ value: number, error: number }} Bounded */
+/**
+ * A value, and how much a result may be off.
+ * @typedef {{ value: number, error: number }} Bounded
+ */
 /** @typedef {[q: Bounded[], k: Bounded[], v: Bounded[]]} Parts */
 
 const u = 2 ** -24;
 export const [K, V] = [1, 2];
 
-/** @param {Bounded} a @param {number} c @param {Bounded} b @param {number} s @returns {Bounded} a c + b s */
+/**
+ * @param {Bounded} a
+ * @param {number} c
+ * @param {Bounded} b
+ * @param {number} s
+ * @returns {Bounded} a c + b s
+ */
 const turnedSum = (a, c, b, s) => ({
   value: a.value * c + b.value * s,
   error:
@@ -25,7 +35,12 @@ const turnedSum = (a, c, b, s) => ({
     3 * u * (Math.abs(a.value * c) + Math.abs(b.value * s) + a.error + b.error),
 });
 
-/** @param {Bounded[]} row  whole heads @param {number} headSize @param {Rope | undefined} rope @param {number} position */
+/**
+ * @param {Bounded[]} row  whole heads
+ * @param {number} headSize
+ * @param {Rope | undefined} rope
+ * @param {number} position
+ */
 export function turn(row, headSize, rope, position) {
   if (!rope) return row;
   const out = [...row];
@@ -42,7 +57,12 @@ export function turn(row, headSize, rope, position) {
   return out;
 }
 
-/** @param {Bounded[]} row @param {number} n  values of a row of the norm @param {ArrayLike<number>} gain @param {number} eps */
+/**
+ * @param {Bounded[]} row
+ * @param {number} n  values of a row of the norm
+ * @param {ArrayLike<number>} gain
+ * @param {number} eps
+ */
 export function rms(row, n, gain, eps) {
   return row.map(({ value, error }, i) => {
     const one = row.slice(i - (i % n), i - (i % n) + n);
@@ -55,7 +75,13 @@ export function rms(row, n, gain, eps) {
   });
 }
 
-/** Reads rows of a cache. @param {Uint32Array} words @param {CacheShape} shape @param {number} part @param {number} position */
+/**
+ * Reads rows of a cache.
+ * @param {Uint32Array} words
+ * @param {CacheShape} shape
+ * @param {number} part
+ * @param {number} position
+ */
 export function cacheRow(words, shape, part, position) {
   const layout = cacheLayout(shape);
   const n = shape.nKvHeads * shape.headSize;
@@ -68,7 +94,12 @@ export function cacheRow(words, shape, part, position) {
   return [...new Int8Array(row.buffer)].slice(0, n).map((code, i) => code * scales[i >> 5]);
 }
 
-/** What a cache makes of a row. @param {Bounded[]} row @param {CacheShape} shape @returns {Bounded[]} */
+/**
+ * What a cache makes of a row.
+ * @param {Bounded[]} row
+ * @param {CacheShape} shape
+ * @returns {Bounded[]}
+ */
 export function stored(row, { type }) {
   if (type === 'F32') return row;
   return row.map(({ value, error }, i) => {

@@ -41,7 +41,8 @@ export function arrange(type, bytes, nRows, nCols) {
 
 /**
  * A random weight: its float64 reference, its words, and how kernels name it.
- * @param {string} type @param {number} nRows @param {number} nCols @param {Prng} prng @param {string} [kind]
+ * @param {string} type @param {number} nRows @param {number} nCols @param {Prng} prng
+ * @param {string} [kind]
  * @returns {{ unit: Unit, words: Uint8Array, reference: ReferenceWeight }}
  */
 export function randomWeight(type, nRows, nCols, prng, kind = 'natural') {

@@ -1,5 +1,6 @@
-/* Notes of numbers that cannot be right: NaN, infinity, what does not fit into the cache. A workspace begins with FAULT_WORDS words
- * for the first of them, zero while there is none; the numbers themselves follow. */
+/* Notes of numbers that cannot be right: NaN, infinity, what does not fit into the cache. A
+ * workspace begins with FAULT_WORDS words for the first of them, zero while there is none; the
+ * numbers themselves follow. */
 
 /** @typedef {import('../../llama/errors.js').NumericPart} NumericPart */
 
@@ -20,15 +21,19 @@ export const FAULT_PARTS = Object.freeze([
 /** @param {NumericPart} part  as a literal of WGSL */
 export const faultPart = (part) => `${FAULT_PARTS.indexOf(part)}u`;
 
-/** The bits of the largest magnitude that is allowed, as a literal of WGSL. @param {number} largest  an f32 */
+/**
+ * The bits of the largest magnitude that is allowed, as a literal of WGSL.
+ * @param {number} largest  an f32
+ */
 export const largestBits = (largest) => `${new Uint32Array(Float32Array.of(largest).buffer)[0]}u`;
 
 /**
  * The type `Work` of a workspace, and
  *
- *   note_fault(part: u32, position: u32, v: f32)       notes a value, if it is the first
- *   is_fault(v: f32, largest: u32) -> bool             the magnitude is over that with these bits, or NaN
- * @param {{ variable?: string, layer: string }} where  the variable of type Work; the layer as an expression of type u32
+ *   note_fault(part: u32, position: u32, v: f32)   notes a value, if it is the first
+ *   is_fault(v: f32, largest: u32) -> bool         over the magnitude with these bits, or NaN
+ * @param {{ variable?: string, layer: string }} where  the variable of type Work; the layer as an
+ *   expression of type u32
  */
 export const faultNote = ({ variable = 'y', layer }) => `
 struct Work { fault: atomic<u32>, layer: u32, position: u32, value: u32, free: array<u32, ${FAULT_WORDS - 4}>, values: array<f32> };

@@ -1,11 +1,12 @@
-/* Queries, keys and values: their products, biases, norms and rotation; keys and values go into the cache, queries into the workspace
- * behind its note of faults (faults.js).
+/* Queries, keys and values: their products, biases, norms and rotation; keys and values go into the
+ * cache, queries into the workspace behind its note of faults (faults.js).
  *
  *   heads        all of it in one dispatch, for one token; no norms of queries and keys
  *   headsAfter   the part after the products, for any number of tokens
  *
- * Values are taken in quads: two pairs that turn together, which are two pairs of neighbours as well, so that an F16 cache gets whole
- * words. Quad j of a head has the columns 4j .. 4j + 3, or with pairs by halves 2j, 2j + 1 and those nDims / 2 later. */
+ * Values are taken in quads: two pairs that turn together, which are two pairs of neighbours as
+ * well, so that an F16 cache gets whole words. Quad j of a head has the columns 4j .. 4j + 3, or
+ * with pairs by halves 2j, 2j + 1 and those nDims / 2 later. */
 
 import { KV_LARGEST, LARGEST_F32 } from '../../llama/numeric.js';
 import { groupsOf, shader, up16 } from '../shader.js';
@@ -19,15 +20,20 @@ import { rmsFactor, rowSums } from './row-sums.js';
 /** @typedef {import('../../llama/plan.js').Rope} Rope */
 /** @typedef {import('./types.js').Unit} Unit */
 
-/** Rotation as a kernel needs it; the rest of it is in the table. @typedef {Pick<Rope, 'pairing' | 'nDims'>} Turning */
+/**
+ * Rotation as a kernel needs it; the rest of it is in the table.
+ * @typedef {Pick<Rope, 'pairing' | 'nDims'>} Turning
+ */
 
 /**
  * What both kernels need to know of a layer.
  * @typedef {object} HeadsShape
  * @property {CacheShape} cache
  * @property {Turning | undefined} [rope]
- * @property {readonly number[] | undefined} [biases]  of queries, keys and values: where they begin in `vectors`
- * @property {number} layer  where `vectors`, whole vec4f, has the number of the layer: notes of faults name it
+ * @property {readonly number[] | undefined} [biases]  of queries, keys and values: where they begin
+ *   in `vectors`
+ * @property {number} layer  where `vectors`, whole vec4f, has the number of the layer: notes of
+ *   faults name it
  */
 
 /** Rows of a quad. */
@@ -35,8 +41,8 @@ const QUAD = 4;
 
 /**
  * Cosine and sine of each position and pair, in float64: what `turns` holds.
- * @param {{ nPositions: number, nDims: number, base: number, linearScale?: number, factors?: ArrayLike<number> | undefined }} rope
- *   factors: frequencies are divided by them
+ * @param {{ nPositions: number, nDims: number, base: number, linearScale?: number,
+ *   factors?: ArrayLike<number> | undefined }} rope  factors: frequencies are divided by them
  * @returns {Float32Array} [position][pair][cosine, sine]
  */
 export function ropeTable({ nPositions, nDims, base, linearScale = 1, factors }) {
@@ -54,7 +60,8 @@ export function ropeTable({ nPositions, nDims, base, linearScale = 1, factors })
 }
 
 /**
- * column_of(j, r): the column of value r of quad j; turned(j, position, v): the quad after its rotation.
+ * column_of(j, r): the column of value r of quad j; turned(j, position, v): the quad after its
+ * rotation.
  * @param {Turning | undefined} rope
  * @param {number} headSize
  */
@@ -94,8 +101,8 @@ fn turned(j: u32, position: u32, v: vec4f) -> vec4f {
 }
 
 /**
- * put2(part, position, first, column, v): stores two neighbours of a row of queries (part 0), which begins at `first` of the
- * workspace, of keys (1) or of values (2), and notes faults.
+ * put2(part, position, first, column, v): stores two neighbours of a row of queries (part 0), which
+ * begins at `first` of the workspace, of keys (1) or of values (2), and notes faults.
  * @param {CacheShape} cache
  * @param {string} layer
  * @param {string} store  statements for keys and values
@@ -125,9 +132,11 @@ const byPart = ([first, ...others]) =>
   others.reduce((code, value, i) => `select(${code}, ${value}u, part >= ${i + 1}u)`, `${first}u`);
 
 /**
- * Everything for one token: step.n_tokens is 1. Bindings: w0, w1, w2, x, vectors, turns where there is a rotation, cache, y.
- * @param {HeadsShape & { units: readonly Unit[], norm?: import('./row-sums.js').NormInFront, stride?: number, invocations?: number,
- *   subgroups?: boolean }} options  units: queries, keys, values; norm: of x; stride: between rows of queries
+ * Everything for one token: step.n_tokens is 1. Bindings: w0, w1, w2, x, vectors, turns where there
+ * is a rotation, cache, y.
+ * @param {HeadsShape & { units: readonly Unit[], norm?: import('./row-sums.js').NormInFront,
+ *   stride?: number, invocations?: number, subgroups?: boolean }} options  units: queries, keys,
+ *   values; norm: of x; stride: between rows of queries
  */
 export function heads({
   units,
@@ -202,13 +211,16 @@ fn main(${sums.parameters}) {
 export const headsGroups = ({ units }) => groupsOf(units.reduce((sum, { nRows }) => sum + nRows / QUAD, 0));
 
 /**
- * @typedef {HeadsShape & { nHeads: number, qkNorm?: QkNorm | undefined, gains?: readonly number[], stride?: number }} HeadsAfterOptions
- *   qkNorm: of queries and keys; gains: where its weights begin in `vectors`, of queries and of keys; stride: between rows
+ * @typedef {HeadsShape & { nHeads: number, qkNorm?: QkNorm | undefined, gains?: readonly number[],
+ *   stride?: number }} HeadsAfterOptions
+ *   qkNorm: of queries and keys; gains: where its weights
+ *   begin in `vectors`, of queries and of keys; stride: between rows
  */
 
 /**
- * What follows products that wrote rows of queries, keys and values, [token][q | k | v], to the values of the workspace: for
- * step.n_tokens tokens, from row step.start on. Queries stay where they are. Bindings: vectors, turns where there is a rotation, cache, y.
+ * What follows products that wrote rows of queries, keys and values, [token][q | k | v], to the
+ * values of the workspace: for step.n_tokens tokens, from row step.start on. Queries stay where
+ * they are. Bindings: vectors, turns where there is a rotation, cache, y.
  * @param {HeadsAfterOptions} options
  */
 export function headsAfter({ nHeads, cache, rope, biases, qkNorm, gains = [0, 0], layer, stride }) {
@@ -301,7 +313,12 @@ fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: v
   });
 }
 
-/** Workgroups of headsAfter(). @param {HeadsAfterOptions} options @param {number} nTokens @returns {[number, number, number]} */
+/**
+ * Workgroups of headsAfter().
+ * @param {HeadsAfterOptions} options
+ * @param {number} nTokens
+ * @returns {[number, number, number]}
+ */
 export const headsAfterGroups = ({ nHeads, cache, qkNorm }, nTokens) => [
   qkNorm?.span === 'row' ? 3 : nHeads + 2 * cache.nKvHeads,
   nTokens,
@@ -309,8 +326,9 @@ export const headsAfterGroups = ({ nHeads, cache, qkNorm }, nTokens) => [
 ];
 
 /**
- * put_block(part, position, column, at): 32 values of `staged` as codes and a scale, d = max|x| / 127, by the rule of
- * src/quantize/blocks32_quantize.c: codes are x / d, rounded half away from zero, and the scale is rounded to f16 afterwards.
+ * put_block(part, position, column, at): 32 values of `staged` as codes and a scale, d =
+ * max|x| / 127, by the rule of src/quantize/blocks32_quantize.c: codes are x / d, rounded half away from
+ * zero, and the scale is rounded to f16 afterwards.
  * @param {CacheShape} cache
  */
 function blockWriter(cache) {

@@ -1,4 +1,5 @@
-/* Products for 1 to 8 tokens: y[t][r] = sum_c x[t][c] w[r][c]. Each piece of a weight is decoded once for all tokens. */
+/* Products for 1 to 8 tokens: y[t][r] = sum_c x[t][c] w[r][c]. Each piece of a weight is decoded
+ * once for all tokens. */
 
 import { groupsOf, shader, up16 } from '../shader.js';
 import { store, storeFunctions } from './outputs.js';
@@ -11,14 +12,19 @@ import { WGSL_TYPES } from './types.js';
 
 /**
  * @typedef {object} MatvecOptions
- * @property {readonly Unit[]} units  1 to 3 weights of the same columns; their rows follow one another in y
- * @property {number} [nTokens]  1, 2, 4 or 8: how many there may be; step.n_tokens says how many there are
+ * @property {readonly Unit[]} units  1 to 3 weights of the same columns; their rows follow one
+ *   another in y
+ * @property {number} [nTokens]  1, 2, 4 or 8: how many there may be; step.n_tokens says how many
+ *   there are
  * @property {NormInFront} [norm]  of x
- * @property {readonly number[]} [biases]  by unit: where its bias begins in `vectors`, which is whole vec4f
- * @property {'store' | 'add' | 'gated'} [epilogue]  add: y += residualScale * value; gated: activation(first) * second, of two units of one shape
+ * @property {readonly number[]} [biases]  by unit: where its bias begins in `vectors`, which is
+ *   whole vec4f
+ * @property {'store' | 'add' | 'gated'} [epilogue]  add: y += residualScale * value; gated:
+ *   activation(first) * second, of two units of one shape
  * @property {'silu' | 'gelu'} [activation]  of a gate
  * @property {number} [residualScale]
- * @property {number} [yRowOffset]  where the first row begins in a row of y, with whatever comes before the rows of y
+ * @property {number} [yRowOffset]  where the first row begins in a row of y, with whatever comes
+ *   before the rows of y
  * @property {number} [yStride]  of y, default up16 of all rows
  * @property {boolean} [fromZero]  the first token goes to row 0 of y, not to row step.start
  * @property {boolean} [xFromZero]  the first token is row 0 of x, not row step.start
@@ -26,7 +32,8 @@ import { WGSL_TYPES } from './types.js';
  * @property {number} [rows]  of a workgroup: 1, 2, 4 or 8
  * @property {number} [invocations]  of a workgroup: a power of two, 8 to 256
  * @property {boolean} [subgroups]  adds up by subgroupAdd
- * @property {boolean} [int8]  x is codes and scales of quantizeActivations(): weights of codes only, and no norm
+ * @property {boolean} [int8]  x is codes and scales of quantizeActivations(): weights of codes
+ *   only, and no norm
  */
 
 /** All options, and what follows from them. @typedef {ReturnType<typeof planMatvec>} MatvecPlan */
@@ -103,8 +110,8 @@ export function planMatvec({
 }
 
 /**
- * Bindings: w0, w1, w2 as there are units; x, or codes and scales; vectors where there is a norm or biases; y, or parts where
- * splitK > 1.
+ * Bindings: w0, w1, w2 as there are units; x, or codes and scales; vectors where there is a norm or
+ * biases; y, or parts where splitK > 1.
  * @param {MatvecOptions} options
  * @returns {Shader}
  */
@@ -183,11 +190,12 @@ export function matvecGroups(options) {
 const MOST_SPLITS = 16;
 
 /**
- * How a product is cut: invocations of a workgroup, no more than a row has pieces; and parts of columns, where the rows are too few
- * to fill the device.
+ * How a product is cut: invocations of a workgroup, no more than a row has pieces; and parts of
+ * columns, where the rows are too few to fill the device.
  * @param {number} nRows
  * @param {number} nCols
- * @param {{ rows?: number, groups?: number }} [options]  rows: of a workgroup; groups: workgroups that fill the device
+ * @param {{ rows?: number, groups?: number }} [options]  rows: of a workgroup; groups: workgroups
+ *   that fill the device
  */
 export function matvecChoice(nRows, nCols, { rows = 4, groups = 1024 } = {}) {
   const n = pieces(nCols);

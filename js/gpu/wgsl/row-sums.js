@@ -1,6 +1,6 @@
-/* The inner part of products for few tokens: a workgroup has some rows of a weight, its invocations take pieces of 16 columns in
- * turn, and their sums are added up in a fixed order. What becomes of the sums is the affair of the kernel. Everything is
- * unrolled, so that sums lie in registers. */
+/* The inner part of products for few tokens: a workgroup has some rows of a weight, its invocations
+ * take pieces of 16 columns in turn, and their sums are added up in a fixed order. What becomes of
+ * the sums is the affair of the kernel. Everything is unrolled, so that sums lie in registers. */
 
 import { float, up16 } from '../shader.js';
 import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
@@ -8,7 +8,8 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
 /** @typedef {import('./types.js').Unit} Unit */
 
 /**
- * RMS norm in front of a product: W (x * g) / rms(x), g in `vectors` from the value `at` on, a multiple of 4, padded as a row of x.
+ * RMS norm in front of a product: W (x * g) / rms(x), g in `vectors` from the value `at` on, a
+ * multiple of 4, padded as a row of x.
  * @typedef {{ eps: number, at?: number }} NormInFront
  */
 
@@ -25,12 +26,18 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
  * @property {string} start  the row of x of the first token, as a WGSL expression
  */
 
-/** f32 values of workgroup memory that a reduction takes at a time: more would leave room for fewer workgroups. */
+/**
+ * f32 values of workgroup memory that a reduction takes at a time: more would leave room for fewer
+ * workgroups.
+ */
 const REDUCE_VALUES = 2048;
 
 const RUNS = ['x', 'y', 'z', 'w'];
 
-/** Types whose codes need all bits of a byte, while integer products take signed ones: values are scale * (code - 128). */
+/**
+ * Types whose codes need all bits of a byte, while integer products take signed ones: values are
+ * scale * (code - 128).
+ */
 const CENTRED = new Set(['IQ4_NL', 'IQ4_XS']);
 
 /** @param {number} n @param {(i: number) => string} code */
@@ -47,7 +54,11 @@ fn sums_of(v: mat4x4f) -> vec4f {
   return vec4f(dot(v[0], vec4f(1.0)), dot(v[1], vec4f(1.0)), dot(v[2], vec4f(1.0)), dot(v[3], vec4f(1.0)));
 }`;
 
-/** Four reads at the runs `at`. @param {string} variable @param {string} first  added to each index */
+/**
+ * Four reads at the runs `at`.
+ * @param {string} variable
+ * @param {string} first  added to each index
+ */
 const gather = (variable, first) => RUNS.map((run) => `${variable}[at.${run} + ${first}]`).join(', ');
 
 /**
@@ -172,7 +183,12 @@ fn dots(a: vec4u, b: vec4u) -> vec4f {
   };
 }
 
-/** 1 / rms, finite for a row of zeros. @param {string} squares  their sum @param {number | string} n @param {number} eps */
+/**
+ * 1 / rms, finite for a row of zeros.
+ * @param {string} squares  their sum
+ * @param {number | string} n
+ * @param {number} eps
+ */
 export const rmsFactor = (squares, n, eps) =>
   `inverseSqrt(max(${squares} / f32(${n}) + ${float(eps)}, 1.2e-38))`;
 

@@ -1,5 +1,5 @@
-/* Products whose columns are summed in parts, for weights with too few rows to fill a device: matvec() with splitK writes the parts,
- * and a second shader adds them up. */
+/* Products whose columns are summed in parts, for weights with too few rows to fill a device:
+ * matvec() with splitK writes the parts, and a second shader adds them up. */
 
 import { groupsOf, shader } from '../shader.js';
 import { planMatvec } from './matvec.js';
@@ -9,8 +9,8 @@ import { rmsFactor } from './row-sums.js';
 /** @typedef {import('./matvec.js').MatvecOptions} MatvecOptions */
 
 /**
- * Adds up what matvec() with splitK wrote to `parts`, in the order of the columns, and stores it as matvec() would have done without.
- * Bindings: parts, vectors where there are biases, y.
+ * Adds up what matvec() with splitK wrote to `parts`, in the order of the columns, and stores it as
+ * matvec() would have done without. Bindings: parts, vectors where there are biases, y.
  * @param {MatvecOptions} options  those of matvec()
  */
 export function sumSplits(options) {
@@ -45,7 +45,11 @@ fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: v
   });
 }
 
-/** Workgroups of sumSplits(). @param {MatvecOptions} options @param {number} nTokens  that there are */
+/**
+ * Workgroups of sumSplits().
+ * @param {MatvecOptions} options
+ * @param {number} nTokens  that there are
+ */
 export const sumSplitsGroups = (options, nTokens) =>
   groupsOf(Math.ceil(planMatvec(options).nRows / 64), nTokens);
 
