@@ -26,8 +26,9 @@ describe('integer products for many tokens', {
   after(() => gpu.dispose());
 
   /**
-   * Against the activations as they were quantised. Integer sums are exact, and cover 8 columns at least before they meet
-   * f32, with at most 8 roundings each and two terms: that is within the bound of f32 products.
+   * Against the activations as they were quantised. Integer sums are exact, and cover 8 columns at
+   * least before they meet f32, with at most 8 roundings each and two terms: that is within the
+   * bound of f32 products.
    * @param {Omit<ProductCase, 'int8'>} given @param {string} what
    */
   async function check(given, what) {

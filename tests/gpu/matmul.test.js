@@ -64,7 +64,7 @@ describe('products for many tokens', { skip: await gpuSkip(), concurrency: 4 }, 
     }
   });
 
-  // Rows beyond a tile, columns that are no whole steps of two pieces, and a token more than a tile.
+  // Rows beyond a tile, columns that are no whole steps of two pieces, a token more than a tile.
   for (const [tileRows, tileTokens, depth, type, nCols] of /** @type {const} */ ([
     [64, 64, 2, 'F16', 40],
     [128, 64, 1, 'Q8_0', 96],
@@ -104,7 +104,8 @@ describe('products for many tokens', { skip: await gpuSkip(), concurrency: 4 }, 
         const [t, r] = [Math.floor(i / 37), i % 37];
         const sum = reference.y[i] + bias(r);
         const expected = before(t, r) + options.residualScale * sum;
-        // The scale is an f32, its product, the bias and y are rounded: two units of each term cover them.
+        // The scale is an f32; its product, the bias and y are rounded: two units of each term
+        // cover them.
         const terms =
           Math.abs(before(t, r)) + options.residualScale * (2 * Math.abs(sum) + Math.abs(bias(r)));
         const bound = options.residualScale * reference.bound(t, r, 0) + 2 * u * terms;
@@ -149,8 +150,9 @@ describe('products for many tokens', { skip: await gpuSkip(), concurrency: 4 }, 
   });
 
   /**
-   * f16 in workgroup memory: x / S and w are converted, S a power of two. WGSL lets a conversion round either way (2^-10 of
-   * the value) and flush what is below 2^-14, so a product of the two errs by at most
+   * f16 in workgroup memory: x / S and w are converted, S a power of two. WGSL lets a conversion
+   * round either way (2^-10 of the value) and flush what is below 2^-14, so a product of the two
+   * errs by at most
    *   |x w| (2^-9 + 2^-20) + 2^-14 (1 + 2^-10) (S |w| + |x|) + 2^-28 S.
    */
   test('f16 in workgroup memory', { skip: noF16 }, async () => {

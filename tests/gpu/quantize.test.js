@@ -15,8 +15,8 @@ const u = 2 ** -24;
 const CANARY = 0x5a5a5a5a;
 
 /**
- * WGSL allows a division 2.5 units in the last place: so the scale is off by 5 u of itself, and what is rounded to a code
- * by 5 u of the division and u of the product, of at most 127.
+ * WGSL allows a division 2.5 units in the last place: so the scale is off by 5 u of itself, and the
+ * number that is rounded to a code by 5 u for the division and u for the product, of at most 127.
  */
 const SCALE_ERROR = 5 * u;
 const CODE_ERROR = 0.5 + 127 * 6 * u;

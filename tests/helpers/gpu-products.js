@@ -1,4 +1,7 @@
-/** Products of GPU kernels against their float64 references: weights as kernels read them, rows of activations, what may change. */
+/**
+ * Products of GPU kernels for tests: weights as kernels read them, rows of activations, and the
+ * check of what else was written.
+ */
 import assert from 'node:assert/strict';
 import { up16 } from '../../js/gpu/shader.js';
 import { matmul, matmulGroups, partValues, sumTiles, sumTilesGroups } from '../../js/gpu/wgsl/matmul.js';
@@ -23,7 +26,10 @@ import { referenceByName } from './reference.js';
 /** @import { ReferenceType } from './reference.js' */
 /** @import { Unit } from '../../js/gpu/wgsl/types.js' */
 
-/** Why tests that need a feature are skipped, or false. @param {import('../../js/gpu/device.js').GpuFeature} feature */
+/**
+ * Why tests that need a feature are skipped, or false.
+ * @param {import('../../js/gpu/device.js').GpuFeature} feature
+ */
 export async function featureSkip(feature) {
   const skip = await gpuSkip();
   if (skip) return skip;
@@ -34,8 +40,12 @@ export async function featureSkip(feature) {
 }
 
 /**
- * Blocks as GPU memory holds them: rows of whole pieces, and planes where blocks are no whole words.
- * @param {string} type @param {Uint8Array} bytes  of the file @param {number} nRows @param {number} nCols
+ * Blocks as GPU memory holds them: rows of whole pieces, and planes where blocks are no whole
+ * words.
+ * @param {string} type
+ * @param {Uint8Array} bytes  of the file
+ * @param {number} nRows
+ * @param {number} nCols
  */
 function placed(type, bytes, nRows, nCols) {
   const rowBytes = rowBlocks({ type, nCols }) * blockBytes(type);
@@ -59,7 +69,11 @@ function placed(type, bytes, nRows, nCols) {
 
 /**
  * A weight with random blocks. `skip` rows of the tensor come before those of the unit.
- * @param {string} type @param {number} nRows @param {number} nCols @param {Prng} prng @param {number} [skip]
+ * @param {string} type
+ * @param {number} nRows
+ * @param {number} nCols
+ * @param {Prng} prng
+ * @param {number} [skip]
  * @returns {{ unit: Unit, words: Uint8Array, reference: ReferenceWeight }}
  */
 export function randomWeight(type, nRows, nCols, prng, skip = 0) {
@@ -138,7 +152,11 @@ export async function runProduct(gpu, { weight, dense, options, start = 0, int8 
   const vectors = gaussian(nRows + (options.bias ?? 0), new Prng(5));
   /** @type {Record<string, ArrayBufferView>} */
   const data = { w: words, x, y, vectors };
-  /** @param {import('../../js/gpu/shader.js').Shader} shader @param {string} result @param {readonly [number, number, number]} groups */
+  /**
+   * @param {import('../../js/gpu/shader.js').Shader} shader
+   * @param {string} result
+   * @param {readonly [number, number, number]} groups
+   */
   const run = (shader, result, groups) => {
     const named = shader.bindings.map(({ name }) => [name, data[name]]);
     return gpu.run(shader, Object.fromEntries(named), groups, result, step);

@@ -1,10 +1,12 @@
-/* Products for many tokens in integers: matmul() with activations of quantizeActivations(), four products an instruction.
+/* Products for many tokens in integers: matmul() with activations of quantizeActivations(), four
+ * products an instruction.
  *
- * Needs `dot4I8Packed`. Products of columns that share both scales, the weight's and the activations', are added up as
- * integers, exactly; then they are scaled, and added up in f32. A weight's minimums are multiplied by the sum of the
- * activations. */
+ * Needs `dot4I8Packed`. Products of columns that share both scales, the weight's and the
+ * activations', are added up as integers, exactly; then they are scaled, and added up in f32. A
+ * weight's minimums are multiplied by the sum of the activations. */
 
 import { shader, up16 } from '../shader.js';
+import { int8Form } from './int8-codes.js';
 import { count, stores, sums, tiling } from './matmul.js';
 import { rowScales, SCALE_COLS } from './quantize.js';
 import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
@@ -20,42 +22,8 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
  */
 
 /**
- * Facts about a type that only integer products use.
- *
- *   runs    neighbouring runs of a lane that share a scale and, in all lanes that share it, a stretch of 32 columns; default 1
- *   centre  values are scale * (code - centre), so a minimum is so many scales. Such codes are centred when they are
- *           staged, and there is no minimum to multiply. With a centre of 128, codes need all bits of a byte
- * @type {Record<string, { runs?: number, centre?: number }>}
- */
-const FACTS = {
-  Q4_0: { runs: 4, centre: 8 },
-  Q4_1: { runs: 4 },
-  Q5_0: { runs: 4, centre: 16 },
-  Q5_1: { runs: 4 },
-  Q8_0: { runs: 4 },
-  IQ4_NL: { runs: 4, centre: 128 },
-  MXFP4: { runs: 4, centre: 12 },
-  Q3_K: { centre: 4 },
-  Q4_K: { runs: 2 },
-  Q5_K: { runs: 2 },
-  Q6_K: { centre: 32 },
-  Q8_K: { runs: 4 },
-  IQ4_XS: { runs: 4, centre: 128 },
-  TQ1_0: { centre: 1 },
-  TQ2_0: { centre: 1 },
-};
-
-/** Codes of a piece as signed bytes, in WGSL. @param {number | undefined} centre */
-function signedCodes(centre) {
-  if (centre === undefined) return 'p.codes';
-  const high = 'vec4u(0x80808080u)';
-  if (centre === 128) return `p.codes ^ ${high}`;
-  // No byte borrows from the next one while its highest bit is set.
-  return `((p.codes | ${high}) - vec4u(${centre * 0x01010101}u)) ^ ${high}`;
-}
-
-/**
- * Codes of one side in workgroup memory: [four words][row][word of the four]. The words of an integer sum follow one another.
+ * Codes of one side in workgroup memory: [four words][row][word of the four]. The words of an
+ * integer sum follow one another.
  * @param {number} nRows
  * @param {number} sumWords  words of a sum, 2 or a multiple of 4
  */
@@ -85,10 +53,10 @@ function side(nRows, sumWords) {
 export function matmulInt8(options) {
   const { unit, splitK = 1 } = options;
   const { type, nRows, nCols } = unit;
-  const { lanes, blockValues, share, signed, coded } = WGSL_TYPES[type];
+  const { lanes, blockValues, share, coded } = WGSL_TYPES[type];
   if (!coded) throw new TypeError(`${type} has no codes: integer products need a quantised weight`);
-  const { runs: merged = 1, centre } = FACTS[type] ?? {};
-  const hasMin = !signed && centre === undefined;
+  const form = int8Form(type);
+  const { runs: merged, hasMin } = form;
   const tile = tiling(options);
   const { tileRows, tileTokens, nx, ny, invocations } = tile;
   const store = stores(tile, nRows, splitK, options);
@@ -171,7 +139,8 @@ export function matmulInt8(options) {
     workgroup: {
       w_codes: `array<u32, ${ofW.words(4 * stepLanes)}>`,
       x_codes: `array<u32, ${ofX.words(4 * stepLanes)}>`,
-      // [sum][row]: the scale and the minimum; [sum][token]: the scale, and that times the sum of the codes.
+      // [sum][row]: the scale and the minimum. [sum][token]: the scale, and the scale times the sum
+      // of the codes.
       w_scale: `array<${hasMin ? 'vec2f' : 'f32'}, ${stepSums * tileRows}>`,
       x_scale: `array<${hasMin ? 'vec2f' : 'f32'}, ${stepSums * tileTokens}>`,
     },
@@ -193,7 +162,7 @@ fn fetch_x(j: u32, s: u32, token0: u32) -> Codes {
 }
 fn stage_w(j: u32, p: Piece) {
   let r = j / ${stepLanes}u; let h = j % ${stepLanes}u;
-  let codes_of_p = ${signedCodes(centre)};
+  let codes_of_p = ${form.codes('p.codes')};
   ${stagedCodes.join(' ')}
   if (h % ${groupLanes}u > 0u) { return; }
   ${stagedScales.join(' ')}

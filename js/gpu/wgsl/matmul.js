@@ -1,8 +1,9 @@
 /* Products for many tokens: y[token][row] = sum of x[token][column] * W[row][column].
  *
- * A workgroup computes a tile of rows and tokens. Step by step it takes some pieces of 16 columns of both sides into its
- * memory, decodes each piece once, and multiplies; an invocation adds up 4 x 4 outputs or more in registers. The columns
- * of a piece are in the order of the weight's lanes, on both sides (types.js). */
+ * A workgroup computes a tile of rows and tokens. Step by step it takes some pieces of 16 columns
+ * of both sides into its memory, decodes each piece once, and multiplies; an invocation adds up
+ * 4 x 4 outputs or more in registers. The columns of a piece are in the order of the weight's
+ * lanes, on both sides (types.js). */
 
 import { float, shader, up16 } from '../shader.js';
 import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
@@ -15,7 +16,8 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
  * @typedef {object} Epilogue
  * @property {'store' | 'add'} [epilogue]  y = value, or y += residualScale * value
  * @property {number} [residualScale]
- * @property {number | undefined} [bias]  where the bias of the first row is in `vectors`; without, there is none
+ * @property {number | undefined} [bias]  where the bias of the first row is in `vectors`; default:
+ *   there is none
  * @property {number} [yRowOffset]  where the rows of the weight begin in a row of y
  * @property {number} [yStride]  of y, default up16(nRows)
  * @property {boolean} [fromZero]  the first token goes to row 0 of y, not to row step.start
@@ -31,8 +33,10 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
  * @typedef {object} MatmulParts
  * @property {Unit} unit
  * @property {number} [depth]  pieces of 16 columns a step
- * @property {boolean} [f16]  both sides are f16 in workgroup memory, sums stay f32; needs `shader-f16`
- * @property {number} [splitK]  columns are cut in so many parts, whose sums go to `parts`; see sumTiles
+ * @property {boolean} [f16]  both sides are f16 in workgroup memory, sums stay f32; needs
+ *   `shader-f16`
+ * @property {number} [splitK]  columns are cut in so many parts, whose sums go to `parts`;
+ *   sumTiles() adds them up
  */
 
 /** @typedef {MatmulParts & TileShape & Epilogue} MatmulOptions */
@@ -41,8 +45,9 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
 export const count = (n) => Array.from({ length: n }, (_, i) => i);
 
 /**
- * How the invocations of a workgroup share a tile: each has `rows` x `tokens` outputs, nx and ny apart. Groups of 32
- * neighbouring invocations cover 8 x 4 of them, so that a read of workgroup memory has few different addresses.
+ * How the invocations of a workgroup share a tile: each has `rows` x `tokens` outputs, nx and ny
+ * apart. 32 neighbouring invocations are 8 x 4 of them, so that a read of workgroup memory has few
+ * different addresses.
  * @param {TileShape} shape
  */
 export function tiling({ tileRows = 64, tileTokens = 64 }) {
@@ -70,7 +75,8 @@ export function tiling({ tileRows = 64, tileTokens = 64 }) {
 }
 
 /**
- * How outputs are stored: a function `put(token, row, value)`, and the bindings it needs. token is counted in the batch.
+ * How outputs are stored: a function `put(token, row, value)`, and the bindings that it needs.
+ * Tokens are counted in the batch.
  * @param {number} nRows
  * @param {Epilogue} how
  */
@@ -99,8 +105,8 @@ fn put(token: u32, row: u32, value: f32) { parts[(split * step.n_tokens + token)
 });
 
 /**
- * How a tile is stored: functions, bindings, and the statements of main. sum_Q_T are vec4f variables: rows 4 Q to 4 Q + 3 of
- * an invocation's token T.
+ * How a tile is stored: functions, bindings, and the statements of main. The variables sum_Q_T are
+ * vec4f: rows 4 Q to 4 Q + 3 of an invocation's token T.
  * @param {ReturnType<typeof tiling>} tile
  * @param {number} nRows
  * @param {number} splitK
@@ -140,8 +146,9 @@ export const sums = ({ rows, tokens }) =>
  *
  *   w        the weight
  *   x        [row][up16(nCols)] f32, from row step.start on
- *   x_scale  [row] of scaleActivations(), only with f16: x is divided by it and sums are multiplied by it. It is a power of
- *            two: nothing but the rounding to f16 is lost, no activation overflows. A weight beyond 65,504 would
+ *   x_scale  [row] of scaleActivations(), only with f16: x is divided by it, and the sums are
+ *            multiplied by it. It is a power of two, so that only the rounding to f16 loses bits,
+ *            and no activation overflows. A weight beyond 65,504 overflows
  *   y        see Epilogue; with splitK `parts` instead: [split][token][nRows] f32
  * @param {MatmulOptions} options
  * @returns {Shader}
@@ -160,8 +167,9 @@ export function matmul(options) {
   const wPieces = tileRows * depth;
   const allPieces = wPieces + tileTokens * depth;
 
-  // Eight neighbouring invocations take a piece of eight rows, the next eight the next piece of the same rows: they read
-  // neighbouring words of the weight, and write to different banks of workgroup memory. `g` counts such eights.
+  // Eight neighbouring invocations take a piece of eight rows, the next eight the next piece of
+  // the same rows: they read neighbouring words of the weight, and write to different banks of
+  // workgroup memory. `g` counts such eights.
   const tail = nPieces % depth ? `if (i >= ${nPieces}u) { return mat4x4f(); }` : '';
   const stage = (/** @type {string} */ side, /** @type {number} */ first, /** @type {number} */ n) => `
 fn stage_${side}(r: u32, h: u32, p: mat4x4f) {
@@ -247,7 +255,12 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: ve
   });
 }
 
-/** Workgroups of matmul. @param {MatmulOptions} options @param {number} nTokens @returns {[number, number, number]} */
+/**
+ * Workgroups of matmul.
+ * @param {MatmulOptions} options
+ * @param {number} nTokens
+ * @returns {[number, number, number]}
+ */
 export const matmulGroups = ({ unit, tileRows = 64, tileTokens = 64, splitK = 1 }, nTokens) => [
   Math.ceil(nTokens / tileTokens),
   Math.ceil(unit.nRows / tileRows),
@@ -255,7 +268,8 @@ export const matmulGroups = ({ unit, tileRows = 64, tileTokens = 64, splitK = 1 
 ];
 
 /**
- * Adds up the parts of a product with splitK, in the order of the columns: bindings `parts`, and those of the epilogue.
+ * Adds up the parts of a product with splitK, in the order of the columns. Bindings: `parts`, and
+ * those of the epilogue.
  * @param {MatmulOptions} options  of the product
  * @returns {Shader}
  */
@@ -279,7 +293,12 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   });
 }
 
-/** Workgroups of sumTiles. @param {MatmulOptions} options @param {number} nTokens @returns {[number, number, number]} */
+/**
+ * Workgroups of sumTiles.
+ * @param {MatmulOptions} options
+ * @param {number} nTokens
+ * @returns {[number, number, number]}
+ */
 export const sumTilesGroups = ({ unit }, nTokens) => [Math.ceil(unit.nRows / 64), nTokens, 1];
 
 /** Values of `parts`. @param {MatmulOptions} options @param {number} nTokens */

@@ -1,4 +1,5 @@
-/* Activations for products with fewer bits: as int8 codes with a scale for every 32 columns, or scaled by row for f16. */
+/* Activations for products with fewer bits: as int8 codes with a scale for every 32 columns, or
+ * scaled by row for f16. */
 
 import { shader, up16 } from '../shader.js';
 
@@ -17,11 +18,13 @@ export const rowScales = (nCols) => Math.ceil(nCols / SCALE_COLS);
  * Rounds rows to codes of -127 to 127.
  *
  *   x        [row][up16(nCols)] f32; step.n_tokens rows from row step.start on are read
- *   codes    [row][up16(nCols) / 4] words of four signed bytes, the first column lowest; the same rows are written
+ *   codes    [row][up16(nCols) / 4] words of four signed bytes, the first column lowest; the same
+ *            rows are written
  *   scales   [row][rowScales(nCols)] f32, the largest magnitude of 32 columns / 127
  *
- * A code is the integer nearest to x / scale, half to even. Where all 32 values are below 2^-100 the scale and the codes
- * are 0. A NaN or an infinity makes the scale one, so that it reaches the product.
+ * A code is the integer nearest to x / scale, half to even. Where all 32 values are below 2^-100,
+ * the scale and the codes are 0. Where one is NaN or infinite, the scale is NaN or infinite, and so
+ * is the product.
  * @param {{ nCols: number }} shape
  * @returns {Shader}
  */
@@ -64,12 +67,18 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) tid:
   });
 }
 
-/** Workgroups of quantizeActivations. @param {{ nCols: number }} shape @param {number} nTokens @returns {[number, number, number]} */
+/**
+ * Workgroups of quantizeActivations.
+ * @param {{ nCols: number }} shape
+ * @param {number} nTokens
+ * @returns {[number, number, number]}
+ */
 export const quantizeGroups = ({ nCols }, nTokens) => [Math.ceil(up16(nCols) / 4 / GROUP_WORDS), nTokens, 1];
 
 /**
- * A scale for each row, with which f16 holds it: scales[row] is the largest power of two that is not above the largest
- * magnitude of the row, between 2^-126 and 2^126. Rows as in quantizeActivations; a workgroup a row.
+ * A scale for each row, with which f16 holds it: scales[row] is the largest power of two that is
+ * not above the largest magnitude of the row, between 2^-126 and 2^126. Rows are those of
+ * quantizeActivations.
  * @param {{ nCols: number }} shape
  * @returns {Shader}
  */
