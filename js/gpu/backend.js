@@ -33,7 +33,7 @@ import { samplingPasses } from './wgsl/sample.js';
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
 /** @typedef {import('./pipelines.js').Bound} Bound */
-/** @typedef {import('./products.js').Variants} Variants */
+/** @typedef {import('./features.js').Variants} Variants */
 /** @typedef {import('./products.js').Work} Work */
 
 /** @template S @typedef {import('../backend.js').Block<S>} Block */

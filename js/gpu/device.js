@@ -1,16 +1,14 @@
 /* An adapter and its device: opened with what the kernels can use, watched for being lost, its memory counted. */
 
 import { GpuError } from './errors.js';
+import { FEATURES } from './features.js';
 import { PROMISED } from './shader.js';
 import { USAGE } from './usage.js';
 
-/** A feature that some kernels have a faster form for. @typedef {'shader-f16' | 'subgroups' | 'dot4I8Packed'} GpuFeature */
-
-/** @type {readonly GpuFeature[]} */
-export const FEATURES = Object.freeze(['shader-f16', 'subgroups', 'dot4I8Packed']);
-
 /** The name of integer dot products among WGSL's language features. */
 const DOT_4_I8 = 'packed_4x8_integer_dot_product';
+
+/** @typedef {import('./features.js').GpuFeature} GpuFeature */
 
 /**
  * @typedef {object} DeviceOptions

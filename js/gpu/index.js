@@ -2,17 +2,18 @@
 
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, show } from '../errors.js';
-import { FEATURES, GpuDevice } from './device.js';
+import { GpuDevice } from './device.js';
+import { FEATURES } from './features.js';
 import { GpuKernels } from './kernels.js';
 
-/** @typedef {import('./device.js').GpuFeature} GpuFeature */
+/** @typedef {import('./features.js').GpuFeature} GpuFeature */
 /** @typedef {import('./errors.js').GpuReason} GpuReason */
 /** @typedef {import('./kernels.js').GpuInfo} GpuInfo */
-/** @typedef {import('./products.js').Variants} GpuVariants */
+/** @typedef {import('./features.js').Variants} GpuVariants */
 
 export { GpuError } from './errors.js';
 export { GpuKernels } from './kernels.js';
-export { GpuWeight } from './weights.js';
+export { GpuWeight } from './weight.js';
 
 /**
  * @typedef {object} GpuOptions

@@ -13,13 +13,10 @@ import { Pipelines } from './pipelines.js';
 import { formOf, productWork } from './products.js';
 import { up16, withoutPadding } from './shader.js';
 import { uploadWeight } from './upload.js';
-import { GpuWeight } from './weights.js';
+import { GpuWeight } from './weight.js';
 import { embed, embedGroups } from './wgsl/embed.js';
 
-/** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
-/** @typedef {import('./device.js').GpuDevice} GpuDevice */
-/** @typedef {import('./products.js').Variants} Variants */
-/** @typedef {import('./products.js').Work} Work */
+/** @typedef {import('./features.js').Variants} Variants */
 
 /**
  * The GPU and what is used of it.
@@ -27,7 +24,7 @@ import { embed, embedGroups } from './wgsl/embed.js';
  * @property {{ name: string, vendor: string, architecture: string, device: string, description: string }} adapter
  *   Names that the browser gives. Some browsers give none.
  * @property {boolean} software  The adapter computes on the processor.
- * @property {readonly import('./device.js').GpuFeature[]} features  Optional features that kernels may use.
+ * @property {readonly import('./features.js').GpuFeature[]} features  Optional features that kernels may use.
  * @property {{ bufferBytes: number, bindingBytes: number }} limits  Largest buffer, and the largest part of one that a
  *   kernel can see. Larger weights are split by rows.
  * @property {Readonly<Variants>} variants  Which optional forms of kernels are in use.
@@ -54,7 +51,7 @@ export class GpuKernels {
 
   /**
    * @hideconstructor
-   * @param {GpuDevice} gpu
+   * @param {import('./device.js').GpuDevice} gpu
    * @param {{ variants: Variants, steps: string[] }} choice
    */
   constructor(gpu, { variants, steps }) {
@@ -189,7 +186,7 @@ export class GpuKernels {
       const ids = this.#gpu.bufferOf(Uint32Array.from({ length: n }, (_, i) => first + i));
       const work = view.units().map(({ unit, buffer, firstRow }) => ({
         shader: embed({ unit, scale: 1, firstRow }),
-        buffers: (/** @type {GpuBuffer} */ y) => ({ w: buffer, ids, y }),
+        buffers: (/** @type {import('./device.js').GpuBuffer} */ y) => ({ w: buffer, ids, y }),
         groups: () => embedGroups(unit, n),
       }));
       out.set(await this.#compute(work, n, nCols, [ids]), first * nCols);
@@ -252,7 +249,7 @@ export class GpuKernels {
     if (padded !== x)
       for (let t = 0; t < nTokens; t++) padded.set(x.subarray(t * nCols, (t + 1) * nCols), t * stride);
     const input = this.#gpu.bufferOf(padded);
-    /** @type {GpuBuffer[]} */
+    /** @type {import('./device.js').GpuBuffer[]} */
     const spare = [input];
     const parts = (/** @type {number} */ bytes) => {
       const buffer = this.#gpu.buffer(bytes);
@@ -273,11 +270,11 @@ export class GpuKernels {
 
   /**
    * Runs kernels and reads their result: rows of nCols values.
-   * @param {{ shader: Work['shader'], buffers: (y: GpuBuffer) => Work['buffers'], groups: Work['groups'] }[]} work
+   * @param {{ shader: import('./products.js').Work['shader'], buffers: (y: import('./device.js').GpuBuffer) => import('./products.js').Work['buffers'], groups: import('./products.js').Work['groups'] }[]} work
    * @param {number} nRows
    * @param {number} nCols
-   * @param {readonly GpuBuffer[]} spare  freed afterwards
-   * @param {GpuBuffer} [given]  the result
+   * @param {readonly import('./device.js').GpuBuffer[]} spare  freed afterwards
+   * @param {import('./device.js').GpuBuffer} [given]  the result
    */
   async #compute(work, nRows, nCols, spare, given) {
     const stride = up16(nCols);

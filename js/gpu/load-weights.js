@@ -7,7 +7,8 @@ import { arrange } from '../llama/weights.js';
 import { up16 } from './shader.js';
 import { Uploader } from './upload.js';
 import { GpuVector } from './vectors.js';
-import { allocateWeights, GpuWeight } from './weights.js';
+import { GpuWeight } from './weight.js';
+import { allocateWeights } from './weights.js';
 import { embed, embedGroups } from './wgsl/embed.js';
 
 /** @typedef {import('../backend.js').LoadedWeights} LoadedWeights */

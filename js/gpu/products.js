@@ -7,7 +7,7 @@ import { partValues, sumSplits, sumSplitsGroups } from './wgsl/split.js';
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./pipelines.js').Bindable} Bindable */
 /** @typedef {import('./shader.js').Shader} Shader */
-/** @typedef {import('./weights.js').GpuWeight} GpuWeight */
+/** @typedef {import('./weight.js').GpuWeight} GpuWeight */
 
 /**
  * A dispatch to be: a kernel, its buffers, and its workgroups for a step.
@@ -28,11 +28,7 @@ export const FEW = 8;
 /** @param {number} nTokens @returns {Form} */
 export const formOf = (nTokens) => (nTokens === 1 ? 'one' : nTokens <= FEW ? 'few' : 'many');
 
-/**
- * Which of the optional kernels are used.
- * @typedef {object} Variants
- * @property {boolean} subgroups  sums over a workgroup by subgroup operations
- */
+/** @typedef {import('./features.js').Variants} Variants */
 
 /**
  * A product. Rows of x and y are those of the batch.
@@ -129,9 +125,13 @@ function rows(product, pieces, first, biases, form, { variants, groups, parts })
   const nRows = epilogue === 'gated' ? units[0].nRows : units.reduce((sum, unit) => sum + unit.nRows, 0);
   const nAll = weights.reduce((sum, weight) => sum + weight.nRows, 0);
   const stride = output?.stride ?? Math.ceil((epilogue === 'gated' ? nRows : nAll) / 16) * 16;
+  // More sums than these would not fit into registers.
+  const nPerGroup = form === 'one' ? 4 : 2;
   const options = {
-    ...{ units, nTokens: form === 'one' ? 1 : FEW, norm, biases, epilogue, activation, residualScale },
-    ...matvecChoice(nRows, units[0].nCols, { groups }),
+    ...{ units, norm, biases, epilogue, activation, residualScale },
+    ...(form === 'one' ? { nTokens: 1 } : { nTokens: FEW }),
+    rows: nPerGroup,
+    ...matvecChoice(nRows, units[0].nCols, { rows: nPerGroup, groups }),
     ...{ yRowOffset: first, yStride: stride, fromZero: output?.fromZero ?? false, xFromZero: fromZero },
     subgroups: variants.subgroups,
   };

@@ -13,7 +13,7 @@ import { blockBytes, fieldOffsets, layoutOf, rowBlocks, WGSL_TYPES } from './wgs
 /** @typedef {import('./pipelines.js').Bound} Bound */
 /** @typedef {import('./pipelines.js').Pipeline} Pipeline */
 /** @typedef {import('./pipelines.js').Pipelines} Pipelines */
-/** @typedef {import('./weights.js').GpuWeight} GpuWeight */
+/** @typedef {import('./weight.js').GpuWeight} GpuWeight */
 /** @typedef {import('./weights.js').TensorShape} TensorShape */
 
 /** Browsers copy what is written in pieces of this size fastest. */

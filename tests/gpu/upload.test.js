@@ -11,7 +11,8 @@ import { arrange, fileBytes, gpuBytes, typeOf } from '../helpers/gpu-weights.js'
 import { Prng } from '../helpers/prng.js';
 import { dequantizeF64, referenceByName } from '../helpers/reference.js';
 
-/** @import { GpuWeight, TensorShape } from '../../js/gpu/weights.js' */
+/** @import { GpuWeight } from '../../js/gpu/weight.js' */
+/** @import { TensorShape } from '../../js/gpu/weights.js' */
 
 /** @param {number} length @param {number} seed */
 function randomBytes(length, seed) {

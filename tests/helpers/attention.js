@@ -39,6 +39,7 @@ export const KV = /** @type {const} */ ({ F32: 0, F16: 1, Q8_0: 8 });
  * @property {number} window
  * @property {number} scale
  * @property {number} softcap
+ * @property {Float32Array} [sinks]  a logit a head that has a part in the softmax and no value; the GPU only
  */
 
 /** @param {Partial<Shape>} changes @returns {Shape} */
@@ -143,8 +144,9 @@ export function seenBy(s, token) {
  * Attends with one query row to the keys it sees, and gives logits, weights and their errors.
  * @param {ArrayLike<number>} q @param {(j: number) => ArrayLike<number>} key @param {number} first
  * @param {number} end @param {{ scale: number, softcap: number }} options
+ * @param {number} [sink]  one more logit, without a weight
  */
-export function referenceWeights(q, key, first, end, { scale, softcap }) {
+export function referenceWeights(q, key, first, end, { scale, softcap }, sink) {
   const n = end - first;
   const logits = new Float64Array(n);
   const delta = new Float64Array(n);
@@ -163,13 +165,16 @@ export function referenceWeights(q, key, first, end, { scale, softcap }) {
       delta[j] += softcap * (2 ** -22 + 3 * U);
     }
   }
-  const max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
-  const min = logits.reduce((a, b) => Math.min(a, b), Infinity);
+  const max = logits.reduce((a, b) => Math.max(a, b), sink ?? -Infinity);
+  const min = logits.reduce((a, b) => Math.min(a, b), sink ?? Infinity);
   const p = logits.map((s) => Math.exp(s - max));
-  const sum = p.reduce((a, b) => a + b, 0);
+  const sinkWeight = sink === undefined ? 0 : Math.exp(sink - max);
+  const sum = p.reduce((a, b) => a + b, sinkWeight);
   const tiles = Math.ceil(n / SMALLEST_TILE);
-  const eta = delta.map((d) => d + U * (3 * (max - min) + 3 * tiles + 4));
-  return { p: p.map((w) => w / sum), eta, gamma: (n + 2 * tiles + 4) * U };
+  const weighing = U * (3 * (max - min) + 3 * tiles + 4);
+  const eta = delta.map((d) => d + weighing);
+  const gamma = (n + 2 * tiles + 4) * U + (sinkWeight / sum) * weighing;
+  return { p: p.map((w) => w / sum), eta, gamma };
 }
 
 /** @param {Case} made @returns {{ out: Float64Array, bound: Float64Array }} */
@@ -191,7 +196,14 @@ export function referenceAttention({ shape: s, q, k, v }) {
       const at = (t * s.nHeads + h) * s.headSize;
       const kvHead = Math.floor(h / (s.nHeads / s.nKvHeads));
       const key = (/** @type {number} */ j) => rowOf(k.values, j, kvHead);
-      const { p, eta, gamma } = referenceWeights(q.subarray(at, at + s.headSize), key, first, end, s);
+      const { p, eta, gamma } = referenceWeights(
+        q.subarray(at, at + s.headSize),
+        key,
+        first,
+        end,
+        s,
+        s.sinks?.[h],
+      );
       let drift = gamma;
       for (let j = 0; j < p.length; j++) {
         const value = rowOf(v.values, first + j, kvHead);

@@ -1,11 +1,15 @@
-/* Softmax attention of the many tokens of a prompt, with what attention.js has: the same shapes, variables and results.
+/* Softmax attention of the many tokens of a prompt: the same shapes, variables and results as in
+ * attention.js.
  *
- * A workgroup takes 32 rows of queries, which are tokens by the heads that share a head of keys, and goes over the positions that
- * they see in tiles of 32. Scores are made in chunks of 32 columns: queries and keys of a chunk are staged in workgroup memory,
- * and so are the values afterwards. The softmax is online: where a tile has a larger score, the sums so far are scaled down.
+ * A workgroup takes 32 rows of queries, which are tokens by the heads that share a head of keys,
+ * and goes over the positions that they see in tiles of 32. Scores are computed in chunks of 32
+ * columns: queries and keys of a chunk are staged in workgroup memory, and so are the values
+ * afterwards. The softmax is online: where a tile has a larger score, the sums so far are scaled
+ * down.
  *
- * Lane (y, x) of 16 x 8 has rows 2y and 2y + 1: first their scores at positions x, x + 8, x + 16 and x + 24 of a tile, then their
- * sums in four columns of each chunk. Staged rows are 9 vec4f apart, so that neighbouring rows lie in different banks. */
+ * Lane (y, x) of 16 x 8 has rows 2y and 2y + 1: first their scores at positions x, x + 8, x + 16
+ * and x + 24 of a tile, then their sums in four columns of each chunk. Staged rows are 9 vec4f
+ * apart, so that neighbouring rows lie in different banks. */
 
 import { float, shader } from '../shader.js';
 import { LEAST, outRows, queryFactor, rowAt, scoreFunctions, seenPositions } from './attention.js';
@@ -35,9 +39,10 @@ export const tileGroups = ({ nHeads, nKvHeads }, { nTokens }) => [
 ];
 
 /**
- * Attention of the tokens of a step. Values that some of the tokens of a tile see must be finite for all of them.
+ * Attention of the tokens of a step. A NaN or infinity among the values that one of them sees may
+ * spread to the others of its tile.
  *
- * Variables: `q`, `cache`, `sinks` (a f32 a head) with sinks, and `out`, all of vec4f but the cache.
+ * Variables: `q` and `cache`; `sinks`, an f32 a head, with sinks; `out`.
  * @param {AttentionShape} shape
  * @returns {Shader}
  */
@@ -53,7 +58,11 @@ export function attentionTiles(shape) {
   const inHead = (four) => (ragged ? `select(vec4f(0.0), ${four}, column < ${headSize}u)` : four);
   /** @param {string} column @param {number} width  of a read */
   const atMost = (column, width) => (ragged ? `min(${column}, ${headSize - width}u)` : column);
-  /** Stages a tile of keys or values. @param {'key' | 'value'} read @param {string} first  column */
+  /**
+   * Stages a tile of keys or values.
+   * @param {'key' | 'value'} read
+   * @param {string} first  column
+   */
   const stage = (read, first) => `
     for (var i = tid; i < ${(TILE * CHUNK) / width}u; i += ${LANES}u) {
       let row = i / ${CHUNK / width}u;

@@ -1,9 +1,11 @@
 /* Softmax attention of few tokens over a cache: out = sum_j p_j v_j, p = softmax(cap(scale q k_j)).
  *
- * A workgroup takes one token, some positions (a split), and up to four query heads that share a head of keys and values, so
- * that a key is read once for all of them. Two lanes share a position for the scores; then a lane owns some columns of the values and
- * every so many-th position. With several splits each writes its largest score, its sum of weights and its weighted values, and
- * mergeSplits() puts them together, always in the same order.
+ * A workgroup takes one token, a stretch of positions (a split), and up to four query heads that
+ * share a head of keys and values, so that a key is read once for all of them. Two lanes share a
+ * position for the scores. For the values a lane has 4 or 8 columns, and takes positions in turn
+ * with the other lanes that have the same ones. With several splits each writes its largest score,
+ * its sum of weights and its weighted values, and mergeSplits() adds them up, always in the same
+ * order.
  *
  * attention-tiles.js has the same for the many tokens of a prompt. */
 
@@ -14,8 +16,8 @@ import { cacheReader } from './cache.js';
 /** @typedef {import('../shader.js').Shader} Shader */
 
 /**
- * Rows of a buffer of f32, in values, all multiples of 4. Token t of a step has row step.start + t, or, for a buffer that holds
- * a part of a batch only, row t.
+ * Rows of a buffer of f32, in values, all multiples of 4. Token t of a step has row step.start + t,
+ * or, for a buffer that holds only a part of a batch, row t.
  * @typedef {object} Rows
  * @property {number} offset  of the first row
  * @property {number} stride  from row to row
@@ -26,16 +28,19 @@ import { cacheReader } from './cache.js';
  * Attention of a layer.
  * @typedef {object} AttentionShape
  * @property {number} nHeads
- * @property {number} nKvHeads  a divisor of nHeads: query head h reads head floor(h / (nHeads / nKvHeads))
+ * @property {number} nKvHeads  a divisor of nHeads: query head h reads head floor(h / (nHeads /
+ *   nKvHeads))
  * @property {number} headSize  a multiple of 4, up to 256
  * @property {CacheShape} cache
  * @property {number} scale  of the scores
  * @property {number} [softcap]  > 0: scores become softcap * tanh(score / softcap)
  * @property {number} [window]  > 0: a token sees so many positions at most, the last ones
  * @property {boolean} [causal]  a token sees positions up to its own, otherwise `step.seen` of them
- * @property {boolean} [sinks]  a logit a head, in the variable `sinks`, has a part in the softmax and no value
+ * @property {boolean} [sinks]  a logit a head, in the variable `sinks`, has a part in the softmax
+ *   and no value
  * @property {Rows} q  queries, [token][head][column], in the variable `q: array<vec4f>`
- * @property {Rows} [out]  results likewise; by default of a part, and up16(nHeads * headSize) values apart
+ * @property {Rows} [out]  results likewise; by default of a part, and up16(nHeads * headSize)
+ *   values apart
  * @property {number} [split]  positions of a split, a multiple of 64
  */
 
@@ -50,7 +55,8 @@ const SPLIT = 128;
 export const LEAST = -3.4e38;
 
 /**
- * Functions of the positions that token t of a step sees: from first_of(end_of(t)) to end_of(t), one at least.
+ * Functions of the positions that token t of a step sees: from first_of(end_of(t)) to end_of(t),
+ * one at least.
  * @param {Pick<AttentionShape, 'causal' | 'window'>} shape
  */
 export const seenPositions = ({ causal = false, window = 0 }) => `
@@ -58,9 +64,9 @@ fn end_of(t: u32) -> u32 { return ${causal ? 'step.position + t + 1u' : 'step.se
 fn first_of(end: u32) -> u32 { return ${window > 0 ? `end - min(end, ${window}u)` : '0u'}; }`;
 
 /**
- * Functions of scores, of a scalar or vector type: capped(s), of products with queries that were multiplied by queryFactor(); and
- * weigh(d), e^d of the difference d to the largest score, where everything below -104 is 0 in f32 anyway. tanh is made of exp, as
- * WGSL allows tanh errors of 1e-5.
+ * Functions of scores, of a scalar or vector type: capped(s), of products with queries that were
+ * multiplied by queryFactor(); and weigh(d), e^d of the difference d to the largest score, where
+ * everything below -104 is 0 in f32 anyway. tanh is made of exp: WGSL allows it errors of 1e-5.
  * @param {string} type
  * @param {number} [softcap]
  */
@@ -83,7 +89,11 @@ export const rowAt = ({ offset, stride, ofBatch }, token) =>
 export const outRows = ({ out, nHeads, headSize }) =>
   out ?? { offset: 0, stride: up16(nHeads * headSize), ofBatch: false };
 
-/** How the heads of queries that share a head of keys are dealt to workgroups. @param {AttentionShape} shape */
+/**
+ * How many heads of queries share a head of keys, how many of them a workgroup has room for, and
+ * the workgroups that take them all.
+ * @param {AttentionShape} shape
+ */
 function dealHeads({ nHeads, nKvHeads }) {
   const group = nHeads / nKvHeads;
   const heads = group > 2 ? MOST_HEADS : group;
@@ -117,35 +127,56 @@ fn fold_${name}(tid: u32, value: ${type}) -> ${type} {
 }`;
 }
 
-/** The number of splits of a dispatch. @param {AttentionShape} shape @param {number} seen  of its step */
+/**
+ * The number of splits of a dispatch.
+ * @param {AttentionShape} shape
+ * @param {number} seen  of its step
+ */
 export const splitsOf = ({ window = 0, split = SPLIT }, seen) =>
   Math.ceil((window > 0 ? Math.min(window, seen) : seen) / split);
 
 /**
  * Workgroups of attention().
  * @param {AttentionShape} shape
- * @param {{ seen: number, nTokens: number }} step  seen: the last of its tokens sees no position from there on
+ * @param {{ seen: number, nTokens: number }} step  seen: the last of its tokens sees no position
+ *   from there on
  * @returns {[number, number, number]}
  */
 export function attentionGroups(shape, { seen, nTokens }) {
   return [shape.nKvHeads * dealHeads(shape).perGroup, splitsOf(shape, seen), nTokens];
 }
 
-/** Workgroups of mergeSplits(). @param {AttentionShape} shape @param {{ nTokens: number }} step @returns {[number, number, number]} */
+/**
+ * Workgroups of mergeSplits().
+ * @param {AttentionShape} shape
+ * @param {{ nTokens: number }} step
+ * @returns {[number, number, number]}
+ */
 export const mergeGroups = ({ nHeads }, { nTokens }) => [nHeads, nTokens, 1];
 
-/** Bytes of the parts of some tokens. @param {AttentionShape} shape @param {{ seen: number, nTokens: number }} step */
+/**
+ * Bytes of `parts`, with nothing beyond the splits of these positions.
+ * @param {AttentionShape} shape
+ * @param {{ seen: number, nTokens: number }} step
+ */
 export const partsBytes = (shape, { seen, nTokens }) =>
   splitsOf(shape, seen) * nTokens * shape.nHeads * (shape.headSize + 4) * 4;
 
-/** A part: the weighted values, then (largest score, sum of weights). @param {AttentionShape} shape @param {string} split @param {string} head */
+/**
+ * Where a part begins: the weighted values, then (largest score, sum of weights).
+ * @param {AttentionShape} shape
+ * @param {string} split
+ * @param {string} head
+ */
 const partAt = ({ nHeads, headSize }, split, head) =>
   `((${split} * step.n_tokens + token) * ${nHeads}u + ${head}) * ${headSize / 4 + 1}u`;
 
 /**
- * Attention of the tokens of a step, for all positions if those fit one split, or else the parts that mergeSplits() takes.
+ * Attention of the tokens of a step: the results where splitsOf() is 1, otherwise the parts that
+ * mergeSplits() takes.
  *
- * Variables: `q`, `cache`, `sinks` (a f32 a head) with sinks and without parts, and `out` or `parts`, all of vec4f but the cache.
+ * Variables: `q` and `cache`; `sinks`, an f32 a head, with sinks and without parts; `out` or
+ * `parts`.
  * @param {AttentionShape & { parts: boolean }} shape
  * @returns {Shader}
  */
@@ -274,7 +305,7 @@ ${sums
 }
 
 /**
- * Puts the splits of attention() together. Variables: `parts`, `sinks` with sinks, and `out`.
+ * Adds up the parts of attention(). Variables: `parts`; `sinks` with sinks; `out`.
  * @param {AttentionShape} shape
  * @returns {Shader}
  */

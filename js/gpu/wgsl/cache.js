@@ -39,7 +39,8 @@ export function cacheLayout({ type, nPositions, nKvHeads, headSize }) {
 }
 
 /**
- * The first or second four values of a piece: of the load `w` at `a`, or for F32 the next one. Codes are scaled by `d`.
+ * The first or second four values of a piece: of the load `w` at `a`, or for F32 the next one.
+ * Codes are scaled by `d`.
  * @type {Record<KvType, (second: boolean) => string>}
  */
 const FOUR = {
@@ -53,13 +54,15 @@ const FOUR = {
 };
 
 /**
- * Reads of a cache. A read gives `width` neighbouring values, 8 where heads are made of whole eights and otherwise 4, with the
- * widest loads that fit. The variable `cache` is `array<TYPE>`, and the functions are
+ * Reads of a cache. A read gives `width` neighbouring values, 8 where headSize is a multiple of 8
+ * and otherwise 4, with the widest loads that fit. The variable `cache` is `array<TYPE>` of the
+ * `type` that is returned, and the functions are
  *
  *   key(position: u32, column: u32) -> PIECE     from a column on that is a multiple of `width`
  *   value(position: u32, column: u32) -> PIECE
  *
- * where PIECE is vec4f, or mat2x4f for 8 values: `parts` are the vec4f of a piece, given its variable.
+ * where PIECE is vec4f, or mat2x4f for 8 values; `parts` gives the vec4f of a variable of that
+ * type.
  * @param {CacheShape} shape
  */
 export function cacheReader(shape) {
@@ -89,8 +92,8 @@ fn ${name}(position: u32, column: u32) -> ${wide ? 'mat2x4f' : 'vec4f'} {
 }
 
 /**
- * pack_halves(v: vec2f) -> u32: two f16 numbers, to nearest and ties to even on every device; pack2x16float may round either way.
- * Numbers that are too large become infinity.
+ * pack_halves(v: vec2f) -> u32: two f16 numbers, rounded to nearest, ties to even, on every device;
+ * pack2x16float may round either way. Numbers that are too large become infinity.
  */
 export const PACK_HALVES = `
 fn pack_halves(v: vec2f) -> u32 {

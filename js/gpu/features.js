@@ -1,0 +1,12 @@
+/* Optional features of GPUs, and the forms of kernels that use them. */
+
+/** A feature that some kernels have a faster form for. @typedef {'shader-f16' | 'subgroups' | 'dot4I8Packed'} GpuFeature */
+
+/** @type {readonly GpuFeature[]} */
+export const FEATURES = Object.freeze(['shader-f16', 'subgroups', 'dot4I8Packed']);
+
+/**
+ * Which optional forms of kernels are used.
+ * @typedef {object} Variants
+ * @property {boolean} subgroups  Sums over a workgroup are made by subgroup operations.
+ */
