@@ -61,7 +61,8 @@ async function isUnchanged(facts, { fetch, signal }) {
   signal?.addEventListener('abort', stop);
   try {
     const response = await new Client(rest, fetch).range(0, 1, patience.signal);
-    await response.body?.cancel();
+    // Cancelling aborts the request and ends its connection, so the one byte is read instead.
+    await (response.headers.get('content-length') === '1' ? response.arrayBuffer() : response.body?.cancel());
     if (!response.ok) return true;
     const { status, headers } = response;
     // An HTML page in place of the file comes from a login, of a network or of the server.
