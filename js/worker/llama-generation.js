@@ -155,13 +155,12 @@ export class WorkerGeneration {
     this.#link.more(this.#generation, count);
   }
 
-  /** @param {{ piece?: string, tokens?: number[], stats?: GenerationStats }} message */
-  #receive({ piece, tokens = [], stats }) {
-    for (const token of tokens) this.tokens.push(token);
-    if (stats) this.#stats = stats;
-    if (piece === undefined) return;
-    this.#pieces.push(piece);
-    this.#written += piece;
+  /** @param {{ pieces: string[], tokens: number[], stats: GenerationStats }} message */
+  #receive({ pieces, tokens, stats }) {
+    this.tokens.push(...tokens);
+    this.#stats = stats;
+    this.#pieces.push(...pieces);
+    this.#written += pieces.join('');
     this.#wake();
   }
 }

@@ -11,6 +11,11 @@ import { RelayReader } from './relay.js';
 
 /** Milliseconds between two reports of progress. */
 const PROGRESS_STEP = 33;
+/**
+ * Milliseconds between two messages with pieces: half a frame. A message for each piece would cost a
+ * fast model some of its speed.
+ */
+const PIECES_STEP = 8;
 
 /** A generation that runs: how many pieces may still be sent, and how its loop is woken. @typedef {{ credit: number, stopped: boolean, wake: () => void }} Running */
 
@@ -126,10 +131,19 @@ export class LlamaServer {
     const running = { credit: 0, stopped: false, wake: () => {} };
     entry.running = running;
     let sent = 0;
-    const facts = () => {
+    let last = -Infinity;
+    /** @type {string[]} */
+    let pieces = [];
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    const send = () => {
+      clearTimeout(timer);
+      timer = undefined;
       const tokens = generation.tokens.slice(sent);
+      this.#post({ kind: 'pieces', id, pieces, tokens, stats: generation.stats });
       sent = generation.tokens.length;
-      return { tokens, stats: generation.stats };
+      last = performance.now();
+      pieces = [];
     };
     try {
       for (;;) {
@@ -141,12 +155,14 @@ export class LlamaServer {
         const { done, value } = await (running.stopped ? generation.return() : generation.next());
         if (done) break;
         running.credit--;
-        this.#post({ kind: 'piece', id, piece: value, ...facts() });
+        pieces.push(value);
+        if (performance.now() - last >= PIECES_STEP) send();
+        else timer ??= setTimeout(send, PIECES_STEP);
       }
-      this.#post({ kind: 'facts', id, ...facts() });
+      send();
       this.#post({ id, value: this.#ready().info });
     } catch (error) {
-      this.#post({ kind: 'facts', id, ...facts() });
+      send();
       throw error;
     } finally {
       this.#drop(number, entry);

@@ -219,8 +219,33 @@ test('an error of onProgress ends the loading with it', async () => {
   await untilAlive(before);
 });
 
-test('the worker waits for a slow reader', async (t) => {
-  const model = await load(t);
+/** A model whose messages with pieces are noted. @param {TestContext} t */
+async function loadWatched(t) {
+  const { Worker } = await import('node:worker_threads');
+  const worker = new Worker(new URL('../../dist/llama-host.js', import.meta.url));
+  /** @type {string[][]} */
+  const messages = [];
+  worker.on('message', ({ pieces }) => pieces && messages.push(pieces));
+  return { model: await load(t, { worker: /** @type {any} */ (worker) }), messages };
+}
+
+test('the first piece comes alone and at once, later ones share messages', async (t) => {
+  const { model, messages } = await loadWatched(t);
+  const start = performance.now();
+  const run = model.generate('Once', { maxTokens: 250, ignoreEnd: true, temperature: 1, seed: 1 });
+  const { value } = await run.next();
+  assert.deepEqual(messages[0], [value]);
+  const text = await run.text();
+  const elapsed = performance.now() - start;
+  assert.equal(messages.flat().join(''), text);
+  // One each 8 milliseconds, and the last.
+  const most = 2 + elapsed / 8;
+  assert.ok(messages.length <= most, `${messages.length} messages in ${elapsed} ms`);
+  t.diagnostic(`${messages.flat().length} pieces in ${messages.length} messages, ${elapsed.toFixed(0)} ms`);
+});
+
+test('the worker waits for a slow reader, and holds nothing back meanwhile', async (t) => {
+  const { model, messages } = await loadWatched(t);
   const run = model.generate('Once', { maxTokens: 250, ignoreEnd: true, temperature: 1, seed: 1 });
   await run.next();
   let before = -1;
@@ -229,6 +254,7 @@ test('the worker waits for a slow reader', async (t) => {
     await pause(100);
   }
   assert.ok(before < 150, `${before} tokens were written ahead`);
+  assert.equal(messages.flat().length, 64, 'all that was asked for has come');
   await run.text();
   assert.equal(run.tokens.length, 250);
 });
