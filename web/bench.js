@@ -1,6 +1,6 @@
 /**
- * The benchmark: matrices of real models' size with 1 and many tokens, one thread against all of them, and against
- * dequantising first; then the loaded model. What is compared runs in turns, so that whatever slows the machine slows all of it.
+ * The benchmark of the kernels: matrices of real models' size with 1 and many tokens, one thread against all of them, and against
+ * dequantising first. What is compared runs in turns, so that whatever slows the machine slows all of it.
  */
 import { createKernels } from '../js/wasm/create.js';
 import { randomActivations } from './reference.js';
@@ -21,10 +21,6 @@ const maxRounds = 40;
 const longCallMs = 700;
 /** Below this speed the many are fewer. */
 const slowGflops = 10;
-const modelPrompt = 128;
-const modelTokens = 64;
-/** The model's part ends after this time, with what there is. */
-const modelMs = 3000;
 const seed = 20240607;
 
 /** @typedef {{ ms: number, min: number, rounds: number, gflops: number }} Timing */
@@ -126,53 +122,14 @@ async function measureType([one, all], type, nTokens, signal) {
   }
 }
 
-/**
- * Tokens per second of a model, on a prompt that it has not read before.
- * @param {import('../js/llama/model.js').Llama} model
- * @param {AbortSignal} signal
- */
-async function measureModel(model, signal) {
-  const { contextLength, architecture, name, activation: mode, kernels } = model.info;
-  const sample = model.tokenize('Once upon a time, there was a little fox who lived near the forest. ');
-  const nPrompt = Math.max(1, Math.min(modelPrompt, contextLength - 32));
-  const prompt = Array.from({ length: nPrompt }, (_, i) => sample[i % sample.length]);
-  const maxTokens = Math.max(1, Math.min(modelTokens, contextLength - nPrompt));
-  const start = performance.now();
-  /** @type {import('../js/llama/generation.js').GenerationStats[]} */
-  const runs = [];
-  while (runs.length < 3 && (runs.length === 0 || performance.now() - start < modelMs / 3)) {
-    // Another beginning: nothing of the prompt may be in the context already.
-    await model.generate([...prompt].reverse().slice(0, 4), { maxTokens: 1, temperature: 0, signal }).text();
-    const generation = model.generate(prompt, { maxTokens, temperature: 0.8, seed, signal });
-    for await (const _ of generation) if (performance.now() - start > modelMs) break;
-    runs.push(generation.stats);
-  }
-  const median = (/** @type {(run: typeof runs[number]) => number} */ of) =>
-    runs.map(of).sort((a, b) => a - b)[runs.length >> 1];
-  return {
-    architecture,
-    name,
-    activation: mode,
-    threads: kernels.threads,
-    promptTokens: runs[0].promptTokens,
-    promptTokensPerSecond: median((run) => run.promptTokensPerSecond),
-    timeToFirstToken: median((run) => run.timeToFirstToken),
-    tokens: runs[0].tokens,
-    decodeTokensPerSecond: median((run) => run.decodeTokensPerSecond),
-  };
-}
-
-/**
- * @param {{ model?: import('../js/llama/model.js').Llama, threads?: number, signal: AbortSignal,
- *   onEvent: (event: { done: number, total: number, label: string }) => void }} options
- */
-export async function benchmark({ model, threads, signal, onEvent }) {
+/** @param {{ threads?: number, signal: AbortSignal, onEvent: (event: { done: number, total: number, label: string }) => void }} options */
+export async function benchmark({ threads, signal, onEvent }) {
   const one = await createKernels({ threads: 1 });
   const all = await createKernels({ threads });
   const nThreads = all.info.threads;
   const kernels = nThreads > 1 ? [one, all] : [one];
   try {
-    const total = 2 * benchTypes.length + (model ? 1 : 0);
+    const total = 2 * benchTypes.length;
     let done = 0;
     const tell = (/** @type {string} */ label) => onEvent({ done: done++, total, label });
     /** @type {BenchRow[]} */
@@ -185,7 +142,6 @@ export async function benchmark({ model, threads, signal, onEvent }) {
       tell(`${type}, ${many} tokens`);
       rows.push(single, await measureType(kernels, type, many, signal));
     }
-    if (model) tell('the model');
     const { isa, dot, version } = one.info;
     return {
       version,
@@ -201,7 +157,6 @@ export async function benchmark({ model, threads, signal, onEvent }) {
       activation,
       many,
       rows,
-      model: model && (await measureModel(model, signal)),
     };
   } finally {
     one.dispose();

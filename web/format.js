@@ -53,5 +53,5 @@ export function scientific(value) {
   return `${mantissa}${nbsp}×${nbsp}10${power}`;
 }
 
-/** Rows × columns, as matrices are written (GGUF order is the other way round). @param {number[]} shape */
+/** Rows × columns, as matrices are written (GGUF order is the other way round). @param {readonly number[]} shape */
 export const dimensions = (shape) => [...shape].reverse().map(count).join(`${nbsp}×${nbsp}`);

@@ -1,7 +1,7 @@
 /** What the page is busy with: one job at a time; a new one ends the one before, whose outcome is then dropped. */
 import { byId, el } from './dom.js';
 import { bytes } from './format.js';
-import { adviceFor } from './problems.js';
+import { adviceFor, messageOf } from './problems.js';
 
 /** Work that is over sooner shows no progress bar, which would only flash. */
 const progressDelayMs = 250;
@@ -26,7 +26,7 @@ export function alertUser(title, error, way) {
       'div',
       {},
       el('strong', {}, title),
-      el('p', {}, sentence(error.message)),
+      el('p', {}, sentence(messageOf(error))),
       ...(advice ? [el('p', { class: 'advice' }, advice)] : []),
     ),
     close,

@@ -1,8 +1,9 @@
-/** Wires the page together. Nothing here computes: worker-main.js does. */
-import { WorkerClient } from './client.js';
+/** Wires the page together. Nothing here computes: the workers do, one with the model, and the lab. */
 import { breathe, byId, frame } from './dom.js';
 import { count } from './format.js';
 import { alertUser, announce, Jobs } from './jobs.js';
+import { Lab } from './lab.js';
+import { loadAhead, loadModel } from './model.js';
 import { keepOffline } from './offline.js';
 import { isUnrunnable } from './problems.js';
 import { setUpBench } from './views/bench-panel.js';
@@ -17,39 +18,53 @@ import { setUpWriting } from './writing.js';
 
 const builtInFile = 'tiny-tales-Q4_K_M.gguf';
 
-const client = new WorkerClient();
+const lab = new Lab();
 const jobs = new Jobs();
 const card = new ModelCard();
 const result = new ResultView();
 const tensors = new TensorsView((name) => multiply(name));
-const options = new OptionsView(() => state.file && load());
+const options = new OptionsView(() => {
+  dropAhead();
+  if (state.file) load();
+});
+
+/** @typedef {import('./model.js').Source} Source */
+/** @typedef {import('./lab-worker.js').Opened & import('./lab-worker.js').Place & { name: string }} OpenFile */
 
 /**
- * @typedef {object} OpenFile
- * @property {string} name
- * @property {number} byteLength
- * @property {number} nParts
- * @property {import('./views/tensors-view.js').TensorRow[]} tensors
- * @property {string} architecture
- * @property {string} title
- * @property {number} parameters
+ * @type {{ file?: OpenFile, model?: import('./model.js').WorkerLlama, tensor: string, engine?: any, kept: boolean,
+ *   ahead?: ReturnType<typeof loadAhead> }} ahead: the model of a file that is not open yet
  */
-
-/** @type {{ file?: OpenFile, model?: import('../js/llama/info.js').ModelInfo, tensor: string, engine?: any, kept: boolean }} */
 const state = { tensor: '', kept: false };
 
-const writing = setUpWriting({ client, jobs, options, model: () => state.model });
-setUpBench({ client, jobs, file: () => (state.model ? (state.file?.name ?? '') : '') });
+const model = () => state.model;
+const writing = setUpWriting({ jobs, options, model });
+setUpBench({ lab, jobs, options, model, file: () => (state.model ? (state.file?.name ?? '') : '') });
 setUpChooser({
   files: (files) => run(files, nameOf(files)),
   link: ({ url, file }) => run(url, file),
   builtIn: () => runBuiltIn(),
-  kept: () => client.call('kept'),
-  forget: (url) => client.call('forget', { url }),
+  kept: () => lab.call('kept'),
+  forget: (url) => lab.call('forget', { url }),
 });
 
-const runBuiltIn = () => run(new URL(builtInFile, document.baseURI).href, builtInFile);
+const runBuiltIn = (file = fetchBuiltIn()) => run(file, builtInFile);
 const wayOut = { label: 'Use the story model', run: () => runBuiltIn() };
+
+/**
+ * The story model as a file, fetched once for both workers. If that fails it is the address, and
+ * the lab's error says why.
+ * @returns {Promise<Source>}
+ */
+async function fetchBuiltIn() {
+  const url = new URL(builtInFile, document.baseURI).href;
+  try {
+    const response = await fetch(url);
+    return response.ok ? [new File([await response.blob()], builtInFile)] : url;
+  } catch {
+    return url;
+  }
+}
 
 /** Several files are the parts of one model, named by the first. @param {File[]} files */
 function nameOf(files) {
@@ -57,14 +72,36 @@ function nameOf(files) {
   return others.length > 0 ? `${first} and ${count(others.length)} more` : first;
 }
 
-/** Opens a file, or one in parts, and, where it is one, loads the model in it. @param {string | File[]} source @param {string} name */
-async function run(source, name) {
-  const opened = await jobs.run(({ signal }) => client.call('open', { source }, { signal }), {
+function dropAhead() {
+  state.ahead?.stop.abort();
+  state.ahead?.loading.then((unwanted) => unwanted.dispose()).catch(() => {});
+  state.ahead = undefined;
+}
+
+/**
+ * Opens a file, or one in parts, and, where it is one, loads the model in it.
+ * @param {Source | Promise<Source>} given @param {string} name
+ */
+async function run(given, name) {
+  if (given !== state.ahead?.source) dropAhead();
+  /** @param {import('./jobs.js').JobContext} context */
+  const open = async ({ signal }) => {
+    const aborted = new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+    /** @type {Source} */
+    const source = await Promise.race([given, aborted]);
+    // Files of other origins are cached, so that each is fetched once.
+    const cache = typeof source === 'string' && new URL(source).origin !== location.origin;
+    return { ...(await lab.call('open', { source, cache }, { signal })), name, source, cache };
+  };
+  /** @type {OpenFile | undefined} */
+  const file = await jobs.run(open, {
     label: `Opening ${name}`,
     failed: (error) => alertUser(`${name} cannot be opened`, error),
   });
-  if (!opened) return false;
-  const file = { ...opened, name };
+  if (!file) {
+    if (given === state.ahead?.source) dropAhead();
+    return false;
+  }
   state.file = file;
   state.tensor = '';
   noModel('The model is on its way…');
@@ -75,7 +112,7 @@ async function run(source, name) {
   await breathe();
   if (state.file !== file) return false;
   showTypes(file.tensors, state.engine.served, options.loading.activation);
-  const usable = file.tensors.some((/** @type {any} */ row) => !row.obstacle);
+  const usable = file.tensors.some((row) => !row.obstacle);
   result.message(
     usable
       ? 'Multiplies by one tensor of the file, fused and dequantised first, and checks the result against float64.'
@@ -87,6 +124,7 @@ async function run(source, name) {
 
 /** @param {string} words */
 function noModel(words) {
+  state.model?.dispose();
   state.model = undefined;
   writing.model(undefined, words);
 }
@@ -94,17 +132,20 @@ function noModel(words) {
 /** Loads the open file as a model, with the options as they are. */
 async function load() {
   const file = /** @type {OpenFile} */ (state.file);
+  const { ahead } = state;
+  state.ahead = undefined;
   noModel('The model is on its way…');
   card.startLoading();
   const loaded = await jobs.run(
-    ({ signal, progress }) =>
-      client.call('load', options.loading, {
-        signal,
-        onEvent: (event) => {
-          progress(event);
-          card.progress(event);
-        },
-      }),
+    ({ signal, progress }) => {
+      const onProgress = (/** @type {{ loaded: number, total: number }} */ step) => {
+        progress(step);
+        card.progress(step);
+      };
+      signal.addEventListener('abort', () => ahead?.stop.abort());
+      const { cache, source } = file;
+      return ahead?.loading ?? loadModel(source, { ...options.loading, cache, signal, onProgress });
+    },
     {
       label: `Loading ${file.name}`,
       cancelled: () => {
@@ -120,26 +161,26 @@ async function load() {
   );
   card.endLoading();
   if (!loaded) return false;
-  state.model = loaded.info;
-  card.loaded(loaded, file);
+  const { info } = loaded;
+  state.model = loaded;
+  card.loaded(info, file);
   await breathe();
-  showTypes(file.tensors, state.engine.served, loaded.info.activation);
-  showModelFacts(loaded.info);
-  tensors.kernels(state.engine.served, loaded.info.activation);
+  showTypes(file.tensors, state.engine.served, info.activation);
+  showModelFacts(info);
+  tensors.kernels(state.engine.served, info.activation);
   await breathe();
-  await engine({ ...state.engine, info: loaded.info.kernels });
-  if (state.model !== loaded.info) return false;
-  writing.model(loaded);
-  announce(
-    `${file.name} is ready: ${loaded.info.architecture}, ${count(loaded.info.parameters)} parameters.`,
-  );
+  await engine({ ...state.engine, info: info.kernels });
+  if (state.model !== loaded) return false;
+  writing.model(info);
+  announce(`${file.name} is ready: ${info.architecture}, ${count(info.parameters)} parameters.`);
   return true;
 }
 
 /** @param {string} name */
 function multiply(name) {
   const settings = new FormData(byId('controls'));
-  const args = { name, nTokens: Number(settings.get('tokens')), activation: settings.get('activation') };
+  const [nTokens, activation] = [Number(settings.get('tokens')), settings.get('activation')];
+  const args = { name, nTokens, activation, threads: options.loading.threads };
   const failed = (/** @type {Error} */ error) => {
     alertUser(`Multiplying by ${name} failed`, error);
     result.stopped();
@@ -147,7 +188,7 @@ function multiply(name) {
   return jobs.run(
     async ({ signal, progress }) => {
       result.running(name);
-      const outcome = await client.call('multiply', args, { signal, onEvent: progress });
+      const outcome = await lab.call('multiply', args, { signal, onEvent: progress });
       signal.throwIfAborted();
       state.tensor = name;
       tensors.markCurrent(name);
@@ -185,9 +226,13 @@ async function start() {
     byId('stage').dataset.shown = '';
   });
   listen();
+  // The model's worker starts beside the lab's.
+  const file = fetchBuiltIn();
+  state.ahead = loadAhead(file, options.loading);
   try {
-    await engine(await client.call('start'));
+    await engine(await lab.call('start'));
   } catch (cause) {
+    dropAhead();
     const error = /** @type {Error} */ (cause);
     showNoEngine(error);
     writing.model(undefined, 'No kernel can run in this browser.');
@@ -195,7 +240,7 @@ async function start() {
     return;
   }
   byId('bench-run').disabled = false;
-  if (await runBuiltIn()) await writing.first();
+  if (await runBuiltIn(file)) await writing.first();
   state.kept = await keepOffline();
   const line = byId('offline-line');
   line.dataset.offline = state.kept ? 'ready' : 'no';

@@ -24,6 +24,7 @@ const advices = [
   [/HTTP 404/, 'There is no file at this address: check the link.'],
   [/HTTP 5\d\d|HTTP 429/, 'The server is busy or broken: try again later.'],
   [/does not answer Range requests/, 'Download the file, and drop it here.'],
+  [/the worker (ended|cannot be started)/, 'Open the file again.'],
   [/magic|not a GGUF|no GGUF/i, 'Models for this page are files that end with .gguf.'],
 ];
 
@@ -32,6 +33,13 @@ const byCode = {
   FM_MEMORY: 'Close other tabs, or choose a smaller model or quantisation.',
   FM_CONTEXT: 'Shorten the text, or clear it and begin anew.',
 };
+
+/** Advice of the library's messages that is for those who build pages. */
+const forBuilders = /; where a build moved it.*|\. Its script must be there.*/s;
+
+/** The message of an error as a visitor needs it. @param {Error} error */
+export const messageOf = ({ message }) =>
+  message.replace(forBuilders, '').replace(/^the worker (ended|cannot be started): /, 'The worker stopped: ');
 
 /**
  * @param {CodedError} error

@@ -1,7 +1,8 @@
 /** A benchmark's result as text to paste. */
 import { digits } from './format.js';
 
-/** @typedef {Awaited<ReturnType<typeof import('./bench.js').benchmark>> & { file: string }} Report */
+/** @typedef {Awaited<ReturnType<typeof import('./bench-model.js').measureModel>>} ModelReport */
+/** @typedef {Awaited<ReturnType<typeof import('./bench.js').benchmark>> & { model?: ModelReport, file: string }} Report */
 
 /** Chrome 156 on Linux, from what the browser says about itself. @param {string} userAgent */
 export function browserName(userAgent) {

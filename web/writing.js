@@ -2,6 +2,7 @@
 import { byId, el } from './dom.js';
 import { count } from './format.js';
 import { alertUser, announce } from './jobs.js';
+import { write as writeWith } from './model.js';
 import { SpeedView } from './views/speed.js';
 import { WriterView } from './views/writer.js';
 
@@ -15,12 +16,11 @@ const examples = {
 
 /**
  * @param {object} parts
- * @param {import('./client.js').WorkerClient} parts.client
  * @param {import('./jobs.js').Jobs} parts.jobs
  * @param {import('./views/options.js').OptionsView} parts.options
- * @param {() => import('../js/llama/info.js').ModelInfo | undefined} parts.model  that is loaded
+ * @param {() => import('./model.js').WorkerLlama | undefined} parts.model  that is loaded
  */
-export function setUpWriting({ client, jobs, options, model }) {
+export function setUpWriting({ jobs, options, model }) {
   const writer = new WriterView();
   const speed = new SpeedView();
   const prompt = /** @type {HTMLTextAreaElement} */ (byId('prompt'));
@@ -71,23 +71,17 @@ export function setUpWriting({ client, jobs, options, model }) {
     writer.line('Reading the prompt…');
     if (!quiet) announce('Writing.');
     let begun = false;
+    const llama = /** @type {import('./model.js').WorkerLlama} */ (model());
     const settings = { ...options.generation, ...(seed === undefined ? {} : { seed }) };
     const outcome = await jobs.run(
       ({ signal }) =>
-        client.call(
-          'generate',
-          { ...request, options: settings },
-          {
-            signal,
-            onEvent: ({ text, stats }) => {
-              if (signal.aborted && !busy) return;
-              if (!begun) writer.line('Writing…');
-              begun = true;
-              writer.append(text);
-              speed.update(stats);
-            },
-          },
-        ),
+        writeWith(llama, request, { ...settings, signal }, (text, stats) => {
+          if (signal.aborted && !busy) return;
+          if (!begun) writer.line('Writing…');
+          begun = true;
+          writer.append(text);
+          speed.update(stats);
+        }),
       {
         failed: (error) => {
           speed.failed();
@@ -100,11 +94,11 @@ export function setUpWriting({ client, jobs, options, model }) {
     busy = false;
     writer.close();
     if (outcome) {
-      const { stats, stopped, memory } = outcome;
+      const { stats, stopped } = outcome;
       full = stats.finishReason === 'context';
       speed.finish(stats, stopped);
-      speed.memory(memory);
-      writer.line(WriterView.outcome(stats, stopped, model()?.contextLength ?? 0));
+      speed.memory(llama.info.memory.linear);
+      writer.line(WriterView.outcome(stats, stopped, llama.info.contextLength));
       if (!quiet)
         announce(`${stopped ? 'Stopped' : 'Finished'} after ${count(stats.tokens)} tokens. ${writer.text}`);
     } else if (!byId('alerts').childElementCount) {
@@ -184,12 +178,12 @@ export function setUpWriting({ client, jobs, options, model }) {
   return {
     /**
      * Another model, or none.
-     * @param {{ info: import('../js/llama/info.js').ModelInfo, memory: number } | undefined} loaded
+     * @param {import('../js/llama/info.js').ModelInfo | undefined} info
      * @param {string} [words]  where there is none
      */
-    model(loaded, words = '') {
-      if (loaded) {
-        const { chat } = loaded.info.tokenizer;
+    model(info, words = '') {
+      if (info) {
+        const { chat } = info.tokenizer;
         const hadModes = !byId('mode').hidden;
         byId('mode').hidden = !chat;
         const wanted = chat && (hadModes ? modeOf() : 'chat');
@@ -200,7 +194,7 @@ export function setUpWriting({ client, jobs, options, model }) {
           prompt.value = chat ? '' : examples.text[0];
         }
         mode();
-        speed.memory(loaded.memory);
+        speed.memory(info.memory.linear);
         writer.placeholder(chat ? 'Ask something below.' : 'Give it a beginning below, and it writes on.');
       } else {
         writer.placeholder(words);

@@ -27,18 +27,29 @@ const UNTIL = `
   };
   const text = (selector) => document.querySelector(selector).textContent;`;
 
-test('no script of the page imports the first script of its worker, which WebKit would run again', () => {
+test('a worker is one file that no script imports: WebKit would run its first script again', () => {
   const folder = path.join(projectRoot, 'build/web/assets');
   const scripts = readdirSync(folder).filter((name) => name.endsWith('.js'));
-  const first = scripts.find((name) => /^worker-(?!main|host)/.test(name)) ?? '';
-  const naming = scripts.filter(
-    (name) => name !== first && readFileSync(path.join(folder, name), 'utf8').includes(first),
-  );
-  assert.deepEqual(
-    naming.map((name) => name.replace(/-.*/, '')),
-    ['index'],
-    'the page starts it',
-  );
+  const contentOf = (/** @type {string} */ name) => readFileSync(path.join(folder, name), 'utf8');
+  const startedBy = {
+    'lab-worker': ['index'],
+    'llama-host': ['llama-client'],
+    thread: ['lab-worker', 'llama-host'],
+  };
+  for (const [worker, starters] of Object.entries(startedBy)) {
+    const file = scripts.find((name) => name.startsWith(`${worker}-`)) ?? '';
+    assert.doesNotMatch(
+      contentOf(file),
+      /\b(import|from)\s*\(?\s*["'`]\.{0,2}\//,
+      `${worker} imports nothing`,
+    );
+    const naming = scripts.filter((name) => name !== file && contentOf(name).includes(file));
+    assert.deepEqual(
+      naming.map((name) => name.replace(/-.{8}\.js$/, '')),
+      starters,
+      `what starts ${worker}`,
+    );
+  }
 });
 
 test('what has not changed is answered with the headers, too: in a private window WebKit starts no worker without', async () => {

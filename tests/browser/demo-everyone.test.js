@@ -76,20 +76,26 @@ test('on a host without special headers the page works, says what is off, and is
   }
 });
 
-test('a worker whose script does not arrive is told of', { skip }, async () => {
-  await buildDemo();
-  const name = readdirSync(join(built, 'assets')).find((file) => /^worker-main-.*\.js$/.test(file));
-  const missing = (/** @type {any} */ _, /** @type {import('node:http').ServerResponse} */ response) =>
-    response.writeHead(404).end();
-  const plain = await serveFolder(built, { routes: { [`/assets/${name}`]: missing } });
-  const { page, close } = await openPage(shared.browser, plain.url, { serviceWorkers: 'block' });
-  try {
-    await page.locator('#alerts').getByText('The worker stopped').waitFor();
-  } finally {
-    await close();
-    await plain.close();
-  }
-});
+for (const script of ['lab-worker', 'llama-host']) {
+  test(`a worker whose script does not arrive is told of: ${script}`, { skip }, async () => {
+    await buildDemo();
+    const name = readdirSync(join(built, 'assets')).find(
+      (file) => /\.js$/.test(file) && file.startsWith(script),
+    );
+    const missing = (/** @type {any} */ _, /** @type {import('node:http').ServerResponse} */ response) =>
+      response.writeHead(404).end();
+    const plain = await serveFolder(built, { routes: { [`/assets/${name}`]: missing } });
+    const { page, close } = await openPage(shared.browser, plain.url, { serviceWorkers: 'block' });
+    try {
+      await page.locator('#alerts').getByText('The worker stopped').waitFor();
+      await page.getByText('Open the file again.').waitFor();
+      assert.doesNotMatch((await page.locator('#alerts').textContent()) ?? '', /fused-matmul\/|Policy/);
+    } finally {
+      await close();
+      await plain.close();
+    }
+  });
+}
 
 const wide = { width: 1280, height: 800 };
 const narrow = { width: 360, height: 740 };

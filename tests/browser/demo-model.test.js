@@ -4,7 +4,7 @@ import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { LinkError, parseLink, suggestions } from '../../web/links.js';
-import { adviceFor, isUnrunnable } from '../../web/problems.js';
+import { adviceFor, isUnrunnable, messageOf } from '../../web/problems.js';
 import { ggufBytes } from '../helpers/gguf-bytes.js';
 import { rangeHandler } from '../helpers/range-server.js';
 import { projectRoot } from '../helpers/test-data.js';
@@ -21,7 +21,7 @@ import {
   writeTemporary,
   written,
 } from './demo-page.js';
-import { openPage, serveFolder } from './helpers.js';
+import { openPage, serveFolder, verifiedResult } from './helpers.js';
 import { ggufFile, tinyGguf } from './tiny-gguf.js';
 
 /** @import { TestContext } from 'node:test' */
@@ -34,6 +34,13 @@ async function loadLink(page, link) {
   await change(page);
   await page.getByLabel('From a link').fill(link);
   await page.getByRole('button', { name: 'Load', exact: true }).click();
+}
+
+/** Waits until so many workers have a model. @param {Page} page @param {number} wanted */
+async function modelWorkers(page, wanted) {
+  const count = () => page.workers().filter((worker) => /\/llama-host-/.test(worker.url())).length;
+  for (let i = 0; i < 100 && count() !== wanted; i++) await page.waitForTimeout(20);
+  assert.equal(count(), wanted, 'workers with a model');
 }
 
 const alert = (/** @type {Page} */ page) => page.locator('#alerts .alert');
@@ -117,6 +124,12 @@ test('errors come with advice where there is any', () => {
   assert.match(adviceFor(error('cannot fetch https://x/y: Failed to fetch', 'FM_GGUF')), /CORS/);
   assert.match(adviceFor(error('the model needs 5 bytes', 'FM_MEMORY')), /smaller model/);
   assert.equal(adviceFor(error('something else', 'FM_GGUF')), '');
+  const ended = error(
+    'the worker ended: its script could not be loaded; where a build moved it, give it',
+    '',
+  );
+  assert.equal(messageOf(ended), 'The worker stopped: its script could not be loaded');
+  assert.equal(adviceFor(ended), 'Open the file again.');
   assert.equal(isUnrunnable(error('x', 'FM_MODEL')), true);
   assert.equal(isUnrunnable(error('x', 'FM_MEMORY')), false);
 });
@@ -125,8 +138,11 @@ routedTest('a page of Hugging Face is turned into its file, loaded, kept, and re
   const file = storyModel();
   /** @type {string[]} */
   const asked = [];
+  /** @type {(string | undefined)[]} */
+  const ranges = [];
   await page.context().route('https://huggingface.co/**', (route) => {
     asked.push(route.request().url());
+    ranges.push(route.request().headers().range);
     return serveRange(route, file);
   });
   await written(page);
@@ -134,6 +150,8 @@ routedTest('a page of Hugging Face is turned into its file, loaded, kept, and re
   await page.getByText(/story\.gguf is ready/).waitFor({ state: 'attached' });
   assert.equal(await page.locator('#model-name').textContent(), 'story.gguf');
   assert.deepEqual([...new Set(asked)], ['https://huggingface.co/a/b/resolve/main/story.gguf']);
+  // Two workers open it. Its bytes come once; the second asks for a byte, which tells whether it is still the same file.
+  assert.deepEqual(ranges, ['bytes=0-1999999', 'bytes=0-0']);
   await page.getByRole('button', { name: 'Long ago, in a forest,' }).click();
   await page.locator('#text', { hasText: /^Long ago, in a forest,.{20}/ }).waitFor();
 
@@ -142,6 +160,23 @@ routedTest('a page of Hugging Face is turned into its file, loaded, kept, and re
   assert.match((await page.locator('#kept-list').textContent()) ?? '', /story\.gguf 1\.57\sMB/);
   await page.getByRole('button', { name: 'Remove story.gguf' }).click();
   await page.locator('#kept').waitFor({ state: 'hidden' });
+});
+
+routedTest('a tensor of a model from a link is multiplied by without being fetched again', async (page) => {
+  const file = Buffer.from(slowModel({ nLayers: 1 }));
+  /** @type {(string | undefined)[]} */
+  const ranges = [];
+  await page.context().route('https://huggingface.co/**', (route) => {
+    ranges.push(route.request().headers().range);
+    return serveRange(route, file);
+  });
+  await written(page);
+  await loadLink(page, 'https://huggingface.co/a/b/blob/main/slow.gguf');
+  await page.getByText(/slow\.gguf is ready/).waitFor({ state: 'attached' });
+  ranges.splice(0);
+  await page.getByRole('button', { name: 'Multiply by blk.0.ffn_down.weight' }).click();
+  await verifiedResult(page, { file: 'slow.gguf', tensor: 'blk.0.ffn_down.weight' });
+  assert.deepEqual(ranges, ['bytes=0-0'], 'it asks only whether the file is still the same');
 });
 
 routedTest('loading shows its progress in bytes, and can be cancelled', async (page, _, t) => {
@@ -190,6 +225,7 @@ routedTest('loading shows its progress in bytes, and can be cancelled', async (p
   await page.getByText(/^Loading other\.gguf: /).waitFor();
   await page.getByRole('button', { name: 'Cancel' }).click();
   await page.getByText('Loading was cancelled.').waitFor();
+  await modelWorkers(page, 0);
   assert.equal(await page.locator('#write-button').isEnabled(), false);
   assert.equal(await page.locator('#progress').isVisible(), false);
   await change(page);
@@ -197,6 +233,60 @@ routedTest('loading shows its progress in bytes, and can be cancelled', async (p
   await page.getByText(new RegExp(`${defaultFile} is ready`)).waitFor({ state: 'attached' });
   await page.getByRole('button', { name: 'Write', exact: true }).click();
   await page.locator('#text', { hasText: /^Once upon a time.{20}/ }).waitFor();
+  await modelWorkers(page, 1);
+});
+
+routedTest('what is chosen or cancelled while the page starts is obeyed', async (page) => {
+  await written(page);
+  // The story model comes late.
+  let late = Promise.resolve();
+  await page.context().route(`**/${defaultFile}`, async (route) => {
+    await late;
+    await route.continue();
+  });
+  /** @type {() => void} */
+  let release = () => {};
+  const arrive = async () => {
+    const arrived = page.waitForEvent('requestfinished', (request) => request.url().endsWith(defaultFile));
+    release();
+    await arrived;
+    await page.waitForTimeout(1000);
+  };
+  const holdBack = () => {
+    late = new Promise((resolve) => {
+      release = resolve;
+    });
+  };
+  holdBack();
+  await page.reload();
+  await page.getByText(`Opening ${defaultFile}`).waitFor();
+  await page.getByRole('button', { name: 'Cancel' }).click();
+  await page.locator('#progress').waitFor({ state: 'hidden' });
+  await arrive();
+  await modelWorkers(page, 0);
+  assert.equal(await paper(page), '');
+
+  holdBack();
+  await page.reload();
+  await page.getByText(`Opening ${defaultFile}`).waitFor();
+  await chooseFile(page, writeTemporary('other.gguf', storyModel()));
+  await page.getByText(/other\.gguf is ready/).waitFor({ state: 'attached' });
+  await arrive();
+  await modelWorkers(page, 1);
+  assert.equal(await page.locator('#model-name').textContent(), 'other.gguf');
+
+  await page.addInitScript(() =>
+    addEventListener('DOMContentLoaded', () => {
+      const selector = '#options [name=activation][value=f32]';
+      const radio = /** @type {HTMLInputElement} */ (document.querySelector(selector));
+      radio.checked = true;
+      radio.dispatchEvent(new Event('change', { bubbles: true }));
+    }),
+  );
+  await page.reload();
+  await written(page);
+  assert.equal(await page.locator('#types tbody tr', { hasText: '· f32' }).count(), 3);
+  await modelWorkers(page, 1);
 });
 
 routedTest('links that do not work say why, and what to do', async (page, problems) => {

@@ -1,4 +1,5 @@
 /** The benchmark's buttons, progress and copies. */
+import { measureModel } from '../bench-model.js';
 import { byId } from '../dom.js';
 import { digits } from '../format.js';
 import { alertUser, announce } from '../jobs.js';
@@ -7,11 +8,13 @@ import { showBench } from './bench-view.js';
 
 /**
  * @param {object} parts
- * @param {import('../client.js').WorkerClient} parts.client
+ * @param {import('../lab.js').Lab} parts.lab
  * @param {import('../jobs.js').Jobs} parts.jobs
+ * @param {import('./options.js').OptionsView} parts.options
+ * @param {() => import('../../js/llama/worker.js').WorkerLlama | undefined} parts.model  that is loaded
  * @param {() => string} parts.file  of the loaded model; '' when there is none
  */
-export function setUpBench({ client, jobs, file }) {
+export function setUpBench({ lab, jobs, options, model, file }) {
   const [run, stop, progress] = [byId('bench-run'), byId('bench-stop'), byId('bench-progress')];
   /** @type {import('../report.js').Report | undefined} */
   let report;
@@ -27,6 +30,23 @@ export function setUpBench({ client, jobs, file }) {
     byId('bench-copy').hidden = running || !report;
   }
 
+  /** @param {AbortSignal} signal */
+  async function measure(signal) {
+    const writer = model();
+    const { threads } = options.loading;
+    const parts = writer ? 1 : 0;
+    const onEvent = (
+      /** @type {{ done: number, total: number, label: string }} */ { done, total, label },
+    ) => {
+      byId('bench-bar').value = done / (total + parts);
+      byId('bench-label').textContent = `Measuring ${label}`;
+    };
+    const kernels = await lab.call('bench', { threads }, { signal, onEvent });
+    if (!writer) return kernels;
+    onEvent({ done: kernels.rows.length, total: kernels.rows.length, label: 'the model' });
+    return { ...kernels, model: await measureModel(writer, signal) };
+  }
+
   async function start() {
     byId('bench-result').dataset.state = 'running';
     byId('bench-label').textContent = 'Starting';
@@ -34,21 +54,9 @@ export function setUpBench({ client, jobs, file }) {
     show(true);
     announce('The benchmark runs.');
     const name = file();
-    const outcome = await jobs.run(
-      ({ signal }) =>
-        client.call(
-          'bench',
-          {},
-          {
-            signal,
-            onEvent: ({ done, total, label }) => {
-              byId('bench-bar').value = done / total;
-              byId('bench-label').textContent = `Measuring ${label}`;
-            },
-          },
-        ),
-      { failed: (error) => alertUser('The benchmark could not be run', error) },
-    );
+    const outcome = await jobs.run(({ signal }) => measure(signal), {
+      failed: (error) => alertUser('The benchmark could not be run', error),
+    });
     if (outcome) {
       report = { ...outcome, file: name };
       showBench(/** @type {any} */ (report));

@@ -1,6 +1,7 @@
 /** What this browser supports, what the loader chose and why, and how to turn on what is off. */
 import { breathe, byId, el } from '../dom.js';
 import { bytes, duration } from '../format.js';
+import { messageOf } from '../problems.js';
 
 /** @type {Record<string, string>} */
 const isaNames = { relaxed: 'Relaxed SIMD', simd128: 'SIMD128', scalar: 'Scalar' };
@@ -130,7 +131,7 @@ export function showNoEngine(error) {
   byId('engine-link').textContent = 'No kernel can run here';
   byId('engine').replaceChildren(
     el('p', { class: 'chosen' }, el('strong', {}, 'No kernel can run here')),
-    el('p', {}, error.message),
+    el('p', {}, messageOf(error)),
     el('p', { class: 'muted' }, help.simd128),
   );
 }

@@ -39,8 +39,9 @@ export class ModelCard {
     byId('model-details').textContent = words;
   }
 
-  /** @param {{ loadMs: number, info: import('../../js/llama/info.js').ModelInfo }} loaded @param {Size} size */
-  loaded({ loadMs, info }, size) {
+  /** @param {import('../../js/llama/info.js').ModelInfo} info @param {Size} size */
+  loaded(info, size) {
+    const loadMs = Object.values(info.timings).reduce((sum, ms) => sum + ms);
     this.note(
       `${info.architecture} · ${parametersOf(info.parameters)} · ${info.nLayers} layers · ${sizeOf(size)}, loaded in ${duration(loadMs)}`,
     );

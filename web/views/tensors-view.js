@@ -4,7 +4,7 @@ import { bytes, count, dimensions } from '../format.js';
 import { kernelFor } from './types-view.js';
 
 /**
- * @typedef {{ name: string, type: string, shape: number[], nRows: number, nCols: number, byteLength: number,
+ * @typedef {{ name: string, type: string, shape: readonly number[], nRows: number, nCols: number, byteLength: number,
  *   obstacle: string }} TensorRow
  */
 
