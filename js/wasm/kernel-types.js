@@ -10,8 +10,8 @@
 
 /**
  * @typedef {object} KernelsOptions
- * @property {Isa} [isa]  Use only this instruction set; default: the best that passes its
- *   self-test.
+ * @property {Isa} [isa]  Use only this instruction set. Default:
+ *   the best that passes its self-test.
  * @property {Activation} [activation]  Activation mode of calls that name none. Default 'int16'.
  * @property {Dot} [dot]  Variant of the relaxed instruction set; default: the faster one, timed.
  * @property {number} [threads]  Threads of operations, 1 to 64, the caller included. Default: a
