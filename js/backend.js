@@ -197,7 +197,7 @@
  */
 
 /**
- * Kernels that models run on have a method of this name: (settings: BackendSettings) =>
+ * Kernels of a device other than the CPU have a method of this name: (settings: BackendSettings) =>
  * Promise<Backend>.
  * @type {unique symbol}
  */

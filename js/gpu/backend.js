@@ -33,7 +33,7 @@ import { samplingPasses } from './wgsl/sample.js';
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
 /** @typedef {import('./pipelines.js').Bound} Bound */
-/** @typedef {import('./features.js').Variants} Variants */
+/** @typedef {import('./features.js').GpuVariants} Variants */
 /** @typedef {import('./products.js').Work} Work */
 
 /** @template S @typedef {import('../backend.js').Block<S>} Block */
@@ -438,7 +438,7 @@ export class GpuBackend {
   #meansOf(hidden) {
     return {
       ...this.#means,
-      parts: (/** @type {number} */ bytes) => hidden.spare('parts', bytes),
+      spare: (/** @type {string} */ label, /** @type {number} */ bytes) => hidden.spare(label, bytes),
       gpu: this.#gpu,
       remembered: (/** @type {object} */ owner, /** @type {string} */ name, /** @type {() => any} */ make) =>
         this.#remembered(owner, name, make),

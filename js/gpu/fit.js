@@ -2,6 +2,7 @@
 
 import { show } from '../errors.js';
 import { bufferCols } from './hidden.js';
+import { LARGEST_BATCH } from './products.js';
 import { up16 } from './shader.js';
 import { cacheLayout } from './wgsl/cache.js';
 import { WGSL_TYPES } from './wgsl/types.js';
@@ -10,7 +11,6 @@ import { WGSL_TYPES } from './wgsl/types.js';
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 
 const LARGEST_HEAD = 256;
-const LARGEST_BATCH = 512;
 /** Rows of logits that are computed at a time: those of a product for few tokens. */
 export const LOGIT_ROWS = 8;
 

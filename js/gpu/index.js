@@ -9,7 +9,10 @@ import { GpuKernels } from './kernels.js';
 /** @typedef {import('./features.js').GpuFeature} GpuFeature */
 /** @typedef {import('./errors.js').GpuReason} GpuReason */
 /** @typedef {import('./kernels.js').GpuInfo} GpuInfo */
-/** @typedef {import('./features.js').Variants} GpuVariants */
+/** @typedef {import('./features.js').GpuVariants} GpuVariants */
+/** @typedef {import('./kernels.js').GpuLimits} GpuLimits */
+/** @typedef {import('./kernels.js').GpuMemory} GpuMemory */
+/** @typedef {import('./kernels.js').GpuNames} GpuNames */
 
 export { GpuError } from './errors.js';
 export { GpuKernels } from './kernels.js';
@@ -22,11 +25,14 @@ export { GpuWeight } from './weight.js';
  * @property {boolean} [allowSoftware]  Take an adapter that computes on the processor: right, but slower than the
  *   WebAssembly kernels. Default false.
  * @property {readonly GpuFeature[]} [features]  The only optional features that may be used. Default: all that the GPU has.
+ * @property {'f32' | 'int8'} [activation]  Precision of activations. With 'int8', products with more than 8 rows round
+ *   them to int8, a scale for 32 columns, where the GPU has integer dot products. Default 'f32'.
  * @property {unknown} [gpu]  The object that WebGPU comes from. Default: navigator.gpu. In Node it is what the npm package
  *   `webgpu` gives: `create([])`.
  */
 
-const OPTIONS = ['powerPreference', 'allowSoftware', 'features', 'gpu'];
+const OPTIONS = ['powerPreference', 'allowSoftware', 'features', 'activation', 'gpu'];
+const ACTIVATIONS = ['f32', 'int8'];
 
 /**
  * Opens a GPU. Its kernels compute in f32, with weights as the GGUF file has them.
@@ -37,14 +43,19 @@ const OPTIONS = ['powerPreference', 'allowSoftware', 'features', 'gpu'];
  */
 export async function createGpuKernels(options = {}) {
   checkNames(options, OPTIONS);
-  const { powerPreference = 'high-performance', allowSoftware = false, features = FEATURES, gpu } = options;
+  const { powerPreference = 'high-performance', allowSoftware = false, features = FEATURES } = options;
+  const { activation = 'f32', gpu } = options;
   oneOf(['high-performance', 'low-power'], powerPreference, 'powerPreference');
   if (typeof allowSoftware !== 'boolean')
     throw new ArgumentError(`allowSoftware must be true or false, got ${show(allowSoftware)}`);
+  oneOf(ACTIVATIONS, activation, 'activation');
   if (!Array.isArray(features)) throw new ArgumentError(`features must be a list, got ${show(features)}`);
   for (const feature of features) oneOf(FEATURES, feature, 'a feature');
   const api = /** @type {GPU | undefined} */ (gpu);
   const device = await GpuDevice.open({ gpu: api, powerPreference, allowSoftware, features });
-  const variants = { subgroups: device.features.has('subgroups') };
+  const variants = {
+    subgroups: device.features.has('subgroups'),
+    int8: activation === 'int8' && device.features.has('dot4I8Packed'),
+  };
   return new GpuKernels(device, { variants, steps: [`${device.name} was opened`] });
 }

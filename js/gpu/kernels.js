@@ -6,34 +6,53 @@ import { dispose } from '../dispose.js';
 import { ArgumentError, HandleError, ShapeError, show } from '../errors.js';
 import { GgufFile } from '../gguf/file.js';
 import { servedType, weightBytes } from '../types.js';
-import { GpuBackend } from './backend.js';
 import { Commands } from './commands.js';
 import { loadTensors } from './load-weights.js';
 import { Pipelines } from './pipelines.js';
-import { formOf, productWork } from './products.js';
+import { formOf, LARGEST_BATCH, productWork } from './products.js';
 import { up16, withoutPadding } from './shader.js';
 import { uploadWeight } from './upload.js';
 import { GpuWeight } from './weight.js';
 import { embed, embedGroups } from './wgsl/embed.js';
 
-/** @typedef {import('./features.js').Variants} Variants */
+/** @typedef {import('./features.js').GpuVariants} GpuVariants */
+
+/**
+ * Names of a GPU, as the browser gives them. Some are empty, in some browsers all.
+ * @typedef {object} GpuNames
+ * @property {string} name  One of the others, for people.
+ * @property {string} vendor  Its maker, for example 'nvidia'.
+ * @property {string} architecture  The family that it belongs to, for example 'ampere'.
+ * @property {string} device  Its model.
+ * @property {string} description  What the driver says of itself.
+ */
+
+/**
+ * The largest sizes that a GPU allows, in bytes.
+ * @typedef {object} GpuLimits
+ * @property {number} bufferBytes  The largest buffer.
+ * @property {number} bindingBytes  The largest part of a buffer that a kernel can see. Larger
+ *   weights are split by rows.
+ */
+
+/**
+ * Use of GPU memory.
+ * @typedef {object} GpuMemory
+ * @property {number} bytes  Bytes of all buffers.
+ */
 
 /**
  * The GPU and what is used of it.
  * @typedef {object} GpuInfo
- * @property {{ name: string, vendor: string, architecture: string, device: string, description: string }} adapter
- *   Names that the browser gives. Some browsers give none.
+ * @property {GpuNames} adapter  Names of the GPU.
  * @property {boolean} software  The adapter computes on the processor.
  * @property {readonly import('./features.js').GpuFeature[]} features  Optional features that kernels may use.
- * @property {{ bufferBytes: number, bindingBytes: number }} limits  Largest buffer, and the largest part of one that a
- *   kernel can see. Larger weights are split by rows.
- * @property {Readonly<Variants>} variants  Which optional forms of kernels are in use.
+ * @property {GpuLimits} limits  The largest sizes that it allows.
+ * @property {Readonly<GpuVariants>} variants  Which optional forms of kernels are in use.
  * @property {readonly string[]} steps  What was tried and chosen, in sentences.
  * @property {number} memoryBytes  GPU memory in use.
  */
 
-/** The most tokens of one product. */
-const BATCH = 512;
 const LOAD_OPTIONS = ['onProgress', 'signal'];
 const WEIGHT_FIELDS = ['type', 'nRows', 'nCols', 'data', 'name'];
 
@@ -52,7 +71,7 @@ export class GpuKernels {
   /**
    * @hideconstructor
    * @param {import('./device.js').GpuDevice} gpu
-   * @param {{ variants: Variants, steps: string[] }} choice
+   * @param {{ variants: GpuVariants, steps: string[] }} choice
    */
   constructor(gpu, { variants, steps }) {
     this.#gpu = gpu;
@@ -159,8 +178,8 @@ export class GpuKernels {
     const { nRows, nCols } = this.#checkWeight(w);
     const nTokens = countRows(x, nCols, w);
     const out = outOf(options.out, nTokens * nRows, `out of ${nTokens} rows of ${w}`);
-    for (let start = 0; start < nTokens; start += BATCH) {
-      const n = Math.min(BATCH, nTokens - start);
+    for (let start = 0; start < nTokens; start += LARGEST_BATCH) {
+      const n = Math.min(LARGEST_BATCH, nTokens - start);
       const rows = x.subarray(start * nCols, (start + n) * nCols);
       out.set(await this.#multiply(w, rows, n), start * nRows);
     }
@@ -181,8 +200,8 @@ export class GpuKernels {
     const { start = 0, end = nRows } = options;
     const view = w.rows(start, end - start);
     const out = outOf(options.out, (end - start) * nCols, `out of rows ${start} to ${end} of ${w}`);
-    for (let first = 0; first < view.nRows; first += BATCH) {
-      const n = Math.min(BATCH, view.nRows - first);
+    for (let first = 0; first < view.nRows; first += LARGEST_BATCH) {
+      const n = Math.min(LARGEST_BATCH, view.nRows - first);
       const ids = this.#gpu.bufferOf(Uint32Array.from({ length: n }, (_, i) => first + i));
       const work = view.units().map(({ unit, buffer, firstRow }) => ({
         shader: embed({ unit, scale: 1, firstRow }),
@@ -194,7 +213,10 @@ export class GpuKernels {
     return out;
   }
 
-  /** GPU memory in use, in bytes. */
+  /**
+   * GPU memory in use.
+   * @returns {GpuMemory}
+   */
   memory() {
     return { bytes: this.#gpu.inUse };
   }
@@ -213,6 +235,7 @@ export class GpuKernels {
 
   /** @internal @param {import('../backend.js').BackendSettings} settings @returns {Promise<import('../backend.js').Backend>} */
   async [openBackend]({ kvType }) {
+    const { GpuBackend } = await import('./backend.js');
     this.#alive();
     return new GpuBackend(this.#gpu, {
       kernels: this,
@@ -251,14 +274,18 @@ export class GpuKernels {
     const input = this.#gpu.bufferOf(padded);
     /** @type {import('./device.js').GpuBuffer[]} */
     const spare = [input];
-    const parts = (/** @type {number} */ bytes) => {
-      const buffer = this.#gpu.buffer(bytes);
+    const part = (/** @type {string} */ label, /** @type {number} */ bytes) => {
+      const buffer = this.#gpu.buffer(bytes, { label });
       spare.push(buffer);
       return buffer;
     };
     const y = this.#gpu.buffer(4 * nTokens * up16(nRows));
     const product = { weights: [w], x: input, y };
-    const work = productWork(product, formOf(nTokens), { variants: this.#variants, groups: 1024, parts });
+    const work = productWork(product, formOf(nTokens), {
+      variants: this.#variants,
+      groups: 1024,
+      spare: part,
+    });
     return this.#compute(
       work.map((one) => ({ ...one, buffers: () => one.buffers })),
       nTokens,

@@ -1,8 +1,11 @@
 /* Products of weights as work for the GPU: which kernels compute them, by the number of tokens. */
 
 import { matmul, matmulGroups, sumTiles, sumTilesGroups, partValues as tileValues } from './wgsl/matmul.js';
+import { matmulInt8 } from './wgsl/matmul-int8.js';
 import { matvec, matvecChoice, matvecGroups } from './wgsl/matvec.js';
+import { quantizeActivations, quantizeGroups } from './wgsl/quantize.js';
 import { partValues, sumSplits, sumSplitsGroups } from './wgsl/split.js';
+import { WGSL_TYPES } from './wgsl/types.js';
 
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./pipelines.js').Bindable} Bindable */
@@ -25,10 +28,13 @@ import { partValues, sumSplits, sumSplitsGroups } from './wgsl/split.js';
 /** The most tokens of the form 'few'. */
 export const FEW = 8;
 
+/** The most tokens of a product. */
+export const LARGEST_BATCH = 512;
+
 /** @param {number} nTokens @returns {Form} */
 export const formOf = (nTokens) => (nTokens === 1 ? 'one' : nTokens <= FEW ? 'few' : 'many');
 
-/** @typedef {import('./features.js').Variants} Variants */
+/** @typedef {import('./features.js').GpuVariants} Variants */
 
 /**
  * A product. Rows of x and y are those of the batch.
@@ -50,7 +56,7 @@ export const formOf = (nTokens) => (nTokens === 1 ? 'one' : nTokens <= FEW ? 'fe
  * @typedef {object} Means
  * @property {Variants} variants
  * @property {number} groups  workgroups that fill the device
- * @property {(bytes: number) => GpuBuffer} parts  a buffer for sums of parts
+ * @property {(label: string, bytes: number) => GpuBuffer} spare  a buffer for results in between
  */
 
 /** Tokens and rows of a tile, by the rows of a weight: small matrices would give few workgroups. */
@@ -70,11 +76,16 @@ export function productWork(product, form, means) {
   const pieces = weights.map((weight) => weight.units());
   if (form === 'many') {
     let first = output.first ?? 0;
-    return weights.flatMap((weight, i) => {
-      const work = pieces[i].map((piece) => tiles(product, piece, first, biases?.[i], means));
+    const isCoded = weights.every(({ type }) => WGSL_TYPES[type].coded);
+    const codes = means.variants.int8 && isCoded ? quantized(product, means) : undefined;
+    const work = weights.map((weight, i) => {
+      const ofPieces = pieces[i].map((piece) =>
+        tiles(product, piece, first, biases?.[i], codes?.buffers, means),
+      );
       first += weight.nRows;
-      return work.flat();
+      return ofPieces.flat();
     });
+    return [...(codes ? [codes.work] : []), ...work.flat()];
   }
   if (epilogue === 'gated' || pieces.every((parts) => parts.length === 1))
     return rows(
@@ -108,7 +119,7 @@ export const isOnePiece = (...weights) => weights.every((weight) => weight.units
  * @param {Means} means
  * @returns {Work[]}
  */
-function rows(product, pieces, first, biases, form, { variants, groups, parts }) {
+function rows(product, pieces, first, biases, form, { variants, groups, spare }) {
   const {
     weights,
     x,
@@ -141,7 +152,7 @@ function rows(product, pieces, first, biases, form, { variants, groups, parts })
   const shader = matvec(options);
   const all = matvecGroups(options);
   if (options.splitK === 1) return [{ shader, buffers: { ...bound, x, y, ...ofVectors }, groups: () => all }];
-  const sums = parts(4 * partValues(options));
+  const sums = spare('parts', 4 * partValues(options));
   return [
     { shader, buffers: { ...bound, x, parts: sums, ...ofVectors }, groups: () => all },
     {
@@ -153,14 +164,33 @@ function rows(product, pieces, first, biases, form, { variants, groups, parts })
 }
 
 /**
+ * The activations of a product as int8.
+ * @param {Product} product
+ * @param {Means} means
+ */
+function quantized({ weights: [{ nCols }], x }, { spare }) {
+  // A code for each value of x, a scale for 32 of them.
+  const codes = spare('codes', x.bytes / 4);
+  const scales = spare('scales', x.bytes / 32);
+  /** @type {Work} */
+  const work = {
+    shader: quantizeActivations({ nCols }),
+    buffers: { x, codes, scales },
+    groups: ({ nTokens }) => quantizeGroups({ nCols }, nTokens),
+  };
+  return { work, buffers: { codes, scales } };
+}
+
+/**
  * @param {Product} product
  * @param {Piece} piece
  * @param {number} first  row of y of the weight
  * @param {number | undefined} bias
+ * @param {{ codes: GpuBuffer, scales: GpuBuffer } | undefined} codes  of x, for integer products
  * @param {Means} means
  * @returns {Work[]}
  */
-function tiles(product, { unit, buffer, firstRow }, first, bias, { parts }) {
+function tiles(product, { unit, buffer, firstRow }, first, bias, codes, { spare }) {
   const { weights, x, y, vectors, epilogue, residualScale, output } = product;
   const nAll = weights.reduce((sum, weight) => sum + weight.nRows, 0);
   if (epilogue === 'gated') throw new TypeError('a gate of many tokens is a kernel of its own');
@@ -174,12 +204,13 @@ function tiles(product, { unit, buffer, firstRow }, first, bias, { parts }) {
   };
   /** @type {Record<string, Bindable>} */
   const ofVectors = vectors && bias !== undefined ? { vectors } : {};
-  const shader = matmul(options);
+  const shader = codes ? matmulInt8(options) : matmul(options);
+  const inputs = { w: buffer, ...(codes ?? { x }) };
   const groups = (/** @type {import('../backend.js').Step} */ { nTokens }) => matmulGroups(options, nTokens);
-  if (options.splitK === 1) return [{ shader, buffers: { w: buffer, x, y, ...ofVectors }, groups }];
-  const sums = parts(4 * tileValues(options, 512));
+  if (options.splitK === 1) return [{ shader, buffers: { ...inputs, y, ...ofVectors }, groups }];
+  const sums = spare('parts', 4 * tileValues(options, LARGEST_BATCH));
   return [
-    { shader, buffers: { w: buffer, x, parts: sums }, groups },
+    { shader, buffers: { ...inputs, parts: sums }, groups },
     {
       shader: sumTiles(options),
       buffers: { parts: sums, y, ...ofVectors },

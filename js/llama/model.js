@@ -137,7 +137,8 @@ export class Llama {
    */
   static async loadTo(openBackend, source, options = {}) {
     const { contextLength: asked, kvType, activation } = checkLoadOptions(options);
-    const { onProgress, signal } = options;
+    const { kernels, onProgress, signal } = options;
+    if (kernels !== undefined && !isDevice(kernels)) (await wasmBackend()).checkKernels(kernels);
     /** @type {Record<string, number>} */
     const timings = {};
     let since = performance.now();
@@ -480,20 +481,27 @@ function checkLoadOptions(options) {
   oneOf(ACTIVATION_NAMES, activation, 'activation');
   if (contextLength !== undefined)
     checkRange(contextLength, 'contextLength', { from: 1, to: LARGEST_CONTEXT, integer: true });
-  if (kernels !== undefined && typeof kernels?.[openBackend] !== 'function')
-    throw new ArgumentError(`kernels must come from createKernels or createGpuKernels, got ${show(kernels)}`);
   const own = Object.keys(pick(options, KERNEL_OPTIONS));
   if (kernels !== undefined && own.length > 0)
     throw new ArgumentError(`${own.join(', ')} belong(s) to own kernels, and kernels are given`);
   return { contextLength, kvType, activation };
 }
 
+/** The code of the CPU backend, fetched when a model is loaded. */
+const wasmBackend = () => import('../wasm/backend.js');
+
+/**
+ * Kernels of a device other than the CPU, which open a backend themselves.
+ * @param {LlamaOptions['kernels']} kernels
+ * @returns {kernels is import('../gpu/kernels.js').GpuKernels}
+ */
+const isDevice = (kernels) => kernels !== undefined && openBackend in Object(kernels);
+
 /** @param {LlamaOptions} options */
 async function openOwnBackend(options) {
   const { kernels, activation = 'int8', kvType = 'F16' } = options;
   const settings = { activation, kvType };
-  if (kernels) return kernels[openBackend](settings);
-  // The code of the CPU backend is fetched when a model is loaded.
-  const { openWasmBackend } = await import('../wasm/backend.js');
-  return openWasmBackend(pick(options, KERNEL_OPTIONS), settings);
+  if (isDevice(kernels)) return kernels[openBackend](settings);
+  const { openWasmBackend } = await wasmBackend();
+  return openWasmBackend(kernels, pick(options, KERNEL_OPTIONS), settings);
 }

@@ -13,7 +13,7 @@ import { createKernels } from './create.js';
 import { lacks, sizes } from './fit.js';
 import { addressIn, floatsOf, Weight } from './handles.js';
 import { WasmHidden } from './hidden.js';
-import { memoryOf } from './kernels.js';
+import { Kernels, memoryOf } from './kernels.js';
 import { viewOf } from './tensor-view.js';
 
 /**
@@ -34,7 +34,6 @@ import { viewOf } from './tensor-view.js';
 /** @typedef {import('../llama/plan.js').Norm} Norm */
 /** @typedef {import('./handles.js').Tensor} Tensor */
 /** @typedef {import('./kernel-types.js').KernelsOptions} KernelsOptions */
-/** @typedef {import('./kernels.js').Kernels} Kernels */
 /** @typedef {import('./kv-cache.js').KvCache} KvCache */
 /** @typedef {import('./kv-cache.js').KvType} KvType */
 /** @typedef {import('./selftest.js').Activation} Activation */
@@ -95,11 +94,11 @@ export class WasmBackend {
 
   /**
    * @param {Kernels} fm
-   * @param {{ activation: Activation, kvType: KvType, ownsKernels?: boolean }} options  activation:
+   * @param {{ activation: Activation, kvType: KvType, ownsKernels: boolean }} options  activation:
    *   mode of all products; kvType: type of the caches; ownsKernels: whether dispose() ends the
    *   kernels
    */
-  constructor(fm, { activation, kvType, ownsKernels = false }) {
+  constructor(fm, { activation, kvType, ownsKernels }) {
     this.#fm = fm;
     this.#activation = activation;
     this.#kvType = kvType;
@@ -442,11 +441,22 @@ function rowsOf(of, { start, nRows }) {
 }
 
 /**
- * Makes the backend of one model with kernels of its own, which end with it.
- * @param {KernelsOptions} options  options of the kernels
+ * Makes the backend of one model, on the given kernels or on new ones that end with it.
+ * @param {Kernels | undefined} kernels
+ * @param {KernelsOptions} options  options of new kernels
  * @param {{ activation: Activation, kvType: KvType }} settings  mode of all products, type of the
  *   caches
  */
-export async function openWasmBackend(options, settings) {
-  return new WasmBackend(await createKernels(options), { ...settings, ownsKernels: true });
+export async function openWasmBackend(kernels, options, settings) {
+  const fm = kernels ?? (await createKernels(options));
+  return new WasmBackend(fm, { ...settings, ownsKernels: !kernels });
+}
+
+/**
+ * @param {unknown} kernels  the option `kernels`
+ * @throws {ArgumentError} they are not kernels
+ */
+export function checkKernels(kernels) {
+  if (kernels instanceof Kernels) return;
+  throw new ArgumentError(`kernels must come from createKernels or createGpuKernels, got ${show(kernels)}`);
 }

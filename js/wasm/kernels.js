@@ -5,7 +5,6 @@
  * `out`, by default a new one of x's kind. The operations are in operations.js, which createKernels
  * fetches together with the module. */
 
-import { openBackend } from '../backend.js';
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, IsaError, show } from '../errors.js';
 import { servedType, types } from '../types.js';
@@ -487,12 +486,6 @@ export class Kernels {
   /** For `using`. */
   [dispose]() {
     this.dispose();
-  }
-
-  /** @internal @param {import('../backend.js').BackendSettings} settings */
-  async [openBackend](settings) {
-    const { WasmBackend } = await import('./backend.js');
-    return new WasmBackend(this, settings);
   }
 }
 

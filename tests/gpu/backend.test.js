@@ -37,7 +37,7 @@ async function loadOnGpu(source, options = {}) {
     async ({ kvType = 'F16' }) => {
       backend = new GpuBackend(gpu, {
         kvType,
-        variants: { subgroups: false },
+        variants: { subgroups: false, int8: false },
         onDispose: () => gpu.destroy(),
       });
       return backend;

@@ -83,6 +83,20 @@ describe('kernels on a GPU', { skip: await gpuSkip() }, () => {
     });
   }
 
+  test('int8 is used where it is asked for, with its own bound', async () => {
+    const int8 = await open({ activation: 'int8' });
+    assert.equal(int8.info.variants.int8, true);
+    const [nRows, nCols, nTokens] = [19, 512, 12];
+    const { data, reference } = makeWeight('Q4_K', nRows, nCols);
+    const w = await int8.weight({ type: 'Q4_K', nRows, nCols, data });
+    const x = Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian());
+    const out = await int8.fusedMatmul(w, x);
+    const product = new ReferenceProduct(reference, x, nTokens);
+    product.check(out, { activation: 2, what: 'int8 on the GPU' });
+    assert.throws(() => product.check(out, { activation: 0, what: 'f32' }), /bound/);
+    int8.dispose();
+  });
+
   test('arguments that do not fit are refused with both numbers, and nothing is lost', async () => {
     const { data } = makeWeight('Q4_0', 4, 64);
     const w = await gpu.weight({ type: 'Q4_0', nRows: 4, nCols: 64, data });

@@ -19,7 +19,7 @@ test('it is made without a warning: every public thing has a word of documentati
 test('everything that can be imported is in it', async () => {
   const { folder } = await buildDocs();
   const kinds = ['functions', 'classes', 'variables', 'types'];
-  const entries = ['fused-matmul', 'fused-matmul_layer', 'fused-matmul_llama'];
+  const entries = ['fused-matmul', 'fused-matmul_layer', 'fused-matmul_llama', 'fused-matmul_gpu'];
   const pages = (/** @type {string} */ name) =>
     kinds.flatMap((kind) => entries.map((entry) => path.join(folder, kind, `${entry}.${name}.html`)));
   for (const name of [
@@ -28,6 +28,11 @@ test('everything that can be imported is in it', async () => {
     'KernelsOptions',
     'FlashOptions',
     'GenerateOptions',
+    'createGpuKernels',
+    'GpuKernels',
+    'GpuWeight',
+    'GpuOptions',
+    'GpuInfo',
   ])
     assert.ok(pages(name).some(existsSync), name);
 });

@@ -15,8 +15,11 @@ import { manifest, packedPackage } from '../helpers/consumers.js';
 /** Size limit of the loader, without the chunks that are fetched when they are needed. */
 const LOADER_BUDGET = 12 * 1024;
 const OPERATIONS_BUDGET = 8 * 1024;
+/** Products on a GPU with their shaders, and whole models. */
+const GPU_BUDGET = 25 * 1024;
+const GPU_MODEL_BUDGET = 48 * 1024;
 /** The script of a model's worker contains the runner and the template engine again. */
-const PACKED_BUDGET = 720 * 1024;
+const PACKED_BUDGET = 840 * 1024;
 
 /** @type {ReturnType<typeof packedPackage>} */
 let installed;
@@ -160,6 +163,18 @@ test('the operations are a file of their own, fetched beside the module', async 
   const bytes = gzipSync(operations[0].text, { level: 9 }).length;
   t.diagnostic(`operations: ${bytes} bytes gzipped`);
   assert.ok(bytes <= OPERATIONS_BUDGET, `${bytes} bytes, budget ${OPERATIONS_BUDGET}`);
+});
+
+test('the GPU kernels are small, and no other entry has them', async (t) => {
+  const { bytes, files } = await bundleForBrowser("export { createGpuKernels } from './js/gpu/index.js';");
+  const all = files.reduce((sum, { contents }) => sum + gzipSync(contents, { level: 9 }).length, 0);
+  t.diagnostic(`GPU kernels: ${bytes} bytes gzipped, ${all} with what models need`);
+  assert.ok(bytes <= GPU_BUDGET, `${bytes} bytes, budget ${GPU_BUDGET}`);
+  assert.ok(all <= GPU_MODEL_BUDGET, `${all} bytes, budget ${GPU_MODEL_BUDGET}`);
+  for (const entry of ['index', 'layer-index', 'llama/index']) {
+    const { files: others } = await bundleForBrowser(`export * from './js/${entry}.js';`);
+    assert.ok(!others.some(({ text }) => text.includes('@compute')), entry);
+  }
 });
 
 test('a browser bundle has the header parser in a chunk of its own', async () => {
