@@ -27,8 +27,8 @@ export class Commands {
   #uniform;
   /** Buffers for reading that are free. @type {GpuBuffer[]} */
   #staging = [];
-  /** Dispatches, submissions and passes so far, for tests and measurements. */
-  counts = { dispatches: 0, submits: 0 };
+  /** Dispatches, submissions and reads so far, for tests and measurements. */
+  counts = { dispatches: 0, submits: 0, reads: 0 };
 
   /** @param {GpuDevice} gpu @param {Pipelines} pipelines */
   constructor(gpu, pipelines) {
@@ -107,6 +107,7 @@ export class Commands {
   async read(regions) {
     const total = regions.reduce((sum, { bytes }) => sum + bytes, 0);
     this.#gpu.check();
+    this.counts.reads += 1;
     const staging = this.#takeStaging(total);
     let at = 0;
     for (const region of regions) {
