@@ -115,6 +115,8 @@ export class GpuBackend {
   #numbers = new WeakMap();
   #lastNumber = 0;
   #disposed = false;
+  /** Buffers that belong to no handle. @type {Set<GpuBuffer>} */
+  #owned = new Set();
 
   /**
    * @param {GpuDevice} gpu
@@ -154,6 +156,7 @@ export class GpuBackend {
     if (this.#disposed) return;
     this.#disposed = true;
     this.#commands.free();
+    for (const buffer of this.#owned) buffer.free();
     this.#onDispose();
   }
 
@@ -275,7 +278,7 @@ export class GpuBackend {
     let values = logits.buffer;
     /** @type {GpuBuffer[]} */
     const left = this.#remembered(logits, 'candidates', () =>
-      passes.map(({ nLeft }) => this.#gpu.buffer(8 * nLeft, { label: 'candidates' })),
+      passes.map(({ nLeft }) => this.#own(this.#gpu.buffer(8 * nLeft, { label: 'candidates' }))),
     );
     const work = passes.map(({ shader, groups }, i) => {
       const buffers = { values, best: left[i] };
@@ -436,12 +439,19 @@ export class GpuBackend {
     return of.get(name);
   }
 
+  /** Frees a buffer with the backend. @param {GpuBuffer} buffer */
+  #own(buffer) {
+    this.#owned.add(buffer);
+    return buffer;
+  }
+
   /** @param {GpuHidden} hidden */
   #meansOf(hidden) {
     return {
       ...this.#means,
       spare: (/** @type {string} */ label, /** @type {number} */ bytes) => hidden.spare(label, bytes),
       gpu: this.#gpu,
+      own: (/** @type {GpuBuffer} */ buffer) => this.#own(buffer),
       remembered: (/** @type {object} */ owner, /** @type {string} */ name, /** @type {() => any} */ make) =>
         this.#remembered(owner, name, make),
       commands: this.#commands,

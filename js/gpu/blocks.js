@@ -43,6 +43,7 @@ import { addTo, gate, norm, rowGroups, scaleAndCap } from './wgsl/layer.js';
  * @typedef {import('./products.js').Means & {
  *   gpu: import('./device.js').GpuDevice,
  *   commands: import('./commands.js').Commands,
+ *   own: (buffer: GpuBuffer) => GpuBuffer,
  *   remembered: <T>(owner: object, name: string, make: () => T) => T,
  * }} Means
  */
@@ -55,11 +56,13 @@ const everyRow = ({ nTokens }) => rowGroups(nTokens);
  * @param {Block<AttentionSettings>} block
  * @param {Means} means
  */
-function attentionVectors({ weights, layer = 0 }, { gpu, commands, remembered }) {
+function attentionVectors({ weights, layer = 0 }, { gpu, commands, own, remembered }) {
   return remembered(weights, 'vectors', () => {
     const { norm: ofInput, qBias, kBias, vBias, outputBias, qNorm, kNorm } = weights;
     const vectors = { norm: ofInput, qBias, kBias, vBias, outputBias, qNorm, kNorm };
-    return joinVectors(gpu, commands, vectors, [layer]);
+    const joined = joinVectors(gpu, commands, vectors, [layer]);
+    own(joined.buffer);
+    return joined;
   });
 }
 
@@ -70,16 +73,15 @@ function attentionVectors({ weights, layer = 0 }, { gpu, commands, remembered })
  * @param {Means} means
  * @returns {GpuBuffer | undefined}
  */
-function turnsOf({ settings: { rope }, weights }, { shape }, { gpu, remembered }) {
+function turnsOf({ settings: { rope }, weights }, { shape }, { gpu, own, remembered }) {
   if (!rope) return undefined;
   const { nDims, base, linearScale } = rope;
   const factors = weights.ropeFactors?.values;
   const name = ['turns', shape.nPositions, nDims, base, linearScale].join(' ');
-  return remembered(weights.ropeFactors ?? gpu, name, () =>
-    gpu.bufferOf(ropeTable({ nPositions: shape.nPositions, nDims, base, linearScale, factors }), {
-      label: 'turns',
-    }),
-  );
+  return remembered(weights.ropeFactors ?? gpu, name, () => {
+    const table = ropeTable({ nPositions: shape.nPositions, nDims, base, linearScale, factors });
+    return own(gpu.bufferOf(table, { label: 'turns' }));
+  });
 }
 
 /**

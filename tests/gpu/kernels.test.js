@@ -182,6 +182,7 @@ describe('kernels on a GPU', { skip: await gpuSkip() }, () => {
     skip: skipWithout('logits/tiny-tales-Q4_K_M.json'),
   }, async () => {
     const { reference, logits } = readReference('tiny-tales-Q4_K_M');
+    const { bytes: before } = gpu.memory();
     const model = await Llama.load(readFileSync(TINY_TALES), {
       kernels: gpu,
       kvType: 'F32',
@@ -204,7 +205,12 @@ describe('kernels on a GPU', { skip: await gpuSkip() }, () => {
     // With a temperature the processor draws, from the same logits.
     const drawn = model.generate(prompt.tokens, { seed: 4, maxTokens: 4, ignoreEnd: true });
     assert.ok((await drawn.text()).length > 0);
+    const { weights, kvCache, workspace } = model.info.memory;
+    const used = gpu.memory().bytes - before;
+    // Beside them: rows of candidates, steps, what is read.
+    assert.ok(used <= 1.02 * weights + kvCache + workspace + 2 ** 18, `${used} bytes for ${weights}`);
     model.dispose();
     assert.equal(gpu.disposed, false, 'kernels that were given stay');
+    assert.equal(gpu.memory().bytes, before, 'nothing of the model is left');
   });
 });
