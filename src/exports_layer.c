@@ -58,7 +58,7 @@ EXPORT int32_t fm_softmax(const float *x, float *y, uint32_t n_rows, uint32_t n_
 
 EXPORT int32_t fm_rope(float *x, uint32_t n_tokens, uint32_t n_heads, uint32_t head_size,
                        uint32_t n_dims, uint32_t first_position, float base, float linear_scale,
-                       const float *factors, int32_t pairing) {
+                       const float *factors, float magnitude, int32_t pairing) {
   const fm_rope_shape shape = {n_tokens, n_heads, head_size, n_dims, first_position, pairing};
   uint64_t heads;
   span sx = {(uintptr_t)x, 0}, sf = floats(factors, (uint64_t)n_dims / 2 * sizeof *factors);
@@ -70,7 +70,7 @@ EXPORT int32_t fm_rope(float *x, uint32_t n_tokens, uint32_t n_heads, uint32_t h
   if (!is_aligned(x, 4) || !is_aligned(factors, 4)) return FM_ERR_ALIGN;
   if (!in_heap(sx) || (factors && !in_heap(sf))) return FM_ERR_RANGE;
   if (factors && overlap(sx, sf)) return FM_ERR_OVERLAP;
-  fm_op_rope(x, &shape, base, linear_scale, factors);
+  fm_op_rope(x, &shape, base, linear_scale, factors, magnitude);
   return FM_OK;
 }
 
@@ -111,7 +111,7 @@ EXPORT int32_t fm_scale(const float *x, float *y, uint32_t n, float scale) {
 }
 
 EXPORT int32_t fm_gated(const float *gate, const float *up, float *y, uint32_t n, int32_t act) {
-  if (act != FM_GATE_SILU && act != FM_GATE_GELU) return FM_ERR_ACTIVATION;
+  if (act < FM_GATE_SILU || act > FM_GATE_RELU) return FM_ERR_ACTIVATION;
   int32_t status = check_pointwise(gate, up, y, n);
   if (status == FM_OK) fm_op_gated(gate, up, y, n, act);
   return status;

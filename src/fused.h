@@ -173,8 +173,9 @@ typedef struct {
 
 typedef enum {
   FM_GATE_SILU = 0,
-  FM_GATE_GELU = 1
-} fm_gate; /* GELU: the tanh approximation */
+  FM_GATE_GELU = 1, /* the tanh approximation */
+  FM_GATE_RELU = 2  /* max(x, 0) */
+} fm_gate;
 
 /* fused_matmul for n_targets weights; x is quantised once for every 32 of them. No y may overlap x,
  * a weight, the list or another y. Returns as fused_matmul; FM_ERR_SHAPE where n_targets is 0. */
@@ -279,13 +280,13 @@ typedef enum {
 } fm_rope_pairing; /* (2i, 2i+1) or (i, i + n_dims/2) */
 
 /* Rotates x [n_tokens][n_heads][head_size] in place: of every head the first n_dims (even) values,
- * pair i at position p by the angle (p / linear_scale) * base^(-2i/n_dims) / factors[i]. factors
- * [n_dims/2] (llama3) or NULL. The angle is computed in f64; a pair becomes NaN where the angle is
- * not below 2^32, or base is not positive and finite. FM_ERR_SHAPE where n_dims is odd, 0 or over
- * head_size, or the pairing is unknown. */
+ * pair i at position p by the angle (p / linear_scale) * base^(-2i/n_dims) / factors[i], times
+ * magnitude. factors [n_dims/2] (llama3) or NULL. The angle is computed in f64; a pair becomes NaN
+ * where the angle is not below 2^32, or base is not positive and finite. Any magnitude is allowed.
+ * FM_ERR_SHAPE where n_dims is odd, 0 or over head_size, or the pairing is unknown. */
 int32_t fm_rope(float *x, uint32_t n_tokens, uint32_t n_heads, uint32_t head_size, uint32_t n_dims,
                 uint32_t first_position, float base, float linear_scale, const float *factors,
-                int32_t pairing);
+                float magnitude, int32_t pairing);
 
 /* y[t] = row ids[t] of a quantised table of n_rows rows, dequantised. FM_ERR_RANGE where an id is
  * not below n_rows. */
@@ -303,7 +304,8 @@ int32_t fm_add_scaled(const float *a, const float *b, float *y, uint32_t n, floa
 int32_t fm_scale(const float *x, float *y, uint32_t n, float scale);
 
 /* y = act(gate) * up over n values, act an fm_gate (else FM_ERR_ACTIVATION); y may be gate or up.
- * act(-Inf) is -0; below -88.72 silu is -0 too, where its value is above -2.7e-37. */
+ * act(-Inf) is -0, and 0 for FM_GATE_RELU; below -88.72 silu is -0 too, where its value is above
+ * -2.7e-37. */
 int32_t fm_gated(const float *gate, const float *up, float *y, uint32_t n, int32_t act);
 
 /* The kernels that serve (type, activation) now: their fm_isa_id | the fm_activation they get << 8;

@@ -38,7 +38,7 @@ export const ABI = /** @type {const} */ ({
   fm_layer_norm: 'i32(address x, address weight, address bias, address y, u32 n_rows, u32 n_cols, f32 eps)',
   fm_softmax: 'i32(address x, address y, u32 n_rows, u32 n_cols)',
   fm_rope:
-    'i32(address x, u32 n_tokens, u32 n_heads, u32 head_size, u32 n_dims, u32 first_position, f32 base, f32 linear_scale, address factors, i32 pairing)',
+    'i32(address x, u32 n_tokens, u32 n_heads, u32 head_size, u32 n_dims, u32 first_position, f32 base, f32 linear_scale, address factors, f32 magnitude, i32 pairing)',
   fm_embed: 'i32(i32 type, address table, address ids, address y, u32 n_tokens, u32 n_rows, u32 n_cols)',
   fm_add: 'i32(address a, address b, address y, u32 n)',
   fm_add_scaled: 'i32(address a, address b, address y, u32 n, f32 scale)',

@@ -88,7 +88,10 @@
  *   another one, of type F32.
  */
 
-/** Activation function of a gate; 'gelu' is the tanh form. @typedef {'silu' | 'gelu'} Gate */
+/**
+ * Activation function of a gate; 'gelu' is the tanh form, 'relu' is max(x, 0).
+ * @typedef {'silu' | 'gelu' | 'relu'} Gate
+ */
 
 /**
  * @typedef {object} RopeOptions
@@ -101,6 +104,7 @@
  * @property {number} [linearScale]  RoPE position scale: positions are divided by it. Default 1.
  * @property {Floats} [factors]  nDims / 2 numbers that the frequencies are divided by, as in Llama
  *   3. Default: ones.
+ * @property {number} [magnitude]  Factor of the rotated values. Default 1.
  * @property {'adjacent' | 'halves'} [pairing]  Which values turn together: 'adjacent' pairs (2i, 2i
  *   + 1), 'halves' pairs (i, i + nDims / 2). Default 'adjacent'.
  */

@@ -4,7 +4,8 @@
 export const NORM_OPTIONS = Object.freeze(['eps', 'out']);
 export const SOFTMAX_OPTIONS = Object.freeze(['nCols', 'out']);
 export const ROPE_OPTIONS = Object.freeze([
-  ...['headSize', 'nHeads', 'position', 'nDims', 'base', 'linearScale', 'factors', 'pairing', 'out'],
+  ...['headSize', 'nHeads', 'position', 'nDims', 'base', 'linearScale', 'factors'],
+  ...['magnitude', 'pairing', 'out'],
 ]);
 export const OUT_OPTIONS = Object.freeze(['out']);
 export const GATED_OPTIONS = Object.freeze(['act', 'out']);

@@ -16,7 +16,7 @@ import { asOperand, asWeight, checkNumber, countRows } from './operands.js';
  */
 /** @typedef {import('./operands.js').Floats} Floats */
 
-export const GATES = /** @type {const} */ (['silu', 'gelu']);
+export const GATES = /** @type {const} */ (['silu', 'gelu', 'relu']);
 export const PAIRINGS = /** @type {const} */ (['adjacent', 'halves']);
 
 /** @param {Floats} x @param {string} [what] */
@@ -90,7 +90,7 @@ export const rope = (core, x, options) => {
   checkNames(options, ROPE_OPTIONS);
   asOperand(x, 'x');
   const { headSize, position = 0, base = 10000, linearScale = 1, pairing = 'adjacent', out } = options;
-  const { nDims = headSize } = options;
+  const { nDims = headSize, magnitude = 1 } = options;
   const nHeads = headsOf(x, options);
   if (!Number.isInteger(nDims) || nDims < 2 || nDims % 2 !== 0 || nDims > headSize) {
     throw new ShapeError(`nDims must be even and from 2 to the ${headSize} of headSize, got ${show(nDims)}`, {
@@ -101,6 +101,7 @@ export const rope = (core, x, options) => {
   checkPosition(position, 'position');
   checkNumber(base, 'base', { above: 0 });
   checkNumber(linearScale, 'linearScale', { above: 0 });
+  checkNumber(magnitude, 'magnitude');
   oneOf(PAIRINGS, pairing, 'pairing');
   const factors = vector(options.factors, nDims / 2, 'factors');
   const nCols = nHeads * headSize;
@@ -121,6 +122,7 @@ export const rope = (core, x, options) => {
       base,
       linearScale,
       atF.ptr,
+      magnitude,
       PAIRINGS.indexOf(pairing),
     );
   });

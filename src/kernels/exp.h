@@ -66,6 +66,9 @@ static inline float fm_gelu(float x) {
   return x / (1.0f + fm_expf(-z));
 }
 
+/* NaN stays. */
+static inline float fm_relu(float x) { return x < 0.0f ? 0.0f : x; }
+
 /* tanh(x) = 1 - 2 / (1 + e^2x): absolute error <= 2^-22, not relative near 0. +-1 at +-Inf, NaN
  * stays. */
 static inline float fm_tanhf(float x) { return 1.0f - 2.0f / (1.0f + fm_expf(2.0f * x)); }

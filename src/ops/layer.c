@@ -111,8 +111,9 @@ static double exponential(double x) {
   return sum * from_bits(to_bits(k + 1023 + 0x1p52) << 52);
 }
 
-/* Cosine and sine by Taylor's series in z = r^2 on |r| <= pi / 4; NaN from 2^32 on. */
-static void cosine_and_sine(double angle, float *cosine, float *sine) {
+/* Cosine and sine times a magnitude, by Taylor's series in z = r^2 on |r| <= pi / 4; NaN from 2^32
+ * on. */
+static void cosine_and_sine(double angle, double magnitude, float *cosine, float *sine) {
   if (!(fabs(angle) < 0x1p32)) angle = (double)NAN;
   double rounded = angle * (2 / PI) + ROUND, n = rounded - ROUND;
   double r = ((angle - n * HALF_PI_1) - n * HALF_PI_2) - n * HALF_PI_3, z = r * r;
@@ -122,7 +123,7 @@ static void cosine_and_sine(double angle, float *cosine, float *sine) {
   double odd =
       1 - z * (1.0 / 6 -
                z * (1.0 / 120 - z * (1.0 / 5040 - z * (1.0 / 362880 - z * (1.0 / 39916800)))));
-  double part[2] = {even, r * odd};
+  double part[2] = {even * magnitude, r * odd * magnitude};
   uint64_t quadrant = to_bits(rounded);
   double c = part[quadrant & 1], s = part[~quadrant & 1];
   *cosine = (float)((quadrant + 1) & 2 ? -c : c);
@@ -137,6 +138,7 @@ typedef struct {
   const fm_rope_shape *shape;
   float base, linear_scale;
   const float *factors;
+  float magnitude;
 } rope_job;
 
 static void rope_tokens(const void *context, size_t begin, size_t end, size_t thread) {
@@ -160,7 +162,8 @@ static void rope_tokens(const void *context, size_t begin, size_t end, size_t th
     for (size_t t = begin; t < end; t++) {
       float cosine[PAIRS], sine[PAIRS];
       double position = (double)shape->first_position + (double)t;
-      for (size_t i = 0; i < n; i++) cosine_and_sine(position * frequency[i], &cosine[i], &sine[i]);
+      for (size_t i = 0; i < n; i++)
+        cosine_and_sine(position * frequency[i], (double)j->magnitude, &cosine[i], &sine[i]);
       for (size_t h = 0; h < shape->n_heads; h++, head += shape->head_size)
         j->rotate(head, distance, cosine, sine, n);
     }
@@ -168,8 +171,8 @@ static void rope_tokens(const void *context, size_t begin, size_t end, size_t th
 }
 
 void fm_op_rope(float *x, const fm_rope_shape *shape, float base, float linear_scale,
-                const float *factors) {
-  const rope_job j = {kernels()->rotate, x, shape, base, linear_scale, factors};
+                const float *factors, float magnitude) {
+  const rope_job j = {kernels()->rotate, x, shape, base, linear_scale, factors, magnitude};
   fm_work work = (fm_work)shape->n_dims * (shape->n_heads * FM_WORK_COPY + FM_WORK_EXP);
   fm_parallel(rope_tokens, &j, shape->n_tokens, work);
 }

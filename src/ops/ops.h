@@ -85,7 +85,7 @@ void fm_op_layer_norm(const float *x, const float *weight, const float *bias, fl
                       size_t n_rows, size_t n_cols, float eps);
 void fm_op_softmax(const float *x, float *y, size_t n_rows, size_t n_cols);
 void fm_op_rope(float *x, const fm_rope_shape *shape, float base, float linear_scale,
-                const float *factors);
+                const float *factors, float magnitude);
 void fm_op_embed(int32_t type, const uint8_t *table, const uint32_t *ids, float *y, size_t n_tokens,
                  size_t n_cols);
 void fm_op_add(const float *a, const float *b, float *y, size_t n_values);

@@ -6,7 +6,7 @@
 typedef struct {
   const float *x, *other, *bias;
   float *y;
-  float eps, base, linear_scale, scale;
+  float eps, base, linear_scale, magnitude, scale;
   uint32_t n_rows, n_cols, n_heads, head_size, n_dims, position;
   int32_t act, pairing;
 } arguments;
@@ -78,12 +78,13 @@ static void run_softmax(fuzz *f) {
 static int32_t call_rope(void *p) {
   arguments *a = p;
   return fm_rope(a->y, a->n_rows, a->n_heads, a->head_size, a->n_dims, a->position, a->base,
-                 a->linear_scale, a->other, a->pairing);
+                 a->linear_scale, a->other, a->magnitude, a->pairing);
 }
 
 static void run_rope(fuzz *f) {
   arguments a = {.base = fuzz_parameter(f),
                  .linear_scale = fuzz_parameter(f),
+                 .magnitude = fuzz_parameter(f),
                  .position = fuzz_u32(f) >> fuzz_below(f, 32)};
   a.n_rows = fuzz_dimension(f, 4);
   a.n_heads = fuzz_dimension(f, 4);
@@ -155,8 +156,8 @@ static void run_scale(fuzz *f) {
 }
 
 static void run_gated(fuzz *f) {
-  arguments a = {.act = fuzz_enum(f, FM_GATE_GELU)};
-  fuzz_fault(f, a.act < FM_GATE_SILU || a.act > FM_GATE_GELU, FM_ERR_ACTIVATION);
+  arguments a = {.act = fuzz_enum(f, FM_GATE_RELU)};
+  fuzz_fault(f, a.act < FM_GATE_SILU || a.act > FM_GATE_RELU, FM_ERR_ACTIVATION);
   pick_pair(f, &a);
   fuzz_run(f, call_gated, &a);
 }

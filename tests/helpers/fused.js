@@ -10,7 +10,7 @@ const GUARD = 0xff;
 const GUARD_BYTES = 64;
 const F32_MAX = (2 - 2 ** -23) * 2 ** 127;
 
-export const GATES = /** @type {const} */ (['silu', 'gelu']);
+export const GATES = /** @type {const} */ (['silu', 'gelu', 'relu']);
 
 /**
  * A part of a call's memory: given bytes, which may depend on the addresses of all parts, or room
@@ -170,12 +170,17 @@ export function normReference(x, nTokens, nCols, { weight, eps }) {
 
 /**
  * act(gate) * up. Errors: those that kernels/exp.h states for the activation (4 ulp, for GELU 3 |z|
- * u more; -0 instead of anything above -2.7e-37), and one rounding.
+ * u more; -0 instead of anything above -2.7e-37), and one rounding. ReLU is exact.
  * @param {Float32Array} gate @param {Float32Array} up @param {number} act @returns {Made}
  */
 export function gateReference(gate, up, act) {
   const made = { values: new Float64Array(gate.length), errors: new Float64Array(gate.length) };
   gate.forEach((g, i) => {
+    if (act === 2) {
+      made.values[i] = Math.max(g, 0) * up[i];
+      made.errors[i] = u * Math.abs(made.values[i]) + 2 ** -149;
+      return;
+    }
     const z = act === 0 ? g : 2 * Math.sqrt(2 / Math.PI) * (g + 0.044715 * g ** 3);
     const value = (g / (1 + Math.exp(-z))) * up[i];
     const relative = (9 + (act === 0 ? 0 : 3 * Math.min(Math.abs(z), 104))) * u;

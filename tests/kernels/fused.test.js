@@ -20,7 +20,7 @@ const { modules, skipped } = openModules();
 for (const { name, reason } of skipped) test(`fused: ${name} module`, { skip: reason }, () => {});
 
 const ACTIVATIONS = [0, 1, 2];
-const ACTS = [0, 1];
+const ACTS = [0, 1, 2];
 const EPS = 1e-5;
 const SEED = 20251123;
 /**

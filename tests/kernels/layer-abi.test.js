@@ -77,6 +77,7 @@ const CASES = {
       base: 1e4,
       scale: 1,
       factors: A,
+      magnitude: 1,
       pairing: 0,
     },
     bytes: { x: 96, factors: 12 },
@@ -159,7 +160,7 @@ const CASES = {
     refused: [
       [{ n: 0 }, SHAPE],
       [{ n: 2 ** 30 }, SHAPE],
-      [{ act: 2 }, ACTIVATION],
+      [{ act: 3 }, ACTIVATION],
       [{ act: -1 }, ACTIVATION],
     ],
   },

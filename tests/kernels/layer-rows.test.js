@@ -17,18 +17,18 @@ const { abs, fround } = Math;
 const { modules, skipped } = openModules();
 for (const { name, reason } of skipped) test(`layer: ${name} module`, { skip: reason }, () => {});
 
-/** pairing, nTokens, nHeads, headSize, nDims, position, base, linear scale, factors */
+/** pairing, nTokens, nHeads, headSize, nDims, position, base, linear scale, factors, magnitude */
 const ROPES = /** @type {const} */ ([
-  [0, 1, 1, 2, 2, 1, 10000, 1, false],
-  [1, 1, 1, 2, 2, 1, 10000, 1, false],
-  [0, 3, 2, 64, 64, 0, 10000, 1, false],
-  [1, 3, 2, 64, 64, 5, 500000, 1, true],
-  [0, 2, 3, 9, 6, 100, 10000, 4, false],
-  [1, 2, 3, 11, 10, 32000, 10000, 8, true],
-  [1, 2, 1, 256, 256, 131071, 1e6, 1, true],
-  [0, 1, 2, 300, 262, 77, 1e4, 0.5, true],
-  [1, 1, 2, 300, 262, 77, 1e4, 0.5, false],
-  [0, 2, 1, 8, 8, 4e6, 1, 1, false],
+  [0, 1, 1, 2, 2, 1, 10000, 1, false, 1],
+  [1, 1, 1, 2, 2, 1, 10000, 1, false, 1],
+  [0, 3, 2, 64, 64, 0, 10000, 1, false, 1.25],
+  [1, 3, 2, 64, 64, 5, 500000, 1, true, 1],
+  [0, 2, 3, 9, 6, 100, 10000, 4, false, 1.1902],
+  [1, 2, 3, 11, 10, 32000, 10000, 8, true, -0.7],
+  [1, 2, 1, 256, 256, 131071, 1e6, 1, true, 1],
+  [0, 1, 2, 300, 262, 77, 1e4, 0.5, true, 3],
+  [1, 1, 2, 300, 262, 77, 1e4, 0.5, false, 1],
+  [0, 2, 1, 8, 8, 4e6, 1, 1, false, 0],
 ]);
 
 for (const module of modules) {
@@ -36,7 +36,8 @@ for (const module of modules) {
   const prng = new Prng(41);
 
   test(`layer: ${module.name} module, rope`, () => {
-    for (const [pairing, nTokens, nHeads, headSize, nDims, position, base, scale, withFactors] of ROPES) {
+    for (const row of ROPES) {
+      const [pairing, nTokens, nHeads, headSize, nDims, position, base, scale, withFactors, magnitude] = row;
       const half = nDims / 2;
       const x = gaussian(nTokens * nHeads * headSize, prng);
       const factors = Float32Array.from({ length: half }, () => 1 + 7 * prng.unit());
@@ -47,7 +48,8 @@ for (const module of modules) {
           x.length,
           ([atF = 0], at) => {
             new Float32Array(exports.memory.buffer, at, x.length).set(x);
-            return exports.fm_rope(at, nTokens, nHeads, headSize, nDims, position, base, scale, atF, pairing);
+            const shape = /** @type {const} */ ([nTokens, nHeads, headSize, nDims]);
+            return exports.fm_rope(at, ...shape, position, base, scale, atF, magnitude, pairing);
           },
         );
         assert.equal(status, STATUS.OK);
@@ -61,13 +63,13 @@ for (const module of modules) {
           const p = position + Math.floor(i / headSize / nHeads);
           const angle =
             ((p / fround(scale)) * fround(base) ** (-pair / half)) / (withFactors ? factors[pair] : 1);
-          const [c, s] = [Math.cos(angle), Math.sin(angle)];
-          /* Cosine, product and sum round once each. The error of the angle is some 32 roundings
+          const [c, s] = [Math.cos(angle), Math.sin(angle)].map((value) => fround(magnitude) * value);
+          /* Cosine times magnitude, product and sum round once each. The error of the angle is some 32 roundings
            * of f64, that of the functions 1e-9. */
           const error = 3 * u + 32 * 2 ** -53 * abs(angle) + 1e-9;
           return {
             value: x[i] * c + (second ? 1 : -1) * x[other] * s,
-            bound: error * (abs(x[i]) + abs(x[other])),
+            bound: abs(magnitude) * error * (abs(x[i]) + abs(x[other])),
           };
         };
         within(
@@ -96,6 +98,7 @@ for (const module of modules) {
           base,
           scale,
           factors.length ? atF : 0,
+          1,
           1,
         );
       });

@@ -218,7 +218,7 @@ for (const module of modules) {
       sum.forEach((value, i) => {
         assert.ok(Object.is(value, fround(a[i] + b[i])), `${a[i]} + ${b[i]} = ${value}`);
       });
-      for (const act of [0, 1]) {
+      for (const act of [0, 1, 2]) {
         const y = everywhere(
           module,
           [a, b],
@@ -231,7 +231,7 @@ for (const module of modules) {
     }
     const gate = Float32Array.from({ length: 20001 }, (_, i) => (i - 10000) / 80);
     const ones = new Float32Array(gate.length).fill(1);
-    for (const act of [0, 1]) {
+    for (const act of [0, 1, 2]) {
       gatedWithin(
         everywhere(module, [gate, ones], gate.length, ([atA, atB], atY) =>
           exports.fm_gated(atA, atB, atY, gate.length, act),
@@ -273,10 +273,17 @@ for (const module of modules) {
 /**
  * silu: e^-x has an error of an ulp, which is 2u; its sum with 1, the quotient and the product with
  * up round once each: 5u. gelu: z takes 5 roundings as well, which the exponential turns into 5 |z|
- * u. Below -88.72 both are -0, at most 2.7e-37 off.
+ * u. Below -88.72 both are -0, at most 2.7e-37 off. relu: only the product rounds, and NaN stays.
  * @param {Float32Array} y @param {Float32Array} gate @param {Float32Array} up @param {number} act
  */
 function gatedWithin(y, gate, up, act) {
+  if (act === 2) {
+    y.forEach((value, i) => {
+      const relu = gate[i] < 0 ? 0 : gate[i];
+      assert.ok(Object.is(value, fround(relu * up[i])), `relu of ${gate[i]}, times ${up[i]}, is ${value}`);
+    });
+    return;
+  }
   const z = (/** @type {number} */ x) =>
     act === 0 ? x : 2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3);
   within(

@@ -41,7 +41,7 @@ static void test_rows(void) {
       if (op == 2) status |= fm_layer_norm(from, weight, bias, to, n_rows, n_cols, 1e-5f);
       if (op == 3) status |= fm_softmax(from, to, n_rows, n_cols);
       if (op == 4) status |= fm_add(from, x, to, (uint32_t)n);
-      if (op == 5) status |= fm_gated(from, x, to, (uint32_t)n, (int32_t)(n % 2));
+      if (op == 5) status |= fm_gated(from, x, to, (uint32_t)n, (int32_t)(n % 3));
       if (op == 6) status |= fm_add_scaled(from, x, to, (uint32_t)n, scale);
       if (op == 7) status |= fm_scale(from, to, (uint32_t)n, scale);
     }
@@ -78,11 +78,11 @@ static void test_rope(void) {
            position = random_u32() >> random_u32() % 32;
   size_t n = (size_t)n_tokens * n_heads * head_size;
   float *x = random_floats(n), *factors = random_floats(n_dims / 2);
-  int32_t status =
-      fm_rope(x, n_tokens, n_heads, head_size, n_dims, position, random_parameter(),
-              random_parameter(), random_u32() % 2 ? factors : NULL, (int32_t)(random_u32() % 2));
+  int32_t status = fm_rope(x, n_tokens, n_heads, head_size, n_dims, position, random_parameter(),
+                           random_parameter(), random_u32() % 2 ? factors : NULL,
+                           random_parameter(), (int32_t)(random_u32() % 2));
   check(status == FM_OK, "fm_rope, %u of %u: status %d", n_dims, head_size, status);
-  status = fm_rope(x, n_tokens, n_heads, head_size, head_size + 2, position, 1.0f, 1.0f, NULL,
+  status = fm_rope(x, n_tokens, n_heads, head_size, head_size + 2, position, 1.0f, 1.0f, NULL, 1.0f,
                    FM_ROPE_HALVES);
   check(status == FM_ERR_SHAPE, "fm_rope, more dimensions than a head has: status %d", status);
   free(factors);

@@ -89,15 +89,15 @@ test('abi: addresses are numbers from 0 on, whatever the engine gives and takes'
   });
   const small = withNumbers(exportsOf(-16), false);
   assert.equal(small.fm_alloc(5), 2 ** 32 - 16);
-  assert.equal(small.fm_rope(1, 2, 3, 4, 5, 6, 7, 8, 9, 1), 3);
+  assert.equal(small.fm_rope(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1), 3);
   const large = withNumbers(exportsOf(2n ** 33n), true);
   assert.equal(large.fm_alloc(5), 2 ** 33);
-  assert.equal(large.fm_rope(2 ** 33, 2, 3, 4, 5, 6, 7, 8, 9, 1), 3);
+  assert.equal(large.fm_rope(2 ** 33, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1), 3);
   assert.deepEqual(calls, [
     [5],
-    [1, 2, 3, 4, 5, 6, 7, 8, 9, 1],
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1],
     [5n],
-    [2n ** 33n, 2, 3, 4, 5, 6, 7, 8, 9n, 1],
+    [2n ** 33n, 2, 3, 4, 5, 6, 7, 8, 9n, 10, 1],
   ]);
   assert.equal(large.fm_isa(), -1, 'not an address');
   assert.equal(large.other, 'kept');

@@ -70,7 +70,7 @@ everywhere('fused products', (fm) => {
     );
 
     const [gate, up] = [gaussian(x.length, 12), gaussian(x.length, 13)];
-    for (const act of /** @type {const} */ (['silu', 'gelu'])) {
+    for (const act of /** @type {const} */ (['silu', 'gelu', 'relu'])) {
       const expected = fm.fusedMatmul(weights[0], fm.gated(gate, up, { act }), { activation });
       const call = (/** @type {any} */ at, /** @type {object} */ o) =>
         fm.fusedSwigluMatmul(weights[0], at, up, { act, activation, ...o });

@@ -101,6 +101,16 @@ everywhere('norms, softmax, add, scaled add, scale, gated', (fm) => {
     nCols,
     { what: 'gelu' },
   );
+  const reglu = (/** @type {any} */ at, /** @type {object} */ o) => fm.gated(at, up, { act: 'relu', ...o });
+  bothKinds(
+    fm,
+    x,
+    nCols,
+    reglu,
+    x.map((v, i) => Math.max(v, 0) * up[i]),
+    nCols,
+    { what: 'relu' },
+  );
 });
 
 everywhere('rope and embed', (fm) => {
@@ -115,12 +125,15 @@ everywhere('rope and embed', (fm) => {
           const at = (t * nHeads + h) * headSize + (pairing === 'halves' ? i : 2 * i);
           const to = at + (pairing === 'halves' ? nDims / 2 : 1);
           const angle = (((7 + t) / 2) * 500 ** ((-2 * i) / nDims)) / factors[i];
-          expected[at] = x[at] * Math.cos(angle) - x[to] * Math.sin(angle);
-          expected[to] = x[at] * Math.sin(angle) + x[to] * Math.cos(angle);
+          const [cosine, sine] = [1.5 * Math.cos(angle), 1.5 * Math.sin(angle)];
+          expected[at] = x[at] * cosine - x[to] * sine;
+          expected[to] = x[at] * sine + x[to] * cosine;
         }
       }
     }
-    const options = { headSize, nHeads, nDims, position: 7, base: 500, linearScale: 2, factors, pairing };
+    const position = 7;
+    const scales = { base: 500, linearScale: 2, factors, magnitude: 1.5 };
+    const options = { headSize, nHeads, nDims, position, ...scales, pairing };
     const nCols = nHeads * headSize;
     bothKinds(fm, x, nCols, (at, o) => fm.rope(at, { ...options, ...o }), expected, nCols, {
       what: `rope, ${pairing}`,
@@ -186,6 +199,7 @@ test('layer api: what cannot be is refused, with both numbers, and leaves nothin
     [() => fm.rope(t, { headSize: 64, position: -1 }), ShapeError, /position.*-1/],
     [() => fm.rope(t, { headSize: 64, base: 0 }), ArgumentError, /base.*0/],
     [() => fm.rope(t, { headSize: 64, linearScale: 0 }), ArgumentError, /linearScale/],
+    [() => fm.rope(t, { headSize: 64, magnitude: Number.NaN }), ArgumentError, /magnitude/],
     [() => fm.rope(t, { headSize: 64, factors: five }), ShapeError, /5 values, expected 32/],
     [() => any.rope(t, { headSize: 64, pairing: 'odd' }), ArgumentError, /pairing.*"odd"/],
     [() => fm.embed(w, [0, 4]), ShapeError, /ids\[1\] is 4.*4 rows/],
@@ -203,7 +217,7 @@ test('layer api: what cannot be is refused, with both numbers, and leaves nothin
     [() => any.scale([1], 2), ArgumentError, /x must be/],
     [() => fm.scale(new Float32Array(0), 2), ShapeError, /0 values/],
     [() => fm.scale(x, 2, { out: five }), ShapeError, /5.*512/],
-    [() => any.gated(x, x, { act: 'relu' }), ArgumentError, /act.*"relu"/],
+    [() => any.gated(x, x, { act: 'tanh' }), ArgumentError, /act.*"tanh"/],
     [() => fm.fusedMatmulMany([], x), ArgumentError, /weights/],
     [() => any.fusedMatmulMany([w, t], x), ArgumentError, /weights\[1\] must be a Weight, got Tensor/],
     [() => fm.fusedMatmulMany([w, wide], x), ShapeError, /512 columns.*256/],

@@ -79,6 +79,7 @@ const rightArguments = {
       base: 1e4,
       linearScale: 2,
       factors: ramp(16),
+      magnitude: 1.5,
       pairing: 'halves',
       out: new Float32Array(128),
     },

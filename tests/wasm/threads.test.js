@@ -154,6 +154,7 @@ const OPERATIONS = {
       fm.scale(gaussian(n, 1), 62.2),
       fm.gated(gaussian(n, 1), gaussian(n, 2)),
       fm.gated(gaussian(n, 1), gaussian(n, 2), { act: 'gelu' }),
+      fm.gated(gaussian(n, 1), gaussian(n, 2), { act: 'relu' }),
     ]),
   fusedAttentionScore: (fm) =>
     [1, 3, 4, 5, 33].flatMap((nQ) =>
