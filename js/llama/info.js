@@ -82,7 +82,9 @@ export function describe(parts) {
   const { backend, plan, weights, decoder, tokenizer, metadata, tensors, settings, timings } = parts;
   const { architecture, layers, nEmbd, nVocab, trainedContext } = plan;
   const [{ attention, feed }] = layers;
-  const { nHeads, nKvHeads, headSize, rope } = attention;
+  const { nHeads, nKvHeads, headSize } = attention;
+  const { pairing, nDims, base, linearScale } = attention.rope ?? NO_ROPE;
+  const factors = weights.byRole.layers[0].attention.ropeFactors !== undefined;
   const { embedding, head } = weights.byRole;
   const { contextLength, kvType, activation, causal } = settings;
   /** @type {Record<string, TypeUse>} */
@@ -108,7 +110,7 @@ export function describe(parts) {
     ...{ nEmbd, nFf: feed.nFf, nHeads, nKvHeads, headSize, nVocab },
     tied: head.output === embedding.table,
     causal,
-    rope: { ...NO_ROPE, ...rope, factors: weights.byRole.layers[0].attention.ropeFactors !== undefined },
+    rope: { pairing, nDims, base, linearScale, factors },
     ...{ trainedContext, contextLength, batch: decoder.batch, kvType, activation },
     tokenizer: { kind, pre, addBos, addEos, bos, ends: [...ends], chat },
     types,

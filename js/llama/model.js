@@ -7,6 +7,7 @@ import { ArgumentError, HandleError, show } from '../errors.js';
 import { GgufFile, openGguf } from '../gguf/index.js';
 import { KV_TYPES } from '../wasm/kv-cache.js';
 import { ACTIVATION_NAMES } from '../wasm/selftest.js';
+import { DEFAULT_CONTEXT } from './architectures/metadata.js';
 import { Context } from './context.js';
 import { Decoder } from './decoder.js';
 import { choosePooling, pool } from './embedding.js';
@@ -69,7 +70,6 @@ import { checkTensors } from './weights.js';
  *   name or 'fused-matmul'.
  */
 
-const DEFAULT_CONTEXT = 4096;
 const LARGEST_CONTEXT = 2 ** 24;
 
 /**
@@ -157,7 +157,7 @@ export class Llama {
     const undo = [];
     try {
       const { metadata } = gguf;
-      const plan = planModel(metadata);
+      const plan = planModel(metadata, asked);
       const { Tokenizer } = await tokenizerCode;
       const tokenizer = new Tokenizer(metadata);
       const planned = checkTensors(gguf, plan);

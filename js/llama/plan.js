@@ -35,6 +35,14 @@ import { ModelError } from './errors.js';
  * @property {number} nDims  How many values at the start of a head turn.
  * @property {number} base  Base of the frequencies.
  * @property {number} linearScale  Positions are divided by it.
+ * @property {number[] | undefined} divisors  Numbers that the frequencies are divided by, one for
+ *   each pair, as YaRN gives them; in addition to the frequency factors.
+ * @property {number} magnitude  Factor of the values that turn.
+ */
+
+/**
+ * Factor of the queries, by position: 1 + scale * ln(1 + floor(position / length)).
+ * @typedef {{ scale: number, length: number }} Temperature
  */
 
 /**
@@ -50,6 +58,7 @@ import { ModelError } from './errors.js';
  * @property {number} headSize  Values of a head.
  * @property {QkNorm | undefined} qkNorm  Norm of queries and keys.
  * @property {Rope | undefined} rope  Undefined: attention does not know positions.
+ * @property {Temperature | undefined} temperature  Undefined: the factor of the queries is 1.
  * @property {boolean} causal  Whether a token sees only positions up to its own.
  * @property {number} window  A token sees at most this many positions, the latest ones; 0: all.
  * @property {number} scale  Factor of the scores.
@@ -58,11 +67,13 @@ import { ModelError } from './errors.js';
  */
 
 /**
- * x += residualScale * postNorm((activation(h * gate^T) * (h * up^T)) * down^T), h = norm(x).
- * Tensors by role: norm, gate, up, down, and postNorm where it is set.
+ * x += residualScale * postNorm(inner * down^T), h = norm(x), and inner = activation(h * gate^T) *
+ * (h * up^T) or, where there is no gate, activation(h * up^T). Tensors by role: norm, up, down, and
+ * gate and postNorm where they are set.
  * @typedef {object} FeedSettings
- * @property {'gated'} kind  Two products in, one out.
- * @property {'silu' | 'gelu'} activation  Activation function of the gate; 'gelu' is the tanh form.
+ * @property {'gated' | 'plain'} kind  Two products in and one out, or one in and one out.
+ * @property {'silu' | 'gelu' | 'relu' | 'relu2'} activation  Activation function; 'gelu' is the tanh
+ *   form, 'relu2' is max(x, 0)^2.
  * @property {number} nFf  Values between the products.
  * @property {Norm | undefined} norm  Norm of the input.
  * @property {Norm | undefined} postNorm  Norm of the output, before it is added.
@@ -136,10 +147,12 @@ import { ModelError } from './errors.js';
 /**
  * Makes the plan of a model.
  * @param {Record<string, MetadataValue>} metadata  metadata of the file
+ * @param {number} [contextLength]  positions of the context; default: the model's own, at most
+ *   DEFAULT_CONTEXT
  * @returns {Plan}
  * @throws {ModelError} the architecture or a variant of it is not supported, or a number is missing
  */
-export function planModel(metadata) {
+export function planModel(metadata, contextLength) {
   const given = metadata['general.architecture'];
   const name = String(given);
   if (!Object.hasOwn(ARCHITECTURES, name)) {
@@ -147,5 +160,5 @@ export function planModel(metadata) {
       `the architecture ${show(given)} is not supported; supported are ${Object.keys(ARCHITECTURES).join(', ')}`,
     );
   }
-  return ARCHITECTURES[name].plan(metadataReader(metadata, name));
+  return ARCHITECTURES[name].plan(metadataReader(metadata, name, contextLength));
 }

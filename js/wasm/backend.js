@@ -3,7 +3,7 @@
  *
  *   project  q, k, v = norm(x) Wqkv^T (+ biases); q, k = norm; q, k = rope; store k, v in the cache
  *   attend   x += attention(q, cache) Wo^T
- *   feed     x += (act(h gate^T) * (h up^T)) down^T, h = norm(x)
+ *   feed     x += (act(h gate^T) * (h up^T)) down^T, h = norm(x); or x += act(h up^T) down^T
  *   head     logits = norm(x) output^T */
 
 import { ArgumentError, MemoryError, show } from '../errors.js';
@@ -167,8 +167,10 @@ export class WasmBackend {
       for (const [i, { role, use }] of tensors.entries())
         byRole.set(role, this.#prepare(weights[i], use, owned));
       const slice = (/** @type {Weight | Tensor | Bias} */ of, /** @type {Rows} */ rows) => rowsOf(of, rows);
+      const arranged = arrange(plan, byRole, slice);
+      this.#makeDivisors(plan, arranged, owned);
       return {
-        byRole: arrange(plan, byRole, slice),
+        byRole: arranged,
         free,
         get freed() {
           return fm.disposed || weights.every(({ freed }) => freed);
@@ -196,6 +198,31 @@ export class WasmBackend {
     weight.free();
     owned.delete(weight);
     return tensor;
+  }
+
+  /**
+   * Makes tensors of the frequency divisors in a plan, times the frequency factors of the file, as
+   * new factors. Layers with the same numbers share a tensor.
+   * @param {Plan} plan
+   * @param {import('../backend.js').Weights} byRole
+   * @param {Set<Weight | Tensor>} owned
+   */
+  #makeDivisors({ layers }, byRole, owned) {
+    /** @type {Map<string, Tensor>} */
+    const made = new Map();
+    for (const [i, { attention }] of layers.entries()) {
+      const divisors = attention.rope?.divisors;
+      if (!divisors) continue;
+      const weights = byRole.layers[i].attention;
+      const data = Float32Array.from(divisors);
+      if (weights.ropeFactors)
+        for (const [pair, factor] of weights.ropeFactors.toArray().entries()) data[pair] *= factor;
+      const key = data.join();
+      const tensor = made.get(key) ?? this.#fm.tensor({ nRows: 1, nCols: data.length, data });
+      made.set(key, tensor);
+      owned.add(tensor);
+      weights.ropeFactors = tensor;
+    }
   }
 
   /** @param {{ nRows: number, nCols: number }} shape */
@@ -263,12 +290,13 @@ export class WasmBackend {
       // Written out because it runs for every token, and copying properties takes longer than the
       // call.
       const { headSize } = settings;
-      const { pairing, nDims, base, linearScale } = rope;
+      const { pairing, nDims, base, linearScale, magnitude } = rope;
       const factors = weights.ropeFactors;
-      fm.rope(q, { headSize, position, nDims, base, linearScale, factors, pairing, out: q });
-      fm.rope(k, { headSize, position, nDims, base, linearScale, factors, pairing, out: k });
+      fm.rope(q, { headSize, position, nDims, base, linearScale, factors, magnitude, pairing, out: q });
+      fm.rope(k, { headSize, position, nDims, base, linearScale, factors, magnitude, pairing, out: k });
     }
     if (qkNorm?.afterRope) this.#normQk(views, weights, qkNorm);
+    if (settings.temperature) this.#heat(q, settings.temperature, position);
     // Infinite queries or keys may only give weights of 0, which no later check would find.
     const largest = KV_LARGEST[this.#kvType];
     this.#check(q, { part: 'queries', layer, position });
@@ -298,14 +326,37 @@ export class WasmBackend {
 
   /** @param {WasmHidden} hidden @param {Block<FeedSettings>} block @param {Step} at */
   feed(hidden, { settings, weights }, at) {
-    const { norm, postNorm, activation: act, residualScale } = settings;
+    const { kind, norm, postNorm, residualScale } = settings;
     const { x, added } = hidden.states(at);
+    if (kind === 'plain') {
+      this.#feedPlain(x, added, hidden.inner(at, settings.nFf), settings, weights);
+      this.#addTo(x, added, settings, weights);
+      return;
+    }
     const { gate, up, down } = weights;
     const ffn = { gate, up, down, norm: norm ? weights.norm : undefined };
     const residual = !postNorm && residualScale === 1;
     const out = residual ? x : added;
+    const act = /** @type {import('./kernel-types.js').Gate} */ (settings.activation);
     this.#fm.fusedFfn(ffn, x, { eps: norm?.eps, act, residual, out, activation: this.#activation });
     if (!residual) this.#addTo(x, added, settings, weights);
+  }
+
+  /**
+   * out = relu(h up^T)^2 down^T, h = norm(x). The square is a ReLU gate of the values by
+   * themselves.
+   * @param {Tensor} x
+   * @param {Tensor} out
+   * @param {Tensor} inner  work memory
+   * @param {FeedSettings} settings
+   * @param {import('../backend.js').Weights} weights
+   */
+  #feedPlain(x, out, inner, { norm }, weights) {
+    const activation = this.#activation;
+    const { up, down } = weights;
+    if (norm) this.#fm.fusedRmsNormMatmul([up], x, weights.norm, { eps: norm.eps, out: [inner], activation });
+    else this.#fm.fusedMatmul(up, x, { out: inner, activation });
+    this.#fm.fusedSwigluMatmul(down, inner, inner, { act: 'relu', out, activation });
   }
 
   /**
@@ -403,6 +454,23 @@ export class WasmBackend {
     const [q, k] = span === 'head' ? heads : qkv;
     this.#fm.rmsNorm(q, qNorm, { eps, out: q });
     this.#fm.rmsNorm(k, kNorm, { eps, out: k });
+  }
+
+  /**
+   * Multiplies queries by a factor that depends on their position. Neighbours have the same factor,
+   * except where a new stretch begins.
+   * @param {Tensor} q
+   * @param {import('../llama/plan.js').Temperature} temperature
+   * @param {number} position  of the first token
+   */
+  #heat(q, { scale, length }, position) {
+    for (let start = 0; start < q.nRows; ) {
+      const stretch = Math.floor((position + start) / length);
+      const nRows = Math.min(q.nRows - start, (stretch + 1) * length - position - start);
+      const rows = viewOf(q, { start, nRows });
+      if (stretch > 0) this.#fm.scale(rows, 1 + scale * Math.log(1 + stretch), { out: rows });
+      start += nRows;
+    }
   }
 
   /**

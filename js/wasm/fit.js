@@ -11,6 +11,8 @@ import { GATES, PAIRINGS } from './layer.js';
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 
 const LARGEST_HEAD = 256;
+/** Activation functions by kind of feed-forward block. @type {Record<string, readonly string[]>} */
+const ACTIVATIONS = { gated: GATES, plain: ['relu2'] };
 
 /**
  * Products decode a weight once for this many tokens. A larger batch is a multiple of it, so that
@@ -47,10 +49,11 @@ export function lacks({ layers, head }, tensors) {
     check(kind === 'attention', `layers of kind ${show(kind)} are not supported`);
     check(headSize <= LARGEST_HEAD, `heads of ${headSize} values are not supported; ${LARGEST_HEAD} at most`);
     check(!rope || PAIRINGS.includes(rope.pairing), `RoPE of pairs ${show(rope?.pairing)} is not supported`);
-    check(feed.kind === 'gated', `feed-forward blocks of kind ${show(feed.kind)} are not supported`);
+    const activations = Object.hasOwn(ACTIVATIONS, feed.kind) ? ACTIVATIONS[feed.kind] : undefined;
+    check(activations !== undefined, `feed-forward blocks of kind ${show(feed.kind)} are not supported`);
     check(
-      GATES.includes(feed.activation),
-      `gates of the kind ${show(feed.activation)} are not supported; supported are ${GATES.join(', ')}`,
+      !activations || activations.includes(feed.activation),
+      `activations ${show(feed.activation)} in ${feed.kind} feed-forward blocks are not supported; supported are ${activations?.join(', ')}`,
     );
     for (const norm of [attention.norm, attention.postNorm, feed.norm, feed.postNorm]) checkNorm(norm);
   }
@@ -79,7 +82,8 @@ export function sizes(plan, { contextLength, kvType }) {
   // Bytes for each token of a batch, and more bytes for each token of a part: its buffers, and the
   // workspace of the feed-forward block.
   const ofBatch = 4 * sum(cols.batch);
-  const ofPart = 4 * (sum(cols.part) + 2 * Math.max(...layers.map(({ feed }) => feed.nFf)));
+  const ofPart =
+    4 * (sum(cols.part) + 2 * Math.max(...layers.map(({ feed }) => (feed.kind === 'gated' ? feed.nFf : 0))));
   const fitting = (/** @type {number} */ bytes, /** @type {number} */ step) =>
     step * Math.floor(bytes / (ofBatch + ofPart) / step);
   const blocks = Math.min(LARGEST_BATCH, fitting(BLOCKS_BYTES, TOKEN_BLOCK));

@@ -32,6 +32,8 @@ export function bufferCols({ nEmbd, layers, tensors }) {
     v: most(({ attention }) => widths(attention).kv),
     // The result of attention. Before and after it, a bias copied to every token.
     attended: hasOutputBias ? Math.max(q, nEmbd) : q,
+    // Between the products of a feed-forward block without a gate.
+    inner: most(({ feed }) => (feed.kind === 'plain' ? feed.nFf : 0)),
   };
   return { batch, part };
 }
@@ -61,12 +63,12 @@ export class WasmHidden {
       for (const [name, nCols] of Object.entries(cols.batch))
         buffers[name] = fm.tensor({ nRows: batch, nCols });
       for (const [name, nCols] of Object.entries(cols.part))
-        buffers[name] = fm.tensor({ nRows: part, nCols });
+        if (nCols > 0) buffers[name] = fm.tensor({ nRows: part, nCols });
     } catch (error) {
       for (const buffer of Object.values(buffers)) buffer.free();
       throw error;
     }
-    this.#buffers = /** @type {Record<'x' | 'q' | 'k' | 'v' | 'attended', Tensor>} */ (buffers);
+    this.#buffers = /** @type {Record<'x' | 'q' | 'k' | 'v' | 'attended' | 'inner', Tensor>} */ (buffers);
     this.nRows = batch;
     this.nCols = plan.nEmbd;
   }
@@ -123,6 +125,15 @@ export class WasmHidden {
         attended: viewOf(attended, { nRows, nCols: cols.q }),
       };
     });
+  }
+
+  /**
+   * Work memory of a feed-forward block without a gate.
+   * @param {{ start: number, nTokens: number }} step
+   * @param {number} nFf
+   */
+  inner({ nTokens: nRows }, nFf) {
+    return viewOf(this.#buffers.inner, { nRows, nCols: nFf });
   }
 
   /**

@@ -31,11 +31,12 @@ if (MODELS.length === 1)
 
 /**
  * @param {string} name
+ * @param {string} [folder]  in the test data
  * @returns {{ reference: Reference, logits: (prompt: Prompt) => Float32Array }}
  */
-export function readReference(name) {
-  const reference = JSON.parse(readFileSync(dataPath(`logits/${name}.json`), 'utf8'));
-  const file = dataPath(`logits/${name}.logits.f32`);
+export function readReference(name, folder = 'logits') {
+  const reference = JSON.parse(readFileSync(dataPath(folder, `${name}.json`), 'utf8'));
+  const file = dataPath(folder, `${name}.logits.f32`);
   if (!existsSync(file)) throw new Error(`${file} is missing`);
   const bytes = readFileSync(file);
   const all = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));

@@ -120,14 +120,15 @@ const normalizeQk = (x, norm, weight, headSize) =>
  * @param {Float64Array} head @param {Rope} rope @param {number} position
  * @param {Matrix | undefined} factors
  */
-function turn(head, { pairing, nDims, base, linearScale }, position, factors) {
+function turn(head, { pairing, nDims, base, linearScale, divisors, magnitude }, position, factors) {
   const out = head.slice();
   for (let i = 0; i < nDims / 2; i++) {
-    const frequency = Math.fround(base) ** ((-2 * i) / nDims) / (factors?.values[i] ?? 1);
+    const divisor = (factors?.values[i] ?? 1) * (divisors?.[i] ?? 1);
+    const frequency = Math.fround(base) ** ((-2 * i) / nDims) / divisor;
     const angle = (position / Math.fround(linearScale)) * frequency;
     const [a, b] = pairing === 'adjacent' ? [2 * i, 2 * i + 1] : [i, i + nDims / 2];
-    out[a] = head[a] * Math.cos(angle) - head[b] * Math.sin(angle);
-    out[b] = head[a] * Math.sin(angle) + head[b] * Math.cos(angle);
+    out[a] = magnitude * (head[a] * Math.cos(angle) - head[b] * Math.sin(angle));
+    out[b] = magnitude * (head[a] * Math.sin(angle) + head[b] * Math.cos(angle));
   }
   return out;
 }
@@ -139,6 +140,8 @@ const ACTIVATIONS = {
   silu: (/** @type {number} */ x) => x / (1 + Math.exp(-x)),
   gelu: (/** @type {number} */ x) =>
     0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+  relu: (/** @type {number} */ x) => Math.max(x, 0),
+  relu2: (/** @type {number} */ x) => Math.max(x, 0) ** 2,
 };
 
 /**
@@ -256,7 +259,7 @@ export class ReferenceBackend {
    * @param {ReferenceCache} cache @param {Step} at
    */
   project(x, { settings, weights }, cache, { position, start, nTokens }) {
-    const { norm, qkNorm, rope, headSize } = settings;
+    const { norm, qkNorm, rope, temperature, headSize } = settings;
     this.#note('project', () => {
       /** @param {Float64Array} h @param {'q' | 'k'} name @param {number} at */
       const queryOrKey = (h, name, at) => {
@@ -268,7 +271,10 @@ export class ReferenceBackend {
       };
       for (let t = 0; t < nTokens; t++) {
         const h = normalize(x.row(start + t), norm, weights.norm);
-        x.queries[start + t] = queryOrKey(h, 'q', position + t);
+        const heat = temperature
+          ? 1 + temperature.scale * Math.log(1 + Math.floor((position + t) / temperature.length))
+          : 1;
+        x.queries[start + t] = queryOrKey(h, 'q', position + t).map((value) => heat * value);
         cache.keys.row(position + t).set(queryOrKey(h, 'k', position + t));
         cache.values.row(position + t).set(plus(multiply(weights.v, h), weights.vBias));
       }
@@ -295,10 +301,11 @@ export class ReferenceBackend {
       for (let t = 0; t < nTokens; t++) {
         const row = x.row(start + t);
         const h = normalize(row, settings.norm, weights.norm);
-        const up = multiply(weights.up, h);
         const act = ACTIVATIONS[settings.activation];
-        const gated = multiply(weights.gate, h).map((gate, i) => act(gate) * up[i]);
-        addTo(row, multiply(weights.down, gated), settings, weights.postNorm);
+        const up = multiply(weights.up, h);
+        const isGated = settings.kind === 'gated';
+        const inner = isGated ? multiply(weights.gate, h).map((gate, i) => act(gate) * up[i]) : up.map(act);
+        addTo(row, multiply(weights.down, inner), settings, weights.postNorm);
       }
     });
   }

@@ -163,8 +163,27 @@ const SETTINGS = {
     {},
     ({ layers }) =>
       Object.assign(layers[1].attention, {
-        rope: { pairing: 'halves', nDims: 6, base: 300, linearScale: 0.5 },
+        rope: { pairing: 'halves', nDims: 6, base: 300, linearScale: 0.5, magnitude: 1 },
       }),
+  ],
+  'divided frequencies and a magnitude': [
+    {},
+    ({ layers }) =>
+      Object.assign(layers[1].attention.rope ?? {}, {
+        divisors: [1, 1, 1.5, 2.5, 4, 8, 8, 8],
+        magnitude: 1.2,
+      }),
+  ],
+  'divided frequencies beside factors of the file': [
+    { factors: true, nDims: 8 },
+    ({ layers }) => {
+      for (const { attention } of layers)
+        Object.assign(attention.rope ?? {}, { divisors: [1, 2, 4, 8], magnitude: 0.9 });
+    },
+  ],
+  'queries that grow with the position': [
+    {},
+    ({ layers }) => Object.assign(layers[0].attention, { temperature: { scale: 0.8, length: 4 } }),
   ],
   'no norm before, one after': [
     {
@@ -210,12 +229,25 @@ const SETTINGS = {
     },
   ],
   'the gate is GELU': [{}, ({ layers }) => Object.assign(layers[0].feed, { activation: 'gelu' })],
+  'the gate is ReLU': [{}, ({ layers }) => Object.assign(layers[0].feed, { activation: 'relu' })],
+  'no gate, squared ReLU': [
+    { change: (list) => list.filter(({ name }) => !/ffn_gate/.test(name)) },
+    (plan) => {
+      plan.tensors = plan.tensors.filter(({ name }) => !/ffn_gate/.test(name));
+      for (const { feed } of plan.layers) Object.assign(feed, { kind: 'plain', activation: 'relu2' });
+      Object.assign(plan.layers[1].feed, { residualScale: 0.5 });
+    },
+  ],
+  'no gate and no norm': [
+    { change: (list) => list.filter(({ name }) => name !== 'blk.1.ffn_gate.weight') },
+    (plan) => {
+      plan.tensors = plan.tensors.filter(({ name }) => name !== 'blk.1.ffn_gate.weight');
+      Object.assign(plan.layers[1].feed, { kind: 'plain', activation: 'relu2', norm: undefined });
+    },
+  ],
   'a bias of the output': [
     { headSize: 8, change: (list) => [...list, vector('blk.0.attn_output.bias', 64, 5)] },
-    ({ tensors }) => {
-      const row = /** @type {const} */ ({ nRows: 1, nCols: 64, use: 'bias', optional: false });
-      tensors.push({ role: 'layers.0.attention.outputBias', name: 'blk.0.attn_output.bias', ...row });
-    },
+    () => {},
   ],
   'queries, keys and values in one matrix': [
     {
@@ -410,7 +442,8 @@ test('backend: what it lacks is said before a weight is read, each by name', asy
   const present = tensors.map(({ name }) => gguf.tensor(name));
   const broken = structuredClone(plan);
   Object.assign(broken.layers[0].attention, { kind: 'convolution', headSize: 512 });
-  Object.assign(broken.layers[1].feed, { kind: 'experts', activation: 'relu2' });
+  Object.assign(broken.layers[0].feed, { activation: 'relu2' });
+  Object.assign(broken.layers[1].feed, { kind: 'experts' });
   Object.assign(broken.layers[1].attention, { norm: { kind: 'layer', eps: 1 } });
   Object.assign(broken.layers[1].attention.rope ?? {}, { pairing: 'thirds' });
   const reasons = wasm.lacks(broken, present, settings);
@@ -418,7 +451,7 @@ test('backend: what it lacks is said before a weight is read, each by name', asy
     /layers of kind "convolution"/,
     /heads of 512 values are not supported; 256 at most/,
     /feed-forward blocks of kind "experts"/,
-    /gates of the kind "relu2"/,
+    /activations "relu2" in gated feed-forward blocks are not supported; supported are silu, gelu, relu/,
     /norms of kind "layer"/,
     /RoPE of pairs "thirds"/,
   ])

@@ -2,10 +2,11 @@
  * that differs in more than these options changes the result of decoderPlan, or combines the parts
  * itself. */
 
-import { show } from '../../errors.js';
 import { ModelError } from '../errors.js';
+import { originalContext, readRope } from './rope.js';
 
 /** @typedef {import('./metadata.js').MetadataReader} MetadataReader */
+/** @typedef {import('../plan.js').FeedSettings} FeedSettings */
 /** @typedef {import('../plan.js').Plan} Plan */
 /** @typedef {import('../plan.js').PlannedTensor} PlannedTensor */
 
@@ -16,9 +17,9 @@ import { ModelError } from '../errors.js';
 
 /** @param {MetadataReader} read */
 export function readShape(read) {
-  const { key, count, positive } = read;
+  const { count, positive } = read;
   const experts = Number(read.value('expert_count') ?? 0);
-  if (experts > 0)
+  if (experts > 1)
     throw new ModelError(`mixtures of experts are not supported: the file has ${experts} experts`);
   const nEmbd = count('embedding_length');
   const nHeads = count('attention.head_count');
@@ -31,40 +32,14 @@ export function readShape(read) {
   const valueSize = count('attention.value_length', headSize);
   if (valueSize !== headSize)
     throw new ModelError(`keys of ${headSize} and values of ${valueSize} values a head are not supported`);
-  const nDims = count('rope.dimension_count', headSize);
-  if (nDims % 2 !== 0 || nDims > headSize)
-    throw new ModelError(`${show(key('rope.dimension_count'))} is ${nDims}, heads have ${headSize} values`);
   return {
     nVocab: read.nVocab,
     nLayers: count('block_count'),
     nFf: count('feed_forward_length'),
     trainedContext: count('context_length'),
     eps: positive('attention.layer_norm_rms_epsilon'),
-    rope: { nDims, base: positive('rope.freq_base', 10000), linearScale: linearScale(read) },
     ...{ nEmbd, nHeads, nKvHeads, headSize },
   };
-}
-
-/**
- * RoPE position scale: positions are divided by it. A factor without a type is linear, as in
- * llama.cpp. The factor also has an older key; 0 means that there is none.
- * @param {MetadataReader} read
- */
-function linearScale({ value, key, positive }) {
-  const type = value('rope.scaling.type') ?? 'linear';
-  if (type !== 'none' && type !== 'linear') {
-    throw new ModelError(
-      `RoPE scaling of type ${show(type)} is not supported; supported are none, linear, and llama3's factors in rope_freqs.weight`,
-    );
-  }
-  const attention = positive('rope.scaling.attn_factor', 1);
-  if (attention !== 1) {
-    throw new ModelError(
-      `RoPE that scales attention is not supported: ${show(key('rope.scaling.attn_factor'))} is ${attention}, supported is 1`,
-    );
-  }
-  const name = ['rope.scaling.factor', 'rope.scale_linear'].find((one) => value(one) !== undefined);
-  return type === 'none' || name === undefined || value(name) === 0 ? 1 : positive(name);
 }
 
 /**
@@ -84,9 +59,17 @@ export function tensor(role, name, nRows, nCols, use) {
  * @typedef {object} DecoderOptions
  * @property {'adjacent' | 'halves'} pairing  Pairing of rotary positions, as converters lay out the
  *   rows of attn_q and attn_k.
+ * @property {import('./rope.js').RopeOptions} [rope]  Options of the rotary positions.
  * @property {'required' | 'optional'} [biases]  Biases of queries, keys and values; default
  *   'optional'.
- * @property {boolean} [headNorm]  Whether each head of queries and keys is normalised.
+ * @property {{ span: 'head' | 'row', afterRope?: boolean }} [qkNorm]  Norm of queries and keys;
+ *   default: none.
+ * @property {'before' | 'after' | 'both'} [norms]  Place of the norms of a block: before it (the
+ *   default), after it, or both.
+ * @property {boolean} [fused]  Whether queries, keys and values share a matrix, and so do gate and
+ *   up.
+ * @property {FeedSettings['kind']} [kind]  Kind of the feed-forward blocks; default 'gated'.
+ * @property {FeedSettings['activation']} [activation]  Their activation function; default 'silu'.
  */
 
 /**
@@ -94,31 +77,46 @@ export function tensor(role, name, nRows, nCols, use) {
  * @param {DecoderOptions} options
  * @returns {Plan}
  */
-export function decoderPlan(read, { pairing, biases = 'optional', headNorm = false }) {
+export function decoderPlan(read, options) {
+  const { pairing, qkNorm, norms = 'before', kind = 'gated', activation = 'silu' } = options;
   const shape = readShape(read);
   const { nVocab, nEmbd, nFf, nHeads, nKvHeads, headSize, eps, trainedContext } = shape;
   const norm = /** @type {const} */ ({ kind: 'rms', eps });
+  const ofBlock = {
+    norm: norms === 'after' ? undefined : norm,
+    postNorm: norms === 'before' ? undefined : norm,
+  };
+  const rope = readRope(read, headSize, options.rope);
   /** @type {Plan['layers'][0]} */
   const layer = {
     attention: {
       kind: 'attention',
-      norm,
-      postNorm: undefined,
+      ...ofBlock,
       ...{ nHeads, nKvHeads, headSize },
-      qkNorm: headNorm ? { kind: 'rms', eps, span: 'head', afterRope: false } : undefined,
-      rope: { pairing, ...shape.rope },
+      qkNorm: qkNorm && { kind: 'rms', eps, afterRope: false, ...qkNorm },
+      rope: { pairing, ...rope },
+      temperature: undefined,
       causal: read.flag('attention.causal', true),
       window: 0,
       scale: 1 / Math.sqrt(headSize),
       softcap: 0,
       residualScale: 1,
     },
-    feed: { kind: 'gated', activation: 'silu', nFf, norm, postNorm: undefined, residualScale: 1 },
+    feed: { kind, activation, nFf, ...ofBlock, residualScale: 1 },
   };
   const layers = Array.from({ length: shape.nLayers }, () => structuredClone(layer));
+  const ofLayers = layers.map((_, i) => [
+    attentionTensors(i, shape, options),
+    feedTensors(i, shape, options),
+  ]);
+  const isLong = read.contextLength > originalContext(read);
   /** @type {Plan['shared']} */
-  const shared = { 'head.output': { of: 'embedding.table' } };
+  const shared = {
+    'head.output': { of: 'embedding.table' },
+    'rope.factors': { of: isLong ? 'rope.longFactors' : 'rope.shortFactors' },
+  };
   for (const i of layers.keys()) shared[`layers.${i}.attention.ropeFactors`] = { of: 'rope.factors' };
+  for (const part of ofLayers.flat()) Object.assign(shared, part.shared);
   return {
     architecture: read.architecture,
     ...{ nVocab, nEmbd, trainedContext },
@@ -129,50 +127,86 @@ export function decoderPlan(read, { pairing, biases = 'optional', headNorm = fal
       tensor('embedding.table', 'token_embd.weight', nVocab, nEmbd, 'table'),
       tensor('head.norm', 'output_norm.weight', 1, nEmbd, 'vector'),
       tensor('head.output', 'output.weight?', nVocab, nEmbd, 'matrix'),
-      tensor('rope.factors', 'rope_freqs.weight?', 1, shape.rope.nDims / 2, 'vector'),
-      ...layers.flatMap((_, i) => [
-        ...attentionTensors(i, shape, { biases, headNorm }),
-        ...feedTensors(i, shape),
-      ]),
+      tensor('rope.factors', 'rope_freqs.weight?', 1, rope.nDims / 2, 'vector'),
+      tensor('rope.longFactors', 'rope_factors_long.weight?', 1, rope.nDims / 2, 'vector'),
+      tensor('rope.shortFactors', 'rope_factors_short.weight?', 1, rope.nDims / 2, 'vector'),
+      ...ofLayers.flat().flatMap(({ tensors }) => tensors),
     ],
     shared,
   };
 }
 
+/** @typedef {Pick<Plan, 'tensors' | 'shared'>} Part  Tensors of a block. */
+/** @typedef {Omit<DecoderOptions, 'pairing'>} TensorOptions */
+
 /**
  * @param {number} i  index of the layer
  * @param {Shape} shape
- * @param {{ biases: 'required' | 'optional', headNorm: boolean }} options
+ * @param {TensorOptions} options
+ * @returns {Part}
  */
-export function attentionTensors(i, { nEmbd, nHeads, nKvHeads, headSize }, { biases, headNorm }) {
+export function attentionTensors(i, { nEmbd, nHeads, nKvHeads, headSize }, options) {
+  const { biases = 'optional', qkNorm, norms = 'before', fused = false } = options;
   const [nQ, nKv] = [nHeads * headSize, nKvHeads * headSize];
   const role = (/** @type {string} */ part) => `layers.${i}.attention.${part}`;
+  const named = (/** @type {string} */ part) => `blk.${i}.${part}`;
   const bias = biases === 'required' ? 'bias' : 'bias?';
   const tensors = [
-    tensor(role('norm'), `blk.${i}.attn_norm.weight`, 1, nEmbd, 'vector'),
-    tensor(role('q'), `blk.${i}.attn_q.weight`, nQ, nEmbd, 'matrix'),
-    tensor(role('k'), `blk.${i}.attn_k.weight`, nKv, nEmbd, 'matrix'),
-    tensor(role('v'), `blk.${i}.attn_v.weight`, nKv, nEmbd, 'matrix'),
-    tensor(role('qBias'), `blk.${i}.attn_q.${bias}`, 1, nQ, 'bias'),
-    tensor(role('kBias'), `blk.${i}.attn_k.${bias}`, 1, nKv, 'bias'),
-    tensor(role('vBias'), `blk.${i}.attn_v.${bias}`, 1, nKv, 'bias'),
-    tensor(role('output'), `blk.${i}.attn_output.weight`, nEmbd, nQ, 'matrix'),
+    tensor(role('output'), named('attn_output.weight'), nEmbd, nQ, 'matrix'),
+    tensor(role('outputBias'), named('attn_output.bias?'), 1, nEmbd, 'bias'),
   ];
-  if (!headNorm) return tensors;
-  return [
-    ...tensors,
-    tensor(role('qNorm'), `blk.${i}.attn_q_norm.weight`, 1, headSize, 'vector'),
-    tensor(role('kNorm'), `blk.${i}.attn_k_norm.weight`, 1, headSize, 'vector'),
-  ];
+  /** @type {Plan['shared']} */
+  const shared = {};
+  if (fused) {
+    tensors.push(tensor(role('qkv'), named('attn_qkv.weight'), nQ + 2 * nKv, nEmbd, 'matrix'));
+    const of = role('qkv');
+    shared[role('q')] = { of, start: 0, nRows: nQ };
+    shared[role('k')] = { of, start: nQ, nRows: nKv };
+    shared[role('v')] = { of, start: nQ + nKv, nRows: nKv };
+  } else {
+    tensors.push(
+      tensor(role('q'), named('attn_q.weight'), nQ, nEmbd, 'matrix'),
+      tensor(role('k'), named('attn_k.weight'), nKv, nEmbd, 'matrix'),
+      tensor(role('v'), named('attn_v.weight'), nKv, nEmbd, 'matrix'),
+      tensor(role('qBias'), named(`attn_q.${bias}`), 1, nQ, 'bias'),
+      tensor(role('kBias'), named(`attn_k.${bias}`), 1, nKv, 'bias'),
+      tensor(role('vBias'), named(`attn_v.${bias}`), 1, nKv, 'bias'),
+    );
+  }
+  const vector = (/** @type {string} */ of, /** @type {string} */ name, /** @type {number} */ n) =>
+    tensors.push(tensor(role(of), named(`${name}.weight`), 1, n, 'vector'));
+  if (norms !== 'after') vector('norm', 'attn_norm', nEmbd);
+  if (norms !== 'before') vector('postNorm', 'post_attention_norm', nEmbd);
+  if (qkNorm) {
+    vector('qNorm', 'attn_q_norm', qkNorm.span === 'head' ? headSize : nQ);
+    vector('kNorm', 'attn_k_norm', qkNorm.span === 'head' ? headSize : nKv);
+  }
+  return { tensors, shared };
 }
 
-/** @param {number} i  index of the layer @param {Shape} shape */
-export function feedTensors(i, { nEmbd, nFf }) {
+/**
+ * @param {number} i  index of the layer
+ * @param {Shape} shape
+ * @param {TensorOptions} options
+ * @returns {Part}
+ */
+export function feedTensors(i, { nEmbd, nFf }, { norms = 'before', kind = 'gated', fused = false }) {
   const role = (/** @type {string} */ part) => `layers.${i}.feed.${part}`;
-  return [
-    tensor(role('norm'), `blk.${i}.ffn_norm.weight`, 1, nEmbd, 'vector'),
-    tensor(role('gate'), `blk.${i}.ffn_gate.weight`, nFf, nEmbd, 'matrix'),
-    tensor(role('up'), `blk.${i}.ffn_up.weight`, nFf, nEmbd, 'matrix'),
-    tensor(role('down'), `blk.${i}.ffn_down.weight`, nEmbd, nFf, 'matrix'),
-  ];
+  const named = (/** @type {string} */ part) => `blk.${i}.${part}.weight`;
+  const tensors = [];
+  /** @type {Plan['shared']} */
+  const shared = {};
+  if (fused) {
+    const of = role('gateUp');
+    tensors.push(tensor(of, named('ffn_up'), 2 * nFf, nEmbd, 'matrix'));
+    shared[role('gate')] = { of, start: 0, nRows: nFf };
+    shared[role('up')] = { of, start: nFf, nRows: nFf };
+  } else {
+    if (kind === 'gated') tensors.push(tensor(role('gate'), named('ffn_gate'), nFf, nEmbd, 'matrix'));
+    tensors.push(tensor(role('up'), named('ffn_up'), nFf, nEmbd, 'matrix'));
+  }
+  tensors.push(tensor(role('down'), named('ffn_down'), nEmbd, nFf, 'matrix'));
+  if (norms !== 'after') tensors.push(tensor(role('norm'), named('ffn_norm'), 1, nEmbd, 'vector'));
+  if (norms !== 'before') tensors.push(tensor(role('postNorm'), named('post_ffw_norm'), 1, nEmbd, 'vector'));
+  return { tensors, shared };
 }

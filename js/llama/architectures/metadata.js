@@ -5,6 +5,9 @@ import { ModelError } from '../errors.js';
 
 /** @typedef {import('../../gguf/index.js').MetadataValue} MetadataValue */
 
+/** Most positions of a context that was not asked for. */
+export const DEFAULT_CONTEXT = 4096;
+
 /**
  * Reads metadata. Names are keys without the architecture in front: `block_count` is
  * `llama.block_count` in a llama file.
@@ -15,41 +18,51 @@ import { ModelError } from '../errors.js';
  * @property {(name: string, fallback?: number) => number} count  An integer over 0; a list of equal
  *   integers counts as one.
  * @property {(name: string, fallback?: number) => number} positive  A number over 0.
+ * @property {(name: string, fallback: number) => number} optional  A number over 0; 0 is as good as
+ *   none.
  * @property {(name: string, fallback: boolean) => boolean} flag  True or false.
  * @property {number} nVocab  Entries of the tokenizer's list.
+ * @property {number} contextLength  Positions of the context that the model is loaded with.
  */
 
 /**
  * @param {Record<string, MetadataValue>} metadata
  * @param {string} architecture
+ * @param {number | undefined} contextLength  positions of the context; default: the model's own, at
+ *   most DEFAULT_CONTEXT
  * @returns {MetadataReader}
  */
-export function metadataReader(metadata, architecture) {
+export function metadataReader(metadata, architecture, contextLength) {
   const key = (/** @type {string} */ name) => `${architecture}.${name}`;
   const value = (/** @type {string} */ name) => metadata[key(name)];
   const tokens = metadata['tokenizer.ggml.tokens'];
+  /** @type {MetadataReader['count']} */
+  const count = (name, fallback) => {
+    const given = value(name);
+    // Some files have a list with one value for each layer.
+    const one = Array.isArray(given) && given.every((item) => item === given[0]) ? given[0] : given;
+    if (one === undefined && fallback !== undefined) return fallback;
+    if (Number.isSafeInteger(one) && Number(one) > 0) return Number(one);
+    throw new ModelError(`metadata ${show(key(name))} must be an integer over 0, got ${show(given)}`);
+  };
+  /** @type {MetadataReader['positive']} */
+  const positive = (name, fallback) => {
+    const given = value(name) ?? fallback;
+    if (typeof given === 'number' && Number.isFinite(given) && given > 0) return given;
+    throw new ModelError(`metadata ${show(key(name))} must be a number over 0, got ${show(given)}`);
+  };
   return {
-    architecture,
-    key,
-    value,
-    count(name, fallback) {
-      const given = value(name);
-      // Some files have a list with one value for each layer.
-      const one = Array.isArray(given) && given.every((item) => item === given[0]) ? given[0] : given;
-      if (one === undefined && fallback !== undefined) return fallback;
-      if (Number.isSafeInteger(one) && Number(one) > 0) return Number(one);
-      throw new ModelError(`metadata ${show(key(name))} must be an integer over 0, got ${show(given)}`);
-    },
-    positive(name, fallback) {
-      const given = value(name) ?? fallback;
-      if (typeof given === 'number' && Number.isFinite(given) && given > 0) return given;
-      throw new ModelError(`metadata ${show(key(name))} must be a number over 0, got ${show(given)}`);
-    },
+    ...{ architecture, key, value, count, positive },
+    optional: (name, fallback) =>
+      value(name) === undefined || value(name) === 0 ? fallback : positive(name),
     flag(name, fallback) {
       const given = value(name) ?? fallback;
       if (typeof given === 'boolean') return given;
       throw new ModelError(`metadata ${show(key(name))} must be true or false, got ${show(given)}`);
     },
     nVocab: Array.isArray(tokens) ? tokens.length : 0,
+    get contextLength() {
+      return contextLength ?? Math.min(count('context_length'), DEFAULT_CONTEXT);
+    },
   };
 }

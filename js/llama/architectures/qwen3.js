@@ -6,5 +6,5 @@ import { decoderPlan } from './decoder-plan.js';
 /** @type {import('../plan.js').ArchitectureFile} */
 export const qwen3 = {
   models: 'Qwen 3',
-  plan: (read) => decoderPlan(read, { pairing: 'halves', headNorm: true }),
+  plan: (read) => decoderPlan(read, { pairing: 'halves', qkNorm: { span: 'head' } }),
 };
