@@ -125,14 +125,14 @@ test('architecture: what is not supported is refused before a weight is read', a
   await refused(
     { architecture: 'gemma9' },
     ModelError,
-    /"gemma9" is not supported; supported are llama, qwen2, qwen3/,
+    /"gemma9" is not supported; supported are llama, qwen2, qwen3, granite, .*gemma3, phi3/,
   );
   await refused(
     pair('general.architecture', 'string', 'toString'),
     ModelError,
     /"toString" is not supported/,
   );
-  await refused(pair('llama.rope.scaling.type', 'string', 'yarn'), ModelError, /"yarn" is not supported/);
+  await refused(pair('llama.rope.scaling.type', 'string', 'su'), ModelError, /"su" is not supported/);
   await refused(pair('llama.expert_count', 'u32', 8), ModelError, /8 experts/);
   await refused(
     pair('llama.block_count', 'u32', 0),

@@ -1,8 +1,24 @@
 /* Architectures that the runner supports, by general.architecture. */
 
+import { arcee } from './arcee.js';
+import { ernie45 } from './ernie4-5.js';
+import { exaone4 } from './exaone4.js';
+import { gemma2 } from './gemma2.js';
+import { gemma3 } from './gemma3.js';
+import { granite } from './granite.js';
+import { hunyuanDense } from './hunyuan-dense.js';
 import { llama } from './llama.js';
+import { mistral3 } from './mistral3.js';
+import { olmo2 } from './olmo2.js';
+import { phi3 } from './phi3.js';
 import { qwen2 } from './qwen2.js';
 import { qwen3 } from './qwen3.js';
+import { smollm3 } from './smollm3.js';
 
 /** @type {Readonly<Record<string, import('../plan.js').ArchitectureFile>>} */
-export const ARCHITECTURES = Object.freeze({ llama, qwen2, qwen3 });
+export const ARCHITECTURES = Object.freeze({
+  ...{ llama, qwen2, qwen3, granite, smollm3, gemma2, gemma3, phi3, arcee, olmo2, exaone4 },
+  'hunyuan-dense': hunyuanDense,
+  ernie4_5: ernie45,
+  mistral3,
+});

@@ -1,0 +1,9 @@
+/* Arcee (AFM): llama with a feed-forward block of one product, squared ReLU and another product. */
+
+import { decoderPlan } from './decoder-plan.js';
+
+/** @type {import('../plan.js').ArchitectureFile} */
+export const arcee = {
+  models: 'Arcee AFM',
+  plan: (read) => decoderPlan(read, { pairing: 'adjacent', kind: 'plain', activation: 'relu2' }),
+};
