@@ -6,14 +6,14 @@
  *   feed     x += (act(h gate^T) * (h up^T)) down^T, h = norm(x); or x += act(h up^T) down^T
  *   head     logits = norm(x) output^T */
 
-import { ArgumentError, MemoryError, show } from '../errors.js';
+import { ArgumentError, show } from '../errors.js';
 import { checkNumbers, KV_LARGEST } from '../llama/numeric.js';
-import { arrange } from '../llama/weights.js';
 import { createKernels } from './create.js';
 import { lacks, sizes } from './fit.js';
-import { addressIn, floatsOf, Weight } from './handles.js';
+import { addressIn, floatsOf } from './handles.js';
 import { WasmHidden } from './hidden.js';
 import { Kernels, memoryOf } from './kernels.js';
+import { loadModelWeights } from './model-weights.js';
 import { viewOf } from './tensor-view.js';
 
 /**
@@ -27,25 +27,18 @@ import { viewOf } from './tensor-view.js';
 /** @typedef {import('../llama/numeric.js').Place} Place */
 /** @typedef {import('../backend.js').RunSettings} RunSettings */
 /** @typedef {import('../llama/plan.js').Plan} Plan */
-/** @typedef {import('../llama/plan.js').PlannedTensor} PlannedTensor */
 /** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
 /** @typedef {import('../llama/plan.js').FeedSettings} FeedSettings */
 /** @typedef {import('../llama/plan.js').HeadSettings} HeadSettings */
 /** @typedef {import('../llama/plan.js').Norm} Norm */
 /** @typedef {import('./handles.js').Tensor} Tensor */
+/** @typedef {import('./model-weights.js').Bias} Bias */
 /** @typedef {import('./kernel-types.js').KernelsOptions} KernelsOptions */
 /** @typedef {import('./kv-cache.js').KvCache} KvCache */
 /** @typedef {import('./kv-cache.js').KvType} KvType */
 /** @typedef {import('./selftest.js').Activation} Activation */
 
 /** @template S @typedef {import('../backend.js').Block<S>} Block */
-
-/**
- * A row of numbers: as a weight, so that embed can copy it to many rows, and as a tensor.
- * @typedef {{ weight: Weight, tensor: Tensor }} Bias
- */
-
-const ADDRESS_SPACE = 2 ** 32;
 
 /** The keys and the values of one layer. @implements {Resource} */
 class LayerCache {
@@ -140,89 +133,8 @@ export class WasmBackend {
   }
 
   /** @type {Backend['loadWeights']} */
-  async loadWeights(gguf, plan, tensors, { otherBytes, onProgress, signal }) {
-    const fm = this.#fm;
-    const names = tensors.map(({ name }) => name);
-    const total = names.reduce((sum, name) => sum + gguf.tensor(name).byteLength, 0);
-    const { inUse } = fm.memory();
-    // With 64-bit addresses the allocation itself fails when memory is full.
-    if (!fm.info.memory64 && inUse + total + otherBytes > ADDRESS_SPACE) {
-      throw new MemoryError(
-        `the model needs ${total} bytes for weights and ${otherBytes} for its context and workspace: with the ${inUse} in use more than the ${ADDRESS_SPACE} a memory of 32-bit addresses can have`,
-        { asked: total + otherBytes, inUse, limit: ADDRESS_SPACE },
-      );
-    }
-    const weights = await fm.loadWeights(gguf, names, {
-      ...(onProgress && { onProgress }),
-      ...(signal && { signal }),
-    });
-    /** @type {Map<string, Weight | Tensor | Bias>} */
-    const byRole = new Map();
-    /** @type {Set<Weight | Tensor>} */
-    const owned = new Set(weights);
-    const free = () => {
-      for (const handle of owned) if (!handle.freed) handle.free();
-    };
-    try {
-      for (const [i, { role, use }] of tensors.entries())
-        byRole.set(role, this.#prepare(weights[i], use, owned));
-      const slice = (/** @type {Weight | Tensor | Bias} */ of, /** @type {Rows} */ rows) => rowsOf(of, rows);
-      const arranged = arrange(plan, byRole, slice);
-      this.#makeDivisors(plan, arranged, owned);
-      return {
-        byRole: arranged,
-        free,
-        get freed() {
-          return fm.disposed || weights.every(({ freed }) => freed);
-        },
-      };
-    } catch (error) {
-      free();
-      throw error;
-    }
-  }
-
-  /**
-   * Prepares a loaded weight for the blocks: vectors become f32 tensors.
-   * @param {Weight} weight
-   * @param {PlannedTensor['use']} use
-   * @param {Set<Weight | Tensor>} owned
-   * @returns {Weight | Tensor | Bias}
-   */
-  #prepare(weight, use, owned) {
-    if (use === 'matrix' || use === 'table') return weight;
-    const tensor = this.#fm.tensor({ nRows: 1, nCols: weight.nCols });
-    owned.add(tensor);
-    this.#fm.dequantize(weight, { out: tensor });
-    if (use === 'bias') return { weight, tensor };
-    weight.free();
-    owned.delete(weight);
-    return tensor;
-  }
-
-  /**
-   * Makes tensors of the frequency divisors in a plan, times the frequency factors of the file, as
-   * new factors. Layers with the same numbers share a tensor.
-   * @param {Plan} plan
-   * @param {import('../backend.js').Weights} byRole
-   * @param {Set<Weight | Tensor>} owned
-   */
-  #makeDivisors({ layers }, byRole, owned) {
-    /** @type {Map<string, Tensor>} */
-    const made = new Map();
-    for (const [i, { attention }] of layers.entries()) {
-      const divisors = attention.rope?.divisors;
-      if (!divisors) continue;
-      const weights = byRole.layers[i].attention;
-      const data = Float32Array.from(divisors);
-      if (weights.ropeFactors)
-        for (const [pair, factor] of weights.ropeFactors.toArray().entries()) data[pair] *= factor;
-      const key = data.join();
-      const tensor = made.get(key) ?? this.#fm.tensor({ nRows: 1, nCols: data.length, data });
-      made.set(key, tensor);
-      owned.add(tensor);
-      weights.ropeFactors = tensor;
-    }
+  loadWeights(gguf, plan, tensors, options) {
+    return loadModelWeights(this.#fm, gguf, plan, tensors, options);
   }
 
   /** @param {{ nRows: number, nCols: number }} shape */
@@ -496,16 +408,6 @@ function cap(x, limit) {
   if (limit === 0) return;
   const values = floatsOf(x);
   for (let i = 0; i < values.length; i++) values[i] = limit * Math.tanh(values[i] / limit);
-}
-
-/**
- * Makes a view of some rows of a loaded tensor.
- * @param {Weight | Tensor | Bias} of
- * @param {Rows} rows
- */
-function rowsOf(of, { start, nRows }) {
-  if (of instanceof Weight) return of.rows(start, nRows);
-  throw new ArgumentError(`${show(of)} is no matrix: a plan shares rows of matrices only`);
 }
 
 /**

@@ -1,0 +1,122 @@
+/* Loads the weights of a model, and prepares them for the blocks of the CPU backend. */
+
+import { ArgumentError, MemoryError, show } from '../errors.js';
+import { arrange } from '../llama/weights.js';
+import { Weight } from './handles.js';
+
+/** @typedef {import('../backend.js').Rows} Rows */
+/** @typedef {import('../llama/plan.js').Plan} Plan */
+/** @typedef {import('../llama/plan.js').PlannedTensor} PlannedTensor */
+/** @typedef {import('./handles.js').Tensor} Tensor */
+/** @typedef {import('./kernels.js').Kernels} Kernels */
+
+/**
+ * A row of numbers: as a weight, so that embed can copy it to many rows, and as a tensor.
+ * @typedef {{ weight: Weight, tensor: Tensor }} Bias
+ */
+
+const ADDRESS_SPACE = 2 ** 32;
+
+/**
+ * The function behind WasmBackend.loadWeights.
+ * @param {Kernels} fm
+ * @param {import('../gguf/index.js').GgufFile} gguf
+ * @param {Plan} plan
+ * @param {readonly PlannedTensor[]} tensors
+ * @param {import('../backend.js').LoadOptions} options
+ * @returns {Promise<import('../backend.js').LoadedWeights>}
+ */
+export async function loadModelWeights(fm, gguf, plan, tensors, { otherBytes, onProgress, signal }) {
+  const names = tensors.map(({ name }) => name);
+  const total = names.reduce((sum, name) => sum + gguf.tensor(name).byteLength, 0);
+  const { inUse } = fm.memory();
+  // With 64-bit addresses the allocation itself fails when memory is full.
+  if (!fm.info.memory64 && inUse + total + otherBytes > ADDRESS_SPACE) {
+    throw new MemoryError(
+      `the model needs ${total} bytes for weights and ${otherBytes} for its context and workspace: with the ${inUse} in use more than the ${ADDRESS_SPACE} a memory of 32-bit addresses can have`,
+      { asked: total + otherBytes, inUse, limit: ADDRESS_SPACE },
+    );
+  }
+  const weights = await fm.loadWeights(gguf, names, {
+    ...(onProgress && { onProgress }),
+    ...(signal && { signal }),
+  });
+  /** @type {Map<string, Weight | Tensor | Bias>} */
+  const byRole = new Map();
+  /** @type {Set<Weight | Tensor>} */
+  const owned = new Set(weights);
+  const free = () => {
+    for (const handle of owned) if (!handle.freed) handle.free();
+  };
+  try {
+    for (const [i, { role, use }] of tensors.entries()) byRole.set(role, prepare(fm, weights[i], use, owned));
+    const arranged = arrange(plan, byRole, rowsOf);
+    divideFrequencies(fm, plan, arranged, owned);
+    return {
+      byRole: arranged,
+      free,
+      get freed() {
+        return fm.disposed || weights.every(({ freed }) => freed);
+      },
+    };
+  } catch (error) {
+    free();
+    throw error;
+  }
+}
+
+/**
+ * Prepares a loaded weight for the blocks: vectors become f32 tensors.
+ * @param {Kernels} fm
+ * @param {Weight} weight
+ * @param {PlannedTensor['use']} use
+ * @param {Set<Weight | Tensor>} owned
+ * @returns {Weight | Tensor | Bias}
+ */
+function prepare(fm, weight, use, owned) {
+  if (use === 'matrix' || use === 'table') return weight;
+  const tensor = fm.tensor({ nRows: 1, nCols: weight.nCols });
+  owned.add(tensor);
+  fm.dequantize(weight, { out: tensor });
+  if (use === 'bias') return { weight, tensor };
+  weight.free();
+  owned.delete(weight);
+  return tensor;
+}
+
+/**
+ * Makes a view of some rows of a loaded tensor.
+ * @param {Weight | Tensor | Bias} of
+ * @param {Rows} rows
+ */
+function rowsOf(of, { start, nRows }) {
+  if (of instanceof Weight) return of.rows(start, nRows);
+  throw new ArgumentError(`${show(of)} is no matrix: a plan shares rows of matrices only`);
+}
+
+/**
+ * Makes tensors of the frequency divisors in a plan, times the frequency factors of the file, as
+ * new factors. Layers with the same numbers share a tensor.
+ * @param {Kernels} fm
+ * @param {Plan} plan
+ * @param {import('../backend.js').Weights} byRole
+ * @param {Set<Weight | Tensor>} owned
+ */
+function divideFrequencies(fm, { layers }, byRole, owned) {
+  /** @type {Map<string, Tensor>} */
+  const made = new Map();
+  for (const [i, { attention }] of layers.entries()) {
+    const divisors = attention.rope?.divisors;
+    if (!divisors) continue;
+    const weights = byRole.layers[i].attention;
+    /** @type {Tensor | undefined} */
+    const factors = weights.ropeFactors;
+    const data = Float32Array.from(divisors);
+    for (const [pair, factor] of factors?.toArray().entries() ?? []) data[pair] *= factor;
+    const key = data.join();
+    const tensor = made.get(key) ?? fm.tensor({ nRows: 1, nCols: data.length, data });
+    made.set(key, tensor);
+    owned.add(tensor);
+    weights.ropeFactors = tensor;
+  }
+}

@@ -1,0 +1,237 @@
+/**
+ * The settings that each architecture reads from the metadata of a file, with the values that apply
+ * where a file has no such key.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ModelError } from '../../js/llama/index.js';
+import { planModel } from '../../js/llama/plan.js';
+
+/** @import { MetadataValue } from '../../js/gguf/index.js' */
+
+const SIZES = {
+  context_length: 8192,
+  embedding_length: 256,
+  block_count: 8,
+  feed_forward_length: 128,
+  'attention.head_count': 4,
+  'attention.head_count_kv': 2,
+  'attention.layer_norm_rms_epsilon': 1e-5,
+};
+
+/**
+ * @param {string} architecture
+ * @param {Record<string, MetadataValue | undefined>} [keys]  in addition to the sizes
+ * @param {number} [contextLength]
+ */
+function planOf(architecture, keys = {}, contextLength = undefined) {
+  /** @type {Record<string, any>} */
+  const metadata = { 'general.architecture': architecture, 'tokenizer.ggml.tokens': ['a', 'b'] };
+  for (const [key, value] of Object.entries({ ...SIZES, ...keys }))
+    if (value !== undefined) metadata[`${architecture}.${key}`] = value;
+  const plan = planModel(metadata, contextLength);
+  const attention = plan.layers.map((layer) => layer.attention);
+  return {
+    plan,
+    attention,
+    feed: plan.layers[0].feed,
+    windows: attention.map(({ window }) => window),
+    bases: attention.map(({ rope }) => rope?.base ?? 0),
+    names: plan.tensors.map(({ name }) => name),
+  };
+}
+
+/** @param {RegExp} message */
+const refusal = (message) => (/** @type {unknown} */ error) =>
+  error instanceof ModelError && message.test(error.message);
+
+test('plans: granite has scales, of which 0 means none, and may have no rotation', () => {
+  const given = { embedding_scale: 12, residual_scale: 0.25, 'attention.scale': 0.5, logit_scale: 4 };
+  const { plan, attention, feed } = planOf('granite', given);
+  assert.deepEqual([plan.embedding.scale, plan.head.scale, attention[3].scale], [12, 0.25, 0.5]);
+  assert.deepEqual([attention[3].residualScale, feed.residualScale], [0.25, 0.25]);
+  assert.equal(attention[3].rope?.pairing, 'adjacent');
+  const zeros = { embedding_scale: 0, residual_scale: 0, 'attention.scale': 0, logit_scale: 1 };
+  const none = planOf('granite', zeros);
+  assert.deepEqual(
+    [none.plan.embedding.scale, none.feed.residualScale, none.attention[0].scale],
+    [1, 1, 0.125],
+  );
+  const off = planOf('granite', { logit_scale: 1, 'rope.scaling.finetuned': false });
+  assert.ok(off.attention.every(({ rope }) => rope === undefined));
+  assert.throws(
+    () => planOf('granite'),
+    refusal(/granite.logit_scale" must be a number over 0, got undefined/),
+  );
+});
+
+test('plans: smollm3 has no rotation in every fourth layer', () => {
+  const { attention } = planOf('smollm3');
+  const turns = attention.map(({ rope }) => rope !== undefined);
+  assert.deepEqual(turns, [true, true, true, false, true, true, true, false]);
+});
+
+test('plans: gemma2 has a window in every second layer, and soft caps', () => {
+  const { plan, attention, feed, windows, names } = planOf('gemma2');
+  assert.deepEqual(windows, [4096, 0, 4096, 0, 4096, 0, 4096, 0]);
+  assert.deepEqual([attention[1].softcap, plan.head.softcap, plan.embedding.scale], [50, 30, 16]);
+  assert.deepEqual([feed.activation, feed.kind, feed.postNorm?.eps], ['gelu', 'gated', 1e-5]);
+  assert.ok(
+    names.includes('blk.7.post_attention_norm.weight') && names.includes('blk.7.post_ffw_norm.weight'),
+  );
+  const given = {
+    'attention.sliding_window': 8,
+    attn_logit_softcapping: 2.5,
+    final_logit_softcapping: 6,
+    'rope.freq_base_swa': 500,
+  };
+  const other = planOf('gemma2', given);
+  assert.deepEqual(other.windows.slice(0, 2), [8, 0]);
+  assert.deepEqual(other.bases.slice(0, 2), [500, 10000]);
+  assert.deepEqual([other.attention[0].softcap, other.plan.head.softcap], [2.5, 6]);
+  // The largest model scales scores by the values of the embedding for a head.
+  const sizes = { 'attention.head_count': 8, 'attention.key_length': 128, 'attention.value_length': 128 };
+  assert.equal(planOf('gemma2', { ...sizes, block_count: 42 }).attention[0].scale, 128 ** -0.5);
+  assert.equal(planOf('gemma2', { ...sizes, block_count: 46 }).attention[0].scale, 32 ** -0.5);
+});
+
+test('plans: gemma3 has windows and a rotation of their own in five of six layers', () => {
+  const given = { 'attention.sliding_window': 512, 'rope.freq_base': 1e6, 'rope.scaling.factor': 8 };
+  const { plan, attention, windows, bases } = planOf('gemma3', given);
+  assert.deepEqual(windows, [512, 512, 512, 512, 512, 0, 512, 512]);
+  assert.deepEqual(bases, [1e4, 1e4, 1e4, 1e4, 1e4, 1e6, 1e4, 1e4]);
+  assert.deepEqual(
+    attention.map(({ rope }) => rope?.linearScale),
+    [1, 1, 1, 1, 1, 8, 1, 1],
+  );
+  assert.deepEqual([plan.head.softcap, attention[0].softcap], [0, 0]);
+  assert.deepEqual(attention[0].qkNorm, { kind: 'rms', eps: 1e-5, span: 'head', afterRope: false });
+  const third = { ...given, 'attention.sliding_window_pattern': 3, 'rope.freq_base_swa': 700 };
+  assert.deepEqual(planOf('gemma3', third).windows, [512, 512, 0, 512, 512, 0, 512, 512]);
+  assert.equal(planOf('gemma3', third).bases[0], 700);
+  for (const window of [0, undefined]) {
+    const full = planOf('gemma3', { ...given, 'attention.sliding_window': window });
+    assert.deepEqual([...new Set(full.windows), ...new Set(full.bases)], [0, 1e6]);
+  }
+  const sizes = { 'attention.head_count': 8, 'attention.key_length': 128, 'attention.value_length': 128 };
+  assert.equal(planOf('gemma3', { ...given, ...sizes, block_count: 48 }).attention[0].scale, 128 ** -0.5);
+  assert.equal(planOf('gemma3', { ...given, ...sizes, block_count: 62 }).attention[0].scale, 32 ** -0.5);
+});
+
+test('plans: olmo2 stretches positions only in layers without a window', () => {
+  const given = {
+    'rope.scaling.type': 'yarn',
+    'rope.scaling.factor': 8,
+    'rope.scaling.original_context_length': 1024,
+    'rope.scaling.attn_factor': 1.5,
+  };
+  const { attention, windows, names } = planOf('olmo2', given);
+  assert.ok(windows.every((window) => window === 0));
+  assert.ok(attention.every(({ norm, postNorm, rope }) => !norm && postNorm && rope?.divisors));
+  assert.equal(attention[0].qkNorm?.span, 'row');
+  assert.ok(!names.includes('blk.0.attn_norm.weight') && !names.includes('blk.0.ffn_norm.weight'));
+  const local = planOf('olmo2', { ...given, 'attention.sliding_window': 64 });
+  assert.deepEqual(local.windows, [64, 64, 64, 0, 64, 64, 64, 0]);
+  const [first, , , fourth] = local.attention.map(({ rope }) => rope);
+  assert.deepEqual([first?.divisors, first?.magnitude], [undefined, 1]);
+  assert.equal(fourth?.divisors?.length, 32);
+  assert.ok(Math.abs((fourth?.magnitude ?? 0) - 1.5 * (1 + 0.1 * Math.log(8))) < 1e-12);
+});
+
+test('plans: exaone4 has windows in the large model only', () => {
+  const small = planOf('exaone4', { block_count: 30, 'attention.sliding_window': 64 });
+  assert.ok(small.attention.every(({ window, rope }) => window === 0 && rope));
+  const large = planOf('exaone4', { block_count: 64 });
+  assert.deepEqual(large.windows.slice(0, 5), [4096, 4096, 4096, 0, 4096]);
+  assert.deepEqual(large.bases.slice(0, 5), [10000, 10000, 10000, 0, 10000]);
+  const list = Array.from({ length: 64 }, (_, i) => i % 2 === 0);
+  const listed = planOf('exaone4', { block_count: 64, 'attention.sliding_window_pattern': list });
+  assert.deepEqual(listed.windows.slice(0, 4), [4096, 0, 4096, 0]);
+  const short = { block_count: 64, 'attention.sliding_window_pattern': list.slice(1) };
+  assert.throws(
+    () => planOf('exaone4', short),
+    refusal(/sliding_window_pattern" has 63 values for 64 layers/),
+  );
+});
+
+test('plans: hunyuan-dense raises the base by alpha, and normalises after the rotation', () => {
+  const { attention, bases } = planOf('hunyuan-dense', {
+    'rope.scaling.alpha': 1000,
+    'rope.freq_base': 20000,
+  });
+  assert.ok(Math.abs(bases[0] / (20000 * 1000 ** (64 / 62)) - 1) < 1e-12);
+  assert.equal(attention[0].qkNorm?.afterRope, true);
+  assert.equal(planOf('hunyuan-dense').bases[0], 10000);
+});
+
+test('plans: phi3 shares matrices, and takes the frequency factors of its context', () => {
+  const given = {
+    'rope.dimension_count': 48,
+    'rope.scaling.original_context_length': 4096,
+    'rope.scaling.attn_factor': 1.19,
+    'attention.sliding_window': 12,
+  };
+  const { plan, attention, windows } = planOf('phi3', given, 4096);
+  assert.deepEqual([attention[0].rope?.nDims, attention[0].rope?.magnitude, windows[0]], [48, 1.19, 0]);
+  assert.deepEqual(plan.shared['layers.2.attention.v'], {
+    of: 'layers.2.attention.qkv',
+    start: 384,
+    nRows: 128,
+  });
+  assert.deepEqual(plan.shared['layers.2.feed.up'], { of: 'layers.2.feed.gateUp', start: 128, nRows: 128 });
+  const factors = (/** @type {number | undefined} */ context, keys = given) =>
+    planOf('phi3', keys, context).plan.shared['rope.factors'].of;
+  assert.equal(factors(4096), 'rope.shortFactors');
+  assert.equal(factors(4097), 'rope.longFactors');
+  assert.equal(factors(undefined), 'rope.shortFactors', 'the default is a context of 4096');
+  assert.equal(
+    factors(undefined, { ...given, 'rope.scaling.original_context_length': 64 }),
+    'rope.longFactors',
+  );
+});
+
+test('plans: mistral3 has a temperature from the original context on', () => {
+  const given = { 'attention.temperature_scale': 0.1, 'rope.scaling.original_context_length': 1024 };
+  assert.deepEqual(planOf('mistral3', given).attention[7].temperature, { scale: 0.1, length: 1024 });
+  const without = { 'attention.temperature_scale': 0.1 };
+  assert.deepEqual(planOf('mistral3', without).attention[0].temperature, { scale: 0.1, length: 8192 });
+  assert.equal(planOf('mistral3').attention[0].temperature, undefined);
+});
+
+test('plans: arcee has no gate', () => {
+  const { feed, names } = planOf('arcee');
+  assert.deepEqual([feed.kind, feed.activation], ['plain', 'relu2']);
+  assert.ok(!names.includes('blk.0.ffn_gate.weight'));
+});
+
+test('plans: YaRN divides slow frequencies by the factor, and keeps fast ones', () => {
+  const given = {
+    'rope.scaling.type': 'yarn',
+    'rope.scaling.factor': 8,
+    'rope.scaling.original_context_length': 1024,
+  };
+  const rope = (/** @type {object} */ keys, architecture = 'llama') =>
+    planOf(architecture, { ...given, ...keys }).attention[0].rope ?? assert.fail('no rotation');
+  const { divisors, magnitude, linearScale } = rope({});
+  // Turns of each of the 32 pairs within the original context.
+  const turns = Array.from({ length: 32 }, (_, pair) => (1024 * 10000 ** (-pair / 32)) / (2 * Math.PI));
+  const first = turns.findIndex((value) => value < 32) - 1;
+  const last = turns.findIndex((value) => value < 1);
+  for (const [pair, divisor] of (divisors ?? []).entries()) {
+    const part = Math.min(1, Math.max(0, (pair - first) / (last - first)));
+    assert.ok(Math.abs(1 / divisor - (1 - part + part / 8)) < 1e-12, `pair ${pair}: ${divisor}`);
+  }
+  assert.deepEqual([divisors?.length, divisors?.[0], divisors?.[31], linearScale], [32, 1, 8, 1]);
+  const m = (/** @type {number} */ multiplier) => 1 + 0.1 * multiplier * Math.log(8);
+  assert.ok(Math.abs(magnitude - m(1)) < 1e-12);
+  assert.ok(Math.abs(rope({ 'rope.scaling.attn_factor': 0.5 }).magnitude - 0.5 * m(1)) < 1e-12);
+  assert.equal(rope({ 'rope.scaling.factor': 0.5 }).magnitude, 1);
+  const multiplier = { 'rope.scaling.yarn_log_multiplier': 0.7 };
+  assert.ok(Math.abs(rope(multiplier, 'mistral3').magnitude - m(1) / m(0.7)) < 1e-12);
+  assert.equal(rope({}, 'mistral3').magnitude, m(1));
+  const betas = { 'rope.scaling.yarn_beta_fast': 1000, 'rope.scaling.yarn_beta_slow': 500 };
+  // As in llama.cpp, the first pair is kept though it turns less often.
+  assert.deepEqual(rope(betas).divisors, [1, ...Array(31).fill(8)]);
+  assert.deepEqual(rope({ 'rope.scaling.type': 'longrope' }).divisors, undefined);
+  assert.equal(rope({ 'rope.scaling.type': 'longrope' }).linearScale, 8);
+});
