@@ -241,7 +241,7 @@ export class WasmBackend {
     const { kind, norm, postNorm, residualScale } = settings;
     const { x, added } = hidden.states(at);
     if (kind === 'plain') {
-      this.#feedPlain(x, added, hidden.inner(at, settings.nFf), settings, weights);
+      this.#feedPlain(x, added, hidden.inner(at, settings), settings, weights);
       this.#addTo(x, added, settings, weights);
       return;
     }

@@ -130,10 +130,12 @@ export class WasmHidden {
   /**
    * Work memory of a feed-forward block without a gate.
    * @param {{ start: number, nTokens: number }} step
-   * @param {number} nFf
+   * @param {import('../llama/plan.js').FeedSettings} feed
    */
-  inner({ nTokens: nRows }, nFf) {
-    return viewOf(this.#buffers.inner, { nRows, nCols: nFf });
+  inner(step, feed) {
+    return this.#cached(step, feed, () =>
+      viewOf(this.#buffers.inner, { nRows: step.nTokens, nCols: feed.nFf }),
+    );
   }
 
   /**
