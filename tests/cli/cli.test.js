@@ -119,7 +119,7 @@ test('cli: inspect lists metadata, tensors and kernels, and says what runs', asy
   assert.equal(refused.code, 1);
   assert.match(
     refused.err,
-    /^fused-matmul: the architecture "gemma9" is not supported; supported are llama, qwen2, qwen3\n$/,
+    /^fused-matmul: the architecture "gemma9" is not supported; supported are llama, qwen2, qwen3, .*mistral3\n$/,
   );
 });
 

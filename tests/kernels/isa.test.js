@@ -21,7 +21,7 @@ const FILES = [
     (name) => `wasm/${name}`,
   ),
   'gguf/models',
-  ...['logits', 'architectures', 'model'].map((name) => `llama/${name}`),
+  ...['logits', 'architectures', 'arch', 'model'].map((name) => `llama/${name}`),
 ].map((name) => `tests/${name}.test.js`);
 /** The instruction sets that this engine has tested. */
 const TESTED_HERE = '/^(?!.*relaxed).*[:,] (scalar|simd128)/';

@@ -234,7 +234,7 @@ const MISTAKES = [
   ['an instruction set that does not exist', "void createKernels({ isa: 'avx2' });"],
   ['an activation mode that does not exist', "void createKernels({ activation: 'int4' });"],
   ['a plain array as activations', 'void createKernels().then((fm) => fm.fusedMatmul(w, [1, 2, 3]));'],
-  ['a gate that does not exist', "void createKernels().then((fm) => fm.gated(t, t, { act: 'relu' }));"],
+  ['a gate that does not exist', "void createKernels().then((fm) => fm.gated(t, t, { act: 'tanh' }));"],
   [
     'a cache type that does not exist',
     "void createKernels().then((fm) => fm.kvCache({ type: 'Q4_0', nPositions: 1, nKvHeads: 1, headSize: 32 }));",
@@ -306,7 +306,7 @@ const WORKER_MISTAKES = [
   ['a Tensor taken for a Float32Array', 'fm.fusedMatmul(w, t).then((y) => { const a: Float32Array = y; });'],
   ['a plain array as activations', 'void fm.fusedMatmul(w, [1, 2]);'],
   ['a tensor as a weight', 'void fm.fusedMatmul(t, x);'],
-  ['a gate that does not exist', "void fm.gated(t, t, { act: 'relu' });"],
+  ['a gate that does not exist', "void fm.gated(t, t, { act: 'tanh' });"],
   ['a handle of this thread', 'void fm.fusedMatmul(own, x);'],
 ];
 mistakeTests(
