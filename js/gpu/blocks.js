@@ -21,7 +21,7 @@ import { attentionTiles, tileGroups } from './wgsl/attention-tiles.js';
 import { embed, embedGroups } from './wgsl/embed.js';
 import { FAULT_WORDS } from './wgsl/faults.js';
 import { heads, headsAfter, headsAfterGroups, headsGroups, ropeTable } from './wgsl/heads.js';
-import { addTo, gate, norm, rowGroups, scaleAndCap } from './wgsl/layer.js';
+import { addTo, gate, norm, rowGroups, scaleAndCap, temper } from './wgsl/layer.js';
 
 /** @typedef {import('../backend.js').Step} Step */
 /** @typedef {import('../backend.js').Weights} Weights */
@@ -33,6 +33,7 @@ import { addTo, gate, norm, rowGroups, scaleAndCap } from './wgsl/layer.js';
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./hidden.js').GpuHidden} GpuHidden */
 /** @typedef {import('./products.js').Form} Form */
+/** @typedef {import('./vectors.js').GpuVector} GpuVector */
 /** @typedef {import('./products.js').Product} Product */
 /** @typedef {import('./products.js').Work} Work */
 
@@ -58,8 +59,13 @@ const everyRow = ({ nTokens }) => rowGroups(nTokens);
  */
 function attentionVectors({ weights, layer = 0 }, { gpu, commands, own, remembered }) {
   return remembered(weights, 'vectors', () => {
-    const { norm: ofInput, qBias, kBias, vBias, outputBias, qNorm, kNorm } = weights;
-    const vectors = { norm: ofInput, qBias, kBias, vBias, outputBias, qNorm, kNorm };
+    const { norm: ofInput, q, k, v, outputBias, qNorm, kNorm } = weights;
+    const { qBias, kBias, vBias } = weights;
+    // A kernel adds three biases or none.
+    const bias = (/** @type {GpuVector | undefined} */ given, /** @type {{ nRows: number }} */ { nRows }) =>
+      qBias || kBias || vBias ? (given ?? { nCols: nRows }) : undefined;
+    const biases = { qBias: bias(qBias, q), kBias: bias(kBias, k), vBias: bias(vBias, v) };
+    const vectors = { norm: ofInput, ...biases, outputBias, qNorm, kNorm };
     const joined = joinVectors(gpu, commands, vectors, [layer]);
     own(joined.buffer);
     return joined;
@@ -75,11 +81,13 @@ function attentionVectors({ weights, layer = 0 }, { gpu, commands, own, remember
  */
 function turnsOf({ settings: { rope }, weights }, { shape }, { gpu, own, remembered }) {
   if (!rope) return undefined;
-  const { nDims, base, linearScale } = rope;
-  const factors = weights.ropeFactors?.values;
-  const name = ['turns', shape.nPositions, nDims, base, linearScale].join(' ');
+  const { nDims, base, linearScale, divisors, magnitude } = rope;
+  const ofFile = weights.ropeFactors?.values;
+  const factors = divisors?.map((divisor, i) => divisor * (ofFile?.[i] ?? 1)) ?? ofFile;
+  const name = ['turns', shape.nPositions, nDims, base, linearScale, magnitude, divisors].join(' ');
   return remembered(weights.ropeFactors ?? gpu, name, () => {
     const table = ropeTable({ nPositions: shape.nPositions, nDims, base, linearScale, factors });
+    for (let i = 0; magnitude !== 1 && i < table.length; i++) table[i] *= magnitude;
     return own(gpu.bufferOf(table, { label: 'turns' }));
   });
 }
@@ -112,12 +120,12 @@ export function projectWork(block, { buffers }, cache, form, means) {
   const { norm: ofInput, qkNorm, rope, nHeads } = settings;
   const { buffer: vectors, at, numbersAt: layer } = attentionVectors(block, means);
   const turns = turnsOf(block, cache, means);
-  const hasBias = at.qBias !== undefined && at.kBias !== undefined && at.vBias !== undefined;
-  const biases = hasBias ? [at.qBias, at.kBias, at.vBias] : undefined;
+  const biases = at.qBias === undefined ? undefined : [at.qBias, at.kBias, at.vBias];
   const products = [weights.q, weights.k, weights.v];
   const stride = up16(widths(settings).qkv);
   const shared = { vectors, cache: cache.buffer, y: buffers.heads, ...(turns && { turns }) };
   const shape = { cache: cache.shape, rope, biases, layer, stride };
+  const heat = temperWork(settings, buffers.heads, stride);
   const isFused = form === 'one' && !qkNorm && cache.shape.type !== 'Q8_0' && isOnePiece(...products);
   if (isFused) {
     const parts = products.map((weight) => weight.units()[0]);
@@ -130,6 +138,7 @@ export function projectWork(block, { buffers }, cache, form, means) {
         buffers: { ...shared, ...ofWeights, x: buffers.x },
         groups: () => headsGroups(options),
       },
+      ...heat,
     ];
   }
   const after = { ...shape, nHeads, qkNorm, ...(qkNorm && { gains: [at.qNorm, at.kNorm] }) };
@@ -141,7 +150,21 @@ export function projectWork(block, { buffers }, cache, form, means) {
   return [
     ...normedProduct(product, block, buffers, vectors, form, means),
     { shader: headsAfter(after), buffers: shared, groups: ({ nTokens }) => headsAfterGroups(after, nTokens) },
+    ...heat,
   ];
+}
+
+/**
+ * The temperature of queries, where there is one.
+ * @param {AttentionSettings} settings
+ * @param {GpuBuffer} x
+ * @param {number} stride
+ * @returns {Work[]}
+ */
+function temperWork({ temperature, nHeads, headSize }, x, stride) {
+  if (!temperature) return [];
+  const shader = temper({ ...temperature, nCols: nHeads * headSize, stride, offset: FAULT_WORDS });
+  return [{ shader, buffers: { x }, groups: everyRow }];
 }
 
 /**
@@ -269,21 +292,28 @@ function residual(product, { postNorm, residualScale }, weights, { x, normed }, 
  */
 export function feedWork(block, { buffers }, form, means) {
   const { settings, weights } = block;
-  const { activation } = settings;
+  const { kind, activation, norm: ofInput } = settings;
   const { gate: ofGate, up, down } = weights;
   const vectors = weights.norm?.buffer;
-  const nCols = ofGate.nRows;
-  const down1 = residual({ weights: [down], x: buffers.gate }, settings, weights, buffers, form, means);
-  if (form !== 'many' && isOnePiece(ofGate, up)) {
-    const product = {
-      weights: [ofGate, up],
-      y: buffers.gate,
-      epilogue: /** @type {const} */ ('gated'),
-      activation,
-    };
-    return [...normedProduct(product, block, buffers, vectors, form, means), ...down1];
+  const nCols = up.nRows;
+  const added = residual({ weights: [down], x: buffers.gate }, settings, weights, buffers, form, means);
+  if (kind === 'plain') {
+    return [
+      ...normedProduct({ weights: [up], y: buffers.gate }, block, buffers, vectors, form, means),
+      {
+        shader: gate({ nCols, activation, plain: true }),
+        buffers: { x: buffers.gate },
+        groups: everyRow,
+      },
+      ...added,
+    ];
   }
-  const { norm: ofInput } = settings;
+  const isFused = form !== 'many' && (activation === 'silu' || activation === 'gelu');
+  if (isFused && isOnePiece(ofGate, up)) {
+    const epilogue = /** @type {const} */ ('gated');
+    const product = { weights: [ofGate, up], y: buffers.gate, epilogue, activation };
+    return [...normedProduct(product, block, buffers, vectors, form, means), ...added];
+  }
   const x = ofInput ? buffers.normed : buffers.x;
   return [
     ...(ofInput ? [normWork(ofInput, weights.norm, buffers.x, x)] : []),
@@ -294,7 +324,7 @@ export function feedWork(block, { buffers }, form, means) {
       buffers: { x: buffers.gate, y: buffers.up },
       groups: everyRow,
     },
-    ...down1,
+    ...added,
   ];
 }
 

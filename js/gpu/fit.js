@@ -44,12 +44,21 @@ export function lacks({ layers, head }, tensors, { contextLength, kvType }, { bi
       `RoPE of pairs ${show(rope?.pairing)} is not supported on the GPU`,
     );
     check(
+      rope?.pairing !== 'halves' || rope.nDims % 4 === 0,
+      `RoPE of ${rope?.nDims} values by halves is not supported on the GPU: they must be a multiple of 4`,
+    );
+    const { temperature } = attention;
+    check(
+      !temperature || Number.isInteger(temperature.length),
+      `a temperature by ${temperature?.length} positions is not supported on the GPU: it must be an integer`,
+    );
+    check(
       feed.kind === 'gated',
       `feed-forward blocks of kind ${show(feed.kind)} are not supported on the GPU`,
     );
     check(
-      ['silu', 'gelu'].includes(feed.activation),
-      `gates of the kind ${show(feed.activation)} are not supported on the GPU`,
+      ['silu', 'gelu', 'relu', 'relu2'].includes(feed.activation),
+      `activations of the kind ${show(feed.activation)} are not supported on the GPU`,
     );
     const { bytes } = cacheLayout({ type: kvType, nPositions: contextLength, nKvHeads, headSize });
     check(

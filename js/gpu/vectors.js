@@ -29,11 +29,11 @@ export class GpuVector {
 }
 
 /**
- * Copies vectors behind one another.
+ * Copies vectors behind one another; those without a buffer are zeros.
  * @template {string} K
  * @param {GpuDevice} gpu
  * @param {Commands} commands
- * @param {Record<K, GpuVector | undefined>} vectors
+ * @param {Record<K, { buffer?: GpuBuffer, nCols: number } | undefined>} vectors
  * @param {readonly number[]} numbers  that follow them
  * @returns {{ buffer: GpuBuffer, at: Record<K, number>, numbersAt: number }}  at: where each begins, in values
  */
@@ -41,14 +41,16 @@ export function joinVectors(gpu, commands, vectors, numbers) {
   /** @type {Record<string, number>} */
   const at = {};
   let length = 0;
-  const given = /** @type {[string, GpuVector][]} */ (Object.entries(vectors).filter(([, one]) => one));
+  const given = /** @type {[string, { buffer?: GpuBuffer, nCols: number }][]} */ (
+    Object.entries(vectors).filter(([, one]) => one)
+  );
   for (const [name, { nCols }] of given) {
     at[name] = length;
     length += up16(nCols);
   }
   const buffer = gpu.buffer(4 * up16(length + numbers.length), { label: 'vectors' });
   commands.write(buffer, 4 * length, Float32Array.from(numbers));
-  for (const [name, vector] of given)
-    commands.copy({ buffer: vector.buffer, offset: 0, bytes: 4 * up16(vector.nCols) }, buffer, 4 * at[name]);
+  for (const [name, { buffer: from, nCols }] of given)
+    if (from) commands.copy({ buffer: from, offset: 0, bytes: 4 * up16(nCols) }, buffer, 4 * at[name]);
   return { buffer, at: /** @type {Record<K, number>} */ (at), numbersAt: length };
 }

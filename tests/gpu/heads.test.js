@@ -30,7 +30,10 @@ const gaussian = (/** @type {number} */ n, /** @type {Prng} */ prng) =>
   Float32Array.from({ length: n }, () => prng.gaussian());
 
 /** @param {Partial<Rope>} [changes] @returns {Rope} */
-const rope = (changes) => ({ pairing: 'adjacent', nDims: 32, base: 10_000, linearScale: 1, ...changes });
+const rope = (changes) => ({
+  ...{ pairing: 'adjacent', nDims: 32, base: 10_000, linearScale: 1, divisors: undefined, magnitude: 1 },
+  ...changes,
+});
 
 test('the table of rotations is that of float64', () => {
   const factors = [1, 2, 4, 8];

@@ -27,8 +27,12 @@ const LARGEST = ADD_UP.replaceAll('sum', 'largest').replace(
 const TANH = `
 fn bounded_tanh(x: vec4f) -> vec4f { return tanh(clamp(x, vec4f(-20.0), vec4f(20.0))); }`;
 
-/** The gates of feed-forward blocks, by name, as functions of vec4f. */
-const GATES = {
+/** The activations of feed-forward blocks, by name, as functions of vec4f. */
+const ACTIVATIONS = {
+  relu: `
+fn act(x: vec4f) -> vec4f { return max(x, vec4f(0.0)); }`,
+  relu2: `
+fn act(x: vec4f) -> vec4f { let y = max(x, vec4f(0.0)); return y * y; }`,
   silu: `
 fn act(x: vec4f) -> vec4f { return x / (1.0 + exp(-x)); }`,
   gelu: `${TANH}
@@ -128,16 +132,35 @@ export function addTo({ nCols, scale, norm: of }) {
   );
 }
 
-/** x = act(x) * y. @param {{ nCols: number, activation: 'silu' | 'gelu' }} options */
-export function gate({ nCols, activation }) {
+/**
+ * x = act(x) * y, or act(x) where there is no gate.
+ * @param {{ nCols: number, activation: keyof typeof ACTIVATIONS, plain?: boolean }} options  plain: no gate
+ */
+export function gate({ nCols, activation, plain = false }) {
   const stride = up16(nCols) / 4;
   return byRow(
-    `${activation} gate of ${nCols}`,
-    { y: 'read array<vec4f>', x: 'read_write array<vec4f>' },
+    `${activation} of ${nCols}`,
+    { ...(!plain && { y: 'read array<vec4f>' }), x: 'read_write array<vec4f>' },
     `
   let row = (step.start + t) * ${stride}u;
-  for (var i = tid; i < ${stride}u; i += ${WIDE}u) { x[row + i] = act(x[row + i]) * y[row + i]; }`,
-    GATES[activation],
+  for (var i = tid; i < ${stride}u; i += ${WIDE}u) { x[row + i] = act(x[row + i])${plain ? '' : ' * y[row + i]'}; }`,
+    ACTIVATIONS[activation],
+  );
+}
+
+/**
+ * Multiplies queries by a factor of their position: 1 + scale * ln(1 + floor(position / length)).
+ * @param {{ nCols: number, stride: number, offset: number, scale: number, length: number }} options  nCols: values
+ *   of a row; stride, offset: where the rows begin
+ */
+export function temper({ nCols, stride, offset, scale, length }) {
+  return byRow(
+    `temperature of ${nCols}`,
+    { x: 'read_write array<f32>' },
+    `
+  let row = ${offset}u + (step.start + t) * ${stride}u;
+  let factor = 1.0 + ${float(scale)} * log(1.0 + f32((step.position + t) / ${length}u));
+  for (var i = tid; i < ${nCols}u; i += ${WIDE}u) { x[row + i] *= factor; }`,
   );
 }
 

@@ -1,0 +1,67 @@
+/**
+ * Models of every architecture on the GPU backend, compared with llama.cpp (`arch` in the test data). Compiling takes a
+ * software driver seconds a model, so two are drawn by a seed: FM_ARCH_SEED sets it, FM_ARCH_ALL=1 runs all.
+ */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { createGpuKernels } from '../../js/gpu/index.js';
+import { ARCHITECTURES } from '../../js/llama/architectures/index.js';
+import { Llama, ModelError } from '../../js/llama/index.js';
+import { gpuSkip, webGpu } from '../helpers/gpu.js';
+import { distance, readReference } from '../helpers/llama.js';
+import { Prng } from '../helpers/prng.js';
+import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
+
+const SEED = Number(process.env.FM_ARCH_SEED ?? Date.now() % 1e6);
+const ALL = process.env.FM_ARCH_ALL === '1';
+const DRAWN = 2;
+
+/** llama.cpp takes GELU from a table with 16-bit values. @param {string} architecture */
+const limitOf = (architecture) => (/^gemma/.test(architecture) ? 0.03 : 5e-4);
+
+const skip = skipWithout('arch/models') || skipWithout('arch/logits') || (await gpuSkip());
+
+describe('architectures on the GPU', { skip }, async () => {
+  const names = (skip ? [] : listData('arch/models'))
+    .map((file) => file.replace(/\.gguf$/, ''))
+    .filter((name) => !skipWithout(`arch/logits/${name}.logits.f32`));
+  const references = names.map((name) => ({ name, ...readReference(name, 'arch/logits') }));
+  const known = references.filter(({ reference }) =>
+    Object.hasOwn(ARCHITECTURES, /** @type {any} */ (reference).architecture),
+  );
+  const prng = new Prng(SEED);
+  const drawn = ALL
+    ? known
+    : known
+        .map((one) => ({ one, at: prng.unit() }))
+        .sort((a, b) => a.at - b.at)
+        .map(({ one }) => one)
+        .slice(0, DRAWN);
+
+  for (const { name, reference, logits } of drawn) {
+    test(`${name}, seed ${SEED}`, async (t) => {
+      const found = await webGpu();
+      if ('skip' in found) return;
+      const kernels = await createGpuKernels({ gpu: found.gpu, allowSoftware: true });
+      const { architecture, n_ctx: contextLength } = /** @type {any} */ (reference);
+      try {
+        const path = dataPath(`arch/models/${name}.gguf`);
+        const model = await Llama.load(path, { kernels, kvType: 'F32', contextLength });
+        let worst = 0;
+        for (const prompt of reference.prompts) {
+          const { max } = distance(await model.logits(prompt.tokens), logits(prompt));
+          worst = Math.max(worst, max);
+        }
+        t.diagnostic(`ran: ${name}, seed ${SEED}: largest difference ${worst.toExponential(1)}`);
+        assert.ok(worst <= limitOf(architecture), `${worst} of ${limitOf(architecture)}`);
+        model.dispose();
+      } catch (error) {
+        // Weight types without kernels, for example.
+        if (!(error instanceof ModelError)) throw error;
+        t.skip(error.message);
+      } finally {
+        kernels.dispose();
+      }
+    });
+  }
+});
