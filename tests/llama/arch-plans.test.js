@@ -91,8 +91,8 @@ test('plans: gemma2 has a window in every second layer, and soft caps', () => {
   assert.deepEqual([other.attention[0].softcap, other.plan.head.softcap], [2.5, 6]);
   // The largest model scales scores by the values of the embedding for a head.
   const sizes = { 'attention.head_count': 8, 'attention.key_length': 128, 'attention.value_length': 128 };
-  assert.equal(planOf('gemma2', { ...sizes, block_count: 42 }).attention[0].scale, 128 ** -0.5);
-  assert.equal(planOf('gemma2', { ...sizes, block_count: 46 }).attention[0].scale, 32 ** -0.5);
+  assert.equal(planOf('gemma2', { ...sizes, block_count: 42 }).attention[0].scale, 1 / Math.sqrt(128));
+  assert.equal(planOf('gemma2', { ...sizes, block_count: 46 }).attention[0].scale, 1 / Math.sqrt(32));
 });
 
 test('plans: gemma3 has windows and a rotation of their own in five of six layers', () => {
@@ -114,8 +114,14 @@ test('plans: gemma3 has windows and a rotation of their own in five of six layer
     assert.deepEqual([...new Set(full.windows), ...new Set(full.bases)], [0, 1e6]);
   }
   const sizes = { 'attention.head_count': 8, 'attention.key_length': 128, 'attention.value_length': 128 };
-  assert.equal(planOf('gemma3', { ...given, ...sizes, block_count: 48 }).attention[0].scale, 128 ** -0.5);
-  assert.equal(planOf('gemma3', { ...given, ...sizes, block_count: 62 }).attention[0].scale, 32 ** -0.5);
+  assert.equal(
+    planOf('gemma3', { ...given, ...sizes, block_count: 48 }).attention[0].scale,
+    1 / Math.sqrt(128),
+  );
+  assert.equal(
+    planOf('gemma3', { ...given, ...sizes, block_count: 62 }).attention[0].scale,
+    1 / Math.sqrt(32),
+  );
 });
 
 test('plans: olmo2 stretches positions only in layers without a window', () => {
