@@ -379,8 +379,10 @@ export class WasmBackend {
     for (let start = 0; start < q.nRows; ) {
       const stretch = Math.floor((position + start) / length);
       const nRows = Math.min(q.nRows - start, (stretch + 1) * length - position - start);
-      const rows = viewOf(q, { start, nRows });
-      if (stretch > 0) this.#fm.scale(rows, 1 + scale * Math.log(1 + stretch), { out: rows });
+      if (stretch > 0) {
+        const rows = viewOf(q, { start, nRows });
+        this.#fm.scale(rows, 1 + scale * Math.log(1 + stretch), { out: rows });
+      }
       start += nRows;
     }
   }

@@ -8,12 +8,10 @@ import { freqBase } from './rope.js';
 export const hunyuanDense = {
   models: 'Hunyuan (dense)',
   plan(read) {
-    const plan = decoderPlan(read, { pairing: 'halves', qkNorm: { span: 'head', afterRope: true } });
-    const alpha = read.optional('rope.scaling.alpha', 1);
-    for (const { attention } of plan.layers) {
-      const { headSize, rope } = attention;
-      if (rope) rope.base = freqBase(read) * alpha ** (headSize / (headSize - 2));
-    }
-    return plan;
+    const { count } = read;
+    const headSize = count('attention.key_length', count('embedding_length') / count('attention.head_count'));
+    const base = freqBase(read) * read.optional('rope.scaling.alpha', 1) ** (headSize / (headSize - 2));
+    const qkNorm = /** @type {const} */ ({ span: 'head', afterRope: true });
+    return decoderPlan(read, { pairing: 'halves', rope: { base }, qkNorm });
   },
 };

@@ -1,6 +1,6 @@
 /* Phi 3: queries, keys and values in one matrix, gate and up in another. Part of each head turns, by
- * frequency factors for short or for long contexts. The window that some files name was not used
- * in llama.cpp's conversions, and no layer has it here. */
+ * frequency factors for short or for long contexts. A window that the file names is not used, as in
+ * llama.cpp. */
 
 import { decoderPlan } from './decoder-plan.js';
 
