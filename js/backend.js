@@ -192,8 +192,9 @@
  */
 
 /**
- * How a model is to be run, for opening a backend.
- * @typedef {{ activation: import('./wasm/selftest.js').Activation, kvType: KvType }} BackendSettings
+ * Settings of a model, for opening a backend.
+ * @typedef {{ activation: import('./wasm/selftest.js').Activation,
+ *   kvType: KvType }} BackendSettings
  */
 
 /**

@@ -1,5 +1,5 @@
-/* Reading many tensors of a file with few requests: neighbours are read together, and several requests
- * run at the same time. */
+/* Reads many tensors of a file with few requests: neighbours are read together, and several
+ * requests run at the same time. */
 
 import { ArgumentError, GgufError, show } from '../errors.js';
 
@@ -120,7 +120,7 @@ async function readRun(source, { start, end, indices }, tensors, take, { signal,
       const from = Math.max(at, offset);
       const to = Math.min(next, offset + byteLength);
       if (from >= to) continue;
-      // Not awaited where nothing has to be waited for: a file has many small tensors.
+      // Awaited only if there is something to wait for, as a file has many small tensors.
       const taken = take(index, chunk.subarray(from - at, to - at), from - offset);
       if (taken) await taken;
       useful += to - from;

@@ -6,8 +6,8 @@
  * @typedef {object} TypeUse  Tensors of one type.
  * @property {number} count  Number of tensors.
  * @property {number} bytes  Bytes of all of them.
- * @property {import('../wasm/selftest.js').Isa | 'webgpu'} isa  Instruction set of the kernels that serve the
- *   type.
+ * @property {import('../wasm/selftest.js').Isa | 'webgpu'} isa  Instruction set of the kernels that
+ *   serve the type.
  * @property {import('../wasm/selftest.js').Activation} activation  Activation mode that those
  *   kernels work in.
  */

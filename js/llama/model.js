@@ -35,9 +35,9 @@ import { checkTensors } from './weights.js';
 
 /**
  * @typedef {object} LlamaOptions
- * @property {import('../wasm/kernels.js').Kernels | import('../gpu/kernels.js').GpuKernels} [kernels]
- *   Kernels from createKernels or createGpuKernels to run on. Without them the model makes its own
- *   on the CPU, and disposes them with itself.
+ * @property {import('../wasm/kernels.js').Kernels | import('../gpu/kernels.js').GpuKernels}
+ *   [kernels]  Kernels from createKernels or createGpuKernels to run on. Without them the model
+ *   makes its own on the CPU, and disposes them with itself.
  * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  Called with the
  *   bytes of weights that were loaded so far, and the total.
  * @property {AbortSignal} [signal]  Aborts the loading.

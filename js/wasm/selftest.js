@@ -1,10 +1,10 @@
-/* The known-answer self-test and the timed choice: does this engine compute what the instructions
- * promise, and which of the two relaxed dot products is the faster one here?
+/* The known-answer self-test, which checks that this engine computes what the instructions promise,
+ * and the timed choice between the two relaxed dot products.
  *
- * It runs when a module is loaded, in JavaScript and WebAssembly that nothing has compiled yet, so
- * it calls each kernel as often as its shapes need and computes no products in JavaScript: the f32
- * product of a type, whose sums are exact in any order, has known bits (a stored hash), and is the
- * answer that the other products of that type are compared with. */
+ * It runs when a module is loaded, in JavaScript and WebAssembly that no engine has optimised yet.
+ * So it calls each kernel only as often as its shapes need, and computes no products in JavaScript:
+ * the f32 product of a type, whose sums are exact in any order, has known bits (a stored hash), and
+ * the other products of that type are compared with it. */
 
 import { performance } from '../node.js';
 import { findType, weightBytes } from '../types.js';
@@ -12,9 +12,15 @@ import { findType, weightBytes } from '../types.js';
 /** @typedef {import('../types.js').GgmlType} GgmlType */
 /** @typedef {import('./memory.js').WasmExports} WasmExports */
 
-/** An instruction set. @typedef {'scalar' | 'simd128' | 'relaxed'} Isa */
-/** A variant of the relaxed set: the dot product it is built on. @typedef {'i16' | 'i32'} Dot */
-/** What activations become before they meet quantised weights. @typedef {'f32' | 'int16' | 'int8'} Activation */
+/** Name of an instruction set. @typedef {'scalar' | 'simd128' | 'relaxed'} Isa */
+/**
+ * Variant of the relaxed instruction set: the dot product that it uses.
+ * @typedef {'i16' | 'i32'} Dot
+ */
+/**
+ * Type that activations are converted to for products with quantised weights.
+ * @typedef {'f32' | 'int16' | 'int8'} Activation
+ */
 
 export const ISA_NAMES = /** @type {const} */ (['scalar', 'simd128', 'relaxed']);
 export const DOT_NAMES = /** @type {const} */ (['i16', 'i32']);
@@ -29,10 +35,10 @@ const N_TOKENS = 9;
 /** A product, as [tokens, rows]. @typedef {[number, number]} Shape */
 
 /**
- * Every number of rows, and every number of tokens that takes a path of its own through the
- * kernels: matrix-vector (1, 2), a tile in part and in full (3, 4), two tiles in part and in full
- * (5, 8), and one more (9). A matrix-matrix kernel makes them from patches of 8 tokens by 1 to 4
- * rows and of 4 tokens by 1 to 8 rows, and meets all of these.
+ * Every number of rows, and every number of tokens that takes its own path through the kernels:
+ * matrix-vector (1, 2), a tile in part and in full (3, 4), two tiles in part and in full (5, 8),
+ * and one token more (9). A matrix-matrix kernel splits them into patches of 8 tokens by 1 to 4
+ * rows and of 4 tokens by 1 to 8 rows; all of these occur.
  * @type {Shape[]}
  */
 export const ALL = [
@@ -50,8 +56,8 @@ export const ALL = [
   [8, 9],
 ];
 /**
- * Matrix-vector, and patches of both kinds in part and in full: for a type whose matrix-matrix
- * kernels store their results with the code of others.
+ * Matrix-vector, and patches of both kinds in part and in full, for types whose matrix-matrix
+ * kernels share the code that stores results with other types.
  * @type {Shape[]}
  */
 export const FEW = [
@@ -71,12 +77,13 @@ export const F32 = [
 ];
 
 /**
- * The products of a type, and what they are compared with.
+ * The products of a type, and the answers that they are compared with.
  * @typedef {object} KnownAnswer
  * @property {string} type
- * @property {number} hash  hashValues of the f32 product of all tokens and rows
- * @property {number} tolerance  of the other products, where int16 activations are rounded
- * @property {Partial<Record<Activation, Shape[]>>} shapes  those of the other products
+ * @property {number} hash  Result of hashValues for the f32 product of all tokens and rows.
+ * @property {number} tolerance  Largest error of the other products: int16 activations are not
+ *   exact.
+ * @property {Partial<Record<Activation, Shape[]>>} shapes  Shapes of the other products.
  */
 
 /**
@@ -105,11 +112,15 @@ const RANDOM = (() => {
   return new Uint8Array(words.buffer);
 })();
 
-/** A row of weights is two of three pieces, hence 9 different rows. */
+/**
+ * Columns of a piece. A row of weights is made of two out of three pieces, which gives 9 different
+ * rows.
+ */
 const PIECE_COLS = 256;
 
 /**
- * Rows of 512 columns: random codes, and scales of so few bits that sums of products are exact.
+ * Makes rows of 512 columns with random codes. The scales have so few bits that sums of products
+ * are exact.
  * @param {string} typeName
  * @param {number} [nRows]
  */
@@ -129,8 +140,8 @@ export function testWeights(typeName, nRows = N_ROWS) {
 const SCALE_BYTES = /** @type {Record<string, number>} */ ({ Q4_K: 4, MXFP4: 0 });
 
 /**
- * Makes f16 scales 1 or 1.5 times 2^-6, of either sign; the values of F16, which are its scales,
- * keep 8 bits behind the point. Scales of MXFP4, which are exponents, become 2^-6 or 2^-5.
+ * Sets f16 scales to 1 or 1.5 times 2^-6, of either sign. The values of F16 are its scales, and
+ * keep 8 fractional bits. The scales of MXFP4 are exponents, and become 2^-6 or 2^-5.
  * @param {GgmlType} type
  * @param {Uint8Array} blocks
  */
@@ -172,7 +183,7 @@ export function testActivations() {
 }
 
 /**
- * FNV-1a of the bits, 32 at a time.
+ * FNV-1a hash of the bits, 32 at a time.
  * @param {Float32Array} values
  */
 export function hashValues(values) {
@@ -183,7 +194,7 @@ export function hashValues(values) {
 }
 
 /**
- * Puts bytes into wasm memory, and room for outputs behind them, for the time of a call.
+ * Copies bytes into wasm memory, with room for outputs after them, for the duration of a call.
  * @template T
  * @param {WasmExports} exports
  * @param {{ w: Uint8Array, x: Float32Array, nOut: number }} data
@@ -227,7 +238,7 @@ function checkType(exports, { type, hash, tolerance, shapes }, x, activations) {
     if (got !== hash) wrong ||= `: hash ${got} where ${hash} is right`;
     if (wrong) return `${type} x f32 is wrong${wrong}`;
     for (const [activation, name] of ACTIVATION_NAMES.entries()) {
-      // Where the type gets other activations than these, their kernels have their own turn.
+      // If another mode serves this one for the type, that mode is tested by itself.
       const isServed = exports.fm_served_by(id, activation) >> 8 === activation;
       if (!isServed || !activations.includes(name)) continue;
       for (const [nTokens, nRows] of shapes[name] ?? []) {
@@ -250,7 +261,7 @@ function firstWrong(got, right, nTokens, nRows, tolerance) {
   for (let token = 0, i = 0; token < nTokens; token++) {
     for (let row = 0; row < nRows; row++, i++) {
       const wanted = right[token * N_ROWS + row];
-      // Written so that NaN is wrong.
+      // Written so that NaN counts as wrong.
       if (!(Math.abs(got[i] - wanted) <= tolerance)) return `: ${got[i]} where ${wanted} is right`;
     }
   }
@@ -262,8 +273,8 @@ function firstWrong(got, right, nTokens, nRows, tolerance) {
  * @param {WasmExports} exports
  * @param {Isa} isa
  * @param {Dot} dot
- * @param {readonly Activation[]} [activations]  those whose kernels have not passed yet
- * @returns {string | undefined} why it cannot be used; undefined when it passed
+ * @param {readonly Activation[]} [activations]  modes whose kernels have not passed yet
+ * @returns {string | undefined} the reason why it cannot be used; undefined if it passed
  */
 export function selfTest(exports, isa, dot, activations = ACTIVATION_NAMES) {
   if (exports.fm_select(ISA_NAMES.indexOf(isa), DOT_NAMES.indexOf(dot)) !== 0)
@@ -280,7 +291,10 @@ export function selfTest(exports, isa, dot, activations = ACTIVATION_NAMES) {
   return undefined;
 }
 
-/** A round of the timed choice, a variant: long enough for a clock of 0.1 ms, short enough for a start-up. */
+/**
+ * Milliseconds of a round of the timed choice, for each variant: long enough for a clock of 0.1 ms,
+ * short enough for a start-up.
+ */
 const ROUND_MS = 0.2;
 const ROUNDS = 4;
 const MAX_CALLS = 4096;
@@ -288,10 +302,11 @@ const CHOICE_ROWS = 16;
 const CHOICE_COLS = 1024;
 
 /**
- * Times the relaxed variants on a Q4_K matrix-vector product, interleaved; the smallest time a call counts.
+ * Times the relaxed variants on a Q4_K matrix-vector product, interleaved; the smallest time per
+ * call counts.
  * @param {WasmExports} exports
- * @param {Dot[]} dots  those that passed the self-test
- * @returns {Record<string, number>} milliseconds a call
+ * @param {Dot[]} dots  variants that passed the self-test
+ * @returns {Record<string, number>} milliseconds per call
  */
 export function timeDots(exports, dots) {
   const type = /** @type {GgmlType} */ (findType('Q4_K'));
@@ -312,7 +327,8 @@ export function timeDots(exports, dots) {
     use(dots[0]);
     let nCalls = 8;
     while (run(nCalls) < ROUND_MS && nCalls < MAX_CALLS) nCalls *= 2;
-    // As much warming up for the others, so that the optimiser has seen as much of each.
+    // The other variants get the same number of warm-up calls, so that the optimiser has seen as
+    // much of each.
     for (const dot of dots.slice(1)) {
       use(dot);
       run(2 * nCalls);

@@ -1,4 +1,5 @@
-/* A model in a worker, as its page sees it: the methods of Llama, each with a promise, and generations that are iterated as usual. */
+/* The calling side of a model in a worker: the methods of Llama, each with a promise, and
+ * generations that are read as usual. */
 
 import { LLAMA_SCRIPT } from '../assets-llama.js';
 import { checkNames } from '../checks.js';
@@ -16,7 +17,7 @@ import { sendable } from './sendable.js';
 
 knowErrors(llamaErrors);
 
-/** The worker makes its own kernels. */
+/** All options of Llama.load but `kernels`: the worker makes its own. */
 const WORKER_LLAMA_OPTIONS = [...LOAD_OPTIONS.filter((name) => name !== 'kernels'), 'worker'];
 
 /** @typedef {import('../llama/model.js').Llama} Llama */
@@ -24,18 +25,27 @@ const WORKER_LLAMA_OPTIONS = [...LOAD_OPTIONS.filter((name) => name !== 'kernels
 
 /**
  * @typedef {object} WorkerOnlyOptions
- * @property {import('./port.js').WorkerSource} [worker]  A Worker that runs `fused-matmul/llama-host`, a function
- *   that makes one, or the address of that script. By default the library starts its own. dispose() terminates it.
+ * @property {import('./port.js').WorkerSource} [worker]  A Worker that runs
+ *   `fused-matmul/llama-host`, a function that makes one, or the URL of its script. dispose()
+ *   terminates it. Default: a worker of the library.
  */
 
-/** The options of Llama.load but for `kernels`, which the worker makes itself. @typedef {Omit<import('../llama/model.js').LlamaOptions, 'kernels'> & WorkerOnlyOptions} WorkerLlamaOptions */
-
-/** The call that makes a generation: its number, and the signal that ends both. @typedef {{ id: number, signal: AbortSignal | undefined }} Opening */
+/**
+ * Options of Llama.load without `kernels`, as the worker makes its own.
+ * @typedef {Omit<import('../llama/model.js').LlamaOptions, 'kernels'>
+ *   & WorkerOnlyOptions} WorkerLlamaOptions
+ */
 
 /**
- * A method of Llama as it is called in a worker.
+ * The call that made a generation: its number, and the signal that ends both.
+ * @typedef {{ id: number, signal: AbortSignal | undefined }} Opening
+ */
+
+/**
+ * Type of a method of Llama in a worker.
  * @template {keyof Llama} M
- * @typedef {Llama[M] extends (...args: infer A) => infer R ? (...args: A) => Promise<Awaited<R>> : never} Remote
+ * @typedef {Llama[M] extends (...args: infer A) => infer R
+ *   ? (...args: A) => Promise<Awaited<R>> : never} Remote
  */
 
 const symbols = {
@@ -43,7 +53,7 @@ const symbols = {
   asyncDispose: Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose'),
 };
 
-/** A model in a worker of its own. Made by createWorkerLlama. */
+/** A model in a worker of its own. createWorkerLlama makes it. */
 export class WorkerLlama {
   #calls = new Calls();
   /** @type {import('./port.js').Port | undefined} */
@@ -110,21 +120,22 @@ export class WorkerLlama {
     }
   }
 
-  /** The facts of the model; the memory is that at the end of the last generation. */
+  /** Facts about the model; `memory` is that of the end of the last generation. */
   get info() {
     return this.#info;
   }
 
-  /** True after dispose(), and once the worker ended by itself. */
+  /** True after dispose(), and once the worker has ended by itself. */
   get disposed() {
     return this.#calls.ended !== undefined;
   }
 
   /**
-   * Writes on from a prompt. The same as `Llama.generate`, but what the prompt's tokens do not allow is an error of the first piece.
+   * Continues a prompt, like `Llama.generate`. Errors about the tokens of the prompt come with the
+   * first piece.
    * @param {string | readonly number[]} prompt  a text, or tokens
    * @param {GenerateOptions} [options]
-   * @returns {WorkerGeneration}  pieces of text, as they are written
+   * @returns {WorkerGeneration} pieces of text, as they are generated
    * @throws {import('../errors.js').ArgumentError} an option is unknown or out of range
    */
   generate(prompt, options = {}) {
@@ -137,7 +148,7 @@ export class WorkerLlama {
   }
 
   /**
-   * Answers a conversation by the file's own template. The same as `Llama.chat`.
+   * Answers a conversation, like `Llama.chat`.
    * @param {Parameters<Llama['chat']>[0]} messages
    * @param {Parameters<Llama['chat']>[1]} [options]
    * @returns {Promise<WorkerGeneration>}
@@ -154,34 +165,38 @@ export class WorkerLlama {
     return answer;
   }
 
-  /** Formats a conversation as the model was trained on it. The same as `Llama.formatChat`. @type {Remote<'formatChat'>} */
+  /**
+   * Formats a conversation as the text that the model was trained on, like `Llama.formatChat`.
+   * @type {Remote<'formatChat'>}
+   */
   formatChat(...args) {
     return this.#call('formatChat', args);
   }
 
-  /** Turns a text into tokens. The same as `Llama.tokenize`. @type {Remote<'tokenize'>} */
+  /** Turns a text into tokens, like `Llama.tokenize`. @type {Remote<'tokenize'>} */
   tokenize(...args) {
     return this.#call('tokenize', args);
   }
 
-  /** Turns tokens into text. The same as `Llama.detokenize`. @type {Remote<'detokenize'>} */
+  /** Turns tokens into a text, like `Llama.detokenize`. @type {Remote<'detokenize'>} */
   detokenize(...args) {
     return this.#call('detokenize', args);
   }
 
-  /** Gives the embedding of a text. The same as `Llama.embed`. @type {Remote<'embed'>} */
+  /** Computes the embedding of a text, like `Llama.embed`. @type {Remote<'embed'>} */
   embed(...args) {
     return this.#call('embed', args);
   }
 
-  /** Gives the logits after each token. The same as `Llama.logits`. @type {Remote<'logits'>} */
+  /** Computes the logits after each token, like `Llama.logits`. @type {Remote<'logits'>} */
   logits(...args) {
     return this.#call('logits', args);
   }
 
   /**
-   * Ends the worker and gives its memory back, also in the middle of a generation. Pending calls are rejected. Calling it again does nothing.
-   * @returns {Promise<void>}  resolves when the worker is gone
+   * Ends the worker and frees its memory, even in the middle of a generation. Pending calls are
+   * rejected. Further calls of dispose() do nothing.
+   * @returns {Promise<void>} resolves when the worker is gone
    */
   dispose() {
     return this.#stop(new HandleError('this model is disposed', 'disposed'));
@@ -199,7 +214,7 @@ export class WorkerLlama {
 
   /**
    * @param {string} method
-   * @param {any[]} args  the last may be options with a signal
+   * @param {any[]} args  the last argument may be options with a signal
    * @returns {Promise<any>}
    */
   #call(method, args) {
@@ -266,10 +281,11 @@ export class WorkerLlama {
 }
 
 /**
- * The file, where it is open already, or where only this thread can call what reads it.
+ * The file, if it is open already, or if this thread must open it because the caller's fetch reads
+ * it.
  * @param {import('../gguf/source.js').GgufSource | GgufFile} source
- * @param {Record<string, unknown>} options  of openGguf
- * @returns {Promise<GgufFile | undefined>}
+ * @param {Record<string, unknown>} options  options of openGguf
+ * @returns {Promise<GgufFile | undefined>} undefined if the worker opens the file
  */
 async function openHere(source, options) {
   if (source instanceof GgufFile) return source;

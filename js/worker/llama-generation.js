@@ -1,49 +1,53 @@
-/* A generation that runs in a worker: an async iterator of pieces of text, as Generation is in this thread. */
+/* A generation in a worker: an async iterator of pieces of text, like Generation in this thread. */
 
 /** @typedef {import('../llama/generation.js').GenerationStats} GenerationStats */
 
 /**
  * The calls that a generation makes to its worker.
  * @typedef {object} Link
- * @property {() => Promise<number>} open  makes it in the worker and gives its number there
- * @property {(generation: number, onEvent: (message: any) => void) => Promise<void>} run  settles when it has ended
- * @property {(generation: number, count: number) => void} more  asks for so many more pieces
- * @property {(generation: number) => void} stop  ends it; what was written stays
+ * @property {() => Promise<number>} open  Makes the generation in the worker and returns its number
+ *   there.
+ * @property {(generation: number, onEvent: (message: any) => void) => Promise<void>} run  Settles
+ *   when the generation has ended.
+ * @property {(generation: number, count: number) => void} more  Asks for this many more pieces.
+ * @property {(generation: number) => void} stop  Ends the generation; the text so far stays.
  */
 
-/** Pieces that are asked for at a time: the worker waits for a reader that is slower. */
+/** Number of pieces that are asked for at a time, so that the worker waits for a slow reader. */
 const PIECES = 64;
 
 /** @implements {AsyncIterableIterator<string, GenerationStats, void>} */
 export class WorkerGeneration {
-  /** The tokens generated so far. @type {number[]} */
+  /** Tokens generated so far. @type {number[]} */
   tokens = [];
-  /** How many of the oldest messages of a conversation were left out to make room, with `overflow: 'drop-oldest'`. */
+  /**
+   * Number of messages left out at the start of the conversation, with `overflow: 'drop-oldest'`.
+   */
   droppedMessages = 0;
   #link;
   /** @type {GenerationStats} */
   #stats;
-  /** Pieces that have come and were not read yet. @type {string[]} */
+  /** Pieces received and not read yet. @type {string[]} */
   #pieces = [];
   #written = '';
   #toCome = 0;
-  /** Its number in the worker; 0 before it is made there. */
+  /** Number of the generation in the worker; 0 before it is made there. */
   #generation;
   /** @type {Promise<void> | undefined} */
   #running;
   #ended = false;
-  /** Its reader wants no more of it. */
+  /** Whether the reader has left the generation. */
   #left = false;
   /** @type {{ reason: unknown } | undefined} */
   #failure;
-  /** Readers that wait for a piece or the end. @type {(() => void)[]} */
+  /** Callbacks of readers that wait for a piece or the end. @type {(() => void)[]} */
   #waiting = [];
 
   /**
    * @hideconstructor
    * @param {Link} link
    * @param {number} seed
-   * @param {number} [generation]  its number in the worker, where it is made already
+   * @param {number} [generation]  its number in the worker, if it is made already
    */
   constructor(link, seed, generation = 0) {
     this.#link = link;
@@ -62,12 +66,12 @@ export class WorkerGeneration {
     };
   }
 
-  /** The numbers so far; complete at the end. @returns {GenerationStats} */
+  /** Statistics so far; complete at the end. @returns {GenerationStats} */
   get stats() {
     return { ...this.#stats };
   }
 
-  /** Returns itself: the pieces of text. */
+  /** Returns the generation itself. */
   [Symbol.asyncIterator]() {
     return this;
   }
@@ -97,25 +101,33 @@ export class WorkerGeneration {
     return { done: true, value: this.stats };
   }
 
-  /** Ends the generation with an error of the reader. @param {unknown} error @returns {Promise<IteratorResult<string, GenerationStats>>} */
+  /**
+   * Ends the generation and rejects with the error.
+   * @param {unknown} error
+   * @returns {Promise<IteratorResult<string, GenerationStats>>}
+   */
   async throw(error) {
     await this.return();
     throw error;
   }
 
-  /** Ends the generation, for callers that do not wait. */
+  /** Ends the generation like return(), without a promise. */
   cancel() {
     void this.return();
   }
 
-  /** The text so far, in whole pieces that have come from the worker. It stays after an error or an abort, as `tokens` and `stats` do. */
+  /**
+   * The text so far: all pieces received from the worker. It stays after an error or an abort, as
+   * `tokens` and `stats` do.
+   */
   get written() {
     return this.#written;
   }
 
   /**
-   * Reads to the end and gives the whole text, including pieces that were read before; may be called again. After an error or an abort
-   * it rejects, and the text until then is in `written`.
+   * Reads to the end and returns the whole text, including pieces that were read before; may be
+   * called again. After an error or an abort the promise is rejected, and the text up to then is in
+   * `written`.
    * @returns {Promise<string>}
    */
   async text() {
@@ -128,7 +140,7 @@ export class WorkerGeneration {
   async #run() {
     try {
       this.#generation ||= await this.#link.open();
-      // Left while it was being made.
+      // The reader left while the generation was being made.
       if (this.#left) return this.#link.stop(this.#generation);
       const ended = this.#link.run(this.#generation, (message) => this.#receive(message));
       this.#ask(PIECES);

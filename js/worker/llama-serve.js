@@ -1,4 +1,5 @@
-/* The worker's end of createWorkerLlama: one model, its calls, and generations whose pieces are sent as they are written. */
+/* The worker's side of a model in a worker: one model, its calls, and generations whose pieces are
+ * sent as they are generated. */
 
 import { makeFile } from '../gguf/open.js';
 import { reopenSource } from '../gguf/source.js';
@@ -9,25 +10,31 @@ import { RelayReader } from './relay.js';
 /** @typedef {import('./scope.js').Post} Post */
 /** @typedef {import('../llama/generation.js').Generation} Generation */
 
-/** Milliseconds between two reports of progress. */
+/** Milliseconds between two messages of progress. */
 const PROGRESS_STEP = 33;
 /**
- * Milliseconds between two messages with pieces: half a frame. A message for each piece would cost a
- * fast model some of its speed.
+ * Milliseconds between two messages with pieces: half a frame. A message for each piece would slow
+ * a fast model down.
  */
 const PIECES_STEP = 8;
 
-/** A generation that runs: how many pieces may still be sent, and how its loop is woken. @typedef {{ credit: number, stopped: boolean, wake: () => void }} Running */
+/**
+ * A running generation: how many more pieces may be sent, and a function that wakes its loop.
+ * @typedef {{ credit: number, stopped: boolean, wake: () => void }} Running
+ */
 
-/** A generation, with the call that made it, whose signal it has. @typedef {{ generation: Generation, opened: number, running?: Running }} Entry */
+/**
+ * A generation, with the number of the call that made it, whose signal ends it.
+ * @typedef {{ generation: Generation, opened: number, running?: Running }} Entry
+ */
 
 export class LlamaServer {
   #post;
   /** @type {Llama | undefined} */
   #model;
-  /** Calls without an answer yet. @type {Map<number, AbortController>} */
+  /** Calls that are not answered yet. @type {Map<number, AbortController>} */
   #active = new Map();
-  /** Generations that were made and have not ended. @type {Map<number, Entry>} */
+  /** Generations that have not ended. @type {Map<number, Entry>} */
   #generations = new Map();
   #lastGeneration = 0;
   #relay;
@@ -65,7 +72,7 @@ export class LlamaServer {
       else if (kind === 'open') await this.#open(message, signal);
       else if (kind === 'run') await this.#run(message);
       else await this.#call(message, signal);
-      // An abort of what was opened reaches it until it has ended.
+      // The call that opened a generation stays active, so that its abort ends the generation.
       if (kind !== 'open') this.#active.delete(id);
     } catch (error) {
       this.#active.delete(id);
@@ -93,7 +100,10 @@ export class LlamaServer {
     this.#post({ id, value: this.#model.info });
   }
 
-  /** A file that the caller opened, or that only the caller can read. @param {any} opened */
+  /**
+   * Opens a file that the caller has opened, or that only the caller can read.
+   * @param {any} opened
+   */
   async #reopen({ recipe, relay, name, size, header, parts }) {
     const bytes = recipe
       ? await reopenSource(recipe)
