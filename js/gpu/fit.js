@@ -53,7 +53,7 @@ export function lacks({ layers, head }, tensors, { contextLength, kvType }, { bi
       `a temperature by ${temperature?.length} positions is not supported on the GPU: it must be an integer`,
     );
     check(
-      feed.kind === 'gated',
+      ['gated', 'plain'].includes(feed.kind),
       `feed-forward blocks of kind ${show(feed.kind)} are not supported on the GPU`,
     );
     check(
