@@ -18,9 +18,15 @@ export class Pipelines {
   /** @type {GPUBindGroupLayout | undefined} */
   #stepLayout;
 
-  /** @param {GpuDevice} gpu */
-  constructor(gpu) {
+  #rewrite;
+
+  /**
+   * @param {GpuDevice} gpu
+   * @param {{ rewrite?: (shader: Shader) => Shader }} [options]  rewrite: changes every shader before it is compiled; for tests
+   */
+  constructor(gpu, { rewrite = (shader) => shader } = {}) {
     this.#gpu = gpu;
+    this.#rewrite = rewrite;
   }
 
   /** The layout of group 1, shared by all shaders that read `step`. */
@@ -38,11 +44,12 @@ export class Pipelines {
   }
 
   /**
-   * @param {Shader} shader
+   * @param {Shader} given
    * @returns {Promise<Pipeline>}
    * @throws {GpuError} the driver rejects it
    */
-  compile(shader) {
+  compile(given) {
+    const shader = this.#rewrite(given);
     let made = this.#made.get(shader.code);
     if (!made) {
       made = this.#compile(shader);
