@@ -397,11 +397,12 @@ export class GpuBackend {
     }
     const all = known;
     // Compiling begins now, beside that of the blocks that follow.
-    if (!all.has(key))
-      all.set(
-        key,
-        this.#compile(make()).then((ready) => void all.set(key, ready)),
-      );
+    if (!all.has(key)) {
+      const compiling = this.#compile(make()).then((ready) => void all.set(key, ready));
+      // Heard of by the work that waits for it, unless that is dropped.
+      compiling.catch(() => {});
+      all.set(key, compiling);
+    }
     this.#queue.add(() => {
       const ready = all.get(key);
       if (ready instanceof Promise) return ready;

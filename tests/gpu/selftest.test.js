@@ -1,0 +1,329 @@
+/**
+ * The self-test of the GPU kernels: it passes with every weight type and setting, and finds faults that are put into the WGSL of each
+ * kernel.
+ */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { GpuError } from '../../js/gpu/errors.js';
+import { Pipelines } from '../../js/gpu/pipelines.js';
+import { chooseVariants, selfTest } from '../../js/gpu/selftest.js';
+import { WGSL_TYPES } from '../../js/gpu/wgsl/types.js';
+import { WasmBackend } from '../../js/wasm/backend.js';
+import { createKernels } from '../../js/wasm/create.js';
+import { gpuSkip, openTestDevice } from '../helpers/gpu.js';
+
+/** @import { GpuDevice } from '../../js/gpu/device.js' */
+/** @import { BlockName, SelfTestOptions } from '../../js/gpu/selftest.js' */
+/** @import { Shader } from '../../js/gpu/shader.js' */
+
+/**
+ * A fault: kernels by the beginning of their names, a text of their WGSL, and what it becomes.
+ * @typedef {[kernel: RegExp, text: string | RegExp, becomes: string]} Fault
+ */
+
+/**
+ * Small shapes: with tails everywhere, and columns enough to be summed in splits.
+ * @satisfies {Partial<SelfTestOptions>}
+ */
+const SMALL = { types: ['F32'], columns: [60, 2056] };
+const POST_NORM = { kind: /** @type {const} */ ('rms'), eps: 1e-5 };
+
+/** What is broken, the block that runs, the fault, the first words of a case that must fail, and settings. @type {[string, BlockName, Fault, RegExp, Partial<SelfTestOptions>?][]} */
+const FAULTS = [
+  ['matvec: the last row', 'head', [/^matvec/, 'row0 + r >= end', 'row0 + r + 1u >= end'], /^head, 1 token/],
+  ['matvec: a barrier', 'feed', [/^matvec F32 60x2056/, 'workgroupBarrier();', ''], /^feed, 1 token/],
+  [
+    'matvec: tokens',
+    'head',
+    [/^matvec.*for 8/, 't >= step.n_tokens', 't + 1u >= step.n_tokens'],
+    /^head, 5 tokens/,
+  ],
+  ['matvec: eps', 'head', [/^matvec/, 'f32(0.00001)', 'f32(0.0001)'], /^head, 5 tokens/],
+  ['matvec: the last columns', 'feed', [/^matvec.*x60,/, /p < 4u/g, 'p < 3u'], /^feed, 1 token/],
+  ['splits: one is missing', 'feed', [/^splits of/, 'k < 2u', 'k < 1u'], /^feed, 1 token/],
+  ['splits: the last columns', 'feed', [/^matvec F32 60x2056/, 'min(129u', 'min(128u'], /^feed, 1 token/],
+  ['gate of few tokens', 'feed', [/^matvec/, '1.0 + exp(', '1.01 + exp('], /^feed, 1 token/],
+  [
+    'tiles: the last token',
+    'feed',
+    [/^matmul/, 'token >= step.n_tokens', 'token + 1u >= step.n_tokens'],
+    /^feed, 40 tokens/,
+  ],
+  [
+    'tiles: a barrier',
+    'feed',
+    [/^matmul/, /(stage_x\(.*\n\s+)workgroupBarrier\(\);/, '$1'],
+    /^feed, 40 tokens/,
+  ],
+  ['norm: eps', 'feed', [/^rms norm/, 'f32(0.00001)', 'f32(0.0001)'], /^feed, 40 tokens/],
+  [
+    'norm: overflow',
+    'feed',
+    [/^rms norm/, 'sum += dot(v, v)', 'sum += min(dot(v, v), 65504.0)'],
+    /^feed, 40 tokens/,
+  ],
+  [
+    'norm: a barrier',
+    'feed',
+    [/^rms norm/, /(partial\[tid \+ n\]; \}\s+)workgroupBarrier\(\);/, '$1'],
+    /^feed, 40 tokens/,
+  ],
+  ['gate: its sign', 'feed', [/^silu gate/, 'exp(-x)', 'exp(x)'], /^feed, 40 tokens/],
+  [
+    'scaled add: its scale',
+    'feed',
+    [/^scaled add/, 'f32(0.5)', 'f32(0.52)'],
+    /^feed, 1 token/,
+    { feed: { postNorm: POST_NORM, residualScale: 0.5 } },
+  ],
+  [
+    'embed: the last token',
+    'embed',
+    [/^embed/, 'id.y >= step.n_tokens', 'id.y + 1u >= step.n_tokens'],
+    /^embed/,
+  ],
+  ['embed: the last columns', 'embed', [/^embed/, '4u <= 60u', '4u < 60u'], /^embed/],
+  [
+    'heads: a turn',
+    'attention',
+    [/^heads F32/, 'v.x * a.y + v.y', 'v.x * a.y - v.y'],
+    /^project and attend, 1 token/,
+  ],
+  [
+    'heads after products: a turn',
+    'attention',
+    [/^heads after/, 'v.x * a.y + v.y', 'v.x * a.y - v.y'],
+    /^project and attend, 40 tokens/,
+  ],
+  [
+    'heads after products: the last token',
+    'attention',
+    [/^heads after/, 'wid.y >= step.n_tokens', 'wid.y + 1u >= step.n_tokens'],
+    /^project and attend, 40 tokens/,
+  ],
+  [
+    'attention: its scale',
+    'attention',
+    [/^attention F32 8\/2x64$/, 'f32(0.125)', 'f32(0.5)'],
+    /^project and attend, 1 token from position 40/,
+  ],
+  [
+    'attention: a barrier',
+    'attention',
+    [/^attention F32 8\/2x64$/, /(scores\[i\] = s;\s+\}\s+)workgroupBarrier\(\);/, '$1'],
+    /^project and attend, 1 token from position 40/,
+  ],
+  [
+    'attention in splits: their first',
+    'attention',
+    [/^attention F32 8\/2x64 in/, 'wid.y * 128u', 'wid.y * 120u'],
+    /^project and attend, 1 token from position 179/,
+  ],
+  [
+    'merge: a split',
+    'attention',
+    [/^merge/, 'i = stripe; i < n;', 'i = stripe; i < n - 1u;'],
+    /^project and attend, 1 token from position 179/,
+  ],
+  [
+    'attention tiles: who sees what',
+    'attention',
+    [/^attention tiles/, 't + 1u', 't + 2u'],
+    /^project and attend, 40 tokens/,
+  ],
+  [
+    'attention tiles: barriers',
+    'attention',
+    [/^attention tiles/, /workgroupBarrier\(\);\n\s+var larger/, 'var larger'],
+    /^project and attend, 40 tokens/,
+  ],
+  [
+    'argmax: larger or not',
+    'head',
+    [/^argmax/, 'rank[o] > rank[tid]', 'rank[o] < rank[tid]'],
+    /^largest logit/,
+  ],
+  [
+    'a kernel that does nothing',
+    'feed',
+    [/^matmul/, /fn put\(([^)]*)\) \{/, 'fn put($1) { if (step.n_tokens > 0u) { return; }'],
+    /^feed, 40 tokens/,
+  ],
+];
+
+describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
+  /** @type {GpuDevice} */
+  let gpu;
+  /** @type {Pipelines} */
+  let pipelines;
+  /** @type {import('../../js/wasm/kernels.js').Kernels} */
+  let fm;
+  /** @type {WasmBackend} */
+  let wasm;
+  /** Changes shaders. @type {(shader: Shader) => Shader} */
+  let rewrite = (shader) => shader;
+
+  before(async () => {
+    gpu = await openTestDevice();
+    // Shared by all tests: only what a fault changes is compiled anew.
+    pipelines = new Pipelines(gpu, { rewrite: (shader) => rewrite(shader) });
+    fm = await createKernels({ threads: 1 });
+    wasm = new WasmBackend(fm, { activation: 'f32', kvType: 'F16', ownsKernels: false });
+  });
+  after(() => {
+    fm?.dispose();
+    gpu?.destroy();
+  });
+
+  /** @param {Partial<SelfTestOptions>} options */
+  const run = (options) =>
+    selfTest({ ...SMALL, gpu, pipelines, kvType: 'F32', variants: { subgroups: false }, ...options }, wasm);
+
+  /** @param {Partial<SelfTestOptions>} options */
+  async function passes(options) {
+    const before = { gpu: gpu.inUse, handles: fm.memory().handles };
+    const { cases, failed } = await run(options);
+    assert.deepEqual(failed, []);
+    assert.deepEqual({ gpu: gpu.inUse, handles: fm.memory().handles }, before, 'everything is given back');
+    return cases.map(({ name }) => name);
+  }
+
+  test('passes, and covers every block', async () => {
+    const names = await passes({});
+    for (const block of ['embed, 5 tokens', 'head, 1 token', 'head, 5 tokens', 'largest logit, 1 token'])
+      assert.ok(
+        names.some((name) => name.startsWith(block)),
+        block,
+      );
+    for (const tokens of ['1 token', '5 tokens', '40 tokens'])
+      for (const block of ['project and attend', 'feed'])
+        assert.ok(
+          names.some((name) => name.startsWith(`${block}, ${tokens}`)),
+          `${block}, ${tokens}`,
+        );
+  });
+
+  for (const [name, block, [kernel, text, becomes], wrong, options] of FAULTS) {
+    test(`finds a fault: ${name}`, async () => {
+      let changed = 0;
+      rewrite = (shader) => {
+        if (!kernel.test(shader.name)) return shader;
+        const code = shader.code.replace(text, becomes);
+        if (code !== shader.code) changed++;
+        return { ...shader, code };
+      };
+      try {
+        const { failed } = await run({ blocks: [block], ...options });
+        assert.ok(changed > 0, 'the kernel has that text');
+        const names = failed.map((one) => one.name);
+        assert.ok(
+          names.some((one) => wrong.test(one)),
+          `failed are: ${names.join('; ') || 'none'}`,
+        );
+      } finally {
+        rewrite = (shader) => shader;
+      }
+    });
+  }
+
+  describe('the choice of kernels', () => {
+    /** @param {(shader: Shader) => Shader} change  of kernels with subgroups @param {(shader: Shader) => Shader} [changePlain] */
+    const choose = async (change, changePlain = (shader) => shader) => {
+      rewrite = (shader) => (shader.code.includes('enable subgroups') ? change(shader) : changePlain(shader));
+      try {
+        return await chooseVariants({ ...SMALL, gpu, pipelines, kvType: 'F32', blocks: ['head'] }, wasm);
+      } finally {
+        rewrite = (shader) => shader;
+      }
+    };
+    /** @param {Shader} shader @returns {Shader} */
+    const invalid = (shader) => ({ ...shader, code: `${shader.code}\nfn broken() { let a: u32 = 1.5; }` });
+    /** @param {Shader} shader @returns {Shader} */
+    const wrong = (shader) => ({
+      ...shader,
+      code: shader.code.replaceAll('row0 + r >= end', 'row0 + r + 1u >= end'),
+    });
+
+    test('takes the faster kernels where they are right', async (t) => {
+      if (!gpu.features.has('subgroups')) return t.skip('this Vulkan driver has no subgroups');
+      const { variants, report } = await choose((shader) => shader);
+      assert.deepEqual(variants, { subgroups: true });
+      assert.match(
+        report.join(' '),
+        /^The kernels with subgroups are used: all 4 cases of the self-test passed in \d+ ms\.$/,
+      );
+    });
+
+    test('takes the plain ones where the driver rejects the faster ones', async (t) => {
+      if (!gpu.features.has('subgroups')) return t.skip('this Vulkan driver has no subgroups');
+      const { variants, report } = await choose(invalid);
+      assert.deepEqual(variants, { subgroups: false });
+      assert.match(
+        report[0],
+        /^The kernels with subgroups are not used: .* rejects the kernel matvec F32 4099x60/,
+      );
+      assert.match(report[1], /^The plain kernels are used/);
+    });
+
+    test('takes the plain ones where the faster ones are wrong', async (t) => {
+      if (!gpu.features.has('subgroups')) return t.skip('this Vulkan driver has no subgroups');
+      const { variants, report } = await choose(wrong);
+      assert.deepEqual(variants, { subgroups: false });
+      assert.match(report[0], /not used: \d of 4 cases of the self-test failed: "head, 1 token, F32"/);
+    });
+
+    test('takes none where all are wrong, or rejected', async () => {
+      const failsWith =
+        (/** @type {string} */ reason, /** @type {RegExp} */ message) => (/** @type {unknown} */ error) =>
+          error instanceof GpuError && error.reason === reason && message.test(error.message);
+      await assert.rejects(choose(wrong, wrong), failsWith('selftest', /"head, 1 token, F32"/));
+      await assert.rejects(choose(invalid, invalid), failsWith('shader', /rejects the kernel matvec/));
+      assert.equal(gpu.failure, undefined, 'the device is as good as before');
+    });
+  });
+
+  test('passes with other settings', async () => {
+    const rope = /** @type {const} */ ({ pairing: 'halves', nDims: 32, base: 1e6, linearScale: 2 });
+    const qkNorm = /** @type {const} */ ({ kind: 'rms', eps: 1e-6, span: 'head', afterRope: false });
+    await passes({
+      kvType: 'F16',
+      blocks: ['attention', 'feed'],
+      columns: [60, 100],
+      attention: {
+        nHeads: 14,
+        nKvHeads: 2,
+        headSize: 32,
+        rope,
+        qkNorm,
+        biases: true,
+        window: 4096,
+        postNorm: POST_NORM,
+      },
+      feed: { activation: 'gelu', postNorm: POST_NORM, residualScale: 0.5 },
+    });
+    const row = { ...qkNorm, span: /** @type {const} */ ('row'), afterRope: true };
+    await passes({
+      kvType: 'Q8_0',
+      blocks: ['attention'],
+      attention: {
+        nHeads: 4,
+        nKvHeads: 4,
+        headSize: 64,
+        qkNorm: row,
+        softcap: 20,
+        outputBias: true,
+        causal: false,
+      },
+    });
+    await passes({ blocks: ['head', 'embed'], head: { scale: 0.5, softcap: 10 }, embeddingScale: 8 });
+  });
+
+  test('passes with every weight type', async () => {
+    const names = await passes({ types: Object.keys(WGSL_TYPES), columns: [256, 512] });
+    for (const type of Object.keys(WGSL_TYPES))
+      assert.ok(
+        names.some((name) => name.includes(type) && !name.startsWith('embed')),
+        type,
+      );
+  });
+});
