@@ -155,6 +155,7 @@ export class GpuBackend {
   dispose() {
     if (this.#disposed) return;
     this.#disposed = true;
+    this.#queue.end(disposedError());
     this.#commands.free();
     for (const buffer of this.#owned) buffer.free();
     this.#onDispose();
@@ -388,7 +389,7 @@ export class GpuBackend {
    * @param {() => Work[]} make
    */
   #run(owner, operands, name, step, make) {
-    if (this.#disposed) throw new HandleError('the GPU of this model is disposed', 'disposed');
+    if (this.#disposed) throw disposedError();
     const key = `${name} ${operands.map((one) => this.#numberOf(one)).join(' ')}`;
     let known = this.#ready.get(owner);
     if (!known) {
@@ -512,3 +513,5 @@ export class GpuBackend {
     );
   }
 }
+
+const disposedError = () => new HandleError('the GPU of this model is disposed', 'disposed');

@@ -46,7 +46,9 @@ export class GpuDevice {
     const api = gpu ?? /** @type {GPU | undefined} */ (globalThis.navigator?.gpu);
     if (!api)
       throw new GpuError('this browser or runtime has no WebGPU (navigator.gpu is not there)', 'unavailable');
-    const adapter = await api.requestAdapter({ powerPreference });
+    const adapter = await api.requestAdapter({ powerPreference }).catch((cause) => {
+      throw new GpuError('WebGPU gives no adapter', 'adapter', { cause });
+    });
     if (!adapter) throw new GpuError('WebGPU has no adapter here: no GPU, or one that is blocked', 'adapter');
     const software = isSoftware(adapter.info);
     if (software && !allowSoftware) {
@@ -104,7 +106,9 @@ export class GpuDevice {
     });
     device.onuncapturederror = ({ error }) => {
       // Work that the driver rejects is discarded: results after it would be those of other work.
-      this.#fail(new GpuError(`the GPU driver rejects work: ${error.message}`, 'command', { cause: error }));
+      const full = error.constructor.name === 'GPUOutOfMemoryError';
+      const what = full ? 'the GPU has no room for a buffer' : 'the GPU driver rejects work';
+      this.#fail(new GpuError(`${what}: ${error.message}`, full ? 'memory' : 'command', { cause: error }));
     };
   }
 

@@ -10,6 +10,7 @@ export class Queue {
   #draining;
   /** @type {unknown} */
   #failure;
+  #ended = false;
 
   /** @param {Work} work */
   add(work) {
@@ -24,12 +25,23 @@ export class Queue {
   async drained() {
     while (this.#draining) await this.#draining;
     const failure = this.#failure;
-    this.#failure = undefined;
+    if (!this.#ended) this.#failure = undefined;
     if (failure !== undefined) throw failure;
+  }
+
+  /**
+   * Drops what waits, and everything that is added from now on.
+   * @param {unknown} reason  for whoever waits
+   */
+  end(reason) {
+    this.#ended = true;
+    this.#failure ??= reason;
+    this.#waiting.length = 0;
   }
 
   /** Does what can be done without waiting. */
   #drain() {
+    if (this.#ended) this.#waiting.length = 0;
     while (this.#waiting.length > 0) {
       if (this.#failure !== undefined) {
         this.#waiting.length = 0;
