@@ -503,14 +503,9 @@ export class GpuBackend {
     const fault = readFault(bytes);
     if (!fault) return;
     this.#commands.write(hidden.buffers.heads, 0, new Uint32Array(FAULT_WORDS));
-    const { value, layer, ...place } = fault;
+    const { value, ...place } = fault;
     const largest = Number.isFinite(value) ? KV_LARGEST[this.#advice.kvType] : undefined;
-    throw numericError(
-      value,
-      { ...place, layer: layer === NO_LAYER ? undefined : layer },
-      this.#advice,
-      largest,
-    );
+    throw numericError(value, place, this.#advice, largest);
   }
 }
 

@@ -106,7 +106,7 @@ function settingsOf({ attention = {}, feed = {}, head = {}, columns }, block) {
     norm: { kind: 'rms', eps: 1e-5 },
     postNorm: undefined,
     qkNorm: undefined,
-    rope: { pairing: 'adjacent', nDims: headSize, base: 10000, linearScale: 1 },
+    rope: { pairing: 'adjacent', nDims: headSize, base: 10000, linearScale: 1, divisors: undefined, magnitude: 1 },
     causal: true,
     scale: 1 / Math.sqrt(headSize),
     softcap: 0,
@@ -694,7 +694,7 @@ function leastHeads(fm, { norm, qkNorm, nHeads, nKvHeads, headSize }, weights, v
 /** The optional kernels, by what they need. */
 const OPTIONAL = /** @type {const} */ (['subgroups']);
 /** @type {Variants} */
-const PLAIN = Object.freeze({ subgroups: false });
+const PLAIN = Object.freeze({ subgroups: false, int8: false });
 
 /** Cases that a sentence names. */
 const SHOWN = 3;

@@ -25,6 +25,8 @@ export class Decoder {
   #isCausal;
   /** Position of the first token of the last forward pass. */
   #position = 0;
+  /** The last forward pass again, with more checks. */
+  #again = async () => {};
   #embedding;
   #layers;
   #head;
@@ -82,12 +84,21 @@ export class Decoder {
   async forward(tokens, position, pace) {
     this.#position = position;
     this.#backend.writeTokens(this.#tokens, position, tokens);
+    this.#again = () => this.#pass(tokens.length, pace, true);
+    await this.#traced(() => this.#pass(tokens.length, pace, false));
+  }
+
+  /**
+   * @template T
+   * @param {() => Promise<T>} work  a forward pass, or what waits for its results
+   * @returns {Promise<T>}
+   */
+  async #traced(work) {
     try {
-      await this.#pass(tokens.length, pace, false);
+      return await work();
     } catch (error) {
       // A NaN spreads. A second pass, which checks the result of every block, finds its origin.
-      if (error instanceof NumericError && !Number.isFinite(error.value))
-        await this.#pass(tokens.length, pace, true);
+      if (error instanceof NumericError && !Number.isFinite(error.value)) await this.#again();
       throw error;
     }
   }
@@ -150,7 +161,7 @@ export class Decoder {
 
   /** Waits until everything is computed. */
   idle() {
-    return this.#backend.idle();
+    return this.#traced(() => this.#backend.idle());
   }
 
   /**
@@ -162,7 +173,7 @@ export class Decoder {
    */
   async logits(start, nRows) {
     this.#logitsOf(start, nRows);
-    return this.#backend.read(this.#logits, { start: 0, nRows });
+    return this.#traced(() => this.#backend.read(this.#logits, { start: 0, nRows }));
   }
 
   /**
@@ -177,7 +188,7 @@ export class Decoder {
     const backend = this.#backend;
     this.#logitsOf(row, 1);
     backend.pick(this.#logits, 0, this.#tokens, sampler, position);
-    const [token] = await backend.readTokens(this.#tokens, position, 1);
+    const [token] = await this.#traced(() => backend.readTokens(this.#tokens, position, 1));
     return token;
   }
 
@@ -189,7 +200,8 @@ export class Decoder {
    * @throws {NumericError} a value is NaN or infinite
    */
   hidden(start, nRows) {
-    return this.#backend.readStates(this.#x, this.#head, { start, nRows, position: this.#position + start });
+    const rows = { start, nRows, position: this.#position + start };
+    return this.#traced(() => this.#backend.readStates(this.#x, this.#head, rows));
   }
 
   /** Frees caches and tensors. */

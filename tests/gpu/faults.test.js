@@ -75,7 +75,7 @@ function load(gpu, { rewrite = emptyKernels(), source = QUANTISED, options = {} 
     async ({ kvType = 'F16' }) =>
       new GpuBackend(gpu, {
         kvType,
-        variants: { subgroups: false },
+        variants: { subgroups: false, int8: false },
         pipelines: new Pipelines(gpu, { rewrite }),
         onDispose: () => gpu.destroy(),
       }),
@@ -174,7 +174,7 @@ describe('faults of the GPU', { skip: await gpuSkip() }, () => {
     const gpu = await openTestDevice();
     const backend = new GpuBackend(gpu, {
       kvType: 'F16',
-      variants: { subgroups: false },
+      variants: { subgroups: false, int8: false },
       onDispose: () => gpu.destroy(),
     });
     const x = backend.tensor({ nRows: 2, nCols: 20 });
@@ -194,7 +194,7 @@ describe('faults of the GPU', { skip: await gpuSkip() }, () => {
     const gpu = await openTestDevice();
     const pipelines = new Pipelines(gpu, { rewrite: emptyKernels() });
     const model = await Llama.loadTo(
-      async () => new GpuBackend(gpu, { kvType: 'F16', variants: { subgroups: false }, pipelines }),
+      async () => new GpuBackend(gpu, { kvType: 'F16', variants: { subgroups: false, int8: false }, pipelines }),
       QUANTISED,
       {},
     );
@@ -358,14 +358,16 @@ describe('numbers that cannot be right, on a GPU', { skip: await gpuSkip() }, ()
         } catch (error) {
           model.dispose();
           assert.ok(error instanceof NumericError, String(error));
-          const { message, part, layer, position } = error;
+          const { part, layer, position } = error;
+          // Of several columns any may be named, and numbers differ in their last digits.
+          const message = error.message.replace(/(hold|came out as) [-\w.+]+/, '$1 a number');
           return { message, part, layer, position };
         }
         return assert.fail('the number is not found');
       };
       const expected = await errorOf(await Llama.load(source, { kernels, activation: 'f32', kvType: 'F16' }));
       const onGpu = await Llama.loadTo(
-        async () => new GpuBackend(gpu, { kvType: 'F16', variants: { subgroups: false }, pipelines }),
+        async () => new GpuBackend(gpu, { kvType: 'F16', variants: { subgroups: false, int8: false }, pipelines }),
         source,
         { kvType: 'F16', activation: 'f32' },
       );

@@ -177,7 +177,7 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
 
   /** @param {Partial<SelfTestOptions>} options */
   const run = (options) =>
-    selfTest({ ...SMALL, gpu, pipelines, kvType: 'F32', variants: { subgroups: false }, ...options }, wasm);
+    selfTest({ ...SMALL, gpu, pipelines, kvType: 'F32', variants: { subgroups: false, int8: false }, ...options }, wasm);
 
   /** @param {Partial<SelfTestOptions>} options */
   async function passes(options) {
@@ -247,7 +247,7 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
     test('takes the faster kernels where they are right', async (t) => {
       if (!gpu.features.has('subgroups')) return t.skip('this Vulkan driver has no subgroups');
       const { variants, report } = await choose((shader) => shader);
-      assert.deepEqual(variants, { subgroups: true });
+      assert.deepEqual(variants, { subgroups: true, int8: false });
       assert.match(
         report.join(' '),
         /^The kernels with subgroups are used: all 4 cases of the self-test passed in \d+ ms\.$/,
@@ -257,7 +257,7 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
     test('takes the plain ones where the driver rejects the faster ones', async (t) => {
       if (!gpu.features.has('subgroups')) return t.skip('this Vulkan driver has no subgroups');
       const { variants, report } = await choose(invalid);
-      assert.deepEqual(variants, { subgroups: false });
+      assert.deepEqual(variants, { subgroups: false, int8: false });
       assert.match(
         report[0],
         /^The kernels with subgroups are not used: .* rejects the kernel matvec F32 4099x60/,
@@ -268,7 +268,7 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
     test('takes the plain ones where the faster ones are wrong', async (t) => {
       if (!gpu.features.has('subgroups')) return t.skip('this Vulkan driver has no subgroups');
       const { variants, report } = await choose(wrong);
-      assert.deepEqual(variants, { subgroups: false });
+      assert.deepEqual(variants, { subgroups: false, int8: false });
       assert.match(report[0], /not used: \d of 4 cases of the self-test failed: "head, 1 token, F32"/);
     });
 
@@ -283,7 +283,7 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
   });
 
   test('passes with other settings', async () => {
-    const rope = /** @type {const} */ ({ pairing: 'halves', nDims: 32, base: 1e6, linearScale: 2 });
+    const rope = /** @type {const} */ ({ pairing: 'halves', nDims: 32, base: 1e6, linearScale: 2, divisors: undefined, magnitude: 1 });
     const qkNorm = /** @type {const} */ ({ kind: 'rms', eps: 1e-6, span: 'head', afterRope: false });
     await passes({
       kvType: 'F16',

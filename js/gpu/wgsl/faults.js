@@ -27,35 +27,49 @@ export const faultPart = (part) => `${FAULT_PARTS.indexOf(part)}u`;
  */
 export const largestBits = (largest) => `${new Uint32Array(Float32Array.of(largest).buffer)[0]}u`;
 
+/** Stands for no layer, and for all layers beyond. */
+const MOST_LAYERS = 8191;
+/** Stands for all rows beyond. */
+const MOST_ROWS = 65535;
+
 /**
  * The type `Work` of a workspace, and
  *
- *   note_fault(part: u32, position: u32, v: f32)   notes a value, if it is the first
+ *   note_fault(part: u32, position: u32, v: f32)   notes a value: the first part of the first
+ *                                                  layer stays, and there the first row
  *   is_fault(v: f32, largest: u32) -> bool         over the magnitude with these bits, or NaN
+ *
+ * The word `fault` is all ones minus layer (13 bits), part (3 bits) and row of the step (16 bits),
+ * so that the largest is the first.
  * @param {{ variable?: string, layer: string }} where  the variable of type Work; the layer as an
  *   expression of type u32
  */
 export const faultNote = ({ variable = 'y', layer }) => `
-struct Work { fault: atomic<u32>, layer: u32, position: u32, value: u32, free: array<u32, ${FAULT_WORDS - 4}>, values: array<f32> };
+struct Work { fault: atomic<u32>, position: u32, value: u32, free: array<u32, ${FAULT_WORDS - 3}>, values: array<f32> };
 fn is_fault(v: f32, largest: u32) -> bool { return (bitcast<u32>(v) & 0x7fffffffu) > largest; }
 fn note_fault(part: u32, position: u32, v: f32) {
-  // Whoever sets the first word writes the others. It may fail without a reason.
-  while (atomicLoad(&${variable}.fault) == 0u) {
-    if (atomicCompareExchangeWeak(&${variable}.fault, 0u, part + 1u).exchanged) {
-      ${variable}.layer = ${layer};
-      ${variable}.position = position;
-      ${variable}.value = bitcast<u32>(v);
-    }
+  let row = min(position - step.position, ${MOST_ROWS}u);
+  let note = ~((min(${layer}, ${MOST_LAYERS}u) << 19u) | (part << 16u) | row);
+  if (atomicMax(&${variable}.fault, note) < note) {
+    ${variable}.position = step.position;
+    ${variable}.value = bitcast<u32>(v);
   }
 }`;
 
 /**
- * What is noted.
+ * What is noted. The value is one of those of its row, or of a row after it.
  * @param {ArrayBuffer} header  the first words of a workspace
- * @returns {{ part: NumericPart, layer: number, position: number, value: number } | undefined}
+ * @returns {{ part: NumericPart, layer: number | undefined, position: number, value: number } | undefined}
  */
 export function readFault(header) {
-  const [fault, layer, position] = new Uint32Array(header, 0, 3);
+  const [fault, first] = new Uint32Array(header, 0, 2);
   if (fault === 0) return undefined;
-  return { part: FAULT_PARTS[fault - 1], layer, position, value: new Float32Array(header, 12, 1)[0] };
+  const note = ~fault >>> 0;
+  const layer = note >>> 19;
+  return {
+    part: FAULT_PARTS[(note >>> 16) & 7],
+    layer: layer === MOST_LAYERS ? undefined : layer,
+    position: first + (note & MOST_ROWS),
+    value: new Float32Array(header, 8, 1)[0],
+  };
 }
