@@ -194,7 +194,8 @@ describe('faults of the GPU', { skip: await gpuSkip() }, () => {
     const gpu = await openTestDevice();
     const pipelines = new Pipelines(gpu, { rewrite: emptyKernels() });
     const model = await Llama.loadTo(
-      async () => new GpuBackend(gpu, { kvType: 'F16', variants: { subgroups: false, int8: false }, pipelines }),
+      async () =>
+        new GpuBackend(gpu, { kvType: 'F16', variants: { subgroups: false, int8: false }, pipelines }),
       QUANTISED,
       {},
     );
@@ -367,7 +368,8 @@ describe('numbers that cannot be right, on a GPU', { skip: await gpuSkip() }, ()
       };
       const expected = await errorOf(await Llama.load(source, { kernels, activation: 'f32', kvType: 'F16' }));
       const onGpu = await Llama.loadTo(
-        async () => new GpuBackend(gpu, { kvType: 'F16', variants: { subgroups: false, int8: false }, pipelines }),
+        async () =>
+          new GpuBackend(gpu, { kvType: 'F16', variants: { subgroups: false, int8: false }, pipelines }),
         source,
         { kvType: 'F16', activation: 'f32' },
       );

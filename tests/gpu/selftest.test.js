@@ -177,7 +177,10 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
 
   /** @param {Partial<SelfTestOptions>} options */
   const run = (options) =>
-    selfTest({ ...SMALL, gpu, pipelines, kvType: 'F32', variants: { subgroups: false, int8: false }, ...options }, wasm);
+    selfTest(
+      { ...SMALL, gpu, pipelines, kvType: 'F32', variants: { subgroups: false, int8: false }, ...options },
+      wasm,
+    );
 
   /** @param {Partial<SelfTestOptions>} options */
   async function passes(options) {
@@ -283,7 +286,14 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
   });
 
   test('passes with other settings', async () => {
-    const rope = /** @type {const} */ ({ pairing: 'halves', nDims: 32, base: 1e6, linearScale: 2, divisors: undefined, magnitude: 1 });
+    const rope = /** @type {const} */ ({
+      pairing: 'halves',
+      nDims: 32,
+      base: 1e6,
+      linearScale: 2,
+      divisors: undefined,
+      magnitude: 1,
+    });
     const qkNorm = /** @type {const} */ ({ kind: 'rms', eps: 1e-6, span: 'head', afterRope: false });
     await passes({
       kvType: 'F16',
