@@ -37,6 +37,7 @@ const FIREFOX_SETTINGS = {
  * @property {string} lacks  what to say then
  * @property {(folder: string) => Promise<string[]>} command  to which the address is added; folder: an empty one, for all it keeps
  * @property {Record<string, string>} [environment]
+ * @property {Record<string, string | number | boolean>} [settings]  of Firefox, besides those that tests always make
  */
 
 const chromium = findChromium();
@@ -57,7 +58,10 @@ export const FIREFOX = {
   version: firefox && ask(firefox, ['--version'])?.match(/[\d.]+/)?.[0],
   lacks: 'no Firefox: none on PATH, and FIREFOX_PATH names none; Debian has it as firefox-esr',
   async command(folder) {
-    const lines = Object.entries(FIREFOX_SETTINGS).map(([key, value]) => `user_pref("${key}", ${value});`);
+    const settings = { ...FIREFOX_SETTINGS, ...this.settings };
+    const lines = Object.entries(settings).map(
+      ([key, value]) => `user_pref(${JSON.stringify(key)}, ${JSON.stringify(value)});`,
+    );
     await writeFile(path.join(folder, 'user.js'), lines.join('\n'));
     return [String(firefox), '--headless', '--no-remote', '--profile', folder];
   },

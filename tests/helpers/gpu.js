@@ -20,6 +20,15 @@ const RTLD_NODELETE = 0x1000;
 /** @type {Promise<{ gpu: GPU } | { skip: string }> | undefined} */
 let opened;
 
+/**
+ * What another program needs to find the Vulkan driver.
+ * @returns {{ environment: Record<string, string> } | { skip: string }}
+ */
+export function softwareVulkan() {
+  if (existsSync(DRIVER)) return { environment: { VK_ICD_FILENAMES: DRIVER, LD_LIBRARY_PATH: CHROMIUM } };
+  return { skip: `no Vulkan driver without a GPU: ${DRIVER} is not there (it comes with Chromium)` };
+}
+
 /** The WebGPU of this process, or why there is none. */
 export function webGpu() {
   opened ??= open();
@@ -28,8 +37,8 @@ export function webGpu() {
 
 /** @returns {Promise<{ gpu: GPU } | { skip: string }>} */
 async function open() {
-  if (!existsSync(DRIVER))
-    return { skip: `no Vulkan driver without a GPU: ${DRIVER} is not there (it comes with Chromium)` };
+  const driver = softwareVulkan();
+  if ('skip' in driver) return driver;
   process.env.VK_ICD_FILENAMES = DRIVER;
   const loader = path.join(CHROMIUM, 'libvulkan.so.1');
   try {
