@@ -30,6 +30,7 @@ const FEATURES = [
   { feature: 'threads', file: /thread/, said: /threads?\b/ },
   { feature: 'workers', file: /worker/ },
   { feature: 'a browser', file: /browser\//, said: /Chromium|Firefox|WebKit/ },
+  { feature: 'GPU kernels', file: /gpu\//, said: /GPU kernels/ },
   { feature: 'the demo page', file: /demo.*\.test/ },
   { feature: 'the packed package in other programs', file: /(package|consumers).*\.test/, said: /Deno|Bun/i },
   { feature: 'real models', file: /(models|logits|llama-model).*\.test/ },

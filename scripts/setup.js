@@ -8,6 +8,7 @@
 import { aptInstall } from './setup/apt.js';
 import { ensureEmscripten } from './setup/emscripten.js';
 import { ensureChromium } from './setup/engines.js';
+import { ensureMesa } from './setup/mesa.js';
 import { ensurePackages } from './setup/packages.js';
 import { isMain, main, SetupError, say, which } from './setup/run.js';
 
@@ -37,22 +38,24 @@ async function ensureTools(native) {
 }
 
 /**
- * @param {{ native?: boolean, browser?: boolean }} [options]  native: a compiler for the native
- *   tests; browser: Chromium, if it can be installed (otherwise its tests say so)
+ * @param {{ native?: boolean, browser?: boolean, gpu?: boolean }} [options]  native: a compiler for the native
+ *   tests; browser: Chromium, if it can be installed (otherwise its tests say so); gpu: Mesa, likewise
  * @returns {Promise<import('./setup/emscripten.js').Emscripten>}
  */
-export async function ensureSetup({ native = false, browser = false } = {}) {
+export async function ensureSetup({ native = false, browser = false, gpu = false } = {}) {
   checkNode();
   await ensurePackages();
   await ensureTools(native);
   const emscripten = await ensureEmscripten();
   if (browser && !(await ensureChromium())) say('no Chromium here: the browser tests will be skipped');
+  const lacks = gpu ? await ensureMesa() : '';
+  if (typeof lacks === 'string' && lacks) say(`${lacks}: some tests of WebGPU will be skipped`);
   return emscripten;
 }
 
 if (isMain(import.meta.url)) {
   await main(async () => {
-    const { root, version } = await ensureSetup({ native: true, browser: true });
+    const { root, version } = await ensureSetup({ native: true, browser: true, gpu: true });
     say(`ready: Emscripten ${version} in ${root}`);
   });
 }

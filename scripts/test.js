@@ -34,6 +34,10 @@ const LONG = [
   'browser/demo-model',
   'kernels/native',
   'fuzz/fuzz',
+  'browser/gpu',
+  'gpu/matmul',
+  'gpu/matvec',
+  'gpu/lavapipe',
 ].map((name) => `tests/${name}.test.js`);
 /** Files that run alone: they compare times, or have time limits that other work would break. */
 const ALONE = ['browser/demo-calm', 'browser/load-peak', 'worker/lifecycle', 'gguf/stalled'].map(
@@ -53,6 +57,8 @@ function allTestFiles() {
 const REQUIRED_IN_CI = [
   { what: 'relaxed SIMD', file: /isa\.test\.js$/, name: /relaxed/ },
   { what: 'Chromium', file: /browser.*\.test\.js$/, name: /./ },
+  { what: 'WebGPU in Node', file: /gpu\/types\.test\.js$/, name: /: lanes$/ },
+  { what: 'WebGPU in Chromium', file: /browser\/gpu\.test\.js$/, name: /^WebGPU in Chromium, / },
 ];
 
 /** @param {import('./reporter.js').Report} report @returns {string[]} */
@@ -136,7 +142,7 @@ export async function test(args) {
     return 0;
   }
   const { options, timeout, files, isAll } = parsed;
-  await ensureSetup({ native: true, browser: true });
+  await ensureSetup({ native: true, browser: true, gpu: true });
   await build({ quiet: true });
   Object.assign(process.env, environment());
   process.chdir(root);
