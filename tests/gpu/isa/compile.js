@@ -11,6 +11,7 @@ const gpu = await GpuDevice.open({ gpu: create([]), allowSoftware: true });
 // There is no device that could take work.
 gpu.device.queue.submit = () => undefined;
 const pipelines = new Pipelines(gpu);
+writeSync(2, `\n=== driver\n${gpu.name}\n`);
 for (const [name, shader] of Object.entries(SHADERS)) {
   if (names.length > 0 && !names.includes(name)) continue;
   writeSync(2, `\n=== ${name}\n`);

@@ -3,13 +3,13 @@
  * for the device. `node tests/gpu/isa/count.js --write` stores the counts, `--asm NAME` prints a kernel's code.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { ensureMesa } from '../../../scripts/setup/mesa.js';
 import { ask, isMain, root, which } from '../../../scripts/setup/run.js';
 
 /** RDNA 3. */
-const FAMILY = 'navi31';
+export const FAMILY = 'navi31';
 const here = path.join(root, 'tests/gpu/isa');
 /** The counts that are expected. */
 export const COUNTS = path.join(here, 'counts.json');
@@ -27,7 +27,8 @@ export const COUNTS = path.join(here, 'counts.json');
 
 /**
  * @param {string} [only]  the name of a shader
- * @returns {Promise<{ text: Record<string, string> } | { skip: string }>}  the driver's output by shader
+ * @returns {Promise<{ text: Record<string, string>, driver: string } | { skip: string }>}  what the driver, of that version, printed
+ *   by shader
  */
 export async function machineCode(only) {
   const mesa = await ensureMesa();
@@ -41,29 +42,31 @@ export async function machineCode(only) {
   const flags = ['-O2', '-shared', '-fPIC', '-fvisibility=hidden', source, '-o', library, '-ldl'];
   if (ask(compiler, flags) === undefined)
     return { skip: `${compiler} does not compile the stand-in of a GPU` };
-  const { stderr, status } = spawnSync(
-    process.execPath,
-    [path.join(here, 'compile.js'), ...(only ? [only] : [])],
-    {
-      encoding: 'utf8',
-      maxBuffer: 2 ** 28,
-      env: {
-        ...process.env,
-        LD_LIBRARY_PATH: `${folder}:${mesa.libraries}`,
-        FM_VULKAN_LOADER: path.join(mesa.libraries, 'libvulkan.so.1'),
-        VK_ICD_FILENAMES: mesa.radv,
-        RADV_FORCE_FAMILY: FAMILY,
-        RADV_DEBUG: 'shaderstats,asm,nocache',
-      },
+  // A pipe would be full at times, which the driver does not wait for.
+  const file = path.join(folder, `${process.pid}.txt`);
+  const output = openSync(file, 'w');
+  const { status } = spawnSync(process.execPath, [path.join(here, 'compile.js'), ...(only ? [only] : [])], {
+    stdio: ['ignore', 'ignore', output],
+    env: {
+      ...process.env,
+      LD_LIBRARY_PATH: `${folder}:${mesa.libraries}`,
+      FM_VULKAN_LOADER: path.join(mesa.libraries, 'libvulkan.so.1'),
+      VK_ICD_FILENAMES: mesa.radv,
+      RADV_FORCE_FAMILY: FAMILY,
+      RADV_DEBUG: 'shaderstats,asm,nocache',
     },
-  );
-  const parts = stderr.split(/^=== (.*)$/m);
+  });
+  closeSync(output);
+  const said = readFileSync(file, 'utf8');
+  rmSync(file);
+  const parts = said.split(/^=== (.*)$/m);
+  if (status !== 0 || !parts.includes('end'))
+    throw new Error(`compiling failed (${status}): ${said.slice(-2000)}`);
   const text = Object.fromEntries(
     parts.slice(1).flatMap((name, i) => (i % 2 === 0 && name !== 'end' ? [[name, parts[i + 2]]] : [])),
   );
-  if (status !== 0 || !parts.includes('end'))
-    throw new Error(`compiling failed (${status}): ${stderr.slice(-2000)}`);
-  return { text };
+  const { driver, ...kernels } = text;
+  return { text: kernels, driver: driver.trim() };
 }
 
 /** @param {string} text  assembly and statistics of one kernel @returns {Count} */
@@ -93,19 +96,54 @@ export function countLoop(text) {
   };
 }
 
-/** @returns {Record<string, Count>} */
-export const expectedCounts = () => (existsSync(COUNTS) ? JSON.parse(readFileSync(COUNTS, 'utf8')) : {});
+/**
+ * The driver that has compiled, and the counts by shader.
+ * @typedef {{ driver: string, counts: Record<string, Count> }} Counts
+ */
+
+/** Numbers of a line of the file; no kernel there has spilled. */
+const COLUMNS = /** @type {const} */ (['instructions', 'loop', 'loads', 'fma', 'registers']);
+
+/** @returns {Counts} */
+export function expectedCounts() {
+  const { driver, counts } = JSON.parse(readFileSync(COUNTS, 'utf8'));
+  const named = Object.entries(counts).map(([name, numbers]) => [
+    name,
+    { ...Object.fromEntries(COLUMNS.map((column, i) => [column, numbers[i]])), spilled: 0 },
+  ]);
+  return { driver, counts: Object.fromEntries(named) };
+}
+
+/** @param {Counts} counts  @returns {string}  a line a kernel */
+function linesOf({ driver, counts }) {
+  const lines = Object.entries(counts).map(
+    ([name, count]) => `    ${JSON.stringify(name)}: [${COLUMNS.map((column) => count[column]).join(', ')}]`,
+  );
+  const columns = COLUMNS.map((column) => `"${column}"`).join(', ');
+  return `{
+  "driver": ${JSON.stringify(driver)},
+  "columns": [${columns}],
+  "counts": {
+${lines.join(',\n')}
+  }
+}
+`;
+}
 
 if (isMain(import.meta.url)) {
   const [option, name] = process.argv.slice(2);
   const found = await machineCode(option === '--asm' ? name : undefined);
   if ('skip' in found) throw new Error(found.skip);
-  if (option === '--asm') process.stdout.write(found.text[name]);
+  const { text, driver } = found;
+  if (option === '--asm') process.stdout.write(text[name]);
   else {
-    const counts = Object.entries(found.text).map(([shader, text]) => [shader, countLoop(text)]);
-    const lines = counts.map(([shader, count]) => `  ${JSON.stringify(shader)}: ${JSON.stringify(count)}`);
-    const text = `{\n${lines.join(',\n')}\n}\n`;
-    if (option === '--write') writeFileSync(COUNTS, text);
-    else process.stdout.write(text);
+    const counts = Object.fromEntries(
+      Object.entries(text).map(([shader, code]) => [shader, countLoop(code)]),
+    );
+    for (const [shader, { spilled }] of Object.entries(counts))
+      if (spilled > 0) process.stderr.write(`${shader}: ${spilled} registers go to memory\n`);
+    const lines = linesOf({ driver, counts });
+    if (option === '--write') writeFileSync(COUNTS, lines);
+    else process.stdout.write(lines);
   }
 }

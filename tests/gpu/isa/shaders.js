@@ -1,11 +1,132 @@
-/** The shaders whose machine code is counted, at shapes of a model of about a billion weights. */
-import { norm } from '../../../js/gpu/wgsl/layer.js';
-import { argmax } from '../../../js/gpu/wgsl/sample.js';
+/**
+ * The shaders whose machine code is counted, at shapes of a model of about a billion weights: every kernel that writes a token or
+ * reads a prompt, with the options that products.js and blocks.js give it.
+ */
+import { productWork } from '../../../js/gpu/products.js';
+import { up16 } from '../../../js/gpu/shader.js';
+import { attention, mergeSplits } from '../../../js/gpu/wgsl/attention.js';
+import { attentionTiles } from '../../../js/gpu/wgsl/attention-tiles.js';
+import { embed } from '../../../js/gpu/wgsl/embed.js';
+import { FAULT_WORDS } from '../../../js/gpu/wgsl/faults.js';
+import { findFaults } from '../../../js/gpu/wgsl/find-faults.js';
+import { heads, headsAfter } from '../../../js/gpu/wgsl/heads.js';
+import { addTo, gate, norm, scaleAndCap } from '../../../js/gpu/wgsl/layer.js';
+import { matmulInt8 } from '../../../js/gpu/wgsl/matmul-int8.js';
+import { quantizeActivations } from '../../../js/gpu/wgsl/quantize.js';
+import { samplingPasses } from '../../../js/gpu/wgsl/sample.js';
+import { rowBlocks, WGSL_TYPES } from '../../../js/gpu/wgsl/types.js';
 
+/** @import { Form, Product } from '../../../js/gpu/products.js' */
 /** @import { Shader } from '../../../js/gpu/shader.js' */
+/** @import { Unit } from '../../../js/gpu/wgsl/types.js' */
+
+const [N_EMBD, N_FF, N_VOCAB] = [2048, 8192, 128_256];
+const [N_HEADS, N_KV_HEADS, HEAD_SIZE, N_POSITIONS] = [32, 8, 64, 4096];
+const EPS = 1e-5;
+const TYPES = Object.keys(WGSL_TYPES);
+const TILED = ['Q4_K', 'Q6_K', 'Q8_0'];
+
+/** @param {string} type @param {number} nRows @param {number} nCols @returns {Unit} */
+const unitOf = (type, nRows, nCols) => ({
+  ...{ type, nRows, nCols, firstBlock: 0 },
+  nBlocks: nRows * rowBlocks({ type, nCols }),
+});
+
+/**
+ * The shaders of a product, without any buffers.
+ * @param {readonly Unit[]} units
+ * @param {Form} form
+ * @param {Partial<Product>} [options]
+ * @param {boolean} [subgroups]
+ */
+function product(units, form, options, subgroups = false) {
+  const weights = units.map((unit) => ({ ...unit, units: () => [{ unit, firstRow: 0, buffer: {} }] }));
+  const buffer = { bytes: 0 };
+  const means = { variants: { subgroups }, groups: 1024, parts: () => buffer, spare: () => buffer };
+  const given = { weights, x: buffer, y: buffer, ...options };
+  const work = productWork(/** @type {any} */ (given), form, /** @type {any} */ (means));
+  return work.map(({ shader }) => shader);
+}
+
+/** One for each of the names. @param {readonly string[]} names @param {(name: string) => [string, Shader]} make */
+const each = (names, make) => Object.fromEntries(names.map(make));
+
+const gated = [unitOf('Q4_K', N_FF, N_EMBD), unitOf('Q4_K', N_FF, N_EMBD)];
+const down = product([unitOf('Q4_K', N_EMBD, N_FF)], 'one', { epilogue: 'add' });
+const normed = { norm: { eps: EPS }, vectors: /** @type {any} */ ({}) };
+
+/** @param {'F16' | 'Q8_0'} type */
+const cacheOf = (type) => ({ type, nPositions: N_POSITIONS, nKvHeads: N_KV_HEADS, headSize: HEAD_SIZE });
+const rows = [N_HEADS * HEAD_SIZE, N_KV_HEADS * HEAD_SIZE, N_KV_HEADS * HEAD_SIZE];
+const stride = up16(rows.reduce((sum, n) => sum + n, 0));
+const layer = N_EMBD;
+const rope = { pairing: /** @type {const} */ ('adjacent'), nDims: HEAD_SIZE };
+const halves = { pairing: /** @type {const} */ ('halves'), nDims: HEAD_SIZE };
+const qkv = ['Q4_K', 'Q4_K', 'Q6_K'].map((type, i) => unitOf(type, rows[i], N_EMBD));
+const project = { units: qkv, norm: { eps: EPS }, cache: cacheOf('F16'), layer, stride };
+const after = { nHeads: N_HEADS, layer, stride };
+const qkNorm = /** @type {const} */ ({ kind: 'rms', span: 'head', eps: EPS, afterRope: false });
+
+/** @param {'F16' | 'Q8_0'} type */
+const attend = (type) => ({
+  ...{ nHeads: N_HEADS, nKvHeads: N_KV_HEADS, headSize: HEAD_SIZE, scale: 0.125, causal: true },
+  cache: cacheOf(type),
+  q: { offset: FAULT_WORDS, stride, ofBatch: true },
+  out: { offset: 0, stride: up16(rows[0]), ofBatch: true },
+});
+
+/** @param {string} name @param {number} k */
+const sampling = (name, k) =>
+  Object.fromEntries(samplingPasses(N_VOCAB, k).map(({ shader }, i) => [`${name}, pass ${i + 1}`, shader]));
 
 /** @type {Record<string, Shader>} */
 export const SHADERS = {
-  'rms norm': norm({ nCols: 2048, eps: 1e-5 }),
-  argmax: argmax({ n: 131_072, first: true }),
+  ...each(TYPES, (type) => [
+    `matvec ${type}`,
+    product([unitOf(type, N_EMBD, N_EMBD)], 'one', { epilogue: 'add' })[0],
+  ]),
+  'matvec Q4_K by subgroups': product([unitOf('Q4_K', N_EMBD, N_EMBD)], 'one', { epilogue: 'add' }, true)[0],
+  ...each(TILED, (type) => [
+    `matvec ${type} for few`,
+    product([unitOf(type, N_EMBD, N_EMBD)], 'few', { epilogue: 'add' })[0],
+  ]),
+  'matvec Q4_K gated': product(gated, 'one', { epilogue: 'gated', activation: 'silu', ...normed })[0],
+  'matvec Q4_K gated for few': product(gated, 'few', { epilogue: 'gated', activation: 'silu', ...normed })[0],
+  'matvec Q4_K in parts': down[0],
+  'sums of parts': down[1],
+  'head Q6_K': product([unitOf('Q6_K', N_VOCAB, N_EMBD)], 'one', normed)[0],
+  'heads, adjacent pairs': heads({ ...project, rope }),
+  'heads, pairs by halves': heads({ ...project, rope: halves }),
+  'heads after F16': headsAfter({ ...after, cache: cacheOf('F16'), rope }),
+  'heads after F16, norms': headsAfter({
+    ...after,
+    cache: cacheOf('F16'),
+    rope: halves,
+    qkNorm,
+    gains: [0, 64],
+  }),
+  'heads after Q8_0': headsAfter({ ...after, cache: cacheOf('Q8_0'), rope }),
+  'attention F16': attention({ ...attend('F16'), parts: false }),
+  'attention F16 in splits': attention({ ...attend('F16'), parts: true }),
+  'attention Q8_0 in splits': attention({ ...attend('Q8_0'), parts: true }),
+  'merge splits': mergeSplits(attend('F16')),
+  'attention tiles F16': attentionTiles(attend('F16')),
+  'attention tiles Q8_0': attentionTiles(attend('Q8_0')),
+  ...each(TILED, (type) => [
+    `matmul ${type}`,
+    product([unitOf(type, N_EMBD, N_EMBD)], 'many', { epilogue: 'add' })[0],
+  ]),
+  ...each(TILED, (type) => [
+    `matmul int8 ${type}`,
+    matmulInt8({ unit: unitOf(type, N_EMBD, N_EMBD), epilogue: 'add', tileRows: 64, tileTokens: 64 }),
+  ]),
+  'activations as int8': quantizeActivations({ nCols: N_EMBD }),
+  'embed Q6_K': embed({ unit: unitOf('Q6_K', N_VOCAB, N_EMBD), scale: 1 }),
+  'rms norm': norm({ nCols: N_EMBD, eps: EPS }),
+  'rms norm added': addTo({ nCols: N_EMBD, scale: 1, norm: { kind: 'rms', eps: EPS } }),
+  'silu gate': gate({ nCols: N_FF, activation: 'silu' }),
+  'scale and cap': scaleAndCap({ nCols: N_VOCAB, scale: 1, softcap: 30, fromZero: true }),
+  'find faults': findFaults({ part: 'output', nCols: N_VOCAB }),
+  ...sampling('argmax', 1),
+  ...sampling('top 40', 40),
 };
