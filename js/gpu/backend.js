@@ -107,6 +107,7 @@ export class GpuBackend {
   #means;
   #advice;
   #onDispose;
+  #test;
   /** Compiled work by block (or another key), hidden states and form. @type {WeakMap<object, Map<string, Ready[] | Promise<void>>>} */
   #ready = new WeakMap();
   /** @type {Set<GpuHidden>} */
@@ -125,9 +126,21 @@ export class GpuBackend {
    * @param {Variants} options.variants
    * @param {Pipelines} [options.pipelines]
    * @param {import('./kernels.js').GpuKernels} [options.kernels]  that it belongs to
+   * @param {(types: string[], layer: Partial<import('./selftest.js').SelfTestOptions>) => Promise<void>} [options.test]
+   *   compares kernels with the wasm module, and may switch variants off
    * @param {() => void} [options.onDispose]  ends the device, where the backend owns it
    */
-  constructor(gpu, { kvType, variants, pipelines = new Pipelines(gpu), kernels, onDispose = () => {} }) {
+  constructor(
+    gpu,
+    {
+      kvType,
+      variants,
+      pipelines = new Pipelines(gpu),
+      kernels,
+      test = async () => {},
+      onDispose = () => {},
+    },
+  ) {
     /** The kernels that it belongs to. */
     this.kernels = kernels;
     this.#gpu = gpu;
@@ -135,6 +148,7 @@ export class GpuBackend {
     this.#commands = new Commands(gpu, pipelines);
     this.#advice = { activation: /** @type {const} */ ('f32'), kvType };
     this.#means = { variants, groups: 1024 };
+    this.#test = test;
     this.#onDispose = onDispose;
   }
 
@@ -177,9 +191,39 @@ export class GpuBackend {
   }
 
   /** @type {Backend['loadWeights']} */
-  loadWeights(gguf, plan, tensors, options) {
+  async loadWeights(gguf, plan, tensors, options) {
     const means = { gpu: this.#gpu, pipelines: this.#pipelines, commands: this.#commands };
-    return loadWeights(means, gguf, plan, tensors, options);
+    const types = tensors.filter(({ use }) => use !== 'vector' && use !== 'bias');
+    // The kernels are tested while the weights arrive.
+    const testing = this.#testLayers(
+      plan,
+      types.map(({ name }) => gguf.tensor(name).type),
+      tensors.some(({ role }) => role.endsWith('.attention.qBias')),
+    );
+    testing.catch(() => {});
+    const weights = await loadWeights(means, gguf, plan, tensors, options);
+    try {
+      await testing;
+      return weights;
+    } catch (error) {
+      weights.free();
+      throw error;
+    }
+  }
+
+  /**
+   * Tests the kernels with the settings of every kind of layer.
+   * @param {Plan} plan
+   * @param {string[]} types  of weights
+   * @param {boolean} biases
+   */
+  async #testLayers({ layers, head, embedding }, types, biases) {
+    const kinds = new Map(layers.map((layer) => [JSON.stringify(layer), layer]));
+    for (const { attention, feed } of kinds.values())
+      await this.#test(types, {
+        attention: { ...attention, biases },
+        ...{ feed, head, embeddingScale: embedding.scale },
+      });
   }
 
   /** @param {{ nRows: number, nCols: number }} shape */

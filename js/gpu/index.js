@@ -27,11 +27,13 @@ export { GpuWeight } from './weight.js';
  * @property {readonly GpuFeature[]} [features]  The only optional features that may be used. Default: all that the GPU has.
  * @property {'f32' | 'int8'} [activation]  Precision of activations. With 'int8', products with more than 8 rows round
  *   them to int8, a scale for 32 columns, where the GPU has integer dot products. Default 'f32'.
+ * @property {boolean} [selfTest]  Compare the kernels with those of the WebAssembly module before they are used, for
+ *   the weight types and settings of a model, while its weights load. Default true.
  * @property {unknown} [gpu]  The object that WebGPU comes from. Default: navigator.gpu. In Node it is what the npm package
  *   `webgpu` gives: `create([])`.
  */
 
-const OPTIONS = ['powerPreference', 'allowSoftware', 'features', 'activation', 'gpu'];
+const OPTIONS = ['powerPreference', 'allowSoftware', 'features', 'activation', 'selfTest', 'gpu'];
 const ACTIVATIONS = ['f32', 'int8'];
 
 /**
@@ -44,10 +46,12 @@ const ACTIVATIONS = ['f32', 'int8'];
 export async function createGpuKernels(options = {}) {
   checkNames(options, OPTIONS);
   const { powerPreference = 'high-performance', allowSoftware = false, features = FEATURES } = options;
-  const { activation = 'f32', gpu } = options;
+  const { activation = 'f32', selfTest = true, gpu } = options;
   oneOf(['high-performance', 'low-power'], powerPreference, 'powerPreference');
   if (typeof allowSoftware !== 'boolean')
     throw new ArgumentError(`allowSoftware must be true or false, got ${show(allowSoftware)}`);
+  if (typeof selfTest !== 'boolean')
+    throw new ArgumentError(`selfTest must be true or false, got ${show(selfTest)}`);
   oneOf(ACTIVATIONS, activation, 'activation');
   if (!Array.isArray(features)) throw new ArgumentError(`features must be a list, got ${show(features)}`);
   for (const feature of features) oneOf(FEATURES, feature, 'a feature');
@@ -57,5 +61,5 @@ export async function createGpuKernels(options = {}) {
     subgroups: device.features.has('subgroups'),
     int8: activation === 'int8' && device.features.has('dot4I8Packed'),
   };
-  return new GpuKernels(device, { variants, steps: [`${device.name} was opened`] });
+  return new GpuKernels(device, { variants, steps: [`${device.name} was opened`], isTested: selfTest });
 }

@@ -67,18 +67,23 @@ export class GpuKernels {
   /** @type {string[]} */
   #steps;
   #disposed = false;
+  #isTested;
+  /** Self-tests by what they are for. @type {Map<string, Promise<void>>} */
+  #tests = new Map();
 
   /**
    * @hideconstructor
    * @param {import('./device.js').GpuDevice} gpu
-   * @param {{ variants: GpuVariants, steps: string[] }} choice
+   * @param {{ variants: GpuVariants, steps: string[], isTested: boolean }} choice  isTested: kernels are
+   *   compared with the wasm module before they are used
    */
-  constructor(gpu, { variants, steps }) {
+  constructor(gpu, { variants, steps, isTested }) {
     this.#gpu = gpu;
     this.#pipelines = new Pipelines(gpu);
     this.#commands = new Commands(gpu, this.#pipelines);
     this.#variants = variants;
     this.#steps = steps;
+    this.#isTested = isTested;
     /**
      * Resolves with the reason once the GPU cannot be used any more: it was reset, its process ended, or dispose() was called.
      * @type {Promise<import('./errors.js').GpuError>}
@@ -125,7 +130,9 @@ export class GpuKernels {
     checkData(bytes, weightBytes(type, nRows, nCols), type, `${nRows}x${nCols} ${type.name}`);
     this.#alive();
     const shape = { type: type.name, nRows, nCols, name };
-    return uploadWeight(this.#gpu, this.#pipelines, this.#commands, shape, bytes);
+    const uploading = uploadWeight(this.#gpu, this.#pipelines, this.#commands, shape, bytes);
+    const [made] = await this.#afterTest([type.name], uploading, (weight) => [weight]);
+    return made;
   }
 
   /**
@@ -160,7 +167,8 @@ export class GpuKernels {
     const tensors = Array.from(names, (name) => gguf.tensor(name));
     for (const { type } of tensors) servedType(type);
     this.#alive();
-    return loadTensors(this.#means(), gguf, tensors, options);
+    const types = tensors.map(({ type }) => type);
+    return this.#afterTest(types, loadTensors(this.#means(), gguf, tensors, options), (weights) => weights);
   }
 
   /**
@@ -242,7 +250,66 @@ export class GpuKernels {
       pipelines: this.#pipelines,
       kvType,
       variants: this.#variants,
+      test: (types, layer) => this.#test(types, { kvType, ...layer }),
     });
+  }
+
+  /**
+   * Compares kernels with those of the wasm module, once for the same types and settings. Optional
+   * forms that fail are not used any more.
+   * @param {readonly string[]} types  of weights
+   * @param {Partial<import('./selftest.js').SelfTestOptions>} options
+   * @returns {Promise<void>}
+   * @throws {import('./errors.js').GpuError} kernels compute wrong results on this GPU
+   */
+  #test(types, options) {
+    if (!this.#isTested) return Promise.resolve();
+    const unique = [...new Set(types)].sort();
+    const key = JSON.stringify([unique, options]);
+    let test = this.#tests.get(key);
+    if (!test) {
+      test = this.#runTest(unique, options);
+      test.catch(() => this.#tests.delete(key));
+      this.#tests.set(key, test);
+    }
+    return test;
+  }
+
+  /** @param {readonly string[]} types @param {Partial<import('./selftest.js').SelfTestOptions>} options */
+  async #runTest(types, options) {
+    const [{ chooseVariants }, { openWasmBackend }] = await Promise.all([
+      import('./selftest.js'),
+      import('../wasm/backend.js'),
+    ]);
+    const wasm = await openWasmBackend(undefined, { threads: 1 }, { activation: 'f32', kvType: 'F32' });
+    try {
+      const given = { gpu: this.#gpu, pipelines: this.#pipelines, types, ...options };
+      const { variants, report } = await chooseVariants(given, wasm);
+      this.#variants.subgroups &&= variants.subgroups;
+      this.#steps.push(...report.map((line) => `${types.join(', ')}: ${line}`));
+    } finally {
+      wasm.dispose();
+    }
+  }
+
+  /**
+   * Waits for weights and, meanwhile, for the self-test of their types. Where that fails they are freed.
+   * @template T
+   * @param {readonly string[]} types
+   * @param {Promise<T>} loading
+   * @param {(loaded: T) => GpuWeight[]} weightsOf
+   */
+  async #afterTest(types, loading, weightsOf) {
+    const testing = this.#test(types, { blocks: ['embed', 'feed'] });
+    testing.catch(() => {});
+    const weights = weightsOf(await loading);
+    try {
+      await testing;
+      return weights;
+    } catch (error) {
+      for (const weight of weights) weight.free();
+      throw error;
+    }
   }
 
   #means() {

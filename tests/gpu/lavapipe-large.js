@@ -11,7 +11,7 @@ if ('skip' in found) {
   console.log(JSON.stringify(found));
   process.exit(0);
 }
-const kernels = await createGpuKernels({ gpu: found.gpu, allowSoftware: true });
+const kernels = await createGpuKernels({ gpu: found.gpu, allowSoftware: true, selfTest: false });
 const { info } = kernels;
 
 const nCols = 4096;
