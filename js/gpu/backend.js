@@ -8,7 +8,7 @@ import { Commands } from './commands.js';
 import { GpuError } from './errors.js';
 import { lacks, sizes } from './fit.js';
 import { GpuHidden } from './hidden.js';
-import { loadWeights } from './load-weights.js';
+import { loadWeights } from './model-weights.js';
 import { Pipelines } from './pipelines.js';
 import { formOf } from './products.js';
 import { Queue } from './queue.js';

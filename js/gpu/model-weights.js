@@ -1,0 +1,98 @@
+/* The tensors of a model in GPU memory, by their roles. */
+
+import { ArgumentError, show } from '../errors.js';
+import { arrange } from '../llama/weights.js';
+import { loadTensors } from './load-weights.js';
+import { up16 } from './shader.js';
+import { GpuVector } from './vectors.js';
+import { GpuWeight } from './weight.js';
+import { embed, embedGroups } from './wgsl/embed.js';
+
+/** @typedef {import('../backend.js').LoadedWeights} LoadedWeights */
+/** @typedef {import('../backend.js').LoadOptions} LoadOptions */
+/** @typedef {import('../gguf/file.js').GgufFile} GgufFile */
+/** @typedef {import('../llama/plan.js').Plan} Plan */
+/** @typedef {import('../llama/plan.js').PlannedTensor} PlannedTensor */
+/** @typedef {import('./load-weights.js').Means} Means */
+
+/**
+ * Loads the tensors of a plan.
+ * @param {Means} means
+ * @param {GgufFile} gguf
+ * @param {Plan} plan
+ * @param {readonly PlannedTensor[]} tensors
+ * @param {LoadOptions} options
+ * @returns {Promise<LoadedWeights>}
+ */
+export async function loadWeights(means, gguf, plan, tensors, options) {
+  const weights = await loadTensors(
+    means,
+    gguf,
+    tensors.map(({ name }) => gguf.tensor(name)),
+    options,
+  );
+  /** @type {Map<string, GpuWeight | GpuVector>} */
+  const byRole = new Map();
+  /** @type {Set<GpuWeight | GpuVector>} */
+  const owned = new Set(weights);
+  const free = () => {
+    for (const one of owned) if (!one.freed) one.free();
+  };
+  try {
+    for (const [i, { role, use }] of tensors.entries()) {
+      const weight = weights[i];
+      if (use === 'matrix' || use === 'table') {
+        byRole.set(role, weight);
+        continue;
+      }
+      const vector = await vectorOf(means, weight, role.startsWith('rope.'));
+      owned.add(vector);
+      owned.delete(weight);
+      byRole.set(role, vector);
+    }
+    await means.commands.idle();
+    for (const weight of weights) if (!owned.has(weight)) weight.free();
+    const slice = (
+      /** @type {GpuWeight | GpuVector} */ of,
+      /** @type {import('../backend.js').Rows} */ rows,
+    ) => {
+      if (of instanceof GpuWeight) return of.rows(rows.start, rows.nRows);
+      throw new ArgumentError(`${show(of)} is no matrix: a plan shares rows of matrices only`);
+    };
+    return {
+      byRole: arrange(plan, byRole, slice),
+      free,
+      get freed() {
+        return [...owned].every(({ freed }) => freed);
+      },
+    };
+  } catch (error) {
+    for (const weight of weights) owned.add(weight);
+    free();
+    throw error;
+  }
+}
+
+/**
+ * The only row of a weight as f32 numbers.
+ * @param {Means} means
+ * @param {GpuWeight} weight
+ * @param {boolean} isRead  its values are needed here too
+ */
+async function vectorOf({ gpu, pipelines, commands }, weight, isRead) {
+  const { nCols } = weight;
+  const [{ unit, buffer }] = weight.units();
+  const y = gpu.buffer(4 * up16(nCols), { label: weight.name });
+  const ids = gpu.buffer(4, { label: 'row 0' });
+  const pipeline = await pipelines.compile(embed({ unit, scale: 1 }));
+  const step = { position: 0, start: 0, nTokens: 1, seen: 0 };
+  commands.dispatch(pipeline.bind({ w: buffer, ids, y }), embedGroups(unit, 1), step);
+  if (!isRead) {
+    commands.flush();
+    ids.free();
+    return new GpuVector(y, nCols);
+  }
+  const [bytes] = await commands.read([{ buffer: y, offset: 0, bytes: 4 * nCols }]);
+  ids.free();
+  return new GpuVector(y, nCols, new Float32Array(bytes));
+}
