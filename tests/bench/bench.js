@@ -10,6 +10,7 @@ import { relaxedNode } from '../../scripts/setup/engines.js';
 import { openModule } from '../helpers/raw.js';
 import { drawCharts } from './charts.js';
 import { growthCases } from './growth.js';
+import { selectCases } from './lab.js';
 import { limitCases } from './limits.js';
 import { llamaCases } from './llama.js';
 import { onnxCases } from './onnx.js';
@@ -56,6 +57,8 @@ const HELP = `npm run bench -- [options]
   --layer          instead: norm + matmuls, feed-forward block, attention, against their unfused sequences; --cold: from memory
   --threads        instead: one thread against several (--count N), and what sharing costs
   --engines        instead: the demo page's benchmark in Chromium, Firefox and WebKit
+  --gpu            instead: the kernels of the GPU, by WebGPU in Node; --filter, --json, --quick, --seconds and --list as above;
+                   --software: on a driver that computes on the processor
   --startup        instead: time from createKernels() to the first result, in fresh processes
   --list           the cases, without running them
   --help`;
@@ -74,6 +77,8 @@ const OPTIONS = /** @type {const} */ ({
   threads: { type: 'boolean', default: false },
   count: { type: 'string' },
   engines: { type: 'boolean', default: false },
+  gpu: { type: 'boolean', default: false },
+  software: { type: 'boolean', default: false },
   startup: { type: 'boolean', default: false },
   list: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
@@ -149,6 +154,16 @@ const busyTimes = (results) =>
 async function bench() {
   const { values: options } = parseArgs({ options: OPTIONS });
   if (options.help) return console.log(HELP);
+  const { quick, all, peers } = options;
+  const budgetMs = (quick ? 0.2 : Number(options.seconds)) * 1000;
+  /** @type {Limits} */
+  const limits = quick
+    ? { minRounds: 3, maxRounds: 10, budgetMs }
+    : { minRounds: 5, maxRounds: 200, budgetMs };
+  if (options.gpu) {
+    const { benchGpu } = await import('./gpu.js');
+    return benchGpu({ ...options, limits, setting: environment() });
+  }
   if (await runElsewhere()) return;
   if (options.startup) {
     const results = startup(15);
@@ -160,12 +175,10 @@ async function bench() {
     return console.log(await enginesReport(options.quick ? 1 : 3));
   }
   if (options.layer) return layer(options);
-  const { quick, all, peers } = options;
-  const budgetMs = (quick ? 0.2 : Number(options.seconds)) * 1000;
   /** @type {Lab} */
   const lab = {
     module: bestModule(),
-    limits: quick ? { minRounds: 3, maxRounds: 10, budgetMs } : { minRounds: 5, maxRounds: 200, budgetMs },
+    limits,
     kernels: new RegExp(options.kernels),
     all,
     quick,
@@ -184,12 +197,8 @@ async function bench() {
     ...onnxCases(lab),
     ...llamaCases(lab),
   ];
-  const pattern = options.filter === undefined ? undefined : new RegExp(options.filter);
-  const selected = cases.filter(({ name, byDefault }) =>
-    pattern ? pattern.test(name) : byDefault || options.list,
-  );
+  const selected = selectCases(cases, options);
   if (options.list) return console.log(selected.map(({ name }) => name).join('\n'));
-  if (selected.length === 0) throw new Error(`no case matches ${options.filter}`);
 
   const setting = environment();
   console.log(`${setting.machine}; ${setting.engine}; ${setting.date}; \`${setting.command}\``);

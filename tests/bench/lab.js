@@ -74,3 +74,16 @@ export async function race(contenders, { minRounds, maxRounds, budgetMs }) {
     samples: times.length,
   }));
 }
+
+/**
+ * The cases that options ask for: those whose names match, else those that run by default.
+ * @template {{ name: string, byDefault: boolean }} C
+ * @param {C[]} cases
+ * @param {{ filter?: string | undefined, list?: boolean }} options  list: all of them, unless there is a filter
+ */
+export function selectCases(cases, { filter, list = false }) {
+  const pattern = filter === undefined ? undefined : new RegExp(filter);
+  const selected = cases.filter(({ name, byDefault }) => (pattern ? pattern.test(name) : byDefault || list));
+  if (selected.length === 0) throw new Error(`no case matches ${filter}`);
+  return selected;
+}
