@@ -55,7 +55,8 @@ function productOf(lab, { weights }, buffers, form, { subgroups = false, groups 
   let sums;
   // Copies take turns, so one buffer does for all.
   const parts = (/** @type {number} */ bytes) => (sums ??= lab.gpu.buffer(bytes));
-  const means = { variants: { subgroups }, groups, parts };
+  const spare = (/** @type {string} */ _, /** @type {number} */ bytes) => parts(bytes);
+  const means = { variants: { subgroups, int8: false }, groups, parts, spare };
   return weights.map((w) => productWork({ ...buffers, weights: [w] }, form, means));
 }
 
