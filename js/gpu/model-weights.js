@@ -82,17 +82,24 @@ export async function loadWeights(means, gguf, plan, tensors, options) {
 async function vectorOf({ gpu, pipelines, commands }, weight, isRead) {
   const { nCols } = weight;
   const [{ unit, buffer }] = weight.units();
-  const y = gpu.buffer(4 * up16(nCols), { label: weight.name });
-  const ids = gpu.buffer(4, { label: 'row 0' });
   const pipeline = await pipelines.compile(embed({ unit, scale: 1 }));
-  const step = { position: 0, start: 0, nTokens: 1, seen: 0 };
-  commands.dispatch(pipeline.bind({ w: buffer, ids, y }), embedGroups(unit, 1), step);
-  if (!isRead) {
-    commands.flush();
-    ids.free();
-    return new GpuVector(y, nCols);
+  const y = gpu.buffer(4 * up16(nCols), { label: weight.name });
+  /** @type {import('./device.js').GpuBuffer | undefined} */
+  let ids;
+  try {
+    ids = gpu.buffer(4, { label: 'row 0' });
+    const step = { position: 0, start: 0, nTokens: 1, seen: 0 };
+    commands.dispatch(pipeline.bind({ w: buffer, ids, y }), embedGroups(unit, 1), step);
+    if (!isRead) {
+      commands.flush();
+      return new GpuVector(y, nCols);
+    }
+    const [bytes] = await commands.read([{ buffer: y, offset: 0, bytes: 4 * nCols }]);
+    return new GpuVector(y, nCols, new Float32Array(bytes));
+  } catch (error) {
+    y.free();
+    throw error;
+  } finally {
+    ids?.free();
   }
-  const [bytes] = await commands.read([{ buffer: y, offset: 0, bytes: 4 * nCols }]);
-  ids.free();
-  return new GpuVector(y, nCols, new Float32Array(bytes));
 }

@@ -109,14 +109,15 @@ function randomBlocks(type, nBytes, mean, random) {
 function randomFloats(type, n, mean, random) {
   const bytes = new Uint8Array(n * servedType(type).blockBytes);
   const view = new DataView(bytes.buffer);
+  const word = new DataView(new ArrayBuffer(4));
   for (let i = 0; i < n; i++) {
     const value = mean * 2 * random.unit() * (i % 8 === 7 ? -1 : 1);
     if (type === 'F32') view.setFloat32(4 * i, value, true);
     else if (type === 'F16')
       view.setUint16(2 * i, f16Bits(Math.abs(value) + 2 ** -24) | (value < 0 ? 0x8000 : 0), true);
     else {
-      view.setFloat32(0, value, true);
-      view.setUint16(2 * i, i === 0 ? 0x3c80 : view.getUint16(2, true), true);
+      word.setFloat32(0, value);
+      view.setUint16(2 * i, word.getUint16(0), true);
     }
   }
   return bytes;
