@@ -10,6 +10,8 @@
  * A norm errs by (n / 2 + 13) u of each value. Two backends are apart by twice that. An error e of the input of a product becomes
  * |w| e. A whole block is a chain of these steps; errors of values are carried as the norm of a head, or of a token's row. */
 
+import { WGSL_TYPES } from './wgsl/types.js';
+
 /** @typedef {import('./selftest-data.js').Matrix} Matrix */
 /** @typedef {import('../wasm/kv-cache.js').KvType} KvType */
 /** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
@@ -17,16 +19,29 @@
 
 const u = 2 ** -24;
 
-/** Largest derivative of silu and gelu. */
+/** Largest derivative of silu, gelu and relu. */
 const SLOPE = 1.13;
+
+/**
+ * What activations as int8 add, for a row and an input of norm 1. A code is off by at most a half of d = max|x| / 127 of its 32
+ * columns, and max|x| is at most the norm of those, so that the sum of d / 2 |w| is at most sqrt(32) / 254 |w| |x|.
+ */
+const INT8 = Math.sqrt(32) / 254 + 2 ** -20;
 
 /** A vector: its norm, how far two of it may be apart, and its largest magnitude. @typedef {{ size: number, error: number, peak: number }} Bounded */
 
-/** @param {Matrix} w @param {number} r  two backends' error in row r for an input of norm 1 */
-const rowError = (w, r) => 2 * u * ((w.nCols + 8) * w.norm(r) + 160 * Math.sqrt(w.nCols) * w.largest);
+/**
+ * Two backends' error in row r for an input of norm 1.
+ * @param {Matrix} w
+ * @param {number} r
+ * @param {boolean} int8  one of them rounds its input to int8, if w has codes
+ */
+const rowError = (w, r, int8) =>
+  2 * u * ((w.nCols + 8) * w.norm(r) + 160 * Math.sqrt(w.nCols) * w.largest) +
+  (int8 && WGSL_TYPES[w.type].coded ? INT8 * (w.norm(r) + 3 * u * w.nCols * w.largest) : 0);
 
-/** The same with a norm in front. @param {Matrix} w @param {number} r */
-const normedError = (w, r) => rowError(w, r) + 2 * u * (w.nCols / 2 + 13) * w.norm(r);
+/** The same with a norm in front. @param {Matrix} w @param {number} r @param {boolean} int8 */
+const normedError = (w, r, int8) => rowError(w, r, int8) + 2 * u * (w.nCols / 2 + 13) * w.norm(r);
 
 /** The Euclidean norm. @param {Float32Array | Float64Array} values */
 export function normOf(values) {
@@ -49,16 +64,23 @@ export function normedSize(x, gain, eps) {
 /**
  * The rows of a product, by what is multiplied with it: norm and error for an input of norm 1.
  * @param {Matrix} w
- * @param {(w: Matrix, r: number) => number} errorOf
+ * @param {typeof rowError} errorOf
+ * @param {boolean} int8
  */
-function rowsOf(w, errorOf) {
+function rowsOf(w, errorOf, int8) {
   const sizes = Float64Array.from({ length: w.nRows }, (_, r) => w.norm(r));
-  return { sizes, errors: sizes.map((_, r) => errorOf(w, r)) };
+  return { sizes, errors: sizes.map((_, r) => errorOf(w, r, int8)) };
 }
 
-/** The largest head of a product of norm(x), for an input of norm 1. @param {Matrix} w @param {number} headSize @returns {Bounded} */
-function headOf(w, headSize) {
-  const { sizes, errors } = rowsOf(w, normedError);
+/**
+ * The largest head of a product of norm(x), for an input of norm 1.
+ * @param {Matrix} w
+ * @param {number} headSize
+ * @param {boolean} int8
+ * @returns {Bounded}
+ */
+function headOf(w, headSize, int8) {
+  const { sizes, errors } = rowsOf(w, normedError, int8);
   const most = { size: 0, error: 0, peak: 0 };
   for (let h = 0; h < w.nRows; h += headSize) {
     most.size = Math.max(most.size, normOf(sizes.subarray(h, h + headSize)));
@@ -68,32 +90,39 @@ function headOf(w, headSize) {
 }
 
 /**
- * What is added to x, for each row of the token.
- * @typedef {{ errors: Float64Array }} Added
+ * Errors of a feed-forward block's result, by the norm of its input.
+ * @param {Pick<FeedSettings, 'kind' | 'activation'>} settings
+ * @param {{ gate?: Matrix | undefined, up: Matrix, down: Matrix }} weights
+ * @param {boolean} int8
+ * @returns {(normed: number) => Float64Array}
  */
-
-/**
- * @param {{ gate: Matrix, up: Matrix, down: Matrix }} weights
- * @returns {(normed: number) => Float64Array}  errors of a feed-forward block's result, by the norm of its input
- */
-export function feedErrors({ gate, up, down }) {
-  const [g, v] = [rowsOf(gate, normedError), rowsOf(up, normedError)];
+export function feedErrors({ kind, activation }, { gate, up, down }, int8) {
+  const gated = kind === 'gated' && gate !== undefined;
+  const squares = activation === 'relu2';
+  const v = rowsOf(up, normedError, int8);
+  const first = gated ? rowsOf(gate, normedError, int8) : v;
   let sizes = 0;
   let errors = 0;
-  for (let f = 0; f < gate.nRows; f++) {
-    // |act(a)| <= |a|; exp errs by a few units, more where its result matters less.
-    const size = g.sizes[f] * v.sizes[f];
-    sizes += size ** 2;
-    errors += (SLOPE * g.errors[f] * v.sizes[f] + g.sizes[f] * v.errors[f] + 32 * u * size) ** 2;
+  for (let f = 0; f < up.nRows; f++) {
+    // |act(a)| <= |a|, or a^2. exp errs by a few units, more where its result matters less.
+    const [a, ofA] = [first.sizes[f], first.errors[f]];
+    const size = squares ? a * a : a;
+    const error = squares ? (2 * a + ofA) * ofA : SLOPE * ofA;
+    const inner = gated ? size * v.sizes[f] : size;
+    const ofInner = gated ? error * (v.sizes[f] + v.errors[f]) + size * v.errors[f] : error;
+    sizes += inner ** 2;
+    errors += (ofInner + 32 * u * inner) ** 2;
   }
   const [size, error] = [Math.sqrt(sizes), Math.sqrt(errors)];
-  const d = rowsOf(down, rowError);
-  return (normed) => d.sizes.map((norm, r) => normed ** 2 * (norm * error + d.errors[r] * size));
+  const d = rowsOf(down, rowError, int8);
+  const power = (squares ? 2 : 1) + (gated ? 1 : 0);
+  return (normed) =>
+    d.sizes.map((norm, r) => normed ** power * (norm * error + d.errors[r] * (size + error)));
 }
 
 /** @param {Matrix} w @returns {(normed: number) => Float64Array}  errors of the product with norm(x) */
 export function headErrors(w) {
-  const { errors } = rowsOf(w, normedError);
+  const { errors } = rowsOf(w, normedError, false);
   return (normed) => errors.map((error) => normed * error);
 }
 
@@ -109,16 +138,25 @@ function storeError(type, { size, peak }, headSize) {
 }
 
 /**
+ * A token: the norm of its normalised input, its position, leastHeads() of it, and whether it is one of many.
+ * @typedef {{ normed: number, position: number, least: number, many: boolean }} TokenFacts
+ */
+
+/**
  * Bounds of an attention block. Tokens are given in the order of their positions.
  * @param {AttentionSettings} settings
  * @param {{ q: Matrix, k: Matrix, v: Matrix, output: Matrix }} weights
  * @param {Record<string, Float32Array | undefined>} vectors
  * @param {KvType} kvType
+ * @param {boolean} int8  of products for many tokens
  */
-export function attentionErrors(settings, weights, vectors, kvType) {
-  const { headSize, nHeads, scale, softcap, qkNorm, rope } = settings;
-  const [ofQ, ofK, ofV] = [weights.q, weights.k, weights.v].map((w) => headOf(w, headSize));
-  const output = rowsOf(weights.output, rowError);
+export function attentionErrors(settings, weights, vectors, kvType, int8) {
+  const { headSize, nHeads, scale, softcap, qkNorm, rope, temperature } = settings;
+  // By whether there are many tokens, whose products may be of int8.
+  const modes = [false, int8].map((mode) => ({
+    heads: [weights.q, weights.k, weights.v].map((w) => headOf(w, headSize, mode)),
+    output: rowsOf(weights.output, rowError, mode),
+  }));
   const bias = (/** @type {string} */ name) =>
     vectors[name]?.reduce((most, v) => Math.max(most, Math.abs(v)), 0) ?? 0;
   /** A head of a token. @param {Bounded} of @param {number} normed @param {string} name @returns {Bounded} */
@@ -143,13 +181,14 @@ export function attentionErrors(settings, weights, vectors, kvType) {
       };
     }
     if (!rope) return head;
+    const by = Math.max(1, Math.abs(rope.magnitude));
     // The angle of a table in float64, or in f32.
-    return {
-      size: head.size,
-      error: head.error + (8 + 2 * position) * u * head.size,
-      peak: Math.SQRT2 * head.peak,
-    };
+    const off = head.error + (8 + 2 * position) * u * head.size;
+    return { size: by * head.size, error: by * off, peak: by * Math.SQRT2 * head.peak };
   };
+  /** Factor of queries. */
+  const heat = (/** @type {number} */ position) =>
+    temperature ? 1 + temperature.scale * Math.log(1 + Math.floor(position / temperature.length)) : 1;
   /** Of all positions so far. */
   const seen = { k: { size: 0, error: 0 }, v: { size: 0, error: 0 } };
   const raise = (/** @type {{ size: number, error: number }} */ most, /** @type {Bounded} */ head) => {
@@ -157,24 +196,36 @@ export function attentionErrors(settings, weights, vectors, kvType) {
     most.error = Math.max(most.error, head.error + storeError(kvType, head, headSize));
   };
   return {
-    /** Keys and values of a token. @param {number} normed @param {number} position @param {number} least */
-    store(normed, position, least) {
+    /**
+     * Keys and values of a token.
+     * @param {TokenFacts} token
+     */
+    store({ normed, position, least, many }) {
+      const [, ofK, ofV] = modes[Number(many)].heads;
       raise(seen.k, turned(made(ofK, normed, 'kBias'), position, least, 'kNorm'));
       raise(seen.v, made(ofV, normed, 'vBias'));
     },
-    /** Errors of the result of a token. @param {number} normed @param {number} position @param {number} least @param {number} nSeen @returns {Float64Array} */
-    attend(normed, position, least, nSeen) {
-      const q = turned(made(ofQ, normed, 'qBias'), position, least, 'qNorm');
+    /**
+     * Errors of the result of a token.
+     * @param {TokenFacts} token
+     * @param {number} nSeen  positions in the cache
+     */
+    attend({ normed, position, least, many }, nSeen) {
+      const { heads, output } = modes[Number(many)];
+      const q = turned(made(heads[0], normed, 'qBias'), position, least, 'qNorm');
       const { k, v } = seen;
-      const largest = scale * q.size * k.size;
+      const by = scale * heat(position);
+      const largest = by * q.size * k.size;
       const score =
-        scale * (q.error * k.size + q.size * k.error) + 2 * (headSize + 8) * u * largest + 16 * u * softcap;
+        by * (q.error * k.size + (q.size + q.error) * k.error) +
+        2 * (headSize + 8) * u * largest +
+        16 * u * softcap;
       // A weight is off by the error of its score and of the largest one, by that of exp, and by that of their sum.
       const relative = Math.expm1(2 * score) + (24 + 16 * largest + 2 * nSeen) * u;
       const size = Math.sqrt(nHeads) * v.size;
       const error = Math.sqrt(nHeads) * (relative * v.size + v.error);
       const most = bias('outputBias');
-      return output.sizes.map((norm, r) => norm * error + output.errors[r] * size + 2 * u * most);
+      return output.sizes.map((norm, r) => norm * error + output.errors[r] * (size + error) + 2 * u * most);
     },
   };
 }

@@ -9,6 +9,7 @@ import { servedType } from '../types.js';
 import { GpuBackend } from './backend.js';
 import { Commands } from './commands.js';
 import { GpuError } from './errors.js';
+import { FEW } from './products.js';
 import {
   attentionErrors,
   embedError,
@@ -47,6 +48,7 @@ import { allocateWeights } from './weights.js';
  * @property {Partial<FeedSettings>} [feed]
  * @property {Partial<HeadSettings>} [head]
  * @property {number} [embeddingScale]
+ * @property {boolean} [int8]  whether chooseVariants() may choose products of int8
  * @property {readonly BlockName[]} [blocks]  the only ones that are tested
  * @property {readonly [nEmbd: number, nFf: number]} [columns]  of hidden states, and between gate and down
  */
@@ -195,8 +197,8 @@ function makeModel(options, fm) {
       ...(attention.postNorm && { postNorm: vector(nEmbd) }),
     };
     // Both have the same type, as in models.
-    const gate = matrix(feed.nFf, nEmbd, meanFor(2));
-    const up = matrix(feed.nFf, nEmbd, meanFor(2), gate.type);
+    const up = matrix(feed.nFf, nEmbd, meanFor(2));
+    const gate = feed.kind === 'gated' ? matrix(feed.nFf, nEmbd, meanFor(2), up.type) : undefined;
     const ofFeed = {
       norm: vector(nEmbd),
       gate,
@@ -516,7 +518,15 @@ const typesOf = (...weights) => [...new Set(weights.map(({ type }) => type))].jo
  * @param {Results} cpu
  * @param {(layer: number, x: Float32Array) => Float64Array} leastOf  see leastHeads()
  */
-function compare({ kvType = 'F16', embeddingScale = 1 }, model, rows, states, gpu, cpu, leastOf) {
+function compare(
+  { kvType = 'F16', embeddingScale = 1, variants: { int8 } },
+  model,
+  rows,
+  states,
+  gpu,
+  cpu,
+  leastOf,
+) {
   const { settings, layers, head, tables } = model;
   const { nEmbd } = gpu;
   const all = new Comparison();
@@ -527,7 +537,9 @@ function compare({ kvType = 'F16', embeddingScale = 1 }, model, rows, states, gp
   const before = (/** @type {number} */ row) => states.subarray(row * nEmbd, (row + 1) * nEmbd);
   for (const [i, { attention, feed }] of layers.entries()) {
     const of = /** @type {Record<'q' | 'k' | 'v' | 'output', Matrix>} */ (/** @type {unknown} */ (attention));
-    const ofFeed = /** @type {Record<'gate' | 'up' | 'down', Matrix>} */ (/** @type {unknown} */ (feed));
+    const ofFeed = /** @type {{ gate: Matrix | undefined, up: Matrix, down: Matrix }} */ (
+      /** @type {unknown} */ (feed)
+    );
     /** The comparison of the rows of a step, whose result is x + by * added. */
     const block = (
       /** @type {'attention' | 'feed'} */ what,
@@ -554,29 +566,31 @@ function compare({ kvType = 'F16', embeddingScale = 1 }, model, rows, states, gp
       settings[what].norm
         ? normedSize(before(row), /** @type {Float32Array} */ (layers[i][what].norm), settings[what].norm.eps)
         : normOf(before(row));
-    const bounds = attentionErrors(
-      settings.attention,
-      of,
-      /** @type {Record<string, Float32Array | undefined>} */ (attention),
-      kvType,
-    );
+    const vectors = /** @type {Record<string, Float32Array | undefined>} */ (attention);
+    const bounds = attentionErrors(settings.attention, of, vectors, kvType, int8);
     for (const step of rows.attention[0]) {
       const { nTokens, position, start, seen, attends } = step;
       const least = leastOf(i, rowsOf(states, step));
-      const sizes = Array.from({ length: nTokens }, (_, t) => sizeOf(start + t, 'attention'));
-      for (const [t, size] of sizes.entries()) bounds.store(size, position + t, least[t]);
+      const facts = Array.from({ length: nTokens }, (_, t) => ({
+        normed: sizeOf(start + t, 'attention'),
+        position: position + t,
+        least: least[t],
+        many: nTokens > FEW,
+      }));
+      for (const one of facts) bounds.store(one);
       if (!attends) continue;
       const again = /** @type {Step} */ (rows.attention[1].find((other) => other.position === position));
       const from = position === 0 ? '' : ` from position ${position} on`;
       const name = `project and attend, ${tokensOf(nTokens)}${from}, ${typesOf(of.q, of.k, of.v, of.output)}`;
-      block('attention', name, [step, again], (_, t) =>
-        bounds.attend(sizes[t], position + t, least[t], seen),
-      );
+      block('attention', name, [step, again], (_, t) => bounds.attend(facts[t], seen));
     }
-    const errors = feedErrors(ofFeed);
+    const errors = [false, int8].map((mode) => feedErrors(settings.feed, ofFeed, mode));
     for (const [n, step] of rows.feed[0].entries()) {
-      const name = `feed, ${tokensOf(step.nTokens)}, ${typesOf(ofFeed.gate, ofFeed.down)}`;
-      block('feed', name, [step, rows.feed[1][n]], (row) => errors(sizeOf(row, 'feed')));
+      const { nTokens } = step;
+      const name = `feed, ${tokensOf(nTokens)}, ${typesOf(ofFeed.up, ofFeed.down)}`;
+      block('feed', name, [step, rows.feed[1][n]], (row) =>
+        errors[Number(nTokens > FEW)](sizeOf(row, 'feed')),
+      );
     }
   }
   for (const [t, [first, second]] of rows.tables.entries()) {
@@ -699,10 +713,25 @@ function leastHeads(fm, { norm, qkNorm, nHeads, nKvHeads, headSize }, weights, v
 
 /** What was chosen and why, in sentences. @typedef {{ variants: Variants, report: string[] }} Choice */
 
-/** The optional kernels, by what they need. */
-const OPTIONAL = /** @type {const} */ (['subgroups']);
-/** @type {Variants} */
-const PLAIN = Object.freeze({ subgroups: false, int8: false });
+/**
+ * The kernels that a GPU has, faster ones first.
+ * @param {boolean} subgroups
+ * @param {boolean} int8
+ * @returns {Variants[]}
+ */
+const candidatesOf = (subgroups, int8) =>
+  [
+    { subgroups: true, int8: true },
+    { subgroups: false, int8: true },
+    { subgroups: true, int8: false },
+    { subgroups: false, int8: false },
+  ].filter((one) => (subgroups || !one.subgroups) && (int8 || !one.int8));
+
+/** @param {Variants} variants */
+const nameOf = ({ subgroups, int8 }) => {
+  const uses = [...(subgroups ? ['subgroups'] : []), ...(int8 ? ['int8'] : [])];
+  return uses.length === 0 ? 'plain kernels' : `kernels with ${uses.join(' and ')}`;
+};
 
 /** Cases that a sentence names. */
 const SHOWN = 3;
@@ -722,15 +751,15 @@ const named = (cases) =>
  * @throws {GpuError} `selftest`: not even the plain kernels do; `shader`: the driver rejects one of them; or the device failed
  */
 export async function chooseVariants(options, wasmBackend) {
-  const wanted = OPTIONAL.filter((name) => options.gpu.features.has(name));
-  /** @type {Variants[]} */
-  const candidates = wanted.length > 0 ? [{ ...PLAIN, subgroups: true }, PLAIN] : [PLAIN];
+  const { features } = options.gpu;
+  const int8 = options.int8 === true && features.has('dot4I8Packed');
+  const candidates = candidatesOf(features.has('subgroups'), int8);
   /** @type {string[]} */
   const report = [];
   /** @type {SelfTestResult[]} */
   const tests = [];
   for (const variants of candidates) {
-    const name = variants.subgroups ? 'kernels with subgroups' : 'plain kernels';
+    const name = nameOf(variants);
     const isLast = variants === candidates.at(-1);
     let test;
     try {

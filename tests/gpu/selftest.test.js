@@ -268,6 +268,30 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
       );
     });
 
+    test('integer products are within their own bounds, and a fault in them is found', async (t) => {
+      if (!gpu.features.has('dot4I8Packed')) return t.skip('this Vulkan driver has no dot4I8Packed');
+      const options = /** @type {const} */ ({
+        types: ['Q8_0', 'Q4_0'],
+        columns: [64, 1056],
+        variants: { subgroups: false, int8: true },
+      });
+      await passes({ ...options, blocks: ['attention', 'feed'] });
+      rewrite = (shader) =>
+        shader.name.startsWith('quantize')
+          ? { ...shader, code: shader.code.replace('m / 127.0', 'm / 110.0') }
+          : shader;
+      try {
+        const { failed } = await run({ ...options, blocks: ['feed'] });
+        assert.ok(
+          failed.some(({ name }) => name.startsWith('feed, 40 tokens')),
+          'the scale is found',
+        );
+        assert.ok(failed.every(({ name }) => name.includes('40 tokens')));
+      } finally {
+        rewrite = (shader) => shader;
+      }
+    });
+
     test('takes the plain ones where the driver rejects the faster ones', async (t) => {
       if (!gpu.features.has('subgroups')) return t.skip('this Vulkan driver has no subgroups');
       const { variants, report } = await choose(invalid);
@@ -335,6 +359,18 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
         outputBias: true,
         causal: false,
       },
+    });
+    await passes({
+      blocks: ['attention', 'feed'],
+      columns: [60, 100],
+      attention: {
+        nHeads: 4,
+        nKvHeads: 2,
+        headSize: 32,
+        rope: { ...rope, magnitude: 1.2 },
+        temperature: { scale: 0.1, length: 50 },
+      },
+      feed: { kind: 'plain', activation: 'relu2' },
     });
     await passes({ blocks: ['head', 'embed'], head: { scale: 0.5, softcap: 10 }, embeddingScale: 8 });
   });
