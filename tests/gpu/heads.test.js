@@ -12,7 +12,7 @@ import { ReferenceProduct } from '../helpers/bounds.js';
 import { f16ToNumber, numberToF16 } from '../helpers/floats.js';
 import { gpuSkip, TestGpu } from '../helpers/gpu.js';
 import { cacheRow, K, rms, stored, turn, V, within } from '../helpers/gpu-heads.js';
-import { randomWeight } from '../helpers/gpu-random-weight.js';
+import { randomWeight } from '../helpers/gpu-weights.js';
 import { Prng } from '../helpers/prng.js';
 
 /** @import { CacheShape } from '../../js/gpu/wgsl/cache.js' */

@@ -4,13 +4,13 @@ import { matmul } from '../../js/gpu/wgsl/matmul.js';
 import { WGSL_TYPES } from '../../js/gpu/wgsl/types.js';
 import { ReferenceProduct } from '../helpers/bounds.js';
 import { gpuSkip, TestGpu } from '../helpers/gpu.js';
-import { featureSkip, randomWeight, runProduct } from '../helpers/gpu-products.js';
+import { checkProduct, extremeRows, featureSkip, runProduct } from '../helpers/gpu-products.js';
+import { randomWeight } from '../helpers/gpu-weights.js';
 import { gaussian } from '../helpers/layer.js';
 import { Prng } from '../helpers/prng.js';
 
 /** @import { ProductCase } from '../helpers/gpu-products.js' */
 
-const u = 2 ** -24;
 const SMALL = { tileRows: 32, tileTokens: 16, depth: 1 };
 
 const noF16 = await featureSkip('shader-f16');
@@ -25,16 +25,7 @@ describe('products for many tokens', { skip: await gpuSkip(), concurrency: 4 }, 
   after(() => gpu.dispose());
 
   /** @param {ProductCase} given @param {string} what */
-  async function check(given, what) {
-    const reference = new ReferenceProduct(
-      given.weight.reference,
-      given.dense,
-      given.dense.length / given.weight.unit.nCols,
-    );
-    const { got } = await runProduct(gpu, given);
-    reference.check(got, { activation: 0, what });
-    return got;
-  }
+  const check = (given, what) => checkProduct(gpu, given, what);
 
   // Rows of floats that end within a piece.
   const typeWeight = (/** @type {string} */ type) =>
@@ -98,19 +89,7 @@ describe('products for many tokens', { skip: await gpuSkip(), concurrency: 4 }, 
         yStride: 64,
         splitK,
       };
-      const { got, before, bias } = await runProduct(gpu, { weight, dense, options, start: 2 });
-      const reference = new ReferenceProduct(weight.reference, dense, 19);
-      got.forEach((value, i) => {
-        const [t, r] = [Math.floor(i / 37), i % 37];
-        const sum = reference.y[i] + bias(r);
-        const expected = before(t, r) + options.residualScale * sum;
-        // The scale is an f32; its product, the bias and y are rounded: two units of each term
-        // cover them.
-        const terms =
-          Math.abs(before(t, r)) + options.residualScale * (2 * Math.abs(sum) + Math.abs(bias(r)));
-        const bound = options.residualScale * reference.bound(t, r, 0) + 2 * u * terms;
-        assert.ok(Math.abs(value - expected) <= bound, `y[${t}][${r}] is ${value}, not ${expected}`);
-      });
+      await check({ weight, dense, options, start: 2 }, `${splitK} parts`);
     });
   }
 
@@ -123,14 +102,7 @@ describe('products for many tokens', { skip: await gpuSkip(), concurrency: 4 }, 
 
   test('large, small and one-sided activations, and the same bits again', async () => {
     const weight = typeWeight('Q4_K');
-    const { nCols } = weight.unit;
-    const dense = gaussian(35 * nCols, new Prng(8));
-    for (let i = 0; i < dense.length; i++) {
-      const t = Math.floor(i / nCols) % 4;
-      if (t === 0) dense[i] *= 2e5;
-      if (t === 1) dense[i] *= 1e-6;
-      if (t === 2) dense[i] = 2e5 + Math.abs(dense[i]);
-    }
+    const dense = extremeRows(35, weight.unit.nCols, new Prng(8));
     const given = { weight, dense, options: SMALL, start: 3 };
     const got = await check(given, 'extremes');
     assert.deepEqual((await runProduct(gpu, given)).got, got);

@@ -12,12 +12,12 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { up16 } from '../../js/gpu/shader.js';
 import { matvec, matvecChoice, matvecGroups, planMatvec } from '../../js/gpu/wgsl/matvec.js';
-import { quantizeActivations, quantizeGroups } from '../../js/gpu/wgsl/quantize.js';
 import { partValues, sumSplits, sumSplitsGroups } from '../../js/gpu/wgsl/split.js';
 import { WGSL_TYPES } from '../../js/gpu/wgsl/types.js';
 import { ReferenceProduct } from '../helpers/bounds.js';
 import { gpuSkip, TestGpu } from '../helpers/gpu.js';
-import { randomWeight } from '../helpers/gpu-random-weight.js';
+import { paddedRows, quantizedRows } from '../helpers/gpu-products.js';
+import { randomWeight } from '../helpers/gpu-weights.js';
 import { Prng } from '../helpers/prng.js';
 
 /** @import { MatvecOptions } from '../../js/gpu/wgsl/matvec.js' */
@@ -26,8 +26,6 @@ const u = 2 ** -24;
 /** What must stay as it was. */
 const CANARY = 12345;
 const EPS = 1e-5;
-/** Columns whose values are all smaller become zeros when they are quantised. */
-const NO_SCALE = 1e-30;
 
 /** Values of all sizes, from 1e-6 to 2e5, in one row. @param {number} n @param {Prng} prng */
 const wide = (n, prng) =>
@@ -88,15 +86,9 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
     const what = `${plan.name} ${JSON.stringify({ ...rest, bias, n, start })}`;
     const step = { position: 0, start, nTokens: n, seen: 0 };
 
-    const stride = up16(nCols);
     const firstX = plan.xFromZero ? 0 : start;
     const rowsX = values(n * nCols, prng);
-    // What is not this step's is NaN, the padding of rows is zero.
-    const x = new Float32Array((firstX + n + 1) * stride).fill(Number.NaN);
-    for (let t = 0; t < n; t++) {
-      x.fill(0, (firstX + t) * stride, (firstX + t + 1) * stride);
-      x.set(rowsX.subarray(t * nCols, (t + 1) * nCols), (firstX + t) * stride);
-    }
+    const x = paddedRows(rowsX, nCols, firstX);
     const { yRowOffset: first, yStride: strideY, fromZero } = plan;
     const at = (/** @type {number} */ t, /** @type {number} */ r) =>
       ((fromZero ? 0 : start) + t) * strideY + first + r;
@@ -114,14 +106,9 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
       });
       let seen = Float64Array.from(rowsX);
       if (plan.int8) {
-        const codes = new Uint8Array(x.length).fill(99);
-        const scales = new Float32Array((x.length / stride) * (nCols / 32)).fill(Number.NaN);
-        const groups = quantizeGroups({ nCols }, n);
-        const pick = async (/** @type {string} */ name) =>
-          gpu.run(quantizeActivations({ nCols }), { x, codes, scales }, groups, name, step);
-        data.codes = new Int8Array(await pick('codes'));
-        data.scales = new Float32Array(await pick('scales'));
-        seen = quantised(x, rowsX, /** @type {any} */ (data), { nCols, n, first: firstX });
+        const { codes, scales, values } = await quantizedRows(gpu, rowsX, x, { nCols, start });
+        Object.assign(data, { codes, scales });
+        seen = values;
       }
       const used = (/** @type {import('../../js/gpu/shader.js').Shader} */ { bindings }) =>
         Object.fromEntries(bindings.map(({ name }) => [name, data[name]]));
@@ -205,27 +192,6 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
       out.every((v) => v === CANARY),
       `${what}: wrote beside its outputs`,
     );
-  }
-
-  /** What codes and scales stand for; they must be near x. */
-  function quantised(
-    /** @type {Float32Array} */ x,
-    /** @type {Float32Array} */ rows,
-    /** @type {{ codes: Int8Array, scales: Float32Array }} */ { codes, scales },
-    /** @type {{ nCols: number, n: number, first: number }} */ { nCols, n, first },
-  ) {
-    const stride = up16(nCols);
-    return Float64Array.from({ length: n * nCols }, (_, i) => {
-      const [t, c] = [first + Math.floor(i / nCols), i % nCols];
-      const d = scales[(t * nCols) / 32 + (c >> 5)];
-      const value = codes[t * stride + c] * d;
-      // Half a step, and a rounding of the scale, of its inverse and of the product with it.
-      assert.ok(
-        Math.abs(value - rows[i]) <= (d / 2) * (1 + 4 * 128 * 2 * u) + NO_SCALE,
-        `column ${c}: ${value} for ${x[t * stride + c]}`,
-      );
-      return value;
-    });
   }
 
   for (const [type, { blockValues, coded }] of Object.entries(WGSL_TYPES)) {

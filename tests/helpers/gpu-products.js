@@ -1,6 +1,5 @@
 /**
- * Products of GPU kernels for tests: weights as kernels read them, rows of activations, and the
- * check of what else was written.
+ * Products of GPU kernels for tests: rows of activations, a run, and its comparison with float64.
  */
 import assert from 'node:assert/strict';
 import { up16 } from '../../js/gpu/shader.js';
@@ -13,18 +12,18 @@ import {
   scaleActivations,
   scaleGroups,
 } from '../../js/gpu/wgsl/quantize.js';
-import { blockBytes, fieldOffsets, layoutOf, rowBlocks, WGSL_TYPES } from '../../js/gpu/wgsl/types.js';
-import { makeWeights } from './blocks.js';
-import { ReferenceWeight } from './bounds.js';
+import { ReferenceProduct } from './bounds.js';
 import { gpuSkip, openTestDevice } from './gpu.js';
 import { gaussian } from './layer.js';
 import { Prng } from './prng.js';
-import { referenceByName } from './reference.js';
 
-/** @import { TestGpu } from './gpu.js' */
 /** @import { MatmulOptions } from '../../js/gpu/wgsl/matmul.js' */
-/** @import { ReferenceType } from './reference.js' */
-/** @import { Unit } from '../../js/gpu/wgsl/types.js' */
+/** @import { TestGpu } from './gpu.js' */
+/** @import { randomWeight } from './gpu-weights.js' */
+
+const u = 2 ** -24;
+/** Columns whose values are all smaller become zeros when they are quantised. */
+const NO_SCALE = 1e-30;
 
 /**
  * Why tests that need a feature are skipped, or false.
@@ -40,59 +39,11 @@ export async function featureSkip(feature) {
 }
 
 /**
- * Blocks as GPU memory holds them: rows of whole pieces, and planes where blocks are no whole
- * words.
- * @param {string} type
- * @param {Uint8Array} bytes  of the file
- * @param {number} nRows
- * @param {number} nCols
- */
-function placed(type, bytes, nRows, nCols) {
-  const rowBytes = rowBlocks({ type, nCols }) * blockBytes(type);
-  const padded = new Uint8Array(Math.ceil((nRows * rowBytes) / 4) * 4);
-  const given = bytes.length / nRows;
-  for (let r = 0; r < nRows; r++) padded.set(bytes.subarray(r * given, (r + 1) * given), r * rowBytes);
-  if (layoutOf(type) === 'blocks') return padded;
-  const size = blockBytes(type);
-  const nBlocks = nRows * rowBlocks({ type, nCols });
-  const offsets = fieldOffsets(type);
-  const planes = new Uint8Array(padded.length);
-  for (let b = 0; b < nBlocks; b++) {
-    let at = b * size;
-    for (const [field, n] of WGSL_TYPES[type].fields) {
-      planes.set(padded.subarray(at, at + n), nBlocks * offsets[field] + b * n);
-      at += n;
-    }
-  }
-  return planes;
-}
-
-/**
- * A weight with random blocks. `skip` rows of the tensor come before those of the unit.
- * @param {string} type
- * @param {number} nRows
- * @param {number} nCols
- * @param {Prng} prng
- * @param {number} [skip]
- * @returns {{ unit: Unit, words: Uint8Array, reference: ReferenceWeight }}
- */
-export function randomWeight(type, nRows, nCols, prng, skip = 0) {
-  const of = /** @type {ReferenceType} */ (referenceByName.get(type));
-  const all = nRows + skip;
-  const bytes = makeWeights(of, 'natural', all, nCols, prng);
-  const blocks = rowBlocks({ type, nCols });
-  return {
-    unit: { type, nRows, nCols, nBlocks: all * blocks, firstBlock: skip * blocks },
-    words: placed(type, bytes, all, nCols),
-    reference: new ReferenceWeight(of, bytes.subarray((skip * bytes.length) / all), nRows, nCols),
-  };
-}
-
-/**
  * Rows with the stride of a buffer: zeros as padding, NaN in the rows before and after.
- * @param {Float32Array} dense  [nTokens][nCols] @param {number} nCols @param {number} start
+ * @param {Float32Array} dense  [nTokens][nCols] @param {number} nCols
+ * @param {number} start  rows before
  */
-function paddedRows(dense, nCols, start) {
+export function paddedRows(dense, nCols, start) {
   const stride = up16(nCols);
   const nTokens = dense.length / nCols;
   const x = new Float32Array((start + nTokens + 1) * stride).fill(NaN);
@@ -102,6 +53,39 @@ function paddedRows(dense, nCols, start) {
     x.set(dense.subarray(t * nCols, (t + 1) * nCols), at);
   }
   return x;
+}
+
+/**
+ * Activations as codes and scales, both poisoned before, and what they stand for, which must be
+ * near the activations.
+ * @param {TestGpu} gpu
+ * @param {Float32Array} dense  [nTokens][nCols]
+ * @param {Float32Array} x  the same with the stride of a buffer
+ * @param {{ nCols: number, start: number }} where  start: rows of x before those
+ */
+export async function quantizedRows(gpu, dense, x, { nCols, start }) {
+  const nTokens = dense.length / nCols;
+  const [stride, nScales] = [up16(nCols), rowScales(nCols)];
+  const data = {
+    x,
+    codes: new Uint8Array(x.length).fill(99),
+    scales: new Float32Array((x.length / stride) * nScales).fill(NaN),
+  };
+  const shader = quantizeActivations({ nCols });
+  const groups = quantizeGroups({ nCols }, nTokens);
+  const step = { position: 0, start, nTokens, seen: 0 };
+  const codes = new Int8Array(await gpu.run(shader, data, groups, 'codes', step));
+  const scales = new Float32Array(await gpu.run(shader, data, groups, 'scales', step));
+  const values = Float64Array.from(dense, (exact, i) => {
+    const [t, c] = [start + Math.floor(i / nCols), i % nCols];
+    const d = scales[t * nScales + (c >> 5)];
+    const value = codes[t * stride + c] * d;
+    // Half a step, and a rounding of the scale, of its inverse and of the product with it.
+    const bound = (d / 2) * (1 + 4 * 128 * 2 * u) + NO_SCALE;
+    assert.ok(Math.abs(value - exact) <= bound, `column ${c}: ${value} for ${exact}`);
+    return value;
+  });
+  return { codes, scales, values };
 }
 
 /**
@@ -127,7 +111,7 @@ function takeOutputs(y, before, { start, nTokens, nRows, stride, first }) {
 /**
  * A product for tests.
  * @typedef {object} ProductCase
- * @property {ReturnType<typeof randomWeight>} weight
+ * @property {ReturnType<typeof randomWeight>} weight  of gpu-weights.js
  * @property {Float32Array} dense  activations, [nTokens][nCols]
  * @property {Omit<MatmulOptions, 'unit'>} options
  * @property {number} [start]  rows before the batch
@@ -169,18 +153,9 @@ export async function runProduct(gpu, { weight, dense, options, start = 0, int8 
   /** What the activations became. */
   let quantized = new Float64Array(dense);
   if (int8) {
-    const groups = quantizeGroups(unit, nTokens);
-    const before = {
-      codes: new Uint32Array((nAll * up16(nCols)) / 4),
-      scales: new Float32Array(nAll * rowScales(nCols)),
-    };
-    Object.assign(data, before);
-    const codes = new Int8Array(await run(quantizeActivations(unit), 'codes', groups));
-    const scales = new Float32Array(await run(quantizeActivations(unit), 'scales', groups));
+    const { codes, scales, values } = await quantizedRows(gpu, dense, x, { nCols, start });
     Object.assign(data, { codes, scales });
-    quantized = quantized.map(
-      (_, i) => codes[start * nCols + i] * scales[start * rowScales(nCols) + Math.floor(i / 32)],
-    );
+    quantized = values;
   }
   const shader = int8 ? matmulInt8(all) : matmul(all);
   const groups = matmulGroups(all, nTokens);
@@ -200,4 +175,48 @@ export async function runProduct(gpu, { weight, dense, options, start = 0, int8 
     before: (/** @type {number} */ t, /** @type {number} */ r) => y[(where.start + t) * stride + first + r],
     bias: (/** @type {number} */ r) => vectors[(options.bias ?? 0) + r],
   };
+}
+
+/**
+ * Runs a product and compares it with float64, of activations as they were quantised.
+ *
+ * With integers, sums of 8 columns at least are exact before they meet f32, with at most 8 roundings
+ * each and two terms: that is within the bound of f32 products. Of a sum that is added to y, the
+ * bias, y and a scale, which is an f32 itself, are roundings of each term.
+ * @param {TestGpu} gpu @param {ProductCase} given @param {string} what
+ * @returns {Promise<Float32Array>} [nTokens][nRows]
+ */
+export async function checkProduct(gpu, given, what) {
+  const { got, quantized, before, bias } = await runProduct(gpu, given);
+  const { weight, options } = given;
+  const { nRows, nCols } = weight.unit;
+  const x = /** @type {Float32Array} */ (/** @type {unknown} */ (quantized));
+  const reference = new ReferenceProduct(weight.reference, x, x.length / nCols);
+  if (options.epilogue !== 'add') {
+    reference.check(got, { activation: 0, what });
+    return got;
+  }
+  const { residualScale = 1 } = options;
+  got.forEach((value, i) => {
+    const [t, r] = [Math.floor(i / nRows), i % nRows];
+    const [sum, old, added] = [reference.y[i], before(t, r), options.bias === undefined ? 0 : bias(r)];
+    const expected = old + residualScale * (sum + added);
+    const scaled = Math.abs(sum + added) * (residualScale === 1 ? 1 : 2) + Math.abs(added);
+    const terms = Math.abs(old) + residualScale * scaled;
+    const bound = residualScale * reference.bound(t, r, 0) + 2 * u * terms;
+    assert.ok(Math.abs(value - expected) <= bound, `${what}: y[${t}][${r}] is ${value}, not ${expected}`);
+  });
+  return got;
+}
+
+/**
+ * Activations of four kinds, token by token: large ones, small ones, large ones of one sign, and
+ * ordinary ones.
+ * @param {number} nTokens @param {number} nCols @param {Prng} prng
+ */
+export function extremeRows(nTokens, nCols, prng) {
+  return gaussian(nTokens * nCols, prng).map((value, i) => {
+    const kinds = [value * 2e5, value * 1e-6, 2e5 + Math.abs(value), value];
+    return kinds[Math.floor(i / nCols) % 4];
+  });
 }

@@ -1,6 +1,13 @@
 /** Weights in the layouts of GPU memory, arranged by plain JavaScript. */
 import { blockBytes, fieldOffsets, layoutOf, rowBlocks, WGSL_TYPES } from '../../js/gpu/wgsl/types.js';
 import { findType, weightBytes } from '../../js/types.js';
+import { makeWeights } from './blocks.js';
+import { ReferenceWeight } from './bounds.js';
+import { referenceByName } from './reference.js';
+
+/** @import { Unit } from '../../js/gpu/wgsl/types.js' */
+/** @import { Prng } from './prng.js' */
+/** @import { ReferenceType } from './reference.js' */
 
 /** @param {string} type */
 export const typeOf = (type) => /** @type {import('../../js/types.js').GgmlType} */ (findType(type));
@@ -43,4 +50,25 @@ export function arrange(weight, bytes) {
     }
   }
   return out;
+}
+
+/**
+ * A weight with random blocks. `skip` rows of the tensor come before those of the unit.
+ * @param {string} type
+ * @param {number} nRows
+ * @param {number} nCols
+ * @param {Prng} prng
+ * @param {number} [skip]
+ * @returns {{ unit: Unit, words: Uint8Array, reference: ReferenceWeight }}
+ */
+export function randomWeight(type, nRows, nCols, prng, skip = 0) {
+  const of = /** @type {ReferenceType} */ (referenceByName.get(type));
+  const all = nRows + skip;
+  const bytes = makeWeights(of, 'natural', all, nCols, prng);
+  const blocks = rowBlocks({ type, nCols });
+  return {
+    unit: { type, nRows, nCols, nBlocks: all * blocks, firstBlock: skip * blocks },
+    words: arrange({ type, nRows: all, nCols }, bytes),
+    reference: new ReferenceWeight(of, bytes.subarray((skip * bytes.length) / all), nRows, nCols),
+  };
 }
