@@ -6,23 +6,13 @@ import { describe, test } from 'node:test';
 import { GpuBackend } from '../../js/gpu/backend.js';
 import { Llama } from '../../js/llama/index.js';
 import { gpuSkip, openTestDevice } from '../helpers/gpu.js';
-import { distance } from '../helpers/llama.js';
+import { checkGreedy, close, TOKENS } from '../helpers/llama.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 
 /** @import { Spec } from '../helpers/synthetic-llama.js' */
 
 /** As in tests/llama/architectures.test.js: f32 rounds each of some ten operations of a layer. */
 const RELATIVE = 3e-5;
-const TOKENS = [1, 17, 5, 30, 9, 9, 22, 3, 38, 12, 6, 28];
-
-/** @param {ArrayLike<number>} values */
-const peakOf = (values) => Array.from(values).reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
-
-/** @param {ArrayLike<number>} got @param {ArrayLike<number>} expected @param {number} limit @param {string} what */
-function close(got, expected, limit, what) {
-  const { max } = distance(got, expected);
-  assert.ok(max <= limit * peakOf(expected), `${what}: ${max} of ${peakOf(expected)}`);
-}
 
 /**
  * A model on a device of its own.
@@ -63,16 +53,7 @@ describe('the GPU backend', { skip: await gpuSkip() }, () => {
       const made = makeModel(spec);
       const { model, gpu } = await loadOnGpu(made.bytes.buffer, { kvType: 'F32' });
       close(await model.logits(TOKENS), made.logits(TOKENS), RELATIVE, 'logits');
-      if (spec.causal !== false) {
-        const all = TOKENS.slice(1, 6);
-        const run = model.generate(all, { temperature: 0, maxTokens: 5, ignoreEnd: true });
-        await run.text();
-        for (const token of run.tokens) {
-          const row = made.logits(all).slice(-made.spec.nVocab);
-          assert.equal(token, row.indexOf(Math.max(...row)));
-          all.push(token);
-        }
-      }
+      if (spec.causal !== false) await checkGreedy(model, made, 5);
       assert.equal(gpu.failure, undefined);
       model.dispose();
       assert.equal(gpu.inUse, 0);

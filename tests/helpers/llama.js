@@ -1,7 +1,17 @@
-/** The models of the test data with their reference logits, and the distance of a run from them. */
+/**
+ * The models of the test data with their reference logits, the distance of a run from them, and
+ * checks of a model against float64.
+ */
+import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { dataPath, listData, projectRoot, skipWithout } from './test-data.js';
+
+/** @import { Llama } from '../../js/llama/index.js' */
+/** @import { makeModel } from './synthetic-llama.js' */
+
+/** A prompt for models of synthetic-llama.js. */
+export const TOKENS = [1, 17, 5, 30, 9, 9, 22, 3, 38, 12, 6, 28];
 
 export const TINY_TALES = join(projectRoot, 'web/public/tiny-tales-Q4_K_M.gguf');
 
@@ -65,4 +75,38 @@ export function distance(got, expected) {
   }
   const mean = (/** @type {number} */ sum) => Math.sqrt(sum / expected.length);
   return { max, rms: mean(squares), cosine: dot / Math.sqrt(a * b), size: mean(b) };
+}
+
+/** The largest magnitude. @param {ArrayLike<number>} values */
+export const peakOf = (values) =>
+  Array.from(values).reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
+
+/**
+ * @param {ArrayLike<number>} got
+ * @param {ArrayLike<number>} expected
+ * @param {number} limit  of the error, relative to the largest magnitude
+ * @param {string} what
+ */
+export function close(got, expected, limit, what) {
+  const { max } = distance(got, expected);
+  assert.ok(max <= limit * peakOf(expected), `${what}: ${max} of ${peakOf(expected)}`);
+}
+
+/**
+ * Generates tokens, each of which must have the largest logit. The prompt begins with another token
+ * than TOKENS, so that a cache of TOKENS is of no use.
+ * @param {Llama} model
+ * @param {ReturnType<typeof makeModel>} made
+ * @param {number} nTokens
+ */
+export async function checkGreedy(model, made, nTokens) {
+  const all = TOKENS.slice(1, 6);
+  const run = model.generate(all, { temperature: 0, maxTokens: nTokens, ignoreEnd: true });
+  await run.text();
+  for (const token of run.tokens) {
+    const row = made.logits(all).slice(-made.spec.nVocab);
+    assert.equal(token, row.indexOf(Math.max(...row)));
+    all.push(token);
+  }
+  assert.equal(run.tokens.length, nTokens);
 }

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { GgufError, Llama, MemoryError, ModelError, ShapeError, types } from '../../js/llama/index.js';
-import { distance } from '../helpers/llama.js';
+import { distance, peakOf, TOKENS } from '../helpers/llama.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 import { libraryVariants } from '../helpers/variants.js';
 
@@ -18,10 +18,6 @@ import { libraryVariants } from '../helpers/variants.js';
  * than a hundredth (the last test of this file).
  */
 const RELATIVE = 3e-5;
-const TOKENS = [1, 17, 5, 30, 9, 9, 22, 3, 38, 12, 6, 28];
-
-/** @param {ArrayLike<number>} values */
-const peakOf = (values) => Array.from(values).reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
 
 /** @param {Spec} spec @param {LlamaOptions} [options] @param {number[]} [tokens] */
 async function check(spec, options, tokens = TOKENS) {

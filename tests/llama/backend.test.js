@@ -13,7 +13,7 @@ import { planModel } from '../../js/llama/plan.js';
 import { Sampler } from '../../js/llama/sampler.js';
 import { checkTensors } from '../../js/llama/weights.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
-import { distance, MODELS, readReference } from '../helpers/llama.js';
+import { checkGreedy, close, distance, MODELS, peakOf, readReference, TOKENS } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
@@ -30,20 +30,7 @@ const SAME = 1e-6;
  * up to a few times the outputs.
  */
 const RELATIVE = 3e-5;
-const TOKENS = [1, 17, 5, 30, 9, 9, 22, 3, 38, 12, 6, 28];
 const settings = /** @type {const} */ ({ contextLength: 16, kvType: 'F32' });
-
-/** @param {ArrayLike<number>} values */
-const peakOf = (values) => Array.from(values).reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
-
-/**
- * @param {ArrayLike<number>} got @param {ArrayLike<number>} expected @param {number} limit
- * @param {string} what
- */
-function close(got, expected, limit, what) {
-  const { max } = distance(got, expected);
-  assert.ok(max <= limit * peakOf(expected), `${what}: ${max} of ${peakOf(expected)}`);
-}
 
 /**
  * @param {import('../../js/gguf/source.js').GgufSource} source @param {ReferenceBackend} backend
@@ -59,20 +46,6 @@ const ARCHITECTURES = [
   ['qwen3', { architecture: 'qwen3', headSize: 32 }],
   ['llama, not causal', { causal: false }],
 ];
-/** @param {Llama} model @param {ReturnType<typeof makeModel>} made */
-async function checkGreedy(model, made) {
-  // A different beginning: the whole prompt is computed, and its last token is not the first of a
-  // batch.
-  const all = TOKENS.slice(1, 6);
-  const run = model.generate(all, { temperature: 0, maxTokens: 3, ignoreEnd: true });
-  await run.text();
-  for (const token of run.tokens) {
-    const row = made.logits(all).slice(-made.spec.nVocab);
-    assert.equal(token, row.indexOf(Math.max(...row)));
-    all.push(token);
-  }
-  assert.equal(run.tokens.length, 3);
-}
 
 for (const [name, spec] of ARCHITECTURES) {
   test(`backend: the whole runner on float64 JavaScript, ${name}`, async () => {
@@ -81,7 +54,7 @@ for (const [name, spec] of ARCHITECTURES) {
     const model = await loadTo(made.bytes.buffer, backend);
     close(await model.logits(TOKENS), made.logits(TOKENS), SAME, 'logits');
     assert.equal(model.info.batch, spec.causal === false ? 64 : 3);
-    if (spec.causal !== false) await checkGreedy(model, made);
+    if (spec.causal !== false) await checkGreedy(model, made, 3);
     const text = model.detokenize(TOKENS.slice(1, 4));
     assert.ok(Math.abs(Math.hypot(...(await model.embed(text))) - 1) < 1e-6);
     model.dispose();
