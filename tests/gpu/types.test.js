@@ -191,6 +191,11 @@ describe('weight types on a device', { skip: await gpuSkip() }, () => {
               assert.ok(Number.isInteger(code) && code >= least && code <= largest, what);
               close(record[4 + k] * code - record[8 + k], values[c], bound, `piece: ${what}`);
               if (row.signed) assert.equal(record[8 + k], 0);
+              if (row.centre !== undefined) {
+                assert.ok(code - row.centre >= -128 && code - row.centre <= 127, what);
+                // The same product in f32, unless it is below the normal numbers.
+                close(record[8 + k], Math.fround(row.centre * record[4 + k]), NORMAL, `centre: ${what}`);
+              }
             }
             sum += x[c] * values[c];
             mass += Math.abs(x[c]) * masses[c];

@@ -9,10 +9,10 @@ import { IQ4, MXFP4 } from './nibble-tables.js';
  * A type whose byte l of `qs` holds values l (low nibble) and 16 + l (high nibble).
  * @param {WgslType['fields']} fields
  * @param {(fields: Fields) => string} rest  statements after those that load the words a and b
- * @param {string} [extra]
+ * @param {Pick<WgslType, 'centre' | 'extra'>} [more]
  * @returns {WgslType}
  */
-const nibbles = (fields, rest, extra) => ({
+const nibbles = (fields, rest, more) => ({
   fields,
   blockValues: 32,
   lanes: 2,
@@ -20,7 +20,7 @@ const nibbles = (fields, rest, extra) => ({
   coded: true,
   signed: false,
   runs: 'vec4u(2u * t) + vec4u(0u, 1u, 4u, 5u)',
-  extra,
+  ...more,
   body: (access) => `
   let a = ${access.word('qs', '2u * t')};
   let b = ${access.word('qs', '2u * t + 1u')};${rest(access)}`,
@@ -34,13 +34,13 @@ const FIVE = `${FOUR} | (vec4u(bits4(h), bits4(h >> 4u), bits4(h >> 16u), bits4(
 const BITS_4 = `
 fn bits4(bits: u32) -> u32 { return ((bits & 15u) * 0x00204081u) & 0x01010101u; }`;
 
-/** @param {string} codes @param {string} offset  value = d * (code - offset) */
+/** value = d * (code - centre). @param {string} codes */
 const centred =
-  (codes, offset) =>
-  (/** @type {Fields} */ { half }) =>
+  (codes) =>
+  (/** @type {Fields} */ { half, centre }) =>
     `
   let d = ${half('d')};
-  return Piece(${codes}, vec4f(d), vec4f(${offset} * d));`;
+  return Piece(${codes}, vec4f(d), vec4f(${centre} * d));`;
 
 /** value = d * code + m; d and m are one word. @param {string} codes */
 const shifted =
@@ -67,7 +67,8 @@ export const BLOCK32_TYPES = {
       ['d', 2],
       ['qs', 16],
     ],
-    centred(FOUR, '8.0'),
+    centred(FOUR),
+    { centre: 8 },
   ),
   Q4_1: nibbles(
     [
@@ -82,8 +83,8 @@ export const BLOCK32_TYPES = {
       ['qh', 4],
       ['qs', 16],
     ],
-    (fields) => upperBits(fields) + centred(FIVE, '16.0')(fields),
-    BITS_4,
+    (fields) => upperBits(fields) + centred(FIVE)(fields),
+    { centre: 16, extra: BITS_4 },
   ),
   Q5_1: nibbles(
     [
@@ -92,7 +93,7 @@ export const BLOCK32_TYPES = {
       ['qs', 16],
     ],
     (fields) => upperBits(fields) + shifted(FIVE)(fields),
-    BITS_4,
+    { extra: BITS_4 },
   ),
   Q8_0: {
     fields: [
@@ -115,19 +116,19 @@ export const BLOCK32_TYPES = {
       ['d', 2],
       ['qs', 16],
     ],
-    (fields) => looked('iq4') + centred('codes', '128.0')(fields),
-    IQ4,
+    (fields) => looked('iq4') + centred('codes')(fields),
+    { centre: 128, extra: IQ4 },
   ),
   MXFP4: nibbles(
     [
       ['e', 1],
       ['qs', 16],
     ],
-    ({ byte }) => `${looked('mxfp4')}
+    ({ byte, centre }) => `${looked('mxfp4')}
   let e = ${byte('e', '0u')};
   // 2^(e - 128), which is below the normal numbers for 0 and 1.
   let d = bitcast<f32>(select((e - 1u) << 23u, 0x00200000u << (e & 1u), e < 2u));
-  return Piece(codes, vec4f(d), vec4f(12.0 * d));`,
-    MXFP4,
+  return Piece(codes, vec4f(d), vec4f(${centre} * d));`,
+    { centre: 12, extra: MXFP4 },
   ),
 };

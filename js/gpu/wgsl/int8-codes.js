@@ -4,50 +4,50 @@
 import { WGSL_TYPES } from './types.js';
 
 /**
- * Facts about a type beyond the table of types.
- *
- *   runs    neighbouring runs of a lane that share a scale and, in all lanes that share it, a
- *           stretch of 32 columns; default 1
- *   centre  values are scale * (code - centre), so that the minimum is so many scales
- * @type {Record<string, { runs?: number, centre?: number }>}
+ * Neighbouring runs of a lane that share a scale and, in all lanes that share it, a stretch of 32
+ * columns; other types have 1.
+ * @type {Record<string, number>}
  */
-const FACTS = {
-  Q4_0: { runs: 4, centre: 8 },
-  Q4_1: { runs: 4 },
-  Q5_0: { runs: 4, centre: 16 },
-  Q5_1: { runs: 4 },
-  Q8_0: { runs: 4 },
-  IQ4_NL: { runs: 4, centre: 128 },
-  MXFP4: { runs: 4, centre: 12 },
-  Q3_K: { centre: 4 },
-  Q4_K: { runs: 2 },
-  Q5_K: { runs: 2 },
-  Q6_K: { centre: 32 },
-  Q8_K: { runs: 4 },
-  IQ4_XS: { runs: 4, centre: 128 },
-  TQ1_0: { centre: 1 },
-  TQ2_0: { centre: 1 },
+const RUNS = {
+  Q4_0: 4,
+  Q4_1: 4,
+  Q5_0: 4,
+  Q5_1: 4,
+  Q8_0: 4,
+  IQ4_NL: 4,
+  MXFP4: 4,
+  Q4_K: 2,
+  Q5_K: 2,
+  Q8_K: 4,
+  IQ4_XS: 4,
 };
 
 /** The highest bit of each byte. */
 const HIGH = 'vec4u(0x80808080u)';
 
 /**
- * The form in which integer products take a type. Its codes are signed bytes once the centre is
- * subtracted; codes with a centre of 128 need that, since they use all bits of a byte.
+ * Whether the codes of a type need all bits of a byte, so that they are signed bytes only without
+ * their centre.
+ * @param {string} type
+ */
+export const needsCentring = (type) => WGSL_TYPES[type].centre === 128;
+
+/**
+ * The form in which integer products take a type: with signed codes, from which the centre is
+ * subtracted.
  * @param {string} type  a coded one
  */
 export function int8Form(type) {
-  const { runs = 1, centre } = FACTS[type] ?? {};
+  const { signed, centre } = WGSL_TYPES[type];
   return {
     /** Neighbouring runs whose integer products may be added up before they are scaled. */
-    runs,
+    runs: RUNS[type] ?? 1,
     /** The minimums are not all 0. */
-    hasMin: !WGSL_TYPES[type].signed && centre === undefined,
+    hasMin: !signed && centre === undefined,
     /** Signed codes of a piece, in WGSL. @param {string} codes  a vec4u */
     codes(codes) {
       if (centre === undefined) return codes;
-      if (centre === 128) return `${codes} ^ ${HIGH}`;
+      if (needsCentring(type)) return `${codes} ^ ${HIGH}`;
       // No byte borrows from the next one while its highest bit is set.
       return `((${codes} | ${HIGH}) - vec4u(${centre * 0x01010101}u)) ^ ${HIGH}`;
     },

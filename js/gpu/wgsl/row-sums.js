@@ -3,6 +3,7 @@
  * the sums is the affair of the kernel. Everything is unrolled, so that sums lie in registers. */
 
 import { float, up16 } from '../shader.js';
+import { int8Form, needsCentring } from './int8-codes.js';
 import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
 
 /** @typedef {import('./types.js').Unit} Unit */
@@ -33,12 +34,6 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
 const REDUCE_VALUES = 2048;
 
 const RUNS = ['x', 'y', 'z', 'w'];
-
-/**
- * Types whose codes need all bits of a byte, while integer products take signed ones: values are
- * scale * (code - 128).
- */
-const CENTRED = new Set(['IQ4_NL', 'IQ4_XS']);
 
 /** @param {number} n @param {(i: number) => string} code */
 export const each = (n, code) => Array.from({ length: n }, (_, i) => code(i)).join('');
@@ -97,14 +92,15 @@ export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgro
       const sum = (/** @type {number} */ s) => `a${t * perToken + s}`;
       if (int8) {
         const scaleFirst = `s0 + ${(t * nCols) / 32}u`;
-        const centred = CENTRED.has(type);
-        const hasMin = !signed && !centred;
+        // Where codes fit as they are, the centre stays a minimum: its sum is one for all rows.
+        const form = { hasMin: !signed, codes: (/** @type {string} */ codes) => codes };
+        const { hasMin, codes } = needsCentring(type) ? int8Form(type) : form;
         return `
       let c = vec4u(${gather('codes', first)});
       let d = vec4f(${RUNS.map((run) => `scales[at.${run} / 8u + ${scaleFirst}]`).join(', ')});
       ${hasMin ? 'let sums = d * dots(c, vec4u(0x01010101u));' : ''}${eachRow(
         (_block, _u, s) => `
-      ${sum(s)} += dot(v${s}.scale, d * dots(v${s}.codes${centred ? ' ^ vec4u(0x80808080u)' : ''}, c))${hasMin ? ` - dot(v${s}.min, sums)` : ''};`,
+      ${sum(s)} += dot(v${s}.scale, d * dots(${codes(`v${s}.codes`)}, c))${hasMin ? ` - dot(v${s}.min, sums)` : ''};`,
       )}`;
       }
       return `

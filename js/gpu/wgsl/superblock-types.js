@@ -83,6 +83,7 @@ export const SUPERBLOCK_TYPES = {
       ['d', 2],
     ],
     share: 4,
+    centre: 4,
     runs: HALVES,
     body: (fields) => `${twoBits(fields)}
   let m = ${fields.word('hmask', 'l')} >> (4u * h);
@@ -95,7 +96,7 @@ export const SUPERBLOCK_TYPES = {
   let low = (vec4u(lo.x, lo.x >> 16u, lo.y, lo.y >> 16u) >> e) & vec4u(15u);
   let high = (vec4u(hi, hi >> 16u, hi >> 2u, hi >> 18u) >> e) & vec4u(3u);
   let scale = ${fields.half('d')} * (vec4f(low | (high << vec4u(4u))) - 32.0);
-  return Piece(codes, scale, 4.0 * scale);`,
+  return Piece(codes, scale, ${fields.centre} * scale);`,
   }),
   Q4_K: superblock({
     fields: [
@@ -133,8 +134,9 @@ export const SUPERBLOCK_TYPES = {
       ['d', 2],
     ],
     share: 4,
+    centre: 32,
     runs: HALVES,
-    body: ({ word, half }) => `
+    body: ({ word, half, centre }) => `
   let h = t >> 3u;
   let l = t & 7u;
   let a = ${word('ql', '16u * h + l')};
@@ -145,7 +147,7 @@ export const SUPERBLOCK_TYPES = {
   let s = vec2u(${word('scales', '2u * h')}, ${word('scales', '2u * h + 1u')}) >> vec2u(8u * (l >> 2u));
   let signed = vec4i(vec4u(s.x << 24u, s.x << 8u, s.y << 24u, s.y << 8u)) >> vec4u(24u);
   let scale = ${half('d')} * vec4f(signed);
-  return Piece(${FOUR} | up, scale, 32.0 * scale);`,
+  return Piece(${FOUR} | up, scale, ${centre} * scale);`,
   }),
   Q8_K: superblock({
     fields: [
@@ -169,15 +171,16 @@ export const SUPERBLOCK_TYPES = {
       ['qs', 128],
     ],
     share: 2,
+    centre: 128,
     runs: 'vec4u(8u * (t >> 1u) + 2u * (t & 1u)) + vec4u(0u, 1u, 4u, 5u)',
-    body: ({ word }) => `
+    body: ({ word, centre }) => `
   let s = t >> 1u;
   let p = iq4(${word('qs', '2u * t')});
   let q = iq4(${word('qs', '2u * t + 1u')});
   let h = ${word('d', '0u')};
   let six = ((${word('scales_l', '0u')} >> (4u * s)) & 15u) | (((h >> (16u + 2u * s)) & 3u) << 4u);
   let scale = unpack2x16float(h).x * (f32(six) - 32.0);
-  return Piece(vec4u(p.x, q.x, p.y, q.y), vec4f(scale), vec4f(128.0 * scale));`,
+  return Piece(vec4u(p.x, q.x, p.y, q.y), vec4f(scale), vec4f(${centre} * scale));`,
     extra: IQ4,
   }),
   /* There are 13 words of codes. Digit n of word w is
@@ -191,11 +194,12 @@ export const SUPERBLOCK_TYPES = {
       ['d', 2],
     ],
     share: 2,
+    centre: 1,
     runs: `select(
     vec4u(32u + 4u * (t & 3u) + 8u * (t & 2u)) + vec4u(0u, 1u, 2u, 3u),
     select(vec4u(32u + t) + vec4u(0u, 4u, 8u, 12u), vec4u(t) + vec4u(0u, 8u, 16u, 24u), t < 8u),
     t < 12u)`,
-    body: ({ word, half }) => `
+    body: ({ word, half, centre }) => `
   var w = vec4u(${word('qs', 'min(t, 12u)')});
   var power = vec4u(1u, 3u, 9u, 27u);
   if (t >= 12u && t < 15u) {
@@ -209,7 +213,7 @@ export const SUPERBLOCK_TYPES = {
   let even = ((((w & mask) * power) & mask) * 3u) >> vec4u(8u);
   let odd = ((((w >> vec4u(8u)) & mask) * power) & mask) * 3u;
   let d = ${half('d')};
-  return Piece((even & vec4u(0x00030003u)) | (odd & vec4u(0x03000300u)), vec4f(d), vec4f(d));`,
+  return Piece((even & vec4u(0x00030003u)) | (odd & vec4u(0x03000300u)), vec4f(d), vec4f(${centre} * d));`,
   }),
   TQ2_0: superblock({
     fields: [
@@ -217,9 +221,10 @@ export const SUPERBLOCK_TYPES = {
       ['d', 2],
     ],
     share: 4,
+    centre: 1,
     runs: HALVES,
     body: (fields) => `${twoBits(fields)}
   let d = ${fields.half('d')};
-  return Piece(two, vec4f(d), vec4f(d));`,
+  return Piece(two, vec4f(d), vec4f(${fields.centre} * d));`,
   }),
 };

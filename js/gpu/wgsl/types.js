@@ -34,6 +34,7 @@ import { SUPERBLOCK_TYPES } from './superblock-types.js';
  * @property {(field: string, k: string) => string} word  its k-th word
  * @property {(field: string, k: string) => string} byte  its k-th byte, as a word
  * @property {(field: string) => string} half  its f16 number as f32
+ * @property {string} centre  that of the row, as an f32
  */
 
 /**
@@ -47,6 +48,8 @@ import { SUPERBLOCK_TYPES } from './superblock-types.js';
  * @property {boolean} coded  values are scale * code - min: `body` gives a Piece, otherwise a
  *   mat4x4f
  * @property {boolean} signed  codes are signed bytes, and all minimums 0
+ * @property {number} [centre]  all values are scale * (code - centre): code - centre is a signed
+ *   byte. With a centre of 128 the codes need all bits of a byte
  * @property {string} runs  where the runs of lane `t` begin
  * @property {string | undefined} [extra]  functions that it needs, once a shader
  * @property {(fields: Fields) => string} body  statements that return what lane `t` of block `i`
@@ -156,6 +159,7 @@ export function decoder({ type, nBlocks, firstBlock }, { suffix = '_0', variable
     word: (field, k) => `${read('word', field)}(i, ${k})`,
     byte: (field, k) => `${read('byte', field)}(i, ${k})`,
     half: (field) => `${read('half', field)}(i)`,
+    centre: `${row.centre}.0`,
   });
   const functions = row.coded ? codedFunctions(body, row.signed, suffix) : floatFunctions(body, suffix);
   return `${[...access.values()].join('')}
