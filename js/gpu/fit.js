@@ -1,6 +1,7 @@
 /* Whether a model can run on a GPU, and what it takes there beside its weights. */
 
 import { show } from '../errors.js';
+import { withoutKernels } from '../llama/weights.js';
 import { bufferCols } from './hidden.js';
 import { LARGEST_BATCH } from './products.js';
 import { up16 } from './shader.js';
@@ -68,13 +69,8 @@ export function lacks({ layers, head }, tensors, { contextLength, kvType }, { bi
     for (const norm of [attention.norm, attention.postNorm, feed.norm, feed.postNorm, head.norm])
       check(!norm || norm.kind === 'rms', `norms of kind ${show(norm?.kind)} are not supported on the GPU`);
   }
-  const unserved = tensors.filter(({ type }) => !Object.hasOwn(WGSL_TYPES, type));
-  if (unserved.length > 0) {
-    const types = [...new Set(unserved.map(({ type }) => type))].join(', ');
-    reasons.add(
-      `${unserved.length} tensors have types without kernels (${types}), the first is ${show(unserved[0].name)}`,
-    );
-  }
+  const unserved = withoutKernels(tensors, ({ type }) => Object.hasOwn(WGSL_TYPES, type));
+  if (unserved) reasons.add(unserved);
   return [...reasons];
 }
 

@@ -2,6 +2,7 @@
  * takes in addition to its weights. */
 
 import { show } from '../errors.js';
+import { withoutKernels } from '../llama/weights.js';
 import { findType, weightBytes } from '../types.js';
 import { bufferCols, widths } from './hidden.js';
 import { GATES, PAIRINGS } from './layer.js';
@@ -58,13 +59,8 @@ export function lacks({ layers, head }, tensors) {
     for (const norm of [attention.norm, attention.postNorm, feed.norm, feed.postNorm]) checkNorm(norm);
   }
   checkNorm(head.norm);
-  const unserved = tensors.filter(({ supported }) => !supported);
-  if (unserved.length > 0) {
-    const types = [...new Set(unserved.map(({ type }) => type))].join(', ');
-    reasons.add(
-      `${unserved.length} tensors have types without kernels (${types}), the first is ${show(unserved[0].name)}`,
-    );
-  }
+  const unserved = withoutKernels(tensors, ({ supported }) => supported);
+  if (unserved) reasons.add(unserved);
   return [...reasons];
 }
 
