@@ -2,13 +2,15 @@
  * Measures the fused products of a layer with 2048 columns. fused_rmsnorm_matmul for q (2048 rows),
  * k and v (512 each) is compared with its products alone, on activations that are already
  * normalised (the promise: at most 3 % slower), with the unfused sequence, and for one token with
- * plain JavaScript. fused_ffn (5632 inner columns) is compared with its sequence. Prints Markdown.
+ * plain JavaScript. fused_ffn (5632 inner columns) is compared with its sequence, with each gate.
+ * Prints Markdown.
  *
  *   node tests/bench/fused.js [--seconds N] [--tokens 1,8,128] [--type Q4_K] [--filter REGEX]
  */
 import { parseArgs } from 'node:util';
 import { makeWeights } from '../helpers/blocks.js';
 import { ACTIVATION_NAMES } from '../helpers/bounds.js';
+import { GATES } from '../helpers/fused.js';
 import { Prng } from '../helpers/prng.js';
 import { ISA_NAMES, openModule, STATUS } from '../helpers/raw.js';
 import { referenceByName } from '../helpers/reference.js';
@@ -29,7 +31,6 @@ const { values: options } = parseArgs({
 const LIMITS = { minRounds: 9, maxRounds: 400, budgetMs: 1000 * Number(options.seconds) };
 const [N_EMBD, N_KV, N_FF] = [2048, 512, 5632];
 const EPS = 1e-5;
-const SILU = 0;
 
 const type = referenceByName.get(options.type);
 if (!type) throw new Error(`no type ${options.type}`);
@@ -166,9 +167,10 @@ function enterQkv(nTokens, mode) {
 
 /**
  * @param {number} nTokens @param {number} mode
+ * @param {number} act  of the gate, in GATES
  * @returns {{ contenders: Contender[], free: () => void }}
  */
-function enterFfn(nTokens, mode) {
+function enterFfn(nTokens, mode, act) {
   const x = gaussians(nTokens, N_EMBD);
   const [normed, product, y] = [1, 2, 3].map(() => floats(nTokens * N_EMBD));
   const workspace = floats(2 * nTokens * N_FF);
@@ -187,7 +189,7 @@ function enterFfn(nTokens, mode) {
     {
       name: 'fused_ffn',
       run: () =>
-        checked(wasm.fused_ffn(list, x, norm, EPS, y, workspace, nTokens, N_EMBD, N_FF, SILU, 1, mode)),
+        checked(wasm.fused_ffn(list, x, norm, EPS, y, workspace, nTokens, N_EMBD, N_FF, act, 1, mode)),
     },
     {
       name: 'unfused sequence',
@@ -195,7 +197,7 @@ function enterFfn(nTokens, mode) {
         checked(wasm.fm_rms_norm(x, norm, normed, nTokens, N_EMBD, EPS));
         matmul(gate, normed, gateAt, nTokens, mode);
         matmul(up, normed, upAt, nTokens, mode);
-        checked(wasm.fm_gated(gateAt, upAt, gateAt, nTokens * N_FF, SILU));
+        checked(wasm.fm_gated(gateAt, upAt, gateAt, nTokens * N_FF, act));
         matmul(down, gateAt, product, nTokens, mode);
         checked(wasm.fm_add(product, x, y, nTokens * N_EMBD));
       },
@@ -210,7 +212,13 @@ console.log(`Node ${process.version}, ${module.name} module, ${type.name}, one t
 const pattern = new RegExp(options.filter);
 for (const [what, enter] of /** @type {const} */ ([
   ['rms norm, q, k, v', enterQkv],
-  ['feed-forward block', enterFfn],
+  ...GATES.map(
+    (gate, act) =>
+      /** @type {const} */ ([
+        `feed-forward block, ${gate}`,
+        (/** @type {number} */ nTokens, /** @type {number} */ mode) => enterFfn(nTokens, mode, act),
+      ]),
+  ),
 ])) {
   for (const nTokens of options.tokens.split(',').map(Number)) {
     for (const mode of [1, 2]) {
