@@ -1,9 +1,11 @@
 /* The blocks of a model as work for the GPU, with the settings of their layer.
  *
- *   project  norm, q, k and v, biases, RoPE, cache      one dispatch for one token without norms of q and k
- *   attend   attention, x += output                     two dispatches, three where positions are split
- *   feed     x += (act(h gate^T) * (h up^T)) down^T     two dispatches for few tokens; h = norm(x)
- *   head     logits = norm(x) output^T                  one dispatch for one token */
+ *   project  norm, q, k and v, biases, RoPE, cache    one dispatch for one token without norms of q
+ *                                                     and k
+ *   attend   attention, x += output                   two dispatches, three where positions are
+ *                                                     split
+ *   feed     x += (act(h gate^T) * (h up^T)) down^T   two dispatches for few tokens; h = norm(x)
+ *   head     logits = norm(x) output^T                one dispatch for one token */
 
 import { widths } from './hidden.js';
 import { FEW, isOnePiece, productWork } from './products.js';
@@ -170,7 +172,8 @@ function temperWork({ temperature, nHeads, headSize }, x, stride) {
 /**
  * A product of norm(x): for few tokens in one, else with the norm before it.
  * @param {Omit<Product, 'x'>} product
- * @param {{ settings: { norm?: import('../llama/plan.js').Norm | undefined }, weights: Weights }} block
+ * @param {{ settings: { norm?: import('../llama/plan.js').Norm | undefined },
+ *   weights: Weights }} block
  * @param {import('./hidden.js').HiddenBuffers} buffers
  * @param {GpuBuffer} vectors  the norm's weight is at its beginning
  * @param {Form} form
@@ -203,7 +206,8 @@ const normWork = ({ kind, eps }, weight, x, y, toZero) => ({
  * @param {GpuHidden} hidden
  * @param {GpuCache} cache
  * @param {Form} form
- * @param {Means & { isSplit: boolean, most: number }} means  isSplit: of positions; most: positions that there may be
+ * @param {Means & { isSplit: boolean, most: number }} means  isSplit: of positions; most: positions
+ *   that there may be
  * @returns {Work[]}
  */
 export function attendWork(block, hidden, cache, form, means) {
@@ -257,13 +261,18 @@ export function attendWork(block, hidden, cache, form, means) {
   return [...attended, ...residual(product, settings, weights, buffers, form, means)];
 }
 
-/** Whether a step's attention is split over positions. @param {AttentionSettings} settings @param {Step} step */
+/**
+ * Whether a step's attention is split over positions.
+ * @param {AttentionSettings} settings
+ * @param {Step} step
+ */
 export const isSplit = ({ window }, { seen }) => splitsOf(/** @type {any} */ ({ window }), seen) > 1;
 
 /**
  * x += residualScale * postNorm(product).
  * @param {Omit<Product, 'y'>} product
- * @param {{ postNorm: import('../llama/plan.js').Norm | undefined, residualScale: number }} settings
+ * @param {{ postNorm: import('../llama/plan.js').Norm | undefined,
+ *   residualScale: number }} settings
  * @param {Weights} weights
  * @param {import('./hidden.js').HiddenBuffers} buffers
  * @param {Form} form

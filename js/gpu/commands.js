@@ -1,4 +1,5 @@
-/* The work that is given to a device: dispatches and copies are recorded, and submitted together. */
+/* The work that is given to a device: dispatches and copies are recorded, and submitted
+ * together. */
 
 import { GpuError } from './errors.js';
 import { MAP_MODE_READ, USAGE } from './usage.js';
@@ -191,7 +192,10 @@ export class Commands {
   }
 }
 
-/** A command buffer whose dispatches follow one another in one pass, as far as no copy is between them. */
+/**
+ * A command buffer whose dispatches follow one another in one pass, as far as no copy is between
+ * them.
+ */
 class Encoder {
   #encoder;
   /** @type {GPUComputePassEncoder | undefined} */
@@ -207,7 +211,13 @@ class Encoder {
     return this.#pass;
   }
 
-  /** @param {GPUBuffer} from @param {number} start @param {GPUBuffer} to @param {number} offset @param {number} bytes */
+  /**
+   * @param {GPUBuffer} from
+   * @param {number} start
+   * @param {GPUBuffer} to
+   * @param {number} offset
+   * @param {number} bytes
+   */
   copy(from, start, to, offset, bytes) {
     this.#end();
     this.#encoder.copyBufferToBuffer(from, start, to, offset, bytes);

@@ -1,4 +1,5 @@
-/* An adapter and its device: opened with what the kernels can use, watched for being lost, its memory counted. */
+/* An adapter and its device: opened with what the kernels can use, watched for being lost, its
+ * memory counted. */
 
 import { GpuError } from './errors.js';
 import { FEATURES } from './features.js';
@@ -18,7 +19,9 @@ const DOT_4_I8 = 'packed_4x8_integer_dot_product';
  * @property {readonly GpuFeature[] | undefined} [features]  the only ones that may be used
  */
 
-/** Descriptions of adapters that compute on the processor, where the browser does not say so itself. */
+/**
+ * Descriptions of adapters that compute on the processor, where the browser does not say so itself.
+ */
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|warp|basic render/i;
 
 /** How often a wait asks the device whether it is done, in milliseconds; see arrives(). */
@@ -93,7 +96,10 @@ export class GpuDevice {
       offsetAlignment: minStorageBufferOffsetAlignment,
       workgroupBytes: PROMISED.workgroupBytes,
     };
-    /** Resolves with the error that ended the device: lost, or disposed while something waited. @type {Promise<GpuError>} */
+    /**
+     * Resolves with the error that ended the device: lost, or disposed while something waited.
+     * @type {Promise<GpuError>}
+     */
     this.lost = new Promise((resolve) => {
       this.#fail = (error) => {
         this.#failure ??= error;
@@ -168,7 +174,8 @@ export class GpuDevice {
   }
 
   /**
-   * Writes bytes, after everything that was submitted before. A rest of less than a word is padded with zeros.
+   * Writes bytes, after everything that was submitted before. A rest of less than a word is padded
+   * with zeros.
    * @param {GpuBuffer} buffer
    * @param {number} offset  a multiple of 4
    * @param {ArrayBufferView} data
@@ -219,8 +226,9 @@ export class GpuDevice {
   }
 
   /**
-   * Waits for something that the device does. Firefox looks for finished work every 100 ms, and whenever something is
-   * submitted: so something is, with nothing in it. Other browsers tell by themselves, before the first turn of the loop.
+   * Waits for something that the device does. Firefox looks for finished work every 100 ms, and
+   * whenever something is submitted: so something is, with nothing in it. Other browsers tell by
+   * themselves, before the first turn of the loop.
    * @template T
    * @param {Promise<T>} work
    * @returns {Promise<T>}

@@ -14,7 +14,8 @@ import { FmError } from '../errors.js';
  * - `shader`: the driver rejects a kernel
  * - `command`: the driver rejects work that was given to it
  * - `selftest`: a kernel computes wrong results on this GPU
- * @typedef {'unavailable' | 'adapter' | 'software' | 'limit' | 'memory' | 'lost' | 'shader' | 'command' | 'selftest'} GpuReason
+ * @typedef {'unavailable' | 'adapter' | 'software' | 'limit' | 'memory' | 'lost' | 'shader'
+ *   | 'command' | 'selftest'} GpuReason
  */
 
 /** The GPU cannot be used, or failed. `reason` says why in one word, the message in a sentence. */

@@ -1,6 +1,9 @@
 /* Optional features of GPUs, and the forms of kernels that use them. */
 
-/** A feature that some kernels have a faster form for. @typedef {'shader-f16' | 'subgroups' | 'dot4I8Packed'} GpuFeature */
+/**
+ * A feature that some kernels have a faster form for.
+ * @typedef {'shader-f16' | 'subgroups' | 'dot4I8Packed'} GpuFeature
+ */
 
 /** @type {readonly GpuFeature[]} */
 export const FEATURES = Object.freeze(['shader-f16', 'subgroups', 'dot4I8Packed']);
@@ -9,5 +12,6 @@ export const FEATURES = Object.freeze(['shader-f16', 'subgroups', 'dot4I8Packed'
  * Which optional forms of kernels are used.
  * @typedef {object} GpuVariants
  * @property {boolean} subgroups  Sums over a workgroup are made by subgroup operations.
- * @property {boolean} int8  Products with more than 8 rows round their activations to int8 and use integer dot products.
+ * @property {boolean} int8  Products with more than 8 rows round their activations to int8 and use
+ *   integer dot products.
  */

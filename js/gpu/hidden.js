@@ -1,5 +1,6 @@
-/* Hidden states of a batch in GPU memory, and the buffers that the blocks of a layer work in. Rows are those of the batch everywhere;
- * all are made once, for the largest batch and the widest layer. */
+/* Hidden states of a batch in GPU memory, and the buffers that the blocks of a layer work in. Rows
+ * are those of the batch everywhere; all are made once, for the largest batch and the widest
+ * layer. */
 
 import { up16 } from './shader.js';
 import { FAULT_WORDS } from './wgsl/faults.js';
@@ -10,7 +11,10 @@ import { FAULT_WORDS } from './wgsl/faults.js';
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
 
-/** Values of a token: queries, keys or values, and all three. @param {AttentionSettings} attention */
+/**
+ * Values of a token: queries, keys or values, and all three.
+ * @param {AttentionSettings} attention
+ */
 export function widths({ nHeads, nKvHeads, headSize }) {
   const [q, kv] = [nHeads * headSize, nKvHeads * headSize];
   return { q, kv, qkv: q + 2 * kv };

@@ -46,7 +46,8 @@ import { embed, embedGroups } from './wgsl/embed.js';
  * @typedef {object} GpuInfo
  * @property {GpuNames} adapter  Names of the GPU.
  * @property {boolean} software  The adapter computes on the processor.
- * @property {readonly import('./features.js').GpuFeature[]} features  Optional features that kernels may use.
+ * @property {readonly import('./features.js').GpuFeature[]} features  Optional features that
+ *   kernels may use.
  * @property {GpuLimits} limits  The largest sizes that it allows.
  * @property {Readonly<GpuVariants>} variants  Which optional forms of kernels are in use.
  * @property {readonly string[]} steps  What was tried and chosen, in sentences.
@@ -57,7 +58,8 @@ const LOAD_OPTIONS = ['onProgress', 'signal'];
 const WEIGHT_FIELDS = ['type', 'nRows', 'nCols', 'data', 'name'];
 
 /**
- * Kernels on a GPU. createGpuKernels makes them; `Llama.load(source, { kernels })` runs a model on them.
+ * Kernels on a GPU. createGpuKernels makes them; `Llama.load(source, { kernels })` runs a model on
+ * them.
  */
 export class GpuKernels {
   #gpu;
@@ -85,7 +87,8 @@ export class GpuKernels {
     this.#steps = steps;
     this.#isTested = isTested;
     /**
-     * Resolves with the reason once the GPU cannot be used any more: it was reset, its process ended, or dispose() was called.
+     * Resolves with the reason once the GPU cannot be used any more: it was reset, its process
+     * ended, or dispose() was called.
      * @type {Promise<import('./errors.js').GpuError>}
      */
     this.lost = gpu.lost;
@@ -116,7 +119,8 @@ export class GpuKernels {
    * Makes a weight of bytes in GGUF block layout, which are copied to the GPU.
    * @param {import('../wasm/kernel-types.js').WeightData} weight
    * @returns {Promise<GpuWeight>}
-   * @throws {ShapeError} nCols is no multiple of the type's block, or data has another length than the shape
+   * @throws {ShapeError} nCols is no multiple of the type's block, or data has another length than
+   *   the shape
    * @throws {import('./errors.js').GpuError} the GPU has no room, or is lost
    */
   async weight(weight) {
@@ -153,7 +157,8 @@ export class GpuKernels {
    * Loads tensors of a GGUF file: all of them or, after an error, none.
    * @param {GgufFile} gguf
    * @param {Iterable<string>} names
-   * @param {import('../wasm/kernel-types.js').LoadOptions} [options]  onProgress: bytes of all tensors
+   * @param {import('../wasm/kernel-types.js').LoadOptions} [options]  onProgress: bytes of all
+   *   tensors
    * @returns {Promise<GpuWeight[]>}  the weights in the order of names
    * @throws {import('../errors.js').GgufError} there is no such tensor, or it cannot be read
    * @throws {import('./errors.js').GpuError} the GPU has no room, or is lost
@@ -197,8 +202,8 @@ export class GpuKernels {
   /**
    * Decodes rows of a weight to f32, for a look at them: products never do so.
    * @param {GpuWeight} w
-   * @param {{ start?: number, end?: number, out?: Float32Array }} [options]  start, end: rows, all by default; out: a new array by
-   *   default
+   * @param {{ start?: number, end?: number, out?: Float32Array }} [options]  start, end: rows, all
+   *   by default; out: a new array by default
    * @returns {Promise<Float32Array>} (end - start) * nCols values
    * @throws {ShapeError} the rows reach beyond the weight, or out has another length
    */
@@ -241,7 +246,11 @@ export class GpuKernels {
     this.dispose();
   }
 
-  /** @internal @param {import('../backend.js').BackendSettings} settings @returns {Promise<import('../backend.js').Backend>} */
+  /**
+   * @internal
+   * @param {import('../backend.js').BackendSettings} settings
+   * @returns {Promise<import('../backend.js').Backend>}
+   */
   async [openBackend]({ kvType }) {
     const { GpuBackend } = await import('./backend.js');
     this.#alive();
@@ -364,7 +373,9 @@ export class GpuKernels {
 
   /**
    * Runs kernels and reads their result: rows of nCols values.
-   * @param {{ shader: import('./products.js').Work['shader'], buffers: (y: import('./device.js').GpuBuffer) => import('./products.js').Work['buffers'], groups: import('./products.js').Work['groups'] }[]} work
+   * @param {(Pick<import('./products.js').Work, 'shader' | 'groups'> & {
+   *   buffers: (y: import('./device.js').GpuBuffer) => import('./products.js').Work['buffers']
+   * })[]} work
    * @param {number} nRows
    * @param {number} nCols
    * @param {readonly import('./device.js').GpuBuffer[]} spare  freed afterwards

@@ -1,7 +1,10 @@
-/* Work in order. Blocks of a model are called and return at once; here they wait for what is not there yet, for example a kernel that
- * is being compiled, and are recorded as soon as it is. */
+/* Work in order. Blocks of a model are called and return at once; here they wait for what is not
+ * there yet, for example a kernel that is being compiled, and are recorded as soon as it is. */
 
-/** A piece of work: does it, or returns what it must wait for and is called again then. @typedef {() => Promise<unknown> | undefined} Work */
+/**
+ * A piece of work: does it, or returns what it must wait for and is called again then.
+ * @typedef {() => Promise<unknown> | undefined} Work
+ */
 
 export class Queue {
   /** @type {Work[]} */

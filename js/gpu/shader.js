@@ -1,5 +1,5 @@
-/* Shaders as data: WGSL with its bindings declared once. The declarations in the code, the layouts of bind groups and the checks
- * of limits all follow from the same description. */
+/* Shaders as data: WGSL with its bindings declared once. The declarations in the code, the layouts
+ * of bind groups and the checks of limits all follow from the same description. */
 
 import { GpuError } from './errors.js';
 
@@ -8,7 +8,8 @@ import { GpuError } from './errors.js';
  * @typedef {object} Shader
  * @property {string} name  for messages, for example `matvec Q4_K 4096x4096`
  * @property {string} code  complete WGSL
- * @property {readonly Binding[]} bindings  storage buffers of group 0, in the order of their binding numbers
+ * @property {readonly Binding[]} bindings  storage buffers of group 0, in the order of their
+ *   binding numbers
  * @property {boolean} usesStep  group 1 is the uniform `step`
  */
 
@@ -18,16 +19,21 @@ import { GpuError } from './errors.js';
  * What a shader is made of.
  * @typedef {object} ShaderParts
  * @property {string} name
- * @property {Record<string, string>} bindings  by variable: `read TYPE` or `read_write TYPE`, for example `read array<vec4f>`
+ * @property {Record<string, string>} bindings  by variable: `read TYPE` or `read_write TYPE`, for
+ *   example `read array<vec4f>`
  * @property {boolean} [step]  the code reads `step`, see STEP
  * @property {readonly string[]} [enable]  WGSL extensions, for example `f16`
- * @property {readonly string[]} [requires]  WGSL language features, for example `packed_4x8_integer_dot_product`
- * @property {Record<string, string>} [workgroup]  variables in workgroup memory by name: their types
+ * @property {readonly string[]} [requires]  WGSL language features, for example
+ *   `packed_4x8_integer_dot_product`
+ * @property {Record<string, string>} [workgroup]  variables in workgroup memory by name: their
+ *   types
  * @property {readonly number[]} size  invocations of a workgroup in x, y and z
  * @property {string} code  functions, and the body of `main` last
  */
 
-/** The part of a batch that a dispatch computes; a uniform of 16 bytes. See Step in js/backend.js. */
+/**
+ * The part of a batch that a dispatch computes; a uniform of 16 bytes. See Step in js/backend.js.
+ */
 const STEP = `
 struct Step { position: u32, start: u32, n_tokens: u32, seen: u32 };
 @group(1) @binding(0) var<uniform> step: Step;`;
@@ -50,7 +56,10 @@ const TYPE_BYTES = {
   vec4h: 8,
 };
 
-/** @param {string} type  a scalar, a vector, or an array of them with a literal length @returns {number} */
+/**
+ * @param {string} type  a scalar, a vector, or an array of them with a literal length
+ * @returns {number}
+ */
 function bytesOf(type) {
   const [, of, n] = /^array<(.+),\s*(\d+)>$/.exec(type) ?? [];
   if (of) return Number(n) * bytesOf(of);
@@ -116,12 +125,15 @@ function limit(name, what, asked, most) {
 /** A number as an f32 literal of WGSL. @param {number} value */
 export const float = (value) => `f32(${value})`;
 
-/** Sizes are padded so that rows begin at whole vec4f, and pieces of 16 columns never cross a row. @param {number} n */
+/**
+ * Sizes are padded so that rows begin at whole vec4f, and pieces of 16 columns never cross a row.
+ * @param {number} n
+ */
 export const up16 = (n) => Math.ceil(n / 16) * 16;
 
 /**
- * Workgroups for n units of work in the first dimension. One dimension takes 65,535; more go to the third, and shaders count
- * `wid.x + wid.z * num_workgroups.x`, so some may have nothing to do.
+ * Workgroups for n units of work in the first dimension. One dimension takes 65,535; more go to the
+ * third, and shaders count `wid.x + wid.z * num_workgroups.x`, so some may have nothing to do.
  * @param {number} n
  * @param {number} [y]  of the second dimension
  * @returns {[number, number, number]}

@@ -1,6 +1,6 @@
 /* Loads weights from a stream into GPU memory. Bytes are gathered in chunks of 1 MB. For types in
- * planes a shader distributes the blocks of a chunk over the planes. Nothing is decoded, and at most
- * about 32 MB wait for the GPU. */
+ * planes a shader distributes the blocks of a chunk over the planes. Nothing is decoded, and at
+ * most about 32 MB wait for the GPU. */
 
 import { GgufError, show } from '../errors.js';
 import { servedType, weightBytes } from '../types.js';

@@ -35,7 +35,8 @@ export class GpuVector {
  * @param {Commands} commands
  * @param {Record<K, { buffer?: GpuBuffer, nCols: number } | undefined>} vectors
  * @param {readonly number[]} numbers  that follow them
- * @returns {{ buffer: GpuBuffer, at: Record<K, number>, numbersAt: number }}  at: where each begins, in values
+ * @returns {{ buffer: GpuBuffer, at: Record<K, number>, numbersAt: number }}  at: where each
+ *   begins, in values
  */
 export function joinVectors(gpu, commands, vectors, numbers) {
   /** @type {Record<string, number>} */

@@ -1,5 +1,5 @@
-/* Weights in GPU memory. A tensor that is larger than a binding may be is split by rows into several
- * buffers. */
+/* Weights in GPU memory. A tensor that is larger than a binding may be is split by rows into
+ * several buffers. */
 
 import { show } from '../errors.js';
 import { servedType } from '../types.js';
@@ -10,7 +10,10 @@ import { blockBytes, rowBlocks } from './wgsl/types.js';
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
 
-/** What is needed of a tensor. @typedef {{ type: string, nRows: number, nCols: number, name?: string }} TensorShape */
+/**
+ * What is needed of a tensor.
+ * @typedef {{ type: string, nRows: number, nCols: number, name?: string }} TensorShape
+ */
 
 /**
  * Rows of a weight in a buffer of their own.

@@ -2,8 +2,8 @@
  *
  *   F32    keys, then values: a word a value
  *   F16    keys, then values: a word for two neighbouring values
- *   Q8_0   codes of keys, codes of values: a word for four; scales of keys, scales of values: a word, which is an f32 of f16
- *          precision, for 32 values
+ *   Q8_0   codes of keys, codes of values: a word for four; scales of keys, scales of values: a
+ *          word, which is an f32 of f16 precision, for 32 values
  *
  * each row by row: position by position, all heads of a position together. */
 
@@ -113,8 +113,10 @@ fn pack_halves(v: vec2f) -> u32 {
 /**
  * Writes of pairs to a cache of F32 or F16 in the variable `cache: array<u32>`:
  *
- *   write_key2(position: u32, column: u32, v: vec2f)     two neighbouring values from an even column on
+ *   write_key2(position: u32, column: u32, v: vec2f)
  *   write_value2(position: u32, column: u32, v: vec2f)
+ *
+ * each of two neighbouring values from an even column on.
  * @param {CacheShape} shape
  */
 export function pairWriter(shape) {

@@ -1,4 +1,5 @@
-/* The search for a NaN or an infinity in rows; what it finds is noted in the workspace of the heads, see faults.js. */
+/* The search for a NaN or an infinity in rows; what it finds is noted in the workspace of the
+ * heads, see faults.js. */
 
 import { LARGEST_F32 } from '../../llama/numeric.js';
 import { groupsOf, shader, up16 } from '../shader.js';
@@ -8,7 +9,8 @@ import { faultNote, faultPart, largestBits } from './faults.js';
 const CHUNK = 4096;
 
 /**
- * Notes the first value of the step's rows that is not finite. `step.seen` is the number of the layer.
+ * Notes the first value of the step's rows that is not finite. `step.seen` is the number of the
+ * layer.
  * @param {{ part: import('../../llama/errors.js').NumericPart, nCols: number }} options
  */
 export function findFaults({ part, nCols }) {

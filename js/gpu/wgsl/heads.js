@@ -327,8 +327,8 @@ export const headsAfterGroups = ({ nHeads, cache, qkNorm }, nTokens) => [
 
 /**
  * put_block(part, position, column, at): 32 values of `staged` as codes and a scale, d =
- * max|x| / 127, by the rule of src/quantize/blocks32_quantize.c: codes are x / d, rounded half away from
- * zero, and the scale is rounded to f16 afterwards.
+ * max|x| / 127, by the rule of src/quantize/blocks32_quantize.c: codes are x / d, rounded half away
+ * from zero, and the scale is rounded to f16 afterwards.
  * @param {CacheShape} cache
  */
 function blockWriter(cache) {

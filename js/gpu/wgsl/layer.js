@@ -1,5 +1,6 @@
-/* Row by row operations of a layer: norms, gates, sums, softmax, and the search for numbers that cannot be right. Rows have a
- * stride of up16(nCols) values, and the first one is row `step.start`, unless an option says that it is row 0. */
+/* Row by row operations of a layer: norms, gates, sums, softmax, and the search for numbers that
+ * cannot be right. Rows have a stride of up16(nCols) values, and the first one is row `step.start`,
+ * unless an option says that it is row 0. */
 
 import { float, groupsOf, shader, up16 } from '../shader.js';
 
@@ -46,7 +47,13 @@ fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: v
 /** Workgroups of kernels with a row each. @param {number} nRows */
 export const rowGroups = (nRows) => groupsOf(nRows);
 
-/** A shader with a workgroup a row. @param {string} name @param {Record<string, string>} bindings @param {string} body @param {string} [functions] */
+/**
+ * A shader with a workgroup a row.
+ * @param {string} name
+ * @param {Record<string, string>} bindings
+ * @param {string} body
+ * @param {string} [functions]
+ */
 const byRow = (name, bindings, body, functions = '') =>
   shader({
     name,
@@ -89,8 +96,8 @@ function normOf(kind, { nCols, eps }) {
 
 /**
  * y = norm(x) * weight (+ bias, of layer norms that have one).
- * @param {{ kind?: 'rms' | 'layer', nCols: number, eps: number, bias?: boolean, toZero?: boolean }} options
- *   toZero: the first row of y is row 0, of x it is step.start
+ * @param {{ kind?: 'rms' | 'layer', nCols: number, eps: number, bias?: boolean,
+ *   toZero?: boolean }} options  toZero: the first row of y is row 0, of x it is step.start
  */
 export function norm({ kind = 'rms', nCols, eps, bias = false, toZero = false }) {
   const stride = up16(nCols) / 4;
@@ -113,7 +120,8 @@ export function norm({ kind = 'rms', nCols, eps, bias = false, toZero = false })
 
 /**
  * y += scale * norm(x) * weight; without a norm y += scale * x.
- * @param {{ nCols: number, scale: number, norm?: { kind: 'rms' | 'layer', eps: number } | undefined }} options
+ * @param {{ nCols: number, scale: number,
+ *   norm?: { kind: 'rms' | 'layer', eps: number } | undefined }} options
  */
 export function addTo({ nCols, scale, norm: of }) {
   const stride = up16(nCols) / 4;
@@ -134,7 +142,8 @@ export function addTo({ nCols, scale, norm: of }) {
 
 /**
  * x = act(x) * y, or act(x) where there is no gate.
- * @param {{ nCols: number, activation: keyof typeof ACTIVATIONS, plain?: boolean }} options  plain: no gate
+ * @param {{ nCols: number, activation: keyof typeof ACTIVATIONS, plain?: boolean }} options  plain:
+ *   no gate
  */
 export function gate({ nCols, activation, plain = false }) {
   const stride = up16(nCols) / 4;
@@ -150,8 +159,8 @@ export function gate({ nCols, activation, plain = false }) {
 
 /**
  * Multiplies queries by a factor of their position: 1 + scale * ln(1 + floor(position / length)).
- * @param {{ nCols: number, stride: number, offset: number, scale: number, length: number }} options  nCols: values
- *   of a row; stride, offset: where the rows begin
+ * @param {{ nCols: number, stride: number, offset: number, scale: number, length: number }} options
+ *   nCols: values of a row; stride, offset: where the rows begin
  */
 export function temper({ nCols, stride, offset, scale, length }) {
   return byRow(
@@ -164,7 +173,11 @@ export function temper({ nCols, stride, offset, scale, length }) {
   );
 }
 
-/** x = softcap * tanh(scale * x / softcap), with a softcap of 0 x = scale * x. @param {{ nCols: number, scale: number, softcap: number, fromZero?: boolean }} options  fromZero: the first row is row 0 */
+/**
+ * x = softcap * tanh(scale * x / softcap), with a softcap of 0 x = scale * x.
+ * @param {{ nCols: number, scale: number, softcap: number, fromZero?: boolean }} options  fromZero:
+ *   the first row is row 0
+ */
 export function scaleAndCap({ nCols, scale, softcap, fromZero = false }) {
   const stride = up16(nCols) / 4;
   const value =

@@ -1,11 +1,14 @@
 /* The largest logits of a row, so that the choice of a token needs few bytes from the GPU, or none.
  *
- * Candidates are pairs of words: the bits of a logit and its index. Larger logits come first, among equal ones the lower index;
- * NaN comes after everything. Orders are those of js/llama/sampler.js, so both choose the same token. */
+ * Candidates are pairs of words: the bits of a logit and its index. Larger logits come first, among
+ * equal ones the lower index; NaN comes after everything. Orders are those of js/llama/sampler.js,
+ * so both choose the same token. */
 
 import { groupsOf, shader, up16 } from '../shader.js';
 
-/** Candidates that a workgroup sorts: 8 bytes each fill the workgroup memory that every device has. */
+/**
+ * Candidates that a workgroup sorts: 8 bytes each fill the workgroup memory that every device has.
+ */
 const SORTED = 2048;
 
 /** Values that a workgroup of argmax looks at. */
@@ -27,8 +30,8 @@ fn bits_of(rank: u32) -> u32 {
 
 /**
  * One of the passes that leave the largest candidate: each workgroup gives the best of its 4,096.
- * @param {{ n: number, first: boolean }} options  n: logits, or candidates of the pass before; first: the input is logits, of
- *   row `step.start`
+ * @param {{ n: number, first: boolean }} options  n: logits, or candidates of the pass before;
+ *   first: the input is logits, of row `step.start`
  */
 export function argmax({ n, first }) {
   return shader({
@@ -60,7 +63,8 @@ fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: v
 }
 
 /**
- * One of the passes that leave the k largest candidates, sorted: each workgroup gives k of its 2,048.
+ * One of the passes that leave the k largest candidates, sorted: each workgroup gives k of its
+ * 2,048.
  * @param {{ n: number, k: number, first: boolean }} options  as of argmax; k: 128 at most
  */
 export function topK({ n, k, first }) {
@@ -82,7 +86,7 @@ fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: v
     sorted[i] = candidate;
   }
   workgroupBarrier();
-  // A bitonic sort: runs of \`size\` are sorted in turn downwards and upwards, until one run is left.
+  // A bitonic sort: runs of \`size\` are sorted in turn downwards and upwards, until one is left.
   var size = 2u; var stride = 1u;
   while (size <= ${SORTED}u) {
     for (var i = tid; i < ${SORTED / 2}u; i += 256u) {
@@ -105,7 +109,8 @@ fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: v
  * The passes that n logits take, and how many candidates each of them leaves.
  * @param {number} n
  * @param {number} k  1: argmax
- * @returns {{ shader: import('../shader.js').Shader, groups: [number, number, number], nLeft: number }[]}
+ * @returns {{ shader: import('../shader.js').Shader, groups: [number, number, number],
+ *   nLeft: number }[]}
  */
 export function samplingPasses(n, k) {
   const size = k === 1 ? CHUNK : SORTED;

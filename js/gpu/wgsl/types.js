@@ -5,15 +5,19 @@
  * words happen to hold. Products take activations in the same order. For a weight with the suffix
  * `_0`, decoder() gives these functions:
  *
- *   runs_0(t: u32) -> vec4u                 where the runs of lane t begin, in units of 4 columns of the block
- *   decode_0(i: u32, t: u32) -> mat4x4f     block i, lane t: run k is column k of the matrix
+ *   runs_0(t: u32) -> vec4u
+ *       where the runs of lane t begin, in units of 4 columns of the block
+ *   decode_0(i: u32, t: u32) -> mat4x4f
+ *       block i, lane t: run k is column k of the matrix
  *   dot16_0(i: u32, t: u32, x: mat4x4f, sums: vec4f) -> f32
- *                                           the 16 values times x, run by run; sums[k] = x[k].x + x[k].y + x[k].z + x[k].w
+ *       the 16 values times x, run by run; sums[k] = x[k].x + x[k].y + x[k].z + x[k].w
  *
  * and for types of codes, for integer products:
  *
- *   piece_0(i: u32, t: u32) -> Piece        value = scale * code - min, by run; a word of codes holds four bytes
- *   code4_0(word: u32) -> vec4f             the four codes of a word
+ *   piece_0(i: u32, t: u32) -> Piece
+ *       value = scale * code - min, by run; a word of codes holds four bytes
+ *   code4_0(word: u32) -> vec4f
+ *       the four codes of a word
  *
  * `share` neighbouring lanes have the same scales and minimums, run by run, and run k of all of
  * them lies in one stretch of 32 columns: there integer products may be added up before they are
