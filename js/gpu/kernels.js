@@ -292,9 +292,11 @@ export class GpuKernels {
     ]);
     const wasm = await openWasmBackend(undefined, { threads: 1 }, { activation: 'f32', kvType: 'F32' });
     try {
-      const given = { gpu: this.#gpu, pipelines: this.#pipelines, types, ...options };
+      const { int8 } = this.#variants;
+      const given = { gpu: this.#gpu, pipelines: this.#pipelines, types, int8, ...options };
       const { variants, report } = await chooseVariants(given, wasm);
       this.#variants.subgroups &&= variants.subgroups;
+      this.#variants.int8 &&= variants.int8;
       this.#steps.push(...report.map((line) => `${types.join(', ')}: ${line}`));
     } finally {
       wasm.dispose();

@@ -54,9 +54,8 @@ function productOf(lab, { weights }, buffers, form, { subgroups = false, groups 
   /** @type {import('../../js/gpu/device.js').GpuBuffer | undefined} */
   let sums;
   // Copies take turns, so one buffer does for all.
-  const parts = (/** @type {number} */ bytes) => (sums ??= lab.gpu.buffer(bytes));
-  const spare = (/** @type {string} */ _, /** @type {number} */ bytes) => parts(bytes);
-  const means = { variants: { subgroups, int8: false }, groups, parts, spare };
+  const spare = (/** @type {string} */ _, /** @type {number} */ bytes) => (sums ??= lab.gpu.buffer(bytes));
+  const means = { variants: { subgroups, int8: false }, groups, spare };
   return weights.map((w) => productWork({ ...buffers, weights: [w] }, form, means));
 }
 

@@ -18,6 +18,7 @@ const TESTS = [
   ['types', /./, 40],
   ['matvec', /subgroups|parts|1 to 8/, 4],
   ['matmul', /f16 in/, 1],
+  ['attention', /8\/2 heads of 64|longest/, 2],
 ];
 
 const mesa = await ensureMesa();

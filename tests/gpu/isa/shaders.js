@@ -42,7 +42,7 @@ const unitOf = (type, nRows, nCols) => ({
 function product(units, form, options, subgroups = false) {
   const weights = units.map((unit) => ({ ...unit, units: () => [{ unit, firstRow: 0, buffer: {} }] }));
   const buffer = { bytes: 0 };
-  const means = { variants: { subgroups }, groups: 1024, parts: () => buffer, spare: () => buffer };
+  const means = { variants: { subgroups, int8: false }, groups: 1024, spare: () => buffer };
   const given = { weights, x: buffer, y: buffer, ...options };
   const work = productWork(/** @type {any} */ (given), form, /** @type {any} */ (means));
   return work.map(({ shader }) => shader);
