@@ -1,0 +1,243 @@
+/* The synthetic model of the self-test: layers and a head with the types and settings of the real model, on the GPU and in wasm
+ * memory. */
+
+import { servedType } from '../types.js';
+import { Commands } from './commands.js';
+import { generator, makeMatrix, makeVector } from './selftest-data.js';
+import { up16 } from './shader.js';
+import { Uploader } from './upload.js';
+import { GpuVector } from './vectors.js';
+import { allocateWeights } from './weights.js';
+
+/** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
+/** @typedef {import('../llama/plan.js').FeedSettings} FeedSettings */
+/** @typedef {import('../llama/plan.js').HeadSettings} HeadSettings */
+/** @typedef {import('../llama/plan.js').Plan} Plan */
+/** @typedef {import('./selftest.js').SelfTestOptions} SelfTestOptions */
+/** @typedef {import('./selftest-data.js').Matrix} Matrix */
+
+/** A leaf is a matrix or a vector. @typedef {Record<string, Matrix | Float32Array | undefined>} Tree */
+
+/** More than one pass of the search for the largest takes, and odd. */
+export const VOCABULARY = 4099;
+export const TABLE_ROWS = 331;
+/** Mean of a normalised hidden state. */
+const MEAN_STATE = 0.75;
+
+/** Columns by the largest block of the types: not many, with a tail where blocks are small; enough between gate and down to be split. */
+const COLUMNS = /** @type {const} */ ({ 1: [282, 2058], 32: [288, 2080], 256: [256, 2304] });
+
+/**
+ * The settings of a synthetic layer: those of the model, with fewer heads.
+ * @param {SelfTestOptions} options
+ * @param {number} block  the largest of the types
+ */
+function settingsOf({ attention = {}, feed = {}, head = {}, columns }, block) {
+  const { biases = false, outputBias = false, ...given } = attention;
+  const { nHeads = 8, nKvHeads = 2, headSize = 64, window = 0 } = given;
+  const group = nHeads / nKvHeads;
+  let kv = Math.min(nKvHeads, 2);
+  while ((kv * group * headSize) % block !== 0 && kv < Math.min(nKvHeads, 8)) kv++;
+  /** @type {AttentionSettings} */
+  const ofAttention = {
+    kind: 'attention',
+    norm: { kind: 'rms', eps: 1e-5 },
+    postNorm: undefined,
+    qkNorm: undefined,
+    rope: {
+      pairing: 'adjacent',
+      nDims: headSize,
+      base: 10000,
+      linearScale: 1,
+      divisors: undefined,
+      magnitude: 1,
+    },
+    temperature: undefined,
+    causal: true,
+    scale: 1 / Math.sqrt(headSize),
+    softcap: 0,
+    residualScale: 1,
+    ...given,
+    headSize,
+    nHeads: kv * group,
+    nKvHeads: kv,
+    // Short enough that some positions are behind it, and long enough for a split.
+    window: window > 0 ? Math.min(window, 150) : 0,
+  };
+  const [nEmbd, nFf] = columns ?? COLUMNS[/** @type {1 | 32 | 256} */ (block)];
+  /** @type {FeedSettings} */
+  const ofFeed = {
+    kind: 'gated',
+    activation: 'silu',
+    norm: { kind: 'rms', eps: 1e-5 },
+    postNorm: undefined,
+    residualScale: 1,
+    ...feed,
+    nFf,
+  };
+  /** @type {HeadSettings} */
+  const ofHead = { norm: { kind: 'rms', eps: 1e-5 }, scale: 1, softcap: 0, ...head };
+  return { attention: ofAttention, feed: ofFeed, head: ofHead, biases, outputBias, nEmbd };
+}
+
+/**
+ * The synthetic layers and head. Every type is a matrix at least once.
+ * @param {SelfTestOptions} options
+ * @param {import('../wasm/kernels.js').Kernels} fm
+ */
+export function makeModel(options, fm) {
+  const types = [...new Set(options.types)];
+  const blockOf = (/** @type {string} */ type) => servedType(type).blockValues;
+  const block = Math.max(...types.map(blockOf));
+  const settings = settingsOf(options, block);
+  const { attention, feed, nEmbd, biases, outputBias } = settings;
+  const { nHeads, nKvHeads, headSize, scale, qkNorm } = attention;
+  const random = generator(0x2545f491);
+  const unused = new Set(types);
+  let turn = 0;
+  const matrix = (/** @type {number} */ nRows, /** @type {number} */ nCols, mean = 0.02, given = '') => {
+    const fitting = types.filter((type) => nCols % blockOf(type) === 0);
+    const next = fitting.find((type) => unused.has(type)) ?? fitting[turn++ % Math.max(1, fitting.length)];
+    const type = given || (next ?? 'F32');
+    unused.delete(type);
+    return makeMatrix(fm, { type, nRows, nCols, mean }, random);
+  };
+  const vector = (/** @type {number} */ n, mean = 1) => makeVector(n, mean, random);
+  /** The mean of weights whose products are about `value`. */
+  const meanFor = (/** @type {number} */ value) => value / (MEAN_STATE * nEmbd);
+  // Scores are about 1 then: far from a softmax of one position, which would hide all others.
+  const element = 1 / Math.sqrt(scale * headSize);
+  const [q, kv] = [nHeads * headSize, nKvHeads * headSize];
+  const row = qkNorm?.span === 'row';
+  const tables = types.map((type) =>
+    makeMatrix(fm, { type, nRows: TABLE_ROWS, nCols: nEmbd, mean: 1 }, random),
+  );
+  /** @type {{ attention: Tree, feed: Tree }[]} */
+  const layers = [];
+  /** @type {Matrix | undefined} */
+  let output;
+  do {
+    const projected = qkNorm ? meanFor(4) : meanFor(element);
+    const ofAttention = {
+      norm: vector(nEmbd),
+      q: matrix(q, nEmbd, projected),
+      k: matrix(kv, nEmbd, projected),
+      v: matrix(kv, nEmbd, meanFor(4)),
+      output: matrix(nEmbd, q),
+      ...(biases && { qBias: vector(q, element / 4), kBias: vector(kv, element / 4), vBias: vector(kv) }),
+      ...(outputBias && { outputBias: vector(nEmbd) }),
+      ...(qkNorm && {
+        qNorm: vector(row ? q : headSize, element),
+        kNorm: vector(row ? kv : headSize, element),
+      }),
+      ...(attention.postNorm && { postNorm: vector(nEmbd) }),
+    };
+    // Both have the same type, as in models.
+    const up = matrix(feed.nFf, nEmbd, meanFor(2));
+    const gate = feed.kind === 'gated' ? matrix(feed.nFf, nEmbd, meanFor(2), up.type) : undefined;
+    const ofFeed = {
+      norm: vector(nEmbd),
+      gate,
+      up,
+      down: matrix(nEmbd, feed.nFf),
+      ...(feed.postNorm && { postNorm: vector(nEmbd) }),
+    };
+    layers.push({ attention: ofAttention, feed: ofFeed });
+    output ??= matrix(VOCABULARY, nEmbd, meanFor(4));
+    for (const type of unused)
+      if (q % blockOf(type) !== 0 && feed.nFf % blockOf(type) !== 0) unused.delete(type);
+  } while (unused.size > 0);
+  const head = { norm: vector(nEmbd), output };
+  /** What hidden states are made for. */
+  const plan = /** @type {Plan} */ (
+    /** @type {unknown} */ ({
+      nEmbd,
+      nVocab: VOCABULARY,
+      layers: [{ attention, feed }],
+      tensors: outputBias ? [{ role: 'layers.0.attention.outputBias' }] : [],
+    })
+  );
+  return { settings, layers, head, tables, plan, random };
+}
+
+/** @typedef {ReturnType<typeof makeModel>} Model */
+
+const isMatrix = (/** @type {Matrix | Float32Array | undefined} */ leaf) =>
+  leaf !== undefined && 'type' in leaf;
+
+/** All trees of a model. @param {Model} model @returns {Tree[]} */
+export const treesOf = ({ layers, head, tables }) => [
+  ...layers.flatMap(({ attention, feed }) => [attention, feed]),
+  head,
+  ...tables.map((table) => ({ table })),
+];
+
+/**
+ * The weights of trees on a GPU.
+ * @param {SelfTestOptions} options
+ * @param {Tree[]} trees
+ */
+export async function toGpu({ gpu, pipelines }, trees) {
+  const matrices = trees.flatMap((tree) => /** @type {Matrix[]} */ (Object.values(tree).filter(isMatrix)));
+  const weights = await allocateWeights(gpu, matrices);
+  const commands = new Commands(gpu, pipelines);
+  const uploader = new Uploader(gpu, pipelines, commands);
+  /** @type {{ free: () => void }[]} */
+  const owned = [...weights];
+  try {
+    await uploader.prepare(matrices.map(({ type }) => type));
+    for (const [i, { data }] of matrices.entries()) {
+      const writer = uploader.writer(weights[i]);
+      await writer.write(data);
+      writer.end();
+    }
+  } finally {
+    uploader.free();
+    commands.free();
+  }
+  const vector = (/** @type {Float32Array} */ values) => {
+    const padded = new Float32Array(up16(values.length));
+    padded.set(values);
+    const made = new GpuVector(gpu.bufferOf(padded, { label: 'vector' }), values.length);
+    owned.push(made);
+    return made;
+  };
+  let next = 0;
+  const made = trees.map((tree) =>
+    mapLeaves(tree, (leaf) => (leaf instanceof Float32Array ? vector(leaf) : weights[next++])),
+  );
+  return { trees: made, owned };
+}
+
+/**
+ * The weights of trees in wasm memory.
+ * @param {import('../wasm/kernels.js').Kernels} fm
+ * @param {Tree[]} trees
+ */
+export function toWasm(fm, trees) {
+  /** @type {{ free: () => void }[]} */
+  const owned = [];
+  const own = (/** @type {any} */ handle) => {
+    owned.push(handle);
+    return handle;
+  };
+  const made = trees.map((tree) =>
+    mapLeaves(tree, (leaf, name) => {
+      if (!(leaf instanceof Float32Array)) {
+        const { type, nRows, nCols, data } = leaf;
+        return own(fm.weight({ type, nRows, nCols, data }));
+      }
+      const nCols = leaf.length;
+      const tensor = own(fm.tensor({ nRows: 1, nCols, data: leaf }));
+      if (!name.endsWith('Bias')) return tensor;
+      return { tensor, weight: own(fm.weight({ type: 'F32', nRows: 1, nCols, data: leaf })) };
+    }),
+  );
+  return { trees: made, owned };
+}
+
+/** @param {Tree} tree @param {(leaf: Matrix | Float32Array, name: string) => any} map @returns {import('../backend.js').Weights} */
+const mapLeaves = (tree, map) =>
+  Object.fromEntries(
+    Object.entries(tree).flatMap(([name, leaf]) => (leaf === undefined ? [] : [[name, map(leaf, name)]])),
+  );

@@ -1,0 +1,194 @@
+/* What a backend makes of the synthetic model of the self-test: the rows of hidden states, and the blocks that compute them. */
+
+import { NumericError } from '../llama/errors.js';
+import { makeStates } from './selftest-data.js';
+import { TABLE_ROWS, VOCABULARY } from './selftest-model.js';
+
+/** @typedef {import('./selftest.js').BlockName} BlockName */
+/** @typedef {import('./selftest-model.js').Model} Model */
+
+/** The tokens of attention, in order of their positions: before and beyond one split. Only `attends` of them are compared. */
+const ATTENTION_STEPS = [
+  { nTokens: 40, attends: true },
+  { nTokens: 1, attends: true },
+  { nTokens: 5, attends: true },
+  { nTokens: 44, attends: false },
+  { nTokens: 44, attends: false },
+  { nTokens: 40, attends: true },
+  { nTokens: 5, attends: true },
+  { nTokens: 1, attends: true },
+];
+const TOKENS = [40, 1, 5];
+const CONTEXT = 192;
+/** Rows of a batch that the CPU computes at a time. */
+const PART = 44;
+/** Everything is computed twice on the GPU. */
+export const RUNS = [0, 1];
+
+/** The rows of a self-test in hidden states: those of attention, then of feed-forward blocks, embeddings and heads. */
+export function layRows(/** @type {number} */ nTables, /** @type {readonly BlockName[]} */ blocks) {
+  const has = (/** @type {BlockName} */ name) => blocks.includes(name);
+  let row = 0;
+  const take = (/** @type {number} */ n) => {
+    row += n;
+    return row - n;
+  };
+  const attention = RUNS.map((run) => {
+    let position = 0;
+    return (has('attention') ? ATTENTION_STEPS : []).flatMap(({ nTokens, attends }) => {
+      position += nTokens;
+      // The first run has filled the cache.
+      if (run > 0 && !attends) return [];
+      return [{ nTokens, attends, position: position - nTokens, seen: position, start: take(nTokens) }];
+    });
+  });
+  const feed = RUNS.map(() =>
+    (has('feed') ? TOKENS : []).map((nTokens) => ({
+      position: 0,
+      seen: nTokens,
+      nTokens,
+      start: take(nTokens),
+    })),
+  );
+  const tables = Array.from({ length: has('embed') ? nTables : 0 }, () =>
+    RUNS.map(() => ({ position: 0, seen: 5, nTokens: 5, start: take(5) })),
+  );
+  const head = (has('head') ? [1, 5] : []).map((nRows) => ({ nRows, start: take(nRows), position: 0 }));
+  return { attention, feed, tables, head, count: row };
+}
+
+/** @typedef {ReturnType<typeof layRows>} Rows */
+
+/**
+ * Hidden states of every row: those of the second run are those of the first.
+ * @param {Rows} rows
+ * @param {number} nCols
+ * @param {import('./selftest-data.js').Generator} random
+ */
+export function fillRows({ attention, feed, tables, head, count }, nCols, random) {
+  const states = new Float32Array(count * nCols);
+  const put = (/** @type {number} */ start, /** @type {Float32Array} */ values) =>
+    states.set(values, start * nCols);
+  for (const [first, ...others] of [attention, feed]) {
+    for (const step of first) {
+      const values = makeStates(step.nTokens, nCols, random);
+      put(step.start, values);
+      for (const run of others)
+        for (const { position, nTokens, start } of run)
+          if (position === step.position && nTokens === step.nTokens) put(start, values);
+    }
+  }
+  for (const { start, nTokens } of tables.flat())
+    states.fill(Number.NaN, start * nCols, (start + nTokens) * nCols);
+  for (const { start, nRows } of head) put(start, makeStates(nRows, nCols, random));
+  return states;
+}
+
+/** Chooses the largest. */
+const SAMPLER = /** @type {import('../backend.js').TokenSampler} */ (
+  /** @type {unknown} */ ({ options: { temperature: 0, repeatPenalty: 1 }, next: () => 0 })
+);
+
+/** Rows of the tables, the first and the last among them. */
+const IDS = [0, TABLE_ROWS - 1, 7, 64, 255];
+
+/**
+ * What a backend makes of the rows.
+ * @param {import('../backend.js').Backend} backend
+ * @param {Model} model
+ * @param {import('../backend.js').Weights[]} weights  of treesOf()
+ * @param {Rows} rows
+ * @param {object} given
+ * @param {Float32Array} given.states
+ * @param {readonly number[]} given.runs
+ * @param {boolean} [given.plainRun]  the second run adds what blocks compute as it is
+ * @param {import('../wasm/kv-cache.js').KvType} given.kvType
+ * @param {number} given.embeddingScale
+ */
+export async function compute(backend, { settings, layers, plan }, weights, rows, given) {
+  const { states, runs, plainRun, kvType, embeddingScale } = given;
+  const { attention, feed, head } = settings;
+  const plain = { postNorm: undefined, residualScale: 1 };
+  const { nEmbd } = plan;
+  const owned = /** @type {import('../backend.js').Resource[]} */ ([]);
+  const own = (/** @type {any} */ resource) => {
+    owned.push(resource);
+    return resource;
+  };
+  try {
+    const x = own(backend.hidden(plan, { batch: rows.count, part: PART }));
+    const tokens = own(backend.tokens(16));
+    backend.writeTokens(tokens, 0, IDS);
+    /** Hidden states after each layer. @type {Float32Array[]} */
+    const made = [];
+    /** @type {Float32Array[][]} */
+    const logits = [];
+    /** @type {Uint32Array | undefined} */
+    let largest;
+    for (const i of layers.keys()) {
+      const cache = own(backend.cache(attention, { contextLength: CONTEXT, kvType }));
+      const blocks = {
+        attention: { settings: attention, weights: weights[2 * i], layer: i },
+        feed: { settings: feed, weights: weights[2 * i + 1], layer: i },
+      };
+      const plainBlocks = {
+        attention: { ...blocks.attention, settings: { ...attention, ...plain } },
+        feed: { ...blocks.feed, settings: { ...feed, ...plain } },
+      };
+      const table = (/** @type {number} */ t) => ({
+        settings: { scale: embeddingScale },
+        weights: weights[2 * layers.length + 1 + t],
+      });
+      const tableBlocks = rows.tables.map((_, t) => table(t));
+      const ofHead = { settings: head, weights: weights[2 * layers.length] };
+      backend.write(x, 0, states);
+      /** @type {any[][]} */
+      const outputs = [];
+      for (const run of runs) {
+        const { attention: ofAttention, feed: ofFeed } = run > 0 && plainRun ? plainBlocks : blocks;
+        for (const { attends, ...at } of rows.attention[run]) {
+          backend.project(x, ofAttention, cache, at);
+          if (attends) backend.attend(x, ofAttention, cache, at);
+        }
+        for (const at of rows.feed[run]) backend.feed(x, ofFeed, at);
+        if (i > 0) continue;
+        for (const [t, of] of rows.tables.entries()) backend.embed(tokens, x, tableBlocks[t], of[run]);
+        outputs[run] = rows.head.map(({ nRows }) => own(backend.tensor({ nRows, nCols: VOCABULARY })));
+        for (const [n, of] of rows.head.entries()) {
+          const to = outputs[run][n];
+          backend.write(to, 0, new Float32Array(of.nRows * VOCABULARY).fill(Number.NaN));
+          backend.head(x, ofHead, to, of);
+          backend.pick(to, of.nRows - 1, tokens, SAMPLER, 8 + 2 * run + n);
+        }
+      }
+      backend.flush();
+      made.push(await readSafely(() => backend.read(x)));
+      if (i > 0) continue;
+      for (const run of runs) {
+        logits[run] = [];
+        for (const of of outputs[run]) logits[run].push(await readSafely(() => backend.read(of)));
+      }
+      largest = await readSafely(() => backend.readTokens(tokens, 8, 4));
+    }
+    return { nEmbd, made, logits, largest: /** @type {Uint32Array} */ (largest) };
+  } finally {
+    for (const resource of owned) if (!resource.freed) resource.free();
+  }
+}
+
+/** @typedef {Awaited<ReturnType<typeof compute>>} Results */
+
+/**
+ * Reads. A NaN in the results is an error of the first read only: it is found again by the comparison.
+ * @template T
+ * @param {() => Promise<T>} read
+ * @returns {Promise<T>}
+ */
+async function readSafely(read) {
+  try {
+    return await read();
+  } catch (error) {
+    if (error instanceof NumericError) return readSafely(read);
+    throw error;
+  }
+}
