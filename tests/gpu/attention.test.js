@@ -34,9 +34,8 @@ const PLACES = [
  */
 const IN_ONE = [
   { kvType: KV.Q8_0, nHeads: 8, nKvHeads: 1, headSize: 128, causal: 1, softcap: 5 },
-  { kvType: KV.F16, nHeads: 7, nKvHeads: 1, headSize: 96, causal: 0, window: 9 },
+  { kvType: KV.F32, nHeads: 4, nKvHeads: 1, headSize: 256, causal: 0, window: 9 },
   { kvType: KV.F16, nHeads: 5, nKvHeads: 1, headSize: 100, causal: 1, window: 63, sinks: gaussians(5) },
-  { kvType: KV.F32, nHeads: 4, nKvHeads: 1, headSize: 256, causal: 1 },
   { kvType: KV.F16, nHeads: 2, nKvHeads: 2, headSize: 16, causal: 1, sinks: gaussians(2) },
 ];
 

@@ -232,7 +232,12 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
     };
     await check(three);
     await check({ ...three, options: { ...three.options, nTokens: 2, rows: 2 }, n: 2, start: 3 });
-    await check({ ...three, values: (n) => new Float32Array(n), options: { norm: { eps: 0 } } });
+    await check({
+      weights: [['F32', 3]],
+      nCols: 64,
+      values: (n) => new Float32Array(n),
+      options: { norm: { eps: 0 } },
+    });
   });
 
   test('what is added, with a scale; rows and strides that are given', async () => {
@@ -243,7 +248,7 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
       start: 2,
     });
     await check({
-      weights: [['Q4_K', 4]],
+      weights: [['F32', 4]],
       nCols: 256,
       options: { epilogue: 'add', nTokens: 2, xFromZero: true },
       n: 2,
@@ -347,12 +352,13 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
   });
 
   test('rows and invocations of a workgroup', async () => {
-    /** @type {Case} */
-    const shape = { weights: [['Q4_K', 11]], nCols: 1024 };
-    await check({ ...shape, options: { rows: 1, invocations: 32 } });
-    await check({ ...shape, options: { rows: 8, invocations: 128 } });
+    await check({ weights: [['Q4_K', 11]], nCols: 1024, options: { rows: 1, invocations: 32 } });
     // More sums than are added up at a time.
-    await check({ ...shape, options: { rows: 8, invocations: 256, norm: { eps: EPS } } });
+    await check({
+      weights: [['F32', 11]],
+      nCols: 1024,
+      options: { rows: 8, invocations: 256, norm: { eps: EPS } },
+    });
   });
 
   test('sums by subgroups', async (t) => {
@@ -360,7 +366,7 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
     const norm = { eps: EPS };
     await check({ weights: [['Q4_K', 11]], nCols: 1024, options: { subgroups: true, norm } });
     await check({
-      weights: [['Q8_0', 9]],
+      weights: [['F32', 9]],
       nCols: 640,
       options: { subgroups: true, invocations: 256, rows: 8, nTokens: 4, norm },
       n: 3,
