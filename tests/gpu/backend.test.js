@@ -6,7 +6,7 @@ import { describe, test } from 'node:test';
 import { GpuBackend } from '../../js/gpu/backend.js';
 import { Llama } from '../../js/llama/index.js';
 import { gpuSkip, openTestDevice } from '../helpers/gpu.js';
-import { checkGreedy, close, TOKENS } from '../helpers/llama.js';
+import { checkGreedy, close, SMALL_MODELS, TOKENS } from '../helpers/llama.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 
 /** @import { Spec } from '../helpers/synthetic-llama.js' */
@@ -38,17 +38,8 @@ async function loadOnGpu(source, options = {}) {
   return { model, gpu, backend: /** @type {GpuBackend} */ (/** @type {unknown} */ (backend)) };
 }
 
-/** @type {[string, Spec][]} */
-const ARCHITECTURES = [
-  ['llama', {}],
-  ['llama, tied, factors', { tied: true, factors: true, linear: 2, nDims: 8 }],
-  ['qwen2', { architecture: 'qwen2', type: 'Q8_0' }],
-  ['qwen3', { architecture: 'qwen3', headSize: 32 }],
-  ['llama, not causal', { causal: false }],
-];
-
 describe('the GPU backend', { skip: await gpuSkip() }, () => {
-  for (const [name, spec] of ARCHITECTURES) {
+  for (const [name, spec] of SMALL_MODELS) {
     test(`the whole runner, ${name}`, async () => {
       const made = makeModel(spec);
       const { model, gpu } = await loadOnGpu(made.bytes.buffer, { kvType: 'F32' });

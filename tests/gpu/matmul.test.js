@@ -78,8 +78,8 @@ describe('products for many tokens', { skip: await gpuSkip(), concurrency: 4 }, 
     [1, true],
     [4, false],
   ])) {
-    const row = fromZero ? '0' : 'of the batch';
-    test(`added to y from row ${row} on, with a bias, a scale and an offset; columns in ${splitK} parts`, async () => {
+    const first = fromZero ? 'row 0' : 'the first row of the batch';
+    test(`added to y from ${first} on, with a bias, a scale and an offset; columns in ${splitK} parts`, async () => {
       // 6 pieces: of 4 parts, one is empty.
       const weight = randomWeight('Q8_0', 37, 96, new Prng(4), 1);
       const dense = gaussian(19 * 96, new Prng(6));

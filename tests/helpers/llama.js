@@ -8,7 +8,16 @@ import { join } from 'node:path';
 import { dataPath, listData, projectRoot, skipWithout } from './test-data.js';
 
 /** @import { Llama } from '../../js/llama/index.js' */
-/** @import { makeModel } from './synthetic-llama.js' */
+/** @import { makeModel, Spec } from './synthetic-llama.js' */
+
+/** Models that go through the whole runner, by what is special. @type {[string, Spec][]} */
+export const SMALL_MODELS = [
+  ['llama', {}],
+  ['llama, tied, factors', { tied: true, factors: true, linear: 2, nDims: 8 }],
+  ['qwen2', { architecture: 'qwen2', type: 'Q8_0' }],
+  ['qwen3', { architecture: 'qwen3', headSize: 32 }],
+  ['llama, not causal', { causal: false }],
+];
 
 /** A prompt for models of synthetic-llama.js. */
 export const TOKENS = [1, 17, 5, 30, 9, 9, 22, 3, 38, 12, 6, 28];

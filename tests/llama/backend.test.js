@@ -13,7 +13,16 @@ import { planModel } from '../../js/llama/plan.js';
 import { Sampler } from '../../js/llama/sampler.js';
 import { checkTensors } from '../../js/llama/weights.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
-import { checkGreedy, close, distance, MODELS, peakOf, readReference, TOKENS } from '../helpers/llama.js';
+import {
+  checkGreedy,
+  close,
+  distance,
+  MODELS,
+  peakOf,
+  readReference,
+  SMALL_MODELS,
+  TOKENS,
+} from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
@@ -38,16 +47,7 @@ const settings = /** @type {const} */ ({ contextLength: 16, kvType: 'F32' });
  */
 const loadTo = (source, backend, options) => Llama.loadTo(async () => backend, source, options);
 
-/** @type {[string, Spec][]} */
-const ARCHITECTURES = [
-  ['llama', {}],
-  ['llama, tied, factors', { tied: true, factors: true, linear: 2, nDims: 8 }],
-  ['qwen2', { architecture: 'qwen2', type: 'Q8_0' }],
-  ['qwen3', { architecture: 'qwen3', headSize: 32 }],
-  ['llama, not causal', { causal: false }],
-];
-
-for (const [name, spec] of ARCHITECTURES) {
+for (const [name, spec] of SMALL_MODELS) {
   test(`backend: the whole runner on float64 JavaScript, ${name}`, async () => {
     const made = makeModel(spec);
     const backend = new ReferenceBackend();
