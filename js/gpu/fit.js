@@ -1,7 +1,7 @@
 /* Whether a model can run on a GPU, and what it takes there beside its weights. */
 
 import { show } from '../errors.js';
-import { withoutKernels } from '../llama/weights.js';
+import { withoutKernels } from '../llama/unserved.js';
 import { bufferCols } from './hidden.js';
 import { LARGEST_BATCH } from './products.js';
 import { up16 } from './shader.js';

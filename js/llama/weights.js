@@ -57,19 +57,6 @@ export function checkTensors(gguf, { architecture, tensors }) {
 }
 
 /**
- * The reason why a model cannot run where some of its tensors have types without kernels, or
- * undefined.
- * @param {readonly import('../gguf/file.js').GgufTensor[]} tensors
- * @param {(tensor: import('../gguf/file.js').GgufTensor) => boolean} isServed
- */
-export function withoutKernels(tensors, isServed) {
-  const unserved = tensors.filter((tensor) => !isServed(tensor));
-  if (unserved.length === 0) return undefined;
-  const types = [...new Set(unserved.map(({ type }) => type))].join(', ');
-  return `${unserved.length} tensors have types without kernels (${types}), the first is ${show(unserved[0].name)}`;
-}
-
-/**
  * Arranges loaded tensors as a tree: the role `layers.3.attention.q` becomes
  * tree.layers[3].attention.q. Roles without a tensor get the tensor that the plan shares with them,
  * if that one is loaded.

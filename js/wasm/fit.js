@@ -2,7 +2,7 @@
  * takes in addition to its weights. */
 
 import { show } from '../errors.js';
-import { withoutKernels } from '../llama/weights.js';
+import { withoutKernels } from '../llama/unserved.js';
 import { findType, weightBytes } from '../types.js';
 import { bufferCols, widths } from './hidden.js';
 import { GATES, PAIRINGS } from './layer.js';
