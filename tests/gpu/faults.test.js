@@ -204,7 +204,18 @@ describe('faults of the GPU', { skip: await gpuSkip() }, () => {
       QUANTISED,
       {},
     );
+    const { device } = gpu;
+    const { createComputePipelineAsync } = device;
+    let compiling = 0;
+    device.createComputePipelineAsync = async (descriptor) => {
+      compiling++;
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      return createComputePipelineAsync.call(device, descriptor);
+    };
     const running = model.logits(PROMPT);
+    running.catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.ok(compiling > 0);
     model.dispose();
     await assert.rejects(inTime(running));
     const other = gpu.buffer(16);
