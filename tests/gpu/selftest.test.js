@@ -79,7 +79,7 @@ const FAULTS = [
     [/^rms norm/, /(partial\[tid \+ n\]; \}\s+)workgroupBarrier\(\);/, '$1'],
     /^feed, 40 tokens/,
   ],
-  ['gate: its sign', 'feed', [/^silu gate/, 'exp(-x)', 'exp(x)'], /^feed, 40 tokens/],
+  ['gate: its sign', 'feed', [/^silu of/, 'exp(-x)', 'exp(x)'], /^feed, 40 tokens/],
   [
     'scaled add: its scale',
     'feed',
