@@ -1,5 +1,5 @@
-/* A GPU as a backend of models. Blocks become dispatches; they are recorded in order and submitted when something is read or the
- * runner says so. */
+/* A GPU as a backend of models. Blocks become dispatches; they are recorded in order and submitted
+ * when something is read or the runner says so. */
 
 import { HandleError } from '../errors.js';
 import { KV_LARGEST, numericError } from '../llama/numeric.js';
@@ -18,7 +18,11 @@ import { FAULT_WORDS, readFault } from './wgsl/faults.js';
 import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
 import { samplingPasses } from './wgsl/sample.js';
 
-/** @typedef {import('../backend.js').Backend<{ hidden: GpuHidden, tensor: GpuTensor, cache: GpuCache, tokens: GpuTokens }>} Backend */
+/**
+ * @typedef
+ *   {import('../backend.js').Backend<{ hidden: GpuHidden, tensor: GpuTensor, cache: GpuCache, tokens: GpuTokens }>}
+ *   Backend
+ */
 /** @typedef {import('../backend.js').BatchRows} BatchRows */
 /** @typedef {import('../backend.js').Resource} Resource */
 /** @typedef {import('../backend.js').Rows} Rows */
@@ -108,11 +112,17 @@ export class GpuBackend {
   #advice;
   #onDispose;
   #test;
-  /** Compiled work by block (or another key), hidden states and form. @type {WeakMap<object, Map<string, Ready[] | Promise<void>>>} */
+  /**
+   * Compiled work by block (or another key), hidden states and form.
+   * @type {WeakMap<object, Map<string, Ready[] | Promise<void>>>}
+   */
   #ready = new WeakMap();
   /** @type {Set<GpuHidden>} */
   #hiddens = new Set();
-  /** A number for each hidden, cache and tensor, to tell them apart in keys. @type {WeakMap<object, number>} */
+  /**
+   * A number for each hidden, cache and tensor, to tell them apart in keys.
+   * @type {WeakMap<object, number>}
+   */
   #numbers = new WeakMap();
   #lastNumber = 0;
   #disposed = false;
@@ -122,13 +132,14 @@ export class GpuBackend {
   /**
    * @param {GpuDevice} gpu
    * @param {object} options
-   * @param {import('../wasm/kv-cache.js').KvType} options.kvType  of the caches
+   * @param {import('../wasm/kv-cache.js').KvType} options.kvType of the caches
    * @param {Variants} options.variants
    * @param {Pipelines} [options.pipelines]
-   * @param {import('./kernels.js').GpuKernels} [options.kernels]  that it belongs to
-   * @param {(types: string[], layer: Partial<import('./selftest.js').SelfTestOptions>) => Promise<void>} [options.test]
-   *   compares kernels with the wasm module, and may switch variants off
-   * @param {() => void} [options.onDispose]  ends the device, where the backend owns it
+   * @param {import('./kernels.js').GpuKernels} [options.kernels] that it belongs to
+   * @param
+   *   {(types: string[], layer: Partial<import('./selftest.js').SelfTestOptions>) => Promise<void>}
+   *   [options.test] compares kernels with the wasm module, and may switch variants off
+   * @param {() => void} [options.onDispose] ends the device, where the backend owns it
    */
   constructor(
     gpu,
@@ -248,12 +259,22 @@ export class GpuBackend {
     return new GpuCache(this.#gpu, { type: kvType, nPositions: contextLength, nKvHeads, headSize });
   }
 
-  /** @param {GpuTokens} tokens @param {GpuHidden} x @param {Block<EmbeddingSettings>} block @param {Step} at */
+  /**
+   * @param {GpuTokens} tokens
+   * @param {GpuHidden} x
+   * @param {Block<EmbeddingSettings>} block
+   * @param {Step} at
+   */
   embed(tokens, x, block, at) {
     this.#run(block, [tokens, x], 'embed', at, () => embedWork(block, tokens.buffer, x));
   }
 
-  /** @param {GpuHidden} x @param {Block<AttentionSettings>} block @param {GpuCache} cache @param {Step} at */
+  /**
+   * @param {GpuHidden} x
+   * @param {Block<AttentionSettings>} block
+   * @param {GpuCache} cache
+   * @param {Step} at
+   */
   project(x, block, cache, at) {
     const form = formOf(at.nTokens);
     this.#run(block, [x, cache], `project ${form}`, at, () =>
@@ -261,7 +282,12 @@ export class GpuBackend {
     );
   }
 
-  /** @param {GpuHidden} x @param {Block<AttentionSettings>} block @param {GpuCache} cache @param {Step} at */
+  /**
+   * @param {GpuHidden} x
+   * @param {Block<AttentionSettings>} block
+   * @param {GpuCache} cache
+   * @param {Step} at
+   */
   attend(x, block, cache, at) {
     const form = formOf(at.nTokens);
     const split = form !== 'many' && isSplit(block.settings, at);
@@ -276,7 +302,12 @@ export class GpuBackend {
     this.#run(block, [x], `feed ${form}`, at, () => feedWork(block, x, form, this.#meansOf(x)));
   }
 
-  /** @param {GpuHidden} x @param {Block<HeadSettings>} block @param {GpuTensor} logits @param {BatchRows} rows */
+  /**
+   * @param {GpuHidden} x
+   * @param {Block<HeadSettings>} block
+   * @param {GpuTensor} logits
+   * @param {BatchRows} rows
+   */
   head(x, block, logits, { start, nRows, position }) {
     const form = nRows === 1 ? 'one' : 'few';
     const at = { position, start, nTokens: nRows, seen: 0 };
@@ -310,14 +341,25 @@ export class GpuBackend {
     ]);
   }
 
-  /** @param {GpuTensor} logits @param {number} row @param {GpuTokens} tokens @param {import('../backend.js').TokenSampler} sampler @param {number} position */
+  /**
+   * @param {GpuTensor} logits
+   * @param {number} row
+   * @param {GpuTokens} tokens
+   * @param {import('../backend.js').TokenSampler} sampler
+   * @param {number} position
+   */
   pick(logits, row, tokens, sampler, position) {
     const { temperature, repeatPenalty } = sampler.options;
     if (temperature === 0 && repeatPenalty === 1) this.#pickLargest(logits, row, tokens, position);
     else this.#pickByProcessor(logits, row, tokens, sampler, position);
   }
 
-  /** @param {GpuTensor} logits @param {number} row @param {GpuTokens} tokens @param {number} position */
+  /**
+   * @param {GpuTensor} logits
+   * @param {number} row
+   * @param {GpuTokens} tokens
+   * @param {number} position
+   */
   #pickLargest(logits, row, tokens, position) {
     const passes = samplingPasses(logits.nCols, 1);
     let values = logits.buffer;
@@ -339,7 +381,13 @@ export class GpuBackend {
     });
   }
 
-  /** @param {GpuTensor} logits @param {number} row @param {GpuTokens} tokens @param {import('../backend.js').TokenSampler} sampler @param {number} position */
+  /**
+   * @param {GpuTensor} logits
+   * @param {number} row
+   * @param {GpuTokens} tokens
+   * @param {import('../backend.js').TokenSampler} sampler
+   * @param {number} position
+   */
   #pickByProcessor(logits, row, tokens, sampler, position) {
     let picked = false;
     this.#queue.add(() => {
@@ -511,7 +559,12 @@ export class GpuBackend {
     this.#commands.write(tokens.buffer, 4 * start, Uint32Array.from(ids));
   }
 
-  /** Tokens as they are when everything is done that is recorded. @param {GpuTokens} tokens @param {number} start @param {number} n */
+  /**
+   * Tokens as they are when everything is done that is recorded.
+   * @param {GpuTokens} tokens
+   * @param {number} start
+   * @param {number} n
+   */
   async #ids(tokens, start, n) {
     const end = start + n;
     const asked = unknownOf(tokens, start, end);
@@ -553,7 +606,12 @@ export class GpuBackend {
   }
 }
 
-/** Positions whose token only the GPU knows. @param {GpuTokens} tokens @param {number} start @param {number} end */
+/**
+ * Positions whose token only the GPU knows.
+ * @param {GpuTokens} tokens
+ * @param {number} start
+ * @param {number} end
+ */
 const unknownOf = ({ unknown }, start, end) =>
   [...unknown].filter((position) => position >= start && position < end);
 

@@ -20,17 +20,20 @@ export { GpuWeight } from './weight.js';
 
 /**
  * @typedef {object} GpuOptions
- * @property {'high-performance' | 'low-power'} [powerPreference]  Which GPU to take where there are two. Default
- *   'high-performance'.
- * @property {boolean} [allowSoftware]  Take an adapter that computes on the processor: right, but slower than the
- *   WebAssembly kernels. Default false.
- * @property {readonly GpuFeature[]} [features]  The only optional features that may be used. Default: all that the GPU has.
- * @property {'f32' | 'int8'} [activation]  Precision of activations. With 'int8', products with more than 8 rows round
- *   them to int8, a scale for 32 columns, where the GPU has integer dot products. Default 'f32'.
- * @property {boolean} [selfTest]  Compare the kernels with those of the WebAssembly module before they are used, for
- *   the weight types and settings of a model, while its weights load. Default true.
- * @property {unknown} [gpu]  The object that WebGPU comes from. Default: navigator.gpu. In Node it is what the npm package
- *   `webgpu` gives: `create([])`.
+ * @property {'high-performance' | 'low-power'} [powerPreference] Which GPU to take where there are
+ *   two. Default 'high-performance'.
+ * @property {boolean} [allowSoftware] Take an adapter that computes on the processor: right, but
+ *   slower than the WebAssembly kernels. Default false.
+ * @property {readonly GpuFeature[]} [features] The only optional features that may be used.
+ *   Default: all that the GPU has.
+ * @property {'f32' | 'int8'} [activation] Precision of activations. With 'int8', products with more
+ *   than 8 rows round them to int8, a scale for 32 columns, where the GPU has integer dot products.
+ *   Default 'f32'.
+ * @property {boolean} [selfTest] Compare the kernels with those of the WebAssembly module before
+ *   they are used, for the weight types and settings of a model, while its weights load. Default
+ *   true.
+ * @property {unknown} [gpu] The object that WebGPU comes from. Default: navigator.gpu. In Node it
+ *   is what the npm package `webgpu` gives: `create([])`.
  */
 
 const OPTIONS = ['powerPreference', 'allowSoftware', 'features', 'activation', 'selfTest', 'gpu'];
@@ -40,7 +43,8 @@ const ACTIVATIONS = ['f32', 'int8'];
  * Opens a GPU. Its kernels compute in f32, with weights as the GGUF file has them.
  * @param {GpuOptions} [options]
  * @returns {Promise<GpuKernels>}
- * @throws {import('./errors.js').GpuError} there is no GPU to be used; `reason` says why in one word, the message in a sentence
+ * @throws {import('./errors.js').GpuError} there is no GPU to be used; `reason` says why in one
+ *   word, the message in a sentence
  * @throws {ArgumentError} an option is unknown or of the wrong kind
  */
 export async function createGpuKernels(options = {}) {

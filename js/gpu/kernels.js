@@ -76,8 +76,8 @@ export class GpuKernels {
   /**
    * @hideconstructor
    * @param {import('./device.js').GpuDevice} gpu
-   * @param {{ variants: GpuVariants, steps: string[], isTested: boolean }} choice  isTested: kernels are
-   *   compared with the wasm module before they are used
+   * @param {{ variants: GpuVariants, steps: string[], isTested: boolean }} choice isTested: kernels
+   *   are compared with the wasm module before they are used
    */
   constructor(gpu, { variants, steps, isTested }) {
     this.#gpu = gpu;
@@ -284,7 +284,10 @@ export class GpuKernels {
     return test;
   }
 
-  /** @param {readonly string[]} types @param {Partial<import('./selftest.js').SelfTestOptions>} options */
+  /**
+   * @param {readonly string[]} types
+   * @param {Partial<import('./selftest.js').SelfTestOptions>} options
+   */
   async #runTest(types, options) {
     const [{ chooseVariants }, { openWasmBackend }] = await Promise.all([
       import('./selftest.js'),
@@ -304,7 +307,8 @@ export class GpuKernels {
   }
 
   /**
-   * Waits for weights and, meanwhile, for the self-test of their types. Where that fails they are freed.
+   * Waits for weights and, meanwhile, for the self-test of their types. Where that fails they are
+   * freed.
    * @template T
    * @param {readonly string[]} types
    * @param {Promise<T>} loading

@@ -1,4 +1,7 @@
-/* Compiled shaders, each once a device. They are compiled asynchronously and ahead of use, so that dispatching never waits. */
+/**
+ * Compiled shaders, each once a device. They are compiled asynchronously and ahead of use, so that
+ * dispatching never waits.
+ */
 
 import { GpuError } from './errors.js';
 import { STAGE_COMPUTE } from './usage.js';
@@ -7,9 +10,15 @@ import { STAGE_COMPUTE } from './usage.js';
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
 /** @typedef {import('./shader.js').Shader} Shader */
 
-/** A buffer, or a part of one: offset and size in bytes. @typedef {GpuBuffer | { buffer: GpuBuffer, offset: number, bytes: number }} Bindable */
+/**
+ * A buffer, or a part of one: offset and size in bytes.
+ * @typedef {GpuBuffer | { buffer: GpuBuffer, offset: number, bytes: number }} Bindable
+ */
 
-/** A pipeline with its buffers. @typedef {{ pipeline: GPUComputePipeline, group: GPUBindGroup, usesStep: boolean }} Bound */
+/**
+ * A pipeline with its buffers.
+ * @typedef {{ pipeline: GPUComputePipeline, group: GPUBindGroup, usesStep: boolean }} Bound
+ */
 
 export class Pipelines {
   #gpu;
@@ -22,7 +31,8 @@ export class Pipelines {
 
   /**
    * @param {GpuDevice} gpu
-   * @param {{ rewrite?: (shader: Shader) => Shader }} [options]  rewrite: changes every shader before it is compiled; for tests
+   * @param {{ rewrite?: (shader: Shader) => Shader }} [options] rewrite: changes every shader
+   *   before it is compiled; for tests
    */
   constructor(gpu, { rewrite = (shader) => shader } = {}) {
     this.#gpu = gpu;

@@ -39,17 +39,18 @@ export const formOf = (nTokens) => (nTokens === 1 ? 'one' : nTokens <= FEW ? 'fe
 /**
  * A product. Rows of x and y are those of the batch.
  * @typedef {object} Product
- * @property {readonly GpuWeight[]} weights  their rows follow one another in y
+ * @property {readonly GpuWeight[]} weights their rows follow one another in y
  * @property {GpuBuffer} x
  * @property {Bindable} y
- * @property {GpuBuffer} [vectors]  norm and biases
- * @property {{ eps: number }} [norm]  of x, its weight at the beginning of vectors; not for many tokens
- * @property {readonly number[]} [biases]  by weight: where its bias begins in vectors
- * @property {'store' | 'add' | 'gated'} [epilogue]  'gated' not for many tokens
- * @property {'silu' | 'gelu'} [activation]  of a gate
+ * @property {GpuBuffer} [vectors] norm and biases
+ * @property {{ eps: number }} [norm] of x, its weight at the beginning of vectors; not for many
+ *   tokens
+ * @property {readonly number[]} [biases] by weight: where its bias begins in vectors
+ * @property {'store' | 'add' | 'gated'} [epilogue] 'gated' not for many tokens
+ * @property {'silu' | 'gelu'} [activation] of a gate
  * @property {number} [residualScale]
  * @property {{ first?: number, stride?: number, fromZero?: boolean }} [output]
- * @property {boolean} [fromZero]  the first token is row 0 of x too
+ * @property {boolean} [fromZero] the first token is row 0 of x too
  */
 
 /**
@@ -63,7 +64,10 @@ export const formOf = (nTokens) => (nTokens === 1 ? 'one' : nTokens <= FEW ? 'fe
 const tileOf = (/** @type {number} */ nRows) =>
   nRows >= 1024 ? { tileRows: 64, tileTokens: 64 } : { tileRows: 32, tileTokens: 32 };
 
-/** A part of a weight that lies in one buffer, and where its rows begin in y. @typedef {ReturnType<GpuWeight['units']>[0]} Piece */
+/**
+ * A part of a weight that lies in one buffer, and where its rows begin in y.
+ * @typedef {ReturnType<GpuWeight['units']>[0]} Piece
+ */
 
 /**
  * @param {Product} product

@@ -1,14 +1,16 @@
 /* How far the results of two backends may be apart when both compute in f32.
  *
- * u = 2^-24. A sum of n products, in any order, errs by (n + 8) u of the sum of their magnitudes (tests/helpers/bounds.js), which is at
- * most |w| |x|, the Euclidean norms of the row and of the input. A decoded value, or the share of a minimum that is summed apart for
- * some 32 columns, errs by 40 u of its terms; those are at most 4 times the largest value of the matrix, since no type's offset is
- * larger than its range and codes of both ends occur. So, for one backend,
+ * u = 2^-24. A sum of n products, in any order, errs by (n + 8) u of the sum of their magnitudes
+ * (tests/helpers/bounds.js), which is at most |w| |x|, the Euclidean norms of the row and of the
+ * input. A decoded value, or the share of a minimum that is summed apart for some 32 columns, errs
+ * by 40 u of its terms; those are at most 4 times the largest value of the matrix, since no type's
+ * offset is larger than its range and codes of both ends occur. So, for one backend,
  *
  *   error(w x) <= ((n + 8) |w| + 160 sqrt(n) largest) u |x|.
  *
- * A norm errs by (n / 2 + 13) u of each value. Two backends are apart by twice that. An error e of the input of a product becomes
- * |w| e. A whole block is a chain of these steps; errors of values are carried as the norm of a head, or of a token's row. */
+ * A norm errs by (n / 2 + 13) u of each value. Two backends are apart by twice that. An error e of
+ * the input of a product becomes |w| e. A whole block is a chain of these steps; errors of values
+ * are carried as the norm of a head, or of a token's row. */
 
 import { WGSL_TYPES } from './wgsl/types.js';
 
@@ -23,12 +25,16 @@ const u = 2 ** -24;
 const SLOPE = 1.13;
 
 /**
- * What activations as int8 add, for a row and an input of norm 1. A code is off by at most a half of d = max|x| / 127 of its 32
- * columns, and max|x| is at most the norm of those, so that the sum of d / 2 |w| is at most sqrt(32) / 254 |w| |x|.
+ * What activations as int8 add, for a row and an input of norm 1. A code is off by at most a half
+ * of d = max|x| / 127 of its 32 columns, and max|x| is at most the norm of those, so that the sum
+ * of d / 2 |w| is at most sqrt(32) / 254 |w| |x|.
  */
 const INT8 = Math.sqrt(32) / 254 + 2 ** -20;
 
-/** A vector: its norm, how far two of it may be apart, and its largest magnitude. @typedef {{ size: number, error: number, peak: number }} Bounded */
+/**
+ * A vector: its norm, how far two of it may be apart, and its largest magnitude.
+ * @typedef {{ size: number, error: number, peak: number }} Bounded
+ */
 
 /**
  * Two backends' error in row r for an input of norm 1.
@@ -50,7 +56,12 @@ export function normOf(values) {
   return Math.sqrt(sum);
 }
 
-/** The norm of rms(x) * gain. @param {Float32Array} x @param {Float32Array} gain @param {number} eps */
+/**
+ * The norm of rms(x) * gain.
+ * @param {Float32Array} x
+ * @param {Float32Array} gain
+ * @param {number} eps
+ */
 export function normedSize(x, gain, eps) {
   let squares = 0;
   let gained = 0;
@@ -120,7 +131,10 @@ export function feedErrors({ kind, activation }, { gate, up, down }, int8) {
     d.sizes.map((norm, r) => normed ** power * (norm * error + d.errors[r] * (size + error)));
 }
 
-/** @param {Matrix} w @returns {(normed: number) => Float64Array}  errors of the product with norm(x) */
+/**
+ * @param {Matrix} w
+ * @returns {(normed: number) => Float64Array} errors of the product with norm(x)
+ */
 export function headErrors(w) {
   const { errors } = rowsOf(w, normedError, false);
   return (normed) => errors.map((error) => normed * error);
@@ -129,7 +143,12 @@ export function headErrors(w) {
 /** Errors of decoded rows. @param {Matrix} w @param {number} scale */
 export const embedError = ({ largest }, scale) => 2 * 12 * u * 4 * largest * Math.abs(scale);
 
-/** What storing a head in a cache adds to the distance of two. @param {KvType} type @param {Bounded} head @param {number} headSize */
+/**
+ * What storing a head in a cache adds to the distance of two.
+ * @param {KvType} type
+ * @param {Bounded} head
+ * @param {number} headSize
+ */
 function storeError(type, { size, peak }, headSize) {
   if (type === 'F32') return 0;
   // Each may take either neighbour.
@@ -138,7 +157,8 @@ function storeError(type, { size, peak }, headSize) {
 }
 
 /**
- * A token: the norm of its normalised input, its position, leastHeads() of it, and whether it is one of many.
+ * A token: the norm of its normalised input, its position, leastHeads() of it, and whether it is
+ * one of many.
  * @typedef {{ normed: number, position: number, least: number, many: boolean }} TokenFacts
  */
 
@@ -159,13 +179,25 @@ export function attentionErrors(settings, weights, vectors, kvType, int8) {
   }));
   const bias = (/** @type {string} */ name) =>
     vectors[name]?.reduce((most, v) => Math.max(most, Math.abs(v)), 0) ?? 0;
-  /** A head of a token. @param {Bounded} of @param {number} normed @param {string} name @returns {Bounded} */
+  /**
+   * A head of a token.
+   * @param {Bounded} of
+   * @param {number} normed
+   * @param {string} name
+   * @returns {Bounded}
+   */
   const made = (of, normed, name) => {
     const most = bias(name);
     const size = of.size * normed + Math.sqrt(headSize) * most;
     return { size, error: of.error * normed + 2 * u * size, peak: of.peak * normed + most };
   };
-  /** After its norm and rotation. @param {Bounded} head @param {number} position @param {number} least  norm of a head that was computed @param {string} gain */
+  /**
+   * After its norm and rotation.
+   * @param {Bounded} head
+   * @param {number} position
+   * @param {number} least norm of a head that was computed
+   * @param {string} gain
+   */
   const turned = ({ size, error, peak }, position, least, gain) => {
     let head = { size, error, peak };
     if (qkNorm) {
@@ -220,7 +252,8 @@ export function attentionErrors(settings, weights, vectors, kvType, int8) {
         by * (q.error * k.size + (q.size + q.error) * k.error) +
         2 * (headSize + 8) * u * largest +
         16 * u * softcap;
-      // A weight is off by the error of its score and of the largest one, by that of exp, and by that of their sum.
+      // A weight is off by the error of its score and of the largest one, by that of exp, and by
+      // that of their sum.
       const relative = Math.expm1(2 * score) + (24 + 16 * largest + 2 * nSeen) * u;
       const size = Math.sqrt(nHeads) * v.size;
       const error = Math.sqrt(nHeads) * (relative * v.size + v.error);

@@ -1,5 +1,5 @@
-/* What the self-test computes with: weights of every type in use, vectors, and hidden states. Made of a fixed generator, so that a
- * failure repeats. */
+/* What the self-test computes with: weights of every type in use, vectors, and hidden states. Made
+ * of a fixed generator, so that a failure repeats. */
 
 import { servedType, weightBytes } from '../types.js';
 import { WGSL_TYPES } from './wgsl/types.js';
@@ -17,12 +17,16 @@ import { WGSL_TYPES } from './wgsl/types.js';
  * @property {number} largest  magnitude of all values
  */
 
-/** Rows that differ; the others repeat them. No tile has so many, so rows that change places are found. */
+/**
+ * Rows that differ; the others repeat them. No tile has so many, so rows that change places are
+ * found.
+ */
 const DISTINCT = 61;
 
 /**
- * For each type of codes: the mean of its positive values with a scale of 1, and bits that lean the bytes of its fields towards
- * positive values, as [set, kept]. Sums of positive terms do not cancel, so their bounds are sharp.
+ * For each type of codes: the mean of its positive values with a scale of 1, and bits that lean the
+ * bytes of its fields towards positive values, as [set, kept]. Sums of positive terms do not
+ * cancel, so their bounds are sharp.
  * @type {Record<string, { mean: number, lean?: Record<string, [number, number]> }>}
  */
 const CODES = {
@@ -165,8 +169,8 @@ export const makeVector = (n, mean, random) =>
 const SIZES = [1e5, 1, 1, 1e-6];
 
 /**
- * Hidden states. Most values of a token have the same sign, tokens do not. In one of four tokens some columns are far larger than the
- * others.
+ * Hidden states. Most values of a token have the same sign, tokens do not. In one of four tokens
+ * some columns are far larger than the others.
  * @param {number} nRows
  * @param {number} nCols
  * @param {Generator} random

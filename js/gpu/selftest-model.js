@@ -1,5 +1,5 @@
-/* The synthetic model of the self-test: layers and a head with the types and settings of the real model, on the GPU and in wasm
- * memory. */
+/* The synthetic model of the self-test: layers and a head with the types and settings of the real
+ * model, on the GPU and in wasm memory. */
 
 import { servedType } from '../types.js';
 import { Commands } from './commands.js';
@@ -16,7 +16,10 @@ import { allocateWeights } from './weights.js';
 /** @typedef {import('./selftest.js').SelfTestOptions} SelfTestOptions */
 /** @typedef {import('./selftest-data.js').Matrix} Matrix */
 
-/** A leaf is a matrix or a vector. @typedef {Record<string, Matrix | Float32Array | undefined>} Tree */
+/**
+ * A leaf is a matrix or a vector.
+ * @typedef {Record<string, Matrix | Float32Array | undefined>} Tree
+ */
 
 /** More than one pass of the search for the largest takes, and odd. */
 export const VOCABULARY = 4099;
@@ -24,7 +27,10 @@ export const TABLE_ROWS = 331;
 /** Mean of a normalised hidden state. */
 const MEAN_STATE = 0.75;
 
-/** Columns by the largest block of the types: not many, with a tail where blocks are small; enough between gate and down to be split. */
+/**
+ * Columns by the largest block of the types: not many, with a tail where blocks are small; enough
+ * between gate and down to be split.
+ */
 const COLUMNS = /** @type {const} */ ({ 1: [282, 2058], 32: [288, 2080], 256: [256, 2304] });
 
 /**
@@ -236,7 +242,11 @@ export function toWasm(fm, trees) {
   return { trees: made, owned };
 }
 
-/** @param {Tree} tree @param {(leaf: Matrix | Float32Array, name: string) => any} map @returns {import('../backend.js').Weights} */
+/**
+ * @param {Tree} tree
+ * @param {(leaf: Matrix | Float32Array, name: string) => any} map
+ * @returns {import('../backend.js').Weights}
+ */
 const mapLeaves = (tree, map) =>
   Object.fromEntries(
     Object.entries(tree).flatMap(([name, leaf]) => (leaf === undefined ? [] : [[name, map(leaf, name)]])),

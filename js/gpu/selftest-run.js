@@ -1,4 +1,7 @@
-/* What a backend makes of the synthetic model of the self-test: the rows of hidden states, and the blocks that compute them. */
+/**
+ * What a backend makes of the synthetic model of the self-test: the rows of hidden states, and the
+ * blocks that compute them.
+ */
 
 import { NumericError } from '../llama/errors.js';
 import { makeStates } from './selftest-data.js';
@@ -7,7 +10,10 @@ import { TABLE_ROWS, VOCABULARY } from './selftest-model.js';
 /** @typedef {import('./selftest.js').BlockName} BlockName */
 /** @typedef {import('./selftest-model.js').Model} Model */
 
-/** The tokens of attention, in order of their positions: before and beyond one split. Only `attends` of them are compared. */
+/**
+ * The tokens of attention, in order of their positions: before and beyond one split. Only `attends`
+ * of them are compared.
+ */
 const ATTENTION_STEPS = [
   { nTokens: 40, attends: true },
   { nTokens: 1, attends: true },
@@ -25,7 +31,10 @@ const PART = 44;
 /** Everything is computed twice on the GPU. */
 export const RUNS = [0, 1];
 
-/** The rows of a self-test in hidden states: those of attention, then of feed-forward blocks, embeddings and heads. */
+/**
+ * The rows of a self-test in hidden states: those of attention, then of feed-forward blocks,
+ * embeddings and heads.
+ */
 export function layRows(/** @type {number} */ nTables, /** @type {readonly BlockName[]} */ blocks) {
   const has = (/** @type {BlockName} */ name) => blocks.includes(name);
   let row = 0;
@@ -179,7 +188,8 @@ export async function compute(backend, { settings, layers, plan }, weights, rows
 /** @typedef {Awaited<ReturnType<typeof compute>>} Results */
 
 /**
- * Reads. A NaN in the results is an error of the first read only: it is found again by the comparison.
+ * Reads. A NaN in the results is an error of the first read only: it is found again by the
+ * comparison.
  * @template T
  * @param {() => Promise<T>} read
  * @returns {Promise<T>}

@@ -1,7 +1,9 @@
-/* The comparison of all kernels with the wasm module, before they are used: blocks of a synthetic model with the types and settings of
- * the real one, on shapes and numbers that drivers have failed at. Both backends get the same hidden states before each block, and
- * what they make of them must not be further apart than rounding allows (selftest-bounds.js). The GPU computes everything twice, and
- * must give the same bits. Buffers that a kernel should fill hold NaN or zeros before, so a kernel that does nothing is found. */
+/* The comparison of all kernels with the wasm module, before they are used: blocks of a synthetic
+ * model with the types and settings of the real one, on shapes and numbers that drivers have failed
+ * at. Both backends get the same hidden states before each block, and what they make of them must
+ * not be further apart than rounding allows (selftest-bounds.js). The GPU computes everything
+ * twice, and must give the same bits. Buffers that a kernel should fill hold NaN or zeros before,
+ * so a kernel that does nothing is found. */
 
 import { performance } from '../node.js';
 import { GpuBackend } from './backend.js';
@@ -35,24 +37,26 @@ import { compute, fillRows, layRows, RUNS } from './selftest-run.js';
  * What is tested, and with what.
  * @typedef {object} SelfTestOptions
  * @property {import('./device.js').GpuDevice} gpu
- * @property {import('./pipelines.js').Pipelines} pipelines  which the model will use too
+ * @property {import('./pipelines.js').Pipelines} pipelines which the model will use too
  * @property {Variants} variants
- * @property {import('../wasm/kv-cache.js').KvType} [kvType]  default F16
- * @property {readonly string[]} types  of the weights in use
- * @property {Partial<AttentionSettings> & { biases?: boolean, outputBias?: boolean }} [attention]  settings of the model, as far as they
- *   differ from the defaults
+ * @property {import('../wasm/kv-cache.js').KvType} [kvType] default F16
+ * @property {readonly string[]} types of the weights in use
+ * @property {Partial<AttentionSettings> & { biases?: boolean, outputBias?: boolean }} [attention]
+ *   settings of the model, as far as they differ from the defaults
  * @property {Partial<FeedSettings>} [feed]
  * @property {Partial<HeadSettings>} [head]
  * @property {number} [embeddingScale]
- * @property {boolean} [int8]  whether chooseVariants() may choose products of int8
- * @property {readonly BlockName[]} [blocks]  the only ones that are tested
- * @property {readonly [nEmbd: number, nFf: number]} [columns]  of hidden states, and between gate and down
+ * @property {boolean} [int8] whether chooseVariants() may choose products of int8
+ * @property {readonly BlockName[]} [blocks] the only ones that are tested
+ * @property {readonly [nEmbd: number, nFf: number]} [columns] of hidden states, and between gate
+ *   and down
  */
 
 /** @typedef {'embed' | 'attention' | 'feed' | 'head'} BlockName */
 
 /**
- * A comparison. error: of the worst value, in units of its bound; infinite where values are NaN, or differ between two runs.
+ * A comparison. error: of the worst value, in units of its bound; infinite where values are NaN, or
+ * differ between two runs.
  * @typedef {{ name: string, good: boolean, error: number }} Case
  */
 
@@ -239,7 +243,8 @@ export async function selfTest(options, wasmBackend) {
     working = computing.catch(() => {});
     const onCpu = toWasm(fm, trees);
     owned.push(...onCpu.owned);
-    // With norms of what a block adds, a second run on the CPU leaves them out: bounds depend on what is normalised.
+    // With norms of what a block adds, a second run on the CPU leaves them out: bounds depend on
+    // what is normalised.
     const plainRun = settings.attention.postNorm || settings.feed.postNorm;
     const expected = await compute(wasmBackend, model, onCpu.trees, rows, {
       ...given,
@@ -265,8 +270,8 @@ export async function selfTest(options, wasmBackend) {
 }
 
 /**
- * The norms of the smallest heads of queries and keys, by row, where they are normalised: bounds depend on them. A norm of all heads
- * counts as that of each.
+ * The norms of the smallest heads of queries and keys, by row, where they are normalised: bounds
+ * depend on them. A norm of all heads counts as that of each.
  * @param {import('../wasm/kernels.js').Kernels} fm
  * @param {AttentionSettings} settings
  * @param {import('../backend.js').Weights} weights
@@ -298,7 +303,10 @@ function leastHeads(fm, { norm, qkNorm, nHeads, nKvHeads, headSize }, weights, v
   return least;
 }
 
-/** What was chosen and why, in sentences. @typedef {{ variants: Variants, report: string[] }} Choice */
+/**
+ * What was chosen and why, in sentences.
+ * @typedef {{ variants: Variants, report: string[] }} Choice
+ */
 
 /**
  * The kernels that a GPU has, faster ones first.
@@ -333,9 +341,10 @@ const named = (cases) =>
 /**
  * The fastest kernels that compute on this GPU what the wasm module does.
  * @param {Omit<SelfTestOptions, 'variants'>} options
- * @param {WasmBackend} wasmBackend  in the activation mode f32
+ * @param {WasmBackend} wasmBackend in the activation mode f32
  * @returns {Promise<Choice & { tests: SelfTestResult[] }>}
- * @throws {GpuError} `selftest`: not even the plain kernels do; `shader`: the driver rejects one of them; or the device failed
+ * @throws {GpuError} `selftest`: not even the plain kernels do; `shader`: the driver rejects one of
+ *   them; or the device failed
  */
 export async function chooseVariants(options, wasmBackend) {
   const { features } = options.gpu;

@@ -1,5 +1,6 @@
-/** Vulkan drivers without a GPU, for tests of WebGPU: Mesa's lavapipe, which computes on the processor, and RADV, which compiles for
- * AMD GPUs that are not there. They come from Debian's backports and are unpacked into .toolchain/mesa; the system is left alone. */
+/** Vulkan drivers without a GPU, for tests of WebGPU: Mesa's lavapipe, which computes on the
+ * processor, and RADV, which compiles for AMD GPUs that are not there. They come from Debian's
+ * backports and are unpacked into .toolchain/mesa; the system is left alone. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { ask, environment, root, run, SetupError, say, which, withLock } from './run.js';
@@ -11,7 +12,10 @@ const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
 /** Unpacked in any case: those of the system are too old for this Mesa. */
 const NEWER = /^(mesa-vulkan-drivers|libdrm.*|libvulkan1)_/;
 
-/** @typedef {{ libraries: string, lavapipe: string, radv: string }} Mesa  a folder, and the JSON files of two Vulkan drivers */
+/**
+ * @typedef {{ libraries: string, lavapipe: string, radv: string }} Mesa a folder, and the JSON
+ *   files of two Vulkan drivers
+ */
 
 /** @returns {Mesa} */
 const mesa = () => ({

@@ -1,6 +1,7 @@
 /**
- * Models of every architecture on the GPU backend, compared with llama.cpp (`arch` in the test data). Compiling takes a
- * software driver seconds a model, so two are drawn by a seed: FM_ARCH_SEED sets it, FM_ARCH_ALL=1 runs all.
+ * Models of every architecture on the GPU backend, compared with llama.cpp (`arch` in the test
+ * data). Compiling takes a software driver seconds a model, so two are drawn by a seed:
+ * FM_ARCH_SEED sets it, FM_ARCH_ALL=1 runs all.
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';

@@ -1,8 +1,10 @@
 /**
- * Faults of the GPU while a model is loaded and runs: the device is destroyed, memory runs out, the adapter or the driver refuses
- * something, weights are damaged. Every call ends with a typed error, and all memory is given back.
+ * Faults of the GPU while a model is loaded and runs: the device is destroyed, memory runs out, the
+ * adapter or the driver refuses something, weights are damaged. Every call ends with a typed error,
+ * and all memory is given back.
  *
- * Where results do not matter the kernels are empty: the real ones take SwiftShader seconds to compile.
+ * Where results do not matter the kernels are empty: the real ones take SwiftShader seconds to
+ * compile.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -24,7 +26,10 @@ import { makeModel } from '../helpers/synthetic-llama.js';
 const DEEP = Boolean(process.env.FM_TEST_DEEP);
 const POINTS = DEEP ? 100 : 30;
 const SEED = Number(process.env.FM_TEST_SEED ?? (DEEP ? Date.now() % 2 ** 31 : 17));
-/** No call takes longer than this, however slow the machine; the second where real kernels are compiled. */
+/**
+ * No call takes longer than this, however slow the machine; the second where real kernels are
+ * compiled.
+ */
 const [LIMIT_MS, COMPILE_MS] = [20_000, 180_000];
 /** What no driver without a GPU can allocate, though it may be asked for. */
 const TOO_MANY_BYTES = 2 ** 30;
@@ -42,7 +47,13 @@ const isGpuError =
     throw error;
   };
 
-/** Rejects if work hangs. @template T @param {Promise<T>} work @param {number} [limit]  in milliseconds @returns {Promise<T>} */
+/**
+ * Rejects if work hangs.
+ * @template T
+ * @param {Promise<T>} work
+ * @param {number} [limit] in milliseconds
+ * @returns {Promise<T>}
+ */
 async function inTime(work, limit = LIMIT_MS) {
   /** @type {NodeJS.Timeout | undefined} */
   let timer;
@@ -69,8 +80,8 @@ function emptyKernels() {
 /**
  * Loads a model.
  * @param {GpuDevice} gpu
- * @param {{ rewrite?: (shader: Shader) => Shader, owned?: boolean }} [given]  owned: the device ends with the model, and all memory
- *   with it; otherwise whoever takes memory must give it back
+ * @param {{ rewrite?: (shader: Shader) => Shader, owned?: boolean }} [given] owned: the device ends
+ *   with the model, and all memory with it; otherwise whoever takes memory must give it back
  */
 function load(gpu, { rewrite = emptyKernels(), owned = true } = {}) {
   return Llama.loadTo(
@@ -87,10 +98,11 @@ function load(gpu, { rewrite = emptyKernels(), owned = true } = {}) {
 }
 
 /**
- * Everything that a model does: it is loaded, reads a prompt, writes a few tokens of both kinds, and embeds.
+ * Everything that a model does: it is loaded, reads a prompt, writes a few tokens of both kinds,
+ * and embeds.
  * @param {GpuDevice} gpu
  * @param {Parameters<typeof load>[1]} [given]
- * @returns {Promise<unknown>}  the first error
+ * @returns {Promise<unknown>} the first error
  */
 async function useAll(gpu, given) {
   /** @type {unknown} */

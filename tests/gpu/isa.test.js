@@ -1,5 +1,6 @@
 /**
- * Machine code of the GPU kernels for an AMD GPU, compiled without one: no kernel grows unnoticed, none runs out of registers.
+ * Machine code of the GPU kernels for an AMD GPU, compiled without one: no kernel grows unnoticed,
+ * none runs out of registers.
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';

@@ -1,6 +1,6 @@
 /**
- * What kernels get on this Vulkan driver, and a weight that is larger than one of its bindings: printed as JSON. A program for
- * lavapipe.test.js.
+ * What kernels get on this Vulkan driver, and a weight that is larger than one of its bindings:
+ * printed as JSON. A program for lavapipe.test.js.
  */
 import assert from 'node:assert/strict';
 import { createGpuKernels } from '../../js/gpu/index.js';

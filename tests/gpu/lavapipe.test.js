@@ -1,6 +1,7 @@
 /**
- * The GPU kernels on another driver without a GPU: Mesa's lavapipe, which has shader-f16, subgroups of another size, and bindings
- * of 128 MiB, the least that WebGPU promises. Its compiler is slow, so only some tests run on it, in processes of their own.
+ * The GPU kernels on another driver without a GPU: Mesa's lavapipe, which has shader-f16, subgroups
+ * of another size, and bindings of 128 MiB, the least that WebGPU promises. Its compiler is slow,
+ * so only some tests run on it, in processes of their own.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -9,7 +10,9 @@ import { describe, test } from 'node:test';
 import { ensureMesa } from '../../scripts/setup/mesa.js';
 import { root } from '../../scripts/setup/run.js';
 
-/** A file that takes longer has failed; most of it is compiling, which Mesa remembers in `cache`. */
+/**
+ * A file that takes longer has failed; most of it is compiling, which Mesa remembers in `cache`.
+ */
 const MS = 240_000;
 const MIB = 2 ** 20;
 

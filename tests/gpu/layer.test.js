@@ -40,8 +40,9 @@ describe('row by row operations', { skip: await gpuSkip() }, () => {
    * @param {number} nCols
    * @param {Record<string, Float32Array>} data
    * @param {string} result
-   * @param {(row: number, col: number) => { value: number, bound: number }} expected  row: counted in the buffer
-   * @param {number} [shift]  rows that the result lies before its input
+   * @param {(row: number, col: number) => { value: number, bound: number }} expected row: counted
+   *   in the buffer
+   * @param {number} [shift] rows that the result lies before its input
    */
   async function check(shader, nCols, data, result, expected, shift = 0) {
     const got = new Float32Array(await gpu.run(shader, data, rowGroups(N_TOKENS), result, step));
@@ -87,7 +88,8 @@ describe('row by row operations', { skip: await gpuSkip() }, () => {
       const eps = 1e-5;
       const scale = (/** @type {number} */ r) =>
         1 / sqrt(row(r).reduce((sum, v) => sum + v * v, 0) / nCols + eps);
-      // Sums of squares err relatively by their length, halved by the root; a few roundings for the rest.
+      // Sums of squares err relatively by their length, halved by the root; a few roundings for the
+      // rest.
       const expected = (/** @type {number} */ r, /** @type {number} */ c) => {
         const value = x[r * stride + c] * scale(r) * w[c];
         return { value, bound: (nCols / 2 + 12) * u * abs(value) + 1e-37 };
@@ -121,7 +123,8 @@ describe('row by row operations', { skip: await gpuSkip() }, () => {
         const variance = row(r).reduce((sum, v) => sum + (v - mean) ** 2, 0) / nCols;
         const scale = 1 / sqrt(variance + eps);
         const value = (x[r * stride + c] - mean) * scale * w[c];
-        // The mean errs by its length times the largest number; that error scales like the difference, in variance and in value.
+        // The mean errs by its length times the largest number; that error scales like the
+        // difference, in variance and in value.
         const meanError = (nCols + 2) * u * size;
         const relative = (meanError * sqrt(variance) + meanError ** 2) * scale ** 2 + (nCols / 2 + 12) * u;
         const bound =
@@ -144,7 +147,8 @@ describe('row by row operations', { skip: await gpuSkip() }, () => {
           const [a, up] = [g[r * stride + c], y[r * stride + c]];
           const t = sqrt(2 / Math.PI) * (a + 0.044715 * a ** 3);
           const act = activation === 'silu' ? a / (1 + exp(-a)) : 0.5 * a * (1 + tanh(t));
-          // exp of WGSL errs by 3 + 2|x| units; tanh is made of it, and what is left of 1 + tanh(t) for negative t is absolute.
+          // exp of WGSL errs by 3 + 2|x| units; tanh is made of it, and what is left of 1 + tanh(t)
+          // for negative t is absolute.
           const bound =
             activation === 'silu' ? (16 + 4 * abs(a)) * u * abs(act) : 2 ** -18 * abs(a) + 16 * u * abs(act);
           return { value: act * up, bound: bound * abs(up) + 1e-36 };

@@ -1,6 +1,6 @@
 /**
- * The self-test of the GPU kernels: it passes with every weight type and setting, and finds faults that are put into the WGSL of each
- * kernel.
+ * The self-test of the GPU kernels: it passes with every weight type and setting, and finds faults
+ * that are put into the WGSL of each kernel.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -33,7 +33,11 @@ const TYPES = Object.keys(WGSL_TYPES);
 const SMALL = { types: ['F32'], columns: [60, 2056] };
 const POST_NORM = { kind: /** @type {const} */ ('rms'), eps: 1e-5 };
 
-/** What is broken, the block that runs, the fault, the first words of a case that must fail, and settings. @type {[string, BlockName, Fault, RegExp, Partial<SelfTestOptions>?][]} */
+/**
+ * What is broken, the block that runs, the fault, the first words of a case that must fail, and
+ * settings.
+ * @type {[string, BlockName, Fault, RegExp, Partial<SelfTestOptions>?][]}
+ */
 const FAULTS = [
   ['matvec: the last row', 'head', [/^matvec/, 'row0 + r >= end', 'row0 + r + 1u >= end'], /^head, 1 token/],
   ['matvec: a barrier', 'feed', [/^matvec F32 60x2056/, 'workgroupBarrier();', ''], /^feed, 1 token/],
@@ -241,7 +245,10 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
   }
 
   describe('the choice of kernels', () => {
-    /** @param {(shader: Shader) => Shader} change  of kernels with subgroups @param {(shader: Shader) => Shader} [changePlain] */
+    /**
+     * @param {(shader: Shader) => Shader} change of kernels with subgroups
+     * @param {(shader: Shader) => Shader} [changePlain]
+     */
     const choose = async (change, changePlain = (shader) => shader) => {
       rewrite = (shader) => (shader.code.includes('enable subgroups') ? change(shader) : changePlain(shader));
       try {

@@ -38,7 +38,10 @@ async function* pieces(bytes, sizes) {
   }
 }
 
-/** Odd numbers of blocks, in whole words or not; rows of floats that are padded. @type {[string, number, number][]} */
+/**
+ * Odd numbers of blocks, in whole words or not; rows of floats that are padded.
+ * @type {[string, number, number][]}
+ */
 const SHAPES = [
   ...Object.keys(WGSL_TYPES)
     .filter((type) => WGSL_TYPES[type].coded)

@@ -157,7 +157,9 @@ const stepOf = (s, start) => ({
  * Runs a kernel that writes `out`.
  * @param {TestGpu} gpu
  * @param {Case} made
- * @param {(kernel: AttentionShape, step: { seen: number, nTokens: number }) => [Shader, [number, number, number]]} kernelOf
+ * @param
+ *   {(kernel: AttentionShape, step: { seen: number, nTokens: number }) => [Shader, [number, number, number]]}
+ *   kernelOf
  * @param {Place} [place]
  */
 export async function runKernel(gpu, made, kernelOf, place = {}) {

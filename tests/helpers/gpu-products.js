@@ -180,9 +180,9 @@ export async function runProduct(gpu, { weight, dense, options, start = 0, int8 
 /**
  * Runs a product and compares it with float64, of activations as they were quantised.
  *
- * With integers, sums of 8 columns at least are exact before they meet f32, with at most 8 roundings
- * each and two terms: that is within the bound of f32 products. Of a sum that is added to y, the
- * bias, y and a scale, which is an f32 itself, are roundings of each term.
+ * With integers, sums of 8 columns at least are exact before they meet f32, with at most 8
+ * roundings each and two terms: that is within the bound of f32 products. Of a sum that is added to
+ * y, the bias, y and a scale, which is an f32 itself, are roundings of each term.
  * @param {TestGpu} gpu @param {ProductCase} given @param {string} what
  * @returns {Promise<Float32Array>} [nTokens][nRows]
  */

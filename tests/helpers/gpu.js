@@ -1,6 +1,7 @@
 /**
- * WebGPU in Node, without a GPU: Dawn (the npm package `webgpu`) on a Vulkan driver that computes on the processor. By default the
- * driver is the SwiftShader that comes with Chromium; FM_TEST_VULKAN names the JSON file of another one.
+ * WebGPU in Node, without a GPU: Dawn (the npm package `webgpu`) on a Vulkan driver that computes
+ * on the processor. By default the driver is the SwiftShader that comes with Chromium;
+ * FM_TEST_VULKAN names the JSON file of another one.
  */
 import { existsSync } from 'node:fs';
 import os from 'node:os';
@@ -91,9 +92,10 @@ export class TestGpu {
   /**
    * Runs a shader on data and reads one of its buffers back.
    * @param {Shader} shader
-   * @param {Record<string, ArrayBufferView>} data  by variable; what the shader writes is here too, with what is in it before
+   * @param {Record<string, ArrayBufferView>} data by variable; what the shader writes is here too,
+   *   with what is in it before
    * @param {readonly [number, number, number]} groups
-   * @param {string} result  the variable to read
+   * @param {string} result the variable to read
    * @param {import('../../js/backend.js').Step} [step]
    * @returns {Promise<ArrayBuffer>}
    */

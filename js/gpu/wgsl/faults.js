@@ -58,8 +58,9 @@ fn note_fault(part: u32, position: u32, v: f32) {
 
 /**
  * What is noted. The value is one of those of its row, or of a row after it.
- * @param {ArrayBuffer} header  the first words of a workspace
- * @returns {{ part: NumericPart, layer: number | undefined, position: number, value: number } | undefined}
+ * @param {ArrayBuffer} header the first words of a workspace
+ * @returns
+ *   {{ part: NumericPart, layer: number | undefined, position: number, value: number } | undefined}
  */
 export function readFault(header) {
   const [fault, first] = new Uint32Array(header, 0, 2);

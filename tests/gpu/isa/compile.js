@@ -1,4 +1,7 @@
-/** A process that compiles shaders for an AMD GPU that is not there; the driver prints their machine code to stderr. */
+/**
+ * A process that compiles shaders for an AMD GPU that is not there; the driver prints their machine
+ * code to stderr.
+ */
 import { writeSync } from 'node:fs';
 import { argv } from 'node:process';
 import { create } from 'webgpu';

@@ -1,6 +1,7 @@
 /**
- * Machine code of the GPU kernels for one family of AMD GPUs, without a GPU: Mesa's RADV compiles, a small libvulkan stands in
- * for the device. `node tests/gpu/isa/count.js --write` stores the counts, `--asm NAME` prints a kernel's code.
+ * Machine code of the GPU kernels for one family of AMD GPUs, without a GPU: Mesa's RADV compiles,
+ * a small libvulkan stands in for the device. `node tests/gpu/isa/count.js --write` stores the
+ * counts, `--asm NAME` prints a kernel's code.
  */
 import { spawnSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -26,9 +27,9 @@ export const COUNTS = path.join(here, 'counts.json');
  */
 
 /**
- * @param {string} [only]  the name of a shader
- * @returns {Promise<{ text: Record<string, string>, driver: string } | { skip: string }>}  what the driver, of that version, printed
- *   by shader
+ * @param {string} [only] the name of a shader
+ * @returns {Promise<{ text: Record<string, string>, driver: string } | { skip: string }>} what the
+ *   driver, of that version, printed by shader
  */
 export async function machineCode(only) {
   const mesa = await ensureMesa();

@@ -1,6 +1,7 @@
 /**
- * The shaders whose machine code is counted, at shapes of a model of about a billion weights: every kernel that writes a token or
- * reads a prompt, with the options that products.js and blocks.js give it.
+ * The shaders whose machine code is counted, at shapes of a model of about a billion weights: every
+ * kernel that writes a token or reads a prompt, with the options that products.js and blocks.js
+ * give it.
  */
 import { productWork } from '../../../js/gpu/products.js';
 import { up16 } from '../../../js/gpu/shader.js';
@@ -48,7 +49,11 @@ function product(units, form, options, subgroups = false) {
   return work.map(({ shader }) => shader);
 }
 
-/** One for each of the names. @param {readonly string[]} names @param {(name: string) => [string, Shader]} make */
+/**
+ * One for each of the names.
+ * @param {readonly string[]} names
+ * @param {(name: string) => [string, Shader]} make
+ */
 const each = (names, make) => Object.fromEntries(names.map(make));
 
 const gated = [unitOf('Q4_K', N_FF, N_EMBD), unitOf('Q4_K', N_FF, N_EMBD)];
