@@ -7,13 +7,13 @@ import { attendWork, embedWork, feedWork, headWork, isSplit, projectWork, states
 import { Commands } from './commands.js';
 import { GpuError } from './errors.js';
 import { lacks, sizes } from './fit.js';
+import { GpuCache, GpuTensor, GpuTokens } from './handles.js';
 import { GpuHidden } from './hidden.js';
 import { loadWeights } from './model-weights.js';
 import { Pipelines } from './pipelines.js';
 import { formOf } from './products.js';
 import { Queue } from './queue.js';
 import { up16, withoutPadding } from './shader.js';
-import { cacheLayout } from './wgsl/cache.js';
 import { FAULT_WORDS, readFault } from './wgsl/faults.js';
 import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
 import { samplingPasses } from './wgsl/sample.js';
@@ -24,7 +24,6 @@ import { samplingPasses } from './wgsl/sample.js';
  *   Backend
  */
 /** @typedef {import('../backend.js').BatchRows} BatchRows */
-/** @typedef {import('../backend.js').Resource} Resource */
 /** @typedef {import('../backend.js').Rows} Rows */
 /** @typedef {import('../backend.js').RunSettings} RunSettings */
 /** @typedef {import('../backend.js').Step} Step */
@@ -46,61 +45,6 @@ import { samplingPasses } from './wgsl/sample.js';
 const NO_LAYER = 0xffffffff;
 
 /** Compiled work. @typedef {{ bound: Bound, groups: Work['groups'] }} Ready */
-
-/** f32 values in GPU memory, rows of up16(nCols). @implements {Resource} */
-class GpuTensor {
-  /** @param {GpuDevice} gpu @param {{ nRows: number, nCols: number }} shape */
-  constructor(gpu, { nRows, nCols }) {
-    this.nRows = nRows;
-    this.nCols = nCols;
-    this.buffer = gpu.buffer(4 * nRows * up16(nCols), { label: 'tensor' });
-  }
-
-  get freed() {
-    return this.buffer.freed;
-  }
-
-  free() {
-    this.buffer.free();
-  }
-}
-
-/** Keys and values of a layer. @implements {Resource} */
-export class GpuCache {
-  /** @param {GpuDevice} gpu @param {import('./wgsl/cache.js').CacheShape} shape */
-  constructor(gpu, shape) {
-    this.shape = shape;
-    this.buffer = gpu.buffer(cacheLayout(shape).bytes, { label: 'keys and values' });
-  }
-
-  get freed() {
-    return this.buffer.freed;
-  }
-
-  free() {
-    this.buffer.free();
-  }
-}
-
-/** Token ids by position, and what the processor knows of them. @implements {Resource} */
-class GpuTokens {
-  /** @param {GpuDevice} gpu @param {number} length */
-  constructor(gpu, length) {
-    this.length = length;
-    this.buffer = gpu.buffer(4 * length, { label: 'tokens' });
-    this.ids = new Uint32Array(length);
-    /** Positions whose token only the GPU knows. @type {Set<number>} */
-    this.unknown = new Set();
-  }
-
-  get freed() {
-    return this.buffer.freed;
-  }
-
-  free() {
-    this.buffer.free();
-  }
-}
 
 /** @implements {Backend} */
 export class GpuBackend {

@@ -31,7 +31,7 @@ import { addTo, gate, norm, rowGroups, scaleAndCap, temper } from './wgsl/layer.
 /** @typedef {import('../llama/plan.js').EmbeddingSettings} EmbeddingSettings */
 /** @typedef {import('../llama/plan.js').FeedSettings} FeedSettings */
 /** @typedef {import('../llama/plan.js').HeadSettings} HeadSettings */
-/** @typedef {import('./backend.js').GpuCache} GpuCache */
+/** @typedef {import('./handles.js').GpuCache} GpuCache */
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./hidden.js').GpuHidden} GpuHidden */
 /** @typedef {import('./products.js').Form} Form */
