@@ -1,5 +1,6 @@
 /* The vectors of a block (norms, biases) in one buffer: kernels have few bindings. */
 
+import { InBuffer } from './handles.js';
 import { up16 } from './shader.js';
 
 /** @typedef {import('./commands.js').Commands} Commands */
@@ -7,24 +8,16 @@ import { up16 } from './shader.js';
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
 
 /** One row of f32 numbers in GPU memory, padded with zeros. */
-export class GpuVector {
+export class GpuVector extends InBuffer {
   /**
    * @param {GpuBuffer} buffer
    * @param {number} nCols
-   * @param {Float32Array} [values]  what is in it, where the processor needs it
+   * @param {Float32Array} [values] what is in it, where the processor needs it
    */
   constructor(buffer, nCols, values) {
-    this.buffer = buffer;
+    super(buffer);
     this.nCols = nCols;
     this.values = values;
-  }
-
-  get freed() {
-    return this.buffer.freed;
-  }
-
-  free() {
-    this.buffer.free();
   }
 }
 
