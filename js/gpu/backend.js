@@ -317,8 +317,9 @@ export class GpuBackend {
       return { shader, buffers, groups: () => groups };
     });
     this.#run(logits, [], 'largest', { position, start: row, nTokens: 1, seen: 0 }, () => work);
-    tokens.unknown.add(position);
     this.#queue.add(() => {
+      // Here and not before: work that waits may write the same position first.
+      tokens.unknown.add(position);
       const best = /** @type {GpuBuffer} */ (left.at(-1));
       this.#commands.copy({ buffer: best, offset: 4, bytes: 4 }, tokens.buffer, 4 * position);
       return undefined;
