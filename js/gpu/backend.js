@@ -11,7 +11,7 @@ import { GpuCache, GpuTensor, GpuTokens } from './handles.js';
 import { GpuHidden } from './hidden.js';
 import { loadWeights } from './model-weights.js';
 import { Pipelines } from './pipelines.js';
-import { formOf } from './products.js';
+import { FILLING_GROUPS, formOf } from './products.js';
 import { Queue } from './queue.js';
 import { up16, withoutPadding } from './shader.js';
 import { FAULT_WORDS, readFault } from './wgsl/faults.js';
@@ -102,7 +102,7 @@ export class GpuBackend {
     this.#pipelines = pipelines;
     this.#commands = new Commands(gpu, pipelines);
     this.#advice = { activation: /** @type {const} */ ('f32'), kvType };
-    this.#means = { variants, groups: 1024 };
+    this.#means = { variants, groups: FILLING_GROUPS };
     this.#test = test;
     this.#onDispose = onDispose;
   }

@@ -3,7 +3,7 @@
 import { show } from '../errors.js';
 import { withoutKernels } from '../llama/unserved.js';
 import { bufferCols } from './hidden.js';
-import { LARGEST_BATCH } from './products.js';
+import { FEW, LARGEST_BATCH } from './products.js';
 import { up16 } from './shader.js';
 import { cacheLayout } from './wgsl/cache.js';
 import { WGSL_TYPES } from './wgsl/types.js';
@@ -12,8 +12,6 @@ import { WGSL_TYPES } from './wgsl/types.js';
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 
 const LARGEST_HEAD = 256;
-/** Rows of logits that are computed at a time: those of a product for few tokens. */
-export const LOGIT_ROWS = 8;
 
 /**
  * Names everything of a model that the GPU cannot do.
@@ -84,7 +82,7 @@ export function sizes(plan, { contextLength, kvType }) {
   const { layers, nVocab } = plan;
   const part = Math.min(contextLength, LARGEST_BATCH);
   const batch = layers.every(({ attention }) => attention.causal) ? part : contextLength;
-  const logitRows = Math.min(LOGIT_ROWS, part);
+  const logitRows = Math.min(FEW, part);
   const rowBytes = 4 * Object.values(bufferCols(plan)).reduce((sum, n) => sum + n, 0);
   const kvBytes = layers.reduce(
     (sum, { attention: { nKvHeads, headSize } }) =>

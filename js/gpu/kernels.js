@@ -9,7 +9,7 @@ import { servedType, weightBytes } from '../types.js';
 import { Commands } from './commands.js';
 import { loadTensors } from './load-weights.js';
 import { Pipelines } from './pipelines.js';
-import { formOf, LARGEST_BATCH, productWork } from './products.js';
+import { FILLING_GROUPS, formOf, LARGEST_BATCH, productWork } from './products.js';
 import { up16, withoutPadding } from './shader.js';
 import { uploadWeight } from './upload.js';
 import { GpuWeight } from './weight.js';
@@ -216,12 +216,14 @@ export class GpuKernels {
     for (let first = 0; first < view.nRows; first += LARGEST_BATCH) {
       const n = Math.min(LARGEST_BATCH, view.nRows - first);
       const ids = this.#gpu.bufferOf(Uint32Array.from({ length: n }, (_, i) => first + i));
-      const work = view.units().map(({ unit, buffer, firstRow }) => ({
-        shader: embed({ unit, scale: 1, firstRow }),
-        buffers: (/** @type {import('./device.js').GpuBuffer} */ y) => ({ w: buffer, ids, y }),
-        groups: () => embedGroups(unit, n),
-      }));
-      out.set(await this.#compute(work, n, nCols, [ids]), first * nCols);
+      const rows = await this.#compute([ids], n, nCols, (y) =>
+        view.units().map(({ unit, buffer, firstRow }) => ({
+          shader: embed({ unit, scale: 1, firstRow }),
+          buffers: { w: buffer, ids, y },
+          groups: () => embedGroups(unit, n),
+        })),
+      );
+      out.set(rows, first * nCols);
     }
     return out;
   }
@@ -354,51 +356,40 @@ export class GpuKernels {
     if (padded !== x)
       for (let t = 0; t < nTokens; t++) padded.set(x.subarray(t * nCols, (t + 1) * nCols), t * stride);
     const input = this.#gpu.bufferOf(padded);
-    /** @type {import('./device.js').GpuBuffer[]} */
-    const spare = [input];
-    const part = (/** @type {string} */ label, /** @type {number} */ bytes) => {
+    const buffers = [input];
+    const spare = (/** @type {string} */ label, /** @type {number} */ bytes) => {
       const buffer = this.#gpu.buffer(bytes, { label });
-      spare.push(buffer);
+      buffers.push(buffer);
       return buffer;
     };
-    const y = this.#gpu.buffer(4 * nTokens * up16(nRows));
-    const product = { weights: [w], x: input, y };
-    const work = productWork(product, formOf(nTokens), {
-      variants: this.#variants,
-      groups: 1024,
-      spare: part,
-    });
-    return this.#compute(
-      work.map((one) => ({ ...one, buffers: () => one.buffers })),
-      nTokens,
-      nRows,
-      spare,
-      y,
+    const means = { variants: this.#variants, groups: FILLING_GROUPS, spare };
+    return this.#compute(buffers, nTokens, nRows, (y) =>
+      productWork({ weights: [w], x: input, y }, formOf(nTokens), means),
     );
   }
 
   /**
    * Runs kernels and reads their result: rows of nCols values.
-   * @param {(Pick<import('./products.js').Work, 'shader' | 'groups'> & {
-   *   buffers: (y: import('./device.js').GpuBuffer) => import('./products.js').Work['buffers']
-   * })[]} work
+   * @param {import('./device.js').GpuBuffer[]} buffers  freed afterwards, with the result
    * @param {number} nRows
    * @param {number} nCols
-   * @param {readonly import('./device.js').GpuBuffer[]} spare  freed afterwards
-   * @param {import('./device.js').GpuBuffer} [given]  the result
+   * @param {(y: import('./device.js').GpuBuffer) => import('./products.js').Work[]} workFor  the
+   *   kernels that write the result to y
    */
-  async #compute(work, nRows, nCols, spare, given) {
-    const stride = up16(nCols);
-    const y = given ?? this.#gpu.buffer(4 * nRows * stride);
+  async #compute(buffers, nRows, nCols, workFor) {
+    const bytes = 4 * nRows * up16(nCols);
     const step = { position: 0, start: 0, nTokens: nRows, seen: nRows };
     try {
+      const y = this.#gpu.buffer(bytes);
+      buffers.push(y);
+      const work = workFor(y);
       const pipelines = await Promise.all(work.map(({ shader }) => this.#pipelines.compile(shader)));
-      for (const [i, { buffers, groups }] of work.entries())
-        this.#commands.dispatch(pipelines[i].bind(buffers(y)), groups(step), step);
-      const [bytes] = await this.#commands.read([{ buffer: y, offset: 0, bytes: 4 * nRows * stride }]);
-      return withoutPadding(new Float32Array(bytes), nRows, nCols);
+      for (const [i, one] of work.entries())
+        this.#commands.dispatch(pipelines[i].bind(one.buffers), one.groups(step), step);
+      const [rows] = await this.#commands.read([{ buffer: y, offset: 0, bytes }]);
+      return withoutPadding(new Float32Array(rows), nRows, nCols);
     } finally {
-      for (const buffer of [...spare, y]) buffer.free();
+      for (const buffer of buffers) buffer.free();
     }
   }
 }

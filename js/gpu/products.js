@@ -1,6 +1,7 @@
 /* Products of weights as work for the GPU: which kernels compute them, by the number of tokens. */
 
-import { matmul, matmulGroups, sumTiles, sumTilesGroups, partValues as tileValues } from './wgsl/matmul.js';
+import { up16 } from './shader.js';
+import { matmul, matmulGroups } from './wgsl/matmul.js';
 import { matmulInt8 } from './wgsl/matmul-int8.js';
 import { matvec, matvecChoice, matvecGroups } from './wgsl/matvec.js';
 import { quantizeActivations, quantizeGroups } from './wgsl/quantize.js';
@@ -28,6 +29,9 @@ import { WGSL_TYPES } from './wgsl/types.js';
 /** The most tokens of the form 'few'. */
 export const FEW = 8;
 
+/** Workgroups that fill a device; fewer rows than these make worth cutting the columns. */
+export const FILLING_GROUPS = 1024;
+
 /** The most tokens of a product. */
 export const LARGEST_BATCH = 512;
 
@@ -50,7 +54,6 @@ export const formOf = (nTokens) => (nTokens === 1 ? 'one' : nTokens <= FEW ? 'fe
  * @property {'silu' | 'gelu'} [activation] of a gate
  * @property {number} [residualScale]
  * @property {{ first?: number, stride?: number, fromZero?: boolean }} [output]
- * @property {boolean} [fromZero] the first token is row 0 of x too
  */
 
 /**
@@ -83,9 +86,7 @@ export function productWork(product, form, means) {
     const isCoded = weights.every(({ type }) => WGSL_TYPES[type].coded);
     const codes = means.variants.int8 && isCoded ? quantized(product, means) : undefined;
     const work = weights.map((weight, i) => {
-      const ofPieces = pieces[i].map((piece) =>
-        tiles(product, piece, first, biases?.[i], codes?.buffers, means),
-      );
+      const ofPieces = pieces[i].map((piece) => tiles(product, piece, first, biases?.[i], codes?.buffers));
       first += weight.nRows;
       return ofPieces.flat();
     });
@@ -124,22 +125,11 @@ export const isOnePiece = (...weights) => weights.every((weight) => weight.units
  * @returns {Work[]}
  */
 function rows(product, pieces, first, biases, form, { variants, groups, spare }) {
-  const {
-    weights,
-    x,
-    y,
-    vectors,
-    norm,
-    epilogue,
-    activation,
-    residualScale,
-    output,
-    fromZero = false,
-  } = product;
+  const { weights, x, y, vectors, norm, epilogue, activation, residualScale, output } = product;
   const units = pieces.map(({ unit }) => unit);
   const nRows = epilogue === 'gated' ? units[0].nRows : units.reduce((sum, unit) => sum + unit.nRows, 0);
   const nAll = weights.reduce((sum, weight) => sum + weight.nRows, 0);
-  const stride = output?.stride ?? Math.ceil((epilogue === 'gated' ? nRows : nAll) / 16) * 16;
+  const stride = output?.stride ?? up16(epilogue === 'gated' ? nRows : nAll);
   // More sums than these would not fit into registers.
   const nPerGroup = form === 'one' ? 4 : 2;
   const options = {
@@ -147,7 +137,7 @@ function rows(product, pieces, first, biases, form, { variants, groups, spare })
     ...(form === 'one' ? { nTokens: 1 } : { nTokens: FEW }),
     rows: nPerGroup,
     ...matvecChoice(nRows, units[0].nCols, { rows: nPerGroup, groups }),
-    ...{ yRowOffset: first, yStride: stride, fromZero: output?.fromZero ?? false, xFromZero: fromZero },
+    ...{ yRowOffset: first, yStride: stride, fromZero: output?.fromZero ?? false },
     subgroups: variants.subgroups,
   };
   /** @type {Record<string, Bindable>} */
@@ -191,10 +181,9 @@ function quantized({ weights: [{ nCols }], x }, { spare }) {
  * @param {number} first  row of y of the weight
  * @param {number | undefined} bias
  * @param {{ codes: GpuBuffer, scales: GpuBuffer } | undefined} codes  of x, for integer products
- * @param {Means} means
  * @returns {Work[]}
  */
-function tiles(product, { unit, buffer, firstRow }, first, bias, codes, { spare }) {
+function tiles(product, { unit, buffer, firstRow }, first, bias, codes) {
   const { weights, x, y, vectors, epilogue, residualScale, output } = product;
   const nAll = weights.reduce((sum, weight) => sum + weight.nRows, 0);
   if (epilogue === 'gated') throw new TypeError('a gate of many tokens is a kernel of its own');
@@ -202,23 +191,13 @@ function tiles(product, { unit, buffer, firstRow }, first, bias, codes, { spare 
     ...{ unit, epilogue, residualScale, ...tileOf(unit.nRows) },
     bias: bias === undefined ? undefined : bias + firstRow,
     yRowOffset: first + firstRow,
-    yStride: output?.stride ?? Math.ceil(nAll / 16) * 16,
+    yStride: output?.stride ?? up16(nAll),
     fromZero: output?.fromZero ?? false,
-    splitK: 1,
   };
   /** @type {Record<string, Bindable>} */
   const ofVectors = vectors && bias !== undefined ? { vectors } : {};
   const shader = codes ? matmulInt8(options) : matmul(options);
   const inputs = { w: buffer, ...(codes ?? { x }) };
   const groups = (/** @type {import('../backend.js').Step} */ { nTokens }) => matmulGroups(options, nTokens);
-  if (options.splitK === 1) return [{ shader, buffers: { ...inputs, y, ...ofVectors }, groups }];
-  const sums = spare('parts', 4 * tileValues(options, LARGEST_BATCH));
-  return [
-    { shader, buffers: { ...inputs, parts: sums }, groups },
-    {
-      shader: sumTiles(options),
-      buffers: { parts: sums, y, ...ofVectors },
-      groups: ({ nTokens }) => sumTilesGroups(options, nTokens),
-    },
-  ];
+  return [{ shader, buffers: { ...inputs, y, ...ofVectors }, groups }];
 }
