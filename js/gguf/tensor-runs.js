@@ -2,6 +2,7 @@
  * requests run at the same time. */
 
 import { ArgumentError, GgufError, show } from '../errors.js';
+import { GgufFile } from './file.js';
 
 /** @typedef {import('./bytes.js').ByteSource} ByteSource */
 
@@ -22,6 +23,9 @@ import { ArgumentError, GgufError, show } from '../errors.js';
  * @typedef {(index: number, bytes: Uint8Array, at: number) => void | Promise<void>} Take
  */
 
+export const LOAD_OPTIONS = ['onProgress', 'signal'];
+export const LOAD_MANY_OPTIONS = [...LOAD_OPTIONS, 'concurrency'];
+
 /**
  * A gap of at most this many bytes between two tensors is read too, instead of making another
  * request.
@@ -29,6 +33,17 @@ import { ArgumentError, GgufError, show } from '../errors.js';
 const MAX_GAP = 1 << 16;
 /** Fewer bytes do not deserve a request of their own. */
 const MIN_RUN = 1 << 23;
+
+/**
+ * @param {GgufFile} gguf
+ * @param {Iterable<string>} names
+ */
+export function tensorsOf(gguf, names) {
+  if (!(gguf instanceof GgufFile)) throw new ArgumentError(`gguf must come from openGguf, got ${show(gguf)}`);
+  if (typeof names === 'string' || typeof names?.[Symbol.iterator] !== 'function')
+    throw new ArgumentError(`names must be a list of tensor names, got ${show(names)}`);
+  return Array.from(names, (name) => gguf.tensor(name));
+}
 
 /**
  * Reads tensors. The bytes of one tensor arrive in order.

@@ -1,11 +1,12 @@
 /* What createGpuKernels gives: products with quantised weights on a GPU, and a place for models. */
 
 import { openBackend } from '../backend.js';
-import { checkBlocks, checkData, checkDimension, checkLength, checkNames } from '../checks.js';
+import { checkLength, checkNames } from '../checks.js';
 import { dispose } from '../dispose.js';
 import { ArgumentError, HandleError, ShapeError, show } from '../errors.js';
-import { GgufFile } from '../gguf/file.js';
-import { servedType, weightBytes } from '../types.js';
+import { LOAD_MANY_OPTIONS, LOAD_OPTIONS, tensorsOf } from '../gguf/tensor-runs.js';
+import { servedType } from '../types.js';
+import { checkWeight } from '../weight-data.js';
 import { Commands } from './commands.js';
 import { loadTensors } from './load-weights.js';
 import { Pipelines } from './pipelines.js';
@@ -53,9 +54,6 @@ import { embed, embedGroups } from './wgsl/embed.js';
  * @property {readonly string[]} steps  What was tried and chosen, in sentences.
  * @property {number} memoryBytes  GPU memory in use.
  */
-
-const LOAD_OPTIONS = ['onProgress', 'signal'];
-const WEIGHT_FIELDS = ['type', 'nRows', 'nCols', 'data', 'name'];
 
 /**
  * Kernels on a GPU. createGpuKernels makes them; `Llama.load(source, { kernels })` runs a model on
@@ -124,24 +122,18 @@ export class GpuKernels {
    * @throws {import('./errors.js').GpuError} the GPU has no room, or is lost
    */
   async weight(weight) {
-    checkNames(weight, WEIGHT_FIELDS, 'field of a weight');
-    const { nRows, nCols, data, name = '' } = weight;
-    const type = servedType(weight.type);
-    checkDimension(nRows, 'nRows');
-    checkDimension(nCols, 'nCols');
-    checkBlocks(nCols, type);
-    const bytes = bytesOf(data);
-    checkData(bytes, weightBytes(type, nRows, nCols), type, `${nRows}x${nCols} ${type.name}`);
+    const { type, nRows, nCols, name, bytes, byteLength } = checkWeight(weight);
     this.#alive();
     const shape = { type: type.name, nRows, nCols, name };
-    const uploading = uploadWeight(this.#gpu, this.#pipelines, this.#commands, shape, bytes);
+    const data = bytes ?? new Uint8Array(byteLength);
+    const uploading = uploadWeight(this.#gpu, this.#pipelines, this.#commands, shape, data);
     const [made] = await this.#afterTest([type.name], uploading, (weight) => [weight]);
     return made;
   }
 
   /**
    * Loads a tensor of a GGUF file.
-   * @param {GgufFile} gguf
+   * @param {import('../gguf/file.js').GgufFile} gguf
    * @param {string} name
    * @param {import('../wasm/kernel-types.js').LoadOptions} [options]
    * @returns {Promise<GpuWeight>}
@@ -149,27 +141,24 @@ export class GpuKernels {
    * @throws {import('./errors.js').GpuError} the GPU has no room, or is lost
    */
   async loadWeight(gguf, name, options = {}) {
+    checkNames(options, LOAD_OPTIONS);
     const [weight] = await this.loadWeights(gguf, [name], options);
     return weight;
   }
 
   /**
    * Loads tensors of a GGUF file: all of them or, after an error, none.
-   * @param {GgufFile} gguf
+   * @param {import('../gguf/file.js').GgufFile} gguf
    * @param {Iterable<string>} names
-   * @param {import('../wasm/kernel-types.js').LoadOptions} [options]  onProgress: bytes of all
-   *   tensors
+   * @param {import('../wasm/kernel-types.js').LoadOptions & { concurrency?: number }} [options]
+   *   onProgress: bytes of all tensors; concurrency: most requests at a time, default 2
    * @returns {Promise<GpuWeight[]>}  the weights in the order of names
    * @throws {import('../errors.js').GgufError} there is no such tensor, or it cannot be read
    * @throws {import('./errors.js').GpuError} the GPU has no room, or is lost
    */
   async loadWeights(gguf, names, options = {}) {
-    checkNames(options, LOAD_OPTIONS);
-    if (!(gguf instanceof GgufFile))
-      throw new ArgumentError(`gguf must come from openGguf, got ${show(gguf)}`);
-    if (typeof names === 'string' || typeof names?.[Symbol.iterator] !== 'function')
-      throw new ArgumentError(`names must be a list of tensor names, got ${show(names)}`);
-    const tensors = Array.from(names, (name) => gguf.tensor(name));
+    checkNames(options, LOAD_MANY_OPTIONS);
+    const tensors = tensorsOf(gguf, names);
     for (const { type } of tensors) servedType(type);
     this.#alive();
     const types = tensors.map(({ type }) => type);
@@ -392,14 +381,6 @@ export class GpuKernels {
       for (const buffer of buffers) buffer.free();
     }
   }
-}
-
-/** @param {unknown} data */
-function bytesOf(data) {
-  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  const buffers = [ArrayBuffer, globalThis.SharedArrayBuffer].filter(Boolean);
-  if (buffers.some((kind) => data instanceof kind)) return new Uint8Array(/** @type {ArrayBuffer} */ (data));
-  throw new ArgumentError(`data must be the blocks of the weight, got ${show(data)}`);
 }
 
 /** @param {unknown} x @param {number} nCols @param {GpuWeight} w */

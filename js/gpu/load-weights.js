@@ -20,14 +20,15 @@ import { allocateWeights } from './weights.js';
  * @param {Means} means
  * @param {GgufFile} gguf
  * @param {readonly import('../gguf/file.js').GgufTensor[]} tensors
- * @param {Pick<LoadOptions, 'onProgress' | 'signal'> & { otherBytes?: number }} options
+ * @param {Pick<LoadOptions, 'onProgress' | 'signal'> &
+ *   { otherBytes?: number, concurrency?: number }} options
  * @returns {Promise<GpuWeight[]>}  in the order of tensors
  */
 export async function loadTensors(
   { gpu, pipelines, commands },
   gguf,
   tensors,
-  { onProgress, signal, otherBytes = 0 },
+  { onProgress, signal, otherBytes = 0, concurrency = 2 },
 ) {
   const weights = await allocateWeights(gpu, tensors);
   const free = () => {
@@ -53,7 +54,7 @@ export async function loadTensors(
       writers[i].end();
       writers[i] = undefined;
     };
-    const options = { ...(onProgress && { onProgress }), ...(signal && { signal }) };
+    const options = { concurrency, ...(onProgress && { onProgress }), ...(signal && { signal }) };
     await readTensors(sourceOf(gguf), tensors, take, options);
     await commands.idle();
     return weights;

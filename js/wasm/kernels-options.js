@@ -10,11 +10,6 @@ export const MATMUL_OPTIONS = ['out', 'activation'];
 export const DEQUANTIZE_OPTIONS = ['start', 'end', 'out'];
 export const CHOICE = ['isa', 'dot'];
 export const TENSOR_FIELDS = ['nRows', 'nCols', 'data'];
-/** The second line has the fields of a GgufTensor, which may be given as it is. */
-export const WEIGHT_FIELDS = [
-  ...['type', 'nRows', 'nCols', 'data', 'name'],
-  ...['typeId', 'shape', 'offset', 'byteLength', 'supported'],
-];
 
 /**
  * @param {import('./kernel-types.js').KernelsOptions} options

@@ -2,9 +2,9 @@
  * all tensors are loaded, or none. */
 
 import { checkNames } from '../checks.js';
-import { ArgumentError, HandleError, show } from '../errors.js';
+import { HandleError } from '../errors.js';
 import { GgufFile, sourceOf } from '../gguf/file.js';
-import { readTensors } from '../gguf/tensor-runs.js';
+import { LOAD_MANY_OPTIONS, LOAD_OPTIONS, readTensors, tensorsOf } from '../gguf/tensor-runs.js';
 import { servedType } from '../types.js';
 import { Weight } from './handles.js';
 
@@ -12,9 +12,6 @@ import { Weight } from './handles.js';
 /** @typedef {import('../gguf/bytes.js').ByteSource} ByteSource */
 
 /** @typedef {import('../gguf/tensor-runs.js').TensorFacts} TensorFacts */
-
-export const LOAD_OPTIONS = ['onProgress', 'signal'];
-export const LOAD_MANY_OPTIONS = [...LOAD_OPTIONS, 'concurrency'];
 
 /**
  * The function behind Kernels.loadWeight.
@@ -41,17 +38,6 @@ export async function loadWeights(memory, gguf, names, options = {}) {
   const tensors = tensorsOf(gguf, names);
   if (memory.disposed) throw new HandleError('these kernels are disposed', 'disposed');
   return loadTensors(memory, sourceOf(gguf), tensors, options);
-}
-
-/**
- * @param {GgufFile} gguf
- * @param {Iterable<string>} names
- */
-export function tensorsOf(gguf, names) {
-  if (!(gguf instanceof GgufFile)) throw new ArgumentError(`gguf must come from openGguf, got ${show(gguf)}`);
-  if (typeof names === 'string' || typeof names?.[Symbol.iterator] !== 'function')
-    throw new ArgumentError(`names must be a list of tensor names, got ${show(names)}`);
-  return Array.from(names, (name) => gguf.tensor(name));
 }
 
 /**

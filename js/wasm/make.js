@@ -1,17 +1,9 @@
 /* Makes weights and tensors from data of the caller. */
 
-import {
-  asBytes,
-  asFloats,
-  checkBlocks,
-  checkData,
-  checkDimension,
-  checkLength,
-  checkNames,
-} from '../checks.js';
-import { servedType, weightBytes } from '../types.js';
+import { asFloats, checkDimension, checkLength, checkNames } from '../checks.js';
+import { checkWeight } from '../weight-data.js';
 import { floatsOf, newTensor, Weight } from './handles.js';
-import { TENSOR_FIELDS, WEIGHT_FIELDS } from './kernels-options.js';
+import { TENSOR_FIELDS } from './kernels-options.js';
 
 /**
  * @template {keyof import('./kernels.js').Kernels} K
@@ -20,19 +12,11 @@ import { TENSOR_FIELDS, WEIGHT_FIELDS } from './kernels-options.js';
 
 /** @type {Operation<'weight'>} */
 export const weight = ({ memory }, given) => {
-  checkNames(given, WEIGHT_FIELDS, 'field');
-  const { type: typeKey, nRows, nCols, data, name = '' } = given;
-  const type = servedType(typeKey);
-  checkDimension(nRows, 'nRows');
-  checkDimension(nCols, 'nCols');
-  checkBlocks(nCols, type);
-  const bytes = data === undefined && type.name === 'F32' ? undefined : asBytes(data);
-  const expected = weightBytes(type, nRows, nCols);
-  if (bytes) checkData(bytes, expected, type, `${nRows} x ${nCols} ${type.name}`);
-  const ptr = memory.alloc(expected, 'weights');
+  const { type, nRows, nCols, name, bytes, byteLength } = checkWeight(given);
+  const ptr = memory.alloc(byteLength, 'weights');
   if (bytes) memory.u8.set(bytes, ptr);
-  else memory.u8.fill(0, ptr, ptr + expected);
-  return new Weight(memory, { ptr, nRows, nCols, byteLength: expected }, type, name);
+  else memory.u8.fill(0, ptr, ptr + byteLength);
+  return new Weight(memory, { ptr, nRows, nCols, byteLength }, type, name);
 };
 
 /** @type {Operation<'tensor'>} */
