@@ -21,7 +21,9 @@ const LARGEST_HEAD = 256;
  * @param {{ bindingBytes: number }} limits  of the device
  * @returns {string[]}
  */
-export function lacks({ layers, head }, tensors, { contextLength, kvType }, { bindingBytes }) {
+export function lacks(plan, tensors, settings, { bindingBytes }) {
+  const { layers, head } = plan;
+  const { contextLength, kvType } = settings;
   /** @type {Set<string>} */
   const reasons = new Set();
   const check = (/** @type {boolean} */ can, /** @type {string} */ reason) => {
@@ -67,6 +69,11 @@ export function lacks({ layers, head }, tensors, { contextLength, kvType }, { bi
     for (const norm of [attention.norm, attention.postNorm, feed.norm, feed.postNorm, head.norm])
       check(!norm || norm.kind === 'rms', `norms of kind ${show(norm?.kind)} are not supported on the GPU`);
   }
+  const widest = 4 * sizes(plan, settings).batch * Math.max(...Object.values(bufferCols(plan)));
+  check(
+    widest <= bindingBytes,
+    `${contextLength} positions need ${widest} bytes of work memory in one piece; this GPU takes ${bindingBytes}: try a shorter context`,
+  );
   const unserved = withoutKernels(tensors, ({ type }) => Object.hasOwn(WGSL_TYPES, type));
   if (unserved) reasons.add(unserved);
   return [...reasons];

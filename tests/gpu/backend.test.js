@@ -4,7 +4,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { GpuBackend } from '../../js/gpu/backend.js';
-import { Llama } from '../../js/llama/index.js';
+import { lacks } from '../../js/gpu/fit.js';
+import { Llama, openGguf } from '../../js/llama/index.js';
+import { planModel } from '../../js/llama/plan.js';
 import { gpuSkip, openTestDevice } from '../helpers/gpu.js';
 import { checkGreedy, close, SMALL_MODELS, TOKENS } from '../helpers/llama.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
@@ -37,6 +39,17 @@ async function loadOnGpu(source, options = {}) {
   );
   return { model, gpu, backend: /** @type {GpuBackend} */ (/** @type {unknown} */ (backend)) };
 }
+
+test('work memory that no binding holds is named before a weight is read', async () => {
+  const gguf = await openGguf(makeModel({ causal: false }).bytes.buffer);
+  const plan = planModel(gguf.metadata, 64);
+  const settings = /** @type {const} */ ({ contextLength: 64, kvType: 'F16' });
+  assert.deepEqual(lacks(plan, [], settings, { bindingBytes: 2 ** 20 }), []);
+  assert.match(
+    lacks(plan, [], settings, { bindingBytes: 16_384 }).join(),
+    /64 positions need \d+ bytes of work memory/,
+  );
+});
 
 describe('the GPU backend', { skip: await gpuSkip() }, () => {
   for (const [name, spec] of SMALL_MODELS) {
