@@ -181,7 +181,7 @@
  * @property {() => void} dispose  Ends the backend, with everything it owns.
  */
 
-/** Products on a GPU. @typedef {{ isa: 'webgpu', activation: 'f32' }} GpuService */
+/** Products on a GPU. @typedef {{ isa: 'webgpu', activation: 'f32' | 'int8' }} GpuService */
 
 /**
  * @typedef {object} LoadOptions

@@ -53,7 +53,7 @@ export class GpuBackend {
   #commands;
   #queue = new Queue();
   #means;
-  #advice;
+  #kvType;
   #onDispose;
   #test;
   /**
@@ -101,7 +101,7 @@ export class GpuBackend {
     this.#gpu = gpu;
     this.#pipelines = pipelines;
     this.#commands = new Commands(gpu, pipelines);
-    this.#advice = { activation: /** @type {const} */ ('f32'), kvType };
+    this.#kvType = kvType;
     this.#means = { variants, groups: FILLING_GROUPS };
     this.#test = test;
     this.#onDispose = onDispose;
@@ -130,9 +130,14 @@ export class GpuBackend {
     this.#onDispose();
   }
 
+  /** The least precision of products. @returns {'f32' | 'int8'} */
+  get #activation() {
+    return this.#means.variants.int8 ? 'int8' : 'f32';
+  }
+
   /** @type {Backend['servedBy']} */
   servedBy() {
-    return { isa: 'webgpu', activation: 'f32' };
+    return { isa: 'webgpu', activation: this.#activation };
   }
 
   /** @type {Backend['lacks']} */
@@ -546,8 +551,9 @@ export class GpuBackend {
     if (!fault) return;
     this.#commands.write(hidden.buffers.heads, 0, new Uint32Array(FAULT_WORDS));
     const { value, ...place } = fault;
-    const largest = Number.isFinite(value) ? KV_LARGEST[this.#advice.kvType] : undefined;
-    throw numericError(value, place, this.#advice, largest);
+    const kvType = this.#kvType;
+    const largest = Number.isFinite(value) ? KV_LARGEST[kvType] : undefined;
+    throw numericError(value, place, { activation: this.#activation, kvType }, largest);
   }
 }
 
