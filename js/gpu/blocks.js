@@ -42,7 +42,7 @@ import { addTo, gate, norm, rowGroups, scaleAndCap, temper } from './wgsl/layer.
 /** @template S @typedef {import('../backend.js').Block<S>} Block */
 
 /**
- * What making work takes besides.
+ * The device and memory that work is made with.
  * @typedef {import('./products.js').Means & {
  *   gpu: import('./device.js').GpuDevice,
  *   commands: import('./commands.js').Commands,

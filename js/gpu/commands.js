@@ -20,7 +20,7 @@ const STEP_STRIDE = 256;
 export class Commands {
   #gpu;
   #pipelines;
-  /** What was recorded, in order. @type {((encoder: Encoder) => void)[]} */
+  /** Commands that are recorded, in order. @type {((encoder: Encoder) => void)[]} */
   #recorded = [];
   #steps = new Uint32Array((MAX_STEPS * STEP_STRIDE) / 4);
   #nSteps = 0;

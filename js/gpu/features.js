@@ -9,7 +9,7 @@
 export const FEATURES = Object.freeze(['shader-f16', 'subgroups', 'dot4I8Packed']);
 
 /**
- * Which optional forms of kernels are used.
+ * The optional forms of kernels in use.
  * @typedef {object} GpuVariants
  * @property {boolean} subgroups  Sums over a workgroup are made by subgroup operations.
  * @property {boolean} int8  Products with more than 8 rows round their activations to int8 and use

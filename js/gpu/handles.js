@@ -7,7 +7,7 @@ import { cacheLayout } from './wgsl/cache.js';
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
 
-/** What lies in one buffer, and is freed with it. @implements {Resource} */
+/** A handle of one buffer, freed with it. @implements {Resource} */
 export class InBuffer {
   /** @param {GpuBuffer} buffer */
   constructor(buffer) {

@@ -1,4 +1,4 @@
-/* What createGpuKernels gives: products with quantised weights on a GPU, and a place for models. */
+/* The kernels of createGpuKernels: products with quantised weights on a GPU; models run on them. */
 
 import { openBackend } from '../backend.js';
 import { checkLength, checkNames } from '../checks.js';
@@ -51,7 +51,7 @@ import { embed, embedGroups } from './wgsl/embed.js';
  *   kernels may use.
  * @property {GpuLimits} limits  The largest sizes that it allows.
  * @property {Readonly<GpuVariants>} variants  Which optional forms of kernels are in use.
- * @property {readonly string[]} steps  What was tried and chosen, in sentences.
+ * @property {readonly string[]} steps  Sentences about what was tried and chosen.
  * @property {number} memoryBytes  GPU memory in use.
  */
 

@@ -25,7 +25,7 @@ const u = 2 ** -24;
 const SLOPE = 1.13;
 
 /**
- * What activations as int8 add, for a row and an input of norm 1. A code is off by at most a half
+ * The error that int8 activations add, for a row and an input of norm 1. A code is off by at most a half
  * of d = max|x| / 127 of its 32 columns, and max|x| is at most the norm of those, so that the sum
  * of d / 2 |w| is at most sqrt(32) / 254 |w| |x|.
  */
@@ -144,7 +144,7 @@ export function headErrors(w) {
 export const embedError = ({ largest }, scale) => 2 * 12 * u * 4 * largest * Math.abs(scale);
 
 /**
- * What storing a head in a cache adds to the distance of two.
+ * The distance that storing a head in a cache adds between two backends.
  * @param {KvType} type
  * @param {Bounded} head
  * @param {number} headSize
@@ -221,7 +221,7 @@ export function attentionErrors(settings, weights, vectors, kvType, int8) {
   /** Factor of queries. */
   const heat = (/** @type {number} */ position) =>
     temperature ? 1 + temperature.scale * Math.log(1 + Math.floor(position / temperature.length)) : 1;
-  /** Of all positions so far. */
+  /** The largest norms and errors of all positions so far. */
   const seen = { k: { size: 0, error: 0 }, v: { size: 0, error: 0 } };
   const raise = (/** @type {{ size: number, error: number }} */ most, /** @type {Bounded} */ head) => {
     most.size = Math.max(most.size, head.size);

@@ -1,5 +1,5 @@
-/* What the self-test computes with: weights of every type in use, vectors, and hidden states. Made
- * of a fixed generator, so that a failure repeats. */
+/* Data of the self-test: weights of every type in use, vectors, and hidden states. A fixed
+ * generator makes them, so a failure repeats. */
 
 import { servedType, weightBytes } from '../types.js';
 import { WGSL_TYPES } from './wgsl/types.js';
@@ -165,7 +165,7 @@ export function makeMatrix(fm, { type, nRows, nCols, mean }, random) {
 export const makeVector = (n, mean, random) =>
   Float32Array.from({ length: n }, () => mean * (0.75 + random.unit() / 2));
 
-/** What tokens are multiplied by, in turn: f16 overflows, and eps is larger than the squares. */
+/** Factors of the tokens, in turn: one overflows f16, one has squares smaller than eps. */
 const SIZES = [1e5, 1, 1, 1e-6];
 
 /**

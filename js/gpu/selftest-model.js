@@ -154,7 +154,7 @@ export function makeModel(options, fm) {
       if (q % blockOf(type) !== 0 && feed.nFf % blockOf(type) !== 0) unused.delete(type);
   } while (unused.size > 0);
   const head = { norm: vector(nEmbd), output };
-  /** What hidden states are made for. */
+  /** The parts of a plan that hidden states need. */
   const plan = /** @type {Plan} */ (
     /** @type {unknown} */ ({
       nEmbd,

@@ -1,6 +1,6 @@
 /**
- * What a backend makes of the synthetic model of the self-test: the rows of hidden states, and the
- * blocks that compute them.
+ * Runs the synthetic model of the self-test on a backend: the rows of hidden states, and the blocks
+ * that compute them.
  */
 
 import { NumericError } from '../llama/errors.js';
