@@ -98,7 +98,10 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 arch=$(dpkg --print-architecture)
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null \
          | awk '$2=="Debian" && $3=="main" && $1 !~ /security/ {print $1; exit}')
-mirror=${mirror:-http://deb.debian.org/debian/}
+# Before the first `apt-get update` apt knows addresses only.
+[ -n "$mirror" ] || mirror=$(apt-get update --print-uris 2>/dev/null \
+         | awk -F"'" '!/security/ && !n && match($2, /\/dists\//) {print substr($2, 1, RSTART); n = 1}')
+[ -n "$mirror" ] || die "apt has no source of Debian packages"
 
 rm -f "$prefix/stamp"
 work=$prefix/work; rm -rf "$work"
