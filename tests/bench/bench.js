@@ -58,7 +58,7 @@ const HELP = `npm run bench -- [options]
   --threads        instead: one thread against several (--count N), and what sharing costs
   --engines        instead: the demo page's benchmark in Chromium, Firefox and WebKit
   --gpu            instead: the kernels of the GPU, by WebGPU in Node; --filter, --json, --quick, --seconds and --list as above;
-                   --software: on a driver that computes on the processor
+                   --software: on a driver that computes on the processor; --peers: a whole model, against wllama, in Chromium
   --startup        instead: time from createKernels() to the first result, in fresh processes
   --list           the cases, without running them
   --help`;
@@ -160,6 +160,10 @@ async function bench() {
   const limits = quick
     ? { minRounds: 3, maxRounds: 10, budgetMs }
     : { minRounds: 5, maxRounds: 200, budgetMs };
+  if (options.gpu && peers) {
+    const { gpuPeersReport } = await import('./gpu-peers.js');
+    return console.log(await gpuPeersReport({ ...options, setting: environment() }));
+  }
   if (options.gpu) {
     const { benchGpu } = await import('./gpu.js');
     return benchGpu({ ...options, limits, setting: environment() });

@@ -32,8 +32,9 @@ const BUDGET_MS = 25_000;
 const N_LIKELY = 10;
 const MAX_LOG_DIFFERENCE = 0.5;
 
-const ENGINES = { ours: 'fused-matmul/llama', wllama: `wllama ${PEERS['@wllama/wllama']}` };
+export const ENGINES = { ours: 'fused-matmul/llama', wllama: `wllama ${PEERS['@wllama/wllama']}` };
 /** @typedef {keyof typeof ENGINES} EngineName */
+export const ENGINE_NAMES = /** @type {EngineName[]} */ (Object.keys(ENGINES));
 
 /** Resident megabytes of all renderer processes, NaN without /proc. @param {Browser} browser */
 async function rendererMegabytes(browser) {
@@ -77,15 +78,29 @@ export function checkAgreement({ ours, wllama }) {
 }
 
 /**
- * @param {string} name @param {FileType} fileType @param {number} threads
- * @returns {Promise<Result[]>}
+ * A race of the engines with one file.
+ * @typedef {object} Race
+ * @property {string} file  path of the file
+ * @property {number} threads
+ * @property {boolean} gpu  whether all layers run on the GPU
+ * @property {() => Promise<Browser>} launch
+ * @property {number} prompt  words of the prompt
+ * @property {number} decoded  tokens
+ * @property {number} turns  of fused-matmul for each turn of wllama
  */
-async function compare(name, fileType, threads) {
+
+/**
+ * @param {Race} race
+ * @returns {Promise<{ runs: Record<EngineName, Run[]>, facts: Record<EngineName, Facts>,
+ *   version: string, calls: Record<EngineName, Record<string, number>> }>} calls: of WebGPU, for a
+ *   decoded token
+ * @typedef {{ loadMs: number, megabytes: number, threads: number, note: string }} Facts
+ */
+export async function race({ file, threads, gpu, launch, prompt, decoded, turns }) {
   await ensurePeers();
-  const url = `/${relative(root, largeLlama(fileType))}`;
-  const names = /** @type {EngineName[]} */ (Object.keys(ENGINES));
+  const url = `/${relative(root, file)}`;
   const server = await servePages();
-  const browser = await launchChromium();
+  const browser = await launch();
   try {
     const page = await (await browser.newContext()).newPage();
     /** @type {string[]} */
@@ -93,12 +108,11 @@ async function compare(name, fileType, threads) {
     page.on('pageerror', ({ message }) => errors.push(message));
     await page.goto(`${server.url}/tests/bench/page/index.html`);
     await page.waitForFunction(() => 'engines' in globalThis);
-    const facts =
-      /** @type {Record<EngineName, { loadMs: number, megabytes: number, threads: number }>} */ ({});
+    const facts = /** @type {Record<EngineName, Facts>} */ ({});
     const likely = /** @type {Record<EngineName, Likely[]>} */ ({});
-    for (const engine of names) {
+    for (const engine of ENGINE_NAMES) {
       const before = await rendererMegabytes(browser);
-      const loaded = await call(page, engine, 'load', url, threads, CONTEXT);
+      const loaded = await call(page, engine, 'load', url, { threads, nContext: CONTEXT, gpu });
       if (loaded.threads !== threads)
         throw new Error(`${ENGINES[engine]} runs on ${loaded.threads} threads, not ${threads}`);
       likely[engine] = await call(page, engine, 'likely', promptOf(16, 1), N_LIKELY);
@@ -106,23 +120,57 @@ async function compare(name, fileType, threads) {
     }
     checkAgreement(likely);
     const runs = /** @type {Record<EngineName, Run[]>} */ ({ ours: [], wllama: [] });
+    const calls = /** @type {Record<EngineName, Record<string, number>>} */ ({ ours: {}, wllama: {} });
     const start = performance.now();
     for (let round = 0; round === 0 || performance.now() - start < BUDGET_MS; round++) {
-      for (const engine of names) {
-        /* three turns of fused-matmul for each turn of wllama, as it is faster */
-        for (let turn = 0; turn < (engine === 'ours' ? 3 : 1); turn++) {
-          const prompt = promptOf(PROMPT, 100 + 10 * round + turn);
-          runs[engine].push(await call(page, engine, 'run', prompt, DECODED));
+      for (const engine of ENGINE_NAMES) {
+        for (let turn = 0; turn < (engine === 'ours' ? turns : 1); turn++) {
+          const words = promptOf(prompt, 100 + 10 * round + turn);
+          runs[engine].push(await call(page, engine, 'run', words, decoded));
         }
       }
     }
+    if (gpu)
+      for (const engine of ENGINE_NAMES) calls[engine] = await callsOfToken(page, engine, promptOf(16, 2));
     if (errors.length > 0) throw new Error(`the page: ${errors.join('; ')}`);
-    const version = browser.version();
-    return names.map((engine) => summarise(name, engine, runs[engine], { ...facts[engine], version }));
+    return { runs, facts, version: browser.version(), calls };
   } finally {
     await browser.close();
     await server.close();
   }
+}
+
+/**
+ * Calls of WebGPU that a decoded token takes: those of a long text less those of a short one.
+ * @param {Page} page @param {EngineName} engine @param {string} words
+ */
+async function callsOfToken(page, engine, words) {
+  const [short, long] = [4, 20];
+  const count = () => page.evaluate(() => /** @type {any} */ (globalThis).gpuCalls());
+  const counts = [];
+  for (const tokens of [short, short, long]) {
+    await call(page, engine, 'run', words, tokens);
+    counts.push(await count());
+  }
+  const [first, second, third] = counts;
+  return Object.fromEntries(
+    Object.keys(third).map((name) => {
+      const [ofShort, ofLong] = [second[name] - first[name], third[name] - second[name]];
+      return [name, (ofLong - ofShort) / (long - short)];
+    }),
+  );
+}
+
+/**
+ * @param {string} name @param {FileType} fileType @param {number} threads
+ * @returns {Promise<Result[]>}
+ */
+async function compare(name, fileType, threads) {
+  const { runs, facts, version } = await race({
+    ...{ file: largeLlama(fileType), threads, gpu: false, launch: launchChromium },
+    ...{ prompt: PROMPT, decoded: DECODED, turns: 3 },
+  });
+  return ENGINE_NAMES.map((engine) => summarise(name, engine, runs[engine], { ...facts[engine], version }));
 }
 
 /**

@@ -10,9 +10,15 @@
  */
 /** @typedef {{ id: number, logProbability: number }} Likely  a token */
 /**
+ * @typedef {object} Settings
+ * @property {number} threads
+ * @property {number} nContext  positions of the context
+ * @property {boolean} gpu  Whether all layers run on the GPU.
+ */
+/**
  * @typedef {object} Engine
- * @property {(url: string, threads: number, nContext: number) => Promise<{ loadMs: number,
- *   threads: number, note: string }>} load
+ * @property {(url: string, settings: Settings) => Promise<{ loadMs: number, threads: number,
+ *   note: string }>} load
  * @property {(prompt: string, maxTokens: number) => Promise<Run>} run
  * @property {(prompt: string, nLikely: number) => Promise<Likely[]>} likely  the most likely next
  *   tokens, the first one first

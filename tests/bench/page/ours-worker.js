@@ -1,16 +1,24 @@
 /** Runs fused-matmul/llama in a worker, as an application would. page.js sends { method, args }. */
 
+import { createGpuKernels } from '../../../js/gpu/index.js';
 import { Llama } from '../../../js/llama/index.js';
+import { countGpuCalls } from './gpu-calls.js';
 
-/** @import { Likely, Run } from './engine.js' */
+/** @import { Likely, Run, Settings } from './engine.js' */
 
 /** @type {Llama} */
 let model;
 
 const methods = {
-  /** @param {Blob} file @param {number} threads @param {number} nContext */
-  async load(file, threads, nContext) {
+  /** @param {Blob} file @param {Settings} settings */
+  async load(file, { threads, nContext, gpu }) {
     const start = performance.now();
+    if (gpu) {
+      countGpuCalls();
+      const kernels = await createGpuKernels({ allowSoftware: true });
+      model = await Llama.load(file, { kernels, contextLength: nContext });
+      return { loadMs: performance.now() - start, threads, note: kernels.info.adapter.name };
+    }
     model = await Llama.load(file, { contextLength: nContext, threads });
     const { info } = model.kernels;
     return { loadMs: performance.now() - start, threads: info.threads, note: `${info.isa} ${info.dot}` };
@@ -19,7 +27,7 @@ const methods = {
   async run(prompt, maxTokens) {
     const start = performance.now();
     let firstMs = 0;
-    const generation = model.generate(prompt, { maxTokens, temperature: 0 });
+    const generation = model.generate(prompt, { maxTokens, temperature: 0, ignoreEnd: true });
     for await (const _ of generation) firstMs ||= performance.now() - start;
     const { promptTokens, reusedTokens, promptMs, tokens, decodeMs } = generation.stats;
     return {

@@ -3,9 +3,12 @@
  * its own. Node (llama.js) calls the functions in `engines`, in turns.
  */
 
+import { countInBlobWorkers, gpuCalls } from './gpu-calls.js';
+
 /** @import { Engine } from './engine.js' */
 
 const PEERS = '/build/peers/node_modules';
+const ALL_LAYERS = 999;
 
 /** @param {string} url */
 const fetchBlob = async (url) => (await fetch(url)).blob();
@@ -15,9 +18,10 @@ let wllama;
 
 /** @type {Engine} */
 const wllamaEngine = {
-  async load(url, threads, nContext) {
+  async load(url, { threads, nContext, gpu }) {
     const { Wllama } = await import(`${PEERS}/@wllama/wllama/esm/index.js`);
     const file = await fetchBlob(url);
+    if (gpu) countInBlobWorkers();
     const start = performance.now();
     wllama = new Wllama(
       { default: `${PEERS}/@wllama/wllama/esm/wasm/wllama.wasm` },
@@ -28,7 +32,7 @@ const wllamaEngine = {
       n_ctx: nContext,
       n_batch: 512,
       n_threads: threads,
-      n_gpu_layers: 0,
+      n_gpu_layers: gpu ? ALL_LAYERS : 0,
       warmup: false,
       n_parallel: 1,
     });
@@ -99,10 +103,10 @@ function call(method, ...args) {
 
 /** @type {Engine} */
 const ours = {
-  async load(url, threads, nContext) {
+  async load(url, settings) {
     const file = await fetchBlob(url);
     worker = new Worker(new URL('ours-worker.js', import.meta.url), { type: 'module' });
-    return call('load', file, threads, nContext);
+    return call('load', file, settings);
   },
   run: (prompt, maxTokens) => call('run', prompt, maxTokens),
   likely: (prompt, nLikely) => call('likely', prompt, nLikely),
@@ -114,4 +118,4 @@ const ours = {
 
 /** @type {Record<string, Engine>} */
 const engines = { ours, wllama: wllamaEngine };
-Object.assign(globalThis, { engines });
+Object.assign(globalThis, { engines, gpuCalls });
