@@ -105,8 +105,9 @@ EXPORT int32_t fused_swiglu_matmul(int32_t type, const void *w, const float *gat
   const fm_target target = {.type = type, .n_rows = n_rows, .w = w, .y = y};
   uint32_t faults =
       check_modes(act, activation) | check_target(&target, n_tokens, n_cols, &s_w, &s_y);
-  faults |=
-      check_floats(gate, n_tokens, n_cols, &s_gate) | check_floats(up, n_tokens, n_cols, &s_up);
+  faults |= check_floats(gate, n_tokens, n_cols, &s_gate);
+  s_up = s_gate;
+  if (up) faults |= check_floats(up, n_tokens, n_cols, &s_up);
   if (faults) return status_of(faults);
   if (overlap(s_y, s_w) || overlap(s_y, s_gate) || overlap(s_y, s_up)) return FM_ERR_OVERLAP;
   const fm_source source = {.kind = FM_SOURCE_GATED, .x = gate, .other = up, .act = act};

@@ -8,7 +8,8 @@ static span floats(const float *p, uint64_t bytes) { return (span){(uintptr_t)p,
  * does not overlap it. */
 static bool apart_or_same(span y, span x) { return y.start == x.start || !overlap(y, x); }
 
-/* Checks the arguments of a norm: x and y [n_rows][n_cols]; a and b [n_cols] or NULL. */
+/* Checks the arguments of a norm, or of another operation on rows: x and y [n_rows][n_cols]; a and
+ * b [n_cols] or NULL. */
 static int32_t check_norm(const float *x, const float *a, const float *b, const float *y,
                           uint32_t n_rows, uint32_t n_cols) {
   uint64_t bytes, row = (uint64_t)n_cols * sizeof *x;
@@ -95,6 +96,13 @@ EXPORT int32_t fm_embed(int32_t type, const void *table, const uint32_t *ids, fl
 EXPORT int32_t fm_add(const float *a, const float *b, float *y, uint32_t n) {
   int32_t status = check_pointwise(a, b, y, n);
   if (status == FM_OK) fm_op_add(a, b, y, n);
+  return status;
+}
+
+EXPORT int32_t fm_add_row(const float *x, const float *row, float *y, uint32_t n_rows,
+                          uint32_t n_cols) {
+  int32_t status = row ? check_norm(x, row, NULL, y, n_rows, n_cols) : FM_ERR_RANGE;
+  if (status == FM_OK) fm_op_add_row(x, row, y, n_rows, n_cols);
   return status;
 }
 

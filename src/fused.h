@@ -190,8 +190,8 @@ int32_t fused_rmsnorm_matmul(const fm_target *targets, uint32_t n_targets, const
                              const float *norm_weight, float eps, uint32_t n_tokens,
                              uint32_t n_cols, int32_t activation);
 
-/* y = (act(gate) * up) * W^T; gate, up [n_tokens][n_cols], act an fm_gate. y must overlap no input.
- * The results are those of fm_gated and fused_matmul. */
+/* y = (act(gate) * up) * W^T; gate, up [n_tokens][n_cols], act an fm_gate. up NULL: act(gate) *
+ * W^T. y must overlap no input. The results are those of fm_gated and fused_matmul. */
 int32_t fused_swiglu_matmul(int32_t type, const void *w, const float *gate, const float *up,
                             float *y, uint32_t n_tokens, uint32_t n_rows, uint32_t n_cols,
                             int32_t act, int32_t activation);
@@ -233,7 +233,9 @@ typedef enum {
  * head_size 1..256
  * n_heads  a multiple of n_kv_heads; query head h reads KV head h / (n_heads / n_kv_heads)
  * first_position  position of q[0]; causal: token t sees positions j <= first_position + t
- * window   > 0: a token sees only the last `window` of these positions; 0: all of them
+ * window   0: all of these positions; > 0 and causal: a token sees only the last `window` of them;
+ *          > 0 and not causal: only those at most window / 2 (rounded down) from its own, on both
+ *          sides
  * softcap  > 0: scores become softcap * tanh(score / softcap) before the mask; 0: none
  * A token that sees no position gets zeros, and so does one whose scores are all -Inf, which counts
  * as masked. A NaN in the query or in a key that the token sees, or a score of +Inf, makes the
@@ -295,6 +297,10 @@ int32_t fm_embed(int32_t type, const void *table, const uint32_t *ids, float *y,
 
 /* y = a + b over n values; y may be a or b. */
 int32_t fm_add(const float *a, const float *b, float *y, uint32_t n);
+
+/* y[r] = x[r] + row for each of n_rows rows of n_cols values; y may be x, and must not overlap row.
+ */
+int32_t fm_add_row(const float *x, const float *row, float *y, uint32_t n_rows, uint32_t n_cols);
 
 /* y = a + scale * b over n values, the product rounded before it is added; y may be a or b. Any
  * scale is allowed. */

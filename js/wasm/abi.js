@@ -41,6 +41,7 @@ export const ABI = /** @type {const} */ ({
     'i32(address x, u32 n_tokens, u32 n_heads, u32 head_size, u32 n_dims, u32 first_position, f32 base, f32 linear_scale, address factors, f32 magnitude, i32 pairing)',
   fm_embed: 'i32(i32 type, address table, address ids, address y, u32 n_tokens, u32 n_rows, u32 n_cols)',
   fm_add: 'i32(address a, address b, address y, u32 n)',
+  fm_add_row: 'i32(address x, address row, address y, u32 n_rows, u32 n_cols)',
   fm_add_scaled: 'i32(address a, address b, address y, u32 n, f32 scale)',
   fm_scale: 'i32(address x, address y, u32 n, f32 scale)',
   fm_gated: 'i32(address gate, address up, address y, u32 n, i32 act)',

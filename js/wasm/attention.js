@@ -47,7 +47,7 @@ export const fusedAttentionScore = (core, q, k, options = {}) => {
 /** @type {Operation<'flashAttention'>} */
 export const flashAttention = (core, q, kCache, vCache, options = {}) => {
   checkNames(options, FLASH_OPTIONS);
-  const { firstPosition = 0, causal = true, window = 0, softcap = 0, out } = options;
+  const { firstPosition = 0, causal = true, window = 0, start = 0, softcap = 0, out } = options;
   const { memory } = core;
   asOperand(q, 'q');
   const atK = addressIn(asCache(kCache, 'kCache'), memory);
@@ -68,13 +68,16 @@ export const flashAttention = (core, q, kCache, vCache, options = {}) => {
   checkPosition(window, 'window');
   const nPositions = options.nPositions ?? firstPosition + nTokens;
   checkPosition(nPositions, 'nPositions');
-  const room = Math.min(kCache.nPositions, vCache.nPositions);
+  checkPosition(start, 'start');
+  const room = Math.min(kCache.nPositions, vCache.nPositions) - start;
   if (nPositions < 1 || nPositions > room) {
-    throw new ShapeError(`nPositions is ${nPositions}, the caches have ${room}`, {
+    const from = start > 0 ? ` from ${start} on` : '';
+    throw new ShapeError(`nPositions is ${nPositions}, the caches have ${Math.max(0, room)}${from}`, {
       got: nPositions,
       expected: room,
     });
   }
+  const skipped = start * (kCache.byteLength / kCache.nPositions);
   const scale = options.scale ?? 1 / Math.sqrt(headSize);
   checkNumber(scale, 'scale');
   checkNumber(softcap, 'softcap', { from: 0 });
@@ -84,7 +87,9 @@ export const flashAttention = (core, q, kCache, vCache, options = {}) => {
     ...[nTokens, nHeads, nKvHeads, headSize, nPositions, firstPosition, typeId],
     ...[causal ? 1 : 0, window, scale, softcap],
   ]);
-  call.run('flashAttention', () => memory.exports.fm_flash_attention(struct.ptr, atQ.ptr, atK, atV, atY.ptr));
+  call.run('flashAttention', () =>
+    memory.exports.fm_flash_attention(struct.ptr, atQ.ptr, atK + skipped, atV + skipped, atY.ptr),
+  );
   return call.result(atY);
 };
 

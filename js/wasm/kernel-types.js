@@ -153,7 +153,9 @@
  *   firstPosition + nTokens.
  * @property {boolean} [causal]  Whether a token sees only positions up to its own. Default true.
  * @property {number} [window]  How many of the latest positions it may see are kept; 0 keeps all.
- *   Default 0.
+ *   Where attention is not causal, a token sees the positions up to window / 2 away. Default 0.
+ * @property {number} [start]  Place in the caches of position 0, so that several texts can share
+ *   them. Default 0.
  * @property {number} [scale]  Factor of the scores. Default 1 / sqrt(headSize).
  * @property {number} [softcap]  A value over 0 turns scores into softcap * tanh(score / softcap).
  *   Default 0.

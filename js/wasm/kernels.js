@@ -257,7 +257,7 @@ export class Kernels {
    * @template {Floats} [U=T]
    * @param {Weight} w
    * @param {T} gate  nTokens * nCols values
-   * @param {Floats} up  nTokens * nCols values
+   * @param {Floats | undefined} up  nTokens * nCols values; undefined: act(gate) * W^T
    * @param {import('./kernel-types.js').GatedOptions<U>} [options]
    * @returns {NoInfer<U>}
    * @throws {ShapeError} a length does not fit the shape; the message has both numbers
@@ -386,8 +386,8 @@ export class Kernels {
    * @template {Floats} T
    * @template {Floats} [U=T]
    * @param {T} a
-   * @param {Floats} b  as many values as a
-   * @param {{ out?: U }} [options]  out may be a or b
+   * @param {Floats} b  as many values as a, or as a row of a Tensor a: it is added to every row
+   * @param {{ out?: U }} [options]  out may be a, or b where it is as long
    * @returns {NoInfer<U>}
    */
   add(a, b, options) {

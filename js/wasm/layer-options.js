@@ -15,5 +15,5 @@ export const SWIGLU_OPTIONS = Object.freeze(['act', 'out', 'activation']);
 export const FFN_OPTIONS = Object.freeze(['eps', 'act', 'residual', 'out', 'activation']);
 export const SCORE_OPTIONS = Object.freeze(['headSize', 'scale', 'causal', 'out']);
 export const FLASH_OPTIONS = Object.freeze([
-  ...['nHeads', 'firstPosition', 'nPositions', 'causal', 'window', 'scale', 'softcap', 'out'],
+  ...['nHeads', 'firstPosition', 'nPositions', 'causal', 'window', 'start', 'scale', 'softcap', 'out'],
 ]);

@@ -155,6 +155,15 @@ export const embed = (core, w, ids, options = {}) => {
 export const add = (core, a, b, options = {}) => {
   checkNames(options, OUT_OPTIONS);
   const { out } = options;
+  const nCols = ownCols(asOperand(a, 'a'), 'a');
+  if (asOperand(b, 'b').length === nCols && a.length > nCols) {
+    const call = new Call(core);
+    const [atA, atB] = [call.input(a), call.input(b)];
+    const nRows = a.length / nCols;
+    const atY = call.output(out, a, nRows, nCols);
+    call.run('add', () => core.memory.exports.fm_add_row(atA.ptr, atB.ptr, atY.ptr, nRows, nCols));
+    return call.result(atY);
+  }
   return pointwise(core, 'add', { a, b }, a, out, (atA, atB, atY, n) =>
     core.memory.exports.fm_add(atA, atB, atY, n),
   );

@@ -155,9 +155,9 @@ export const fusedSwigluMatmul = (core, w, gate, up, options = {}) => {
   oneOf(GATES, act, 'act');
   const { typeId, nRows, nCols } = w;
   const nTokens = countRows(asOperand(gate, 'gate'), nCols, 'gate', w);
-  sameLength(asOperand(up, 'up'), gate, 'up', 'gate');
+  if (up !== undefined) sameLength(asOperand(up, 'up'), gate, 'up', 'gate');
   const call = new Call(core);
-  const [atGate, atUp, atY] = [call.input(gate), call.input(up), call.output(out, gate, nTokens, nRows)];
+  const [atGate, atUp, atY] = [call.input(gate), call.optional(up), call.output(out, gate, nTokens, nRows)];
   call.run(`fusedSwigluMatmul of ${w}`, () =>
     core.memory.exports.fused_swiglu_matmul(
       typeId,

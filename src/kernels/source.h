@@ -2,7 +2,7 @@
  * fm_gated as well, so that both ways give the same bits. y may be any of the inputs.
  *   sum_squares   sum of x[i]^2, in f64, where no square of an f32 overflows
  *   scale         y[i] = x[i] * factor * weight[i]; weight NULL: ones
- *   gated         y[i] = act(gate[i]) * up[i]; act: an fm_gate */
+ *   gated         y[i] = act(gate[i]) * up[i]; act: an fm_gate; up NULL: ones */
 #ifndef FM_KERNELS_SOURCE_H
 #define FM_KERNELS_SOURCE_H
 

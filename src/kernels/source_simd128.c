@@ -50,11 +50,12 @@ void fm_scale__simd128(const float *x, const float *weight, float factor, float 
   for (; i < n_values; i++) y[i] = weight ? x[i] * factor * weight[i] : x[i] * factor;
 }
 
-FM_INLINE v128_t gated4(v128_t gate, v128_t up, fm_gate act, const fm_gate_held *held) {
+/* up points to four values, or is NULL. */
+FM_INLINE v128_t gated4(v128_t gate, const float *up, fm_gate act, const fm_gate_held *held) {
   v128_t value = act == FM_GATE_RELU   ? wasm_f32x4_pmax(gate, fm_zero())
                  : act == FM_GATE_GELU ? fm_gelu_f32x4(gate, held)
                                        : fm_silu_f32x4(gate, held);
-  return wasm_f32x4_mul(value, up);
+  return up ? wasm_f32x4_mul(value, wasm_v128_load(up)) : value;
 }
 
 FM_INLINE void gated(const float *gate, const float *up, float *y, size_t n_values, fm_gate act) {
@@ -62,11 +63,13 @@ FM_INLINE void gated(const float *gate, const float *up, float *y, size_t n_valu
   size_t i = 0;
   FM_NO_UNROLL
   for (; i + 4 <= n_values; i += 4) {
-    wasm_v128_store(y + i, gated4(wasm_v128_load(gate + i), wasm_v128_load(up + i), act, &held));
+    wasm_v128_store(y + i, gated4(wasm_v128_load(gate + i), up ? up + i : NULL, act, &held));
   }
   if (i == n_values) return;
   size_t rest = n_values - i;
-  store_rest(y + i, gated4(load_rest(gate + i, rest), load_rest(up + i, rest), act, &held), rest);
+  float four[4];
+  if (up) wasm_v128_store(four, load_rest(up + i, rest));
+  store_rest(y + i, gated4(load_rest(gate + i, rest), up ? four : NULL, act, &held), rest);
 }
 
 void fm_gated__simd128(const float *gate, const float *up, float *y, size_t n_values, int32_t act) {

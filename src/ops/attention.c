@@ -57,6 +57,7 @@ static const fm_attention_kernels *kernels_of(int32_t isa) {
 }
 
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
+static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 
 /* Finds the token and the KV head of a row; returns the offset of its head in q and out. */
@@ -74,9 +75,16 @@ static size_t row_offset(const batch *b, size_t row, size_t *token, size_t *kv_h
 }
 
 static void seen_positions(const fm_attention *s, size_t token, size_t *first, size_t *end) {
-  uint64_t last = (uint64_t)s->first_position + token + 1;
-  *end = s->causal && last < s->n_positions ? (size_t)last : s->n_positions;
-  *first = s->window > 0 && *end > s->window ? *end - s->window : 0;
+  uint64_t last = (uint64_t)s->first_position + token + 1, reach = s->window / 2;
+  bool is_symmetric = !s->causal && s->window > 0;
+  if (is_symmetric) last += reach;
+  bool is_cut = (s->causal || is_symmetric) && last < s->n_positions;
+  *end = is_cut ? (size_t)last : s->n_positions;
+  if (is_symmetric) {
+    *first = last > 2 * reach + 1 ? (size_t)min_u64(last - 2 * reach - 1, *end) : 0;
+  } else {
+    *first = s->window > 0 && *end > s->window ? *end - s->window : 0;
+  }
 }
 
 /* Copies n values into row r of a pack, [n_dims / 4][4 rows][4 columns]; finish_row copies them

@@ -8,7 +8,7 @@
 /* The kernels in use: an operation reads them when it is called, and passes them to its parts. */
 static const fm_shared_kernels *kernels(void) { return fm_shared_kernels_of(fm_current.isa); }
 
-/* Norms and softmax work on rows [n_rows][n_cols] one by one; an item is a row. */
+/* Norms, softmax and sums with a row work on rows [n_rows][n_cols] one by one; an item is a row. */
 typedef struct {
   const fm_shared_kernels *kernels;
   const float *x, *weight, *bias;
@@ -45,6 +45,13 @@ static void softmax_rows(const void *context, size_t begin, size_t end, size_t t
     softmax(j->x + r * j->n_cols, j->y + r * j->n_cols, j->n_cols);
 }
 
+static void add_row_rows(const void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const rows_job *j = context;
+  for (size_t r = begin; r < end; r++)
+    j->kernels->add(j->x + r * j->n_cols, j->weight, j->y + r * j->n_cols, j->n_cols);
+}
+
 void fm_op_rms_norm(const float *x, const float *weight, float *y, size_t n_rows, size_t n_cols,
                     float eps) {
   const rows_job j = {
@@ -61,6 +68,11 @@ void fm_op_layer_norm(const float *x, const float *weight, const float *bias, fl
 void fm_op_softmax(const float *x, float *y, size_t n_rows, size_t n_cols) {
   const rows_job j = {.kernels = kernels(), .x = x, .y = y, .n_cols = n_cols};
   fm_parallel(softmax_rows, &j, n_rows, (fm_work)n_cols * FM_WORK_EXP);
+}
+
+void fm_op_add_row(const float *x, const float *row, float *y, size_t n_rows, size_t n_cols) {
+  const rows_job j = {.kernels = kernels(), .x = x, .weight = row, .y = y, .n_cols = n_cols};
+  fm_parallel(add_row_rows, &j, n_rows, (fm_work)n_cols * FM_WORK_COPY);
 }
 
 /* Elementary functions in f64 with errors below 1e-9, too small to show in f32 results. Those of

@@ -19,7 +19,7 @@ typedef enum {
 typedef struct {
   fm_source_kind kind;
   const float *x;     /* [n_tokens][n_cols] */
-  const float *other; /* NORMED: [n_cols], or NULL for ones; GATED: [n_tokens][n_cols] */
+  const float *other; /* NORMED: [n_cols], or NULL for ones; GATED: [n_tokens][n_cols] or NULL */
   float eps;          /* NORMED */
   int32_t act;        /* GATED: an fm_gate */
 } fm_source;
@@ -89,6 +89,7 @@ void fm_op_rope(float *x, const fm_rope_shape *shape, float base, float linear_s
 void fm_op_embed(int32_t type, const uint8_t *table, const uint32_t *ids, float *y, size_t n_tokens,
                  size_t n_cols);
 void fm_op_add(const float *a, const float *b, float *y, size_t n_values);
+void fm_op_add_row(const float *x, const float *row, float *y, size_t n_rows, size_t n_cols);
 void fm_op_add_scaled(const float *a, const float *b, float *y, size_t n_values, float factor);
 void fm_op_scale(const float *x, float *y, size_t n_values, float factor);
 void fm_op_gated(const float *gate, const float *up, float *y, size_t n_values, int32_t act);

@@ -32,6 +32,7 @@ void fm_source_row(const fm_source *source, const fm_shared_kernels *shared, siz
     shared->scale(source->x + at, source->other ? source->other + first_col : NULL, factor, out,
                   n_values);
   } else {
-    shared->gated(source->x + at, source->other + at, out, n_values, source->act);
+    shared->gated(source->x + at, source->other ? source->other + at : NULL, out, n_values,
+                  source->act);
   }
 }

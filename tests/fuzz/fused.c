@@ -105,7 +105,8 @@ static void run_swiglu(fuzz *f) {
   a.n_cols = fuzz_columns(f, a.type, fuzz_u8(f) >= 250 ? 2600 : 256);
   a.w = place_weight(f, a.type, a.n_rows, a.n_cols);
   a.gate = place_floats(f, a.n_tokens, a.n_cols);
-  a.up = place_floats(f, a.n_tokens, a.n_cols);
+  size_t up_bytes = fuzz_bytes(f, a.n_tokens, a.n_cols, sizeof *a.up);
+  a.up = fuzz_place_optional(f, up_bytes, sizeof *a.up);
   a.y = fuzz_place(f, FUZZ_OUT, fuzz_bytes(f, a.n_tokens, a.n_rows, sizeof *a.y), sizeof *a.y);
   fuzz_fill(f);
   fuzz_run(f, call_swiglu, &a);

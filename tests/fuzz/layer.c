@@ -111,6 +111,19 @@ static int32_t call_add(void *p) {
   return fm_add(a->x, a->other, a->y, a->n_cols);
 }
 
+static int32_t call_add_row(void *p) {
+  arguments *a = p;
+  return fm_add_row(a->x, a->other, a->y, a->n_rows, a->n_cols);
+}
+
+static void run_add_row(fuzz *f) {
+  arguments a = {0};
+  pick_rows(f, &a);
+  a.other = place_in(f, a.n_cols, 1);
+  fuzz_fill(f);
+  fuzz_run(f, call_add_row, &a);
+}
+
 static int32_t call_gated(void *p) {
   arguments *a = p;
   return fm_gated(a->x, a->other, a->y, a->n_cols, a->act);
@@ -167,6 +180,7 @@ const fuzz_target fuzz_layer[] = {{"fm_rms_norm", run_rms_norm},
                                   {"fm_softmax", run_softmax},
                                   {"fm_rope", run_rope},
                                   {"fm_add", run_add},
+                                  {"fm_add_row", run_add_row},
                                   {"fm_add_scaled", run_add_scaled},
                                   {"fm_scale", run_scale},
                                   {"fm_gated", run_gated},

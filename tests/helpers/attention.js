@@ -136,7 +136,13 @@ export function makeCase(shape, prng, { q = 1, v = 1 } = {}) {
 
 /** @param {Shape} s @param {number} token @returns {[number, number]} the positions that it sees */
 export function seenBy(s, token) {
-  const end = s.causal ? Math.min(s.firstPosition + token + 1, s.nPositions) : s.nPositions;
+  const own = s.firstPosition + token;
+  if (!s.causal && s.window > 0) {
+    const reach = Math.floor(s.window / 2);
+    const end = Math.min(s.nPositions, own + reach + 1);
+    return [Math.min(end, Math.max(0, own - reach)), end];
+  }
+  const end = s.causal ? Math.min(own + 1, s.nPositions) : s.nPositions;
   return [s.window > 0 ? Math.max(0, end - s.window) : 0, end];
 }
 

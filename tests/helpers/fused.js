@@ -98,7 +98,7 @@ export function multiplyMany(module, targets, x, nTokens, nCols, activation, nor
 
 /**
  * @param {RawModule} module @param {Target} target @param {Float32Array} gate
- * @param {Float32Array} up @param {number} nTokens @param {number} nCols @param {number} act
+ * @param {Float32Array | null} up  null: no gate @param {number} nTokens @param {number} nCols @param {number} act
  * @param {number} activation
  */
 export function multiplyGated(module, { type, bytes, nRows }, gate, up, nTokens, nCols, act, activation) {
@@ -107,11 +107,15 @@ export function multiplyGated(module, { type, bytes, nRows }, gate, up, nTokens,
     [
       { bytes, alignment: type.alignment },
       { bytes: gate },
-      { bytes: up },
+      { bytes: up ?? new Float32Array(1) },
       { outputBytes: 4 * nTokens * nRows },
     ],
-    ([w, gateAt, upAt, y]) =>
-      module.exports.fused_swiglu_matmul(type.id, w, gateAt, upAt, y, nTokens, nRows, nCols, act, activation),
+    ([w, gateAt, upAt, y]) => {
+      const optional = up ? upAt : 0;
+      return module.exports.fused_swiglu_matmul(
+        ...[type.id, w, gateAt, optional, y, nTokens, nRows, nCols, act, activation],
+      );
+    },
   );
 }
 

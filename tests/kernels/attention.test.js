@@ -250,6 +250,8 @@ checkCases(
               [1, 40],
               [1, 4000000000],
               [0, 3],
+              [0, 58],
+              [0, 4000000000],
             ]) {
               const options = { kvType, nTokens, window, softcap, causal, firstPosition };
               yield makeCase(makeShape({ ...options, nPositions: 61, headSize: 32 }), prng, { q: 3 });
@@ -288,6 +290,14 @@ checkCases(
     makeCase(
       makeShape({ nTokens: 37, nPositions: 100, causal: 1, firstPosition: 63, window: 9 }),
       new Prng(41),
+    ),
+    makeCase(
+      makeShape({ nTokens: 90, nPositions: 90, window: 9, nHeads: 3, nKvHeads: 1, headSize: 32 }),
+      new Prng(43),
+    ),
+    makeCase(
+      makeShape({ nTokens: 37, nPositions: 200, firstPosition: 101, window: 128, kvType: KV.F16 }),
+      new Prng(44),
     ),
     makeCase(
       makeShape({ nTokens: 300, nPositions: 300, causal: 1, nHeads: 2, nKvHeads: 1, kvType: 1 }),

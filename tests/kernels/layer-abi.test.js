@@ -127,6 +127,17 @@ const CASES = {
       [{ n: MOST }, SHAPE],
     ],
   },
+  fm_add_row: {
+    args: { x: A, row: B, y: Y, nRows: 3, nCols },
+    bytes: { x: 96, row: 32, y: 96 },
+    apart: [['y', 'x']],
+    refused: [
+      [{ nRows: 0 }, SHAPE],
+      [{ nCols: 0 }, SHAPE],
+      [{ nRows: 2 ** 29 }, SHAPE],
+      [{ nRows: 2 ** 31, nCols: 2 }, SHAPE],
+    ],
+  },
   fm_add_scaled: {
     args: { a: A, b: B, y: Y, n: 24, scale: 0.5 },
     bytes: { a: 96, b: 96, y: 96 },

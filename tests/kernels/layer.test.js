@@ -1,6 +1,6 @@
 /**
  * The operations of a layer that are not products, on raw modules: fm_rms_norm, fm_layer_norm,
- * fm_softmax, fm_add, fm_add_scaled, fm_scale, fm_gated. Each is compared with float64 in every
+ * fm_softmax, fm_add, fm_add_row, fm_add_scaled, fm_scale, fm_gated. Each is compared with float64 in every
  * instruction set, and all sets must give the same bits. The bounds are derived beside the tests.
  */
 import assert from 'node:assert/strict';
@@ -240,6 +240,26 @@ for (const module of modules) {
         ones,
         act,
       );
+    }
+  });
+
+  test(`layer: ${module.name} module, a row added to every row`, () => {
+    for (const nCols of [...LENGTHS, 1100]) {
+      for (const nRows of [1, 3, 70]) {
+        const [x, row] = [gaussian(nRows * nCols, prng, 4), gaussian(nCols, prng)];
+        row.set(SPECIAL.subarray(0, nCols));
+        const y = everywhere(
+          module,
+          [x, row],
+          x.length,
+          ([atX, atRow], atY) => exports.fm_add_row(atX, atRow, atY, nRows, nCols),
+          [0],
+        );
+        y.forEach((value, i) => {
+          const expected = fround(x[i] + row[i % nCols]);
+          assert.ok(Object.is(value, expected), `${nRows}x${nCols}: [${i}] is ${value}, not ${expected}`);
+        });
+      }
     }
   });
 

@@ -164,6 +164,10 @@ function checkFused(module, prng, what) {
   );
   const gated = multiplyGated(module, { type, bytes, nRows }, x, up, nTokens, nCols, act, activation);
   assertSame(gated.outputs[0], steps(gateValues(module, x, up, act)), `${what}: swiglu, type ${type.id}`);
+  // Without a second factor the result is that of ones.
+  const ones = new Float32Array(x.length).fill(1);
+  const alone = multiplyGated(module, { type, bytes, nRows }, x, null, nTokens, nCols, act, activation);
+  assertSame(alone.outputs[0], steps(gateValues(module, x, ones, act)), `${what}: no gate, type ${type.id}`);
 }
 
 /** Random bytes as a KV cache. @param {RawModule} module @param {Prng} prng @param {string} what */

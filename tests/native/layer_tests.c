@@ -30,7 +30,7 @@ static void test_rows(void) {
   float *x = random_floats(n), *weight = random_floats(n_cols), *bias = random_floats(n_cols);
   float *y = must_malloc(n * sizeof *y), *in_place = must_malloc(n * sizeof *in_place);
   float scale = random_activation(false);
-  for (int op = 0; op < 8; op++) {
+  for (int op = 0; op < 9; op++) {
     memcpy(in_place, x, n * sizeof *x);
     int32_t status = FM_OK;
     for (int twice = 0; twice < 2; twice++) {
@@ -43,6 +43,7 @@ static void test_rows(void) {
       if (op == 4) status |= fm_add(from, x, to, (uint32_t)n);
       if (op == 5) status |= fm_gated(from, x, to, (uint32_t)n, (int32_t)(n % 3));
       if (op == 6) status |= fm_add_scaled(from, x, to, (uint32_t)n, scale);
+      if (op == 8) status |= fm_add_row(from, weight, to, n_rows, n_cols);
       if (op == 7) status |= fm_scale(from, to, (uint32_t)n, scale);
     }
     check(status == FM_OK, "layer operation %d, %u x %u: status %d", op, n_rows, n_cols, status);

@@ -3,7 +3,7 @@
  * attention with float64; arrays and tensors as inputs and as outputs.
  */
 import assert from 'node:assert/strict';
-import { KvCache } from '../../js/layer-index.js';
+import { KvCache, ShapeError } from '../../js/layer-index.js';
 import {
   bothKinds,
   close,
@@ -172,6 +172,7 @@ everywhere('attention', (fm) => {
       { causal: false },
       { causal: false, nPositions },
       { window: 3 },
+      { causal: false, nPositions, window: 3 },
       { softcap: 2, scale: 0.9 },
       { nPositions: 4 },
     ]) {
@@ -181,7 +182,9 @@ everywhere('attention', (fm) => {
         const list = (/** @type {Float32Array} */ data) =>
           Array.from({ length: seen }, (_pos, j) => row(data, j * nKvHeads + h));
         const sees = (/** @type {number} */ j) =>
-          (options.causal === false || j <= first + t) && (!options.window || j > first + t - options.window);
+          options.causal === false
+            ? Math.abs(j - first - t) <= Math.floor((options.window ?? 2 * seen) / 2)
+            : j <= first + t && (!options.window || j > first + t - options.window);
         return attend(
           row(queries, i),
           list(stored[0]),
@@ -200,7 +203,25 @@ everywhere('attention', (fm) => {
         inPlace: false,
       });
     }
-    for (const cache of caches) cache.free();
+    // A text in the middle of the caches, and the text alone.
+    const [kCache, vCache] = caches;
+    const alone = [keys, values].map((data) => {
+      const cache = fm.kvCache({ type, nPositions: nPositions - 2, nKvHeads, headSize });
+      cache.write(data.subarray(2 * nKvHeads * headSize), 0);
+      return cache;
+    });
+    for (const options of [{}, { causal: false, window: 3 }]) {
+      const at = { nHeads, nPositions: 3, ...options };
+      assert.deepEqual(
+        fm.flashAttention(queries, kCache, vCache, { ...at, start: 2 }),
+        fm.flashAttention(queries, alone[0], alone[1], at),
+      );
+    }
+    assert.throws(
+      () => fm.flashAttention(queries, kCache, vCache, { nHeads, nPositions: nPositions - 1, start: 2 }),
+      (error) => error instanceof ShapeError && / have \d+ from 2 on/.test(error.message),
+    );
+    for (const cache of [...caches, ...alone]) cache.free();
     assert.ok(caches[0].freed);
   }
 });

@@ -57,6 +57,12 @@ everywhere('norms, softmax, add, scaled add, scale, gated', (fm) => {
     nCols,
     { what: 'add' },
   );
+  const rows = fm.tensor({ nRows: x.length / nCols, nCols, data: x });
+  const first = up.slice(0, nCols);
+  const summed = x.map((v, i) => v + first[i % nCols]);
+  close(fm.add(rows, first).toArray(), summed, 'add of a row');
+  assert.equal(fm.add(rows, first, { out: rows }), rows);
+  close(rows.toArray(), summed, 'add of a row, in place');
   bothKinds(
     fm,
     x,
