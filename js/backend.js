@@ -73,9 +73,13 @@
  * @property {number} start  Row of the first token in Hidden.
  * @property {number} nTokens  Number of tokens.
  * @property {number} seen  Number of positions in the cache when the tokens attend.
+ * @property {readonly Rows[]} [texts]  The texts that the rows are, where they are several. Each
+ *   begins at position 0 and sees only itself; its keys and values are stored at the positions of
+ *   its rows.
  */
 
 /** Rows of a tensor. @typedef {{ start: number, nRows: number }} Rows */
+
 /**
  * Rows of a batch, counted from its first row, and the position of the first of them.
  * @typedef {Rows & { position: number }} BatchRows
@@ -128,6 +132,7 @@
  * @typedef {object} Backend
  * @property {BackendInfo} info  Facts about the backend.
  * @property {boolean} disposed  True after dispose().
+ * @property {boolean} packs  Whether a step may have several texts.
  * @property {(type: string) => import('./wasm/kernel-types.js').Service | GpuService} servedBy
  *   How products with weights of a type are computed.
  *
@@ -170,6 +175,8 @@
  *   copy of some rows, by default all, after all work queued before.
  * @property {(x: H['hidden'], head: Block<HeadSettings>, rows: BatchRows) => Promise<Float32Array>}
  *   readStates  Reads some rows of x after the norm of the head: the input of the output matrix.
+ * @property {(x: Float32Array, matrix: any, bias?: any) => Promise<Float32Array>} multiply  Rows of
+ *   values times a matrix of the weights, with a bias added to each row.
  * @property {(to: H['tensor'] | H['hidden'], row: number, values: Float32Array) => void} write
  *   Sets values from a row on, for example those that another backend has computed.
  * @property {(from: H['tokens'], start: number, n: number) => Promise<Uint32Array>} readTokens

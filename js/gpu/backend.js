@@ -2,6 +2,7 @@
  * when something is read or the runner says so. */
 
 import { HandleError } from '../errors.js';
+import { ModelError } from '../llama/errors.js';
 import { KV_LARGEST, numericError } from '../llama/numeric.js';
 import { attendWork, embedWork, feedWork, headWork, isSplit, projectWork, statesWork } from './blocks.js';
 import { Commands } from './commands.js';
@@ -119,6 +120,16 @@ export class GpuBackend {
 
   get disposed() {
     return this.#disposed;
+  }
+
+  /** A step has one text. */
+  get packs() {
+    return false;
+  }
+
+  /** Models with such products are refused. @type {import('../backend.js').Backend['multiply']} */
+  async multiply() {
+    throw new ModelError('products after the pooling are not supported on the GPU');
   }
 
   dispose() {

@@ -363,5 +363,11 @@ export function headWork(block, { buffers }, logits, form, means) {
  * @returns {Work[]}
  */
 export const statesWork = ({ settings, weights }, { buffers }) => [
-  normWork(settings.norm, weights.norm, buffers.x, buffers.normed, true),
+  normWork(
+    /** @type {import('../llama/plan.js').Norm} */ (settings.norm),
+    weights.norm,
+    buffers.x,
+    buffers.normed,
+    true,
+  ),
 ];

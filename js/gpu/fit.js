@@ -12,6 +12,16 @@ import { WGSL_TYPES } from './wgsl/types.js';
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 
 const LARGEST_HEAD = 256;
+/** Tensors by their roles, and what they are for. @type {[RegExp, string][]} */
+const UNSERVED = [
+  [/^embedding\.positions$/, 'learned positions'],
+  [/^embedding\.types$/, 'token types'],
+  [/\.feed\.(up|down)Bias$/, 'biases of feed-forward blocks'],
+  [/[nN]ormBias$/, 'biases of norms'],
+  [/\.attention\.qkvBias$/, 'biases that queries, keys and values share'],
+  [/^dense\./, 'products after the pooling'],
+  [/^ranker\./, 'ranking heads'],
+];
 
 /**
  * Names everything of a model that the GPU cannot do.
@@ -66,9 +76,20 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
       bytes <= bindingBytes,
       `${contextLength} positions need ${bytes} bytes of keys and values a layer; this GPU takes ${bindingBytes} in one piece: try a shorter context or another kvType`,
     );
+    check(
+      attention.causal || attention.window === 0,
+      'windows without a causal mask are not supported on the GPU',
+    );
+    check(!attention.sumNorm && !feed.sumNorm, 'norms of the sums are not supported on the GPU');
     for (const norm of [attention.norm, attention.postNorm, feed.norm, feed.postNorm, head.norm])
       check(!norm || norm.kind === 'rms', `norms of kind ${show(norm?.kind)} are not supported on the GPU`);
   }
+  check(!plan.embedding.norm, 'norms of the embeddings are not supported on the GPU');
+  check(head.norm !== undefined, 'models without a final norm are not supported on the GPU');
+  const present = new Set(tensors.map(({ name }) => name));
+  const roles = plan.tensors.filter(({ name }) => present.has(name)).map(({ role }) => role);
+  for (const [pattern, what] of UNSERVED)
+    check(!roles.some((role) => pattern.test(role)), `${what} are not supported on the GPU`);
   const widest = 4 * sizes(plan, settings).batch * Math.max(...Object.values(bufferCols(plan)));
   check(
     widest <= bindingBytes,

@@ -49,6 +49,7 @@ function settingsOf({ attention = {}, feed = {}, head = {}, columns }, block) {
     kind: 'attention',
     norm: { kind: 'rms', eps: 1e-5 },
     postNorm: undefined,
+    sumNorm: undefined,
     qkNorm: undefined,
     rope: {
       pairing: 'adjacent',
@@ -77,6 +78,7 @@ function settingsOf({ attention = {}, feed = {}, head = {}, columns }, block) {
     activation: 'silu',
     norm: { kind: 'rms', eps: 1e-5 },
     postNorm: undefined,
+    sumNorm: undefined,
     residualScale: 1,
     ...feed,
     nFf,

@@ -145,7 +145,7 @@ export async function compute(backend, { settings, layers, plan }, weights, rows
         feed: { ...blocks.feed, settings: { ...feed, ...plain } },
       };
       const table = (/** @type {number} */ t) => ({
-        settings: { scale: embeddingScale },
+        settings: { scale: embeddingScale, norm: undefined },
         weights: weights[2 * layers.length + 1 + t],
       });
       const tableBlocks = rows.tables.map((_, t) => table(t));

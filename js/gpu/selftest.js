@@ -199,7 +199,7 @@ function compare(
   for (const [n, { nRows, start }] of rows.head.entries()) {
     const [got, again, expected] = [gpu.logits[0][n], gpu.logits[1][n], cpu.logits[0][n]];
     all.add(`head, ${tokensOf(nRows)}, ${head.output.type}`, VOCABULARY, got, again, expected, (row) => {
-      const of = errors(normedSize(before(start + row), head.norm, norm.eps));
+      const of = errors(normedSize(before(start + row), head.norm, norm?.eps ?? 0));
       return (c) => sumError(of[c], 0, expected[row * VOCABULARY + c], scale) + 1e-5 * softcap;
     });
     const last = got.subarray((nRows - 1) * VOCABULARY);

@@ -7,12 +7,14 @@
  *
  * The settings of a layer say what it computes; the backend decides how. All memory is allocated
  * once, for the largest batch. Where attention is not causal, each token sees all others: a batch
- * is then a whole text, computed in parts, first all keys and values and then the rest. */
+ * is then a whole text, computed in parts, first all keys and values and then the rest. Short texts
+ * may share a batch. */
 
 import { NumericError } from './errors.js';
 
 /** @typedef {import('../backend.js').Backend} Backend */
 /** @typedef {import('../backend.js').Resource} Resource */
+/** @typedef {import('../backend.js').Rows} Rows */
 /** @typedef {import('../backend.js').RunSettings} RunSettings */
 /** @typedef {import('../backend.js').Step} Step */
 /** @typedef {import('../backend.js').TokenSampler} TokenSampler */
@@ -21,10 +23,11 @@ import { NumericError } from './errors.js';
 
 export class Decoder {
   #backend;
-  #part;
   #isCausal;
   /** Position of the first token of the last forward pass. */
   #position = 0;
+  /** Texts of the batch, where they are several. @type {readonly Rows[] | undefined} */
+  #texts;
   /** The last forward pass again, with more checks. */
   #again = async () => {};
   #embedding;
@@ -50,11 +53,12 @@ export class Decoder {
     this.workspaceBytes = workspaceBytes;
     /** Most tokens of one forward pass. */
     this.batch = batch;
-    this.#part = part;
+    /** Most tokens of a batch of several texts: they are computed in one part. */
+    this.part = part;
     /** Most rows that logits() returns at a time. */
     this.logitRows = logitRows;
     this.#embedding = { settings: plan.embedding, weights: weights.embedding };
-    this.#head = { settings: plan.head, weights: weights.head };
+    this.#head = { settings: plan.head, weights: weights.head ?? {} };
     try {
       this.#layers = plan.layers.map(({ attention, feed }, i) => {
         const { attention: ofAttention, feed: ofFeed } = weights.layers[i];
@@ -79,10 +83,13 @@ export class Decoder {
    * @param {readonly number[]} tokens  at most `batch` tokens
    * @param {number} position  position of the first token
    * @param {Pace} pace
+   * @param {readonly Rows[]} [texts]  the texts that the tokens are, if they are several; at most
+   *   `part` tokens together, and the position is 0
    * @throws {NumericError} a number is NaN, infinite, or too large for the cache
    */
-  async forward(tokens, position, pace) {
+  async forward(tokens, position, pace, texts) {
     this.#position = position;
+    this.#texts = texts;
     this.#backend.writeTokens(this.#tokens, position, tokens);
     this.#again = () => this.#pass(tokens.length, pace, true);
     await this.#traced(() => this.#pass(tokens.length, pace, false));
@@ -141,7 +148,7 @@ export class Decoder {
 
   /** The parts of a batch, each computed at a time. @param {number} nTokens */
   #partsOf(nTokens) {
-    const size = this.#part;
+    const size = this.part;
     if (nTokens <= size) return [this.#step(0, nTokens, nTokens)];
     return Array.from({ length: Math.ceil(nTokens / size) }, (_, i) =>
       this.#step(i * size, Math.min(size, nTokens - i * size), nTokens),
@@ -156,7 +163,9 @@ export class Decoder {
    */
   #step(start, nTokens, nBatch) {
     const position = this.#position + start;
-    return { position, start, nTokens, seen: this.#isCausal ? position + nTokens : this.#position + nBatch };
+    const seen = this.#isCausal ? position + nTokens : this.#position + nBatch;
+    const texts = this.#texts;
+    return texts ? { position, start, nTokens, seen, texts } : { position, start, nTokens, seen };
   }
 
   /** Waits until everything is computed. */

@@ -1,9 +1,10 @@
 /* Embeddings: one vector for a text, pooled from its hidden states as the metadata of the file
- * say. */
+ * say. A file of its own, since it is fetched for the first text. */
 
 import { oneOf } from '../checks.js';
-import { show } from '../errors.js';
-import { ModelError } from './errors.js';
+import { ArgumentError, show } from '../errors.js';
+import { ContextError, ModelError, NumericError } from './errors.js';
+import { checkRange } from './options.js';
 
 /** Kinds of pooling in the order of their numbers in GGUF. */
 const POOLING_TYPES = /** @type {const} */ (['none', 'mean', 'cls', 'last', 'rank']);
@@ -20,8 +21,23 @@ const POOLINGS = POOLING_TYPES.slice(0, 4);
  * @property {Pooling} [pooling]  How the hidden states become a vector. Default: what the file says
  *   (`<architecture>.pooling_type`), and 'mean' if it says nothing.
  * @property {boolean} [normalize]  Scale the vector to length 1. Default true.
+ * @property {number} [dimensions]  Keep so many values from the start of the vector, before it is
+ *   scaled: for models that were trained for it (Matryoshka). Default: all.
  * @property {AbortSignal} [signal]  Aborts the computation with its reason.
  */
+
+/**
+ * Computes embeddings: embedding_length values a text, or as many as the products after the pooling
+ * have; with pooling 'none', as many for each token, row by row.
+ * @typedef {{
+ *   (text: string, options?: EmbedOptions): Promise<Float32Array>,
+ *   (texts: readonly string[], options?: EmbedOptions): Promise<Float32Array[]>,
+ * }} Embed
+ */
+
+/** @typedef {import('./lease.js').Lease} Lease */
+/** @typedef {import('./model.js').Parts} Parts */
+/** @typedef {import('./pause.js').Pace} Pace */
 
 /**
  * @param {Record<string, import('../gguf/index.js').MetadataValue>} metadata
@@ -30,7 +46,7 @@ const POOLINGS = POOLING_TYPES.slice(0, 4);
  * @returns {Pooling}
  * @throws {ModelError} the file asks for a kind of pooling that is not supported
  */
-export function choosePooling(metadata, architecture, asked) {
+function choosePooling(metadata, architecture, asked) {
   if (asked !== undefined) {
     oneOf(POOLINGS, asked, 'pooling');
     return /** @type {Pooling} */ (asked);
@@ -42,8 +58,159 @@ export function choosePooling(metadata, architecture, asked) {
   const name = POOLING_TYPES[/** @type {any} */ (value)];
   if (name && name !== 'rank') return name;
   throw new ModelError(
-    `metadata ${show(key)} is ${show(value)}${name ? ' (rank: scores, no vectors)' : ''}; supported are 0 to 3 (${POOLINGS.join(', ')})`,
+    `metadata ${show(key)} is ${show(value)}${name ? ' (rank: scores, no vectors; use rank)' : ''}; supported are 0 to 3 (${POOLINGS.join(', ')})`,
   );
+}
+
+/**
+ * The function behind Llama.embed.
+ * @param {Parts} parts
+ * @param {readonly string[]} texts
+ * @param {EmbedOptions} options
+ * @param {Pace} pace
+ * @param {Lease} lease
+ * @returns {Promise<Float32Array[]>}
+ */
+export async function embedTexts(parts, texts, options, pace, lease) {
+  const { backend, plan, weights, metadata, tokenizer } = parts;
+  const { nEmbd, dense } = plan;
+  const { normalize = true } = options;
+  if (typeof normalize !== 'boolean')
+    throw new ArgumentError(`normalize must be true or false, got ${show(normalize)}`);
+  const nOut = dense.at(-1) ?? nEmbd;
+  const { dimensions = nOut } = options;
+  checkRange(dimensions, 'dimensions', { from: 1, to: nOut, integer: true });
+  const pooling = choosePooling(metadata, plan.architecture, options.pooling);
+  const lists = texts.map((text) => tokenizer.encode(text));
+  checkRoom(parts, lists, texts.length === 1 ? () => 'the text' : (i) => `texts[${i}]`);
+  lease.nTokens = total(lists);
+  const vectors = [];
+  for (let vector of await poolTexts(parts, lists, pooling, pace)) {
+    for (const i of dense.keys()) vector = await backend.multiply(vector, weights.byRole.dense[i].matrix);
+    pace.check();
+    vectors.push(cut(vector, nOut, dimensions, normalize));
+  }
+  return vectors;
+}
+
+/**
+ * Keeps the first values of each row, and scales them.
+ * @param {Float32Array} vector  one row, or several
+ * @param {number} nCols
+ * @param {number} dimensions  values to keep
+ * @param {boolean} normalize  scale each row to length 1; a row of zeros stays
+ */
+function cut(vector, nCols, dimensions, normalize) {
+  const nRows = vector.length / nCols;
+  const out = new Float32Array(nRows * dimensions);
+  for (let row = 0; row < nRows; row++) {
+    const values = vector.subarray(row * nCols, row * nCols + dimensions);
+    const length = normalize ? Math.hypot(...values) || 1 : 1;
+    for (const [i, value] of values.entries()) out[row * dimensions + i] = value / length;
+  }
+  return out;
+}
+
+/** @param {readonly number[][]} lists */
+export const total = (lists) => lists.reduce((sum, { length }) => sum + length, 0);
+
+/**
+ * @param {Parts} parts
+ * @param {readonly number[][]} lists  tokens of each text
+ * @param {(i: number) => string} nameOf  name of a text, for messages
+ * @throws {ArgumentError} a text has no tokens
+ * @throws {ContextError} a text has more tokens than the context
+ */
+export function checkRoom({ context }, lists, nameOf) {
+  for (const [i, { length }] of lists.entries()) {
+    if (length === 0) throw new ArgumentError(`${nameOf(i)} has no tokens`);
+    if (length <= context.length) continue;
+    throw new ContextError(`${nameOf(i)} has ${length} tokens, the context has room for ${context.length}`, {
+      got: length,
+      expected: context.length,
+    });
+  }
+}
+
+/**
+ * Pools the hidden states of texts. Short texts are computed together, those of like length side by
+ * side, where the backend can.
+ * @param {Parts} parts
+ * @param {readonly number[][]} lists  tokens of each text
+ * @param {Pooling} pooling
+ * @param {Pace} pace
+ * @returns {Promise<Float32Array[]>} in the order of the texts
+ */
+export async function poolTexts({ backend, decoder, context, plan }, lists, pooling, pace) {
+  /** @type {Float32Array[]} */
+  const vectors = [];
+  const run = async (/** @type {number} */ i) => {
+    const vector = pool(pooling, lists[i].length, plan.nEmbd);
+    context.clear();
+    await context.extend(lists[i], pace, (start, n) =>
+      vector.take(start, n, (row, nRows) => decoder.hidden(row, nRows)),
+    );
+    vectors[i] = vector.result();
+  };
+  const runTogether = async (/** @type {number[]} */ group) => {
+    context.clear();
+    let end = 0;
+    const rows = group.map((i) => {
+      const { length: nRows } = lists[i];
+      end += nRows;
+      return { start: end - nRows, nRows };
+    });
+    await decoder.forward(
+      group.flatMap((i) => lists[i]),
+      0,
+      pace,
+      rows,
+    );
+    pace.check();
+    for (const [at, i] of group.entries()) {
+      const { start, nRows } = rows[at];
+      const vector = pool(pooling, nRows, plan.nEmbd);
+      await vector.take(0, nRows, (row, n) => decoder.hidden(start + row, n));
+      pace.check();
+      vectors[i] = vector.result();
+    }
+    if (pace.due) await pace.rest();
+  };
+  for (const group of groupsOf(lists, backend.packs ? decoder.part : 0)) {
+    if (group.length > 1) {
+      try {
+        await runTogether(group);
+        continue;
+      } catch (error) {
+        // Alone, the text with the wrong number says at which of its tokens it is.
+        if (!(error instanceof NumericError)) throw error;
+      }
+    }
+    for (const i of group) await run(i);
+  }
+  return vectors;
+}
+
+/**
+ * Groups of texts that are computed together, by length.
+ * @param {readonly number[][]} lists
+ * @param {number} room  most tokens of a group of several texts
+ */
+function groupsOf(lists, room) {
+  const order = [...lists.keys()].sort((a, b) => lists[a].length - lists[b].length);
+  /** @type {number[][]} */
+  const groups = [];
+  let free = 0;
+  for (const i of order) {
+    const { length } = lists[i];
+    if (length <= free) groups.at(-1)?.push(i);
+    else {
+      groups.push([i]);
+      free = room;
+    }
+    free -= length;
+  }
+  return groups;
 }
 
 /**
@@ -52,7 +219,7 @@ export function choosePooling(metadata, architecture, asked) {
  * @param {number} nTokens  tokens of the text
  * @param {number} nEmbd
  */
-export function pool(pooling, nTokens, nEmbd) {
+function pool(pooling, nTokens, nEmbd) {
   // Range of the tokens whose states are used.
   const first = pooling === 'last' ? nTokens - 1 : 0;
   const end = pooling === 'cls' ? 1 : nTokens;
@@ -74,13 +241,6 @@ export function pool(pooling, nTokens, nEmbd) {
         else values[(from - first) * nEmbd + i] = value;
       }
     },
-    /** @param {boolean} normalize  scale each vector to length 1; a vector of zeros stays */
-    result(normalize) {
-      for (let i = 0; normalize && i < values.length; i += nEmbd) {
-        const length = Math.hypot(...values.subarray(i, i + nEmbd)) || 1;
-        for (let j = i; j < i + nEmbd; j++) values[j] /= length;
-      }
-      return Float32Array.from(values);
-    },
+    result: () => Float32Array.from(values),
   };
 }

@@ -43,7 +43,7 @@ export class BusyError extends FmError {
 
   /**
    * @param {string} message
-   * @param {'generate' | 'logits' | 'embed'} holder
+   * @param {'generate' | 'logits' | 'embed' | 'rank'} holder
    */
   constructor(message, holder) {
     super(message);

@@ -108,7 +108,7 @@ export function describe(parts) {
     parameters,
     nLayers: layers.length,
     ...{ nEmbd, nFf: feed.nFf, nHeads, nKvHeads, headSize, nVocab },
-    tied: head.output === embedding.table,
+    tied: head?.output === embedding.table,
     causal,
     rope: { pairing, nDims, base, linearScale, factors },
     ...{ trainedContext, contextLength, batch: decoder.batch, kvType, activation },

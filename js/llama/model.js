@@ -10,19 +10,21 @@ import { ACTIVATION_NAMES } from '../wasm/selftest.js';
 import { DEFAULT_CONTEXT } from './architectures/metadata.js';
 import { Context } from './context.js';
 import { Decoder } from './decoder.js';
-import { choosePooling, pool } from './embedding.js';
 import { BusyError, ContextError, ModelError } from './errors.js';
 import { Generation } from './generation.js';
 import { describe } from './info.js';
 import { Lease } from './lease.js';
 import {
+  asList,
   CHAT_OPTIONS,
   checkGenerateOptions,
   checkRange,
+  EMBED_OPTIONS,
   FORMAT_OPTIONS,
   KERNEL_OPTIONS,
   LOAD_OPTIONS,
   OPEN_OPTIONS,
+  RANK_OPTIONS,
 } from './options.js';
 import { Pace } from './pause.js';
 import { planModel } from './plan.js';
@@ -222,7 +224,7 @@ export class Llama {
     const checked = checkGenerateOptions(options);
     if (!settings.causal) {
       throw new ModelError(
-        `generate: this model embeds texts and writes none (${plan.architecture}.attention.causal is false); use embed`,
+        `generate: this ${plan.architecture} model embeds texts and writes none, as its attention is not causal; use embed`,
       );
     }
     // A prompt never ends with EOS, whatever the file says about texts.
@@ -282,52 +284,73 @@ export class Llama {
    *   for the KV cache
    */
   async logits(tokens, options = {}) {
-    const { decoder, tokenizer } = this.#alive();
+    const { context, decoder, plan, tokenizer, weights } = this.#alive();
     checkNames(options, ['signal']);
+    if (!weights.byRole.head?.output)
+      throw new ModelError(`logits: ${plan.architecture} models have no output matrix; use embed`);
     const ids = this.#checkTokens(tokens, 'tokens');
     if (ids.length === 0) throw new ArgumentError('tokens is empty');
     this.#checkRoom(ids.length, 'tokens');
     const nVocab = tokenizer.size;
     const all = new Float32Array(ids.length * nVocab);
-    await this.#fromScratch('logits', ids, options.signal, async (start, n, pace) => {
-      for (let row = 0; row < n; row += decoder.logitRows) {
-        const nRows = Math.min(decoder.logitRows, n - row);
-        all.set(await decoder.logits(row, nRows), (start + row) * nVocab);
-        pace.check();
-      }
+    await this.#fromScratch('logits', options.signal, (pace, lease) => {
+      lease.nTokens = ids.length;
+      context.clear();
+      return context.extend(ids, pace, async (start, n) => {
+        for (let row = 0; row < n; row += decoder.logitRows) {
+          const nRows = Math.min(decoder.logitRows, n - row);
+          all.set(await decoder.logits(row, nRows), (start + row) * nVocab);
+          pace.check();
+        }
+      });
     });
     return all;
   }
 
   /**
-   * Computes the embedding of a text: its hidden states after the final norm, pooled as the file
-   * says (the mean, the first or the last state) and scaled to length 1. BOS and EOS are added
-   * where the file says so. Models that were not trained for embeddings give rough ones.
-   * @param {string} text
-   * @param {import('./embedding.js').EmbedOptions} [options]
-   * @returns {Promise<Float32Array>} embedding_length values; with pooling 'none', as many for each
-   *   token, row by row
+   * Computes the embedding of a text, or of each text of a list: its hidden states after the final
+   * norm, pooled as the file says (the mean, the first or the last state) and scaled to length 1.
+   * BOS and EOS are added where the file says so. Models that were not trained for embeddings give
+   * rough ones. Short texts of a list are computed together.
+   * @type {import('./embedding.js').Embed}
    * @throws {ModelError} the file asks for another kind of pooling, as rerankers do
-   * @throws {ContextError} the text has more tokens than the context
+   * @throws {ContextError} a text has more tokens than the context
    * @throws {BusyError} another call uses the model
    * @throws {import('./errors.js').NumericError} a computed number is NaN, infinite or too large
    *   for the KV cache
    */
-  async embed(text, options = {}) {
-    const { decoder, plan, metadata } = this.#alive();
-    checkNames(options, ['pooling', 'normalize', 'signal']);
-    const { normalize = true, signal } = options;
-    if (typeof normalize !== 'boolean')
-      throw new ArgumentError(`normalize must be true or false, got ${show(normalize)}`);
-    const pooling = choosePooling(metadata, plan.architecture, options.pooling);
-    const tokens = this.tokenize(text);
-    if (tokens.length === 0) throw new ArgumentError('the text has no tokens');
-    this.#checkRoom(tokens.length, 'the text');
-    const vector = pool(pooling, tokens.length, plan.nEmbd);
-    await this.#fromScratch('embed', tokens, signal, (start, n) =>
-      vector.take(start, n, (row, nRows) => decoder.hidden(row, nRows)),
-    );
-    return vector.result(normalize);
+  async embed(
+    /** @type {string | readonly string[]} */ texts,
+    /** @type {import('./embedding.js').EmbedOptions} */ options = {},
+  ) {
+    checkNames(options, EMBED_OPTIONS);
+    const list = asList(texts);
+    const vectors = await this.#fromScratch('embed', options.signal, async (pace, lease) => {
+      const { embedTexts } = await import('./embedding.js');
+      return embedTexts(this.#alive(), list, options, pace, lease);
+    });
+    return /** @type {any} */ (Array.isArray(texts) ? vectors : vectors[0]);
+  }
+
+  /**
+   * Scores how well documents answer a query, with a model that has a ranking head (a reranker).
+   * @param {string} query
+   * @param {readonly string[]} documents
+   * @param {import('./ranking.js').RankOptions} [options]
+   * @returns {Promise<number[]>} a score for each document, larger is better; its range depends on
+   *   the model
+   * @throws {ModelError} the model has no ranking head
+   * @throws {ContextError} the query and a document together have more tokens than the context
+   * @throws {BusyError} another call uses the model
+   * @throws {import('./errors.js').NumericError} a computed number is NaN, infinite or too large
+   *   for the KV cache
+   */
+  async rank(query, documents, options = {}) {
+    checkNames(options, RANK_OPTIONS);
+    return this.#fromScratch('rank', options.signal, async (pace, lease) => {
+      const { rankDocuments } = await import('./ranking.js');
+      return rankDocuments(this.#alive(), query, documents, pace, lease);
+    });
   }
 
   /**
@@ -417,18 +440,18 @@ export class Llama {
   }
 
   /**
-   * @param {'logits' | 'embed'} holder
-   * @param {readonly number[]} tokens
+   * @template T
+   * @param {'logits' | 'embed' | 'rank'} holder
    * @param {AbortSignal | undefined} signal
-   * @param {(start: number, nTokens: number, pace: Pace) => Promise<void>} afterBatch
+   * @param {(pace: Pace, lease: Lease) => Promise<T>} work  a computation that counts its tokens,
+   *   and begins with an empty context
+   * @returns {Promise<T>}
    */
-  async #fromScratch(holder, tokens, signal, afterBatch) {
+  async #fromScratch(holder, signal, work) {
     signal?.throwIfAborted();
-    const lease = this.#lock(holder, tokens.length, signal);
+    const lease = this.#lock(holder, 0, signal);
     try {
-      const { context } = this.#parts;
-      context.clear();
-      await context.extend(tokens, new Pace(lease), afterBatch);
+      return await work(new Pace(lease), lease);
     } finally {
       lease.end();
     }

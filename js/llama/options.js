@@ -71,6 +71,23 @@ export const CHAT_OPTIONS = Object.freeze([
   ...new Set([...GENERATE_OPTIONS, ...FORMAT_OPTIONS, 'special', 'overflow']),
 ]);
 
+export const EMBED_OPTIONS = Object.freeze(['pooling', 'normalize', 'dimensions', 'signal']);
+export const RANK_OPTIONS = Object.freeze(['signal']);
+
+/**
+ * @param {unknown} texts  a text, or a list of texts
+ * @returns {string[]}
+ * @throws {ArgumentError} they are not
+ */
+export function asList(texts) {
+  if (!Array.isArray(texts) && typeof texts !== 'string')
+    throw new ArgumentError(`texts must be a string or a list of strings, got ${show(texts)}`);
+  const list = typeof texts === 'string' ? [texts] : texts;
+  for (const [i, text] of list.entries())
+    if (typeof text !== 'string') throw new ArgumentError(`texts[${i}] must be a string, got ${show(text)}`);
+  return list;
+}
+
 /**
  * @param {GenerateOptions} options
  * @throws {ArgumentError} an unknown name, or a value out of range

@@ -10,7 +10,8 @@ import { ModelError } from './errors.js';
 /** @typedef {import('../gguf/index.js').MetadataValue} MetadataValue */
 
 /**
- * A normalisation of rows; its weight is a tensor.
+ * A normalisation of rows. Its weight is a tensor with the norm's name as its role, and its bias,
+ * where the file has one, a tensor with the role `normBias`, `postNormBias` and so on.
  * @typedef {object} Norm
  * @property {'rms' | 'layer'} kind  Root mean square, or mean and variance.
  * @property {number} eps  Added to the mean square.
@@ -46,13 +47,14 @@ import { ModelError } from './errors.js';
  */
 
 /**
- * x += residualScale * postNorm(attention(norm(x)) * output^T). Tensors by role: norm, q, k, v,
- * output; where the file has them qBias, kBias, vBias, outputBias, qNorm, kNorm, postNorm,
- * ropeFactors.
+ * x = sumNorm(x + residualScale * postNorm(attention(norm(x)) * output^T)). Tensors by role: norm,
+ * q, k, v, output; where the file has them qBias, kBias, vBias, outputBias, qNorm, kNorm, postNorm,
+ * sumNorm, ropeFactors, and biases of the norms.
  * @typedef {object} AttentionSettings
  * @property {'attention'} kind  Softmax attention over a cache of keys and values.
  * @property {Norm | undefined} norm  Norm of the input.
  * @property {Norm | undefined} postNorm  Norm of the output, before it is added.
+ * @property {Norm | undefined} sumNorm  Norm of the sum.
  * @property {number} nHeads  Query heads.
  * @property {number} nKvHeads  Key and value heads, a divisor of nHeads.
  * @property {number} headSize  Values of a head.
@@ -60,16 +62,19 @@ import { ModelError } from './errors.js';
  * @property {Rope | undefined} rope  Undefined: attention does not know positions.
  * @property {Temperature | undefined} temperature  Undefined: the factor of the queries is 1.
  * @property {boolean} causal  Whether a token sees only positions up to its own.
- * @property {number} window  A token sees at most this many positions, the latest ones; 0: all.
+ * @property {number} window  0: a token sees all these positions. Otherwise, where attention is
+ *   causal, it sees the latest ones, at most this many; where it is not, those at most half as far
+ *   away, rounded down.
  * @property {number} scale  Factor of the scores.
  * @property {number} softcap  A value over 0 turns scores into softcap * tanh(score / softcap).
  * @property {number} residualScale  Factor of the sum's second term.
  */
 
 /**
- * x += residualScale * postNorm(inner * down^T), h = norm(x), and inner = activation(h * gate^T) *
- * (h * up^T) or, where there is no gate, activation(h * up^T). Tensors by role: norm, up, down, and
- * gate and postNorm where they are set.
+ * x = sumNorm(x + residualScale * postNorm(inner * down^T + downBias)), h = norm(x), and inner =
+ * activation(h * gate^T) * (h * up^T) or, where there is no gate, activation(h * up^T + upBias).
+ * Tensors by role: norm, up, down; gate, postNorm and sumNorm where they are set; upBias, downBias
+ * and biases of the norms where the file has them.
  * @typedef {object} FeedSettings
  * @property {'gated' | 'plain'} kind  Two products in and one out, or one in and one out.
  * @property {'silu' | 'gelu' | 'relu' | 'relu2'} activation  Activation function; 'gelu' is the tanh
@@ -77,23 +82,39 @@ import { ModelError } from './errors.js';
  * @property {number} nFf  Values between the products.
  * @property {Norm | undefined} norm  Norm of the input.
  * @property {Norm | undefined} postNorm  Norm of the output, before it is added.
+ * @property {Norm | undefined} sumNorm  Norm of the sum.
  * @property {number} residualScale  Factor of the sum's second term.
  */
 
 /**
- * x = scale * table[token]. Tensor by role: table.
- * @typedef {{ scale: number }} EmbeddingSettings
+ * x = norm(scale * table[token] + positions[position] + types[0]). Tensors by role: table, and where
+ * the file has them positions, types, norm, normBias.
+ * @typedef {object} EmbeddingSettings
+ * @property {number} scale  Factor of the table's rows.
+ * @property {Norm | undefined} norm  Norm of the sum.
  */
 
 /**
- * logits = cap(scale * norm(x) * output^T). Tensors by role: norm, output.
+ * logits = cap(scale * norm(x) * output^T). Tensors by role: norm, normBias, output; models without
+ * an output give vectors only.
  * @typedef {object} HeadSettings
- * @property {Norm} norm  Norm of the hidden states.
+ * @property {Norm | undefined} norm  Norm of the hidden states.
  * @property {number} scale  Factor of the logits.
  * @property {number} softcap  A value over 0 turns logits into softcap * tanh(logit / softcap).
  */
 
 /** @typedef {{ attention: AttentionSettings, feed: FeedSettings }} LayerSettings */
+
+/**
+ * Scores a pair of texts: the pooled hidden state goes through activation(x * inner^T + innerBias),
+ * a norm and x * output^T + outputBias, of which the file may lack each. The score is the first
+ * value. Tensors by role: inner, innerBias, norm, output, outputBias.
+ * @typedef {object} RankerSettings
+ * @property {'mean' | 'cls' | 'last'} pooling  Which hidden state.
+ * @property {'tanh' | 'gelu'} activation  Activation function of the inner product.
+ * @property {Norm} norm  Norm, where the file has a weight for it.
+ * @property {boolean} softmax  Whether the values are turned into probabilities.
+ */
 
 /**
  * Use of a tensor: a matrix to multiply by, a table of rows to look up, a row of numbers (vector),
@@ -113,8 +134,8 @@ import { ModelError } from './errors.js';
  */
 
 /**
- * A role that uses the tensor of another role, or some of its rows, if the file has no tensor for
- * it.
+ * A role that uses the tensor of another role, or some of its rows (of a bias, some of its values),
+ * if the file has no tensor for it.
  * @typedef {{ of: string, start?: number, nRows?: number }} SharedRole
  */
 
@@ -127,6 +148,9 @@ import { ModelError } from './errors.js';
  * @property {EmbeddingSettings} embedding  Tensors: `embedding.*`.
  * @property {LayerSettings[]} layers  Tensors: `layers.N.attention.*`, `layers.N.feed.*`.
  * @property {HeadSettings} head  Tensors: `head.*`.
+ * @property {number[]} dense  Products that follow the pooling of an embedding, one after another:
+ *   how many values each has. Tensors: `dense.N.matrix`.
+ * @property {RankerSettings | undefined} ranker  Tensors: `ranker.*`.
  * @property {PlannedTensor[]} tensors  All tensors that the file may have.
  * @property {Record<string, SharedRole>} shared  Shared tensors by role.
  */

@@ -1,9 +1,10 @@
 /* The CPU as a backend of models. Each block is a few operations of the kernels, finished when the
- * call returns.
+ * call returns. With norms of the sums, x += .. means x = norm(x + ..).
  *
  *   project  q, k, v = norm(x) Wqkv^T (+ biases); q, k = norm; q, k = rope; store k, v in the cache
  *   attend   x += attention(q, cache) Wo^T
- *   feed     x += (act(h gate^T) * (h up^T)) down^T, h = norm(x); or x += act(h up^T) down^T
+ *   feed     x += (act(h gate^T) * (h up^T)) down^T, h = norm(x); or x += act(h up^T) down^T;
+ *            with biases of up and down
  *   head     logits = norm(x) output^T */
 
 import { ArgumentError, show } from '../errors.js';
@@ -15,6 +16,7 @@ import { WasmHidden } from './hidden.js';
 import { Kernels, memoryOf } from './kernels.js';
 import { loadModelWeights } from './model-weights.js';
 import { viewOf } from './tensor-view.js';
+import { positionsOf, rowsOf, textsOf } from './texts.js';
 
 /**
  * @typedef {import('../backend.js').Backend<
@@ -32,8 +34,8 @@ import { viewOf } from './tensor-view.js';
 /** @typedef {import('../llama/plan.js').HeadSettings} HeadSettings */
 /** @typedef {import('../llama/plan.js').Norm} Norm */
 /** @typedef {import('./handles.js').Tensor} Tensor */
-/** @typedef {import('./model-weights.js').Bias} Bias */
 /** @typedef {import('./kernel-types.js').KernelsOptions} KernelsOptions */
+/** @typedef {import('./kernel-types.js').Gate} Gate */
 /** @typedef {import('./kv-cache.js').KvCache} KvCache */
 /** @typedef {import('./kv-cache.js').KvType} KvType */
 /** @typedef {import('./selftest.js').Activation} Activation */
@@ -113,6 +115,10 @@ export class WasmBackend {
     return this.#fm.disposed;
   }
 
+  get packs() {
+    return true;
+  }
+
   dispose() {
     if (this.#ownsKernels) this.#fm.dispose();
   }
@@ -166,14 +172,19 @@ export class WasmBackend {
 
   /**
    * @param {Tokens} tokens
-   * @param {WasmHidden} x
-   * @param {Block<{ scale: number }>} block
+   * @param {WasmHidden} hidden
+   * @param {Block<import('../llama/plan.js').EmbeddingSettings>} block
    * @param {Step} at
    */
-  embed({ ids }, x, { settings, weights }, { position, start, nTokens }) {
-    const out = x.rows({ start, nRows: nTokens });
-    this.#fm.embed(weights.table, ids.subarray(position, position + nTokens), { out });
-    if (settings.scale !== 1) this.#fm.scale(out, settings.scale, { out });
+  embed({ ids }, hidden, { settings, weights }, at) {
+    const fm = this.#fm;
+    const { position, nTokens } = at;
+    const { x: out, added } = hidden.states(at);
+    fm.embed(weights.table, ids.subarray(position, position + nTokens), { out });
+    if (settings.scale !== 1) fm.scale(out, settings.scale, { out });
+    if (weights.positions) fm.add(out, fm.embed(weights.positions, positionsOf(at), { out: added }), { out });
+    this.#addBias(out, weights.types);
+    if (settings.norm) this.#norm(out, weights, 'norm', settings.norm, out);
   }
 
   /**
@@ -186,29 +197,23 @@ export class WasmBackend {
     const fm = this.#fm;
     const activation = this.#activation;
     const { position } = at;
-    const { norm, qkNorm, rope } = settings;
+    const { norm, qkNorm } = settings;
     const { x } = hidden.states(at);
     const views = hidden.attention(at, settings);
     const { qkv } = views;
     const [q, k, v] = qkv;
     const products = [weights.q, weights.k, weights.v];
-    if (norm) fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, out: qkv, activation });
-    else fm.fusedMatmulMany(products, x, { out: qkv, activation });
-    this.#addBias(q, weights.qBias, hidden);
-    this.#addBias(k, weights.kBias, hidden);
-    this.#addBias(v, weights.vBias, hidden);
+    if (norm?.kind === 'rms')
+      fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, out: qkv, activation });
+    else fm.fusedMatmulMany(products, this.#normed(x, hidden, weights, norm), { out: qkv, activation });
+    this.#addBias(q, weights.qBias);
+    this.#addBias(k, weights.kBias);
+    this.#addBias(v, weights.vBias);
     if (qkNorm && !qkNorm.afterRope) this.#normQk(views, weights, qkNorm);
-    if (rope) {
-      // Written out because it runs for every token, and copying properties takes longer than the
-      // call.
-      const { headSize } = settings;
-      const { pairing, nDims, base, linearScale, magnitude } = rope;
-      const factors = weights.ropeFactors;
-      fm.rope(q, { headSize, position, nDims, base, linearScale, factors, magnitude, pairing, out: q });
-      fm.rope(k, { headSize, position, nDims, base, linearScale, factors, magnitude, pairing, out: k });
-    }
+    for (const text of textsOf(at)) this.#turn(rowsOf(q, text), rowsOf(k, text), settings, weights, text);
     if (qkNorm?.afterRope) this.#normQk(views, weights, qkNorm);
-    if (settings.temperature) this.#heat(q, settings.temperature, position);
+    if (settings.temperature)
+      for (const text of textsOf(at)) this.#heat(rowsOf(q, text), settings.temperature, text.position);
     // Infinite queries or keys may only give weights of 0, which no later check would find.
     const largest = KV_LARGEST[this.#kvType];
     this.#check(q, { part: 'queries', layer, position });
@@ -228,47 +233,58 @@ export class WasmBackend {
     const { causal, window, scale, softcap } = settings;
     const { x, added } = hidden.states(at);
     const { qkv, attended } = hidden.attention(at, settings);
-    const { position: firstPosition, seen: nPositions } = at;
-    const options = { firstPosition, nPositions, causal, window, scale, softcap, out: attended };
-    this.#fm.flashAttention(qkv[0], keys, values, options);
+    for (const text of textsOf(at)) {
+      const { position: firstPosition, seen: nPositions, cached: start } = text;
+      const out = rowsOf(attended, text);
+      const options = { firstPosition, nPositions, start, causal, window, scale, softcap, out };
+      this.#fm.flashAttention(rowsOf(qkv[0], text), keys, values, options);
+    }
     this.#fm.fusedMatmul(weights.output, attended, { out: added, activation: this.#activation });
-    this.#addBias(added, weights.outputBias, hidden);
+    this.#addBias(added, weights.outputBias);
     this.#addTo(x, added, settings, weights);
   }
 
   /** @param {WasmHidden} hidden @param {Block<FeedSettings>} block @param {Step} at */
   feed(hidden, { settings, weights }, at) {
-    const { kind, norm, postNorm, residualScale } = settings;
+    const { kind, norm, postNorm, sumNorm, residualScale } = settings;
     const { x, added } = hidden.states(at);
+    const isRms = norm?.kind === 'rms';
+    const normed = isRms ? x : this.#normed(x, hidden, weights, norm);
     if (kind === 'plain') {
-      this.#feedPlain(x, added, hidden.inner(at, settings), settings, weights);
+      this.#feedPlain(normed, added, hidden.inner(at, settings), settings, weights);
       this.#addTo(x, added, settings, weights);
       return;
     }
     const { gate, up, down } = weights;
-    const ffn = { gate, up, down, norm: norm ? weights.norm : undefined };
-    const residual = !postNorm && residualScale === 1;
+    const ffn = { gate, up, down, norm: isRms ? weights.norm : undefined };
+    const residual = !postNorm && residualScale === 1 && normed === x && !weights.downBias;
     const out = residual ? x : added;
-    const act = /** @type {import('./kernel-types.js').Gate} */ (settings.activation);
-    this.#fm.fusedFfn(ffn, x, { eps: norm?.eps, act, residual, out, activation: this.#activation });
-    if (!residual) this.#addTo(x, added, settings, weights);
+    const act = /** @type {Gate} */ (settings.activation);
+    this.#fm.fusedFfn(ffn, normed, { eps: norm?.eps, act, residual, out, activation: this.#activation });
+    if (!residual) {
+      this.#addBias(added, weights.downBias);
+      this.#addTo(x, added, settings, weights);
+    } else if (sumNorm) this.#norm(x, weights, 'sumNorm', sumNorm, x);
   }
 
   /**
-   * out = relu(h up^T)^2 down^T, h = norm(x). The square is a ReLU gate of the values by
-   * themselves.
-   * @param {Tensor} x
+   * out = act(h up^T) down^T. The square of ReLU is a ReLU gate of the values by themselves.
+   * @param {Tensor} x  h, or what becomes h by an RMS norm
    * @param {Tensor} out
    * @param {Tensor} inner  work memory
    * @param {FeedSettings} settings
    * @param {import('../backend.js').Weights} weights
    */
-  #feedPlain(x, out, inner, { norm }, weights) {
+  #feedPlain(x, out, inner, { norm, activation: act }, weights) {
     const activation = this.#activation;
     const { up, down } = weights;
-    if (norm) this.#fm.fusedRmsNormMatmul([up], x, weights.norm, { eps: norm.eps, out: [inner], activation });
+    if (norm?.kind === 'rms')
+      this.#fm.fusedRmsNormMatmul([up], x, weights.norm, { eps: norm.eps, out: [inner], activation });
     else this.#fm.fusedMatmul(up, x, { out: inner, activation });
-    this.#fm.fusedSwigluMatmul(down, inner, inner, { act: 'relu', out, activation });
+    this.#addBias(inner, weights.upBias);
+    if (act === 'relu2') this.#fm.fusedSwigluMatmul(down, inner, inner, { act: 'relu', out, activation });
+    else this.#fm.fusedSwigluMatmul(down, inner, undefined, { act, out, activation });
+    this.#addBias(out, weights.downBias);
   }
 
   /**
@@ -279,8 +295,12 @@ export class WasmBackend {
    */
   head(x, { settings, weights }, logits, rows) {
     const out = viewOf(logits, { nRows: rows.nRows });
-    const options = { eps: settings.norm.eps, out: [out], activation: this.#activation };
-    this.#fm.fusedRmsNormMatmul([weights.output], x.rows(rows), weights.norm, options);
+    const { norm } = settings;
+    const options = { out: [out], activation: this.#activation };
+    const states = x.rows(rows);
+    if (norm?.kind === 'rms')
+      this.#fm.fusedRmsNormMatmul([weights.output], states, weights.norm, { ...options, eps: norm.eps });
+    else this.#fm.fusedMatmulMany([weights.output], this.#normed(states, x, weights, norm), options);
     if (settings.scale !== 1) this.#fm.scale(out, settings.scale, { out });
     cap(out, settings.softcap);
     this.#check(out, { part: 'output', position: rows.position });
@@ -310,10 +330,18 @@ export class WasmBackend {
 
   /** @param {WasmHidden} x @param {Block<HeadSettings>} block @param {BatchRows} rows */
   async readStates(x, { settings, weights }, { start, nRows, position }) {
-    const { added: out } = x.states({ start: 0, nTokens: nRows });
-    this.#fm.rmsNorm(x.rows({ start, nRows }), weights.norm, { eps: settings.norm.eps, out });
+    const { added } = x.states({ start: 0, nTokens: nRows });
+    const states = x.rows({ start, nRows });
+    const out = settings.norm ? this.#norm(states, weights, 'norm', settings.norm, added) : states;
     this.#check(out, { part: 'output', position });
     return out.toArray();
+  }
+
+  /** @type {Backend['multiply']} */
+  async multiply(x, matrix, bias) {
+    const y = this.#fm.fusedMatmul(matrix, x, { activation: this.#activation });
+    const added = /** @type {Tensor | undefined} */ (bias)?.toArray();
+    return added ? y.map((value, i) => value + added[i % added.length]) : y;
   }
 
   /** @param {Tensor | WasmHidden} to @param {number} row @param {Float32Array} values */
@@ -343,18 +371,50 @@ export class WasmBackend {
     checkNumbers(memory.f32, from, from + tensor.length, tensor.nCols, place, this.#advice, largest);
   }
 
+  /** Adds a bias to every row. @param {Tensor} x @param {Tensor | undefined} bias */
+  #addBias(x, bias) {
+    if (bias) this.#fm.add(x, bias, { out: x });
+  }
+
   /**
-   * Adds a bias to every row. For several rows, the bias is copied to as many rows first.
    * @param {Tensor} x
-   * @param {Bias | undefined} bias
-   * @param {WasmHidden} hidden  has room for the copies
+   * @param {import('../backend.js').Weights} weights
+   * @param {string} role  of the norm's weight
+   * @param {Norm} norm
+   * @param {Tensor} out
    */
-  #addBias(x, bias, hidden) {
-    if (!bias) return;
+  #norm(x, weights, role, { kind, eps }, out) {
+    if (kind === 'rms') return this.#fm.rmsNorm(x, weights[role], { eps, out });
+    return this.#fm.layerNorm(x, weights[role], weights[`${role}Bias`], { eps, out });
+  }
+
+  /**
+   * Hidden states after the norm of a block, in work memory, or the states if there is no norm.
+   * @param {Tensor} x
+   * @param {WasmHidden} hidden
+   * @param {import('../backend.js').Weights} weights
+   * @param {Norm | undefined} norm
+   */
+  #normed(x, hidden, weights, norm) {
+    return norm ? this.#norm(x, weights, 'norm', norm, hidden.normed(x.nRows)) : x;
+  }
+
+  /**
+   * Turns queries and keys by their positions.
+   * @param {Tensor} q
+   * @param {Tensor} k
+   * @param {AttentionSettings} settings
+   * @param {import('../backend.js').Weights} weights
+   * @param {{ position: number }} text
+   */
+  #turn(q, k, { headSize, rope }, { ropeFactors: factors }, { position }) {
+    if (!rope) return;
+    // Written out because it runs for every token, and copying properties takes longer than the
+    // call.
+    const { pairing, nDims, base, linearScale, magnitude } = rope;
     const fm = this.#fm;
-    const { nRows, nCols } = x;
-    const copies = () => fm.embed(bias.weight, new Uint32Array(nRows), { out: hidden.spare(nRows, nCols) });
-    fm.add(x, nRows === 1 ? bias.tensor : copies(), { out: x });
+    fm.rope(q, { headSize, position, nDims, base, linearScale, factors, magnitude, pairing, out: q });
+    fm.rope(k, { headSize, position, nDims, base, linearScale, factors, magnitude, pairing, out: k });
   }
 
   /**
@@ -388,16 +448,17 @@ export class WasmBackend {
   }
 
   /**
-   * x += residualScale * postNorm(added).
+   * x = sumNorm(x + residualScale * postNorm(added)).
    * @param {Tensor} x
    * @param {Tensor} added  overwritten
-   * @param {{ postNorm: Norm | undefined, residualScale: number }} settings
-   * @param {{ postNorm?: Tensor }} weights
+   * @param {Pick<FeedSettings, 'postNorm' | 'sumNorm' | 'residualScale'>} settings
+   * @param {import('../backend.js').Weights} weights
    */
-  #addTo(x, added, { postNorm, residualScale }, weights) {
-    if (postNorm) this.#fm.rmsNorm(added, weights.postNorm, { eps: postNorm.eps, out: added });
+  #addTo(x, added, { postNorm, sumNorm, residualScale }, weights) {
+    if (postNorm) this.#norm(added, weights, 'postNorm', postNorm, added);
     if (residualScale === 1) this.#fm.add(x, added, { out: x });
     else this.#fm.addScaled(x, added, residualScale, { out: x });
+    if (sumNorm) this.#norm(x, weights, 'sumNorm', sumNorm, x);
   }
 }
 

@@ -13,7 +13,8 @@ import { GATES, PAIRINGS } from './layer.js';
 
 const LARGEST_HEAD = 256;
 /** Activation functions by kind of feed-forward block. @type {Record<string, readonly string[]>} */
-const ACTIVATIONS = { gated: GATES, plain: ['relu2'] };
+const ACTIVATIONS = { gated: GATES, plain: [...GATES, 'relu2'] };
+const NORMS = ['rms', 'layer'];
 
 /**
  * Products decode a weight once for this many tokens. A larger batch is a multiple of it, so that
@@ -37,14 +38,14 @@ const LOGIT_BYTES = 2e6;
  * @param {readonly import('../gguf/file.js').GgufTensor[]} tensors
  * @returns {string[]}
  */
-export function lacks({ layers, head }, tensors) {
+export function lacks({ embedding, layers, head }, tensors) {
   /** @type {Set<string>} */
   const reasons = new Set();
   const check = (/** @type {boolean} */ can, /** @type {string} */ reason) => {
     if (!can) reasons.add(reason);
   };
   const checkNorm = (/** @type {Norm | undefined} */ norm) =>
-    check(!norm || norm.kind === 'rms', `norms of kind ${show(norm?.kind)} are not supported`);
+    check(!norm || NORMS.includes(norm.kind), `norms of kind ${show(norm?.kind)} are not supported`);
   for (const { attention, feed } of layers) {
     const { kind, headSize, rope } = attention;
     check(kind === 'attention', `layers of kind ${show(kind)} are not supported`);
@@ -56,9 +57,10 @@ export function lacks({ layers, head }, tensors) {
       !activations || activations.includes(feed.activation),
       `activations ${show(feed.activation)} in ${feed.kind} feed-forward blocks are not supported; supported are ${activations?.join(', ')}`,
     );
-    for (const norm of [attention.norm, attention.postNorm, feed.norm, feed.postNorm]) checkNorm(norm);
+    for (const block of [attention, feed])
+      for (const norm of [block.norm, block.postNorm, block.sumNorm]) checkNorm(norm);
   }
-  checkNorm(head.norm);
+  for (const { norm } of [embedding, head]) checkNorm(norm);
   const unserved = withoutKernels(tensors, ({ supported }) => supported);
   if (unserved) reasons.add(unserved);
   return [...reasons];

@@ -18,10 +18,12 @@ export const widths = ({ nHeads, nKvHeads, headSize }) => ({ q: nHeads * headSiz
  * batch, the other buffers for a part of one.
  * @param {Plan} plan
  */
-export function bufferCols({ nEmbd, layers, tensors }) {
+export function bufferCols({ nEmbd, layers }) {
   const most = (/** @type {(layer: Plan['layers'][0]) => number} */ of) => Math.max(...layers.map(of));
   const q = most(({ attention }) => widths(attention).q);
-  const hasOutputBias = tensors.some(({ role }) => role.endsWith('.attention.outputBias'));
+  const hasLayerNorms = layers.some(
+    ({ attention, feed }) => attention.norm?.kind === 'layer' || feed.norm?.kind === 'layer',
+  );
   const batch = {
     x: nEmbd,
     // Queries; later the block's result, which is added to x.
@@ -30,8 +32,8 @@ export function bufferCols({ nEmbd, layers, tensors }) {
   const part = {
     k: most(({ attention }) => widths(attention).kv),
     v: most(({ attention }) => widths(attention).kv),
-    // The result of attention. Before and after it, a bias copied to every token.
-    attended: hasOutputBias ? Math.max(q, nEmbd) : q,
+    // The result of attention. Before and after it, hidden states after a norm.
+    attended: hasLayerNorms ? Math.max(q, nEmbd) : q,
     // Between the products of a feed-forward block without a gate.
     inner: most(({ feed }) => (feed.kind === 'plain' ? feed.nFf : 0)),
   };
@@ -147,12 +149,11 @@ export class WasmHidden {
   }
 
   /**
-   * A work tensor [nTokens][nCols], for use outside of attention.
-   * @param {number} nTokens
-   * @param {number} nCols
+   * A work tensor of the shape of some hidden states, for use outside of attention.
+   * @param {number} nRows
    */
-  spare(nTokens, nCols) {
-    return viewOf(this.#buffers.attended, { nRows: nTokens, nCols });
+  normed(nRows) {
+    return viewOf(this.#buffers.attended, { nRows, nCols: this.nCols });
   }
 
   /**

@@ -1,19 +1,15 @@
 /* Loads the weights of a model, and prepares them for the blocks of the CPU backend. */
 
-import { ArgumentError, MemoryError, show } from '../errors.js';
+import { MemoryError } from '../errors.js';
 import { arrange } from '../llama/weights.js';
 import { Weight } from './handles.js';
+import { viewOf } from './tensor-view.js';
 
 /** @typedef {import('../backend.js').Rows} Rows */
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 /** @typedef {import('../llama/plan.js').PlannedTensor} PlannedTensor */
 /** @typedef {import('./handles.js').Tensor} Tensor */
 /** @typedef {import('./kernels.js').Kernels} Kernels */
-
-/**
- * A row of numbers: as a weight, so that embed can copy it to many rows, and as a tensor.
- * @typedef {{ weight: Weight, tensor: Tensor }} Bias
- */
 
 const ADDRESS_SPACE = 2 ** 32;
 
@@ -41,7 +37,7 @@ export async function loadModelWeights(fm, gguf, plan, tensors, { otherBytes, on
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
   });
-  /** @type {Map<string, Weight | Tensor | Bias>} */
+  /** @type {Map<string, Weight | Tensor>} */
   const byRole = new Map();
   /** @type {Set<Weight | Tensor>} */
   const owned = new Set(weights);
@@ -66,32 +62,32 @@ export async function loadModelWeights(fm, gguf, plan, tensors, { otherBytes, on
 }
 
 /**
- * Prepares a loaded weight for the blocks: vectors become f32 tensors.
+ * Prepares a loaded weight for the blocks: vectors and biases become f32 tensors. Of a bias with
+ * several rows the first one is used.
  * @param {Kernels} fm
  * @param {Weight} weight
  * @param {PlannedTensor['use']} use
  * @param {Set<Weight | Tensor>} owned
- * @returns {Weight | Tensor | Bias}
+ * @returns {Weight | Tensor}
  */
 function prepare(fm, weight, use, owned) {
   if (use === 'matrix' || use === 'table') return weight;
   const tensor = fm.tensor({ nRows: 1, nCols: weight.nCols });
   owned.add(tensor);
-  fm.dequantize(weight, { out: tensor });
-  if (use === 'bias') return { weight, tensor };
+  fm.dequantize(weight, { start: 0, end: 1, out: tensor });
   weight.free();
   owned.delete(weight);
   return tensor;
 }
 
 /**
- * Makes a view of some rows of a loaded tensor.
- * @param {Weight | Tensor | Bias} of
+ * Makes a view of some rows of a loaded matrix, or of some values of a bias.
+ * @param {Weight | Tensor} of
  * @param {Rows} rows
  */
 function rowsOf(of, { start, nRows }) {
   if (of instanceof Weight) return of.rows(start, nRows);
-  throw new ArgumentError(`${show(of)} is no matrix: a plan shares rows of matrices only`);
+  return viewOf(viewOf(of, { start, nRows, nCols: 1 }), { nRows: 1, nCols: nRows });
 }
 
 /**

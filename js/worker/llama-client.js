@@ -183,9 +183,17 @@ export class WorkerLlama {
     return this.#call('detokenize', args);
   }
 
-  /** Computes the embedding of a text, like `Llama.embed`. @type {Remote<'embed'>} */
-  embed(...args) {
-    return this.#call('embed', args);
+  /**
+   * Computes the embeddings of texts, like `Llama.embed`.
+   * @type {import('../llama/embedding.js').Embed}
+   */
+  embed(/** @type {any} */ texts, options = undefined) {
+    return this.#call('embed', options === undefined ? [texts] : [texts, options]);
+  }
+
+  /** Scores documents for a query, like `Llama.rank`. @type {Remote<'rank'>} */
+  rank(...args) {
+    return this.#call('rank', args.length === 2 ? [...args, {}] : args);
   }
 
   /** Computes the logits after each token, like `Llama.logits`. @type {Remote<'logits'>} */

@@ -86,12 +86,18 @@ function multiply(w, x) {
   return y;
 }
 
-/** @param {Float64Array} x @param {Norm | QkNorm | undefined} norm @param {Matrix} weight */
-function normalize(x, norm, weight) {
+/**
+ * @param {Float64Array} x @param {Norm | QkNorm | undefined} norm @param {Matrix} weight
+ * @param {Matrix} [bias]
+ */
+function normalize(x, norm, weight, bias) {
   if (!norm) return x;
   const mean = norm.kind === 'layer' ? x.reduce((sum, value) => sum + value, 0) / x.length : 0;
   const square = x.reduce((sum, value) => sum + (value - mean) ** 2, 0) / x.length;
-  return x.map((value, i) => ((value - mean) / Math.sqrt(square + norm.eps)) * weight.values[i]);
+  return plus(
+    x.map((value, i) => ((value - mean) / Math.sqrt(square + norm.eps)) * weight.values[i]),
+    bias,
+  );
 }
 
 /** @param {Float64Array} x @param {Matrix | undefined} bias */
@@ -147,18 +153,32 @@ const ACTIVATIONS = {
 /**
  * @param {Float64Array} x  a row of hidden states, added to
  * @param {Float64Array} y  the output of a block
- * @param {{ postNorm: Norm | undefined, residualScale: number }} settings
- * @param {Matrix} postNorm
+ * @param {Pick<FeedSettings, 'postNorm' | 'sumNorm' | 'residualScale'>} settings
+ * @param {Record<string, Matrix>} weights
  */
-function addTo(x, y, settings, postNorm) {
-  for (const [i, value] of normalize(y, settings.postNorm, postNorm).entries())
-    x[i] += settings.residualScale * value;
+function addTo(x, y, settings, { postNorm, postNormBias, sumNorm, sumNormBias }) {
+  const z = normalize(y, settings.postNorm, postNorm, postNormBias);
+  const sum = x.map((value, i) => value + settings.residualScale * z[i]);
+  x.set(normalize(sum, settings.sumNorm, sumNorm, sumNormBias));
+}
+
+/**
+ * Where a token of a step stands: its position, the place of position 0 in the cache, and how many
+ * positions its text has there.
+ * @param {Step} at @param {number} t
+ */
+function placeOf({ position, seen, texts }, t) {
+  if (!texts) return { position: position + t, base: 0, seen };
+  const text = texts.find(({ start, nRows }) => start <= t && t < start + nRows);
+  if (!text) throw new Error(`token ${t} is in no text`);
+  return { position: t - text.start, base: text.start, seen: text.nRows };
 }
 
 /** @implements {Backend} */
 export class ReferenceBackend {
   info = { name: 'reference', memoryBytes: 0 };
   disposed = false;
+  packs = true;
   /** Everything that was allocated. @type {Freeable[]} */
   made = [];
   /** The blocks that were called, by name. @type {string[]} */
@@ -207,8 +227,12 @@ export class ReferenceBackend {
       loaded += bytes.length;
       onProgress?.({ loaded, total });
     }
-    const slice = (/** @type {Matrix} */ { nCols, values }, /** @type {Rows} */ { start, nRows }) =>
-      new Matrix(nRows, nCols, values.subarray(start * nCols, (start + nRows) * nCols));
+    // Of a bias, which has one row, values.
+    const slice = (/** @type {Matrix} */ of, /** @type {Rows} */ { start, nRows: n }) => {
+      const size = of.nRows === 1 ? 1 : of.nCols;
+      const values = of.values.subarray(start * size, (start + n) * size);
+      return of.nRows === 1 ? new Matrix(1, n, values) : new Matrix(n, size, values);
+    };
     const all = [...byRole.values()];
     return {
       byRole: arrange(plan, byRole, slice),
@@ -245,20 +269,27 @@ export class ReferenceBackend {
    * @param {ReferenceTokens} tokens @param {ReferenceHidden} x
    * @param {Block<EmbeddingSettings>} block @param {Step} at
    */
-  embed(tokens, x, { settings, weights }, { position, start, nTokens }) {
+  embed(tokens, x, { settings, weights }, at) {
+    const { position, start, nTokens } = at;
+    const { table, positions, types, norm, normBias } = weights;
     this.#note('embed', () => {
       for (let t = 0; t < nTokens; t++) {
-        const row = weights.table.row(tokens.ids[position + t]);
-        x.row(start + t).set(row.map((/** @type {number} */ value) => settings.scale * value));
+        /** @type {Float64Array} */
+        let row = table.row(tokens.ids[position + t]);
+        row = row.map((value) => settings.scale * value);
+        if (positions) row = row.map((value, i) => value + positions.row(placeOf(at, t).position)[i]);
+        if (types) row = row.map((value, i) => value + types.row(0)[i]);
+        x.row(start + t).set(normalize(row, settings.norm, norm, normBias));
       }
     });
   }
 
   /**
    * @param {ReferenceHidden} x @param {Block<AttentionSettings>} block
-   * @param {ReferenceCache} cache @param {Step} at
+   * @param {ReferenceCache} cache @param {Step} step
    */
-  project(x, { settings, weights }, cache, { position, start, nTokens }) {
+  project(x, { settings, weights }, cache, step) {
+    const { start, nTokens } = step;
     const { norm, qkNorm, rope, temperature, headSize } = settings;
     this.#note('project', () => {
       /** @param {Float64Array} h @param {'q' | 'k'} name @param {number} at */
@@ -270,13 +301,14 @@ export class ReferenceBackend {
         return qkNorm?.afterRope ? normalizeQk(y, qkNorm, weight, headSize) : y;
       };
       for (let t = 0; t < nTokens; t++) {
-        const h = normalize(x.row(start + t), norm, weights.norm);
+        const h = normalize(x.row(start + t), norm, weights.norm, weights.normBias);
+        const { position, base } = placeOf(step, t);
         const heat = temperature
-          ? 1 + temperature.scale * Math.log(1 + Math.floor((position + t) / temperature.length))
+          ? 1 + temperature.scale * Math.log(1 + Math.floor(position / temperature.length))
           : 1;
-        x.queries[start + t] = queryOrKey(h, 'q', position + t).map((value) => heat * value);
-        cache.keys.row(position + t).set(queryOrKey(h, 'k', position + t));
-        cache.values.row(position + t).set(plus(multiply(weights.v, h), weights.vBias));
+        x.queries[start + t] = queryOrKey(h, 'q', position).map((value) => heat * value);
+        cache.keys.row(base + position).set(queryOrKey(h, 'k', position));
+        cache.values.row(base + position).set(plus(multiply(weights.v, h), weights.vBias));
       }
     });
   }
@@ -285,12 +317,13 @@ export class ReferenceBackend {
    * @param {ReferenceHidden} x @param {Block<AttentionSettings>} block
    * @param {ReferenceCache} cache @param {Step} at
    */
-  attend(x, { settings, weights }, cache, { position, start, nTokens, seen }) {
+  attend(x, { settings, weights }, cache, at) {
+    const { start, nTokens } = at;
     this.#note('attend', () => {
       for (let t = 0; t < nTokens; t++) {
-        const attended = attention(x.queries[start + t], cache, settings, position + t, seen);
+        const attended = attention(x.queries[start + t], cache, settings, placeOf(at, t));
         const y = plus(multiply(weights.output, attended), weights.outputBias);
-        addTo(x.row(start + t), y, settings, weights.postNorm);
+        addTo(x.row(start + t), y, settings, weights);
       }
     });
   }
@@ -300,12 +333,12 @@ export class ReferenceBackend {
     this.#note('feed', () => {
       for (let t = 0; t < nTokens; t++) {
         const row = x.row(start + t);
-        const h = normalize(row, settings.norm, weights.norm);
+        const h = normalize(row, settings.norm, weights.norm, weights.normBias);
         const act = ACTIVATIONS[settings.activation];
-        const up = multiply(weights.up, h);
+        const up = plus(multiply(weights.up, h), weights.upBias);
         const isGated = settings.kind === 'gated';
         const inner = isGated ? multiply(weights.gate, h).map((gate, i) => act(gate) * up[i]) : up.map(act);
-        addTo(row, multiply(weights.down, inner), settings, weights.postNorm);
+        addTo(row, plus(multiply(weights.down, inner), weights.downBias), settings, weights);
       }
     });
   }
@@ -317,7 +350,7 @@ export class ReferenceBackend {
   head(x, { settings, weights }, logits, { start, nRows, position }) {
     this.#note('head', () => {
       for (let t = 0; t < nRows; t++) {
-        const h = normalize(x.row(start + t), settings.norm, weights.norm);
+        const h = normalize(x.row(start + t), settings.norm, weights.norm, weights.normBias);
         logits.row(t).set(multiply(weights.output, h).map((y) => cap(settings.scale * y, settings.softcap)));
       }
       finite(logits.values.subarray(0, nRows * logits.nCols), logits.nCols, { part: 'output', position });
@@ -335,11 +368,19 @@ export class ReferenceBackend {
   async readStates(x, { settings, weights }, { start, nRows, position }) {
     await this.idle();
     const rows = Array.from({ length: nRows }, (_, t) =>
-      normalize(x.row(start + t), settings.norm, weights.norm),
+      normalize(x.row(start + t), settings.norm, weights.norm, weights.normBias),
     );
     const values = Float32Array.from(rows.flatMap((row) => [...row]));
     finite(values, x.nCols, { part: 'output', position });
     return values;
+  }
+
+  /** @param {Float32Array} x @param {Matrix} matrix @param {Matrix} [bias] */
+  async multiply(x, matrix, bias) {
+    const rows = Array.from({ length: x.length / matrix.nCols }, (_, r) =>
+      plus(multiply(matrix, Float64Array.from(x.subarray(r * matrix.nCols, (r + 1) * matrix.nCols))), bias),
+    );
+    return Float32Array.from(rows.flatMap((row) => [...row]));
   }
 
   /**
@@ -414,18 +455,18 @@ const finite = (values, nCols, place) =>
  * @param {Float64Array} q
  * @param {ReferenceCache} cache
  * @param {AttentionSettings} settings
- * @param {number} position  the token's position
- * @param {number} nPositions  number of positions in the cache
+ * @param {{ position: number, base: number, seen: number }} place  of the token, as by placeOf
  */
 function attention(
   q,
   { keys, values },
   { nHeads, nKvHeads, headSize, causal, window, scale, softcap },
-  position,
-  nPositions,
+  { position, base, seen },
 ) {
-  const end = causal ? position + 1 : nPositions;
-  const start = window > 0 ? Math.max(0, end - window) : 0;
+  const reach = window === 0 ? seen : Math.floor(window / 2);
+  const end = base + (causal ? position + 1 : Math.min(seen, position + reach + 1));
+  const before = causal && window > 0 ? window - 1 : reach;
+  const start = base + Math.max(0, position - before);
   const out = new Float64Array(q.length);
   for (let h = 0; h < nHeads; h++) {
     const query = q.subarray(h * headSize, (h + 1) * headSize);

@@ -417,7 +417,7 @@ test('backend: what it lacks is said before a weight is read, each by name', asy
   Object.assign(broken.layers[0].attention, { kind: 'convolution', headSize: 512 });
   Object.assign(broken.layers[0].feed, { activation: 'relu2' });
   Object.assign(broken.layers[1].feed, { kind: 'experts' });
-  Object.assign(broken.layers[1].attention, { norm: { kind: 'layer', eps: 1 } });
+  Object.assign(broken.layers[1].attention, { norm: { kind: 'group', eps: 1 } });
   Object.assign(broken.layers[1].attention.rope ?? {}, { pairing: 'thirds' });
   const reasons = wasm.lacks(broken, present, settings);
   for (const reason of [
@@ -425,7 +425,7 @@ test('backend: what it lacks is said before a weight is read, each by name', asy
     /heads of 512 values are not supported; 256 at most/,
     /feed-forward blocks of kind "experts"/,
     /activations "relu2" in gated feed-forward blocks are not supported; supported are silu, gelu, relu/,
-    /norms of kind "layer"/,
+    /norms of kind "group"/,
     /RoPE of pairs "thirds"/,
   ])
     assert.ok(

@@ -7,16 +7,20 @@ import { originalContext, readRope } from './rope.js';
 
 /** @typedef {import('./metadata.js').MetadataReader} MetadataReader */
 /** @typedef {import('../plan.js').FeedSettings} FeedSettings */
+/** @typedef {import('../plan.js').Norm} Norm */
 /** @typedef {import('../plan.js').Plan} Plan */
 /** @typedef {import('../plan.js').PlannedTensor} PlannedTensor */
+
+/** Where a file has the epsilon of its norms. */
+const EPSILONS = { rms: 'attention.layer_norm_rms_epsilon', layer: 'attention.layer_norm_epsilon' };
 
 /**
  * The numbers of a decoder whose layers are all alike.
  * @typedef {ReturnType<typeof readShape>} Shape
  */
 
-/** @param {MetadataReader} read */
-export function readShape(read) {
+/** @param {MetadataReader} read @param {Norm['kind']} [norms]  kind of the norms */
+export function readShape(read, norms = 'rms') {
   const { count, positive } = read;
   const experts = Number(read.value('expert_count') ?? 0);
   if (experts > 1)
@@ -37,7 +41,7 @@ export function readShape(read) {
     nLayers: count('block_count'),
     nFf: count('feed_forward_length'),
     trainedContext: count('context_length'),
-    eps: positive('attention.layer_norm_rms_epsilon'),
+    eps: positive(EPSILONS[norms]),
     ...{ nEmbd, nHeads, nKvHeads, headSize },
   };
 }
@@ -85,6 +89,7 @@ export function decoderPlan(read, options) {
   const ofBlock = {
     norm: norms === 'after' ? undefined : norm,
     postNorm: norms === 'before' ? undefined : norm,
+    sumNorm: undefined,
   };
   const rope = readRope(read, headSize, options.rope);
   /** @type {Plan['layers'][0]} */
@@ -120,9 +125,11 @@ export function decoderPlan(read, options) {
   return {
     architecture: read.architecture,
     ...{ nVocab, nEmbd, trainedContext },
-    embedding: { scale: 1 },
+    embedding: { scale: 1, norm: undefined },
     layers,
     head: { norm, scale: 1, softcap: 0 },
+    dense: [],
+    ranker: undefined,
     tensors: [
       tensor('embedding.table', 'token_embd.weight', nVocab, nEmbd, 'table'),
       tensor('head.norm', 'output_norm.weight', 1, nEmbd, 'vector'),
@@ -159,10 +166,13 @@ export function attentionTensors(i, { nEmbd, nHeads, nKvHeads, headSize }, optio
   const shared = {};
   if (fused) {
     tensors.push(tensor(role('qkv'), named('attn_qkv.weight'), nQ + 2 * nKv, nEmbd, 'matrix'));
-    const of = role('qkv');
-    shared[role('q')] = { of, start: 0, nRows: nQ };
-    shared[role('k')] = { of, start: nQ, nRows: nKv };
-    shared[role('v')] = { of, start: nQ + nKv, nRows: nKv };
+    tensors.push(tensor(role('qkvBias'), named('attn_qkv.bias?'), 1, nQ + 2 * nKv, 'bias'));
+    for (const end of ['', 'Bias']) {
+      const of = role(`qkv${end}`);
+      shared[role(`q${end}`)] = { of, start: 0, nRows: nQ };
+      shared[role(`k${end}`)] = { of, start: nQ, nRows: nKv };
+      shared[role(`v${end}`)] = { of, start: nQ + nKv, nRows: nKv };
+    }
   } else {
     tensors.push(
       tensor(role('q'), named('attn_q.weight'), nQ, nEmbd, 'matrix'),

@@ -1,14 +1,18 @@
 /* Architectures that the runner supports, by general.architecture. */
 
 import { arcee } from './arcee.js';
+import { bert } from './bert.js';
 import { ernie45 } from './ernie4-5.js';
 import { exaone4 } from './exaone4.js';
+import { gemmaEmbedding } from './gemma-embedding.js';
 import { gemma2 } from './gemma2.js';
 import { gemma3 } from './gemma3.js';
 import { granite } from './granite.js';
 import { hunyuanDense } from './hunyuan-dense.js';
 import { llama } from './llama.js';
 import { mistral3 } from './mistral3.js';
+import { modernBert } from './modern-bert.js';
+import { nomicBert } from './nomic-bert.js';
 import { olmo2 } from './olmo2.js';
 import { phi3 } from './phi3.js';
 import { qwen2 } from './qwen2.js';
@@ -21,4 +25,8 @@ export const ARCHITECTURES = Object.freeze({
   'hunyuan-dense': hunyuanDense,
   ernie4_5: ernie45,
   mistral3,
+  bert,
+  'nomic-bert': nomicBert,
+  'modern-bert': modernBert,
+  'gemma-embedding': gemmaEmbedding,
 });

@@ -22,6 +22,7 @@ export const DEFAULT_CONTEXT = 4096;
  *   none.
  * @property {(name: string, fallback: boolean) => boolean} flag  True or false.
  * @property {number} nVocab  Entries of the tokenizer's list.
+ * @property {number} nTokenTypes  Token types that a tokenizer tells apart.
  * @property {number} contextLength  Positions of the context that the model is loaded with.
  */
 
@@ -61,6 +62,7 @@ export function metadataReader(metadata, architecture, contextLength) {
       throw new ModelError(`metadata ${show(key(name))} must be true or false, got ${show(given)}`);
     },
     nVocab: Array.isArray(tokens) ? tokens.length : 0,
+    nTokenTypes: Number(metadata['tokenizer.ggml.token_type_count'] ?? 1),
     get contextLength() {
       return contextLength ?? Math.min(count('context_length'), DEFAULT_CONTEXT);
     },

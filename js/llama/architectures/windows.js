@@ -11,15 +11,16 @@ const PATTERN = 'attention.sliding_window_pattern';
 
 /**
  * Sets the windows of layers, and returns which layers have one. In every period of layers, the
- * last one sees all positions. A file may give another period, or a list with true for every layer
+ * last one (or the first) sees all positions. A file may give another period, or a list with true for every layer
  * that has a window.
  * @param {MetadataReader} read
  * @param {LayerSettings[]} layers
- * @param {{ period: number, window?: number }} defaults  for a file without these keys; without a
- *   window no layer has one
+ * @param {{ period: number, window?: number, fullFirst?: boolean }} defaults  period, window: for a
+ *   file without these keys; without a window no layer has one. fullFirst: the first layer of a
+ *   period sees all positions instead of the last one
  * @returns {boolean[]}
  */
-export function slide(read, layers, { period, window = 0 }) {
+export function slide(read, layers, { period, window = 0, fullFirst = false }) {
   const size = (read.value(WINDOW) ?? window) === 0 ? 0 : read.count(WINDOW, window);
   const pattern = read.value(PATTERN) ?? period;
   if (Array.isArray(pattern) && pattern.length !== layers.length) {
@@ -28,8 +29,9 @@ export function slide(read, layers, { period, window = 0 }) {
     );
   }
   const every = Array.isArray(pattern) || pattern === 0 ? 0 : read.count(PATTERN, period);
+  const full = fullFirst ? 0 : every - 1;
   return layers.map(({ attention }, i) => {
-    const has = Array.isArray(pattern) ? pattern[i] === true : every === 0 || i % every !== every - 1;
+    const has = Array.isArray(pattern) ? pattern[i] === true : every === 0 || i % every !== full;
     if (has) attention.window = size;
     return has && size > 0;
   });
