@@ -12,7 +12,7 @@ import { PRE_TOKENIZERS, preTokenizer } from '../../js/llama/tokenizer/pre-token
 import { Tokenizer } from '../../js/llama/tokenizer/tokenizer.js';
 import { TINY_TALES } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
-import { dataPath, skipWithout } from '../helpers/test-data.js';
+import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
 
 const VOCABULARIES = ['llama-spm', 'gpt-2', 'qwen2', 'llama-bpe'];
 const plain = { bos: false, special: false };
@@ -121,6 +121,25 @@ test('tokenizer: long texts without a break take no quadratic time to merge', ()
   assert.ok(calls < 10 * text.length, `${calls} calls`);
 });
 
+const ARCH = listData('arch', 'models');
+
+test('tokenizer: the vocabulary of every model of arch, as llama.cpp does it', {
+  skip: skipWithout('arch'),
+}, async (t) => {
+  for (const file of ARCH) {
+    const { metadata } = await openGguf(dataPath('arch', 'models', file));
+    const reference = JSON.parse(
+      readFileSync(dataPath('arch', 'logits', file.replace('.gguf', '.json')), 'utf8'),
+    );
+    const tokenizer = new Tokenizer(metadata);
+    const { addBos, bos, eos } = tokenizer;
+    assert.deepEqual([addBos, bos, eos], [reference.add_bos, reference.bos, reference.eos], file);
+    for (const { text, tokens } of reference.texts ?? reference.prompts)
+      assert.deepEqual(tokenizer.encode(text), tokens, `${file}: ${text}`);
+  }
+  t.diagnostic(`ran: the texts of ${ARCH.length} models of arch`);
+});
+
 /** @param {Record<string, any>} [changes] */
 const pieces = (changes = {}) => ({
   'tokenizer.ggml.model': 'llama',
@@ -187,7 +206,12 @@ test('tokenizer: what is not supported is refused, with the list', () => {
       () => new Tokenizer(pieces(changes)),
       (error) => error instanceof ModelError && message.test(error.message),
     );
-  refused({ 'tokenizer.ggml.model': 'bert' }, /"bert" is not supported; supported are llama .* gpt2/);
+  for (const kind of ['rwkv', 'plamo2', 'toString', undefined]) {
+    refused(
+      { 'tokenizer.ggml.model': kind },
+      /is not supported; supported are llama \(SentencePiece\), gpt2 \(byte pairs\), bert \(WordPiece\)/,
+    );
+  }
   refused({ 'tokenizer.ggml.tokens': undefined }, /tokenizer.ggml.tokens is missing/);
   refused({ 'tokenizer.ggml.scores': [1] }, /1 values for 12 tokens/);
   refused({ 'tokenizer.ggml.model': 'gpt2' }, /merges is missing/);

@@ -3,9 +3,9 @@
  *
  * The longest token (in UTF-8 bytes) is cut first, wherever it occurs, then the next longest from
  * the rest, as in llama.cpp. An Aho-Corasick automaton finds all occurrences in one pass, so
- * neither the number of tokens nor their length slows it down. The automaton is a trie in
- * breadth-first order: the children of a node are neighbours, sorted by their UTF-16 unit. */
+ * neither the number of tokens nor their length slows it down. */
 
+import { Trie } from './trie.js';
 import { encoder } from './utf8.js';
 
 /**
@@ -25,15 +25,7 @@ const SPACES = ' \t\n\v\f\r';
 export class SpecialTokens {
   /** The tokens in the order of cutting. */
   #tokens;
-  /**
-   * For each node: its UTF-16 unit, its first child, and the token that ends in it, or -1.
-   * @type {number[]}
-   */
-  #units = [0];
-  /** @type {number[]} */
-  #children = [];
-  /** @type {number[]} */
-  #token = [-1];
+  #trie;
   /**
    * For each node: the node of the longest proper suffix of its text, and the longest suffix node
    * in which a token ends; 0 if there is none.
@@ -47,9 +39,11 @@ export class SpecialTokens {
   constructor(tokens) {
     const sized = tokens.map((token) => ({ ...token, bytes: encoder.encode(token.text).length }));
     this.#tokens = sized.sort((a, b) => b.bytes - a.bytes || a.id - b.id);
-    this.#grow();
-    this.#suffix = new Int32Array(this.#units.length);
-    this.#shorter = new Int32Array(this.#units.length);
+    this.#trie = new Trie(this.#tokens.map(({ text }) => text));
+    const { units, text } = this.#trie;
+    for (const [node, token] of text.entries()) if (token >= 0) this.#nodes[token] = node;
+    this.#suffix = new Int32Array(units.length);
+    this.#shorter = new Int32Array(units.length);
     this.#link();
   }
 
@@ -74,7 +68,7 @@ export class SpecialTokens {
      */
     const offer = (node, end, room) => {
       for (let at = node; at > 0; at = this.#shorter[at]) {
-        const i = this.#token[at];
+        const i = this.#trie.text[at];
         if (i < 0 || this.#tokens[i].text.length > room) continue;
         if (!this.#tokens[i].always && !allowed(end - this.#tokens[i].text.length, end)) continue;
         places[i] ??= [];
@@ -113,46 +107,14 @@ export class SpecialTokens {
     return cuts.sort((a, b) => a.from - b.from);
   }
 
-  /**
-   * Makes the nodes. Tokens with the same beginning are neighbours when sorted, so each node is a
-   * range of them.
-   */
-  #grow() {
-    const texts = this.#tokens.map(({ text }) => text);
-    const sorted = [...texts.keys()].sort((a, b) => (texts[a] < texts[b] ? -1 : 1));
-    const low = [0];
-    const high = [sorted.length];
-    const depth = [0];
-    for (let node = 0; node < this.#units.length; node++) {
-      this.#children.push(this.#units.length);
-      const place = depth[node];
-      let i = low[node];
-      // The shortest text of a range comes first.
-      if (i < high[node] && texts[sorted[i]].length === place) {
-        this.#token[node] = sorted[i];
-        this.#nodes[sorted[i]] = node;
-        i += 1;
-      }
-      while (i < high[node]) {
-        const unit = texts[sorted[i]].charCodeAt(place);
-        low.push(i);
-        while (i < high[node] && texts[sorted[i]].charCodeAt(place) === unit) i += 1;
-        high.push(i);
-        depth.push(place + 1);
-        this.#units.push(unit);
-        this.#token.push(-1);
-      }
-    }
-    this.#children.push(this.#units.length);
-  }
-
   /** Computes the suffix nodes, parents before children. */
   #link() {
-    for (let node = 0; node < this.#units.length; node++) {
-      for (let child = this.#children[node]; child < this.#children[node + 1]; child++) {
-        const suffix = node === 0 ? 0 : this.#next(this.#suffix[node], this.#units[child]);
+    const { units, children, text } = this.#trie;
+    for (let node = 0; node < units.length; node++) {
+      for (let child = children[node]; child < children[node + 1]; child++) {
+        const suffix = node === 0 ? 0 : this.#next(this.#suffix[node], units[child]);
         this.#suffix[child] = suffix;
-        this.#shorter[child] = this.#token[suffix] >= 0 ? suffix : this.#shorter[suffix];
+        this.#shorter[child] = text[suffix] >= 0 ? suffix : this.#shorter[suffix];
       }
     }
   }
@@ -164,15 +126,8 @@ export class SpecialTokens {
    */
   #next(node, unit) {
     for (let at = node; ; at = this.#suffix[at]) {
-      let low = this.#children[at];
-      let high = this.#children[at + 1];
-      while (low < high) {
-        const middle = (low + high) >> 1;
-        if (this.#units[middle] < unit) low = middle + 1;
-        else high = middle;
-      }
-      if (low < this.#children[at + 1] && this.#units[low] === unit) return low;
-      if (at === 0) return 0;
+      const child = this.#trie.child(at, unit);
+      if (child > 0 || at === 0) return child;
     }
   }
 }

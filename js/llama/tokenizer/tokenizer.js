@@ -1,14 +1,17 @@
-/* Converts text to tokens and back; the metadata of a GGUF file are all it needs. There are two
- * kinds: 'llama' (SentencePiece: merges by the score of the merged token, single bytes where no
- * token fits) and 'gpt2' (byte-pair encoding: words cut by regular expressions, merges by rank). */
+/* Converts text to tokens and back; the metadata of a GGUF file are all it needs. Each kind of
+ * tokenizer has a file of its own. */
 
 import { ArgumentError, show } from '../../errors.js';
 import { ModelError } from '../errors.js';
-import { mergeSymbols } from './merge.js';
-import { preTokenizer } from './pre-tokenizers.js';
+import { BytePairs } from './byte-pairs.js';
+import { SentencePieces } from './sentence-pieces.js';
 import { SpecialTokens } from './special-tokens.js';
 import { namedTokens, stripping, tokenRoles } from './token-roles.js';
 import { encoder } from './utf8.js';
+import { WordPieces } from './word-pieces.js';
+
+/** The kinds of tokenizers, by tokenizer.ggml.model. */
+const KINDS = { llama: SentencePieces, gpt2: BytePairs, bert: WordPieces };
 
 /** Token types of GGUF. */
 const NORMAL = 1;
@@ -17,11 +20,26 @@ const CONTROL = 3;
 const USER_DEFINED = 4;
 const BYTE = 6;
 
-/** Most words, and longest word, whose tokens are cached. */
-const CACHED_WORDS = 20_000;
-const LONGEST_CACHED = 64;
-
 /** @typedef {Record<string, import('../../gguf/index.js').MetadataValue>} Metadata */
+
+/**
+ * @typedef {object} Vocabulary  What a kind of tokenizer is made from.
+ * @property {import('./token-roles.js').Get} of  A value of tokenizer.ggml.
+ * @property {string[]} tokens
+ * @property {Map<string, number>} ids  Ids by the tokens' texts.
+ */
+
+/**
+ * @typedef {object} Model  A kind of tokenizer.
+ * @property {string | undefined} pre  Name of the pre-tokenizer.
+ * @property {boolean | 'always'} addBos  Whether texts begin with BOS, where the file does not say;
+ *   'always': whatever the file says.
+ * @property {boolean | 'always'} addEos  Whether texts end with EOS.
+ * @property {boolean} leadingSpace  Whether a decoded text loses a space in front.
+ * @property {(text: string, first: boolean, out: number[]) => void} encode  Appends the tokens of a
+ *   text; first: whether the text is at the start, or after a token that was cut out.
+ * @property {(text: string, isByte: boolean) => Uint8Array} bytes  The bytes of a token.
+ */
 
 /**
  * @typedef {object} EncodeOptions
@@ -30,19 +48,6 @@ const LONGEST_CACHED = 64;
  * @property {boolean} [special]  Whether control tokens such as `<|im_end|>` are recognised in the
  *   text. Default true.
  */
-
-/**
- * The 256 bytes as byte-pair vocabularies spell them: printable ones as themselves, the others from
- * U+0100 on.
- */
-const BYTE_CHARS = (() => {
-  let others = 0;
-  return Array.from({ length: 256 }, (_, byte) => {
-    const printable = (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
-    return String.fromCharCode(printable ? byte : 256 + others++);
-  });
-})();
-const CHAR_BYTES = new Map(BYTE_CHARS.map((char, byte) => [char, byte]));
 
 export class Tokenizer {
   #tokens;
@@ -53,7 +58,7 @@ export class Tokenizer {
    * Finds the tokens that are cut out of a text before anything else; undefined if there are none.
    */
   #special;
-  /** @type {SentencePieces | BytePairs} */
+  /** @type {Model} */
   #model;
 
   /**
@@ -71,25 +76,28 @@ export class Tokenizer {
     if (Array.isArray(types) && types.length === tokens.length) this.#types.set(types.map(Number));
     for (let id = tokens.length - 1; id >= 0; id--) this.#ids.set(this.#tokens[id], id);
 
-    /** 'llama' or 'gpt2'. */
+    /** Value of tokenizer.ggml.model: a key of KINDS. */
     this.kind = String(of('model'));
-    const Model = { llama: SentencePieces, gpt2: BytePairs }[this.kind];
-    if (!Model) {
+    if (!Object.hasOwn(KINDS, this.kind)) {
+      const supported = Object.entries(KINDS).map(([kind, { title }]) => `${kind} (${title})`);
       throw new ModelError(
-        `the tokenizer ${show(of('model'))} is not supported; supported are llama (SentencePiece) and gpt2 (byte pairs)`,
+        `the tokenizer ${show(of('model'))} is not supported; supported are ${supported.join(', ')}`,
       );
     }
-    this.#model = new Model(of, this.#tokens, this.#ids);
-    this.pre = this.#model.pre;
-    const id = (/** @type {string} */ name, /** @type {number} */ fallback) => {
-      const [named] = namedTokens(of, name, tokens.length);
-      return named ?? (this.kind === 'llama' && fallback < tokens.length ? fallback : undefined);
-    };
+    const Kind = KINDS[/** @type {keyof typeof KINDS} */ (this.kind)];
+    const model = new Kind({ of, tokens: this.#tokens, ids: this.#ids });
+    this.#model = model;
+    this.pre = model.pre;
+    const named = (/** @type {{ names: string[], fallback?: number }} */ { names, fallback = -1 }) =>
+      names.flatMap((name) => namedTokens(of, name, tokens.length))[0] ??
+      (fallback >= 0 && fallback < tokens.length ? fallback : undefined);
     /** Ids of BOS and EOS; undefined if there is none. */
-    this.bos = id('bos', 1);
-    this.eos = id('eos', 2);
-    this.addBos = Boolean(of('add_bos_token') ?? this.#model.addBos) && this.bos !== undefined;
-    this.addEos = Boolean(of('add_eos_token')) && this.eos !== undefined;
+    this.bos = named(Kind.bos);
+    this.eos = named(Kind.eos);
+    const adds = (/** @type {string} */ key, /** @type {boolean | 'always'} */ usual) =>
+      usual === 'always' || Boolean(of(key) ?? usual);
+    this.addBos = adds('add_bos_token', model.addBos) && this.bos !== undefined;
+    this.addEos = adds('add_eos_token', model.addEos) && this.eos !== undefined;
     const { ends, control } = tokenRoles(of, this.#ids, { size: tokens.length, eos: this.eos });
     /** Tokens that end a text. @type {ReadonlySet<number>} */
     this.ends = new Set(ends);
@@ -207,152 +215,4 @@ function overlaps(ranges, from, to) {
     else high = middle;
   }
   return low < ranges.length / 2 && ranges[2 * low] < to;
-}
-
-/** @typedef {import('./token-roles.js').Get} Get */
-
-/** @param {number} byte */
-const byteToken = (byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`;
-
-class SentencePieces {
-  pre = undefined;
-  addBos = true;
-  #ids;
-  #scores;
-  #unknown;
-  #rank;
-
-  /**
-   * @param {Get} of
-   * @param {string[]} tokens
-   * @param {Map<string, number>} ids
-   */
-  constructor(of, tokens, ids) {
-    const scores = of('scores');
-    if (!Array.isArray(scores) || scores.length !== tokens.length) {
-      throw new ModelError(
-        `tokenizer.ggml.scores has ${Array.isArray(scores) ? scores.length : 'no'} values for ${tokens.length} tokens`,
-      );
-    }
-    this.#scores = /** @type {number[]} */ (scores);
-    this.#ids = ids;
-    const unknown = of('unknown_token_id');
-    this.#unknown = typeof unknown === 'number' ? unknown : ids.get('<unk>');
-    /** Whether a text is encoded with a space in front of it. */
-    this.leadingSpace = Boolean(of('add_space_prefix') ?? true);
-    /** @type {import('./merge.js').Rank} */
-    this.#rank = (text, start, _, end) => {
-      const id = ids.get(text.slice(start, end));
-      return id === undefined ? undefined : -this.#scores[id];
-    };
-  }
-
-  /**
-   * @param {string} text
-   * @param {boolean} first  whether the text is at the start, or after a control token
-   * @param {number[]} out
-   */
-  encode(text, first, out) {
-    const escaped = (this.leadingSpace && first ? ` ${text}` : text).replaceAll(' ', '\u2581');
-    let start = 0;
-    for (const end of mergeSymbols(escaped, this.#rank)) {
-      const symbol = escaped.slice(start, end);
-      start = end;
-      const id = this.#ids.get(symbol);
-      if (id === undefined) this.#encodeBytes(symbol, out);
-      else out.push(id);
-    }
-  }
-
-  /**
-   * @param {string} text
-   * @param {boolean} isByte
-   */
-  bytes(text, isByte) {
-    if (isByte) return Uint8Array.of(Number.parseInt(text.slice(3, 5), 16));
-    return encoder.encode(text.replaceAll('\u2581', ' '));
-  }
-
-  /** @param {string} symbol @param {number[]} out */
-  #encodeBytes(symbol, out) {
-    for (const byte of encoder.encode(symbol)) {
-      const id = this.#ids.get(byteToken(byte)) ?? this.#unknown;
-      if (id !== undefined) out.push(id);
-    }
-  }
-}
-
-class BytePairs {
-  leadingSpace = false;
-  #ids;
-  #split;
-  #whole;
-  #rank;
-  /** @type {Map<string, number[]>} */
-  #cache = new Map();
-
-  /**
-   * @param {Get} of
-   * @param {string[]} _
-   * @param {Map<string, number>} ids
-   */
-  constructor(of, _, ids) {
-    this.pre = String(of('pre') || 'default');
-    const { split, whole, bos } = preTokenizer(this.pre);
-    this.#split = split;
-    this.#whole = whole;
-    this.addBos = bos;
-    this.#ids = ids;
-    const merges = of('merges');
-    if (!Array.isArray(merges)) throw new ModelError('tokenizer.ggml.merges is missing');
-    /** @type {Map<string, number>} */
-    const ranks = new Map();
-    for (let i = merges.length - 1; i >= 0; i--) ranks.set(/** @type {string} */ (merges[i]), i);
-    /** @type {import('./merge.js').Rank} */
-    this.#rank = (text, start, middle, end) =>
-      ranks.get(`${text.slice(start, middle)} ${text.slice(middle, end)}`);
-  }
-
-  /**
-   * @param {string} text
-   * @param {boolean} _
-   * @param {number[]} out
-   */
-  encode(text, _, out) {
-    for (const word of this.#split(text)) {
-      let tokens = this.#cache.get(word);
-      if (!tokens) {
-        tokens = this.#encodeWord(word);
-        if (this.#cache.size >= CACHED_WORDS) this.#cache.clear();
-        if (word.length <= LONGEST_CACHED) this.#cache.set(word, tokens);
-      }
-      for (const token of tokens) out.push(token);
-    }
-  }
-
-  /** @param {string} text */
-  bytes(text) {
-    return Uint8Array.from(text, (char) => CHAR_BYTES.get(char) ?? 63);
-  }
-
-  /** @param {string} word */
-  #encodeWord(word) {
-    const spelt = Array.from(encoder.encode(word), (byte) => BYTE_CHARS[byte]).join('');
-    const known = this.#whole ? this.#ids.get(spelt) : undefined;
-    if (known !== undefined) return [known];
-    /** @type {number[]} */
-    const tokens = [];
-    let start = 0;
-    for (const end of mergeSymbols(spelt, this.#rank)) {
-      const symbol = spelt.slice(start, end);
-      start = end;
-      const id = this.#ids.get(symbol);
-      // If the vocabulary lacks the merged symbol, its bytes are used as far as they are tokens.
-      for (const part of id === undefined ? symbol : [symbol]) {
-        const token = this.#ids.get(part);
-        if (token !== undefined) tokens.push(token);
-      }
-    }
-    return tokens;
-  }
 }
