@@ -380,7 +380,10 @@ test('llama: embeddings are the mean of the hidden states, of length 1', async (
   const got = await model.embed(text);
   assert.equal(got.length, 64);
   for (const [i, value] of got.entries()) assert.ok(Math.abs(value - mean[i] / length) < 1e-5, `[${i}]`);
-  await assert.rejects(model.embed(/** @type {any} */ (5)), /texts must be a string or a list of strings, got 5/);
+  await assert.rejects(
+    model.embed(/** @type {any} */ (5)),
+    /texts must be a string or a list of strings, got 5/,
+  );
 });
 
 const TEMPLATE =

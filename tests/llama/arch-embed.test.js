@@ -1,0 +1,241 @@
+/**
+ * The embedding models of the test data (`arch`), compared with llama.cpp: every instruction set, and
+ * float64 JavaScript. Each setting that is ignored or mistaken must show in the vectors.
+ */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { Llama } from '../../js/llama/index.js';
+import { openWasmBackend } from '../../js/wasm/backend.js';
+import { distance } from '../helpers/llama.js';
+import { ReferenceBackend } from '../helpers/reference-backend.js';
+import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
+import { libraryVariants } from '../helpers/variants.js';
+
+/** @import { Plan } from '../../js/llama/plan.js' */
+/** @import { Activation } from '../../js/wasm/selftest.js' */
+
+/**
+ * @typedef {object} Reference
+ * @property {string} architecture
+ * @property {Record<string, number>} tensor_types
+ * @property {number} n_embd_out
+ * @property {{ text: string, tokens: number[], embedding_offset: number }[]} texts
+ * @property {{ text: number, offset: number, n_pos: number, n_embd: number }} token_embeddings
+ * @property {{ cos_min: number, max_abs: number, rms: number }} quantized_run
+ */
+
+const absent = skipWithout('arch/models') || skipWithout('arch/logits');
+if (absent) test('arch: embeddings of every architecture', { skip: absent }, () => {});
+const names = absent
+  ? []
+  : listData('arch/models')
+      .map((file) => file.replace(/\.gguf$/, ''))
+      .filter((name) => !skipWithout(`arch/logits/${name}.embd.f32`));
+
+/** @param {string} name */
+function readModel(name) {
+  /** @type {Reference} */
+  const reference = JSON.parse(readFileSync(dataPath('arch/logits', `${name}.json`), 'utf8'));
+  const bytes = readFileSync(dataPath('arch/logits', `${name}.embd.f32`));
+  const all = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
+  const vector = (/** @type {number} */ i) => {
+    const { embedding_offset: at } = reference.texts[i];
+    return all.subarray(at, at + reference.n_embd_out);
+  };
+  const { offset, n_pos: n, n_embd: size } = reference.token_embeddings;
+  return { name, reference, vector, ofTokens: all.subarray(offset, offset + n * size) };
+}
+const models = names.map(readModel);
+
+/** @typedef {ReturnType<typeof readModel>} Model */
+
+/**
+ * Limits of the README. llama.cpp takes GELU from a table with 16-bit values.
+ * @param {Model} model
+ */
+const limitOf = ({ reference: { architecture } }) =>
+  ['bert', 'gemma-embedding', 'modern-bert'].includes(architecture) ? 5e-3 : 2e-4;
+const LARGEST_ANGLE = 1e-5;
+
+/**
+ * @param {Model} model
+ * @param {{ variant: (typeof libraryVariants)[0], activation?: Activation,
+ *   change?: (plan: Plan) => void }} run
+ */
+function load({ name }, { variant: { isa, dot }, activation = 'f32', change }) {
+  const options = { activation, kvType: /** @type {const} */ ('F32') };
+  const open = async () => {
+    const backend = await openWasmBackend(undefined, { isa, dot, threads: 1 }, options);
+    const { lacks } = backend;
+    backend.lacks = (plan, tensors, settings) => {
+      change?.(plan);
+      return lacks.call(backend, plan, tensors, settings);
+    };
+    return backend;
+  };
+  return Llama.loadTo(open, dataPath(`arch/models/${name}.gguf`), options);
+}
+
+/**
+ * The distances of the vectors of all texts, one text at a time.
+ * @param {Llama} llama @param {Model} model
+ */
+async function distances(llama, { reference, vector }) {
+  const found = [];
+  for (const [i, { text }] of reference.texts.entries())
+    found.push(distance(await llama.embed(text, { normalize: false }), vector(i)));
+  return found;
+}
+
+/** @param {{ max: number }[]} found */
+const maxOf = (found) => Math.max(...found.map(({ max }) => max));
+
+/**
+ * @param {Llama} llama @param {Model} model
+ */
+async function checkVectors(llama, model) {
+  const { reference, vector, ofTokens } = model;
+  const limit = limitOf(model);
+  for (const { text, tokens } of reference.texts) assert.deepEqual(llama.tokenize(text), tokens);
+  const found = await distances(llama, model);
+  for (const { cosine } of found) assert.ok(1 - cosine < LARGEST_ANGLE, `cosine ${cosine}`);
+  assert.ok(maxOf(found) <= limit, `largest difference ${maxOf(found)}`);
+  // The output for every token, and all texts in one call.
+  const [first] = reference.texts;
+  const every = await llama.embed(first.text, { pooling: 'none', normalize: false });
+  assert.ok(distance(every, ofTokens).max <= limit, `tokens: ${distance(every, ofTokens).max}`);
+  const list = await llama.embed(
+    reference.texts.map(({ text }) => text),
+    { normalize: false },
+  );
+  const together = list.map((one, i) => distance(one, vector(i)));
+  assert.ok(maxOf(together) <= limit, `together: largest difference ${maxOf(together)}`);
+  return maxOf([...found, ...together]);
+}
+
+/**
+ * For weights in blocks of 32, llama.cpp quantises 32 activations at a time, and these kernels 256:
+ * see arch.test.js.
+ */
+const STEP = Math.sqrt(Math.log(256) / Math.log(32));
+
+for (const model of models) {
+  const { name, reference } = model;
+  for (const variant of libraryVariants) {
+    const { skip, label } = variant;
+    test(`arch: embeddings of ${name}, ${label}`, { skip }, async (t) => {
+      const llama = await load(model, { variant });
+      t.after(() => llama.dispose());
+      const max = await checkVectors(llama, model);
+      t.diagnostic(`ran: ${name}: largest difference ${max.toExponential(1)}`);
+    });
+    test(`arch: embeddings of ${name}, int8, ${label}`, { skip }, async (t) => {
+      const llama = await load(model, { variant, activation: 'int8' });
+      t.after(() => llama.dispose());
+      const theirs = reference.quantized_run;
+      const found = await distances(llama, model);
+      const rms = Math.sqrt(found.reduce((sum, one) => sum + one.rms ** 2, 0) / found.length);
+      t.diagnostic(`ran: ${name}, int8: largest difference ${maxOf(found).toExponential(1)}`);
+      const lowest = 1 - 2 * STEP ** 2 * (1 - theirs.cos_min);
+      for (const { cosine } of found) assert.ok(cosine >= lowest, `cosine ${cosine} under ${lowest}`);
+      assert.ok(rms <= 1.5 * STEP * theirs.rms, `rms difference ${rms}`);
+      assert.ok(maxOf(found) <= 1.5 * STEP * theirs.max_abs, `largest difference ${maxOf(found)}`);
+    });
+  }
+  test(`arch: embeddings of ${name}, float64 JavaScript`, async (t) => {
+    const open = async () => new ReferenceBackend();
+    const llama = await Llama.loadTo(open, dataPath(`arch/models/${name}.gguf`), {});
+    t.after(() => llama.dispose());
+    await checkVectors(llama, model);
+  });
+}
+
+/** @param {(attention: Plan['layers'][0]['attention'], feed: Plan['layers'][0]['feed']) => void} change */
+const inLayers = (change) => (/** @type {Plan} */ plan) => {
+  for (const { attention, feed } of plan.layers) change(attention, feed);
+};
+/** Gives the tensors of a role another one, as if the role were unknown. @param {RegExp} role */
+const without = (role) => (/** @type {Plan} */ plan) => {
+  for (const tensor of plan.tensors) if (role.test(tensor.role)) tensor.role = `unknown.${tensor.role}`;
+};
+const windows = (/** @type {(window: number) => number} */ change) =>
+  inLayers((attention) => {
+    attention.window = change(attention.window);
+  });
+
+/** @type {[model: string, what: string, change: (plan: Plan) => void][]} */
+const MISTAKES = [
+  ['bert-A', 'learned positions', without(/^embedding\.positions/)],
+  ['bert-A', 'token types', without(/^embedding\.types/)],
+  ['bert-A', 'norm of the embeddings', ({ embedding }) => Object.assign(embedding, { norm: undefined })],
+  ['bert-A', 'bias of that norm', without(/^embedding\.normBias/)],
+  ['bert-A', 'bias of queries', without(/qBias/)],
+  ['bert-A', 'bias of values', without(/vBias/)],
+  ['bert-A', 'bias of the output', without(/outputBias/)],
+  ['bert-A', 'bias of up', without(/upBias/)],
+  ['bert-A', 'bias of down', without(/downBias/)],
+  ['bert-A', 'norm after attention', inLayers((one) => Object.assign(one, { sumNorm: undefined }))],
+  ['bert-A', 'norm after feed', inLayers((_, feed) => Object.assign(feed, { sumNorm: undefined }))],
+  ['bert-A', 'bias of the norms', without(/sumNormBias/)],
+  ['bert-A', 'mean in the norms', inLayers(({ sumNorm }) => Object.assign(sumNorm ?? {}, { kind: 'rms' }))],
+  ['bert-A', 'GELU', inLayers((_, feed) => Object.assign(feed, { activation: 'silu' }))],
+  ['bert-A', 'no mask', inLayers((attention) => Object.assign(attention, { causal: true }))],
+  ['nomic-bert-A', 'rotation', inLayers((attention) => Object.assign(attention, { rope: undefined }))],
+  ['nomic-bert-A', 'base', inLayers(({ rope }) => Object.assign(rope ?? {}, { base: 10000 }))],
+  [
+    'nomic-bert-A',
+    'pairs of halves',
+    inLayers(({ rope }) => Object.assign(rope ?? {}, { pairing: 'adjacent' })),
+  ],
+  ['nomic-bert-A', 'norm after feed', inLayers((_, feed) => Object.assign(feed, { sumNorm: undefined }))],
+  ['nomic-bert-A', 'token types', without(/^embedding\.types/)],
+  ['modern-bert-A', 'windows', windows(() => 0)],
+  ['modern-bert-A', 'windows a position wider', windows((window) => window && window + 2)],
+  ['modern-bert-A', 'full layers', windows(() => 8)],
+  [
+    'modern-bert-A',
+    'base of the local layers',
+    inLayers(({ rope }) => Object.assign(rope ?? {}, { base: 16000 })),
+  ],
+  [
+    'modern-bert-A',
+    'norm of the embeddings',
+    ({ embedding }) => Object.assign(embedding, { norm: undefined }),
+  ],
+  ['modern-bert-A', 'final norm', ({ head }) => Object.assign(head, { norm: undefined })],
+  [
+    'modern-bert-A',
+    'norm before attention',
+    (plan) => Object.assign(plan.layers[1].attention, { norm: undefined }),
+  ],
+  ['modern-bert-A', 'norm before feed', (plan) => Object.assign(plan.layers[0].feed, { norm: undefined })],
+  [
+    'modern-bert-A',
+    'mean in the norms',
+    inLayers((_, { norm }) => Object.assign(norm ?? {}, { kind: 'rms' })),
+  ],
+  ['modern-bert-A', 'GELU', inLayers((_, feed) => Object.assign(feed, { activation: 'silu' }))],
+  ['gemma-embedding-A', 'windows', windows(() => 0)],
+  ['gemma-embedding-A', 'windows a position wider', windows((window) => window && window + 2)],
+  ['gemma-embedding-A', 'no mask', inLayers((attention) => Object.assign(attention, { causal: true }))],
+  [
+    'gemma-embedding-A',
+    'base of the local layers',
+    inLayers(({ rope }) => Object.assign(rope ?? {}, { base: 3e5 })),
+  ],
+  ['gemma-embedding-A', 'products after the pooling', ({ dense }) => dense.splice(0)],
+];
+
+test('arch: a setting that is ignored or mistaken shows in the embeddings', { skip: absent }, async (t) => {
+  const present = libraryVariants.filter(({ skip }) => !skip);
+  const variant = present.find(({ isa }) => isa === 'simd128') ?? present[0];
+  for (const [name, what, change] of MISTAKES) {
+    const model = models.find((one) => one.name === name) ?? assert.fail(`${name} is missing`);
+    const llama = await load(model, { variant, change });
+    const max = maxOf(await distances(llama, model));
+    llama.dispose();
+    t.diagnostic(`ran: ${name} without ${what}: largest difference ${max.toExponential(1)}`);
+    assert.ok(max > 2 * limitOf(model), `${name} without ${what}: only ${max}`);
+  }
+});
