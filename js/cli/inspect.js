@@ -34,9 +34,11 @@ function judge(gguf) {
     const tensors = checkTensors(gguf, plan).map(({ name }) => gguf.tensor(name));
     const lacking = lacks(plan, tensors);
     if (lacking.length > 0) throw new ModelError(lacking.join('; '));
-    return { runs: true, reason: ARCHITECTURES[plan.architecture].models };
+    const causal = plan.layers.every(({ attention }) => attention.causal);
+    const { models: reason } = ARCHITECTURES[plan.architecture];
+    return { runs: true, command: causal ? 'generate' : 'embed', reason };
   } catch (error) {
-    if (error instanceof FmError) return { runs: false, reason: error.message };
+    if (error instanceof FmError) return { runs: false, command: undefined, reason: error.message };
     throw error;
   }
 }
@@ -45,7 +47,7 @@ function judge(gguf) {
 export const inspect = {
   name: 'inspect',
   summary:
-    'Lists metadata, parts and tensors, the kernels that serve each, and whether generate takes the file.',
+    'Lists metadata, parts and tensors, the kernels that serve each, and whether generate or embed takes the file.',
   usage: 'MODEL.gguf [options]',
   nArguments: 1,
   options: {
@@ -89,8 +91,8 @@ export const inspect = {
       }
       io.stdout.write(
         verdict.runs
-          ? `generate takes this file: ${gguf.metadata['general.architecture']} (${verdict.reason})\n`
-          : `generate does not take this file: ${verdict.reason}\n`,
+          ? `${verdict.command} takes this file: ${gguf.metadata['general.architecture']} (${verdict.reason})\n`
+          : `neither generate nor embed takes this file: ${verdict.reason}\n`,
       );
     } finally {
       gguf.close();

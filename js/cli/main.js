@@ -5,11 +5,12 @@ import { ArgumentError, FmError } from '../errors.js';
 import { VERSION } from '../wasm/loader.js';
 import { bench } from './bench.js';
 import { chat } from './chat.js';
+import { embed } from './embed.js';
 import { generate } from './generate.js';
 import { inspect } from './inspect.js';
 import { helpText, readArguments, UsageError } from './options.js';
 
-const COMMANDS = [generate, chat, inspect, bench];
+const COMMANDS = [generate, chat, embed, inspect, bench];
 
 const OVERVIEW = `usage: fused-matmul COMMAND MODEL.gguf [options]
 

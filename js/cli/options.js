@@ -59,6 +59,7 @@ export const SAMPLING = {
  * @property {Options} options
  * @property {string} [examples]
  * @property {number} nArguments
+ * @property {boolean} [more]  Whether more arguments may follow.
  * @property {(values: Values, args: string[], io: import('./output.js').Io) => Promise<void>} run
  */
 
@@ -67,7 +68,7 @@ export const SAMPLING = {
  * @param {string[]} args
  * @returns {{ values: Values, args: string[] }}
  */
-export function readArguments({ name, options, nArguments, usage }, args) {
+export function readArguments({ name, options, nArguments, more = false, usage }, args) {
   const config = Object.fromEntries(
     Object.entries(options).map(([option, { kind, many = false, short }]) => [
       option,
@@ -91,9 +92,10 @@ export function readArguments({ name, options, nArguments, usage }, args) {
     values[option] = options[option].kind === 'number' ? readNumber(String(text), option) : text;
   }
   const { positionals } = parsed;
-  if (!values.help && positionals.length !== nArguments) {
+  const { length } = positionals;
+  if (!values.help && (length < nArguments || (length > nArguments && !more))) {
     throw new UsageError(
-      `${positionals.length} argument(s) given, expected ${nArguments}: fused-matmul ${name} ${usage}`,
+      `${length} argument(s) given, expected ${nArguments}${more ? ' or more' : ''}: fused-matmul ${name} ${usage}`,
     );
   }
   return { values, args: positionals };

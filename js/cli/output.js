@@ -110,9 +110,13 @@ export function engineText({ kernels, memory, activation, kvType }) {
   ].join('\n');
 }
 
-/** Reads all of stdin. @param {Io} io */
-export async function readStdin({ stdin }) {
-  if (stdin.isTTY) throw new UsageError('the prompt is to come from stdin, which is a terminal');
+/**
+ * Reads all of stdin.
+ * @param {Io} io
+ * @param {string} [what]  what is read, for the message about a terminal
+ */
+export async function readStdin({ stdin }, what = 'the prompt is') {
+  if (stdin.isTTY) throw new UsageError(`${what} to come from stdin, which is a terminal`);
   /** @type {Buffer[]} */
   const chunks = [];
   for await (const chunk of stdin) chunks.push(Buffer.from(chunk));

@@ -26,15 +26,6 @@ const POOLINGS = POOLING_TYPES.slice(0, 4);
  * @property {AbortSignal} [signal]  Aborts the computation with its reason.
  */
 
-/**
- * Computes embeddings: embedding_length values a text, or as many as the products after the pooling
- * have; with pooling 'none', as many for each token, row by row.
- * @typedef {{
- *   (text: string, options?: EmbedOptions): Promise<Float32Array>,
- *   (texts: readonly string[], options?: EmbedOptions): Promise<Float32Array[]>,
- * }} Embed
- */
-
 /** @typedef {import('./lease.js').Lease} Lease */
 /** @typedef {import('./model.js').Parts} Parts */
 /** @typedef {import('./pause.js').Pace} Pace */

@@ -36,6 +36,7 @@ export const architectures = ARCHITECTURES;
 /** @typedef {import('./info.js').ModelMemory} ModelMemory */
 /** @typedef {import('./errors.js').NumericPart} NumericPart */
 /** @typedef {import('./embedding.js').Pooling} Pooling */
+/** @typedef {import('./ranking.js').RankOptions} RankOptions */
 /** @typedef {import('./info.js').RopeInfo} RopeInfo */
 /** @typedef {import('./info.js').TokenizerInfo} TokenizerInfo */
 /** @typedef {import('./tokenizer/pre-tokenizers.js').PreTokenizer} PreTokenizer */

@@ -312,24 +312,34 @@ export class Llama {
    * norm, pooled as the file says (the mean, the first or the last state) and scaled to length 1.
    * BOS and EOS are added where the file says so. Models that were not trained for embeddings give
    * rough ones. Short texts of a list are computed together.
-   * @type {import('./embedding.js').Embed}
+   * @overload
+   * @param {string} texts
+   * @param {import('./embedding.js').EmbedOptions} [options]
+   * @returns {Promise<Float32Array>} embedding_length values, or as many as the products after the
+   *   pooling have; with pooling 'none', as many for each token, row by row
    * @throws {ModelError} the file asks for another kind of pooling, as rerankers do
    * @throws {ContextError} a text has more tokens than the context
    * @throws {BusyError} another call uses the model
    * @throws {import('./errors.js').NumericError} a computed number is NaN, infinite or too large
    *   for the KV cache
+   *
+   * @overload
+   * @param {readonly string[]} texts
+   * @param {import('./embedding.js').EmbedOptions} [options]
+   * @returns {Promise<Float32Array[]>} a vector for each text
+   *
+   * @param {any} texts
+   * @param {import('./embedding.js').EmbedOptions} [options]
+   * @returns {Promise<any>}
    */
-  async embed(
-    /** @type {string | readonly string[]} */ texts,
-    /** @type {import('./embedding.js').EmbedOptions} */ options = {},
-  ) {
+  async embed(texts, options = {}) {
     checkNames(options, EMBED_OPTIONS);
     const list = asList(texts);
     const vectors = await this.#fromScratch('embed', options.signal, async (pace, lease) => {
       const { embedTexts } = await import('./embedding.js');
       return embedTexts(this.#alive(), list, options, pace, lease);
     });
-    return /** @type {any} */ (Array.isArray(texts) ? vectors : vectors[0]);
+    return Array.isArray(texts) ? vectors : vectors[0];
   }
 
   /**

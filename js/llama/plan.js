@@ -3,7 +3,7 @@
  * read the plan, so no other code asks for an architecture's name. */
 
 import { show } from '../errors.js';
-import { ARCHITECTURES } from './architectures/index.js';
+import { ARCHITECTURES, REFUSED } from './architectures/index.js';
 import { metadataReader } from './architectures/metadata.js';
 import { ModelError } from './errors.js';
 
@@ -179,6 +179,8 @@ import { ModelError } from './errors.js';
 export function planModel(metadata, contextLength) {
   const given = metadata['general.architecture'];
   const name = String(given);
+  if (Object.hasOwn(REFUSED, name))
+    throw new ModelError(`the architecture ${show(given)} is not supported: ${REFUSED[name]}`);
   if (!Object.hasOwn(ARCHITECTURES, name)) {
     throw new ModelError(
       `the architecture ${show(given)} is not supported; supported are ${Object.keys(ARCHITECTURES).join(', ')}`,

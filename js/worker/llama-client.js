@@ -184,16 +184,27 @@ export class WorkerLlama {
   }
 
   /**
-   * Computes the embeddings of texts, like `Llama.embed`.
-   * @type {import('../llama/embedding.js').Embed}
+   * Computes the embedding of a text, or of each text of a list, like `Llama.embed`.
+   * @overload
+   * @param {string} texts
+   * @param {import('../llama/embedding.js').EmbedOptions} [options]
+   * @returns {Promise<Float32Array>}
+   *
+   * @overload
+   * @param {readonly string[]} texts
+   * @param {import('../llama/embedding.js').EmbedOptions} [options]
+   * @returns {Promise<Float32Array[]>}
+   *
+   * @param {any[]} args
+   * @returns {Promise<any>}
    */
-  embed(/** @type {any} */ texts, options = undefined) {
-    return this.#call('embed', options === undefined ? [texts] : [texts, options]);
+  embed(...args) {
+    return this.#call('embed', args);
   }
 
   /** Scores documents for a query, like `Llama.rank`. @type {Remote<'rank'>} */
-  rank(...args) {
-    return this.#call('rank', args.length === 2 ? [...args, {}] : args);
+  rank(query, documents, options = {}) {
+    return this.#call('rank', [query, documents, options]);
   }
 
   /** Computes the logits after each token, like `Llama.logits`. @type {Remote<'logits'>} */

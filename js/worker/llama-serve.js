@@ -116,7 +116,11 @@ export class LlamaServer {
     const model = /** @type {any} */ (this.#ready());
     const given = abortable ? [...args.slice(0, -1), { ...args.at(-1), signal }] : args;
     const value = await model[method](...given);
-    this.#post({ id, value }, ArrayBuffer.isView(value) ? [/** @type {ArrayBuffer} */ (value.buffer)] : []);
+    const views = [value].flat().filter((one) => ArrayBuffer.isView(one));
+    this.#post(
+      { id, value },
+      views.map(({ buffer }) => /** @type {ArrayBuffer} */ (buffer)),
+    );
   }
 
   /** @param {any} message @param {AbortSignal} signal */

@@ -7,13 +7,14 @@ import path from 'node:path';
 import { after, test } from 'node:test';
 import { helpText, readArguments, UsageError } from '../../js/cli/options.js';
 import { formatBytes, formatTable, modelSource, Progress } from '../../js/cli/output.js';
+import { Llama } from '../../js/llama/index.js';
 import { TINY_TALES } from '../helpers/llama.js';
 import { startServer } from '../helpers/range-server.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 import { projectRoot } from '../helpers/test-data.js';
 
 const MAIN = path.join(projectRoot, 'js/cli/main.js');
-const COMMANDS = ['generate', 'chat', 'inspect', 'bench'];
+const COMMANDS = ['generate', 'chat', 'embed', 'inspect', 'bench'];
 const folder = mkdtempSync(path.join(tmpdir(), 'fused-matmul-cli-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -96,6 +97,33 @@ test('cli: generate takes the options of sampling and of the model', async () =>
   assert.equal(short.kvType, 'Q8_0');
 });
 
+test('cli: embed prints a line for each text', async () => {
+  const file = path.join(folder, 'embed.gguf');
+  writeFileSync(file, makeModel({ causal: false }).bytes);
+  const model = await Llama.load(file, { activation: 'f32' });
+  const texts = ['\u4e05\u4e06', '\u4e07', '\u4e05'];
+  const parsed = (/** @type {string} */ out) => lines(out).map((line) => JSON.parse(line));
+  const expected = async (/** @type {import('../../js/llama/index.js').EmbedOptions} */ options) =>
+    (await model.embed(texts, options)).map((vector, i) => ({ text: texts[i], embedding: [...vector] }));
+  try {
+    const given = await run(['embed', file, ...texts, '--activation', 'f32']);
+    assert.deepEqual([given.code, given.err, parsed(given.out)], [0, '', await expected({})]);
+    const options = ['--pooling', 'last', '--dimensions', '5', '--raw', '--activation', 'f32'];
+    const piped = await run(['embed', file, ...options], `${texts[0]}\n\n${texts[1]}\r\n${texts[2]}\n`);
+    const wanted = await expected({ pooling: 'last', dimensions: 5, normalize: false });
+    assert.deepEqual([piped.code, parsed(piped.out)], [0, wanted]);
+  } finally {
+    model.dispose();
+  }
+  const none = await run(['embed', file], '\n');
+  assert.deepEqual([none.code, none.out], [2, '']);
+  assert.match(none.err, /there are no texts/);
+  const wrong = await run(['embed', file, 'a', '--dimensions', '65']);
+  assert.match(wrong.err, /dimensions must be an integer from 1 to 64, got 65/);
+  const inspected = await run(['inspect', file]);
+  assert.match(inspected.out, /embed takes this file: llama/);
+});
+
 test('cli: inspect lists metadata, tensors and kernels, and says what runs', async () => {
   const { code, out, err } = await run(['inspect', TINY_TALES]);
   assert.equal(code, 0, err);
@@ -114,12 +142,15 @@ test('cli: inspect lists metadata, tensors and kernels, and says what runs', asy
   writeFileSync(file, makeModel({ architecture: 'gemma9' }).bytes);
   const other = await run(['inspect', file]);
   assert.equal(other.code, 0);
-  assert.match(other.out, /generate does not take this file: the architecture "gemma9" is not supported/);
+  assert.match(
+    other.out,
+    /neither generate nor embed takes this file: the architecture "gemma9" is not supported/,
+  );
   const refused = await run(['generate', file, '-p', 'x']);
   assert.equal(refused.code, 1);
   assert.match(
     refused.err,
-    /^fused-matmul: the architecture "gemma9" is not supported; supported are llama, qwen2, qwen3, .*mistral3\n$/,
+    /^fused-matmul: the architecture "gemma9" is not supported; supported are llama, qwen2, qwen3, .*gemma-embedding\n$/,
   );
 });
 
@@ -183,7 +214,7 @@ test('cli: help for all and for each, and the version', async () => {
     const help = await run([name, '--help']);
     assert.equal(help.code, 0);
     assert.match(help.out, new RegExp(`^usage: fused-matmul ${name} MODEL\\.gguf`));
-    assert.match(help.out, /--json.*\n.*--help/);
+    assert.match(help.out, name === 'embed' ? /--raw.*(\n.*)*--help/ : /--json.*\n.*--help/);
   }
   const { version } = JSON.parse(readFileSync(path.join(projectRoot, 'package.json'), 'utf8'));
   assert.equal((await run(['--version'])).out, `${version}\n`);
@@ -192,7 +223,7 @@ test('cli: help for all and for each, and the version', async () => {
 test('cli: mistakes end with 2 and one line, failures with 1', async () => {
   /** @type {[string[], number, RegExp][]} */
   const cases = [
-    [['sing'], 2, /no command "sing"; commands are generate, chat, inspect, bench/],
+    [['sing'], 2, /no command "sing"; commands are generate, chat, embed, inspect, bench/],
     [[], 2, /a command is missing/],
     [['generate'], 2, /0 argument\(s\) given, expected 1: fused-matmul generate MODEL\.gguf/],
     [['generate', TINY_TALES], 2, /--prompt is missing/],

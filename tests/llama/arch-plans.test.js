@@ -65,6 +65,56 @@ test('plans: granite has scales, of which 0 means none, and may have no rotation
   );
 });
 
+test('plans: encoders have no mask, norms of the sums or windows to both sides', () => {
+  const eps = { 'attention.layer_norm_epsilon': 1e-5, 'attention.head_count_kv': undefined };
+  const bert = planOf('bert', { ...eps, context_length: 64 }, 64);
+  assert.deepEqual(
+    [bert.attention[3].causal, bert.attention[3].norm, bert.feed.kind],
+    [false, undefined, 'plain'],
+  );
+  assert.deepEqual([bert.attention[3].sumNorm?.kind, bert.plan.head.norm], ['layer', undefined]);
+  assert.equal(bert.plan.tensors.find(({ role }) => role === 'embedding.positions')?.nRows, 64);
+  assert.throws(
+    () => planOf('bert', { ...eps, context_length: 64 }, 65),
+    refusal(/a context of 65 positions is more than the 64 that the model has learned/),
+  );
+  const nomic = planOf('nomic-bert', { ...eps, 'rope.freq_base': 1000 });
+  assert.deepEqual(
+    [nomic.bases[0], nomic.attention[0].rope?.pairing, nomic.feed.activation],
+    [1000, 'halves', 'silu'],
+  );
+  assert.deepEqual(nomic.plan.shared['layers.1.attention.vBias'], {
+    of: 'layers.1.attention.qkvBias',
+    start: 512,
+    nRows: 256,
+  });
+  const modern = planOf('modern-bert', { ...eps, 'attention.sliding_window': 128, 'rope.freq_base': 160000 });
+  assert.deepEqual(modern.windows, [0, 128, 128, 0, 128, 128, 0, 128]);
+  assert.deepEqual(modern.bases.slice(0, 4), [160000, 10000, 10000, 160000]);
+  assert.deepEqual([modern.attention[0].norm, modern.attention[1].norm?.kind], [undefined, 'layer']);
+  assert.ok(
+    !modern.names.includes('blk.0.attn_norm.weight') && modern.names.includes('blk.1.attn_norm.weight'),
+  );
+  assert.equal(modern.feed.activation, 'gelu');
+  assert.equal(planOf('modern-bert', { ...eps, hidden_activation: 'silu' }).feed.activation, 'silu');
+  assert.throws(
+    () => planOf('modern-bert', { ...eps, hidden_activation: 'relu' }),
+    refusal(/hidden_activation" is "relu"; supported are gelu, silu/),
+  );
+  const gemma = planOf('gemma-embedding', {
+    'attention.sliding_window': 512,
+    dense_2_feat_in: 256,
+    dense_2_feat_out: 768,
+  });
+  assert.ok(gemma.attention.every(({ causal }) => !causal));
+  assert.deepEqual([gemma.windows.slice(4, 7), gemma.plan.dense], [[512, 0, 512], [768]]);
+  for (const [name, why] of [
+    ['nomic-bert-moe', 'mixtures of experts'],
+    ['jina-bert-v2', 'ALiBi'],
+  ])
+    assert.throws(() => planOf(name), refusal(new RegExp(`"${name}" is not supported: .*${why}`)));
+});
+
 test('plans: smollm3 has no rotation in every fourth layer', () => {
   const { attention } = planOf('smollm3');
   const turns = attention.map(({ rope }) => rope !== undefined);

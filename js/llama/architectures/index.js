@@ -30,3 +30,12 @@ export const ARCHITECTURES = Object.freeze({
   'modern-bert': modernBert,
   'gemma-embedding': gemmaEmbedding,
 });
+
+/**
+ * Architectures that resemble supported ones, and why they are not.
+ * @type {Readonly<Record<string, string>>}
+ */
+export const REFUSED = Object.freeze({
+  'nomic-bert-moe': 'its feed-forward blocks are mixtures of experts',
+  'jina-bert-v2': 'its attention knows positions by ALiBi',
+});
