@@ -58,14 +58,24 @@ typedef enum {
   X(CODED, Q5_K, q5_k, 13, 256)                                                                    \
   X(CODED, Q6_K, q6_k, 14, 256)                                                                    \
   X(CODED, Q8_K, q8_k, 15, 256)                                                                    \
+  X(CODED, IQ2_XXS, iq2_xxs, 16, 256)                                                              \
+  X(CODED, IQ2_XS, iq2_xs, 17, 256)                                                                \
+  X(CODED, IQ3_XXS, iq3_xxs, 18, 256)                                                              \
+  X(CODED, IQ1_S, iq1_s, 19, 256)                                                                  \
   X(CODED, IQ4_NL, iq4_nl, 20, 32)                                                                 \
+  X(CODED, IQ3_S, iq3_s, 21, 256)                                                                  \
+  X(CODED, IQ2_S, iq2_s, 22, 256)                                                                  \
   X(CODED, IQ4_XS, iq4_xs, 23, 256)                                                                \
+  X(CODED, IQ1_M, iq1_m, 29, 256)                                                                  \
   X(FLOAT16, BF16, bf16, 30, 1)                                                                    \
   X(CODED, TQ1_0, tq1_0, 34, 256)                                                                  \
   X(CODED, TQ2_0, tq2_0, 35, 256)                                                                  \
-  X(CODED, MXFP4, mxfp4, 39, 32)
+  X(CODED, MXFP4, mxfp4, 39, 32)                                                                   \
+  X(CODED, NVFP4, nvfp4, 40, 64)                                                                   \
+  X(CODED, Q1_0, q1_0, 41, 128)                                                                    \
+  X(CODED, Q2_0, q2_0, 42, 64)
 
-/* FM_TYPE_F32 = 0, FM_TYPE_F16 = 1, .. FM_TYPE_MXFP4 = 39 */
+/* FM_TYPE_F32 = 0, FM_TYPE_F16 = 1, .. FM_TYPE_Q2_0 = 42 */
 typedef enum {
 #define FM_TYPE_ID(kind, TYPE, name, number, block_values) FM_TYPE_##TYPE = number,
   FM_TYPES(FM_TYPE_ID)

@@ -95,6 +95,9 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
     widest <= bindingBytes,
     `${contextLength} positions need ${widest} bytes of work memory in one piece; this GPU takes ${bindingBytes}: try a shorter context`,
   );
+  const loaded = new Set(tensors.map(({ name }) => name));
+  const factor = plan.tensors.find(({ use, name }) => use === 'factor' && loaded.has(name));
+  check(!factor, `factors of products (${show(factor?.name)}) are not supported on the GPU`);
   const unserved = withoutKernels(tensors, ({ type }) => Object.hasOwn(WGSL_TYPES, type));
   if (unserved) reasons.add(unserved);
   return [...reasons];

@@ -1,11 +1,11 @@
 /* Weights in GPU memory. A tensor that is larger than a binding may be is split by rows into
  * several buffers. */
 
-import { show } from '../errors.js';
+import { ArgumentError, show } from '../errors.js';
 import { servedType } from '../types.js';
 import { GpuError } from './errors.js';
 import { GpuWeight } from './weight.js';
-import { blockBytes, rowBlocks } from './wgsl/types.js';
+import { blockBytes, rowBlocks, WGSL_TYPES } from './wgsl/types.js';
 
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
@@ -58,6 +58,19 @@ export function splitRows({ type, nRows, nCols, name = '' }, bindingBytes) {
 }
 
 /**
+ * Finds the row of a type that has kernels on the GPU.
+ * @param {string | number} nameOrId
+ * @returns {Readonly<import('../types.js').GgmlType>}
+ * @throws {ArgumentError} the type is unknown, or has no kernels here
+ */
+export function typeOnGpu(nameOrId) {
+  const type = servedType(nameOrId);
+  if (Object.hasOwn(WGSL_TYPES, type.name)) return type;
+  const served = Object.keys(WGSL_TYPES).join(', ');
+  throw new ArgumentError(`type ${type.name} has no kernels on the GPU; served there are ${served}`);
+}
+
+/**
  * Allocates memory for weights: all of them or none. Every buffer is written once, since some
  * drivers promise memory that they do not have.
  * @param {GpuDevice} gpu
@@ -67,7 +80,7 @@ export function splitRows({ type, nRows, nCols, name = '' }, bindingBytes) {
  */
 export async function allocateWeights(gpu, tensors) {
   const plans = tensors.map((tensor) => {
-    const { name: type } = servedType(tensor.type);
+    const { name: type } = typeOnGpu(tensor.type);
     const parts = splitRows(tensor, gpu.limits.bindingBytes);
     return { tensor, parts: parts.map((part) => ({ ...part, bytes: part.nBlocks * blockBytes(type) })) };
   });

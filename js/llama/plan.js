@@ -47,9 +47,10 @@ import { ModelError } from './errors.js';
  */
 
 /**
- * x = sumNorm(x + residualScale * postNorm(attention(norm(x)) * output^T)). Tensors by role: norm,
- * q, k, v, output; where the file has them qBias, kBias, vBias, outputBias, qNorm, kNorm, postNorm,
- * sumNorm, ropeFactors, and biases of the norms.
+ * x = sumNorm(x + residualScale * postNorm(attention(norm(x)) * output^T)). A product with a matrix
+ * is multiplied by its factor (qFactor, ..), where the file has one. Tensors by role: norm, q, k, v,
+ * output; where the file has them qBias, kBias, vBias, outputBias, qNorm, kNorm, postNorm, sumNorm,
+ * ropeFactors, and biases of the norms.
  * @typedef {object} AttentionSettings
  * @property {'attention'} kind  Softmax attention over a cache of keys and values.
  * @property {Norm | undefined} norm  Norm of the input.
@@ -118,8 +119,9 @@ import { ModelError } from './errors.js';
 
 /**
  * Use of a tensor: a matrix to multiply by, a table of rows to look up, a row of numbers (vector),
- * or a row that is added to every row (bias).
- * @typedef {'matrix' | 'table' | 'vector' | 'bias'} TensorUse
+ * a row that is added to every row (bias), a number that products with a matrix are multiplied by
+ * (factor), or one that changes nothing here and is not loaded (none).
+ * @typedef {'matrix' | 'table' | 'vector' | 'bias' | 'factor' | 'none'} TensorUse
  */
 
 /**
@@ -186,5 +188,34 @@ export function planModel(metadata, contextLength) {
       `the architecture ${show(given)} is not supported; supported are ${Object.keys(ARCHITECTURES).join(', ')}`,
     );
   }
-  return ARCHITECTURES[name].plan(metadataReader(metadata, name, contextLength));
+  return withFactors(ARCHITECTURES[name].plan(metadataReader(metadata, name, contextLength)));
+}
+
+/**
+ * Adds the factors that a file may have for its matrices (NVFP4): the factor of the role
+ * `layers.0.attention.q` has the role `layers.0.attention.qFactor`, and `.scale` instead of
+ * `.weight` in its name. `.input_scale` is for devices that round activations to 4 bits too.
+ * @param {Plan} plan
+ * @returns {Plan}
+ */
+function withFactors(plan) {
+  const factors = plan.tensors
+    .filter(({ use, name }) => use === 'matrix' && name.endsWith('.weight'))
+    .flatMap(({ role, name }) => {
+      const base = { nRows: 1, nCols: 1, optional: true };
+      const stem = name.slice(0, -'.weight'.length);
+      return /** @type {PlannedTensor[]} */ ([
+        { ...base, role: `${role}Factor`, name: `${stem}.scale`, use: 'factor' },
+        { ...base, role: `${role}InputFactor`, name: `${stem}.input_scale`, use: 'none' },
+      ]);
+    });
+  const roles = new Set(factors.map(({ role }) => role));
+  const shared = Object.entries(plan.shared).flatMap(([role, { of, nRows }]) =>
+    nRows !== undefined && roles.has(`${of}Factor`) ? [[`${role}Factor`, { of: `${of}Factor` }]] : [],
+  );
+  return {
+    ...plan,
+    tensors: [...plan.tensors, ...factors],
+    shared: { ...plan.shared, ...Object.fromEntries(shared) },
+  };
 }

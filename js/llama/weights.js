@@ -17,7 +17,7 @@ const shownNames = (names) =>
   `${names.slice(0, SHOWN).map(show).join(', ')}${names.length > SHOWN ? ', ...' : ''}`;
 
 /**
- * The tensors to load, in the order of the file.
+ * The tensors to load, in the order of the file. Those without use are checked, and left out.
  * @param {GgufFile} gguf
  * @param {Plan} plan
  * @returns {PlannedTensor[]}
@@ -53,7 +53,9 @@ export function checkTensors(gguf, { architecture, tensors }) {
       `the file has ${others.length} tensors that a ${architecture} model does not use: ${shownNames(others)}`,
     );
   }
-  return present.sort((a, b) => gguf.tensor(a.name).offset - gguf.tensor(b.name).offset);
+  return present
+    .filter(({ use }) => use !== 'none')
+    .sort((a, b) => gguf.tensor(a.name).offset - gguf.tensor(b.name).offset);
 }
 
 /**

@@ -206,6 +206,9 @@ export class WasmBackend {
     if (norm?.kind === 'rms')
       fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, out: qkv, activation });
     else fm.fusedMatmulMany(products, this.#normed(x, hidden, weights, norm), { out: qkv, activation });
+    this.#multiply(q, weights.qFactor);
+    this.#multiply(k, weights.kFactor);
+    this.#multiply(v, weights.vFactor);
     this.#addBias(q, weights.qBias);
     this.#addBias(k, weights.kBias);
     this.#addBias(v, weights.vBias);
@@ -240,6 +243,7 @@ export class WasmBackend {
       this.#fm.flashAttention(rowsOf(qkv[0], text), keys, values, options);
     }
     this.#fm.fusedMatmul(weights.output, attended, { out: added, activation: this.#activation });
+    this.#multiply(added, weights.outputFactor);
     this.#addBias(added, weights.outputBias);
     this.#addTo(x, added, settings, weights);
   }
@@ -255,16 +259,49 @@ export class WasmBackend {
       this.#addTo(x, added, settings, weights);
       return;
     }
+    if (
+      weights.gateFactor !== undefined ||
+      weights.upFactor !== undefined ||
+      weights.downFactor !== undefined
+    ) {
+      this.#feedWithFactors(normed, added, hidden.gated(at, settings), settings, weights);
+      this.#addTo(x, added, settings, weights);
+      return;
+    }
     const { gate, up, down } = weights;
     const ffn = { gate, up, down, norm: isRms ? weights.norm : undefined };
     const residual = !postNorm && residualScale === 1 && normed === x && !weights.downBias;
     const out = residual ? x : added;
-    const act = /** @type {Gate} */ (settings.activation);
+    const act = gateOf(settings);
     this.#fm.fusedFfn(ffn, normed, { eps: norm?.eps, act, residual, out, activation: this.#activation });
     if (!residual) {
       this.#addBias(added, weights.downBias);
       this.#addTo(x, added, settings, weights);
     } else if (sumNorm) this.#norm(x, weights, 'sumNorm', sumNorm, x);
+  }
+
+  /**
+   * A block with a gate, whose products are multiplied by factors of their own.
+   * @param {Tensor} x  h, or what becomes h by an RMS norm
+   * @param {Tensor} out
+   * @param {Tensor[]} work  for the products with gate and up
+   * @param {FeedSettings} settings
+   * @param {import('../backend.js').Weights} weights
+   */
+  #feedWithFactors(x, out, work, settings, weights) {
+    const activation = this.#activation;
+    const { norm } = settings;
+    const products = [weights.gate, weights.up];
+    const options = { out: work, activation };
+    if (norm?.kind === 'rms')
+      this.#fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, ...options });
+    else this.#fm.fusedMatmulMany(products, x, options);
+    const [gate, up] = work;
+    this.#multiply(gate, weights.gateFactor);
+    this.#multiply(up, weights.upFactor);
+    this.#fm.fusedSwigluMatmul(weights.down, gate, up, { act: gateOf(settings), out, activation });
+    this.#multiply(out, weights.downFactor);
+    this.#addBias(out, weights.downBias);
   }
 
   /**
@@ -281,9 +318,11 @@ export class WasmBackend {
     if (norm?.kind === 'rms')
       this.#fm.fusedRmsNormMatmul([up], x, weights.norm, { eps: norm.eps, out: [inner], activation });
     else this.#fm.fusedMatmul(up, x, { out: inner, activation });
+    this.#multiply(inner, weights.upFactor);
     this.#addBias(inner, weights.upBias);
     if (act === 'relu2') this.#fm.fusedSwigluMatmul(down, inner, inner, { act: 'relu', out, activation });
     else this.#fm.fusedSwigluMatmul(down, inner, undefined, { act, out, activation });
+    this.#multiply(out, weights.downFactor);
     this.#addBias(out, weights.downBias);
   }
 
@@ -301,6 +340,7 @@ export class WasmBackend {
     if (norm?.kind === 'rms')
       this.#fm.fusedRmsNormMatmul([weights.output], states, weights.norm, { ...options, eps: norm.eps });
     else this.#fm.fusedMatmulMany([weights.output], this.#normed(states, x, weights, norm), options);
+    this.#multiply(out, weights.outputFactor);
     if (settings.scale !== 1) this.#fm.scale(out, settings.scale, { out });
     cap(out, settings.softcap);
     this.#check(out, { part: 'output', position: rows.position });
@@ -374,6 +414,15 @@ export class WasmBackend {
   /** Adds a bias to every row. @param {Tensor} x @param {Tensor | undefined} bias */
   #addBias(x, bias) {
     if (bias) this.#fm.add(x, bias, { out: x });
+  }
+
+  /**
+   * Multiplies a product by the factor of its matrix.
+   * @param {Tensor} x
+   * @param {number | undefined} factor
+   */
+  #multiply(x, factor) {
+    if (factor !== undefined) this.#fm.scale(x, factor, { out: x });
   }
 
   /**
@@ -461,6 +510,9 @@ export class WasmBackend {
     if (sumNorm) this.#norm(x, weights, 'sumNorm', sumNorm, x);
   }
 }
+
+/** @param {FeedSettings} settings */
+const gateOf = ({ activation }) => /** @type {import('./kernel-types.js').Gate} */ (activation);
 
 /**
  * x = limit * tanh(x / limit), unless the limit is 0.

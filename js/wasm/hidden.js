@@ -45,7 +45,10 @@ const LARGEST_STEP = 2 ** 26;
 
 /** @implements {DeviceTensor} */
 export class WasmHidden {
+  /** @type {Record<string, Tensor>} */
   #buffers;
+  #fm;
+  #innerShape;
   /**
    * Views by step: those of one token, and those of the last larger batch.
    * @type {Map<number, Map<object, any>>}
@@ -70,7 +73,9 @@ export class WasmHidden {
       for (const buffer of Object.values(buffers)) buffer.free();
       throw error;
     }
-    this.#buffers = /** @type {Record<'x' | 'q' | 'k' | 'v' | 'attended' | 'inner', Tensor>} */ (buffers);
+    this.#buffers = buffers;
+    this.#fm = fm;
+    this.#innerShape = { nRows: part, nCols: Math.max(...plan.layers.map(({ feed }) => feed.nFf)) };
     this.nRows = batch;
     this.nCols = plan.nEmbd;
   }
@@ -138,6 +143,26 @@ export class WasmHidden {
     return this.#cached(step, feed, () =>
       viewOf(this.#buffers.inner, { nRows: step.nTokens, nCols: feed.nFf }),
     );
+  }
+
+  /**
+   * Work memory for two products of a feed-forward block with a gate. It is allocated when it is
+   * first needed, for models whose matrices have factors: they do not use the workspace of the fused
+   * block, which has the same size.
+   * @param {{ start: number, nTokens: number }} step
+   * @param {import('../llama/plan.js').FeedSettings} feed
+   */
+  gated(step, feed) {
+    return this.#cached(step, feed, () => {
+      const shape = { nRows: step.nTokens, nCols: feed.nFf };
+      return ['gate', 'up'].map((name) => viewOf(this.#workspace(name), shape));
+    });
+  }
+
+  /** @param {string} name */
+  #workspace(name) {
+    this.#buffers[name] ??= this.#fm.tensor(this.#innerShape);
+    return this.#buffers[name];
   }
 
   /**

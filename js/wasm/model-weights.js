@@ -1,6 +1,6 @@
 /* Loads the weights of a model, and prepares them for the blocks of the CPU backend. */
 
-import { MemoryError } from '../errors.js';
+import { ArgumentError, MemoryError } from '../errors.js';
 import { arrange } from '../llama/weights.js';
 import { Weight } from './handles.js';
 import { viewOf } from './tensor-view.js';
@@ -37,7 +37,7 @@ export async function loadModelWeights(fm, gguf, plan, tensors, { otherBytes, on
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
   });
-  /** @type {Map<string, Weight | Tensor>} */
+  /** @type {Map<string, Weight | Tensor | number>} */
   const byRole = new Map();
   /** @type {Set<Weight | Tensor>} */
   const owned = new Set(weights);
@@ -62,31 +62,37 @@ export async function loadModelWeights(fm, gguf, plan, tensors, { otherBytes, on
 }
 
 /**
- * Prepares a loaded weight for the blocks: vectors and biases become f32 tensors. Of a bias with
- * several rows the first one is used.
+ * Prepares a loaded weight for the blocks: vectors and biases become f32 tensors, factors numbers. Of
+ * a bias with several rows the first one is used.
  * @param {Kernels} fm
  * @param {Weight} weight
  * @param {PlannedTensor['use']} use
  * @param {Set<Weight | Tensor>} owned
- * @returns {Weight | Tensor}
+ * @returns {Weight | Tensor | number}
  */
 function prepare(fm, weight, use, owned) {
   if (use === 'matrix' || use === 'table') return weight;
   const tensor = fm.tensor({ nRows: 1, nCols: weight.nCols });
   owned.add(tensor);
   fm.dequantize(weight, { start: 0, end: 1, out: tensor });
+  const [first] = use === 'factor' ? tensor.toArray() : [];
   weight.free();
   owned.delete(weight);
-  return tensor;
+  if (first === undefined) return tensor;
+  tensor.free();
+  owned.delete(tensor);
+  return first;
 }
 
 /**
  * Makes a view of some rows of a loaded matrix, or of some values of a bias.
- * @param {Weight | Tensor} of
+ * @param {Weight | Tensor | number} of
  * @param {Rows} rows
  */
 function rowsOf(of, { start, nRows }) {
   if (of instanceof Weight) return of.rows(start, nRows);
+  if (typeof of === 'number')
+    throw new ArgumentError(`the number ${of} has no rows: a plan shares rows of matrices and biases only`);
   return viewOf(viewOf(of, { start, nRows, nCols: 1 }), { nRows: 1, nCols: nRows });
 }
 

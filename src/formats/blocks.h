@@ -95,6 +95,39 @@ typedef struct {
 } fm_block_mxfp4;
 static_assert(sizeof(fm_block_mxfp4) == 17, "MXFP4 block");
 
+/* ---- blocks of 64 and 128 values ---- */
+
+/* Q1_0: 128 values, 1.125 bits a weight.
+ *   value = d * (2 * bit - 1)
+ *
+ * qs, as one integer: bit i belongs to value i. */
+typedef struct {
+  fm_f16 d;
+  uint8_t qs[16];
+} fm_block_q1_0;
+static_assert(sizeof(fm_block_q1_0) == 18, "Q1_0 block");
+
+/* Q2_0: 64 values, 2.25 bits a weight.
+ *   value = d * (code - 1),  code 0..3
+ *
+ * qs[l] = [ value 4*l + 3 | 4*l + 2 | 4*l + 1 | 4*l ],  2 bits each, l = 0..15 */
+typedef struct {
+  fm_f16 d;
+  uint8_t qs[16];
+} fm_block_q2_0;
+static_assert(sizeof(fm_block_q2_0) == 18, "Q2_0 block");
+
+/* NVFP4: 64 values, 4 sub-blocks of 16, 4.5 bits a weight; e2m1 codes with ue4m3 scales.
+ *   value = d[sub] / 2 * fm_mxfp4_values[code],  code 0..15; d: formats/ue4m3.h
+ * A file has one more f32 scale for the whole tensor, in a tensor of its own.
+ *
+ * qs[8*sub + l] = [ code of value 16*sub + 8 + l | code of value 16*sub + l ],  l = 0..7 */
+typedef struct {
+  uint8_t d[4];
+  uint8_t qs[32];
+} fm_block_nvfp4;
+static_assert(sizeof(fm_block_nvfp4) == 36, "NVFP4 block");
+
 /* ---- super-blocks of 256 values ---- */
 
 /* Q2_K: super-block of 256 values, 16 sub-blocks of 16, 2.625 bits a weight.
@@ -225,5 +258,105 @@ typedef struct {
   fm_f16 d;
 } fm_block_tq2_0;
 static_assert(sizeof(fm_block_tq2_0) == 66, "TQ2_0 block");
+
+/* ---- super-blocks of 256 values from a codebook ----
+ *
+ * The value of an entry e and its j-th magnitude: fm_iq2_xxs_grid[e] and its kind are in
+ * formats/codebooks.h. A sign bit of 1 means minus. Bit j of a sign byte belongs to value j of 8;
+ * 7 sign bits are completed by fm_even_signs. */
+
+/* IQ2_XXS: 8 sub-blocks of 32, 2.0625 bits a weight.
+ *   value = d / 8 * (2 * scale[sub] + 1) * +-magnitude,  scale 0..15
+ *
+ * qs[sub]: two 32-bit integers
+ *   first   [ entry of values 24..31 | of 16..23 | of 8..15 | of 0..7 ],  8 bits each
+ *   second  [ scale, 4 bits | signs of values 24..31 | .. | of 0..7 ],  7 bits each */
+typedef struct {
+  fm_f16 d;
+  uint16_t qs[32];
+} fm_block_iq2_xxs;
+static_assert(sizeof(fm_block_iq2_xxs) == 66, "IQ2_XXS block");
+
+/* IQ2_XS: 16 sub-blocks of 16, 2.3125 bits a weight.
+ *   value = d / 8 * (2 * scale[sub] + 1) * +-magnitude,  scale 0..15
+ *
+ * qs[k] = [ signs, 7 bits | entry, 9 bits ] of values 8*k .. 8*k + 7,  k = 0..31
+ * scales[j] = [ scale[2*j + 1] | scale[2*j] ],  4 bits each, j = 0..7 */
+typedef struct {
+  fm_f16 d;
+  uint16_t qs[32];
+  uint8_t scales[8];
+} fm_block_iq2_xs;
+static_assert(sizeof(fm_block_iq2_xs) == 74, "IQ2_XS block");
+
+/* IQ2_S: 16 sub-blocks of 16, 2.5625 bits a weight.
+ *   value = d / 8 * (2 * scale[sub] + 1) * +-magnitude,  scale 0..15
+ *
+ * qs[k], signs[k], bits 2*(k % 4) + 1, 2*(k % 4) of qh[k / 4]: bits 7..0 of the entry, signs, and
+ *   bits 9..8 of the entry of values 8*k .. 8*k + 7,  k = 0..31
+ * scales as in IQ2_XS */
+typedef struct {
+  fm_f16 d;
+  uint8_t qs[32];
+  uint8_t signs[32];
+  uint8_t qh[8];
+  uint8_t scales[8];
+} fm_block_iq2_s;
+static_assert(sizeof(fm_block_iq2_s) == 82, "IQ2_S block");
+
+/* IQ3_XXS: 8 sub-blocks of 32, 3.0625 bits a weight.
+ *   value = d / 4 * (2 * scale[sub] + 1) * +-magnitude,  scale 0..15
+ *
+ * qs[k]: the entry of values 4*k .. 4*k + 3,  k = 0..63
+ * scales_signs[4*sub ..], as one 32-bit integer: scale and signs as in IQ2_XXS */
+typedef struct {
+  fm_f16 d;
+  uint8_t qs[64];
+  uint8_t scales_signs[32];
+} fm_block_iq3_xxs;
+static_assert(sizeof(fm_block_iq3_xxs) == 98, "IQ3_XXS block");
+
+/* IQ3_S: 8 sub-blocks of 32, 3.4375 bits a weight.
+ *   value = d * (2 * scale[sub] + 1) * +-magnitude,  scale 0..15
+ *
+ * qs[k], bit k % 8 of qh[k / 8]: bits 7..0 and bit 8 of the entry of values 4*k .. 4*k + 3,
+ *   k = 0..63
+ * signs[k]: signs of values 8*k .. 8*k + 7,  k = 0..31
+ * scales[j] = [ scale[2*j + 1] | scale[2*j] ],  4 bits each, j = 0..3 */
+typedef struct {
+  fm_f16 d;
+  uint8_t qs[64];
+  uint8_t qh[8];
+  uint8_t signs[32];
+  uint8_t scales[4];
+} fm_block_iq3_s;
+static_assert(sizeof(fm_block_iq3_s) == 110, "IQ3_S block");
+
+/* IQ1_S: 8 sub-blocks of 32, 1.5625 bits a weight.
+ *   value = d * (2 * scale[sub] + 1) * (ternary + delta),  scale 0..7, delta +-1/8
+ *
+ * qs[k], bits 3*(k % 4) + 2 .. 3*(k % 4) of qh[k / 4]: bits 7..0 and 10..8 of the entry of values
+ *   8*k .. 8*k + 7,  k = 0..31
+ * qh[sub] = [ delta is -1/8 | scale, 3 bits | bits of entries, 12 bits ] */
+typedef struct {
+  fm_f16 d;
+  uint8_t qs[32];
+  uint16_t qh[8];
+} fm_block_iq1_s;
+static_assert(sizeof(fm_block_iq1_s) == 50, "IQ1_S block");
+
+/* IQ1_M: 16 sub-blocks of 16, 1.75 bits a weight.
+ *   value = d * (2 * scale[sub] + 1) * (ternary + delta),  scale 0..7, delta +-1/8
+ *
+ * qs[k], nibble k % 2 of qh[k / 2]: bits 7..0 of the entry of values 8*k .. 8*k + 7, and
+ *   [ delta is -1/8 | bits 10..8 of the entry ],  k = 0..31
+ * scales, as four 16-bit integers: bits 3*(sub % 4) + 2 .. 3*(sub % 4) of integer sub / 4 are
+ *   scale[sub]; their bits 15..12 are bits 3..0, 7..4, 11..8, 15..12 of d. */
+typedef struct {
+  uint8_t qs[32];
+  uint8_t qh[16];
+  uint8_t scales[8];
+} fm_block_iq1_m;
+static_assert(sizeof(fm_block_iq1_m) == 56, "IQ1_M block");
 
 #endif

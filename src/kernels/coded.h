@@ -61,11 +61,14 @@ typedef void fm_rows_fn(const fm_traits *traits, fm_decode_fn *decode, const uin
                         size_t n_tokens, size_t y_stride, bool accumulate);
 
 /* The SIMD128 kernels of a coded type, made in a file of its own, where the functions are static.
- * The first three take n groups, one after the other, of which each has 256 codes and 256 / sub
- * scales and mins. */
+ * unpack and the functions of scales take n groups, one after the other, of which each has 256
+ * codes and 256 / sub scales and mins. */
 typedef struct {
   const fm_layout *layout;
   void (*unpack)(const uint8_t *group, size_t n, uint8_t *codes);
+  /* The integer scales of a K type without mins, and one d a group; where it is not NULL, it stands
+   * for the next two (unpacked.h). */
+  void (*integers)(const uint8_t *group, size_t n, int16_t *scale, float *d);
   void (*f32_scales)(const uint8_t *group, size_t n, float *scale, float *min);
   void (*k_scales)(const uint8_t *group, size_t n, bool dot32,
                    fm_strip_k_row out); /* NULL for FM_SCALES_F32 */

@@ -250,21 +250,27 @@ FM_INLINE void fm_decoder_gemv_i16(const fm_decoder *decoder, const uint8_t *w, 
   }                                                                                                \
   FM_SIMD128_KERNELS(name, k_scales_##name##__simd128)
 #define FM_SIMD128_KERNELS(name, k_scales_fn)                                                      \
-  static void unpack_##name##__simd128(const uint8_t *group, size_t n, uint8_t *codes) {           \
-    fm_decoder_unpack(&fm_##name##_decoder, group, n, codes);                                      \
-  }                                                                                                \
-  static void f32_scales_##name##__simd128(const uint8_t *group, size_t n, float *scale,           \
-                                           float *min) {                                           \
-    fm_decoder_f32_scales(&fm_##name##_decoder, group, n, scale, min);                             \
-  }                                                                                                \
+  FM_UNPACK_AND_SCALES(name)                                                                       \
   static void gemv_##name##_i16__simd128(const uint8_t *w, size_t row_bytes, const uint8_t *end,   \
                                          const void *x, float *y, size_t n_rows, size_t n_values,  \
                                          bool accumulate) {                                        \
     fm_decoder_gemv_i16(&fm_##name##_decoder, w, row_bytes, end, x, y, n_rows, n_values,           \
                         accumulate);                                                               \
   }                                                                                                \
-  const fm_simd128_kernels fm_##name##__simd128 = {                                                \
-      &fm_##name##_decoder.layout, unpack_##name##__simd128, f32_scales_##name##__simd128,         \
-      k_scales_fn, gemv_##name##_i16__simd128};
+  FM_SIMD128_ROW(name, k_scales_fn)
+#define FM_UNPACK_AND_SCALES(name)                                                                 \
+  static void unpack_##name##__simd128(const uint8_t *group, size_t n, uint8_t *codes) {           \
+    fm_decoder_unpack(&fm_##name##_decoder, group, n, codes);                                      \
+  }                                                                                                \
+  static void f32_scales_##name##__simd128(const uint8_t *group, size_t n, float *scale,           \
+                                           float *min) {                                           \
+    fm_decoder_f32_scales(&fm_##name##_decoder, group, n, scale, min);                             \
+  }
+#define FM_SIMD128_ROW(name, k_scales_fn)                                                          \
+  const fm_simd128_kernels fm_##name##__simd128 = {.layout = &fm_##name##_decoder.layout,          \
+                                                   .unpack = unpack_##name##__simd128,             \
+                                                   .f32_scales = f32_scales_##name##__simd128,     \
+                                                   .k_scales = k_scales_fn,                        \
+                                                   .gemv_i16 = gemv_##name##_i16__simd128};
 
 #endif

@@ -120,6 +120,38 @@ FM_INLINE void dot_columns(gemm_kind kind, const uint8_t *code, const int8_t *q,
   }
 }
 
+/* dot16 for codes over 63, of which int16 holds one pair sum: the scale is applied to every
+ * product, and int32 sums of the whole group stay in registers. n_steps: those of a sub-block. */
+FM_INLINE void k_columns_one_by_one(gemm_kind kind, const shape *s, const uint8_t *code,
+                                    const int32_t *scale, const int8_t *q, size_t apart,
+                                    v128_t sum[N_SUMS]) {
+  FM_NO_UNROLL
+  for (size_t sub = 0; sub < s->n_subs; sub++, scale++) {
+    v128_t by[N_SUMS];
+    FM_UNROLL
+    for (size_t r = 0; r < N_SUMS / kind.n_vectors; r++)
+      by[r] = splat_load(scale + r * (FM_STRIP_COLS / 16));
+    const uint8_t *end = code + s->sub;
+    FM_NO_UNROLL
+    do {
+      v128_t acts[2] = {wasm_v128_load(q),
+                        kind.n_vectors == 2 ? wasm_v128_load(q + apart) : fm_zero()};
+      FM_UNROLL
+      for (size_t i = 0; i < N_SUMS; i += kind.n_vectors) {
+        v128_t codes = splat_load(code + i / kind.n_vectors * FM_STRIP_STRIDE);
+        FM_UNROLL
+        for (size_t v = 0; v < kind.n_vectors; v++) {
+          v128_t pairs = wasm_i16x8_relaxed_dot_i8x16_i7x16(acts[v], codes);
+          sum[i + v] =
+              wasm_i32x4_add(sum[i + v], wasm_i32x4_dot_i16x8(pairs, by[i / kind.n_vectors]));
+        }
+      }
+      code += 4;
+      q += 16;
+    } while (code != end);
+  }
+}
+
 /* -bias * (sum q) of a part of n_cols columns: entry `at` of sum16 or sum32. */
 FM_INLINE v128_t minus_bias(const fm_act_tile_i8 *x, size_t n_cols, size_t at, v128_t bias) {
   return wasm_i32x4_mul(wasm_v128_load(n_cols == 32 ? x->sum32[at] : x->sum16[at]), bias);
@@ -138,8 +170,15 @@ FM_INLINE void k_group(gemm_kind kind, const shape *s, const fm_strip *strip, si
          zero = fm_hold_i32(0);
   FM_UNROLL
   for (size_t i = 0; i < N_SUMS; i++) sum[i] = zero;
+  bool one_by_one = kind.dot == FM_DOT_I16 && s->n_steps == 1;
+  if (one_by_one) {
+    v128_t whole[N_SUMS];
+    for (size_t i = 0; i < N_SUMS; i++) whole[i] = fm_zero();
+    k_columns_one_by_one(kind, s, code, scale, q, apart, whole);
+    for (size_t i = 0; i < N_SUMS; i++) sum[i] = whole[i];
+  }
   FM_NO_UNROLL
-  for (size_t sub = 0; sub < s->n_subs; sub++) {
+  for (size_t sub = one_by_one ? s->n_subs : 0; sub < s->n_subs; sub++) {
     FM_NO_UNROLL
     for (size_t n = 0; n < s->n_parts; n++) {
       v128_t part[N_SUMS], start[2] = {fm_zero(), fm_zero()}, factor[N_SUMS];

@@ -16,8 +16,23 @@ FM_INLINE const uint8_t *fm_group(const fm_layout *layout, const uint8_t *w, siz
                                   uint8_t padded[FM_MAX_GROUP_BYTES]) {
   if (layout->block_values == 256 || n_cols_left >= 256) return w;
   memset(padded, 0, layout->group_bytes);
-  memcpy(padded, w, layout->group_bytes / 8 * (n_cols_left / 32));
+  memcpy(padded, w,
+         layout->group_bytes / (256 / layout->block_values) * (n_cols_left / layout->block_values));
   return padded;
+}
+
+/* A part of a row: its whole groups, or one that is padded. */
+typedef struct {
+  const uint8_t *group;
+  size_t first, n;
+} fm_row_part;
+
+FM_INLINE fm_row_part fm_part_of(const fm_layout *layout, const uint8_t *row, size_t first,
+                                 size_t n_values, uint8_t padded[FM_MAX_GROUP_BYTES]) {
+  size_t n_whole = n_values / 256;
+  const uint8_t *group = row + first * layout->group_bytes;
+  if (first < n_whole) return (fm_row_part){group, first, n_whole - first};
+  return (fm_row_part){fm_group(layout, group, n_values % 256, padded), first, 1};
 }
 
 /* Loads a byte of each cache line of the group FM_AHEAD_BYTES later, which nothing waits for: the

@@ -1,6 +1,7 @@
 /* Strips and dequantisation of coded types, SIMD128, for every type. Layout: strip.h. */
 #include "kernels/decoder.h"
 #include "kernels/group.h"
+#include "kernels/unpacked.h"
 #include "kernels/wide_dot.h"
 
 /* Adds a number to each of n_codes codes, a multiple of 16. */
@@ -11,21 +12,7 @@ FM_INLINE void add_to_codes(uint8_t *codes, size_t n_codes, int32_t added) {
     wasm_v128_store(codes + c, wasm_i8x16_add(wasm_v128_load(codes + c), addend));
 }
 
-/* A part of a row: its whole groups, or one that is padded. */
-typedef struct {
-  const uint8_t *group;
-  size_t first, n;
-} row_part;
-
-FM_INLINE row_part part_of(const fm_layout *layout, const uint8_t *row, size_t first,
-                           size_t n_values, uint8_t padded[FM_MAX_GROUP_BYTES]) {
-  size_t n_whole = n_values / FM_GROUP_COLS;
-  const uint8_t *group = row + first * layout->group_bytes;
-  if (first < n_whole) return (row_part){group, first, n_whole};
-  return (row_part){fm_group(layout, group, n_values % FM_GROUP_COLS, padded), first, 1};
-}
-
-FM_INLINE void strip_part_i8(const fm_simd128_kernels *type, row_part part, bool dot32,
+FM_INLINE void strip_part_i8(const fm_simd128_kernels *type, fm_row_part part, bool dot32,
                              int32_t added, fm_strip *strip, size_t r) {
   size_t at = part.first * (FM_GROUP_COLS / type->layout->sub);
   uint8_t *codes = strip->code.i8[r] + part.first * FM_GROUP_COLS;
@@ -34,13 +21,14 @@ FM_INLINE void strip_part_i8(const fm_simd128_kernels *type, row_part part, bool
   if (type->layout->kind == FM_SCALES_K) {
     fm_strip_k_row out = {&strip->k.scale[r][at], &strip->k.min[r][at], &strip->k.d[r][part.first],
                           &strip->k.dmin[r][part.first]};
-    type->k_scales(part.group, part.n, dot32, out);
+    fm_k_scales__simd128(type, part.group, part.n, dot32, out);
   } else {
-    type->f32_scales(part.group, part.n, &strip->f32.scale[r][at], &strip->f32.min[r][at]);
+    fm_f32_scales__simd128(type, part.group, part.n, &strip->f32.scale[r][at],
+                           &strip->f32.min[r][at]);
   }
 }
 
-FM_INLINE void strip_part_i16(const fm_simd128_kernels *type, row_part part, fm_strip *strip,
+FM_INLINE void strip_part_i16(const fm_simd128_kernels *type, fm_row_part part, fm_strip *strip,
                               size_t r) {
   size_t at = part.first * (FM_GROUP_COLS / type->layout->sub);
   int16_t *out = strip->code.i16[r] + part.first * FM_GROUP_COLS;
@@ -53,7 +41,8 @@ FM_INLINE void strip_part_i16(const fm_simd128_kernels *type, row_part part, fm_
     wasm_v128_store(out + c, wasm_i16x8_extend_low_i8x16(code));
     wasm_v128_store(out + c + 8, wasm_i16x8_extend_high_i8x16(code));
   }
-  type->f32_scales(part.group, part.n, &strip->f32.scale[r][at], &strip->f32.min[r][at]);
+  fm_f32_scales__simd128(type, part.group, part.n, &strip->f32.scale[r][at],
+                         &strip->f32.min[r][at]);
 }
 
 static void strip_i8(const fm_simd128_kernels *type, const uint8_t *const row[FM_STRIP_ROWS],
@@ -63,7 +52,7 @@ static void strip_i8(const fm_simd128_kernels *type, const uint8_t *const row[FM
   for (size_t r = 0; r < FM_STRIP_ROWS; r++) {
     FM_NO_UNROLL
     for (size_t first = 0; first * FM_GROUP_COLS < n_values;) {
-      row_part part = part_of(type->layout, row[r], first, n_values, padded);
+      fm_row_part part = fm_part_of(type->layout, row[r], first, n_values, padded);
       strip_part_i8(type, part, dot32, added, strip, r);
       first += part.n;
     }
@@ -88,7 +77,7 @@ void fm_strip_i16__simd128(const fm_simd128_kernels *type, const uint8_t *const 
   for (size_t r = 0; r < FM_STRIP_ROWS; r++) {
     FM_NO_UNROLL
     for (size_t first = 0; first * FM_GROUP_COLS < n_values;) {
-      row_part part = part_of(type->layout, row[r], first, n_values, padded);
+      fm_row_part part = fm_part_of(type->layout, row[r], first, n_values, padded);
       strip_part_i16(type, part, strip, r);
       first += part.n;
     }
@@ -118,7 +107,7 @@ void fm_dequantize_codes__simd128(const fm_simd128_kernels *type, const uint8_t 
        c += FM_GROUP_COLS, w += layout->group_bytes, y += FM_GROUP_COLS) {
     const uint8_t *group = fm_group(layout, w, n_values - c, padded);
     type->unpack(group, 1, codes);
-    type->f32_scales(group, 1, scale, min);
+    fm_f32_scales__simd128(type, group, 1, scale, min);
     size_t n = n_values - c < FM_GROUP_COLS ? n_values - c : FM_GROUP_COLS;
     for (size_t i = 0; i < n; i += 16) {
       size_t sub = i / layout->sub;

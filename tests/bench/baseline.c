@@ -7,13 +7,12 @@
  * time, whatever n_tokens is. */
 #include <stdlib.h>
 
+#include "baseline.h"
 #include "formats/blocks.h"
 #include "formats/f16.h"
 #include "kernels/activations.h"
 #include "kernels/q4_k.h"
 #include "kernels/v128.h"
-
-#define EXPORT __attribute__((visibility("default"), used))
 
 EXPORT void *bl_alloc(size_t bytes) { return aligned_alloc(64, (bytes + 63) & ~(size_t)63); }
 
@@ -100,24 +99,6 @@ FM_INLINE float q4_0_group(const fm_block_q4_0 *b, const fm_act_i8 *a) {
   }
   return a->d * sum;
 }
-
-/* value_of(b, a): the product of one row's block (or 8 blocks of 32) b with the activations a of
- * one token's 256 columns. */
-#define BASELINE(type, blocks_per_group, value_of)                                                 \
-  EXPORT void bl_matmul_##type(const fm_block_##type *w, const fm_act_i8 *act, float *y,           \
-                               size_t n_tokens, size_t n_rows, size_t n_cols) {                    \
-    size_t n_groups = n_cols / 256;                                                                \
-    for (size_t t = 0; t < n_tokens; t++) {                                                        \
-      for (size_t r = 0; r < n_rows; r++) {                                                        \
-        const fm_block_##type *b = w + r * n_groups * (blocks_per_group);                          \
-        const fm_act_i8 *a = act + t * n_groups;                                                   \
-        float total = 0.0f;                                                                        \
-        for (size_t i = 0; i < n_groups; i++, b += (blocks_per_group), a++)                        \
-          total += value_of(b, a);                                                                 \
-        y[t * n_rows + r] = total;                                                                 \
-      }                                                                                            \
-    }                                                                                              \
-  }
 
 BASELINE(q4_k, 1, q4_k_block)
 BASELINE(q6_k, 1, q6_k_block)

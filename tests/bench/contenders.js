@@ -176,6 +176,7 @@ function enterBaseline({ type, nRows, nCols, nTokens }, weight, activations, cop
   const wasm = benchModule('baseline');
   const multiply = wasm?.[`bl_matmul_${type.name.toLowerCase()}`];
   if (!multiply || nCols % 256 !== 0) return [];
+  wasm.bl_expand();
   const sizes = [
     weight.length * copies,
     4 * activations.length,

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { types } from '../../js/types.js';
+import { WGSL_TYPES } from '../../js/gpu/wgsl/types.js';
 import { activations } from '../helpers/activations.js';
 import { makeWeights } from '../helpers/blocks.js';
 import { ReferenceProduct, ReferenceWeight } from '../helpers/bounds.js';
@@ -53,7 +53,7 @@ const FIREFOX_GPU = {
  */
 const SHAPES = [
   {
-    names: types.filter(({ served }) => served).map(({ name }) => name),
+    names: Object.keys(WGSL_TYPES),
     nRows: 19,
     nCols: 512,
     tokens: [1, 5, 40],

@@ -76,14 +76,17 @@ class ReferenceCache extends Freeable {
   }
 }
 
-/** w * x @param {Matrix} w @param {Float64Array} x */
-function multiply(w, x) {
+/**
+ * factor * w * x.
+ * @param {Matrix} w @param {Float64Array} x @param {Matrix} [factor]  a number of the file
+ */
+function multiply(w, x, factor) {
   const y = new Float64Array(w.nRows);
   for (let r = 0; r < w.nRows; r++) {
     const row = w.row(r);
     for (let c = 0; c < row.length; c++) y[r] += row[c] * x[c];
   }
-  return y;
+  return factor ? y.map((value) => factor.values[0] * value) : y;
 }
 
 /**
@@ -294,7 +297,7 @@ export class ReferenceBackend {
     this.#note('project', () => {
       /** @param {Float64Array} h @param {'q' | 'k'} name @param {number} at */
       const queryOrKey = (h, name, at) => {
-        let y = plus(multiply(weights[name], h), weights[`${name}Bias`]);
+        let y = plus(multiply(weights[name], h, weights[`${name}Factor`]), weights[`${name}Bias`]);
         const weight = weights[`${name}Norm`];
         if (!qkNorm?.afterRope) y = normalizeQk(y, qkNorm, weight, headSize);
         if (rope) y = byHead(y, headSize, (head) => turn(head, rope, at, weights.ropeFactors));
@@ -308,7 +311,7 @@ export class ReferenceBackend {
           : 1;
         x.queries[start + t] = queryOrKey(h, 'q', position).map((value) => heat * value);
         cache.keys.row(base + position).set(queryOrKey(h, 'k', position));
-        cache.values.row(base + position).set(plus(multiply(weights.v, h), weights.vBias));
+        cache.values.row(base + position).set(plus(multiply(weights.v, h, weights.vFactor), weights.vBias));
       }
     });
   }
@@ -322,7 +325,7 @@ export class ReferenceBackend {
     this.#note('attend', () => {
       for (let t = 0; t < nTokens; t++) {
         const attended = attention(x.queries[start + t], cache, settings, placeOf(at, t));
-        const y = plus(multiply(weights.output, attended), weights.outputBias);
+        const y = plus(multiply(weights.output, attended, weights.outputFactor), weights.outputBias);
         addTo(x.row(start + t), y, settings, weights);
       }
     });
@@ -335,10 +338,13 @@ export class ReferenceBackend {
         const row = x.row(start + t);
         const h = normalize(row, settings.norm, weights.norm, weights.normBias);
         const act = ACTIVATIONS[settings.activation];
-        const up = plus(multiply(weights.up, h), weights.upBias);
+        const up = plus(multiply(weights.up, h, weights.upFactor), weights.upBias);
         const isGated = settings.kind === 'gated';
-        const inner = isGated ? multiply(weights.gate, h).map((gate, i) => act(gate) * up[i]) : up.map(act);
-        addTo(row, plus(multiply(weights.down, inner), weights.downBias), settings, weights);
+        const inner = isGated
+          ? multiply(weights.gate, h, weights.gateFactor).map((gate, i) => act(gate) * up[i])
+          : up.map(act);
+        const down = multiply(weights.down, inner, weights.downFactor);
+        addTo(row, plus(down, weights.downBias), settings, weights);
       }
     });
   }
@@ -351,7 +357,8 @@ export class ReferenceBackend {
     this.#note('head', () => {
       for (let t = 0; t < nRows; t++) {
         const h = normalize(x.row(start + t), settings.norm, weights.norm, weights.normBias);
-        logits.row(t).set(multiply(weights.output, h).map((y) => cap(settings.scale * y, settings.softcap)));
+        const y = multiply(weights.output, h, weights.outputFactor);
+        logits.row(t).set(y.map((value) => cap(settings.scale * value, settings.softcap)));
       }
       finite(logits.values.subarray(0, nRows * logits.nCols), logits.nCols, { part: 'output', position });
     });

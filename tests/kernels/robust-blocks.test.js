@@ -73,6 +73,9 @@ function tokensOfEachKind(nTokens, nCols, prng) {
   return x;
 }
 
+/** A few blocks: two of 256 values, three of other types. @param {number} blockValues */
+const columnsOf = (blockValues) => (blockValues === 256 ? 512 : 3 * Math.max(32, blockValues));
+
 /** @param {ArrayLike<number>} list @param {number} row @param {number} nCols */
 function isFiniteRow(list, row, nCols) {
   for (let c = 0; c < nCols; c++) if (!Number.isFinite(list[row * nCols + c])) return false;
@@ -106,7 +109,7 @@ function assertSame(got, expected, what) {
 function checkProducts(module, variant, type, prng, [nTokens, nRows], what) {
   const reference = referenceById.get(type.id);
   assert.ok(reference, `type ${type.id} has no reference`);
-  const nCols = type.blockValues === 256 ? 512 : 96;
+  const nCols = columnsOf(type.blockValues);
   const bytes = new Uint8Array(((nRows * nCols) / type.blockValues) * type.blockBytes);
   prng.fill(bytes);
   const x = tokensOfEachKind(nTokens, nCols, prng);
@@ -229,7 +232,7 @@ for (const module of modules) {
 test('random floats quantise to the same finite blocks in every instruction set', () => {
   const prng = new Prng(FIRST_SEED);
   for (const { id, blockValues, blockBytes } of modules[0].types) {
-    const [nRows, nCols] = [3, blockValues === 256 ? 512 : 96];
+    const [nRows, nCols] = [3, columnsOf(blockValues)];
     const x = anyFloats(nRows * nCols, prng);
     const inputs = [{ bytes: new Uint8Array(x.buffer), alignment: 4 }];
     const nBytes = ((nRows * nCols) / blockValues) * blockBytes;
