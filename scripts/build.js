@@ -19,11 +19,11 @@ import { checkNode, ensureSetup } from './setup.js';
 /** Size limit of each module, in bytes. */
 export const MODULE_BUDGETS = Object.freeze({
   'fused-scalar.wasm': 60 * 1024,
-  'fused-simd128.wasm': 140 * 1000,
-  'fused-relaxed.wasm': 200 * 1000,
-  'fused-simd128-mt.wasm': 143 * 1000,
-  'fused-relaxed-mt.wasm': 203 * 1000,
-  'fused-relaxed-mt-64.wasm': 215 * 1000,
+  'fused-simd128.wasm': 140 * 1024,
+  'fused-relaxed.wasm': 200 * 1024,
+  'fused-simd128-mt.wasm': 143 * 1024,
+  'fused-relaxed-mt.wasm': 203 * 1024,
+  'fused-relaxed-mt-64.wasm': 215 * 1024,
 });
 
 /** Worker scripts, by the file in dist/ into which each is bundled. */
