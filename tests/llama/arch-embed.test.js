@@ -7,7 +7,9 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { Llama } from '../../js/llama/index.js';
 import { openWasmBackend } from '../../js/wasm/backend.js';
+import { changedGguf, floats } from '../helpers/changed-gguf.js';
 import { distance } from '../helpers/llama.js';
+import { Prng } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
 import { libraryVariants } from '../helpers/variants.js';
@@ -150,6 +152,45 @@ for (const model of models) {
     await checkVectors(llama, model);
   });
 }
+
+/** Biases that encoders may have, and those of the test data do not. @type {[string, string, number][]} */
+const RARE = [
+  ['nomic-bert-A', 'blk.0.attn_qkv.bias', 768],
+  ['nomic-bert-A', 'blk.1.attn_output.bias', 256],
+  ['nomic-bert-A', 'blk.1.ffn_down.bias', 256],
+  ['modern-bert-A', 'blk.1.attn_norm.bias', 256],
+  ['modern-bert-A', 'blk.0.ffn_norm.bias', 256],
+  ['modern-bert-A', 'blk.2.ffn_down.bias', 256],
+  ['modern-bert-A', 'output_norm.bias', 256],
+];
+
+test('arch: biases that few files have, against float64', { skip: absent }, async (t) => {
+  const present = libraryVariants.filter(({ skip }) => !skip);
+  const { isa, dot } = present.find((one) => one.isa === 'simd128') ?? present[0];
+  for (const [i, [name, tensor, length]] of RARE.entries()) {
+    const prng = new Prng(i + 1);
+    const tensors = [
+      floats(
+        tensor,
+        [length],
+        Array.from({ length }, () => prng.gaussian()),
+      ),
+    ];
+    const bytes = await changedGguf(dataPath(`arch/models/${name}.gguf`), { tensors });
+    const options = { activation: /** @type {const} */ ('f32'), kvType: /** @type {const} */ ('F32') };
+    const llama = await Llama.load(bytes, { ...options, isa, dot, threads: 1 });
+    const reference = await Llama.loadTo(async () => new ReferenceBackend(), bytes, {});
+    const model = models.find((one) => one.name === name) ?? assert.fail(`${name} is missing`);
+    const { text } = model.reference.texts[1];
+    const got = await llama.embed(text, { normalize: false });
+    const { max } = distance(got, await reference.embed(text, { normalize: false }));
+    const change = distance(got, model.vector(1)).max;
+    llama.dispose();
+    reference.dispose();
+    t.diagnostic(`ran: ${name} with ${tensor}: changes ${change.toExponential(1)}`);
+    assert.ok(max < 2e-5 && change > 0.05, `${tensor}: off by ${max}, changes ${change}`);
+  }
+});
 
 /** @param {(attention: Plan['layers'][0]['attention'], feed: Plan['layers'][0]['feed']) => void} change */
 const inLayers = (change) => (/** @type {Plan} */ plan) => {

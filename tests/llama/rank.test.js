@@ -70,10 +70,17 @@ test('rank: a BERT head scores the first token of [CLS] query [SEP] document [SE
     }
     close(await model.rank(QUERY, DOCUMENTS), expected);
     assert.deepEqual(await model.rank(QUERY, []), [], what);
-    // A separator that a text spells is no separator.
-    const [spelt] = await model.rank(QUERY, ['a[SEP]b']);
-    const [cut] = await model.rank(`${QUERY}[SEP]a`, ['b']);
-    assert.notEqual(spelt, cut);
+    // A separator that a text spells is no separator, so it is no third text.
+    const three = await model.embed(`${QUERY}[SEP]a[SEP]b`, { pooling: 'cls', normalize: false });
+    const inside = has[0] ? product(inner, three, has[1] ? innerBias : undefined).map(Math.tanh) : three;
+    const [asThree] = product(output, inside, has[1] ? outputBias : undefined);
+    for (const [query, document] of [
+      [QUERY, 'a[SEP]b'],
+      [`${QUERY}[SEP]a`, 'b'],
+    ]) {
+      const [score] = await model.rank(query, [document]);
+      assert.ok(Math.abs(score - asThree) > 1e-3, `${query}, ${document}: ${score}`);
+    }
     await assert.rejects(model.embed('a'), /rank: scores, no vectors; use rank/);
   }
 });
