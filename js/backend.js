@@ -118,7 +118,9 @@
  * @property {Readonly<import('./llama/sampler.js').SamplerOptions>} options  Settings of the
  *   choice.
  * @property {(logits: Float32Array, history: ArrayLike<number>) => number} next  Chooses a token;
- *   may overwrite the logits.
+ *   may overwrite the logits. Without a repeat penalty the history may be empty.
+ * @property {(ids: Uint32Array, logits: Float32Array, nVocab: number) => number} [among]  The same
+ *   choice from the topK largest logits or more, largest first.
  */
 
 /**
@@ -167,6 +169,9 @@
  *   an error.
  * @property {(x: H['hidden'], at: Step, place: Omit<Place, 'position'>) => void} check  Checks rows
  *   of x; a NaN or infinity is an error.
+ * @property {(sampler: TokenSampler) => number} [ahead]  Tokens that may be computed ahead of the
+ *   one that is read: pick leaves a token on the device, and embed finds it there. Such a backend
+ *   queues its work. 0, or no such method: each token is read before the next is computed.
  * @property {(logits: H['tensor'], row: number, tokens: H['tokens'], sampler: TokenSampler,
  *   position: number) => void} pick  Token at `position` = the sampler's choice from a row of
  *   logits. The tokens before it are the text so far.
@@ -180,7 +185,8 @@
  * @property {(to: H['tensor'] | H['hidden'], row: number, values: Float32Array) => void} write
  *   Sets values from a row on, for example those that another backend has computed.
  * @property {(from: H['tokens'], start: number, n: number) => Promise<Uint32Array>} readTokens
- *   Reads a copy of some tokens, after all work queued before.
+ *   Reads a copy of some tokens, after all work queued before and before all that is queued
+ *   later.
  * @property {(to: H['tokens'], start: number, ids: ArrayLike<number>) => void} writeTokens  Sets
  *   the tokens from a position on.
  * @property {() => void} flush  Starts queued work that is waiting for more.

@@ -1,23 +1,20 @@
 /* A GPU as a backend of models. Blocks become dispatches; they are recorded in order and submitted
  * when something is read or the runner says so. */
 
-import { HandleError } from '../errors.js';
 import { ModelError } from '../llama/errors.js';
-import { KV_LARGEST, numericError } from '../llama/numeric.js';
 import { attendWork, embedWork, feedWork, headWork, isSplit, projectWork, statesWork } from './blocks.js';
+import { CheckedReads } from './checked-reads.js';
 import { Commands } from './commands.js';
-import { GpuError } from './errors.js';
 import { lacks, sizes } from './fit.js';
 import { GpuCache, GpuTensor, GpuTokens } from './handles.js';
 import { GpuHidden } from './hidden.js';
 import { loadWeights } from './model-weights.js';
+import { Picks } from './picks.js';
 import { Pipelines } from './pipelines.js';
 import { FILLING_GROUPS, formOf } from './products.js';
-import { Queue } from './queue.js';
+import { Recorder } from './recorder.js';
 import { up16, withoutPadding } from './shader.js';
-import { FAULT_WORDS, readFault } from './wgsl/faults.js';
 import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
-import { samplingPasses } from './wgsl/sample.js';
 
 /**
  * @typedef
@@ -36,7 +33,6 @@ import { samplingPasses } from './wgsl/sample.js';
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
-/** @typedef {import('./pipelines.js').Bound} Bound */
 /** @typedef {import('./features.js').GpuVariants} Variants */
 /** @typedef {import('./products.js').Work} Work */
 
@@ -45,34 +41,17 @@ import { samplingPasses } from './wgsl/sample.js';
 /** The layer of a fault outside of layers. */
 const NO_LAYER = 0xffffffff;
 
-/** Compiled work. @typedef {{ bound: Bound, groups: Work['groups'] }} Ready */
-
 /** @implements {Backend} */
 export class GpuBackend {
   #gpu;
   #pipelines;
   #commands;
-  #queue = new Queue();
+  #recorder;
+  #reads;
+  #picks;
   #means;
-  #kvType;
   #onDispose;
   #test;
-  /**
-   * Compiled work by block (or another key), hidden states and form.
-   * @type {WeakMap<object, Map<string, Ready[] | Promise<void>>>}
-   */
-  #ready = new WeakMap();
-  /** @type {Set<GpuHidden>} */
-  #hiddens = new Set();
-  /**
-   * A number for each hidden, cache and tensor, to tell them apart in keys.
-   * @type {WeakMap<object, number>}
-   */
-  #numbers = new WeakMap();
-  #lastNumber = 0;
-  #disposed = false;
-  /** Buffers that belong to no handle. @type {Set<GpuBuffer>} */
-  #owned = new Set();
 
   /**
    * @param {GpuDevice} gpu
@@ -85,6 +64,8 @@ export class GpuBackend {
    *   {(types: string[], layer: Partial<import('./selftest.js').SelfTestOptions>) => Promise<void>}
    *   [options.test] compares kernels with the wasm module, and may switch variants off
    * @param {() => void} [options.onDispose] ends the device, where the backend owns it
+   * @param {number} [options.ahead] tokens that are computed ahead of the one that is read;
+   *   default: as measured
    */
   constructor(
     gpu,
@@ -95,14 +76,20 @@ export class GpuBackend {
       kernels,
       test = async () => {},
       onDispose = () => {},
+      ahead,
     },
   ) {
     /** The kernels that it belongs to. */
     this.kernels = kernels;
     this.#gpu = gpu;
     this.#pipelines = pipelines;
-    this.#commands = new Commands(gpu, pipelines);
-    this.#kvType = kvType;
+    const commands = new Commands(gpu, pipelines);
+    const recorder = new Recorder(pipelines, commands);
+    const reads = new CheckedReads(commands, () => ({ kvType, activation: this.#activation }));
+    this.#commands = commands;
+    this.#recorder = recorder;
+    this.#reads = reads;
+    this.#picks = new Picks({ gpu, commands, recorder, reads, ahead });
     this.#means = { variants, groups: FILLING_GROUPS };
     this.#test = test;
     this.#onDispose = onDispose;
@@ -119,7 +106,7 @@ export class GpuBackend {
   }
 
   get disposed() {
-    return this.#disposed;
+    return this.#recorder.disposed;
   }
 
   /** A step has one text. */
@@ -133,11 +120,9 @@ export class GpuBackend {
   }
 
   dispose() {
-    if (this.#disposed) return;
-    this.#disposed = true;
-    this.#queue.end(disposedError());
+    if (this.disposed) return;
+    this.#recorder.dispose();
     this.#commands.free();
-    for (const buffer of this.#owned) buffer.free();
     this.#onDispose();
   }
 
@@ -205,7 +190,7 @@ export class GpuBackend {
   /** @param {Plan} plan @param {{ batch: number }} sizes */
   hidden(plan, { batch }) {
     const hidden = new GpuHidden(this.#gpu, plan, batch);
-    this.#hiddens.add(hidden);
+    this.#reads.watch(hidden);
     return hidden;
   }
 
@@ -226,6 +211,10 @@ export class GpuBackend {
    * @param {Step} at
    */
   embed(tokens, x, block, at) {
+    this.#recorder.add(() => {
+      this.#reads.begin(x);
+      return undefined;
+    });
     this.#run(block, [tokens, x], 'embed', at, () => embedWork(block, tokens.buffer, x));
   }
 
@@ -250,10 +239,19 @@ export class GpuBackend {
    */
   attend(x, block, cache, at) {
     const form = formOf(at.nTokens);
+    const most = cache.shape.nPositions;
     const split = form !== 'many' && isSplit(block.settings, at);
-    const means = { ...this.#meansOf(x), isSplit: split, most: cache.shape.nPositions };
-    const name = `attend ${form}${split ? ', split' : ''}`;
-    this.#run(block, [x, cache], name, at, () => attendWork(block, x, cache, form, means));
+    const keyOf = (/** @type {boolean} */ isSplit) => ({
+      owner: block,
+      operands: [x, cache],
+      name: `attend ${form}${isSplit ? ', split' : ''}`,
+    });
+    const workOf = (/** @type {boolean} */ isSplit) => () =>
+      attendWork(block, x, cache, form, { ...this.#meansOf(x), isSplit, most });
+    this.#recorder.run(keyOf(split), at, workOf(split));
+    // A text grows into it: then nothing is compiled or allocated in its middle.
+    if (form === 'one' && !split && isSplit(block.settings, { ...at, seen: most }))
+      this.#recorder.prepare(keyOf(true), workOf(true));
   }
 
   /** @param {GpuHidden} x @param {Block<FeedSettings>} block @param {Step} at */
@@ -301,6 +299,11 @@ export class GpuBackend {
     ]);
   }
 
+  /** @param {import('../backend.js').TokenSampler} sampler */
+  ahead(sampler) {
+    return this.#picks.ahead(sampler);
+  }
+
   /**
    * @param {GpuTensor} logits
    * @param {number} row
@@ -309,68 +312,15 @@ export class GpuBackend {
    * @param {number} position
    */
   pick(logits, row, tokens, sampler, position) {
-    const { temperature, repeatPenalty } = sampler.options;
-    if (temperature === 0 && repeatPenalty === 1) this.#pickLargest(logits, row, tokens, position);
-    else this.#pickByProcessor(logits, row, tokens, sampler, position);
-  }
-
-  /**
-   * @param {GpuTensor} logits
-   * @param {number} row
-   * @param {GpuTokens} tokens
-   * @param {number} position
-   */
-  #pickLargest(logits, row, tokens, position) {
-    const passes = samplingPasses(logits.nCols, 1);
-    let values = logits.buffer;
-    /** @type {GpuBuffer[]} */
-    const left = this.#remembered(logits, 'candidates', () =>
-      passes.map(({ nLeft }) => this.#own(this.#gpu.buffer(8 * nLeft, { label: 'candidates' }))),
-    );
-    const work = passes.map(({ shader, groups }, i) => {
-      const buffers = { values, best: left[i] };
-      values = left[i];
-      return { shader, buffers, groups: () => groups };
-    });
-    this.#run(logits, [], 'largest', { position, start: row, nTokens: 1, seen: 0 }, () => work);
-    this.#queue.add(() => {
-      // Here and not before: work that waits may write the same position first.
-      tokens.unknown.add(position);
-      const best = /** @type {GpuBuffer} */ (left.at(-1));
-      this.#commands.copy({ buffer: best, offset: 4, bytes: 4 }, tokens.buffer, 4 * position);
-      return undefined;
-    });
-  }
-
-  /**
-   * @param {GpuTensor} logits
-   * @param {number} row
-   * @param {GpuTokens} tokens
-   * @param {import('../backend.js').TokenSampler} sampler
-   * @param {number} position
-   */
-  #pickByProcessor(logits, row, tokens, sampler, position) {
-    let picked = false;
-    this.#queue.add(() => {
-      if (picked) return undefined;
-      return (async () => {
-        const stride = 4 * up16(logits.nCols);
-        const history = await this.#ids(tokens, 0, position);
-        const [values] = await this.#readChecked([
-          { buffer: logits.buffer, offset: row * stride, bytes: 4 * logits.nCols },
-        ]);
-        this.#write(tokens, position, [sampler.next(new Float32Array(values), history)]);
-        picked = true;
-      })();
-    });
+    this.#picks.pick(logits, row, tokens, sampler, position);
   }
 
   /** @param {GpuTensor | GpuHidden} from @param {Rows} [rows] */
   async read(from, { start, nRows } = { start: 0, nRows: from.nRows }) {
-    await this.#queue.drained();
+    await this.#recorder.drained();
     const stride = up16(from.nCols);
     const buffer = from instanceof GpuHidden ? from.buffers.x : from.buffer;
-    const [bytes] = await this.#readChecked([
+    const [bytes] = await this.#reads.read([
       { buffer, offset: 4 * start * stride, bytes: 4 * nRows * stride },
     ]);
     return withoutPadding(new Float32Array(bytes), nRows, from.nCols);
@@ -382,10 +332,8 @@ export class GpuBackend {
     const normed = x.buffers.normed;
     this.#run(block, [x], 'states', at, () => statesWork(block, x));
     this.#findFaults(x, normed, x.nCols, { ...at, start: 0 }, { part: 'output' });
-    await this.#queue.drained();
-    const [bytes] = await this.#readChecked([
-      { buffer: normed, offset: 0, bytes: 4 * nRows * up16(x.nCols) },
-    ]);
+    await this.#recorder.drained();
+    const [bytes] = await this.#reads.read([{ buffer: normed, offset: 0, bytes: 4 * nRows * up16(x.nCols) }]);
     return withoutPadding(new Float32Array(bytes), nRows, x.nCols);
   }
 
@@ -396,45 +344,36 @@ export class GpuBackend {
     const nRows = values.length / to.nCols;
     const padded = new Float32Array(nRows * stride);
     for (let r = 0; r < nRows; r++) padded.set(values.subarray(r * to.nCols, (r + 1) * to.nCols), r * stride);
-    this.#queue.add(() => {
+    this.#recorder.add(() => {
       this.#commands.write(buffer, 4 * row * stride, padded);
       return undefined;
     });
   }
 
   /** @param {GpuTokens} from @param {number} start @param {number} n */
-  async readTokens(from, start, n) {
-    await this.#queue.drained();
-    // Reading them tells of faults; where they are known, that is asked for.
-    const isKnown = unknownOf(from, start, start + n).length === 0;
-    const ids = await this.#ids(from, start, n);
-    if (isKnown) await this.#throwFaults();
-    return ids;
+  readTokens(from, start, n) {
+    return this.#picks.read(from, start, n);
   }
 
   /** @param {GpuTokens} to @param {number} start @param {ArrayLike<number>} ids */
   writeTokens(to, start, ids) {
-    const copy = Uint32Array.from(ids);
-    this.#queue.add(() => {
-      this.#write(to, start, copy);
-      return undefined;
-    });
+    this.#picks.write(to, start, ids);
   }
 
   flush() {
-    this.#queue.add(() => {
+    this.#recorder.add(() => {
       this.#commands.flush();
       return undefined;
     });
   }
 
   async idle() {
-    await this.#queue.drained();
-    await this.#throwFaults();
+    await this.#recorder.drained();
+    await this.#reads.read([]);
   }
 
   /**
-   * Records the work of a block; the first time it is compiled, and what follows waits.
+   * Records the work of a block.
    * @param {object} owner  work is remembered as long as it is there
    * @param {readonly object[]} operands  which it is for
    * @param {string} name  of the work
@@ -442,139 +381,20 @@ export class GpuBackend {
    * @param {() => Work[]} make
    */
   #run(owner, operands, name, step, make) {
-    if (this.#disposed) throw disposedError();
-    const key = `${name} ${operands.map((one) => this.#numberOf(one)).join(' ')}`;
-    let known = this.#ready.get(owner);
-    if (!known) {
-      known = new Map();
-      this.#ready.set(owner, known);
-    }
-    const all = known;
-    // Compiling begins now, beside that of the blocks that follow.
-    if (!all.has(key)) {
-      const compiling = this.#compile(make()).then((ready) => void all.set(key, ready));
-      // Heard of by the work that waits for it, unless that is dropped.
-      compiling.catch(() => {});
-      all.set(key, compiling);
-    }
-    this.#queue.add(() => {
-      const ready = all.get(key);
-      if (ready instanceof Promise) return ready;
-      // Another call has failed to compile the same.
-      if (!ready) throw new GpuError(`the kernels of ${name} are not there`, 'shader');
-      for (const { bound, groups } of ready) this.#commands.dispatch(bound, groups(step), step);
-      return undefined;
-    });
-  }
-
-  /** @param {Work[]} work @returns {Promise<Ready[]>} */
-  async #compile(work) {
-    const pipelines = await Promise.all(work.map(({ shader }) => this.#pipelines.compile(shader)));
-    return work.map(({ buffers, groups }, i) => ({ bound: pipelines[i].bind(buffers), groups }));
-  }
-
-  /** @param {object} one */
-  #numberOf(one) {
-    let number = this.#numbers.get(one);
-    if (number === undefined) {
-      number = ++this.#lastNumber;
-      this.#numbers.set(one, number);
-    }
-    return number;
-  }
-
-  /** @type {WeakMap<object, Map<string, any>>} */
-  #memory = new WeakMap();
-
-  /** @template T @param {object} owner @param {string} name @param {() => T} make @returns {T} */
-  #remembered(owner, name, make) {
-    const of = this.#memory.get(owner) ?? new Map();
-    this.#memory.set(owner, of);
-    if (!of.has(name)) of.set(name, make());
-    return of.get(name);
-  }
-
-  /** Frees a buffer with the backend. @param {GpuBuffer} buffer */
-  #own(buffer) {
-    this.#owned.add(buffer);
-    return buffer;
+    this.#recorder.run({ owner, operands, name }, step, make);
   }
 
   /** @param {GpuHidden} hidden */
   #meansOf(hidden) {
+    const recorder = this.#recorder;
     return {
       ...this.#means,
       spare: (/** @type {string} */ label, /** @type {number} */ bytes) => hidden.spare(label, bytes),
       gpu: this.#gpu,
-      own: (/** @type {GpuBuffer} */ buffer) => this.#own(buffer),
+      own: (/** @type {GpuBuffer} */ buffer) => recorder.own(buffer),
       remembered: (/** @type {object} */ owner, /** @type {string} */ name, /** @type {() => any} */ make) =>
-        this.#remembered(owner, name, make),
+        recorder.remembered(owner, name, make),
       commands: this.#commands,
     };
   }
-
-  /** @param {GpuTokens} tokens @param {number} start @param {ArrayLike<number>} ids */
-  #write(tokens, start, ids) {
-    tokens.ids.set(ids, start);
-    for (let i = 0; i < ids.length; i++) tokens.unknown.delete(start + i);
-    this.#commands.write(tokens.buffer, 4 * start, Uint32Array.from(ids));
-  }
-
-  /**
-   * Tokens as they are when everything is done that is recorded.
-   * @param {GpuTokens} tokens
-   * @param {number} start
-   * @param {number} n
-   */
-  async #ids(tokens, start, n) {
-    const end = start + n;
-    const asked = unknownOf(tokens, start, end);
-    if (asked.length > 0) {
-      const first = Math.min(...asked);
-      const count = Math.max(...asked) + 1 - first;
-      const [bytes] = await this.#readChecked([
-        { buffer: tokens.buffer, offset: 4 * first, bytes: 4 * count },
-      ]);
-      tokens.ids.set(new Uint32Array(bytes), first);
-      for (const position of asked) tokens.unknown.delete(position);
-    }
-    return tokens.ids.slice(start, end);
-  }
-
-  /**
-   * Reads regions, and the notes of faults with them.
-   * @param {import('./commands.js').Region[]} regions
-   */
-  async #readChecked(regions) {
-    const hiddens = [...this.#hiddens].filter(({ freed }) => !freed);
-    const all = await this.#commands.read([...regions, ...hiddens.map(({ faults }) => faults)]);
-    for (const [i, hidden] of hiddens.entries()) this.#throwFault(hidden, all[regions.length + i]);
-    return all.slice(0, regions.length);
-  }
-
-  async #throwFaults() {
-    await this.#readChecked([]);
-  }
-
-  /** @param {GpuHidden} hidden @param {ArrayBuffer} bytes */
-  #throwFault(hidden, bytes) {
-    const fault = readFault(bytes);
-    if (!fault) return;
-    this.#commands.write(hidden.buffers.heads, 0, new Uint32Array(FAULT_WORDS));
-    const { value, ...place } = fault;
-    const kvType = this.#kvType;
-    const largest = Number.isFinite(value) ? KV_LARGEST[kvType] : undefined;
-    throw numericError(value, place, { activation: this.#activation, kvType }, largest);
-  }
 }
-
-/**
- * Positions whose token only the GPU knows.
- * @param {GpuTokens} tokens
- * @param {number} start
- * @param {number} end
- */
-const unknownOf = ({ unknown }, start, end) =>
-  [...unknown].filter((position) => position >= start && position < end);
-
-const disposedError = () => new HandleError('the GPU of this model is disposed', 'disposed');

@@ -14,6 +14,8 @@ import { MAP_MODE_READ, USAGE } from './usage.js';
 
 /** Steps that one submission may have; more begin the next. */
 const MAX_STEPS = 64;
+/** Bytes of the smallest buffer for reading: those of a token's candidates, and of faults. */
+const LEAST_STAGING = 2048;
 /** Uniforms begin at multiples of this. */
 const STEP_STRIDE = 256;
 
@@ -28,6 +30,8 @@ export class Commands {
   #uniform;
   /** Buffers for reading that are free. @type {GpuBuffer[]} */
   #staging = [];
+  /** All of them. @type {Set<GpuBuffer>} */
+  #allStaging = new Set();
   /** Dispatches, submissions and reads so far, for tests and measurements. */
   counts = { dispatches: 0, submits: 0, reads: 0 };
 
@@ -67,6 +71,14 @@ export class Commands {
   }
 
   /**
+   * Records zeros.
+   * @param {Region} region  of whole words
+   */
+  clear({ buffer, offset, bytes }) {
+    this.#recorded.push((encoder) => encoder.clear(buffer.raw, offset, bytes));
+  }
+
+  /**
    * Writes bytes after everything that is recorded.
    * @param {GpuBuffer} buffer
    * @param {number} offset  a multiple of 4
@@ -100,7 +112,15 @@ export class Commands {
   }
 
   /**
-   * Copies of regions, after everything that is recorded.
+   * Makes the buffers that small reads need.
+   * @param {number} n  reads at the same time
+   */
+  reserve(n) {
+    for (let left = n - this.#staging.length; left > 0; left--) this.#staging.push(this.#newStaging(0));
+  }
+
+  /**
+   * Copies of regions, after everything that is recorded. Several reads may be under way.
    * @param {readonly Region[]} regions  each of whole words
    * @returns {Promise<ArrayBuffer[]>}
    * @throws {GpuError} the device failed
@@ -119,6 +139,7 @@ export class Commands {
     try {
       await this.#gpu.arrives(staging.raw.mapAsync(MAP_MODE_READ, 0, Math.max(4, total)));
     } catch (error) {
+      this.#allStaging.delete(staging);
       staging.free();
       throw error;
     }
@@ -146,7 +167,8 @@ export class Commands {
   free() {
     this.#recorded.length = 0;
     this.#uniform?.buffer.free();
-    for (const buffer of this.#staging.splice(0)) buffer.free();
+    this.#staging.length = 0;
+    for (const buffer of this.#allStaging) buffer.free();
   }
 
   /** Where a step lies in the uniform buffer. @param {Step | undefined} step */
@@ -186,9 +208,17 @@ export class Commands {
   #takeStaging(bytes) {
     const fitting = this.#staging.filter((buffer) => buffer.bytes >= bytes);
     const best = fitting.sort((a, b) => a.bytes - b.bytes)[0];
-    if (!best) return this.#gpu.buffer(bytes, { usage: USAGE.staging, label: 'staging' });
+    if (!best) return this.#newStaging(bytes);
     this.#staging.splice(this.#staging.indexOf(best), 1);
     return best;
+  }
+
+  /** @param {number} bytes */
+  #newStaging(bytes) {
+    const size = Math.max(bytes, LEAST_STAGING);
+    const buffer = this.#gpu.buffer(size, { usage: USAGE.staging, label: 'staging' });
+    this.#allStaging.add(buffer);
+    return buffer;
   }
 }
 
@@ -221,6 +251,12 @@ class Encoder {
   copy(from, start, to, offset, bytes) {
     this.#end();
     this.#encoder.copyBufferToBuffer(from, start, to, offset, bytes);
+  }
+
+  /** @param {GPUBuffer} buffer @param {number} offset @param {number} bytes */
+  clear(buffer, offset, bytes) {
+    this.#end();
+    this.#encoder.clearBuffer(buffer, offset, bytes);
   }
 
   finish() {

@@ -33,6 +33,9 @@ export class GpuDevice {
   #failure;
   /** @type {(error: GpuError) => void} */
   #fail = () => {};
+  /** Ends what waits for the device. @type {Set<(error: GpuError) => void>} */
+  #waiting = new Set();
+  #isNudging = false;
 
   /**
    * Opens a device.
@@ -104,6 +107,7 @@ export class GpuDevice {
       this.#fail = (error) => {
         this.#failure ??= error;
         resolve(this.#failure);
+        for (const stop of this.#waiting) stop(this.#failure);
       };
     });
     device.lost.then(({ reason, message }) => {
@@ -235,29 +239,37 @@ export class GpuDevice {
    * @throws {GpuError} the device was lost meanwhile
    */
   async arrives(work) {
-    let done = false;
-    const end = Promise.race([
-      work,
-      this.lost.then((error) => {
-        throw error;
-      }),
-    ]).finally(() => {
-      done = true;
+    /** @type {(error: GpuError) => void} */
+    let stop = () => {};
+    const stopped = new Promise((_, reject) => {
+      stop = reject;
     });
-    end.catch(() => {});
-    while (!done) {
-      const pause = new Promise((wake) => setTimeout(wake, NUDGE_MS));
-      await Promise.race([end.catch(() => {}), pause]);
-      if (!done && !this.#failure) this.device.queue.submit([]);
-    }
+    // `lost` itself may live for days, and would keep what waited for it.
+    this.#waiting.add(stop);
+    if (this.#failure) stop(this.#failure);
+    else this.#nudge();
     try {
-      return await end;
+      return /** @type {T} */ (await Promise.race([work, stopped]));
     } catch (cause) {
       this.check();
       throw cause instanceof GpuError
         ? cause
         : new GpuError('the GPU ended its work with an error', 'lost', { cause });
+    } finally {
+      this.#waiting.delete(stop);
     }
+  }
+
+  /** Submits nothing every few milliseconds, as long as something is waited for. */
+  async #nudge() {
+    if (this.#isNudging) return;
+    this.#isNudging = true;
+    for (;;) {
+      await new Promise((wake) => setTimeout(wake, NUDGE_MS));
+      if (this.#waiting.size === 0 || this.#failure) break;
+      this.device.queue.submit([]);
+    }
+    this.#isNudging = false;
   }
 
   /** Ends the device and all of its memory. */

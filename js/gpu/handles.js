@@ -44,12 +44,60 @@ export class GpuCache extends InBuffer {
 
 /** Token ids by position, and what the processor knows of them. */
 export class GpuTokens extends InBuffer {
+  /** Choices that only the GPU knows, by position. @type {Map<number, number>} */
+  #versions = new Map();
+  #lastVersion = 0;
+
   /** @param {GpuDevice} gpu @param {number} length */
   constructor(gpu, length) {
     super(gpu.buffer(4 * length, { label: 'tokens' }));
     this.length = length;
+    /** The tokens, where they are known. */
     this.ids = new Uint32Array(length);
-    /** Positions whose token only the GPU knows. @type {Set<number>} */
-    this.unknown = new Set();
+  }
+
+  /** The GPU chooses the token of a position. @param {number} position */
+  forget(position) {
+    this.#versions.set(position, ++this.#lastVersion);
+  }
+
+  /** @param {number} start @param {ArrayLike<number>} ids */
+  set(start, ids) {
+    this.ids.set(ids, start);
+    for (let i = 0; i < ids.length; i++) this.#versions.delete(start + i);
+  }
+
+  /** Whether these tokens are there, and known. @param {number} start @param {ArrayLike<number>} ids */
+  has(start, ids) {
+    for (let i = 0; i < ids.length; i++)
+      if (this.ids[start + i] !== ids[i] || this.#versions.has(start + i)) return false;
+    return true;
+  }
+
+  /**
+   * The smallest range that has all unknown tokens between two positions, with the choices in it.
+   * @param {number} start
+   * @param {number} end
+   */
+  unknown(start, end) {
+    const versions = [...this.#versions].filter(([position]) => position >= start && position < end);
+    if (versions.length === 0) return undefined;
+    const positions = versions.map(([position]) => position);
+    const first = Math.min(...positions);
+    return { first, count: Math.max(...positions) + 1 - first, versions };
+  }
+
+  /**
+   * Takes tokens over that were read. Meanwhile others may have been chosen or written.
+   * @param {number} first
+   * @param {Uint32Array} ids
+   * @param {[number, number][]} versions  of unknown()
+   */
+  learn(first, ids, versions) {
+    for (const [position, version] of versions) {
+      if (this.#versions.get(position) !== version) continue;
+      this.ids[position] = ids[position - first];
+      this.#versions.delete(position);
+    }
   }
 }

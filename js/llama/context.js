@@ -1,5 +1,11 @@
-/* The context of a model: the tokens whose keys and values are in the cache. */
+/* The context of a model: the tokens whose keys and values are in the cache.
+ *
+ * On a device that chooses tokens by itself, some are in flight: the passes of tokens that nobody
+ * has read yet are queued behind one another. They belong to the context only when they were read
+ * and the next one is asked for. Otherwise they are dropped, and later tokens overwrite their keys
+ * and values. */
 
+/** @typedef {import('./decoder.js').Choice} Choice */
 /** @typedef {import('./decoder.js').Decoder} Decoder */
 /** @typedef {import('./pause.js').Pace} Pace */
 
@@ -8,6 +14,12 @@ export class Context {
   /** @type {number[]} */
   #past = [];
   #lastRow = 0;
+  /** The token that next() gave, which is not in the past yet. @type {number | undefined} */
+  #given;
+  /** Choices of the tokens after it; all but the last one are computed too. @type {Choice[]} */
+  #flight = [];
+  /** When the last token arrived. */
+  #arrived = 0;
 
   /**
    * @param {Decoder} decoder
@@ -30,6 +42,7 @@ export class Context {
    * @returns {number} how many of `tokens` are in the context
    */
   rewind(tokens) {
+    this.#drop();
     const limit = Math.min(tokens.length - 1, this.#past.length);
     let same = 0;
     while (same < limit && this.#past[same] === tokens[same]) same += 1;
@@ -38,6 +51,7 @@ export class Context {
   }
 
   clear() {
+    this.#drop();
     this.#past.length = 0;
   }
 
@@ -65,19 +79,65 @@ export class Context {
     }
   }
 
-  /**
-   * Reads the logits after the last token.
-   * @returns {Promise<Float32Array>}
-   */
-  logits() {
-    return this.#decoder.logits(this.#lastRow, 1);
+  /** Whether next() waits for what extend() has only begun. */
+  get queues() {
+    return this.#decoder.queues;
   }
 
   /**
-   * Chooses the next token with the sampler. It joins the context only when extend computes it.
+   * The next token, chosen by the sampler. The token of the call before joins the context.
    * @param {import('../backend.js').TokenSampler} sampler
+   * @param {Pace} pace
+   * @param {number} most  tokens that will be asked for, with this one
+   * @returns {Promise<{ token: number, ms: number }>}  ms: its time, without pauses of the caller
+   *   in which nothing was left to compute
    */
-  pick(sampler) {
-    return this.#decoder.pick(this.#lastRow, this.#past.length, sampler);
+  async next(sampler, pace, most) {
+    const since = performance.now();
+    const given = this.#given;
+    if (given !== undefined) {
+      this.#given = undefined;
+      if (this.#flight.length === 0) await this.extend([given], pace);
+      else this.#past.push(given);
+    }
+    await this.#fill(sampler, pace, Math.min(this.#decoder.ahead(sampler) + 1, most));
+    const choice = /** @type {Choice} */ (this.#flight.shift());
+    try {
+      const { token, arrived } = await this.#decoder.token(choice, pace);
+      pace.check();
+      this.#given = token;
+      const start = Math.max(Math.min(since, choice.asked), this.#arrived);
+      this.#arrived = arrived;
+      return { token, ms: Math.max(0, arrived - start) };
+    } catch (error) {
+      pace.check();
+      this.#drop();
+      throw error;
+    }
+  }
+
+  /**
+   * Begins choices until there are so many.
+   * @param {import('../backend.js').TokenSampler} sampler
+   * @param {Pace} pace
+   * @param {number} wanted
+   */
+  async #fill(sampler, pace, wanted) {
+    const decoder = this.#decoder;
+    const flight = this.#flight;
+    if (flight.length === 0) flight.push(decoder.choose(this.#lastRow, this.#past.length, sampler));
+    while (flight.length < wanted) {
+      const position = this.#past.length + flight.length - 1;
+      if (position >= this.length) break;
+      await decoder.follow(position, pace);
+      pace.check();
+      this.#lastRow = 0;
+      flight.push(decoder.choose(0, position + 1, sampler));
+    }
+  }
+
+  #drop() {
+    this.#given = undefined;
+    this.#flight = [];
   }
 }

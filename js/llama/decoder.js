@@ -21,15 +21,26 @@ import { NumericError } from './errors.js';
 /** @typedef {import('./pause.js').Pace} Pace */
 /** @typedef {import('./plan.js').Plan} Plan */
 
+/**
+ * Tokens of one forward pass, from a position on, and the texts that they are, if several.
+ * @typedef {{ position: number, nTokens: number, texts?: readonly Rows[] }} Pass
+ */
+
+/**
+ * A token that is chosen, and on its way.
+ * @typedef {object} Choice
+ * @property {Pass} pass  The pass that it follows.
+ * @property {number} asked  When it was asked for, in milliseconds.
+ * @property {Promise<{ token: number, arrived: number }>} reading
+ */
+
 export class Decoder {
   #backend;
   #isCausal;
-  /** Position of the first token of the last forward pass. */
-  #position = 0;
-  /** Texts of the batch, where they are several. @type {readonly Rows[] | undefined} */
-  #texts;
-  /** The last forward pass again, with more checks. */
-  #again = async () => {};
+  /** The last forward pass. @type {Pass} */
+  #last = { position: 0, nTokens: 0 };
+  /** Choices that are not read yet. @type {Set<Promise<unknown>>} */
+  #choices = new Set();
   #embedding;
   #layers;
   #head;
@@ -88,39 +99,55 @@ export class Decoder {
    * @throws {NumericError} a number is NaN, infinite, or too large for the cache
    */
   async forward(tokens, position, pace, texts) {
-    this.#position = position;
-    this.#texts = texts;
+    const pass = { position, nTokens: tokens.length, ...(texts && { texts }) };
+    this.#last = pass;
     this.#backend.writeTokens(this.#tokens, position, tokens);
-    this.#again = () => this.#pass(tokens.length, pace, true);
-    await this.#traced(() => this.#pass(tokens.length, pace, false));
+    await this.#traced(() => this.#pass(pass, pace, false), pass, pace);
+  }
+
+  /**
+   * Runs the token through all layers that choose() left on the device.
+   * @param {number} position
+   * @param {Pace} pace
+   */
+  async follow(position, pace) {
+    this.#last = { position, nTokens: 1 };
+    await this.#pass(this.#last, pace, false);
   }
 
   /**
    * @template T
    * @param {() => Promise<T>} work  a forward pass, or what waits for its results
+   * @param {Pass} pass
+   * @param {Pace} [pace]  of the call; without it there is no other one meanwhile
    * @returns {Promise<T>}
    */
-  async #traced(work) {
+  async #traced(work, pass, pace) {
     try {
       return await work();
     } catch (error) {
       // A NaN spreads. A second pass, which checks the result of every block, finds its origin.
-      if (error instanceof NumericError && !Number.isFinite(error.value)) await this.#again();
+      if (error instanceof NumericError && !Number.isFinite(error.value)) {
+        await Promise.allSettled(this.#choices);
+        pace?.check();
+        await this.#pass(pass, pace, true);
+      }
       throw error;
     }
   }
 
   /**
-   * @param {number} nTokens  tokens of the batch
-   * @param {Pace} pace
+   * @param {Pass} pass
+   * @param {Pace | undefined} pace
    * @param {boolean} traced  look for NaN and infinity after every block, not only in the cache's
    *   input and in the end
    */
-  async #pass(nTokens, pace, traced) {
+  async #pass(pass, pace, traced) {
     const backend = this.#backend;
     const x = this.#x;
-    const whole = this.#step(0, nTokens, nTokens);
-    const parts = this.#partsOf(nTokens);
+    const { nTokens } = pass;
+    const whole = this.#step(pass, 0, nTokens);
+    const parts = this.#partsOf(pass);
     const check = async (/** @type {import('./errors.js').NumericPart} */ part, at = whole, layer = 0) => {
       backend.check(x, at, { part, layer: part === 'embedding' ? undefined : layer });
       await backend.idle();
@@ -130,47 +157,48 @@ export class Decoder {
     for (const [i, { attention, feed, cache }] of this.#layers.entries()) {
       // All keys and values of the batch are stored before any token attends.
       for (const at of parts) {
-        if (pace.due) await pace.rest();
+        if (pace?.due) await pace.rest();
         backend.project(x, attention, cache, at);
       }
       for (const at of parts) {
         backend.attend(x, attention, cache, at);
         if (traced) await check('attention', at, i);
-        if (nTokens > 1 && pace.due) await pace.rest();
+        if (nTokens > 1 && pace?.due) await pace.rest();
         backend.feed(x, feed, at);
         if (traced) await check('feed-forward', at, i);
       }
     }
     // A NaN of any block stays in the sums, so the last layer's are enough.
     if (!traced) backend.check(x, whole, { part: 'feed-forward', layer: this.#layers.length - 1 });
-    backend.flush();
+    // What follows a single token, most often its logits, is submitted with it.
+    if (nTokens > 1) backend.flush();
   }
 
-  /** The parts of a batch, each computed at a time. @param {number} nTokens */
-  #partsOf(nTokens) {
+  /** The parts of a batch, each computed at a time. @param {Pass} pass */
+  #partsOf(pass) {
+    const { nTokens } = pass;
     const size = this.part;
-    if (nTokens <= size) return [this.#step(0, nTokens, nTokens)];
+    if (nTokens <= size) return [this.#step(pass, 0, nTokens)];
     return Array.from({ length: Math.ceil(nTokens / size) }, (_, i) =>
-      this.#step(i * size, Math.min(size, nTokens - i * size), nTokens),
+      this.#step(pass, i * size, Math.min(size, nTokens - i * size)),
     );
   }
 
   /**
+   * @param {Pass} pass
    * @param {number} start  first token in the batch
    * @param {number} nTokens
-   * @param {number} nBatch  tokens of the batch
    * @returns {Step}
    */
-  #step(start, nTokens, nBatch) {
-    const position = this.#position + start;
-    const seen = this.#isCausal ? position + nTokens : this.#position + nBatch;
-    const texts = this.#texts;
+  #step({ position: first, nTokens: nBatch, texts }, start, nTokens) {
+    const position = first + start;
+    const seen = this.#isCausal ? position + nTokens : first + nBatch;
     return texts ? { position, start, nTokens, seen, texts } : { position, start, nTokens, seen };
   }
 
   /** Waits until everything is computed. */
   idle() {
-    return this.#traced(() => this.#backend.idle());
+    return this.#traced(() => this.#backend.idle(), this.#last);
   }
 
   /**
@@ -182,23 +210,49 @@ export class Decoder {
    */
   async logits(start, nRows) {
     this.#logitsOf(start, nRows);
-    return this.#traced(() => this.#backend.read(this.#logits, { start: 0, nRows }));
+    return this.#traced(() => this.#backend.read(this.#logits, { start: 0, nRows }), this.#last);
+  }
+
+  /** Whether the backend queues work, so that a pass has hardly begun when it is called. */
+  get queues() {
+    return this.#backend.ahead !== undefined;
+  }
+
+  /** Tokens that may be chosen ahead of the one that is read. @param {TokenSampler} sampler */
+  ahead(sampler) {
+    return this.#backend.ahead?.(sampler) ?? 0;
   }
 
   /**
-   * Chooses the token that follows a token of the last forward pass.
+   * Begins the choice of the token that follows a token of the last forward pass.
    * @param {number} row  index of that token in the batch
    * @param {number} position  position of the token to be chosen
    * @param {TokenSampler} sampler
-   * @returns {Promise<number>}
-   * @throws {NumericError} a logit is NaN or infinite
+   * @returns {Choice}
    */
-  async pick(row, position, sampler) {
+  choose(row, position, sampler) {
     const backend = this.#backend;
+    const asked = performance.now();
     this.#logitsOf(row, 1);
     backend.pick(this.#logits, 0, this.#tokens, sampler, position);
-    const [token] = await this.#traced(() => backend.readTokens(this.#tokens, position, 1));
-    return token;
+    const reading = backend.readTokens(this.#tokens, position, 1).then(([token]) => {
+      this.#choices.delete(reading);
+      return { token, arrived: performance.now() };
+    });
+    // Choices that nobody waits for any more may fail unheard.
+    reading.catch(() => this.#choices.delete(reading));
+    this.#choices.add(reading);
+    return { pass: this.#last, asked, reading };
+  }
+
+  /**
+   * Waits for a token.
+   * @param {Choice} choice
+   * @param {Pace} pace
+   * @throws {NumericError} a logit is NaN or infinite
+   */
+  token({ reading, pass }, pace) {
+    return this.#traced(() => reading, pass, pace);
   }
 
   /**
@@ -209,8 +263,8 @@ export class Decoder {
    * @throws {NumericError} a value is NaN or infinite
    */
   hidden(start, nRows) {
-    const rows = { start, nRows, position: this.#position + start };
-    return this.#traced(() => this.#backend.readStates(this.#x, this.#head, rows));
+    const rows = { start, nRows, position: this.#last.position + start };
+    return this.#traced(() => this.#backend.readStates(this.#x, this.#head, rows), this.#last);
   }
 
   /** Frees caches and tensors. */
@@ -220,7 +274,7 @@ export class Decoder {
 
   /** @param {number} start  first token in the batch @param {number} nRows */
   #logitsOf(start, nRows) {
-    const rows = { start, nRows, position: this.#position + start };
+    const rows = { start, nRows, position: this.#last.position + start };
     this.#backend.head(this.#x, this.#head, this.#logits, rows);
   }
 

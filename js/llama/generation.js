@@ -10,7 +10,8 @@ import { TextStream } from './text-stream.js';
  * @property {number} promptTokens  Tokens of the whole prompt.
  * @property {number} reusedTokens  Tokens of the prompt whose keys and values were still in the
  *   cache.
- * @property {number} promptMs  Time until the prompt's last token had its logits.
+ * @property {number} promptMs  Time until the prompt's last token had its logits; on a GPU, until
+ *   the first token was chosen from them.
  * @property {number} promptTokensPerSecond  Speed of the prompt, counting the tokens that were
  *   computed.
  * @property {number} timeToFirstToken  Time from the call to the first token.
@@ -194,13 +195,15 @@ export class Generation {
     await context.extend(this.#prompt.slice(stats.reused), pace);
     lease.check();
     stats.promptMs = performance.now() - start;
-    // The reader's time between two pieces is not counted.
-    for (let since = start; ; ) {
-      const token = await context.pick(sampler);
+    // The reader's time between two pieces is not counted, unless tokens are computed in it.
+    for (;;) {
+      const { token, ms } = await context.next(sampler, pace, maxTokens - this.tokens.length);
       lease.check();
-      const took = performance.now() - since;
-      if (this.tokens.length === 0) stats.first = took;
-      else stats.decodeMs += took;
+      if (this.tokens.length > 0) stats.decodeMs += ms;
+      else {
+        stats.first = performance.now() - start;
+        if (context.queues) stats.promptMs = stats.first;
+      }
       const isEnd = !ignoreEnd && ends.has(token);
       if (!isEnd) this.tokens.push(token);
       const hidden = isEnd || bytes(token).length === 0;
@@ -214,9 +217,6 @@ export class Generation {
       if (this.#finish) lease.end();
       if (piece) yield piece;
       if (this.#finish) break;
-      lease.check();
-      since = performance.now();
-      await context.extend([token], pace);
       lease.check();
     }
     const rest = stream.end();

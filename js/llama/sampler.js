@@ -44,8 +44,32 @@ export class Sampler {
     if (temperature === 0) return argmax(logits);
     const ids = candidates(logits, topK, topP, minP);
     return ids
-      ? draw(logits, ids, temperature, this.#random())
+      ? draw(
+          ids,
+          Float32Array.from(ids, (id) => logits[id]),
+          temperature,
+          this.#random(),
+        )
       : drawAny(logits, temperature, this.#random());
+  }
+
+  /**
+   * The token that next() chooses, by the largest logits alone. It needs topK of them, or all,
+   * where topK is not 0, a temperature over 0, and no repeat penalty.
+   * @param {Uint32Array} ids  largest logit first; of equal ones the lower id first
+   * @param {Float32Array} values  their logits
+   * @param {number} nVocab
+   */
+  among(ids, values, nVocab) {
+    const { temperature, topK, topP, minP } = this.options;
+    if (topK >= nVocab) {
+      const logits = new Float32Array(nVocab);
+      for (const [i, id] of ids.entries()) logits[id] = values[i];
+      return this.next(logits, []);
+    }
+    const some = values.subarray(0, topK);
+    const { kept } = keep(some, sumOfExp(some, some[0], topP < 1), topP, minP);
+    return draw(ids, some.subarray(0, kept), temperature, this.#random());
   }
 }
 
@@ -71,28 +95,41 @@ export function candidates(logits, topK, topP, minP) {
   const limit = topK > 0 ? Math.min(topK, logits.length) : logits.length;
   const unbounded = limit === logits.length;
   if (unbounded && topP >= 1 && minP <= 0) return undefined;
-  const peak = logits[argmax(logits)];
-  const lowest = minP > 0 ? peak + Math.log(minP) : Number.NEGATIVE_INFINITY;
   // Top-p is a share of the probability that the candidates of top-k have together.
-  const all = unbounded && topP < 1 ? sumOfExp(logits, peak) : 0;
+  const all = unbounded ? sumOfExp(logits, logits[argmax(logits)], topP < 1) : 0;
   for (let n = unbounded ? Math.min(FIRST_CANDIDATES, limit) : limit; ; n = Math.min(limit, 16 * n)) {
     const ids = largest(logits, n);
-    let total = all;
-    if (!unbounded && topP < 1) for (const id of ids) total += Math.exp(logits[id] - peak);
-    let kept = 0;
-    let mass = 0;
-    let enough = false;
-    while (kept < ids.length && !enough) {
-      const value = logits[ids[kept]];
-      if (kept > 0 && !(value >= lowest)) enough = true;
-      else {
-        kept += 1;
-        mass += Math.exp(value - peak);
-        enough = topP < 1 && mass >= topP * total;
-      }
-    }
+    const values = Float32Array.from(ids, (id) => logits[id]);
+    const total = unbounded ? all : sumOfExp(values, values[0], topP < 1);
+    const { kept, enough } = keep(values, total, topP, minP);
     if (enough || n === limit) return ids.subarray(0, Math.max(1, kept));
   }
+}
+
+/**
+ * How many of the largest logits top-p and min-p keep, and whether they would keep no more of the
+ * smaller ones.
+ * @param {Float32Array} values  largest first
+ * @param {number} total  sum of e^(value - largest) that topP is a share of
+ * @param {number} topP
+ * @param {number} minP
+ */
+function keep(values, total, topP, minP) {
+  const peak = values[0];
+  const lowest = minP > 0 ? peak + Math.log(minP) : Number.NEGATIVE_INFINITY;
+  let kept = 0;
+  let mass = 0;
+  let enough = false;
+  while (kept < values.length && !enough) {
+    const value = values[kept];
+    if (kept > 0 && !(value >= lowest)) enough = true;
+    else {
+      kept += 1;
+      mass += Math.exp(value - peak);
+      enough = topP < 1 && mass >= topP * total;
+    }
+  }
+  return { kept, enough };
 }
 
 /**
@@ -138,22 +175,26 @@ export function largest(values, n) {
   return heap.sort(order);
 }
 
-/** @param {Float32Array} logits @param {number} peak */
-function sumOfExp(logits, peak) {
+/**
+ * @param {Float32Array} logits
+ * @param {number} peak
+ * @param {boolean} isNeeded  false: the sum is 0
+ */
+function sumOfExp(logits, peak, isNeeded) {
   let sum = 0;
-  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i] - peak);
+  if (isNeeded) for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i] - peak);
   return sum;
 }
 
 /**
- * @param {Float32Array} logits
  * @param {Uint32Array} ids  candidates, most likely first
+ * @param {Float32Array} values  their logits
  * @param {number} temperature
  * @param {number} random  from 0 to 1
  */
-function draw(logits, ids, temperature, random) {
-  const peak = logits[ids[0]];
-  const weights = Float64Array.from(ids, (id) => Math.exp((logits[id] - peak) / temperature));
+function draw(ids, values, temperature, random) {
+  const peak = values[0];
+  const weights = Float64Array.from(values, (value) => Math.exp((value - peak) / temperature));
   let left = random * weights.reduce((sum, weight) => sum + weight, 0);
   for (const [i, weight] of weights.entries()) {
     left -= weight;
