@@ -102,18 +102,13 @@ export class Context {
     }
     await this.#fill(sampler, pace, Math.min(this.#decoder.ahead(sampler) + 1, most));
     const choice = /** @type {Choice} */ (this.#flight.shift());
-    try {
-      const { token, arrived } = await this.#decoder.token(choice, pace);
-      pace.check();
-      this.#given = token;
-      const start = Math.max(Math.min(since, choice.asked), this.#arrived);
-      this.#arrived = arrived;
-      return { token, ms: Math.max(0, arrived - start) };
-    } catch (error) {
-      pace.check();
-      this.#drop();
-      throw error;
-    }
+    const { token, arrived } = await this.#decoder.token(choice, pace);
+    // Another call may have taken the model during the wait.
+    pace.check();
+    this.#given = token;
+    const start = Math.max(Math.min(since, choice.asked), this.#arrived);
+    this.#arrived = arrived;
+    return { token, ms: Math.max(0, arrived - start) };
   }
 
   /**
@@ -131,7 +126,6 @@ export class Context {
       if (position >= this.length) break;
       await decoder.follow(position, pace);
       pace.check();
-      this.#lastRow = 0;
       flight.push(decoder.choose(0, position + 1, sampler));
     }
   }

@@ -39,8 +39,6 @@ export class Decoder {
   #isCausal;
   /** The last forward pass. @type {Pass} */
   #last = { position: 0, nTokens: 0 };
-  /** Choices that are not read yet. @type {Set<Promise<unknown>>} */
-  #choices = new Set();
   #embedding;
   #layers;
   #head;
@@ -128,7 +126,6 @@ export class Decoder {
     } catch (error) {
       // A NaN spreads. A second pass, which checks the result of every block, finds its origin.
       if (error instanceof NumericError && !Number.isFinite(error.value)) {
-        await Promise.allSettled(this.#choices);
         pace?.check();
         await this.#pass(pass, pace, true);
       }
@@ -235,13 +232,13 @@ export class Decoder {
     const asked = performance.now();
     this.#logitsOf(row, 1);
     backend.pick(this.#logits, 0, this.#tokens, sampler, position);
-    const reading = backend.readTokens(this.#tokens, position, 1).then(([token]) => {
-      this.#choices.delete(reading);
+    const arrives = async () => {
+      const [token] = await backend.readTokens(this.#tokens, position, 1);
       return { token, arrived: performance.now() };
-    });
-    // Choices that nobody waits for any more may fail unheard.
-    reading.catch(() => this.#choices.delete(reading));
-    this.#choices.add(reading);
+    };
+    const reading = arrives();
+    // A choice that nobody waits for any more may fail unheard.
+    reading.catch(() => {});
     return { pass: this.#last, asked, reading };
   }
 

@@ -191,10 +191,20 @@ export class ReferenceBackend {
   /** @type {(() => void)[]} */
   #queue = [];
 
-  /** @param {{ batch?: number, part?: number }} [options]  as in Sizes */
-  constructor({ batch = 3, part = 2 } = {}) {
+  #late;
+
+  /**
+   * @param {object} [options]
+   * @param {number} [options.batch]  as in Sizes
+   * @param {number} [options.part]  likewise
+   * @param {number} [options.ahead]  tokens that may be in flight; by default the method is missing
+   * @param {() => Promise<unknown>} [options.late]  passes before what is waited for arrives
+   */
+  constructor({ batch = 3, part = 2, ahead, late = async () => {} } = {}) {
     this.#batch = batch;
     this.#part = part;
+    this.#late = late;
+    if (ahead !== undefined) this.ahead = () => ahead;
   }
 
   /** @returns {{ isa: 'scalar', activation: 'f32' }} */
@@ -416,8 +426,19 @@ export class ReferenceBackend {
 
   /** @param {ReferenceTokens} from @param {number} start @param {number} n */
   async readTokens({ ids }, start, n) {
-    await this.idle();
-    return ids.slice(start, start + n);
+    /** @type {Uint32Array | undefined} */
+    let read;
+    const last = () => {
+      read = ids.slice(start, start + n);
+    };
+    this.#queue.push(last);
+    await null;
+    // What is queued later belongs to other calls, and so do its errors.
+    const mine = this.#queue.splice(0, this.#queue.indexOf(last) + 1);
+    for (const work of mine) work();
+    if (!read) throw new Error('work was dropped after an error');
+    await this.#late();
+    return read;
   }
 
   /** @param {ReferenceTokens} to @param {number} start @param {ArrayLike<number>} ids */
@@ -431,6 +452,7 @@ export class ReferenceBackend {
   async idle() {
     await null;
     for (const work of this.#queue.splice(0)) work();
+    await this.#late();
   }
 
   dispose() {

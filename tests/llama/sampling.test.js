@@ -104,6 +104,29 @@ test('sampler: a seed gives the same draws, another one others', () => {
   assert.notDeepEqual(draw(5), draw(5 + 2 ** 32), 'seeds have 53 bits');
 });
 
+test('sampler: the largest logits are enough for the same choice', () => {
+  const prng = new Prng(11);
+  for (const nVocab of [3, 40, 700, 5000]) {
+    for (let i = 0; i < 60; i++) {
+      const logits = randomLogits(nVocab, prng.u32(), prng.pick([0.1, 3, 30]));
+      // Equal numbers, in the order of their ids, and both zeros.
+      if (i % 3 === 0) for (let j = 0; j < nVocab; j++) logits[j] = Math.round(logits[j]);
+      const topK = prng.pick([1, 2, 40, 64, 128]);
+      const topP = prng.pick([1, 0.95, 0.5, 0]);
+      const minP = prng.pick([0, 0.05, 0.9, 1]);
+      const options = { ...OFF, topK, topP, minP, temperature: prng.pick([0.3, 1, 2]), seed: i };
+      const n = Math.min(nVocab, topK <= 64 ? 64 : 128);
+      const ids = largest(logits, n);
+      const [whole, few] = [new Sampler(options), new Sampler(options)];
+      const values = Float32Array.from(ids, (id) => logits[id]);
+      for (let draw = 0; draw < 5; draw++) {
+        const expected = whole.next(logits, []);
+        assert.equal(few.among(ids, values, nVocab), expected, JSON.stringify({ nVocab, ...options }));
+      }
+    }
+  }
+});
+
 test('sampler: the repeat penalty, once for each token of the window', () => {
   const logits = () => Float32Array.of(3, -1, 2.9, 0);
   const penalise = (/** @type {number[]} */ history, repeatWindow = 64) => {

@@ -17,10 +17,11 @@ const CHUNK = 4096;
 /** The most candidates that topK gives. */
 export const MAX_CANDIDATES = 128;
 
-/** Bits of an f32 as a word of the same order, NaN lowest; and the way back. */
+/** Bits of an f32 as a word of the same order, NaN lowest and -0 as 0; and the way back. */
 const ORDER = `
 fn rank_of(bits: u32) -> u32 {
   if ((bits & 0x7fffffffu) > 0x7f800000u) { return 0u; }
+  if (bits == 0x80000000u) { return bits; }
   return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
 }
 fn bits_of(rank: u32) -> u32 {
