@@ -152,8 +152,8 @@
  * @property {(plan: Plan, sizes: Pick<Sizes, 'batch' | 'part'>) => H['hidden']} hidden  Makes
  *   hidden states for batches and parts of up to these numbers of tokens.
  * @property {(length: number) => H['tokens']} tokens  Makes a list of zeros.
- * @property {(attention: AttentionSettings, settings: RunSettings) => H['cache']} cache  Makes an
- *   empty cache for one layer.
+ * @property {(attention: AttentionSettings, settings: RunSettings, layer: number) => H['cache']}
+ *   cache  Makes an empty cache for one layer.
  *
  * @property {(tokens: H['tokens'], x: H['hidden'], embedding: Block<EmbeddingSettings>,
  *   at: Step) => void} embed  x = embeddings of the tokens at these positions.
@@ -205,9 +205,9 @@
  */
 
 /**
- * Settings of a model, for opening a backend.
- * @typedef {{ activation: import('./wasm/selftest.js').Activation,
- *   kvType: KvType }} BackendSettings
+ * Settings of a model, for opening a backend. ownsKernels: whether dispose() ends the kernels.
+ * @typedef {{ activation: import('./wasm/selftest.js').Activation, kvType: KvType,
+ *   ownsKernels?: boolean }} BackendSettings
  */
 
 /**

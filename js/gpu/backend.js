@@ -149,13 +149,8 @@ export class GpuBackend {
   /** @type {Backend['loadWeights']} */
   async loadWeights(gguf, plan, tensors, options) {
     const means = { gpu: this.#gpu, pipelines: this.#pipelines, commands: this.#commands };
-    const types = tensors.filter(({ use }) => use !== 'vector' && use !== 'bias');
     // The kernels are tested while the weights arrive.
-    const testing = this.#testLayers(
-      plan,
-      types.map(({ name }) => gguf.tensor(name).type),
-      tensors.some(({ role }) => role.endsWith('.attention.qBias')),
-    );
+    const testing = this.selfTest(gguf, plan, tensors);
     testing.catch(() => {});
     const weights = await loadWeights(means, gguf, plan, tensors, options);
     try {
@@ -168,12 +163,17 @@ export class GpuBackend {
   }
 
   /**
-   * Tests the kernels with the settings of every kind of layer.
+   * Tests the kernels for a model: its types of weights, and the settings of every kind of layer.
+   * What was tested before is not tested again.
+   * @param {import('../gguf/file.js').GgufFile} gguf
    * @param {Plan} plan
-   * @param {string[]} types  of weights
-   * @param {boolean} biases
+   * @param {readonly import('../llama/plan.js').PlannedTensor[]} tensors
+   * @throws {GpuError} kernels compute wrong results on this GPU
    */
-  async #testLayers({ layers, head, embedding }, types, biases) {
+  async selfTest(gguf, { layers, head, embedding }, tensors) {
+    const matrices = tensors.filter(({ use }) => use !== 'vector' && use !== 'bias');
+    const types = matrices.map(({ name }) => gguf.tensor(name).type);
+    const biases = tensors.some(({ role }) => role.endsWith('.attention.qBias'));
     const kinds = new Map(layers.map((layer) => [JSON.stringify(layer), layer]));
     for (const { attention, feed } of kinds.values())
       await this.#test(types, {

@@ -1,4 +1,5 @@
-/* fused-matmul/gpu: the kernels on a GPU, by WebGPU. Nothing else of the library imports it. */
+/* fused-matmul/gpu: the kernels on a GPU, by WebGPU. The rest of the library loads it only for a model
+ * that is to run on a GPU. */
 
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, show } from '../errors.js';

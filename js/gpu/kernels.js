@@ -242,7 +242,7 @@ export class GpuKernels {
    * @param {import('../backend.js').BackendSettings} settings
    * @returns {Promise<import('../backend.js').Backend>}
    */
-  async [openBackend]({ kvType }) {
+  async [openBackend]({ kvType, ownsKernels = false }) {
     const { GpuBackend } = await import('./backend.js');
     this.#alive();
     return new GpuBackend(this.#gpu, {
@@ -251,6 +251,7 @@ export class GpuKernels {
       kvType,
       variants: this.#variants,
       test: (types, layer) => this.#test(types, { kvType, ...layer }),
+      ...(ownsKernels && { onDispose: () => this.dispose() }),
     });
   }
 

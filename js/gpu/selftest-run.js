@@ -135,7 +135,7 @@ export async function compute(backend, { settings, layers, plan }, weights, rows
     /** @type {Uint32Array | undefined} */
     let largest;
     for (const i of layers.keys()) {
-      const cache = own(backend.cache(attention, { contextLength: CONTEXT, kvType }));
+      const cache = own(backend.cache(attention, { contextLength: CONTEXT, kvType }, i));
       const blocks = {
         attention: { settings: attention, weights: weights[2 * i], layer: i },
         feed: { settings: feed, weights: weights[2 * i + 1], layer: i },

@@ -74,7 +74,7 @@ export class Decoder {
         return {
           attention: { settings: attention, weights: ofAttention, layer: i },
           feed: { settings: feed, weights: ofFeed, layer: i },
-          cache: this.#own(backend.cache(attention, settings)),
+          cache: this.#own(backend.cache(attention, settings, i)),
         };
       });
       this.#x = this.#own(backend.hidden(plan, { batch, part }));

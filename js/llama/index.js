@@ -17,6 +17,10 @@ export const architectures = ARCHITECTURES;
 
 // Types that users may want to name.
 /** @typedef {import('./plan.js').Architecture} Architecture */
+/** @typedef {import('./info.js').BackendChoice} BackendChoice */
+/** @typedef {import('./info.js').BackendLayers} BackendLayers */
+/** @typedef {import('./load-options.js').BackendOption} BackendOption */
+/** @typedef {import('./load-options.js').BackendPart} BackendPart */
 /** @typedef {import('./chat.js').ChatFormat} ChatFormat */
 /** @typedef {import('./chat/overflow.js').ChatLimits} ChatLimits */
 /** @typedef {import('./embedding.js').EmbedOptions} EmbedOptions */
@@ -25,7 +29,7 @@ export const architectures = ARCHITECTURES;
 /** @typedef {import('./generation.js').Generation} Generation */
 /** @typedef {import('./generation.js').GenerationStats} GenerationStats */
 /** @typedef {import('../wasm/kv-cache.js').KvType} KvType */
-/** @typedef {import('./model.js').LlamaOptions} LlamaOptions */
+/** @typedef {import('./load-options.js').LlamaOptions} LlamaOptions */
 /** @typedef {import('./chat/messages.js').CallingMessage} CallingMessage */
 /** @typedef {import('./chat/messages.js').Message} Message */
 /** @typedef {import('./chat/messages.js').SpokenMessage} SpokenMessage */

@@ -42,6 +42,21 @@
  */
 
 /**
+ * @typedef {object} BackendLayers  Layers of a model that one device computes.
+ * @property {'cpu' | 'gpu'} backend  The device.
+ * @property {number} from  The first of them, counted from 0.
+ * @property {number} to  The one after the last of them.
+ */
+
+/**
+ * @typedef {object} BackendChoice  Where a model runs.
+ * @property {'cpu' | 'gpu' | 'mixed'} name  Device of all layers; 'mixed' if there are several.
+ * @property {string} reason  Why, in a sentence.
+ * @property {BackendLayers[]} [layers]  Layers by device, if there are several.
+ * @property {string[]} steps  Sentences about what was tried and measured.
+ */
+
+/**
  * @typedef {object} ModelInfo
  * @property {string} architecture  Architecture as the file names it, e.g. 'llama'.
  * @property {string | undefined} name  Name of the model, as the file has it.
@@ -70,6 +85,7 @@
  *   and how they run. Undefined on a GPU.
  * @property {import('../gpu/kernels.js').GpuInfo | undefined} gpu  The GPU and what is used of it;
  *   undefined on the CPU.
+ * @property {BackendChoice} backend  The device that the model runs on, and why.
  * @property {Record<string, number>} timings  Milliseconds of the steps of loading: header,
  *   tokenizer, kernels, weights.
  */
@@ -79,7 +95,7 @@ const NO_ROPE = /** @type {const} */ ({ pairing: 'adjacent', nDims: 0, base: 0, 
 
 /** @param {Parts} parts @returns {ModelInfo} */
 export function describe(parts) {
-  const { backend, plan, weights, decoder, tokenizer, metadata, tensors, settings, timings } = parts;
+  const { backend, choice, plan, weights, decoder, tokenizer, metadata, tensors, settings, timings } = parts;
   const { architecture, layers, nEmbd, nVocab, trainedContext } = plan;
   const [{ attention, feed }] = layers;
   const { nHeads, nKvHeads, headSize } = attention;
@@ -122,6 +138,7 @@ export function describe(parts) {
     },
     kernels: /** @type {import('../wasm/kernel-types.js').KernelsInfo} */ (info.kernels),
     gpu: info.gpu,
+    backend: structuredClone(choice),
     timings: { ...timings },
   };
 }

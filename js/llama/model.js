@@ -1,32 +1,27 @@
 /* The class Llama: a loaded model that writes, chats and embeds. */
 
-import { openBackend } from '../backend.js';
-import { checkNames, oneOf } from '../checks.js';
+import { checkNames } from '../checks.js';
 import { dispose } from '../dispose.js';
 import { ArgumentError, HandleError, show } from '../errors.js';
 import { GgufFile, openGguf } from '../gguf/index.js';
-import { KV_TYPES } from '../wasm/kv-cache.js';
-import { ACTIVATION_NAMES } from '../wasm/selftest.js';
 import { DEFAULT_CONTEXT } from './architectures/metadata.js';
 import { Context } from './context.js';
-import { Decoder } from './decoder.js';
 import { BusyError, ContextError, ModelError } from './errors.js';
 import { Generation } from './generation.js';
 import { describe } from './info.js';
 import { Lease } from './lease.js';
+import { asksForDevices, checkLoadOptions, isDevice, pick } from './load-options.js';
 import {
   asList,
   CHAT_OPTIONS,
   checkGenerateOptions,
-  checkRange,
   EMBED_OPTIONS,
   FORMAT_OPTIONS,
-  KERNEL_OPTIONS,
-  LOAD_OPTIONS,
   OPEN_OPTIONS,
   RANK_OPTIONS,
 } from './options.js';
 import { Pace } from './pause.js';
+import { deviceCode, loadParts, openOwnBackend, wasmBackend } from './place.js';
 import { planModel } from './plan.js';
 import { checkTensors } from './weights.js';
 
@@ -34,45 +29,7 @@ import { checkTensors } from './weights.js';
 /** @typedef {import('./chat/messages.js').Message} Message */
 /** @typedef {import('./chat/overflow.js').ChatLimits} ChatLimits */
 /** @typedef {import('./chat.js').ChatFormat} ChatFormat */
-
-/**
- * @typedef {object} LlamaOptions
- * @property {import('../wasm/kernels.js').Kernels | import('../gpu/kernels.js').GpuKernels}
- *   [kernels]  Kernels from createKernels or createGpuKernels to run on. Without them the model
- *   makes its own on the CPU, and disposes them with itself.
- * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  Called with the
- *   bytes of weights that were loaded so far, and the total.
- * @property {AbortSignal} [signal]  Aborts the loading.
- * @property {number} [contextLength]  Positions of the KV cache: the most tokens of prompt and
- *   answer together. Default: the model's own, at most 4096.
- * @property {import('../wasm/kv-cache.js').KvType} [kvType]  Type in which keys and values are
- *   stored. Default 'F16'.
- * @property {import('../wasm/selftest.js').Activation} [activation]  Activation mode of all
- *   products. Default 'int8', the fastest and what other engines compute; 'int16' is closer to
- *   exact, 'f32' is exact but for rounding.
- * @property {number} [threads]  Threads of the model's own kernels, 1 to 64; see createKernels for
- *   the default.
- * @property {boolean} [memory64]  Use 64-bit addresses, for more than 4 GiB, where the engine has
- *   them.
- * @property {import('../wasm/selftest.js').Isa} [isa]  Use only this instruction set; default: the
- *   best that passes its self-test.
- * @property {import('../wasm/selftest.js').Dot} [dot]  Use this variant of relaxed SIMD; default:
- *   the faster one, timed.
- * @property {import('../wasm/kernel-types.js').KernelsOptions['wasm']} [wasm]  Modules to use
- *   instead of the package's own: one, or several by name.
- * @property {typeof globalThis.fetch} [fetch]  Function that fetches URLs, instead of the global
- *   fetch.
- * @property {HeadersInit} [headers]  Headers of every request.
- * @property {number} [retries]  Attempts in a row that may fail before a read fails. Default 4.
- * @property {number} [retryDelay]  Milliseconds before the first repeated attempt, doubled for each
- *   further one. Default 250.
- * @property {number} [timeout]  Milliseconds without a byte after which a connection counts as
- *   broken. Default 30000; Infinity waits for ever.
- * @property {boolean | string} [cache]  Keep the file in the browser's Cache Storage, under this
- *   name or 'fused-matmul'.
- */
-
-const LARGEST_CONTEXT = 2 ** 24;
+/** @typedef {import('./load-options.js').LlamaOptions} LlamaOptions */
 
 /**
  * @typedef {object} Settings
@@ -87,7 +44,8 @@ const LARGEST_CONTEXT = 2 ** 24;
  * @property {import('../backend.js').Backend} backend
  * @property {import('./plan.js').Plan} plan
  * @property {import('../backend.js').LoadedWeights} weights
- * @property {Decoder} decoder
+ * @property {import('./info.js').BackendChoice} choice
+ * @property {import('./decoder.js').Decoder} decoder
  * @property {Context} context
  * @property {import('./tokenizer/tokenizer.js').Tokenizer} tokenizer
  * @property {Record<string, import('../gguf/index.js').MetadataValue>} metadata
@@ -123,6 +81,8 @@ export class Llama {
    * @throws {import('../errors.js').ShapeError} a tensor has another shape than the metadata say
    * @throws {import('../errors.js').MemoryError} the model does not fit into a wasm memory: 4 GiB,
    *   more with memory64
+   * @throws {import('../gpu/errors.js').GpuError} with `backend` 'gpu': there is no GPU to be used, or
+   *   it failed; `reason` says why in one word
    * @throws {ArgumentError} an option is unknown or out of range
    */
   static load(source, options = {}) {
@@ -131,16 +91,16 @@ export class Llama {
 
   /**
    * @internal Loads a model to any backend.
-   * @param {(options: LlamaOptions) => Promise<import('../backend.js').Backend>} openBackend
-   *   called once the file is known to be a model that the runner supports
+   * @param {import('./place.js').Open} openBackend  called once the file is known to be a model that the runner supports
    * @param {import('../gguf/source.js').GgufSource | GgufFile} source
    * @param {LlamaOptions} options
    * @returns {Promise<Llama>}
    */
   static async loadTo(openBackend, source, options = {}) {
     const { contextLength: asked, kvType, activation } = checkLoadOptions(options);
-    const { kernels, onProgress, signal } = options;
+    const { kernels, signal } = options;
     if (kernels !== undefined && !isDevice(kernels)) (await wasmBackend()).checkKernels(kernels);
+    if (asksForDevices(options)) (await deviceCode()).checkDevices(options);
     /** @type {Record<string, number>} */
     const timings = {};
     let since = performance.now();
@@ -155,8 +115,6 @@ export class Llama {
     const isOpen = source instanceof GgufFile;
     const gguf = isOpen ? source : await openGguf(source, { signal, ...pick(options, OPEN_OPTIONS) });
     lap('header');
-    /** @type {(() => void)[]} */
-    const undo = [];
     try {
       const { metadata } = gguf;
       const plan = planModel(metadata, asked);
@@ -168,23 +126,13 @@ export class Llama {
       const contextLength = asked ?? Math.min(plan.trainedContext, DEFAULT_CONTEXT);
       const causal = plan.layers.every(({ attention }) => attention.causal);
       const settings = { contextLength, kvType, activation, causal };
-      const backend = await openBackend(options);
-      undo.push(() => backend.dispose());
+      const facts = { gguf, plan, planned, tensors, settings };
+      const opened = await openBackend(options, facts);
       lap('kernels');
-      const lacking = backend.lacks(plan, tensors, settings);
-      if (lacking.length > 0) throw new ModelError(lacking.join('; '));
-      const { kvBytes, workspaceBytes } = backend.sizes(plan, settings);
-      const otherBytes = kvBytes + workspaceBytes;
-      const weights = await backend.loadWeights(gguf, plan, planned, { otherBytes, onProgress, signal });
-      undo.push(() => weights.free());
+      const loaded = await loadParts(opened, facts, options);
       lap('weights');
-      const decoder = new Decoder(backend, plan, weights.byRole, settings);
-      const context = new Context(decoder, contextLength);
-      const parts = { backend, plan, weights, decoder, context, tokenizer, metadata };
-      return new Llama({ ...parts, tensors, settings, timings });
-    } catch (error) {
-      for (const one of undo.reverse()) one();
-      throw error;
+      const context = new Context(loaded.decoder, contextLength);
+      return new Llama({ ...loaded, plan, context, tokenizer, metadata, tensors, settings, timings });
     } finally {
       if (!isOpen) gguf.close();
     }
@@ -196,7 +144,8 @@ export class Llama {
   }
 
   /**
-   * Kernels that the model runs on; on a GPU these are the GpuKernels that it was given.
+   * Kernels that the model runs on; on a GPU these are GpuKernels, on several devices those of its
+   * first layer.
    * @returns {import('../wasm/kernels.js').Kernels}
    */
   get kernels() {
@@ -491,50 +440,3 @@ export class Llama {
 }
 
 const disposedError = () => new HandleError('this model is disposed', 'disposed');
-
-/**
- * The options with one of these names that are given.
- * @param {LlamaOptions} options
- * @param {readonly (keyof LlamaOptions)[]} names
- */
-const pick = (options, names) =>
-  Object.fromEntries(
-    names.filter((name) => options[name] !== undefined).map((name) => [name, options[name]]),
-  );
-
-/**
- * @param {LlamaOptions} options
- * @returns {Pick<LlamaOptions, 'contextLength'> & Required<Pick<LlamaOptions, 'kvType'
- *   | 'activation'>>}
- */
-function checkLoadOptions(options) {
-  checkNames(options, LOAD_OPTIONS);
-  const { kernels, contextLength, kvType = 'F16', activation = 'int8' } = options;
-  oneOf(KV_TYPES, kvType, 'kvType');
-  oneOf(ACTIVATION_NAMES, activation, 'activation');
-  if (contextLength !== undefined)
-    checkRange(contextLength, 'contextLength', { from: 1, to: LARGEST_CONTEXT, integer: true });
-  const own = Object.keys(pick(options, KERNEL_OPTIONS));
-  if (kernels !== undefined && own.length > 0)
-    throw new ArgumentError(`${own.join(', ')} belong(s) to own kernels, and kernels are given`);
-  return { contextLength, kvType, activation };
-}
-
-/** The code of the CPU backend, fetched when a model is loaded. */
-const wasmBackend = () => import('../wasm/backend.js');
-
-/**
- * Kernels of a device other than the CPU, which open a backend themselves.
- * @param {LlamaOptions['kernels']} kernels
- * @returns {kernels is import('../gpu/kernels.js').GpuKernels}
- */
-const isDevice = (kernels) => kernels !== undefined && openBackend in Object(kernels);
-
-/** @param {LlamaOptions} options */
-async function openOwnBackend(options) {
-  const { kernels, activation = 'int8', kvType = 'F16' } = options;
-  const settings = { activation, kvType };
-  if (isDevice(kernels)) return kernels[openBackend](settings);
-  const { openWasmBackend } = await wasmBackend();
-  return openWasmBackend(kernels, pick(options, KERNEL_OPTIONS), settings);
-}

@@ -44,6 +44,7 @@ const NUMBERS = {
 };
 
 /** Options of Llama.load: those for its own kernels, those for files, and all of them. */
+export const DEVICE_OPTIONS = /** @type {const} */ (['backend', 'gpu']);
 export const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'memory64', 'isa', 'dot', 'wasm']);
 export const OPEN_OPTIONS = /** @type {const} */ ([
   'fetch',
@@ -55,6 +56,7 @@ export const OPEN_OPTIONS = /** @type {const} */ ([
 ]);
 export const LOAD_OPTIONS = Object.freeze([
   ...['kernels', 'onProgress', 'signal', 'contextLength', 'kvType', 'activation'],
+  ...DEVICE_OPTIONS,
   ...KERNEL_OPTIONS,
   ...OPEN_OPTIONS,
 ]);

@@ -17,8 +17,9 @@ import { sendable } from './sendable.js';
 
 knowErrors(llamaErrors);
 
-/** All options of Llama.load but `kernels`: the worker makes its own. */
-const WORKER_LLAMA_OPTIONS = [...LOAD_OPTIONS.filter((name) => name !== 'kernels'), 'worker'];
+/** Options of Llama.load that a worker does not take: it makes kernels of its own, on the CPU. */
+const NOT_HERE = ['kernels', 'backend', 'gpu'];
+const WORKER_LLAMA_OPTIONS = [...LOAD_OPTIONS.filter((name) => !NOT_HERE.includes(name)), 'worker'];
 
 /** @typedef {import('../llama/model.js').Llama} Llama */
 /** @typedef {import('../llama/options.js').GenerateOptions} GenerateOptions */
@@ -31,8 +32,9 @@ const WORKER_LLAMA_OPTIONS = [...LOAD_OPTIONS.filter((name) => name !== 'kernels
  */
 
 /**
- * Options of Llama.load without `kernels`, as the worker makes its own.
- * @typedef {Omit<import('../llama/model.js').LlamaOptions, 'kernels'>
+ * Options of Llama.load without `kernels`, `backend` and `gpu`: the worker makes kernels of its own,
+ * on the CPU.
+ * @typedef {Omit<import('../llama/model.js').LlamaOptions, 'kernels' | 'backend' | 'gpu'>
  *   & WorkerOnlyOptions} WorkerLlamaOptions
  */
 

@@ -8,8 +8,10 @@ import { projectRoot } from './test-data.js';
 /**
  * Bundles a module for browsers, into the entry and the chunks that it loads later.
  * @param {string} contents  source of the module; imports are relative to the repository
- * @returns {Promise<{ files: import('esbuild').OutputFile[], contents: string, bytes: number }>}
- *   contents: the code that a page loads at once; bytes: its size, gzipped
+ * @returns {Promise<{ files: import('esbuild').OutputFile[], contents: string, bytes: number,
+ *   chunks: { name: string, texts: string[] }[] }>}  contents: the code that a page loads at once;
+ *   bytes: its size, gzipped; chunks: what that code loads later, each with the code that comes with
+ *   it
  */
 export async function bundleForBrowser(contents) {
   const { outputFiles, warnings } = await build({
@@ -28,12 +30,20 @@ export async function bundleForBrowser(contents) {
   assert.deepEqual(warnings, []);
   const text = (/** @type {string} */ name) =>
     outputFiles.find((file) => path.basename(file.path) === name)?.text ?? assert.fail(name);
-  const loaded = new Set(['stdin.js']);
-  for (const name of loaded) {
-    for (const [, imported] of text(name).matchAll(/\b(?:from|import)"\.\/([^"]+)"/g)) loaded.add(imported);
-  }
-  const atOnce = [...loaded].map(text).join('');
-  return { files: outputFiles, contents: atOnce, bytes: gzipSync(atOnce, { level: 9 }).length };
+  const together = (/** @type {string} */ file) => {
+    const loaded = new Set([file]);
+    for (const name of loaded) {
+      for (const [, imported] of text(name).matchAll(/\b(?:from|import)"\.\/([^"]+)"/g)) loaded.add(imported);
+    }
+    return loaded;
+  };
+  const first = together('stdin.js');
+  const atOnce = [...first].map(text).join('');
+  const chunks = [...atOnce.matchAll(/\bimport\("\.\/([^"]+)"\)/g)].map(([, name]) => ({
+    name,
+    texts: [...together(name)].filter((one) => !first.has(one)).map(text),
+  }));
+  return { files: outputFiles, contents: atOnce, bytes: gzipSync(atOnce, { level: 9 }).length, chunks };
 }
 
 /**

@@ -338,7 +338,7 @@ test('backend: one block at a time, on both', async (t) => {
     });
     const feed = { settings: one.of.feed, weights: one.weights.feed };
     const head = { settings: plan.head, weights: byRole.head };
-    const [cacheOne, cacheTwo] = plan.layers.map((layer) => backend.cache(layer.attention, settings));
+    const [cacheOne, cacheTwo] = plan.layers.map((layer, i) => backend.cache(layer.attention, settings, i));
     /** @type {[string, ArrayLike<number>][]} */
     const got = [];
     const first = { position: 0, start: 0, nTokens: 3, seen: 3 };

@@ -165,7 +165,7 @@ test('the operations are a file of their own, fetched beside the module', async 
   assert.ok(bytes <= OPERATIONS_BUDGET, `${bytes} bytes, budget ${OPERATIONS_BUDGET}`);
 });
 
-test('the GPU kernels are small, and no other entry has them', async (t) => {
+test('the GPU kernels are small, and no other entry loads them by itself', async (t) => {
   const { bytes, files } = await bundleForBrowser("export { createGpuKernels } from './js/gpu/index.js';");
   // Of what is loaded later, the chunks with shaders are those of models.
   const models = files.filter(({ text }) => text.includes('@compute'));
@@ -173,10 +173,21 @@ test('the GPU kernels are small, and no other entry has them', async (t) => {
   t.diagnostic(`GPU kernels: ${bytes} bytes gzipped, ${all} with what models need`);
   assert.ok(bytes <= GPU_BUDGET, `${bytes} bytes, budget ${GPU_BUDGET}`);
   assert.ok(all <= GPU_MODEL_BUDGET, `${all} bytes, budget ${GPU_MODEL_BUDGET}`);
-  for (const entry of ['index', 'layer-index', 'llama/index']) {
+  for (const entry of ['index', 'layer-index']) {
     const { files: others } = await bundleForBrowser(`export * from './js/${entry}.js';`);
     assert.ok(!others.some(({ text }) => text.includes('@compute')), entry);
   }
+  // A model loads them only when it is to run on a GPU.
+  const llama = await bundleForBrowser("export * from './js/llama/index.js';");
+  assert.ok(!llama.contents.includes('@compute'));
+  const withKernels = llama.chunks.filter(({ texts }) => texts.some((text) => text.includes('@compute')));
+  assert.deepEqual(withKernels, []);
+  const devices = llama.chunks.filter(({ texts }) => texts.some((text) => text.includes('FM_GPU')));
+  assert.equal(devices.length, 1);
+  assert.ok(
+    llama.files.some(({ text }) => text.includes('@compute')),
+    'a bundler follows the import',
+  );
 });
 
 test('a browser bundle has the header parser in a chunk of its own', async () => {
