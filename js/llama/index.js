@@ -6,7 +6,7 @@ import { ARCHITECTURES } from './architectures/index.js';
 export * from '../index.js';
 export { BusyError, ContextError, ModelError, NumericError } from './errors.js';
 export { Llama } from './model.js';
-export { PRE_TOKENIZERS as preTokenizers } from './tokenizer/pre-tokenizers.js';
+export { PRE_TOKENIZERS as preTokenizers } from './tokenizer/pre-tokenizer-names.js';
 export { createWorkerLlama } from './worker.js';
 
 /**

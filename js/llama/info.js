@@ -24,7 +24,8 @@
 
 /**
  * @typedef {object} TokenizerInfo
- * @property {string} kind  Kind of tokenizer, as the file names it.
+ * @property {string} kind  Kind of tokenizer, as the file names it: llama (SentencePiece), gpt2 (byte
+ *   pairs), gemma4 (byte pairs over lines), bert (WordPiece) or t5 (unigrams).
  * @property {string | undefined} pre  How texts are cut into words, as the file names it.
  * @property {boolean} addBos  Whether texts begin with BOS.
  * @property {boolean} addEos  Whether texts end with EOS; prompts of generate do not.

@@ -1,9 +1,10 @@
-/* The tokenizer 'gpt2' (byte pairs): words cut by regular expressions, merges by rank. */
+/* The tokenizer 'gpt2' (byte pairs): words cut by regular expressions, merges by rank. The one of
+ * Gemma 4 is the same with lines as words and characters instead of bytes. */
 
 import { ModelError } from '../errors.js';
 import { mergeSymbols } from './merge.js';
 import { preTokenizer } from './pre-tokenizers.js';
-import { encoder } from './utf8.js';
+import { byteOf, byteToken, encoder } from './utf8.js';
 
 /** Most words, and longest word, whose tokens are cached. */
 const CACHED_WORDS = 20_000;
@@ -29,19 +30,19 @@ export class BytePairs {
   addEos = false;
   leadingSpace = false;
   #ids;
-  #split;
-  #whole;
+  #rules;
   #rank;
   /** @type {Map<string, number[]>} */
   #cache = new Map();
 
-  /** @param {import('./tokenizer.js').Vocabulary} vocabulary */
-  constructor({ of, ids }) {
-    this.pre = String(of('pre') || 'default');
-    const { split, whole, bos } = preTokenizer(this.pre);
-    this.#split = split;
-    this.#whole = whole;
-    this.addBos = bos;
+  /**
+   * @param {import('./tokenizer.js').Vocabulary} vocabulary
+   * @param {string} [pre]  name of the pre-tokenizer; by default the file names it
+   */
+  constructor({ of, ids }, pre = String(of('pre') || 'default')) {
+    this.pre = pre;
+    this.#rules = preTokenizer(pre);
+    this.addBos = this.#rules.bos;
     this.#ids = ids;
     const merges = of('merges');
     if (!Array.isArray(merges)) throw new ModelError('tokenizer.ggml.merges is missing');
@@ -59,7 +60,8 @@ export class BytePairs {
    * @param {number[]} out
    */
   encode(text, _, out) {
-    for (const word of this.#split(text)) {
+    const { split, raw } = this.#rules;
+    for (const word of split(raw ? text.replaceAll(' ', '\u2581') : text)) {
       let tokens = this.#cache.get(word);
       if (!tokens) {
         tokens = this.#encodeWord(word);
@@ -70,15 +72,21 @@ export class BytePairs {
     }
   }
 
-  /** @param {string} text */
-  bytes(text) {
+  /**
+   * @param {string} text
+   * @param {boolean} isByte
+   */
+  bytes(text, isByte) {
+    if (isByte) return byteOf(text);
+    if (this.#rules.raw) return encoder.encode(text.replaceAll('\u2581', ' '));
     return Uint8Array.from(text, (char) => CHAR_BYTES.get(char) ?? 63);
   }
 
   /** @param {string} word */
   #encodeWord(word) {
-    const spelt = Array.from(encoder.encode(word), (byte) => BYTE_CHARS[byte]).join('');
-    const known = this.#whole ? this.#ids.get(spelt) : undefined;
+    const { raw, whole, newlines } = this.#rules;
+    const spelt = raw ? word : Array.from(encoder.encode(word), (byte) => BYTE_CHARS[byte]).join('');
+    const known = whole || (newlines && word.startsWith('\n')) ? this.#ids.get(spelt) : undefined;
     if (known !== undefined) return [known];
     /** @type {number[]} */
     const tokens = [];
@@ -87,12 +95,24 @@ export class BytePairs {
       const symbol = spelt.slice(start, end);
       start = end;
       const id = this.#ids.get(symbol);
-      // If the vocabulary lacks the merged symbol, its bytes are used as far as they are tokens.
-      for (const part of id === undefined ? symbol : [symbol]) {
+      // If the vocabulary lacks the symbol, its bytes are used as far as they are tokens.
+      const parts =
+        id !== undefined ? [symbol] : raw ? Array.from(encoder.encode(symbol), byteToken) : symbol;
+      for (const part of parts) {
         const token = this.#ids.get(part);
         if (token !== undefined) tokens.push(token);
       }
     }
     return tokens;
+  }
+}
+
+/** The tokenizer 'gemma4', whose files may name another pre-tokenizer. */
+export class Gemma4Pairs extends BytePairs {
+  static title = 'byte pairs over lines';
+
+  /** @param {import('./tokenizer.js').Vocabulary} vocabulary */
+  constructor(vocabulary) {
+    super(vocabulary, 'gemma4');
   }
 }

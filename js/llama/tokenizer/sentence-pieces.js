@@ -1,12 +1,9 @@
 /* The tokenizer 'llama' (SentencePiece): merges by the score of the merged token; single bytes where
  * no token fits. */
 
-import { ModelError } from '../errors.js';
 import { mergeSymbols } from './merge.js';
-import { encoder } from './utf8.js';
-
-/** @param {number} byte */
-const byteToken = (byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`;
+import { scoresOf } from './scores.js';
+import { byteOf, byteToken, encoder } from './utf8.js';
 
 export class SentencePieces {
   static title = 'SentencePiece';
@@ -22,13 +19,7 @@ export class SentencePieces {
 
   /** @param {import('./tokenizer.js').Vocabulary} vocabulary */
   constructor({ of, tokens, ids }) {
-    const scores = of('scores');
-    if (!Array.isArray(scores) || scores.length !== tokens.length) {
-      throw new ModelError(
-        `tokenizer.ggml.scores has ${Array.isArray(scores) ? scores.length : 'no'} values for ${tokens.length} tokens`,
-      );
-    }
-    this.#scores = /** @type {number[]} */ (scores);
+    this.#scores = scoresOf(of, tokens.length);
     this.#ids = ids;
     const unknown = of('unknown_token_id');
     this.#unknown = typeof unknown === 'number' ? unknown : ids.get('<unk>');
@@ -63,7 +54,7 @@ export class SentencePieces {
    * @param {boolean} isByte
    */
   bytes(text, isByte) {
-    if (isByte) return Uint8Array.of(Number.parseInt(text.slice(3, 5), 16));
+    if (isByte) return byteOf(text);
     return encoder.encode(text.replaceAll('\u2581', ' '));
   }
 

@@ -106,12 +106,14 @@ export function tokenRoles(get, ids, { size, eos }) {
 /**
  * Tells whether a special token takes the white space before or after it. GGUF files do not say so.
  * @param {unknown} pre  tokenizer.ggml.pre
- * @param {unknown} name  general.name
+ * @param {Record<string, unknown>} metadata
  * @returns {(text: string) => { stripLeft?: boolean, stripRight?: boolean }}
  */
-export function stripping(pre, name) {
-  const model = String(name).toLowerCase();
-  if (/jina-v2-(de|es|code)/.test(String(pre))) return (text) => ({ stripLeft: text === '<mask>' });
+export function stripping(pre, metadata) {
+  const model = String(metadata['general.name']).toLowerCase();
+  const architecture = String(metadata['general.architecture']);
+  if (/jina-v2-(de|es|code)/.test(String(pre)) || /nomic-bert-moe|jina-bert-v3/.test(architecture))
+    return (text) => ({ stripLeft: text === '<mask>' });
   if (/phi-?3/.test(model)) {
     const exact = ['<unk>', '<s>', '<|endoftext|>'];
     return (text) => ({ stripRight: !exact.includes(text) });

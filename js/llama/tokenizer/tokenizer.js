@@ -3,15 +3,16 @@
 
 import { ArgumentError, show } from '../../errors.js';
 import { ModelError } from '../errors.js';
-import { BytePairs } from './byte-pairs.js';
+import { BytePairs, Gemma4Pairs } from './byte-pairs.js';
 import { SentencePieces } from './sentence-pieces.js';
 import { SpecialTokens } from './special-tokens.js';
 import { namedTokens, stripping, tokenRoles } from './token-roles.js';
+import { Unigrams } from './unigrams.js';
 import { encoder } from './utf8.js';
 import { WordPieces } from './word-pieces.js';
 
 /** The kinds of tokenizers, by tokenizer.ggml.model. */
-const KINDS = { llama: SentencePieces, gpt2: BytePairs, bert: WordPieces };
+const KINDS = { llama: SentencePieces, gpt2: BytePairs, gemma4: Gemma4Pairs, bert: WordPieces, t5: Unigrams };
 
 /** Token types of GGUF. */
 const NORMAL = 1;
@@ -27,6 +28,7 @@ const BYTE = 6;
  * @property {import('./token-roles.js').Get} of  A value of tokenizer.ggml.
  * @property {string[]} tokens
  * @property {Map<string, number>} ids  Ids by the tokens' texts.
+ * @property {Int32Array} types  Type of each token, as the file says.
  */
 
 /**
@@ -85,7 +87,7 @@ export class Tokenizer {
       );
     }
     const Kind = KINDS[/** @type {keyof typeof KINDS} */ (this.kind)];
-    const model = new Kind({ of, tokens: this.#tokens, ids: this.#ids });
+    const model = new Kind({ of, tokens: this.#tokens, ids: this.#ids, types: this.#types });
     this.#model = model;
     this.pre = model.pre;
     const named = (/** @type {{ names: string[], fallback?: number }} */ { names, fallback = -1 }) =>
@@ -102,7 +104,7 @@ export class Tokenizer {
     /** Tokens that end a text. @type {ReadonlySet<number>} */
     this.ends = new Set(ends);
     for (const token of control) this.#types[token] = CONTROL;
-    this.#special = this.#findSpecial(stripping(this.pre, metadata['general.name']));
+    this.#special = this.#findSpecial(stripping(this.pre, metadata));
   }
 
   /** Number of tokens in the vocabulary. */
