@@ -105,6 +105,16 @@ function checkCase(module, made, { bits = true } = {}) {
       const unfused = module.matmul(type, w.bytes, steps[i], nTokens, nRows, nCols, activation);
       fused.assertBits(outputs[0], unfused.y, `${what}, against the steps one by one`);
     });
+    if (!bits) continue;
+    // Without a second factor the result is that of ones.
+    const ones = new Float32Array(x.length).fill(1);
+    for (const act of ACTS) {
+      const alone = fused.multiplyGated(module, target, x, null, nTokens, nCols, act, activation);
+      const values = fused.gateValues(module, x, ones, act);
+      const unfused = module.matmul(type, w.bytes, values, nTokens, nRows, nCols, activation);
+      const what = `${fused.GATES[act]} alone, ${ACTIVATION_NAMES[activation]}: ${made.label}`;
+      fused.assertBits(alone.outputs[0], unfused.y, what);
+    }
   }
 }
 
