@@ -47,8 +47,9 @@
  */
 
 /**
- * Keys and values of past tokens, by position, for one attention layer.
- * @typedef {Resource} Cache
+ * Keys and values of past tokens, by position, for one attention layer. A layer with a window may keep
+ * only the latest ones: `first` is then the first position that is there.
+ * @typedef {Resource & { readonly first?: number }} Cache
  */
 
 /**

@@ -5,7 +5,7 @@ import { ModelError } from '../llama/errors.js';
 import { attendWork, embedWork, feedWork, headWork, isSplit, projectWork, statesWork } from './blocks.js';
 import { CheckedReads } from './checked-reads.js';
 import { Commands } from './commands.js';
-import { lacks, sizes } from './fit.js';
+import { cacheShape, lacks, sizes } from './fit.js';
 import { GpuCache, GpuTensor, GpuTokens } from './handles.js';
 import { GpuHidden } from './hidden.js';
 import { loadWeights } from './model-weights.js';
@@ -200,8 +200,8 @@ export class GpuBackend {
   }
 
   /** @param {AttentionSettings} attention @param {RunSettings} settings */
-  cache({ nKvHeads, headSize }, { contextLength, kvType }) {
-    return new GpuCache(this.#gpu, { type: kvType, nPositions: contextLength, nKvHeads, headSize });
+  cache(attention, { contextLength, kvType }) {
+    return new GpuCache(this.#gpu, cacheShape(attention, contextLength, kvType));
   }
 
   /**
@@ -225,6 +225,7 @@ export class GpuBackend {
    * @param {Step} at
    */
   project(x, block, cache, at) {
+    cache.note(at.position, at.nTokens);
     const form = formOf(at.nTokens);
     this.#run(block, [x, cache], `project ${form}`, at, () =>
       projectWork(block, x, cache, form, this.#meansOf(x)),

@@ -1,6 +1,7 @@
 /* Whether a model can run on a GPU, and what it takes there beside its weights. */
 
 import { show } from '../errors.js';
+import { cachedPositions } from '../llama/cached-positions.js';
 import { withoutKernels } from '../llama/unserved.js';
 import { bufferCols } from './hidden.js';
 import { FEW, LARGEST_BATCH } from './products.js';
@@ -12,6 +13,19 @@ import { WGSL_TYPES } from './wgsl/types.js';
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 
 const LARGEST_HEAD = 256;
+
+/**
+ * The cache of a layer.
+ * @param {import('../llama/plan.js').AttentionSettings} attention
+ * @param {number} nPositions
+ * @param {import('../wasm/kv-cache.js').KvType} type
+ * @returns {import('./wgsl/cache.js').CacheShape}
+ */
+export function cacheShape(attention, nPositions, type) {
+  const { nKvHeads, headSize } = attention;
+  const nRows = cachedPositions(attention, nPositions, LARGEST_BATCH);
+  return { type, nPositions, nRows, nKvHeads, headSize };
+}
 /** Tensors by their roles, and what they are for. @type {[RegExp, string][]} */
 const UNSERVED = [
   [/^embedding\.positions$/, 'learned positions'],
@@ -40,7 +54,7 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
     if (!can) reasons.add(reason);
   };
   for (const { attention, feed } of layers) {
-    const { kind, headSize, nKvHeads, rope } = attention;
+    const { kind, headSize, rope } = attention;
     check(kind === 'attention', `layers of kind ${show(kind)} are not supported on the GPU`);
     check(
       headSize <= LARGEST_HEAD && headSize % 4 === 0,
@@ -71,7 +85,7 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
       ['silu', 'gelu', 'relu', 'relu2'].includes(feed.activation),
       `activations of the kind ${show(feed.activation)} are not supported on the GPU`,
     );
-    const { bytes } = cacheLayout({ type: kvType, nPositions: contextLength, nKvHeads, headSize });
+    const { bytes } = cacheLayout(cacheShape(attention, contextLength, kvType));
     check(
       bytes <= bindingBytes,
       `${contextLength} positions need ${bytes} bytes of keys and values a layer; this GPU takes ${bindingBytes} in one piece: try a shorter context or another kvType`,
@@ -116,8 +130,7 @@ export function sizes(plan, { contextLength, kvType }) {
   const logitRows = Math.min(FEW, part);
   const rowBytes = 4 * Object.values(bufferCols(plan)).reduce((sum, n) => sum + n, 0);
   const kvBytes = layers.reduce(
-    (sum, { attention: { nKvHeads, headSize } }) =>
-      sum + cacheLayout({ type: kvType, nPositions: contextLength, nKvHeads, headSize }).bytes,
+    (sum, { attention }) => sum + cacheLayout(cacheShape(attention, contextLength, kvType)).bytes,
     0,
   );
   // The table of rotations: cosine and sine of every pair.

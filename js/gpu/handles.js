@@ -35,10 +35,24 @@ export class GpuTensor extends InBuffer {
 
 /** Keys and values of a layer. */
 export class GpuCache extends InBuffer {
+  /** The position after the last one that was written. */
+  #end = 0;
+
   /** @param {GpuDevice} gpu @param {import('./wgsl/cache.js').CacheShape} shape */
   constructor(gpu, shape) {
     super(gpu.buffer(cacheLayout(shape).bytes, { label: 'keys and values' }));
     this.shape = shape;
+  }
+
+  /** The first position that is there. */
+  get first() {
+    const { nPositions, nRows = nPositions } = this.shape;
+    return Math.max(0, this.#end - nRows);
+  }
+
+  /** Tokens are written. @param {number} position  of the first @param {number} nTokens */
+  note(position, nTokens) {
+    this.#end = Math.max(position === 0 ? 0 : this.#end, position + nTokens);
   }
 }
 

@@ -37,7 +37,8 @@ export class Context {
 
   /**
    * Keeps the tokens that the context and `tokens` have in common at their start. At least the last
-   * of `tokens` is not kept, as its logits are needed.
+   * of `tokens` is not kept, as its logits are needed. Where layers have windows, none is kept if the
+   * keys and values before the next token were overwritten.
    * @param {readonly number[]} tokens
    * @returns {number} how many of `tokens` are in the context
    */
@@ -46,6 +47,7 @@ export class Context {
     const limit = Math.min(tokens.length - 1, this.#past.length);
     let same = 0;
     while (same < limit && this.#past[same] === tokens[same]) same += 1;
+    if (!this.#decoder.canContinue(same)) same = 0;
     this.#past.length = same;
     return same;
   }

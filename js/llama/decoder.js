@@ -264,6 +264,17 @@ export class Decoder {
     return this.#traced(() => this.#backend.readStates(this.#x, this.#head, rows), this.#last);
   }
 
+  /**
+   * Whether the caches have what a token needs that follows the first tokens of the context.
+   * @param {number} position  of the token
+   */
+  canContinue(position) {
+    return this.#layers.every(({ attention: { settings }, cache }) => {
+      const earliest = settings.window > 0 ? Math.max(0, position + 1 - settings.window) : 0;
+      return (cache.first ?? 0) <= earliest;
+    });
+  }
+
   /** Frees caches and tensors. */
   free() {
     for (const resource of this.#owned) if (!resource.freed) resource.free();

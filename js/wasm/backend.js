@@ -8,12 +8,14 @@
  *   head     logits = norm(x) output^T */
 
 import { ArgumentError, show } from '../errors.js';
+import { cachedPositions } from '../llama/cached-positions.js';
 import { checkNumbers, KV_LARGEST } from '../llama/numeric.js';
 import { createKernels } from './create.js';
-import { lacks, sizes } from './fit.js';
+import { LARGEST_BATCH, lacks, sizes } from './fit.js';
 import { addressIn, floatsOf } from './handles.js';
 import { WasmHidden } from './hidden.js';
 import { Kernels, memoryOf } from './kernels.js';
+import { LayerCache } from './layer-cache.js';
 import { loadModelWeights } from './model-weights.js';
 import { viewOf } from './tensor-view.js';
 import { positionsOf, rowsOf, textsOf } from './texts.js';
@@ -36,29 +38,10 @@ import { positionsOf, rowsOf, textsOf } from './texts.js';
 /** @typedef {import('./handles.js').Tensor} Tensor */
 /** @typedef {import('./kernel-types.js').KernelsOptions} KernelsOptions */
 /** @typedef {import('./kernel-types.js').Gate} Gate */
-/** @typedef {import('./kv-cache.js').KvCache} KvCache */
 /** @typedef {import('./kv-cache.js').KvType} KvType */
 /** @typedef {import('./selftest.js').Activation} Activation */
 
 /** @template S @typedef {import('../backend.js').Block<S>} Block */
-
-/** The keys and the values of one layer. @implements {Resource} */
-class LayerCache {
-  /** @param {KvCache} keys @param {KvCache} values */
-  constructor(keys, values) {
-    this.keys = keys;
-    this.values = values;
-  }
-
-  get freed() {
-    return this.keys.freed;
-  }
-
-  free() {
-    this.keys.free();
-    this.values.free();
-  }
-}
 
 /**
  * Token ids. JavaScript chooses the tokens, so the ids need no wasm memory. @implements {Resource}
@@ -159,11 +142,13 @@ export class WasmBackend {
   }
 
   /** @param {AttentionSettings} attention @param {RunSettings} settings */
-  cache({ nKvHeads, headSize }, { contextLength, kvType }) {
-    const shape = { type: kvType, nPositions: contextLength, nKvHeads, headSize };
+  cache(attention, { contextLength, kvType }) {
+    const { nKvHeads, headSize, window } = attention;
+    const nPositions = cachedPositions(attention, contextLength, LARGEST_BATCH);
+    const shape = { type: kvType, nPositions, nKvHeads, headSize };
     const keys = this.#fm.kvCache(shape);
     try {
-      return new LayerCache(keys, this.#fm.kvCache(shape));
+      return new LayerCache(keys, this.#fm.kvCache(shape), window);
     } catch (error) {
       keys.free();
       throw error;
@@ -193,7 +178,7 @@ export class WasmBackend {
    * @param {LayerCache} cache
    * @param {Step} at
    */
-  project(hidden, { settings, weights, layer }, { keys, values }, at) {
+  project(hidden, { settings, weights, layer }, cache, at) {
     const fm = this.#fm;
     const activation = this.#activation;
     const { position } = at;
@@ -222,8 +207,9 @@ export class WasmBackend {
     this.#check(q, { part: 'queries', layer, position });
     this.#check(k, { part: 'keys', layer, position }, largest);
     this.#check(v, { part: 'values', layer, position }, largest);
-    keys.write(k, position);
-    values.write(v, position);
+    const row = cache.rowFor(position, at.nTokens);
+    cache.keys.write(k, row);
+    cache.values.write(v, row);
   }
 
   /**
@@ -232,12 +218,13 @@ export class WasmBackend {
    * @param {LayerCache} cache
    * @param {Step} at
    */
-  attend(hidden, { settings, weights }, { keys, values }, at) {
+  attend(hidden, { settings, weights }, { keys, values, first }, at) {
     const { causal, window, scale, softcap } = settings;
     const { x, added } = hidden.states(at);
     const { qkv, attended } = hidden.attention(at, settings);
     for (const text of textsOf(at)) {
-      const { position: firstPosition, seen: nPositions, cached: start } = text;
+      const { position, seen, cached: start } = text;
+      const [firstPosition, nPositions] = [position - first, seen - first];
       const out = rowsOf(attended, text);
       const options = { firstPosition, nPositions, start, causal, window, scale, softcap, out };
       this.#fm.flashAttention(rowsOf(qkv[0], text), keys, values, options);

@@ -2,6 +2,7 @@
  * takes in addition to its weights. */
 
 import { show } from '../errors.js';
+import { cachedPositions } from '../llama/cached-positions.js';
 import { withoutKernels } from '../llama/unserved.js';
 import { findType, weightBytes } from '../types.js';
 import { bufferCols, widths } from './hidden.js';
@@ -21,7 +22,7 @@ const NORMS = ['rms', 'layer'];
  * no weight is decoded again for a few remaining tokens.
  */
 const TOKEN_BLOCK = 128;
-const LARGEST_BATCH = 4 * TOKEN_BLOCK;
+export const LARGEST_BATCH = 4 * TOKEN_BLOCK;
 const SMALLEST_BATCH = 32;
 /**
  * Most bytes of the tensors of a batch, with the workspace of the feed-forward block: for a batch
@@ -96,7 +97,7 @@ export function sizes(plan, { contextLength, kvType }) {
       2 *
         weightBytes(
           type,
-          contextLength,
+          cachedPositions(attention, contextLength, LARGEST_BATCH),
           type.blockValues * Math.ceil(widths(attention).kv / type.blockValues),
         ),
     0,

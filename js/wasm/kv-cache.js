@@ -106,6 +106,18 @@ export class KvCache extends Handle {
       ),
     );
   }
+
+  /**
+   * @internal Moves positions to the beginning.
+   * @param {number} start  the first of them
+   * @param {number} end
+   */
+  keep(start, end) {
+    const { memory } = this.#core;
+    const address = addressIn(this, memory);
+    const rowBytes = this.byteLength / this.nPositions;
+    memory.u8.copyWithin(address, address + start * rowBytes, address + end * rowBytes);
+  }
 }
 
 /** @type {import('./core.js').Operation<'kvCache'>} */

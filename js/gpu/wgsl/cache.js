@@ -16,6 +16,7 @@ import { up16 } from '../shader.js';
  * @typedef {object} CacheShape
  * @property {KvType} type
  * @property {number} nPositions
+ * @property {number} [nRows]  positions that are stored, the latest ones; all by default
  * @property {number} nKvHeads
  * @property {number} headSize  a multiple of 4, for Q8_0 of 32
  */
@@ -27,16 +28,23 @@ const WORD_VALUES = { F32: 1, F16: 2, Q8_0: 4 };
 const BLOCK = 32;
 
 /** The bytes of a cache, and where its parts begin in words. @param {CacheShape} shape */
-export function cacheLayout({ type, nPositions, nKvHeads, headSize }) {
+export function cacheLayout({ type, nPositions, nRows = nPositions, nKvHeads, headSize }) {
   const nCols = up16(nKvHeads * headSize);
   const rowWords = nCols / WORD_VALUES[type];
-  const values = nPositions * rowWords;
+  const values = nRows * rowWords;
   const keyScales = 2 * values;
   const scaleWords = type === 'Q8_0' ? nCols / BLOCK : 0;
-  const valueScales = keyScales + nPositions * scaleWords;
-  const words = valueScales + nPositions * scaleWords;
+  const valueScales = keyScales + nRows * scaleWords;
+  const words = valueScales + nRows * scaleWords;
   return { rowWords, scaleWords, values, keyScales, valueScales, bytes: 4 * words };
 }
+
+/**
+ * The row of a position, in WGSL. Where not all are stored, later ones take the rows of the oldest.
+ * @param {CacheShape} shape
+ */
+export const rowOf = ({ nPositions, nRows = nPositions }) =>
+  nRows < nPositions ? `(position % ${nRows}u)` : 'position';
 
 /**
  * The first or second four values of a piece: of the load `w` at `a`, or for F32 the next one.
@@ -67,17 +75,18 @@ const FOUR = {
  */
 export function cacheReader(shape) {
   const { rowWords, scaleWords, values, keyScales, valueScales } = cacheLayout(shape);
+  const row = rowOf(shape);
   const wide = shape.headSize % 8 === 0;
   // Words of a load: those of a piece, 4 at most.
   const load = shape.type === 'F32' || (shape.type === 'F16' && wide) ? 4 : 2;
   const fours = (wide ? [false, true] : [false]).map(FOUR[shape.type]);
   const one = (/** @type {string} */ name, /** @type {number} */ first, /** @type {number} */ firstScale) => `
 fn ${name}(position: u32, column: u32) -> ${wide ? 'mat2x4f' : 'vec4f'} {
-  let a = ${first / load}u + position * ${rowWords / load}u + column / ${load * WORD_VALUES[shape.type]}u;
+  let a = ${first / load}u + ${row} * ${rowWords / load}u + column / ${load * WORD_VALUES[shape.type]}u;
   let w = cache[a];${
     shape.type === 'Q8_0'
       ? `
-  let b = ${firstScale}u + position * ${scaleWords}u + column / ${BLOCK}u;
+  let b = ${firstScale}u + ${row} * ${scaleWords}u + column / ${BLOCK}u;
   let d = bitcast<f32>(cache[b >> 1u][b & 1u]);`
       : ''
   }
@@ -123,7 +132,7 @@ export function pairWriter(shape) {
   const { rowWords, values } = cacheLayout(shape);
   const halves = shape.type === 'F16';
   const one = (/** @type {string} */ name, /** @type {number} */ first) => {
-    const a = `let a = ${first}u + position * ${rowWords}u + column / ${WORD_VALUES[shape.type]}u;`;
+    const a = `let a = ${first}u + ${rowOf(shape)} * ${rowWords}u + column / ${WORD_VALUES[shape.type]}u;`;
     const store = halves
       ? 'cache[a] = pack_halves(v);'
       : 'cache[a] = bitcast<u32>(v.x); cache[a + 1u] = bitcast<u32>(v.y);';

@@ -10,7 +10,7 @@
 
 import { KV_LARGEST, LARGEST_F32 } from '../../llama/numeric.js';
 import { groupsOf, shader, up16 } from '../shader.js';
-import { cacheLayout, pairWriter } from './cache.js';
+import { cacheLayout, pairWriter, rowOf } from './cache.js';
 import { FAULT_WORDS, faultNote, faultPart, largestBits } from './faults.js';
 import { VECTOR } from './outputs.js';
 import { rmsFactor, rowSums } from './row-sums.js';
@@ -333,6 +333,7 @@ export const headsAfterGroups = ({ nHeads, cache, qkNorm }, nTokens) => [
  */
 function blockWriter(cache) {
   const { rowWords, scaleWords, values, keyScales, valueScales } = cacheLayout(cache);
+  const row = rowOf(cache);
   return `
 fn to_f16(d: f32) -> f32 {
   // pack2x16float() may round either way. Subnormal numbers of f16 are multiples of 2^-24.
@@ -347,8 +348,8 @@ fn put_block(part: u32, position: u32, column: u32, at: u32) {
   let d = max(max(m.x, m.y), max(m.z, m.w)) / 127.0;
   let scale = to_f16(d);
   let inverse = select(0.0, 1.0 / d, scale > 0.0);
-  cache[select(${keyScales}u, ${valueScales}u, part == 2u) + position * ${scaleWords}u + column / 32u] = bitcast<u32>(scale);
-  let word = select(0u, ${values}u, part == 2u) + position * ${rowWords}u + column / 4u;
+  cache[select(${keyScales}u, ${valueScales}u, part == 2u) + ${row} * ${scaleWords}u + column / 32u] = bitcast<u32>(scale);
+  let word = select(0u, ${values}u, part == 2u) + ${row} * ${rowWords}u + column / 4u;
   for (var i = 0u; i < 8u; i++) {
     let v = staged4(at + 4u * i) * inverse;
     let whole = trunc(v);
