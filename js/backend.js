@@ -144,6 +144,8 @@
  *   before a weight is read.
  * @property {(plan: Plan, settings: RunSettings) => Sizes} sizes  The memory that the model will
  *   take.
+ * @property {(pieces: readonly number[]) => Promise<number>} fits  How many pieces of memory, given
+ *   in bytes and taken in order, the device has room for.
  * @property {(gguf: GgufFile, plan: Plan, tensors: readonly PlannedTensor[],
  *   options: LoadOptions) => Promise<LoadedWeights>} loadWeights  Loads all tensors, or on a
  *   failure none. Roles that the plan shares are filled in.

@@ -13,6 +13,7 @@ import { Picks } from './picks.js';
 import { Pipelines } from './pipelines.js';
 import { FILLING_GROUPS, formOf } from './products.js';
 import { Recorder } from './recorder.js';
+import { roomFor } from './room.js';
 import { up16, withoutPadding } from './shader.js';
 import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
 
@@ -144,6 +145,11 @@ export class GpuBackend {
   /** @type {Backend['sizes']} */
   sizes(plan, settings) {
     return sizes(plan, settings);
+  }
+
+  /** @type {Backend['fits']} */
+  fits(pieces) {
+    return roomFor(this.#gpu, pieces);
   }
 
   /** @type {Backend['loadWeights']} */

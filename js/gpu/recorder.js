@@ -3,8 +3,8 @@
  * dispatches. */
 
 import { HandleError } from '../errors.js';
+import { Queue } from '../queue.js';
 import { GpuError } from './errors.js';
-import { Queue } from './queue.js';
 
 /** @typedef {import('../backend.js').Step} Step */
 /** @typedef {import('./commands.js').Commands} Commands */
@@ -76,7 +76,7 @@ export class Recorder {
     });
   }
 
-  /** Does something after all work that was given before. @param {import('./queue.js').Work} work */
+  /** Does something after all work that was given before. @param {import('../queue.js').Work} work */
   add(work) {
     this.#queue.add(work);
   }

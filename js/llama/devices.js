@@ -129,10 +129,14 @@ const adapterOf = ({ info }) => info.gpu?.adapter.name ?? 'a GPU';
 export async function openDevices(options, facts, { time = timeDevices } = {}) {
   const { backend } = options;
   if (backend === 'auto') return openBest(options, facts, time);
-  if (Array.isArray(backend)) throw new ArgumentError('lists of devices are not supported');
-  const gpu = await openGpu(options);
-  const choice = { name: /** @type {const} */ ('gpu'), reason: 'the option backend says so' };
-  return { backend: gpu, choice: { ...choice, steps: [`${adapterOf(gpu)} was opened`] } };
+  const { openStages } = await import('./stages.js');
+  const isList = typeof backend !== 'string';
+  const list = isList
+    ? /** @type {readonly BackendPart[]} */ (backend)
+    : [{ backend: /** @type {const} */ ('gpu') }];
+  const open = (/** @type {BackendPart} */ part) =>
+    part.backend === 'cpu' ? openCpu(options) : openGpu({ ...options, gpu: part.gpu ?? options.gpu });
+  return openStages(list, facts, open, isList);
 }
 
 /**

@@ -102,7 +102,7 @@ export function describe(parts) {
   const { nHeads, nKvHeads, headSize } = attention;
   const { pairing, nDims, base, linearScale } = attention.rope ?? NO_ROPE;
   const factors = weights.byRole.layers[0].attention.ropeFactors !== undefined;
-  const { embedding, head } = weights.byRole;
+  const output = plan.tensors.find(({ role }) => role === 'head.output');
   const { contextLength, kvType, activation, causal } = settings;
   /** @type {Record<string, TypeUse>} */
   const types = {};
@@ -125,7 +125,7 @@ export function describe(parts) {
     parameters,
     nLayers: layers.length,
     ...{ nEmbd, nFf: feed.nFf, nHeads, nKvHeads, headSize, nVocab },
-    tied: head?.output === embedding.table,
+    tied: !tensors.some(({ name: given }) => given === output?.name),
     causal,
     rope: { pairing, nDims, base, linearScale, factors },
     ...{ trainedContext, contextLength, batch: decoder.batch, kvType, activation },

@@ -11,7 +11,7 @@ import { ArgumentError, show } from '../errors.js';
 import { cachedPositions } from '../llama/cached-positions.js';
 import { checkNumbers, KV_LARGEST } from '../llama/numeric.js';
 import { createKernels } from './create.js';
-import { LARGEST_BATCH, lacks, sizes } from './fit.js';
+import { countFitting, LARGEST_BATCH, lacks, sizes } from './fit.js';
 import { addressIn, floatsOf } from './handles.js';
 import { WasmHidden } from './hidden.js';
 import { Kernels, memoryOf } from './kernels.js';
@@ -119,6 +119,11 @@ export class WasmBackend {
   /** @type {Backend['sizes']} */
   sizes(plan, settings) {
     return sizes(plan, settings);
+  }
+
+  /** @type {Backend['fits']} */
+  async fits(pieces) {
+    return countFitting(pieces, this.#fm.memory().inUse, this.#fm.info.memory64);
   }
 
   /** @type {Backend['loadWeights']} */

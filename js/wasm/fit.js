@@ -105,3 +105,21 @@ export function sizes(plan, { contextLength, kvType }) {
   const workspaceBytes = batch * ofBatch + part * ofPart + 4 * logitRows * nVocab;
   return { batch, part, logitRows, kvBytes, workspaceBytes };
 }
+
+/** Most bytes of a memory with 32-bit addresses, and with 64-bit addresses. */
+const [MOST_32, MOST_64] = [2 ** 32, 2 ** 34];
+
+/**
+ * How many pieces of memory, in order, a memory can still take.
+ * @param {readonly number[]} pieces  bytes
+ * @param {number} inUse  bytes
+ * @param {boolean} memory64
+ */
+export function countFitting(pieces, inUse, memory64) {
+  let left = (memory64 ? MOST_64 : MOST_32) - inUse;
+  const full = pieces.findIndex((bytes) => {
+    left -= bytes;
+    return left < 0;
+  });
+  return full < 0 ? pieces.length : full;
+}

@@ -258,6 +258,11 @@ export class ReferenceBackend {
     };
   }
 
+  /** @param {readonly number[]} pieces */
+  async fits(pieces) {
+    return pieces.length;
+  }
+
   /** @param {{ nRows: number, nCols: number }} shape */
   tensor({ nRows, nCols }) {
     return this.#make(new Matrix(nRows, nCols));

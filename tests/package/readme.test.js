@@ -33,6 +33,7 @@ const OUTPUTS = [
   /^loaded \d+ bytes\ntensor 1x256 256\ntensor 1x256 256\n$/,
   /^2 2 threads were asked for\n$/,
   /^no GPU: unavailable\nQ4_K 768 x 256: y\[0\] = -?\d/,
+  /^on the cpu, because the GPU cannot be used: .*no WebGPU/,
   /^\d{2} weights, \d+ bytes\n$/,
 ];
 
