@@ -43,7 +43,7 @@ typedef enum {
  * (kernels/coded.h) and the table of kernels (kernels/table.c) all come from this list.
  *
  * kind  FLOAT32, FLOAT16: the values are floats themselves; CODED: blocks of codes with scales
- *       (formats/blocks.h) */
+ *       (formats/blocks.h); GRID: the same, with codes from a codebook (formats/codebooks.h) */
 #define FM_TYPES(X)                                                                                \
   X(FLOAT32, F32, f32, 0, 1)                                                                       \
   X(FLOAT16, F16, f16, 1, 1)                                                                       \
@@ -58,15 +58,15 @@ typedef enum {
   X(CODED, Q5_K, q5_k, 13, 256)                                                                    \
   X(CODED, Q6_K, q6_k, 14, 256)                                                                    \
   X(CODED, Q8_K, q8_k, 15, 256)                                                                    \
-  X(CODED, IQ2_XXS, iq2_xxs, 16, 256)                                                              \
-  X(CODED, IQ2_XS, iq2_xs, 17, 256)                                                                \
-  X(CODED, IQ3_XXS, iq3_xxs, 18, 256)                                                              \
-  X(CODED, IQ1_S, iq1_s, 19, 256)                                                                  \
+  X(GRID, IQ2_XXS, iq2_xxs, 16, 256)                                                               \
+  X(GRID, IQ2_XS, iq2_xs, 17, 256)                                                                 \
+  X(GRID, IQ3_XXS, iq3_xxs, 18, 256)                                                               \
+  X(GRID, IQ1_S, iq1_s, 19, 256)                                                                   \
   X(CODED, IQ4_NL, iq4_nl, 20, 32)                                                                 \
-  X(CODED, IQ3_S, iq3_s, 21, 256)                                                                  \
-  X(CODED, IQ2_S, iq2_s, 22, 256)                                                                  \
+  X(GRID, IQ3_S, iq3_s, 21, 256)                                                                   \
+  X(GRID, IQ2_S, iq2_s, 22, 256)                                                                   \
   X(CODED, IQ4_XS, iq4_xs, 23, 256)                                                                \
-  X(CODED, IQ1_M, iq1_m, 29, 256)                                                                  \
+  X(GRID, IQ1_M, iq1_m, 29, 256)                                                                   \
   X(FLOAT16, BF16, bf16, 30, 1)                                                                    \
   X(CODED, TQ1_0, tq1_0, 34, 256)                                                                  \
   X(CODED, TQ2_0, tq2_0, 35, 256)                                                                  \

@@ -1,23 +1,28 @@
 /* The codebooks of the IQ1, IQ2 and IQ3 types: an index of a block names an entry, which holds the
- * magnitudes of several values. Source: ggml's published tables, packed.
+ * magnitudes of several values. Source: ggml's published tables.
  *
  * IQ1, IQ2  8 values of 2 bits an entry: value j in bits 2j + 1, 2j. IQ1: code - 1, that is -1, 0
  *           or 1; IQ2: fm_iq2_values[code].
  * IQ3       4 values of 4 bits an entry: value j in bits 4j + 3 .. 4j, of which the highest is 0.
  *           fm_iq3_xxs_values[code] or fm_iq3_s_values[code].
  *
- * Kernels read entries as they are packed here, so no table has to be expanded in memory. */
+ * A module holds the codebooks as sets of entries, one bit for each possible entry: 4.3 KB, which
+ * is half of what they take here (9.2 KB, in the order that indices count). They are expanded
+ * before the first operation with such a type. */
 #ifndef FM_FORMATS_CODEBOOKS_H
 #define FM_FORMATS_CODEBOOKS_H
 
 #include <stdint.h>
 
-extern const uint16_t fm_iq2_xxs_grid[256];
-extern const uint16_t fm_iq2_xs_grid[512];
-extern const uint16_t fm_iq2_s_grid[1024];
-extern const uint16_t fm_iq3_xxs_grid[256];
-extern const uint16_t fm_iq3_s_grid[512];
-extern const uint16_t fm_iq1_s_grid[2048];
+extern uint16_t fm_iq2_xxs_grid[256];
+extern uint16_t fm_iq2_xs_grid[512];
+extern uint16_t fm_iq2_s_grid[1024];
+extern uint16_t fm_iq3_xxs_grid[256];
+extern uint16_t fm_iq3_s_grid[512];
+extern uint16_t fm_iq1_s_grid[2048];
+
+/* Fills the codebooks, once. Only the thread that owns the memory may call it, ahead of a fork. */
+void fm_expand_codebooks(void);
 
 static const uint8_t fm_iq2_values[3] = {8, 25, 43};
 static const uint8_t fm_iq3_xxs_values[8] = {4, 12, 20, 28, 36, 44, 52, 62};

@@ -29,11 +29,11 @@ typedef enum {
 typedef struct {
   fm_scale_kind kind;
   size_t group_bytes;
-  size_t block_values; /* 32 or 256 */
+  size_t block_values; /* 32, 64, 128 or 256 */
   size_t sub;          /* columns that share a scale: 16 or 32 */
   int32_t bias;        /* subtracted from every code; 0 where the type has mins */
   bool has_min;
-  bool wide;    /* codes are int8, not 0..63: see wide_dot.h */
+  bool wide;    /* codes are int8, not 0..127: see wide_dot.h */
   size_t n_add; /* pair sums of codes and int8 activations that int16 holds: FM_N_ADD of the largest
                    code; 0 where wide */
 } fm_layout;
@@ -104,6 +104,7 @@ fm_gemm_fn fm_gemm_i8_k_dot16__relaxed, fm_gemm_i8_k_dot32__relaxed, fm_gemm_i8_
   fm_decode_fn fm_decode_##name##__scalar;                                                         \
   extern const fm_simd128_kernels fm_##name##__simd128;                                            \
   extern const fm_relaxed_kernels fm_##name##__relaxed;
+#define FM_DECLARE_GRID(name) FM_DECLARE_CODED(name)
 #define FM_DECLARE(kind, TYPE, name, number, block_values) FM_DECLARE_##kind(name)
 FM_TYPES(FM_DECLARE)
 

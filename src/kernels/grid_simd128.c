@@ -2,8 +2,8 @@
  * scales. Layouts: formats/blocks.h; entries: formats/codebooks.h.
  *
  * Entries are loaded into vectors as they are packed. Shifts and masks take out their fields; the
- * sign of a value, or of IQ1's delta, becomes the bit above a field, so that one lookup gives the
- * signed code plus the bias. */
+ * sign of a value becomes the bit above a field, so that one lookup gives the signed code plus the
+ * bias. */
 
 #include <string.h>
 
@@ -258,16 +258,23 @@ FM_INLINE float integers_iq3_s(const fm_block_iq3_s *b, int16_t *scale) {
 }
 FM_UNPACKED_SIMD128(iq3_s, K, 32, 30, 15)
 
-/* IQ1: codes 8 * ternary +- 1 plus 9; the table's upper half is for a negative delta. */
+/* IQ1: codes 8 * ternary +- 1 plus 9, which is 8 * field + 2, or 8 * field where delta is
+ * negative. */
 #define FM_IQ1_BIAS 9
-static const uint8_t fm_iq1_table[16] = {9 - 7, 9 + 1, 9 + 9, 0, 9 - 9, 9 - 1, 9 + 7, 0};
 
-FM_INLINE fm_grid_held fm_iq1_hold(void) { return fm_hold_grid(3, 4, fm_iq1_table); }
+/* 64 codes from 8 entries; deltas: 2 or 0 in both bytes of an entry's lane. */
+FM_INLINE void fm_store_64_of_iq1(v128_t entries, v128_t deltas, v128_t fields, uint8_t *codes) {
+  v128_t field[4];
+  for (int k = 0; k < 4; k++)
+    field[k] = wasm_v128_or(fm_move_bits(entries, 2 * k, 3, fields), deltas);
+  fm_interleave_fields(field);
+  for (int k = 0; k < 4; k++) wasm_v128_store(codes + 16 * k, field[k]);
+}
 
 /* IQ1_S */
 
 static void unpack_iq1_s(const fm_block_iq1_s *b, uint8_t *codes) {
-  fm_grid_held held = fm_iq1_hold();
+  v128_t fields = fm_hold_i8(0x18);
   FM_NO_UNROLL
   for (size_t k = 0; k < 4; k++, codes += 64) {
     uint32_t number[8], first = b->qh[2 * k], second = b->qh[2 * k + 1];
@@ -275,8 +282,9 @@ static void unpack_iq1_s(const fm_block_iq1_s *b, uint8_t *codes) {
       uint32_t high = (i < 4 ? first : second) >> 3 * (i % 4) & 7;
       number[i] = b->qs[8 * k + i] | high << 8;
     }
-    v128_t minus = wasm_i64x2_make(first >> 15 ? -1 : 0, second >> 15 ? -1 : 0);
-    fm_store_64_of_2_bits(fm_load_entries(fm_iq1_s_grid, number), minus, &held, codes);
+    const int64_t twos = 0x0202020202020202;
+    v128_t deltas = wasm_i64x2_make(first >> 15 ? 0 : twos, second >> 15 ? 0 : twos);
+    fm_store_64_of_iq1(fm_load_entries(fm_iq1_s_grid, number), deltas, fields, codes);
   }
 }
 FM_INLINE float integers_iq1_s(const fm_block_iq1_s *b, int16_t *scale) {
@@ -290,8 +298,7 @@ FM_UNPACKED_SIMD128(iq1_s, K, 32, 18, FM_IQ1_BIAS)
 /* IQ1_M */
 
 static void unpack_iq1_m(const fm_block_iq1_m *b, uint8_t *codes) {
-  fm_grid_held held = fm_iq1_hold();
-  v128_t fourth = fm_hold_i32(0x00080008);
+  v128_t fields = fm_hold_i8(0x18), fourth = fm_hold_i32(0x00080008), twos = fm_hold_i8(2);
   FM_NO_UNROLL
   for (size_t k = 0; k < 4; k++, codes += 64) {
     uint32_t number[8], high = fm_load_u32(b->qh + 4 * k);
@@ -300,7 +307,8 @@ static void unpack_iq1_m(const fm_block_iq1_m *b, uint8_t *codes) {
     v128_t bytes = wasm_i32x4_make((int32_t)high, 0, 0, 0);
     v128_t lanes = wasm_u16x8_extend_low_u8x16(fm_interleave_low8(bytes, wasm_u16x8_shr(bytes, 4)));
     v128_t minus = wasm_i16x8_eq(wasm_v128_and(lanes, fourth), fourth);
-    fm_store_64_of_2_bits(fm_load_entries(fm_iq1_s_grid, number), minus, &held, codes);
+    fm_store_64_of_iq1(fm_load_entries(fm_iq1_s_grid, number), wasm_v128_andnot(twos, minus),
+                       fields, codes);
   }
 }
 FM_INLINE float integers_iq1_m(const fm_block_iq1_m *b, int16_t *scale) {

@@ -1,6 +1,7 @@
 /* Who serves what: one row per type, made from FM_TYPES (fused.h), and one per instruction set. */
 #include "kernels/table.h"
 
+#include "formats/codebooks.h"
 #include "fused.h"
 #include "kernels/wide_dot.h"
 
@@ -84,8 +85,11 @@ const fm_shared_kernels *fm_shared_kernels_of(int32_t isa) {
    .dequantize = {fm_dequantize_##name##__scalar, SIMD128(fm_dequantize_##name##__simd128)},       \
    .deal = SIMD128(fm_deal_##name##__simd128),                                                     \
    .row_dot = SIMD128(fm_row_dot_##name##__simd128)}
-#define CODED(TYPE, name)                                                                          \
+#define CODED(TYPE, name) CODES(TYPE, name, false)
+#define GRID(TYPE, name) CODES(TYPE, name, true)
+#define CODES(TYPE, name, from_codebook)                                                           \
   {.type = FM_TYPE_##TYPE,                                                                         \
+   .has_codebook = from_codebook,                                                                  \
    .decode = fm_decode_##name##__scalar,                                                           \
    .simd128 = SIMD128(&fm_##name##__simd128),                                                      \
    .relaxed = RELAXED(&fm_##name##__relaxed)}
@@ -106,7 +110,9 @@ int32_t fm_isa_max(void) {
 
 const fm_kernels *fm_kernels_of(int32_t type) {
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-    if (rows[i].type == type) return &rows[i];
+    if (rows[i].type != type) continue;
+    if (rows[i].has_codebook) fm_expand_codebooks();
+    return &rows[i];
   }
   return NULL;
 }

@@ -16,6 +16,7 @@
 /* Who serves a type. The scalar kernels are generic: a type brings its decoder. */
 typedef struct {
   int32_t type;
+  bool has_codebook;
   fm_decode_fn *decode;              /* NULL: the values are floats themselves (F32, F16, BF16) */
   fm_dequantize_fn *dequantize[2];   /* only where decode is NULL: scalar, SIMD128 */
   fm_deal_fn *deal;                  /* with row_dot */
@@ -47,7 +48,8 @@ typedef struct {
 /* isa: one that this module holds. */
 const fm_shared_kernels *fm_shared_kernels_of(int32_t isa);
 
-/* The row of a type, or NULL. */
+/* The row of a type, or NULL. Expands the codebooks if the type needs them: operations call this
+ * ahead of a fork. */
 const fm_kernels *fm_kernels_of(int32_t type);
 
 /* The instruction set in use; fm_select changes it. */

@@ -53,19 +53,27 @@ FM_INLINE v128_t f32_group(const fm_layout *layout, const uint8_t *code, const f
   const size_t sub = layout->sub, n_subs = FM_GROUP_COLS / sub;
   const int8_t *q = a->q;
   const int16_t *act_sums = sub == 32 ? a->sum32 : a->sum16;
-  v128_t total = fm_zero(), biased = fm_zero();
+  v128_t even = fm_zero(), odd = fm_zero(), biased = fm_zero();
   FM_NO_UNROLL
-  for (size_t s = 0; s < n_subs; s++, code += sub, q += sub) {
-    v128_t sum = scaled_dot(code, q, ones, dot);
-    if (sub == 32) sum = wasm_i32x4_add(sum, scaled_dot(code + 16, q + 16, ones, dot));
-    total = wasm_f32x4_add(
-        total, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum), wasm_v128_load32_splat(scale + s)));
+  for (size_t s = 0; s < n_subs; s += 2) { /* two sums, so that additions wait less */
+    v128_t sum[2] = {scaled_dot(code, q, ones, dot), scaled_dot(code + sub, q + sub, ones, dot)};
+    if (sub == 32) {
+      sum[0] = wasm_i32x4_add(sum[0], scaled_dot(code + 16, q + 16, ones, dot));
+      sum[1] = wasm_i32x4_add(sum[1], scaled_dot(code + 48, q + 48, ones, dot));
+    }
+    even = wasm_f32x4_add(
+        even, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[0]), wasm_v128_load32_splat(scale + s)));
+    odd = wasm_f32x4_add(odd, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[1]),
+                                             wasm_v128_load32_splat(scale + s + 1)));
+    code += 2 * sub;
+    q += 2 * sub;
   }
   for (size_t s = 0; s < n_subs; s += 4) {
     v128_t sums = wasm_f32x4_convert_i32x4(wasm_i32x4_load16x4(act_sums + s));
     biased = wasm_f32x4_add(biased, wasm_f32x4_mul(sums, wasm_v128_load(scale + s)));
   }
-  return wasm_f32x4_sub(total, wasm_f32x4_mul(biased, wasm_f32x4_splat((float)layout->bias)));
+  return wasm_f32x4_sub(wasm_f32x4_add(even, odd),
+                        wasm_f32x4_mul(biased, wasm_f32x4_splat((float)layout->bias)));
 }
 
 FM_INLINE void gemv(const fm_simd128_kernels *type, const uint8_t *w, size_t row_bytes,

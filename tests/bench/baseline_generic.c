@@ -28,6 +28,7 @@ static void expand3(const uint16_t *grid, size_t n, const uint8_t values[8], uin
 
 /* Fills the tables; called once, ahead of the products. */
 EXPORT void bl_expand(void) {
+  fm_expand_codebooks();
   expand2(fm_iq2_xxs_grid, 256, iq2_xxs);
   expand2(fm_iq2_xs_grid, 512, iq2_xs);
   expand2(fm_iq2_s_grid, 1024, iq2_s);

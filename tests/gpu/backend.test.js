@@ -49,6 +49,14 @@ test('work memory that no binding holds is named before a weight is read', async
   );
 });
 
+test('factors of products are named before a weight is read', async () => {
+  const gguf = await openGguf(makeModel({ causal: false }).bytes.buffer);
+  const plan = planModel(gguf.metadata, 64);
+  const settings = /** @type {const} */ ({ contextLength: 64, kvType: 'F16' });
+  const factor = /** @type {any} */ ({ name: 'blk.0.attn_q.scale', type: 'F32' });
+  assert.match(lacks(plan, [factor], settings, { bindingBytes: 2 ** 20 }).join(), /factors.*attn_q\.scale/);
+});
+
 describe('the GPU backend', { skip: await gpuSkip() }, () => {
   for (const [name, spec] of SMALL_MODELS) {
     test(`the whole runner, ${name}`, async () => {
