@@ -15,6 +15,7 @@ import { FILLING_GROUPS, formOf } from './products.js';
 import { Recorder } from './recorder.js';
 import { roomFor } from './room.js';
 import { up16, withoutPadding } from './shader.js';
+import { NO_LAYER } from './wgsl/faults.js';
 import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
 
 /**
@@ -38,9 +39,6 @@ import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
 /** @typedef {import('./products.js').Work} Work */
 
 /** @template S @typedef {import('../backend.js').Block<S>} Block */
-
-/** The layer of a fault outside of layers. */
-const NO_LAYER = 0xffffffff;
 
 /** @implements {Backend} */
 export class GpuBackend {
@@ -90,7 +88,8 @@ export class GpuBackend {
     this.#commands = commands;
     this.#recorder = recorder;
     this.#reads = reads;
-    this.#picks = new Picks({ gpu, commands, recorder, reads, ahead });
+    const check = (/** @type {GpuTensor} */ logits) => this.#checkLogits(logits, 1);
+    this.#picks = new Picks({ gpu, commands, recorder, reads, check, ahead });
     this.#means = { variants, groups: FILLING_GROUPS };
     this.#test = test;
     this.#onDispose = onDispose;
@@ -279,7 +278,18 @@ export class GpuBackend {
     this.#run(block, [x, logits], `head ${form}`, at, () =>
       headWork(block, x, logits, form, this.#meansOf(x)),
     );
-    this.#findFaults(x, logits.buffer, logits.nCols, { ...at, start: 0 }, { part: 'output' });
+    logits.unchecked = { hidden: x, position };
+    // A single row is most often one to choose from, which looks at every logit anyway.
+    if (nRows > 1) this.#checkLogits(logits, nRows);
+  }
+
+  /** @param {GpuTensor} logits @param {number} nRows */
+  #checkLogits(logits, nRows) {
+    if (!logits.unchecked) return;
+    const { hidden, position } = logits.unchecked;
+    logits.unchecked = undefined;
+    const at = { position, start: 0, nTokens: nRows, seen: 0 };
+    this.#findFaults(hidden, logits.buffer, logits.nCols, at, { part: 'output' });
   }
 
   /** @param {GpuHidden} x @param {Step} at @param {Omit<Place, 'position'>} place */
@@ -324,6 +334,7 @@ export class GpuBackend {
 
   /** @param {GpuTensor | GpuHidden} from @param {Rows} [rows] */
   async read(from, { start, nRows } = { start: 0, nRows: from.nRows }) {
+    if (from instanceof GpuTensor) this.#checkLogits(from, 1);
     await this.#recorder.drained();
     const stride = up16(from.nCols);
     const buffer = from instanceof GpuHidden ? from.buffers.x : from.buffer;
@@ -346,6 +357,7 @@ export class GpuBackend {
 
   /** @param {GpuTensor | GpuHidden} to @param {number} row @param {Float32Array} values */
   write(to, row, values) {
+    if (to instanceof GpuTensor) to.unchecked = undefined;
     const buffer = to instanceof GpuHidden ? to.buffers.x : to.buffer;
     const stride = up16(to.nCols);
     const nRows = values.length / to.nCols;

@@ -30,6 +30,11 @@ export class GpuTensor extends InBuffer {
     super(gpu.buffer(4 * nRows * up16(nCols), { label: 'tensor' }));
     this.nRows = nRows;
     this.nCols = nCols;
+    /**
+     * Where a row of logits comes from that nobody has looked at for NaN and infinity yet.
+     * @type {{ hidden: import('./hidden.js').GpuHidden, position: number } | undefined}
+     */
+    this.unchecked = undefined;
   }
 }
 

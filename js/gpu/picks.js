@@ -7,6 +7,7 @@
 import { GpuError } from './errors.js';
 import { Flight, MOST_AHEAD } from './flight.js';
 import { up16 } from './shader.js';
+import { NO_LAYER } from './wgsl/faults.js';
 import { MAX_CANDIDATES, samplingPasses } from './wgsl/sample.js';
 
 /** @typedef {import('../backend.js').TokenSampler} TokenSampler */
@@ -37,6 +38,7 @@ export class Picks {
   #commands;
   #recorder;
   #reads;
+  #check;
   #flight;
   /** When the last token arrived. */
   #arrived = 0;
@@ -52,13 +54,16 @@ export class Picks {
    * @param {Commands} means.commands
    * @param {Recorder} means.recorder
    * @param {CheckedReads} means.reads
+   * @param {(logits: GpuTensor) => void} means.check  looks for faults in a row that nobody has
+   *   looked at
    * @param {number | undefined} means.ahead  tokens ahead; default: as measured
    */
-  constructor({ gpu, commands, recorder, reads, ahead }) {
+  constructor({ gpu, commands, recorder, reads, check, ahead }) {
     this.#gpu = gpu;
     this.#commands = commands;
     this.#recorder = recorder;
     this.#reads = reads;
+    this.#check = check;
     this.#flight = new Flight(ahead);
   }
 
@@ -120,7 +125,9 @@ export class Picks {
    * @returns {GpuBuffer} the candidates
    */
   #findLargest(n, logits, row, position) {
-    const passes = samplingPasses(logits.nCols, n);
+    const { unchecked } = logits;
+    logits.unchecked = undefined;
+    const passes = samplingPasses(logits.nCols, n, unchecked !== undefined);
     let values = logits.buffer;
     /** @type {GpuBuffer[]} */
     const left = this.#recorder.remembered(logits, `${n} candidates`, () => {
@@ -130,12 +137,14 @@ export class Picks {
       );
     });
     const work = passes.map(({ shader, groups }, i) => {
-      const buffers = { values, best: left[i] };
+      const isFirst = i === 0 && unchecked;
+      const buffers = { values, best: left[i], ...(isFirst && { y: unchecked.hidden.buffers.heads }) };
       values = left[i];
       return { shader, buffers, groups: () => groups };
     });
-    const step = { position, start: row, nTokens: 1, seen: 0 };
-    this.#recorder.run({ owner: logits, operands: [], name: `largest ${n}` }, step, () => work);
+    const step = { position: unchecked?.position ?? position, start: row, nTokens: 1, seen: NO_LAYER };
+    const operands = unchecked ? [unchecked.hidden] : [];
+    this.#recorder.run({ owner: logits, operands, name: `largest ${n}` }, step, () => work);
     return /** @type {GpuBuffer} */ (left.at(-1));
   }
 
@@ -183,6 +192,7 @@ export class Picks {
    * @param {number} position
    */
   #pickFromAll(logits, row, tokens, sampler, position) {
+    this.#check(logits);
     const offset = 4 * row * up16(logits.nCols);
     this.#byProcessor(tokens, position, async () => {
       const needed = sampler.options.repeatPenalty !== 1;

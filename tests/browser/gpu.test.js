@@ -3,12 +3,15 @@
  * weight type against float64, with the optional features that there are and without any.
  */
 import assert from 'node:assert/strict';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { WGSL_TYPES } from '../../js/gpu/wgsl/types.js';
+import { Llama } from '../../js/llama/index.js';
 import { activations } from '../helpers/activations.js';
 import { makeWeights } from '../helpers/blocks.js';
 import { ReferenceProduct, ReferenceWeight } from '../helpers/bounds.js';
 import { softwareVulkan } from '../helpers/gpu.js';
+import { TINY_TALES } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 import { referenceByName } from '../helpers/reference.js';
 import { projectRoot } from '../helpers/test-data.js';
@@ -147,6 +150,26 @@ for (const engine of [CHROMIUM_GPU, FIREFOX_GPU]) {
         t.diagnostic(`ran: GPU kernels in ${name} ${version}, ${place}: ${info.adapter.name}, ${used}`);
       });
     }
+
+    test(`WebGPU in ${name}: a model writes what it writes on the CPU`, async (t) => {
+      if (failure instanceof StartError) return t.skip(failure.message.split('\n')[0]);
+      if (failure) throw failure;
+      const call = (/** @type {string} */ method, /** @type {unknown} */ argument = {}) =>
+        opened?.evaluate(`return gpuCall('page', '${method}', ${JSON.stringify(argument)});`);
+      const { lacks } = await call('open');
+      if (lacks) return t.skip(`${name} ${version}: ${lacks}`);
+      const prompt = 'Once upon a time';
+      const options = { temperature: 0, maxTokens: 40, ignoreEnd: true };
+      const url = `/${path.relative(projectRoot, TINY_TALES)}`;
+      const { tokens, ms } = await call('generate', { url, prompt, options, skip: 24 });
+      await call('close');
+      const model = await Llama.load(TINY_TALES, { threads: 1, activation: 'f32' });
+      const run = model.generate(prompt, options);
+      await run.text();
+      model.dispose();
+      assert.deepEqual(tokens, run.tokens);
+      t.diagnostic(`ran: a model on a GPU in ${name} ${version}, ${ms.toFixed(1)} ms a token`);
+    });
 
     test(`WebGPU in ${name}: nothing of this was reported on the console`, (t) => {
       if (!opened) return t.skip('it did not start');

@@ -20,8 +20,8 @@ import { makeModel } from '../helpers/synthetic-llama.js';
 const PROMPT = [17, 5, 30];
 /** @type {GenerateOptions} */
 const GREEDY = { temperature: 0, ignoreEnd: true };
-/** Beside the layers: embedding, two searches for faults, the head, the choice. */
-const BESIDE = 5;
+/** Beside the layers: the embedding, a search for faults, the head, the choice. */
+const BESIDE = 4;
 /** Positions from which attention is split. */
 const SPLIT = 128;
 
@@ -182,6 +182,12 @@ describe('tokens in flight on the GPU', { skip: await gpuSkip() }, () => {
         assert.deepEqual(got, { ...one, createBuffer: 0, createBindGroup: 0 }, where);
       }
       for (const token of tokens.slice(-1)) assert.equal(token.dispatches, 0, 'nothing for later');
+      // However many tokens are in flight later, there are buffers for their reads.
+      const list = opened.backend.tokens(4);
+      const before = calls.createBuffer;
+      await Promise.all(Array.from({ length: MOST_AHEAD + 1 }, () => opened.backend.readTokens(list, 0, 1)));
+      assert.equal(calls.createBuffer, before);
+      list.free();
       opened.model.dispose();
       assert.equal(gpu.inUse, 0);
     });
@@ -254,6 +260,36 @@ describe('tokens in flight on the GPU', { skip: await gpuSkip() }, () => {
     const again = model.generate(PROMPT, { ...GREEDY, maxTokens: at + 1 });
     await again.text();
     assert.deepEqual(again.tokens, whole.slice(0, at + 1));
+    model.dispose();
+    assert.equal(gpu.inUse, 0);
+  });
+
+  test('a NaN among the logits is found by the choice', async () => {
+    /** @type {Spec} */
+    const spec = {
+      ...{ architecture: 'llama', context: 160, nVocab: 200 },
+      change: (tensors) => {
+        const output = tensors.find(({ name }) => name === 'output.weight');
+        const { data } = /** @type {NonNullable<typeof output>} */ (output);
+        new DataView(data.buffer, data.byteOffset).setFloat32(4 * (64 * 199 + 3), Number.NaN, true);
+        return tensors;
+      },
+    };
+    const { model } = await open(spec);
+    for (const temperature of [0, 1]) {
+      for (const repeatPenalty of [1, 1.2]) {
+        const run = model.generate(PROMPT, { temperature, topK: 40, repeatPenalty, maxTokens: 4 });
+        await assert.rejects(run.text(), (error) => {
+          assert.ok(error instanceof NumericError, String(error));
+          assert.deepEqual(
+            [error.part, error.layer, error.position],
+            ['output', undefined, PROMPT.length - 1],
+          );
+          return true;
+        });
+        assert.deepEqual(run.tokens, []);
+      }
+    }
     model.dispose();
     assert.equal(gpu.inUse, 0);
   });

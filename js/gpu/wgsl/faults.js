@@ -27,6 +27,8 @@ export const faultPart = (part) => `${FAULT_PARTS.indexOf(part)}u`;
  */
 export const largestBits = (largest) => `${new Uint32Array(Float32Array.of(largest).buffer)[0]}u`;
 
+/** The number of a layer outside of layers. */
+export const NO_LAYER = 0xffffffff;
 /** Stands for no layer, and for all layers beyond. */
 const MOST_LAYERS = 8191;
 /** Stands for all rows beyond. */

@@ -4,7 +4,9 @@
  * equal ones the lower index; NaN comes after everything. Orders are those of js/llama/sampler.js,
  * so both choose the same token. */
 
+import { LARGEST_F32 } from '../../llama/numeric.js';
 import { groupsOf, shader, up16 } from '../shader.js';
+import { faultNote, faultPart, largestBits } from './faults.js';
 
 /**
  * Candidates that a workgroup sorts: 8 bytes each fill the workgroup memory that every device has.
@@ -30,23 +32,44 @@ fn bits_of(rank: u32) -> u32 {
 }`;
 
 /**
- * One of the passes that leave the largest candidate: each workgroup gives the best of its 4,096.
- * @param {{ n: number, first: boolean }} options  n: logits, or candidates of the pass before;
- *   first: the input is logits, of row `step.start`
+ * What the first pass has to note faults among the logits it reads: `step.position` is the position
+ * of their token, `step.seen` the number that stands for no layer.
+ * @param {boolean} faults
+ * @param {string} variable  of the logit's bits
+ * @returns {{ bindings: Record<string, string>, functions: string, look: string }}
  */
-export function argmax({ n, first }) {
+const noted = (faults, variable) => ({
+  bindings: faults ? { y: 'read_write Work' } : {},
+  functions: faults ? faultNote({ layer: 'step.seen' }) : '',
+  look: faults
+    ? `if (is_fault(bitcast<f32>(${variable}), ${largestBits(LARGEST_F32)})) { note_fault(${faultPart('output')}, step.position, bitcast<f32>(${variable})); }`
+    : '',
+});
+
+/**
+ * One of the passes that leave the largest candidate: each workgroup gives the best of its 4,096.
+ * @param {{ n: number, first: boolean, faults?: boolean }} options  n: logits, or candidates of the
+ *   pass before; first: the input is logits, of row `step.start`; faults: notes NaN and infinity
+ *   among them
+ */
+export function argmax({ n, first, faults = false }) {
+  const { bindings, functions, look } = noted(faults, 'bits');
   return shader({
     name: `argmax of ${n}`,
-    bindings: { values: `read array<${first ? 'u32' : 'vec2u'}>`, best: 'read_write array<vec2u>' },
+    bindings: {
+      values: `read array<${first ? 'u32' : 'vec2u'}>`,
+      best: 'read_write array<vec2u>',
+      ...bindings,
+    },
     step: first,
     workgroup: { rank: 'array<u32, 256>', at: 'array<u32, 256>' },
     size: [256],
-    code: `${ORDER}
+    code: `${ORDER}${functions}
 @compute
 fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: vec3u) {
   var most = 0u; var place = 0xffffffffu;
   for (var i = wid.x * ${CHUNK}u + tid; i < min((wid.x + 1u) * ${CHUNK}u, ${n}u); i += 256u) {
-    ${first ? `let r = rank_of(values[step.start * ${up16(n)}u + i]); let j = i;` : 'let r = rank_of(values[i].x); let j = values[i].y;'}
+    ${first ? `let bits = values[step.start * ${up16(n)}u + i]; let r = rank_of(bits); let j = i; ${look}` : 'let r = rank_of(values[i].x); let j = values[i].y;'}
     if (r > most || (r == most && j < place)) { most = r; place = j; }
   }
   rank[tid] = most; at[tid] = place;
@@ -66,23 +89,34 @@ fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: v
 /**
  * One of the passes that leave the k largest candidates, sorted: each workgroup gives k of its
  * 2,048.
- * @param {{ n: number, k: number, first: boolean }} options  as of argmax; k: 128 at most
+ * @param {{ n: number, k: number, first: boolean, faults?: boolean }} options  as of argmax; k: 128
+ *   at most
  */
-export function topK({ n, k, first }) {
+export function topK({ n, k, first, faults = false }) {
+  const { bindings, functions, look } = noted(faults, 'bits');
   return shader({
     name: `top ${k} of ${n}`,
-    bindings: { values: `read array<${first ? 'u32' : 'vec2u'}>`, best: 'read_write array<vec2u>' },
+    bindings: {
+      values: `read array<${first ? 'u32' : 'vec2u'}>`,
+      best: 'read_write array<vec2u>',
+      ...bindings,
+    },
     step: first,
     workgroup: { sorted: `array<vec2u, ${SORTED}>` },
     size: [256],
-    code: `${ORDER}
+    code: `${ORDER}${functions}
 @compute
 fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: vec3u) {
   for (var i = tid; i < ${SORTED}u; i += 256u) {
     let j = wid.x * ${SORTED}u + i;
     var candidate = vec2u(0u, 0xffffffffu);
     if (j < ${n}u) {
-      candidate = ${first ? `vec2u(rank_of(values[step.start * ${up16(n)}u + j]), j)` : 'vec2u(rank_of(values[j].x), values[j].y)'};
+      ${
+        first
+          ? `let bits = values[step.start * ${up16(n)}u + j]; ${look}
+      candidate = vec2u(rank_of(bits), j);`
+          : 'candidate = vec2u(rank_of(values[j].x), values[j].y);'
+      }
     }
     sorted[i] = candidate;
   }
@@ -110,10 +144,11 @@ fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: v
  * The passes that n logits take, and how many candidates each of them leaves.
  * @param {number} n
  * @param {number} k  1: argmax
+ * @param {boolean} [faults]  the first pass notes NaN and infinity
  * @returns {{ shader: import('../shader.js').Shader, groups: [number, number, number],
  *   nLeft: number }[]}
  */
-export function samplingPasses(n, k) {
+export function samplingPasses(n, k, faults = false) {
   const size = k === 1 ? CHUNK : SORTED;
   /** @type {ReturnType<typeof samplingPasses>} */
   const passes = [];
@@ -122,7 +157,10 @@ export function samplingPasses(n, k) {
     const first = passes.length === 0;
     const nGroups = Math.ceil(left / size);
     passes.push({
-      shader: k === 1 ? argmax({ n: left, first }) : topK({ n: left, k, first }),
+      shader:
+        k === 1
+          ? argmax({ n: left, first, faults: first && faults })
+          : topK({ n: left, k, first, faults: first && faults }),
       groups: groupsOf(nGroups),
       nLeft: nGroups * k,
     });
