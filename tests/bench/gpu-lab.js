@@ -21,7 +21,7 @@ import { race } from './lab.js';
 /** @import { Limits } from './lab.js' */
 /** @import { Result } from './report.js' */
 
-/** What a measurement of a GPU has besides. @typedef {Result & { dispatches: number, invocations: number, ofCopy: number }} GpuResult */
+/** What a measurement of a GPU has besides. @typedef {Result & { dispatches: number, workgroups: number, invocations: number, ofCopy: number }} GpuResult */
 
 /**
  * @typedef {object} GpuContender
@@ -192,12 +192,19 @@ export class GpuLab {
       const perCall = (performance.now() - start) / n;
       n = Math.max(1, Math.min(MOST, Math.ceil(this.batchMs / perCall)));
     }
-    const invocations = copies[0].reduce(
-      (sum, { shader: { code }, groups }) =>
-        sum + steps.reduce((all, step) => all + product(groups(step)) * invocationsOf(code), 0),
-      0,
+    const launched = copies[0].flatMap(({ shader: { code }, groups }) =>
+      steps.map((step) => ({ groups: product(groups(step)), size: invocationsOf(code) })),
     );
-    const facts = { flops, bytes, error, invocations, dispatches: copies[0].length * steps.length };
+    const workgroups = launched.reduce((sum, { groups }) => sum + groups, 0);
+    const invocations = launched.reduce((sum, { groups, size }) => sum + groups * size, 0);
+    const facts = {
+      flops,
+      bytes,
+      error,
+      workgroups,
+      invocations,
+      dispatches: copies[0].length * steps.length,
+    };
     return { name, run: () => batch(n), n, facts };
   }
 

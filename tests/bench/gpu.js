@@ -17,6 +17,7 @@ import { ReferenceProduct } from '../helpers/bounds.js';
 import { Prng } from '../helpers/prng.js';
 import { referenceByName } from '../helpers/reference.js';
 import { COPY, GpuLab, NoGpuError, stepOf } from './gpu-lab.js';
+import { straightGroups, straightMatvec } from './gpu-straight.js';
 import { selectCases } from './lab.js';
 import { writeResults } from './records.js';
 import { gbps, gflops, number, percent, table } from './report.js';
@@ -55,7 +56,7 @@ function productOf(lab, { weights }, buffers, form, { subgroups = false, groups 
   let sums;
   // Copies take turns, so one buffer does for all.
   const spare = (/** @type {string} */ _, /** @type {number} */ bytes) => (sums ??= lab.gpu.buffer(bytes));
-  const means = { variants: { subgroups, int8: false }, groups, spare };
+  const means = { variants: { subgroups, groups }, spare };
   return weights.map((w) => productWork({ ...buffers, weights: [w] }, form, means));
 }
 
@@ -95,6 +96,19 @@ async function makeProduct(lab, name, nRows, nCols, nTokens) {
   return { weight, x, y, facts, resultIn, free };
 }
 
+/**
+ * @param {Awaited<ReturnType<GpuLab['weight']>>} weight
+ * @param {Pick<Product, 'x' | 'y'>} buffers
+ * @returns {Work[][]}
+ */
+const straight = ({ weights }, { x, y }) =>
+  weights.map((weight) => {
+    const [{ unit, buffer }] = weight.units();
+    return [
+      { shader: straightMatvec(unit), buffers: { w: buffer, x, y }, groups: () => straightGroups(unit) },
+    ];
+  });
+
 /** @param {string} type @param {number} nRows @param {number} nCols @param {boolean} byDefault @returns {GpuCase} */
 function matvecCase(type, nRows, nCols, byDefault) {
   const name = `matvec ${type} ${nRows}x${nCols}`;
@@ -119,6 +133,11 @@ function matvecCase(type, nRows, nCols, byDefault) {
           name: `${contenders[0].name}, subgroups`,
           copies: productOf(lab, weight, { x, y }, 'one', { subgroups: true }),
         });
+      contenders.push({
+        ...one,
+        name: 'straight port: a workgroup a row',
+        copies: straight(weight, { x, y }),
+      });
       const results = await lab.race({ case: name, type, nRows, nCols, nTokens: 1, cold: true }, contenders);
       free();
       return results;
@@ -271,6 +290,7 @@ function gpuTable(results) {
     'GB/s',
     'of copy',
     'dispatches',
+    'workgroups',
     'invocations',
     'error',
   ];
@@ -282,6 +302,7 @@ function gpuTable(results) {
     number(gbps(result)),
     percent(result.ofCopy),
     String(result.dispatches),
+    String(result.workgroups),
     String(result.invocations),
     result.kernel === COPY ? '-' : (result.error ?? 0).toExponential(1),
   ]);
