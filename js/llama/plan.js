@@ -10,8 +10,9 @@ import { ModelError } from './errors.js';
 /** @typedef {import('../gguf/index.js').MetadataValue} MetadataValue */
 
 /**
- * A normalisation of rows. Its weight is a tensor with the norm's name as its role, and its bias,
- * where the file has one, a tensor with the role `normBias`, `postNormBias` and so on.
+ * A normalisation of rows. Its weight is a tensor with the norm's name as its role. Of kind 'layer'
+ * it has a bias too, where the file has one: a tensor with the role `normBias`, `postNormBias` and
+ * so on.
  * @typedef {object} Norm
  * @property {'rms' | 'layer'} kind  Root mean square, or mean and variance.
  * @property {number} eps  Added to the mean square.

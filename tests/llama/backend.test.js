@@ -131,6 +131,47 @@ const SETTINGS = {
     },
   ],
   'logit scale and softcap': [{}, ({ head }) => Object.assign(head, { scale: 0.5, softcap: 2 })],
+  'a window to both sides': [
+    { causal: false },
+    ({ layers }) => Object.assign(layers[1].attention, { window: 4 }),
+  ],
+  'layer norms': [
+    {},
+    ({ layers, head }) => {
+      for (const norm of [layers[0].attention.norm, layers[1].feed.norm, head.norm])
+        Object.assign(norm ?? {}, { kind: 'layer' });
+    },
+  ],
+  'norms of the sums': [
+    {},
+    ({ layers, shared }) => {
+      for (const [i, part] of /** @type {const} */ ([
+        [0, 'attention'],
+        [0, 'feed'],
+        [1, 'feed'],
+      ])) {
+        layers[i][part].sumNorm = { kind: i === 0 ? 'layer' : 'rms', eps: 0.1 };
+        shared[`layers.${i}.${part}.sumNorm`] = { of: `layers.${i}.${part}.norm` };
+        if (i === 0) shared[`layers.${i}.${part}.sumNormBias`] = { of: 'head.norm' };
+      }
+      layers[1].feed.residualScale = 0.5;
+    },
+  ],
+  'a norm of the embeddings, and positions': [
+    {},
+    ({ embedding, shared }) => {
+      embedding.norm = { kind: 'layer', eps: 0.01 };
+      shared['embedding.norm'] = { of: 'head.norm' };
+      shared['embedding.positions'] = { of: 'embedding.table' };
+    },
+  ],
+  'GELU and SiLU without gates': [
+    {},
+    ({ layers }) => {
+      Object.assign(layers[0].feed, { kind: 'plain', activation: 'gelu' });
+      Object.assign(layers[1].feed, { kind: 'plain', activation: 'silu', norm: undefined });
+    },
+  ],
   'a layer without RoPE': [{}, ({ layers }) => Object.assign(layers[1].attention, { rope: undefined })],
   'RoPE of its own in a layer': [
     {},
