@@ -10,6 +10,7 @@ import { planModel } from '../../js/llama/plan.js';
 import { gpuSkip, openTestDevice } from '../helpers/gpu.js';
 import { checkGreedy, close, SMALL_MODELS, TOKENS } from '../helpers/llama.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
+import { dataPath, skipWithout } from '../helpers/test-data.js';
 
 /** As in tests/llama/architectures.test.js: f32 rounds each of some ten operations of a layer. */
 const RELATIVE = 3e-5;
@@ -55,6 +56,38 @@ test('factors of products are named before a weight is read', async () => {
   const settings = /** @type {const} */ ({ contextLength: 64, kvType: 'F16' });
   const factor = /** @type {any} */ ({ name: 'blk.0.attn_q.scale', type: 'F32' });
   assert.match(lacks(plan, [factor], settings, { bindingBytes: 2 ** 20 }).join(), /factors.*attn_q\.scale/);
+});
+
+test('what encoders have and the GPU has not is named before a weight is read', {
+  skip: skipWithout('arch/models'),
+}, async () => {
+  const settings = /** @type {const} */ ({ contextLength: 64, kvType: 'F16' });
+  /** @type {Record<string, RegExp[]>} */
+  const expected = {
+    'bert-A': [
+      ...[/norms of the sums/, /norms of the embeddings/, /models without a final norm/],
+      ...[/learned positions/, /token types/, /biases of feed-forward blocks/, /biases of norms/],
+    ],
+    'nomic-bert-A': [
+      ...[/norms of the sums/, /norms of the embeddings/, /models without a final norm/],
+      ...[/token types/, /biases of norms/],
+    ],
+    'modern-bert-A': [/windows without a causal mask/, /norms of kind "layer"/, /norms of the embeddings/],
+    'gemma-embedding-A': [/windows without a causal mask/, /products after the pooling/],
+    'qwen3-embed-A': [],
+  };
+  for (const [name, reasons] of Object.entries(expected)) {
+    const gguf = await openGguf(dataPath(`arch/models/${name}.gguf`));
+    const plan = planModel(gguf.metadata, 64);
+    const named = lacks(plan, [...gguf.tensors.values()], settings, { bindingBytes: 2 ** 27 });
+    gguf.close();
+    for (const reason of reasons)
+      assert.ok(
+        named.some((one) => reason.test(one)),
+        `${name}: ${reason} in ${named}`,
+      );
+    assert.equal(named.length, reasons.length, `${name}: ${named}`);
+  }
 });
 
 describe('the GPU backend', { skip: await gpuSkip() }, () => {

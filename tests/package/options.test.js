@@ -7,8 +7,10 @@ import { after, before, test } from 'node:test';
 import { checkNames } from '../../js/checks.js';
 import * as library from '../../js/llama/index.js';
 import { METHODS, optionsOf } from '../../js/worker/methods.js';
+import { floats } from '../helpers/changed-gguf.js';
 import { sampleGguf } from '../helpers/gguf-bytes.js';
 import { TINY_TALES } from '../helpers/llama.js';
+import { makeModel } from '../helpers/synthetic-llama.js';
 import { workerKernels } from '../helpers/workers.js';
 
 const { ArgumentError, createKernels, createWorkerKernels, createWorkerLlama, GgufFile, Llama, openGguf } =
@@ -283,7 +285,13 @@ test('options: files', async () => {
     );
 });
 
-test('options: models', async () => {
+test('options: models', async (t) => {
+  const made = makeModel({
+    architecture: 'qwen3',
+    change: (tensors) => [...tensors, floats('cls.output.weight', [64, 1], ramp(64))],
+  });
+  const ranker = await Llama.load(made.bytes.buffer, { threads: 1 });
+  t.after(() => ranker.dispose());
   const messages = [{ role: 'user', content: 'Hi' }];
   const template = '{{ messages[0].content }}';
   /** @type {Record<string, Case>} */
@@ -311,6 +319,7 @@ test('options: models', async () => {
     },
     logits: { call: (_, __, o) => model.logits([1], o), near: ['sginal', 'signal'] },
     embed: { call: (_, __, o) => model.embed('a', o), near: ['Signal', 'signal'] },
+    rank: { call: (_, __, o) => ranker.rank('a', ['b'], o), near: ['sgnal', 'signal'] },
     tokenize: { call: (_, __, o) => model.tokenize('a', o), near: ['specials', 'special'] },
     detokenize: { call: (_, __, o) => model.detokenize([1], o), near: ['special_', 'special'] },
   };
