@@ -257,10 +257,9 @@ export class Llama {
   }
 
   /**
-   * Computes the embedding of a text, or of each text of a list: its hidden states after the final
-   * norm, pooled as the file says (the mean, the first or the last state) and scaled to length 1.
-   * BOS and EOS are added where the file says so. Models that were not trained for embeddings give
-   * rough ones. Short texts of a list are computed together.
+   * Computes the embedding of a text: its hidden states after the final norm, pooled as the file
+   * says (the mean, the first or the last state) and scaled to length 1. BOS and EOS are added
+   * where the file says so. Models that were not trained for embeddings give rough ones.
    * @overload
    * @param {string} texts
    * @param {import('./embedding.js').EmbedOptions} [options]
@@ -271,12 +270,15 @@ export class Llama {
    * @throws {BusyError} another call uses the model
    * @throws {import('./errors.js').NumericError} a computed number is NaN, infinite or too large
    *   for the KV cache
-   *
+   */
+  /**
+   * Computes the embedding of each text of a list. Short texts are computed together.
    * @overload
    * @param {readonly string[]} texts
    * @param {import('./embedding.js').EmbedOptions} [options]
    * @returns {Promise<Float32Array[]>} a vector for each text
-   *
+   */
+  /**
    * @param {any} texts
    * @param {import('./embedding.js').EmbedOptions} [options]
    * @returns {Promise<any>}

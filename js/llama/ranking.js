@@ -10,7 +10,10 @@ import { ModelError } from './errors.js';
 /** @typedef {import('./pause.js').Pace} Pace */
 /** @typedef {import('./plan.js').RankerSettings} RankerSettings */
 
-/** @typedef {{ signal?: AbortSignal }} RankOptions  signal: aborts the computation with its reason. */
+/**
+ * @typedef {object} RankOptions
+ * @property {AbortSignal} [signal]  Aborts the computation with its reason.
+ */
 
 const TEMPLATE = 'tokenizer.chat_template.rerank';
 const HEAD = ['cls.weight', 'cls.output.weight'];

@@ -186,17 +186,20 @@ export class WorkerLlama {
   }
 
   /**
-   * Computes the embedding of a text, or of each text of a list, like `Llama.embed`.
+   * Computes the embedding of a text, like `Llama.embed`.
    * @overload
    * @param {string} texts
    * @param {import('../llama/embedding.js').EmbedOptions} [options]
    * @returns {Promise<Float32Array>}
-   *
+   */
+  /**
+   * Computes the embedding of each text of a list, like `Llama.embed`.
    * @overload
    * @param {readonly string[]} texts
    * @param {import('../llama/embedding.js').EmbedOptions} [options]
    * @returns {Promise<Float32Array[]>}
-   *
+   */
+  /**
    * @param {any[]} args
    * @returns {Promise<any>}
    */
