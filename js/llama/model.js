@@ -257,31 +257,21 @@ export class Llama {
   }
 
   /**
-   * Computes the embedding of a text: its hidden states after the final norm, pooled as the file
-   * says (the mean, the first or the last state) and scaled to length 1. BOS and EOS are added
-   * where the file says so. Models that were not trained for embeddings give rough ones.
-   * @overload
-   * @param {string} texts
+   * Computes the embedding of a text, or of each text of a list: its hidden states after the final
+   * norm, pooled as the file says (the mean, the first or the last state) and scaled to length 1.
+   * BOS and EOS are added where the file says so. Models that were not trained for embeddings give
+   * rough ones. Short texts of a list are computed together.
+   * @template {string | readonly string[]} T
+   * @param {T} texts
    * @param {import('./embedding.js').EmbedOptions} [options]
-   * @returns {Promise<Float32Array>} embedding_length values, or as many as the products after the
-   *   pooling have; with pooling 'none', as many for each token, row by row
+   * @returns {Promise<T extends string ? Float32Array : Float32Array[]>} embedding_length values, or
+   *   as many as the products after the pooling have; with pooling 'none', as many for each token,
+   *   row by row
    * @throws {ModelError} the file asks for another kind of pooling, as rerankers do
    * @throws {ContextError} a text has more tokens than the context
    * @throws {BusyError} another call uses the model
    * @throws {import('./errors.js').NumericError} a computed number is NaN, infinite or too large
    *   for the KV cache
-   */
-  /**
-   * Computes the embedding of each text of a list. Short texts are computed together.
-   * @overload
-   * @param {readonly string[]} texts
-   * @param {import('./embedding.js').EmbedOptions} [options]
-   * @returns {Promise<Float32Array[]>} a vector for each text
-   */
-  /**
-   * @param {any} texts
-   * @param {import('./embedding.js').EmbedOptions} [options]
-   * @returns {Promise<any>}
    */
   async embed(texts, options = {}) {
     checkNames(options, EMBED_OPTIONS);
@@ -290,7 +280,7 @@ export class Llama {
       const { embedTexts } = await import('./embedding.js');
       return embedTexts(this.#alive(), list, options, pace, lease);
     });
-    return Array.isArray(texts) ? vectors : vectors[0];
+    return /** @type {any} */ (Array.isArray(texts) ? vectors : vectors[0]);
   }
 
   /**

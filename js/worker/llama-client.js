@@ -186,25 +186,14 @@ export class WorkerLlama {
   }
 
   /**
-   * Computes the embedding of a text, like `Llama.embed`.
-   * @overload
-   * @param {string} texts
+   * Computes the embedding of a text, or of each text of a list, like `Llama.embed`.
+   * @template {string | readonly string[]} T
+   * @param {T} texts
    * @param {import('../llama/embedding.js').EmbedOptions} [options]
-   * @returns {Promise<Float32Array>}
+   * @returns {Promise<T extends string ? Float32Array : Float32Array[]>}
    */
-  /**
-   * Computes the embedding of each text of a list, like `Llama.embed`.
-   * @overload
-   * @param {readonly string[]} texts
-   * @param {import('../llama/embedding.js').EmbedOptions} [options]
-   * @returns {Promise<Float32Array[]>}
-   */
-  /**
-   * @param {any[]} args
-   * @returns {Promise<any>}
-   */
-  embed(...args) {
-    return this.#call('embed', args);
+  embed(texts, options = {}) {
+    return this.#call('embed', [texts, options]);
   }
 
   /** Scores documents for a query, like `Llama.rank`. @type {Remote<'rank'>} */
