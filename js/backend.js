@@ -110,6 +110,8 @@
  * @property {import('./wasm/kernel-types.js').KernelsInfo} [kernels]  Facts about the kernels of
  *   the CPU.
  * @property {import('./gpu/kernels.js').GpuInfo} [gpu]  The GPU and what is used of it.
+ * @property {'f32' | 'f16' | 'int8'} [activation]  Least precision of activations in products, if
+ *   the backend does not simply take the one that was asked for.
  * @property {number} memoryBytes  All bytes that the backend holds.
  */
 
@@ -197,7 +199,7 @@
  * @property {() => void} dispose  Ends the backend, with everything it owns.
  */
 
-/** Products on a GPU. @typedef {{ isa: 'webgpu', activation: 'f32' | 'int8' }} GpuService */
+/** Products on a GPU. @typedef {{ isa: 'webgpu', activation: 'f32' | 'f16' | 'int8' }} GpuService */
 
 /**
  * @typedef {object} LoadOptions

@@ -162,12 +162,14 @@ async function load() {
   card.endLoading();
   if (!loaded) return false;
   const { info } = loaded;
+  // The page's models run on the CPU, which has no f16 mode.
+  const activation = /** @type {import('fused-matmul').Activation} */ (info.activation);
   state.model = loaded;
   card.loaded(info, file);
   await breathe();
-  showTypes(file.tensors, state.engine.served, info.activation);
+  showTypes(file.tensors, state.engine.served, activation);
   showModelFacts(info);
-  tensors.kernels(state.engine.served, info.activation);
+  tensors.kernels(state.engine.served, activation);
   await breathe();
   await engine({ ...state.engine, info: info.kernels });
   if (state.model !== loaded) return false;

@@ -5,18 +5,20 @@ import { ModelError } from '../llama/errors.js';
 import { attendWork, embedWork, feedWork, headWork, isSplit, projectWork, statesWork } from './blocks.js';
 import { CheckedReads } from './checked-reads.js';
 import { Commands } from './commands.js';
+import { precisionOf } from './features.js';
 import { cacheShape, lacks, sizes } from './fit.js';
 import { GpuCache, GpuTensor, GpuTokens } from './handles.js';
 import { GpuHidden } from './hidden.js';
 import { loadWeights } from './model-weights.js';
 import { Picks } from './picks.js';
 import { Pipelines } from './pipelines.js';
-import { FILLING_GROUPS, formOf } from './products.js';
+import { formOf } from './products.js';
 import { Recorder } from './recorder.js';
 import { roomFor } from './room.js';
 import { up16, withoutPadding } from './shader.js';
 import { NO_LAYER } from './wgsl/faults.js';
 import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
+import { WGSL_TYPES } from './wgsl/types.js';
 
 /**
  * @typedef
@@ -35,7 +37,7 @@ import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
-/** @typedef {import('./features.js').GpuVariants} Variants */
+/** @typedef {import('./products.js').Variants} Variants */
 /** @typedef {import('./products.js').Work} Work */
 
 /** @template S @typedef {import('../backend.js').Block<S>} Block */
@@ -48,7 +50,8 @@ export class GpuBackend {
   #recorder;
   #reads;
   #picks;
-  #means;
+  #given;
+  #exact;
   #onDispose;
   #test;
 
@@ -57,6 +60,7 @@ export class GpuBackend {
    * @param {object} options
    * @param {import('../wasm/kv-cache.js').KvType} options.kvType of the caches
    * @param {Variants} options.variants
+   * @param {boolean} [options.exact]  products are f32, whatever the variants say
    * @param {Pipelines} [options.pipelines]
    * @param {import('./kernels.js').GpuKernels} [options.kernels] that it belongs to
    * @param
@@ -71,6 +75,7 @@ export class GpuBackend {
     {
       kvType,
       variants,
+      exact = false,
       pipelines = new Pipelines(gpu),
       kernels,
       test = async () => {},
@@ -90,14 +95,16 @@ export class GpuBackend {
     this.#reads = reads;
     const check = (/** @type {GpuTensor} */ logits) => this.#checkLogits(logits, 1);
     this.#picks = new Picks({ gpu, commands, recorder, reads, check, ahead });
-    this.#means = { variants, groups: FILLING_GROUPS };
+    this.#given = variants;
+    this.#exact = exact;
     this.#test = test;
     this.#onDispose = onDispose;
   }
 
   /** @returns {import('../backend.js').BackendInfo} */
   get info() {
-    return { name: 'webgpu', gpu: this.kernels?.info, memoryBytes: this.#gpu.inUse };
+    const gpu = this.kernels?.info;
+    return { name: 'webgpu', gpu, activation: this.#activation, memoryBytes: this.#gpu.inUse };
   }
 
   /** Dispatches and submissions so far. */
@@ -126,14 +133,19 @@ export class GpuBackend {
     this.#onDispose();
   }
 
-  /** The least precision of products. @returns {'f32' | 'int8'} */
+  /** The forms of kernels; a self-test may have changed them. @returns {Variants} */
+  get #variants() {
+    return this.#exact ? { ...this.#given, int8: false, f16: false } : this.#given;
+  }
+
+  /** The least precision of products. */
   get #activation() {
-    return this.#means.variants.int8 ? 'int8' : 'f32';
+    return precisionOf(this.#variants, true);
   }
 
   /** @type {Backend['servedBy']} */
-  servedBy() {
-    return { isa: 'webgpu', activation: this.#activation };
+  servedBy(type) {
+    return { isa: 'webgpu', activation: precisionOf(this.#variants, WGSL_TYPES[type].coded) };
   }
 
   /** @type {Backend['lacks']} */
@@ -273,7 +285,7 @@ export class GpuBackend {
    * @param {BatchRows} rows
    */
   head(x, block, logits, { start, nRows, position }) {
-    const form = nRows === 1 ? 'one' : 'few';
+    const form = formOf(nRows);
     const at = { position, start, nTokens: nRows, seen: 0 };
     this.#run(block, [x, logits], `head ${form}`, at, () =>
       headWork(block, x, logits, form, this.#meansOf(x)),
@@ -407,7 +419,7 @@ export class GpuBackend {
   #meansOf(hidden) {
     const recorder = this.#recorder;
     return {
-      ...this.#means,
+      variants: this.#variants,
       spare: (/** @type {string} */ label, /** @type {number} */ bytes) => hidden.spare(label, bytes),
       gpu: this.#gpu,
       own: (/** @type {GpuBuffer} */ buffer) => recorder.own(buffer),

@@ -4,7 +4,7 @@
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, show } from '../errors.js';
 import { GpuDevice } from './device.js';
-import { FEATURES } from './features.js';
+import { FEATURES, PLAIN } from './features.js';
 import { GpuKernels } from './kernels.js';
 
 /** @typedef {import('./features.js').GpuFeature} GpuFeature */
@@ -27,12 +27,13 @@ export { GpuWeight } from './weight.js';
  *   slower than the WebAssembly kernels. Default false.
  * @property {readonly GpuFeature[]} [features] The only optional features that may be used.
  *   Default: all that the GPU has.
- * @property {'f32' | 'int8'} [activation] Precision of activations. With 'int8', products with more
- *   than 8 rows round them to int8, a scale for 32 columns, where the GPU has integer dot products.
- *   Default 'f32'.
+ * @property {'f32' | 'int8'} [activation] The least precision of activations that is allowed. With
+ *   'int8', products with more than 8 rows may round them to int8, a scale for 32 columns, or to
+ *   f16, whichever is the fastest on the GPU; a model that is loaded with another `activation` does
+ *   not. Default 'f32'.
  * @property {boolean} [selfTest] Compare the kernels with those of the WebAssembly module before
- *   they are used, for the weight types and settings of a model, while its weights load. Default
- *   true.
+ *   they are used, for the weight types and settings of a model, while its weights load, and choose
+ *   the fastest forms of the kernels by time. Default true.
  * @property {unknown} [gpu] The object that WebGPU comes from. Default: navigator.gpu. In Node it
  *   is what the npm package `webgpu` gives: `create([])`.
  */
@@ -63,8 +64,10 @@ export async function createGpuKernels(options = {}) {
   const api = /** @type {GPU | undefined} */ (gpu);
   const device = await GpuDevice.open({ gpu: api, powerPreference, allowSoftware, features });
   const variants = {
+    ...PLAIN,
     subgroups: device.features.has('subgroups'),
     int8: activation === 'int8' && device.features.has('dot4I8Packed'),
   };
-  return new GpuKernels(device, { variants, steps: [`${device.name} was opened`], isTested: selfTest });
+  const steps = [`${device.name} was opened`];
+  return new GpuKernels(device, { variants, steps, isTested: selfTest, activation });
 }

@@ -9,7 +9,7 @@ import { checkWeight } from '../weight-data.js';
 import { Commands } from './commands.js';
 import { loadTensors } from './load-weights.js';
 import { Pipelines } from './pipelines.js';
-import { FILLING_GROUPS, formOf, LARGEST_BATCH, productWork } from './products.js';
+import { formOf, LARGEST_BATCH, productWork } from './products.js';
 import { up16, withoutPadding } from './shader.js';
 import { uploadWeight } from './upload.js';
 import { GpuWeight } from './weight.js';
@@ -50,7 +50,7 @@ import { embed, embedGroups } from './wgsl/embed.js';
  * @property {readonly import('./features.js').GpuFeature[]} features  Optional features that
  *   kernels may use.
  * @property {GpuLimits} limits  The largest sizes that it allows.
- * @property {Readonly<GpuVariants>} variants  Which optional forms of kernels are in use.
+ * @property {Readonly<GpuVariants>} variants  Which forms of kernels are in use.
  * @property {readonly string[]} steps  Sentences about what was tried and chosen.
  * @property {number} memoryBytes  GPU memory in use.
  */
@@ -68,22 +68,27 @@ export class GpuKernels {
   #steps;
   #disposed = false;
   #isTested;
+  #activation;
+  #trial;
   /** Self-tests by what they are for. @type {Map<string, Promise<void>>} */
   #tests = new Map();
 
   /**
    * @hideconstructor
    * @param {import('./device.js').GpuDevice} gpu
-   * @param {{ variants: GpuVariants, steps: string[], isTested: boolean }} choice isTested: kernels
-   *   are compared with the wasm module before they are used
+   * @param {{ variants: GpuVariants, steps: string[], isTested: boolean,
+   *   activation: import('./features.js').GpuActivation, trial?: import('./choice.js').Trial }}
+   *   choice isTested: kernels are compared with the wasm module before they are used
    */
-  constructor(gpu, { variants, steps, isTested }) {
+  constructor(gpu, { variants, steps, isTested, activation, trial = {} }) {
     this.#gpu = gpu;
     this.#pipelines = new Pipelines(gpu);
     this.#commands = new Commands(gpu, this.#pipelines);
     this.#variants = variants;
     this.#steps = steps;
     this.#isTested = isTested;
+    this.#activation = activation;
+    this.#trial = trial;
     /**
      * Resolves with the reason once the GPU cannot be used any more: it was reset, its process
      * ended, or dispose() was called.
@@ -242,34 +247,34 @@ export class GpuKernels {
    * @param {import('../backend.js').BackendSettings} settings
    * @returns {Promise<import('../backend.js').Backend>}
    */
-  async [openBackend]({ kvType, ownsKernels = false }) {
+  async [openBackend]({ kvType, activation, ownsKernels = false }) {
     const { GpuBackend } = await import('./backend.js');
     this.#alive();
+    const exact = activation !== 'int8';
     return new GpuBackend(this.#gpu, {
-      kernels: this,
-      pipelines: this.#pipelines,
-      kvType,
+      ...{ kernels: this, pipelines: this.#pipelines, kvType, exact },
       variants: this.#variants,
-      test: (types, layer) => this.#test(types, { kvType, ...layer }),
+      test: (types, layer) => this.#test(types, { kvType, ...layer }, exact),
       ...(ownsKernels && { onDispose: () => this.dispose() }),
     });
   }
 
   /**
-   * Compares kernels with those of the wasm module, once for the same types and settings. Optional
-   * forms that fail are not used any more.
+   * Chooses forms of kernels, once, and compares kernels with those of the wasm module, once for
+   * the same types and settings. Optional forms that fail are not used any more.
    * @param {readonly string[]} types  of weights
    * @param {Partial<import('./selftest.js').SelfTestOptions>} options
+   * @param {boolean} [exact]  products in f32 are tested, whatever was chosen
    * @returns {Promise<void>}
    * @throws {import('./errors.js').GpuError} kernels compute wrong results on this GPU
    */
-  #test(types, options) {
+  #test(types, options, exact = false) {
     if (!this.#isTested) return Promise.resolve();
     const unique = [...new Set(types)].sort();
-    const key = JSON.stringify([unique, options]);
+    const key = JSON.stringify([unique, options, exact]);
     let test = this.#tests.get(key);
     if (!test) {
-      test = this.#runTest(unique, options);
+      test = this.#runTest(unique, { ...options, exact, type: mostOf(types) });
       test.catch(() => this.#tests.delete(key));
       this.#tests.set(key, test);
     }
@@ -278,24 +283,16 @@ export class GpuKernels {
 
   /**
    * @param {readonly string[]} types
-   * @param {Partial<import('./selftest.js').SelfTestOptions>} options
+   * @param {Partial<import('./selftest.js').SelfTestOptions> & { exact: boolean, type: string }}
+   *   options
    */
   async #runTest(types, options) {
-    const [{ chooseVariants }, { openWasmBackend }] = await Promise.all([
-      import('./selftest.js'),
-      import('../wasm/backend.js'),
-    ]);
-    const wasm = await openWasmBackend(undefined, { threads: 1 }, { activation: 'f32', kvType: 'F32' });
-    try {
-      const { int8 } = this.#variants;
-      const given = { gpu: this.#gpu, pipelines: this.#pipelines, types, int8, ...options };
-      const { variants, report } = await chooseVariants(given, wasm);
-      this.#variants.subgroups &&= variants.subgroups;
-      this.#variants.int8 &&= variants.int8;
-      this.#steps.push(...report.map((line) => `${types.join(', ')}: ${line}`));
-    } finally {
-      wasm.dispose();
-    }
+    const { proveKernels } = await import('./choice.js');
+    const report = await proveKernels({
+      ...{ gpu: this.#gpu, pipelines: this.#pipelines, activation: this.#activation, trial: this.#trial },
+      ...{ types, ...options, variants: this.#variants },
+    });
+    this.#steps.push(...report.map((line) => `${types.join(', ')}: ${line}`));
   }
 
   /**
@@ -352,7 +349,7 @@ export class GpuKernels {
       buffers.push(buffer);
       return buffer;
     };
-    const means = { variants: this.#variants, groups: FILLING_GROUPS, spare };
+    const means = { variants: this.#variants, spare };
     return this.#compute(buffers, nTokens, nRows, (y) =>
       productWork({ weights: [w], x: input, y }, formOf(nTokens), means),
     );
@@ -383,6 +380,12 @@ export class GpuKernels {
     }
   }
 }
+
+/** What there is most of. @param {readonly string[]} list */
+const mostOf = (list) => {
+  const count = (/** @type {string} */ one) => list.filter((other) => other === one).length;
+  return list.reduce((a, b) => (count(b) > count(a) ? b : a));
+};
 
 /** @param {unknown} x @param {number} nCols @param {GpuWeight} w */
 function countRows(x, nCols, w) {

@@ -1,10 +1,11 @@
 /* Products of weights as work for the GPU: which kernels compute them, by the number of tokens. */
 
+import { PLAIN, precisionOf } from './features.js';
 import { up16 } from './shader.js';
 import { matmul, matmulGroups } from './wgsl/matmul.js';
 import { matmulInt8 } from './wgsl/matmul-int8.js';
 import { matvec, matvecChoice, matvecGroups } from './wgsl/matvec.js';
-import { quantizeActivations, quantizeGroups } from './wgsl/quantize.js';
+import { quantizeActivations, quantizeGroups, scaleActivations, scaleGroups } from './wgsl/quantize.js';
 import { partValues, sumSplits, sumSplitsGroups } from './wgsl/split.js';
 import { WGSL_TYPES } from './wgsl/types.js';
 
@@ -22,23 +23,31 @@ import { WGSL_TYPES } from './wgsl/types.js';
  */
 
 /**
- * How many tokens work is made for: 'one', up to 8, or many.
- * @typedef {'one' | 'few' | 'many'} Form
+ * The most tokens that work is made for.
+ * @typedef {'one' | 'two' | 'four' | 'eight' | 'many'} Form
  */
 
-/** The most tokens of the form 'few'. */
-export const FEW = 8;
+/**
+ * Tokens of a form, and the most rows of a workgroup without and with a gate: more sums would not fit
+ * into registers.
+ * @type {Record<Exclude<Form, 'many'>, readonly [tokens: number, rows: number, gated: number]>}
+ */
+const FEW_FORMS = { one: [1, 8, 8], two: [2, 4, 2], four: [4, 2, 2], eight: [8, 2, 2] };
 
-/** Workgroups that fill a device; fewer rows than these make worth cutting the columns. */
-export const FILLING_GROUPS = 1024;
+/** The most tokens of forms other than 'many'. */
+export const FEW = 8;
 
 /** The most tokens of a product. */
 export const LARGEST_BATCH = 512;
 
 /** @param {number} nTokens @returns {Form} */
-export const formOf = (nTokens) => (nTokens === 1 ? 'one' : nTokens <= FEW ? 'few' : 'many');
+export const formOf = (nTokens) =>
+  nTokens === 1 ? 'one' : nTokens === 2 ? 'two' : nTokens <= 4 ? 'four' : nTokens <= FEW ? 'eight' : 'many';
 
-/** @typedef {import('./features.js').GpuVariants} Variants */
+/**
+ * The forms of kernels; those that are not given are PLAIN.
+ * @typedef {Partial<import('./features.js').GpuVariants>} Variants
+ */
 
 /**
  * A product. Rows of x and y are those of the batch.
@@ -59,13 +68,12 @@ export const formOf = (nTokens) => (nTokens === 1 ? 'one' : nTokens <= FEW ? 'fe
 /**
  * @typedef {object} Means
  * @property {Variants} variants
- * @property {number} groups  workgroups that fill the device
  * @property {(label: string, bytes: number) => GpuBuffer} spare  a buffer for results in between
  */
 
-/** Tokens and rows of a tile, by the rows of a weight: small matrices would give few workgroups. */
-const tileOf = (/** @type {number} */ nRows) =>
-  nRows >= 1024 ? { tileRows: 64, tileTokens: 64 } : { tileRows: 32, tileTokens: 32 };
+/** Small matrices would give few workgroups with larger tiles. */
+const SMALL_ROWS = 1024;
+const SMALL_TILE = 32;
 
 /**
  * A part of a weight that lies in one buffer, and where its rows begin in y.
@@ -84,13 +92,13 @@ export function productWork(product, form, means) {
   if (form === 'many') {
     let first = output.first ?? 0;
     const isCoded = weights.every(({ type }) => WGSL_TYPES[type].coded);
-    const codes = means.variants.int8 && isCoded ? quantized(product, means) : undefined;
-    const work = weights.map((weight, i) => {
-      const ofPieces = pieces[i].map((piece) => tiles(product, piece, first, biases?.[i], codes?.buffers));
+    const input = inputOf(product, precisionOf(means.variants, isCoded), means);
+    const work = weights.flatMap((weight, i) => {
+      const ofPieces = pieces[i].map((piece) => tiles(product, piece, first, biases?.[i], input, means));
       first += weight.nRows;
-      return ofPieces.flat();
+      return ofPieces;
     });
-    return [...(codes ? [codes.work] : []), ...work.flat()];
+    return [...input.work, ...work];
   }
   if (epilogue === 'gated' || pieces.every((parts) => parts.length === 1))
     return rows(
@@ -124,21 +132,20 @@ export const isOnePiece = (...weights) => weights.every((weight) => weight.units
  * @param {Means} means
  * @returns {Work[]}
  */
-function rows(product, pieces, first, biases, form, { variants, groups, spare }) {
+function rows(product, pieces, first, biases, form, { variants, spare }) {
   const { weights, x, y, vectors, norm, epilogue, activation, residualScale, output } = product;
   const units = pieces.map(({ unit }) => unit);
   const nRows = epilogue === 'gated' ? units[0].nRows : units.reduce((sum, unit) => sum + unit.nRows, 0);
   const nAll = weights.reduce((sum, weight) => sum + weight.nRows, 0);
   const stride = output?.stride ?? up16(epilogue === 'gated' ? nRows : nAll);
-  // More sums than these would not fit into registers.
-  const nPerGroup = form === 'one' ? 4 : 2;
+  const forms = { ...PLAIN, ...variants };
+  const [nTokens, most, gated] = FEW_FORMS[/** @type {Exclude<Form, 'many'>} */ (form)];
+  const nPerGroup = Math.min(forms.rows, epilogue === 'gated' ? gated : most);
   const options = {
-    ...{ units, norm, biases, epilogue, activation, residualScale },
-    ...(form === 'one' ? { nTokens: 1 } : { nTokens: FEW }),
-    rows: nPerGroup,
-    ...matvecChoice(nRows, units[0].nCols, { rows: nPerGroup, groups }),
+    ...{ units, norm, biases, epilogue, activation, residualScale, nTokens, rows: nPerGroup },
+    ...matvecChoice(nRows, units[0].nCols, { ...forms, rows: nPerGroup }),
     ...{ yRowOffset: first, yStride: stride, fromZero: output?.fromZero ?? false },
-    subgroups: variants.subgroups,
+    subgroups: forms.subgroups,
   };
   /** @type {Record<string, Bindable>} */
   const ofVectors = vectors ? { vectors } : {};
@@ -158,21 +165,30 @@ function rows(product, pieces, first, biases, form, { variants, groups, spare })
 }
 
 /**
- * The activations of a product as int8.
+ * The activations of tiles: what they are bound as, and the work that makes them of x.
  * @param {Product} product
+ * @param {'f32' | 'f16' | 'int8'} precision
  * @param {Means} means
+ * @returns {{ precision: 'f32' | 'f16' | 'int8', buffers: Record<string, Bindable>, work: Work[] }}
  */
-function quantized({ weights: [{ nCols }], x }, { spare }) {
-  // A code for each value of x, a scale for 32 of them.
+function inputOf({ weights: [{ nCols }], x }, precision, { spare }) {
+  if (precision === 'f32') return { precision, buffers: { x }, work: [] };
+  // A scale for a row of x, or for 32 of its values; a code for each value.
+  const scales = spare('scales', x.bytes / (precision === 'int8' ? 32 : up16(nCols)));
+  if (precision === 'f16') {
+    const shader = scaleActivations({ nCols });
+    /** @type {Work} */
+    const work = { shader, buffers: { x, scales }, groups: ({ nTokens }) => scaleGroups(nTokens) };
+    return { precision, buffers: { x, x_scale: scales }, work: [work] };
+  }
   const codes = spare('codes', x.bytes / 4);
-  const scales = spare('scales', x.bytes / 32);
   /** @type {Work} */
   const work = {
     shader: quantizeActivations({ nCols }),
     buffers: { x, codes, scales },
     groups: ({ nTokens }) => quantizeGroups({ nCols }, nTokens),
   };
-  return { work, buffers: { codes, scales } };
+  return { precision, buffers: { codes, scales }, work: [work] };
 }
 
 /**
@@ -180,24 +196,26 @@ function quantized({ weights: [{ nCols }], x }, { spare }) {
  * @param {Piece} piece
  * @param {number} first  row of y of the weight
  * @param {number | undefined} bias
- * @param {{ codes: GpuBuffer, scales: GpuBuffer } | undefined} codes  of x, for integer products
- * @returns {Work[]}
+ * @param {ReturnType<typeof inputOf>} input
+ * @param {Means} means
+ * @returns {Work}
  */
-function tiles(product, { unit, buffer, firstRow }, first, bias, codes) {
-  const { weights, x, y, vectors, epilogue, residualScale, output } = product;
+function tiles(product, { unit, buffer, firstRow }, first, bias, { precision, buffers }, { variants }) {
+  const { weights, y, vectors, epilogue, residualScale, output } = product;
   const nAll = weights.reduce((sum, weight) => sum + weight.nRows, 0);
   if (epilogue === 'gated') throw new TypeError('a gate of many tokens is a kernel of its own');
+  const { tile = PLAIN.tile } = variants;
+  const side = unit.nRows >= SMALL_ROWS ? tile : SMALL_TILE;
   const options = {
-    ...{ unit, epilogue, residualScale, ...tileOf(unit.nRows) },
+    ...{ unit, epilogue, residualScale, tileRows: side, tileTokens: side },
     bias: bias === undefined ? undefined : bias + firstRow,
     yRowOffset: first + firstRow,
     yStride: output?.stride ?? up16(nAll),
     fromZero: output?.fromZero ?? false,
   };
-  /** @type {Record<string, Bindable>} */
-  const ofVectors = vectors && bias !== undefined ? { vectors } : {};
-  const shader = codes ? matmulInt8(options) : matmul(options);
-  const inputs = { w: buffer, ...(codes ?? { x }) };
-  const groups = (/** @type {import('../backend.js').Step} */ { nTokens }) => matmulGroups(options, nTokens);
-  return [{ shader, buffers: { ...inputs, y, ...ofVectors }, groups }];
+  return {
+    shader: precision === 'int8' ? matmulInt8(options) : matmul({ ...options, f16: precision === 'f16' }),
+    buffers: { w: buffer, ...buffers, y, ...(vectors && bias !== undefined && { vectors }) },
+    groups: ({ nTokens }) => matmulGroups(options, nTokens),
+  };
 }

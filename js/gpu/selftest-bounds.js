@@ -24,12 +24,29 @@ const u = 2 ** -24;
 /** Largest derivative of silu, gelu and relu. */
 const SLOPE = 1.13;
 
+/** @typedef {ReturnType<typeof import('./features.js').precisionOf>} Precision */
+
 /**
- * The error that int8 activations add, for a row and an input of norm 1. A code is off by at most a half
- * of d = max|x| / 127 of its 32 columns, and max|x| is at most the norm of those, so that the sum
- * of d / 2 |w| is at most sqrt(32) / 254 |w| |x|.
+ * The errors that a precision of one backend adds, for a row and an input of norm 1.
+ *
+ * int8: a code is off by at most a half of d = max|x| / 127 of its 32 columns, and max|x| is at
+ * most the norm of those, so that the sum of d / 2 |w| is at most sqrt(32) / 254 |w| |x|.
+ *
+ * f16: a conversion may round either way, by 2^-10 of the value, and flush what is below 2^-14 S,
+ * S the scale of the side: 1 for weights, at most |x| for activations. The products err by at most
+ * (2^-9 + 2^-20) |x w| + 2^-14 (1 + 2^-10) (S |w| + |x|) + 2^-28 S, and sums of n columns have at
+ * most sqrt(n) times the norms.
+ * @type {Record<Precision, (w: Matrix, r: number) => number>}
  */
-const INT8 = Math.sqrt(32) / 254 + 2 ** -20;
+const ADDED = {
+  f32: () => 0,
+  f16(w, r) {
+    const root = Math.sqrt(w.nCols);
+    const flushed = 2 ** -14 * (1 + 2 ** -10) * root * (w.norm(r) + 1);
+    return (2 ** -9 + 2 ** -20) * w.norm(r) + flushed + 2 ** -28 * w.nCols;
+  },
+  int8: (w, r) => (Math.sqrt(32) / 254 + 2 ** -20) * (w.norm(r) + 3 * u * w.nCols * w.largest),
+};
 
 /**
  * A vector: its norm, how far two of it may be apart, and its largest magnitude.
@@ -40,14 +57,15 @@ const INT8 = Math.sqrt(32) / 254 + 2 ** -20;
  * Two backends' error in row r for an input of norm 1.
  * @param {Matrix} w
  * @param {number} r
- * @param {boolean} int8  one of them rounds its input to int8, if w has codes
+ * @param {Precision} precision  of one of them, if w has codes
  */
-const rowError = (w, r, int8) =>
+export const productError = (w, r, precision) =>
   2 * u * ((w.nCols + 8) * w.norm(r) + 160 * Math.sqrt(w.nCols) * w.largest) +
-  (int8 && WGSL_TYPES[w.type].coded ? INT8 * (w.norm(r) + 3 * u * w.nCols * w.largest) : 0);
+  (WGSL_TYPES[w.type].coded ? ADDED[precision](w, r) : 0);
 
-/** The same with a norm in front. @param {Matrix} w @param {number} r @param {boolean} int8 */
-const normedError = (w, r, int8) => rowError(w, r, int8) + 2 * u * (w.nCols / 2 + 13) * w.norm(r);
+/** The same with a norm in front. @param {Matrix} w @param {number} r @param {Precision} precision */
+const normedError = (w, r, precision) =>
+  productError(w, r, precision) + 2 * u * (w.nCols / 2 + 13) * w.norm(r);
 
 /** The Euclidean norm. @param {Float32Array | Float64Array} values */
 export function normOf(values) {
@@ -75,23 +93,23 @@ export function normedSize(x, gain, eps) {
 /**
  * The rows of a product, by what is multiplied with it: norm and error for an input of norm 1.
  * @param {Matrix} w
- * @param {typeof rowError} errorOf
- * @param {boolean} int8
+ * @param {typeof productError} errorOf
+ * @param {Precision} precision
  */
-function rowsOf(w, errorOf, int8) {
+function rowsOf(w, errorOf, precision) {
   const sizes = Float64Array.from({ length: w.nRows }, (_, r) => w.norm(r));
-  return { sizes, errors: sizes.map((_, r) => errorOf(w, r, int8)) };
+  return { sizes, errors: sizes.map((_, r) => errorOf(w, r, precision)) };
 }
 
 /**
  * The largest head of a product of norm(x), for an input of norm 1.
  * @param {Matrix} w
  * @param {number} headSize
- * @param {boolean} int8
+ * @param {Precision} precision
  * @returns {Bounded}
  */
-function headOf(w, headSize, int8) {
-  const { sizes, errors } = rowsOf(w, normedError, int8);
+function headOf(w, headSize, precision) {
+  const { sizes, errors } = rowsOf(w, normedError, precision);
   const most = { size: 0, error: 0, peak: 0 };
   for (let h = 0; h < w.nRows; h += headSize) {
     most.size = Math.max(most.size, normOf(sizes.subarray(h, h + headSize)));
@@ -104,14 +122,14 @@ function headOf(w, headSize, int8) {
  * Errors of a feed-forward block's result, by the norm of its input.
  * @param {Pick<FeedSettings, 'kind' | 'activation'>} settings
  * @param {{ gate?: Matrix | undefined, up: Matrix, down: Matrix }} weights
- * @param {boolean} int8
+ * @param {Precision} precision
  * @returns {(normed: number) => Float64Array}
  */
-export function feedErrors({ kind, activation }, { gate, up, down }, int8) {
+export function feedErrors({ kind, activation }, { gate, up, down }, precision) {
   const gated = kind === 'gated' && gate !== undefined;
   const squares = activation === 'relu2';
-  const v = rowsOf(up, normedError, int8);
-  const first = gated ? rowsOf(gate, normedError, int8) : v;
+  const v = rowsOf(up, normedError, precision);
+  const first = gated ? rowsOf(gate, normedError, precision) : v;
   let sizes = 0;
   let errors = 0;
   for (let f = 0; f < up.nRows; f++) {
@@ -125,7 +143,7 @@ export function feedErrors({ kind, activation }, { gate, up, down }, int8) {
     errors += (ofInner + 32 * u * inner) ** 2;
   }
   const [size, error] = [Math.sqrt(sizes), Math.sqrt(errors)];
-  const d = rowsOf(down, rowError, int8);
+  const d = rowsOf(down, productError, precision);
   const power = (squares ? 2 : 1) + (gated ? 1 : 0);
   return (normed) =>
     d.sizes.map((norm, r) => normed ** power * (norm * error + d.errors[r] * (size + error)));
@@ -136,7 +154,7 @@ export function feedErrors({ kind, activation }, { gate, up, down }, int8) {
  * @returns {(normed: number) => Float64Array} errors of the product with norm(x)
  */
 export function headErrors(w) {
-  const { errors } = rowsOf(w, normedError, false);
+  const { errors } = rowsOf(w, normedError, 'f32');
   return (normed) => errors.map((error) => normed * error);
 }
 
@@ -168,14 +186,14 @@ function storeError(type, { size, peak }, headSize) {
  * @param {{ q: Matrix, k: Matrix, v: Matrix, output: Matrix }} weights
  * @param {Record<string, Float32Array | undefined>} vectors
  * @param {KvType} kvType
- * @param {boolean} int8  of products for many tokens
+ * @param {Precision} precision  of products for many tokens
  */
-export function attentionErrors(settings, weights, vectors, kvType, int8) {
+export function attentionErrors(settings, weights, vectors, kvType, precision) {
   const { headSize, nHeads, scale, softcap, qkNorm, rope, temperature } = settings;
-  // By whether there are many tokens, whose products may be of int8.
-  const modes = [false, int8].map((mode) => ({
+  // By whether there are many tokens.
+  const modes = /** @type {const} */ (['f32', precision]).map((mode) => ({
     heads: [weights.q, weights.k, weights.v].map((w) => headOf(w, headSize, mode)),
-    output: rowsOf(weights.output, rowError, mode),
+    output: rowsOf(weights.output, productError, mode),
   }));
   const bias = (/** @type {string} */ name) =>
     vectors[name]?.reduce((most, v) => Math.max(most, Math.abs(v)), 0) ?? 0;

@@ -21,7 +21,7 @@ import { WGSL_TYPES } from './wgsl/types.js';
  * Rows that differ; the others repeat them. No tile has so many, so rows that change places are
  * found.
  */
-const DISTINCT = 61;
+export const DISTINCT = 61;
 
 /**
  * For each type of codes: the mean of its positive values with a scale of 1, and bits that lean the

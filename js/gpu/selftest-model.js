@@ -182,7 +182,7 @@ export const treesOf = ({ layers, head, tables }) => [
 
 /**
  * The weights of trees on a GPU.
- * @param {SelfTestOptions} options
+ * @param {Pick<SelfTestOptions, 'gpu' | 'pipelines'>} options
  * @param {Tree[]} trees
  */
 export async function toGpu({ gpu, pipelines }, trees) {

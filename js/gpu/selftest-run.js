@@ -24,7 +24,8 @@ const ATTENTION_STEPS = [
   { nTokens: 5, attends: true },
   { nTokens: 1, attends: true },
 ];
-const TOKENS = [40, 1, 5];
+/** Tokens of feed-forward blocks: one count for each form of products. */
+const TOKENS = [40, 1, 5, 2, 3];
 const CONTEXT = 192;
 /** Rows of a batch that the CPU computes at a time. */
 const PART = 44;

@@ -8,6 +8,7 @@
 import { performance } from '../node.js';
 import { GpuBackend } from './backend.js';
 import { GpuError } from './errors.js';
+import { PLAIN, precisionOf } from './features.js';
 import { FEW } from './products.js';
 import {
   attentionErrors,
@@ -38,7 +39,7 @@ import { compute, fillRows, layRows, RUNS } from './selftest-run.js';
  * @typedef {object} SelfTestOptions
  * @property {import('./device.js').GpuDevice} gpu
  * @property {import('./pipelines.js').Pipelines} pipelines which the model will use too
- * @property {Variants} variants
+ * @property {Variants} variants  forms of kernels
  * @property {import('../wasm/kv-cache.js').KvType} [kvType] default F16
  * @property {readonly string[]} types of the weights in use
  * @property {Partial<AttentionSettings> & { biases?: boolean, outputBias?: boolean }} [attention]
@@ -46,7 +47,6 @@ import { compute, fillRows, layRows, RUNS } from './selftest-run.js';
  * @property {Partial<FeedSettings>} [feed]
  * @property {Partial<HeadSettings>} [head]
  * @property {number} [embeddingScale]
- * @property {boolean} [int8] whether chooseVariants() may choose products of int8
  * @property {readonly BlockName[]} [blocks] the only ones that are tested
  * @property {readonly [nEmbd: number, nFf: number]} [columns] of hidden states, and between gate
  *   and down
@@ -109,16 +109,9 @@ const typesOf = (...weights) => [...new Set(weights.map(({ type }) => type))].jo
  * @param {Results} cpu
  * @param {(layer: number, x: Float32Array) => Float64Array} leastOf  see leastHeads()
  */
-function compare(
-  { kvType = 'F16', embeddingScale = 1, variants: { int8 } },
-  model,
-  rows,
-  states,
-  gpu,
-  cpu,
-  leastOf,
-) {
+function compare({ kvType = 'F16', embeddingScale = 1, variants }, model, rows, states, gpu, cpu, leastOf) {
   const { settings, layers, head, tables } = model;
+  const precision = precisionOf(variants, true);
   const { nEmbd } = gpu;
   const all = new Comparison();
   const rowsOf = (
@@ -158,7 +151,7 @@ function compare(
         ? normedSize(before(row), /** @type {Float32Array} */ (layers[i][what].norm), settings[what].norm.eps)
         : normOf(before(row));
     const vectors = /** @type {Record<string, Float32Array | undefined>} */ (attention);
-    const bounds = attentionErrors(settings.attention, of, vectors, kvType, int8);
+    const bounds = attentionErrors(settings.attention, of, vectors, kvType, precision);
     for (const step of rows.attention[0]) {
       const { nTokens, position, start, seen, attends } = step;
       const least = leastOf(i, rowsOf(states, step));
@@ -175,7 +168,9 @@ function compare(
       const name = `project and attend, ${tokensOf(nTokens)}${from}, ${typesOf(of.q, of.k, of.v, of.output)}`;
       block('attention', name, [step, again], (_, t) => bounds.attend(facts[t], seen));
     }
-    const errors = [false, int8].map((mode) => feedErrors(settings.feed, ofFeed, mode));
+    const errors = /** @type {const} */ (['f32', precision]).map((mode) =>
+      feedErrors(settings.feed, ofFeed, mode),
+    );
     for (const [n, step] of rows.feed[0].entries()) {
       const { nTokens } = step;
       const name = `feed, ${tokensOf(nTokens)}, ${typesOf(ofFeed.up, ofFeed.down)}`;
@@ -303,28 +298,38 @@ function leastHeads(fm, { norm, qkNorm, nHeads, nKvHeads, headSize }, weights, v
   return least;
 }
 
+/** @typedef {import('./features.js').GpuVariants} GpuVariants */
+
 /**
  * What was chosen and why, in sentences.
- * @typedef {{ variants: Variants, report: string[] }} Choice
+ * @typedef {{ variants: GpuVariants, report: string[] }} Choice
  */
 
 /**
- * The kernels that a GPU has, faster ones first.
- * @param {boolean} subgroups
- * @param {boolean} int8
- * @returns {Variants[]}
+ * Forms of kernels in the order in which they are tried: those that are wanted, and with fewer
+ * optional features.
+ * @param {GpuVariants} wanted
  */
-const candidatesOf = (subgroups, int8) =>
-  [
-    { subgroups: true, int8: true },
-    { subgroups: false, int8: true },
-    { subgroups: true, int8: false },
-    { subgroups: false, int8: false },
-  ].filter((one) => (subgroups || !one.subgroups) && (int8 || !one.int8));
+function candidatesOf(wanted) {
+  const { subgroups, int8, f16 } = wanted;
+  const precisions = [{ int8, f16 }, ...(int8 || f16 ? [{ int8: false, f16: false }] : [])];
+  const plain = precisions.flatMap((precision) =>
+    (subgroups ? [true, false] : [false]).map((by) => ({ ...PLAIN, ...precision, subgroups: by })),
+  );
+  const isPlain = Object.entries(plain[0]).every(([name, value]) => value === Reflect.get(wanted, name));
+  return isPlain ? plain : [wanted, ...plain];
+}
 
-/** @param {Variants} variants */
-const nameOf = ({ subgroups, int8 }) => {
-  const uses = [...(subgroups ? ['subgroups'] : []), ...(int8 ? ['int8'] : [])];
+/** @param {GpuVariants} variants */
+const nameOf = (variants) => {
+  const { subgroups, int8, f16 } = variants;
+  const numbers = /** @type {const} */ (['rows', 'invocations', 'groups', 'tile']);
+  const uses = [
+    ...(subgroups ? ['subgroups'] : []),
+    ...(int8 ? ['int8'] : []),
+    ...(f16 ? ['f16'] : []),
+    ...numbers.filter((name) => variants[name] !== PLAIN[name]).map((name) => `${name} ${variants[name]}`),
+  ];
   return uses.length === 0 ? 'plain kernels' : `kernels with ${uses.join(' and ')}`;
 };
 
@@ -339,17 +344,16 @@ const named = (cases) =>
     .join(', ')}${cases.length > SHOWN ? ` and ${cases.length - SHOWN} more` : ''}`;
 
 /**
- * The fastest kernels that compute on this GPU what the wasm module does.
- * @param {Omit<SelfTestOptions, 'variants'>} options
+ * The forms of kernels that are wanted, or the next ones that compute on this GPU what the wasm
+ * module does.
+ * @param {SelfTestOptions & { variants: GpuVariants }} options
  * @param {WasmBackend} wasmBackend in the activation mode f32
  * @returns {Promise<Choice & { tests: SelfTestResult[] }>}
  * @throws {GpuError} `selftest`: not even the plain kernels do; `shader`: the driver rejects one of
  *   them; or the device failed
  */
 export async function chooseVariants(options, wasmBackend) {
-  const { features } = options.gpu;
-  const int8 = options.int8 === true && features.has('dot4I8Packed');
-  const candidates = candidatesOf(features.has('subgroups'), int8);
+  const candidates = candidatesOf(options.variants);
   /** @type {string[]} */
   const report = [];
   /** @type {SelfTestResult[]} */

@@ -8,8 +8,8 @@
  * @property {number} bytes  Bytes of all of them.
  * @property {import('../wasm/selftest.js').Isa | 'webgpu'} isa  Instruction set of the kernels that
  *   serve the type.
- * @property {import('../wasm/selftest.js').Activation} activation  Activation mode that those
- *   kernels work in.
+ * @property {import('../wasm/selftest.js').Activation | 'f16'} activation  Activation mode that
+ *   those kernels work in.
  */
 
 /**
@@ -78,7 +78,8 @@
  * @property {number} batch  Prompt tokens that are computed at a time.
  * @property {import('../wasm/kv-cache.js').KvType} kvType  Type in which keys and values are
  *   stored.
- * @property {import('../wasm/selftest.js').Activation} activation  Activation mode of the products.
+ * @property {import('../wasm/selftest.js').Activation | 'f16'} activation  Activation mode of the
+ *   products; on a GPU the least precise one that is in use.
  * @property {TokenizerInfo} tokenizer  How texts become tokens.
  * @property {Record<string, TypeUse>} types  The tensors by weight type.
  * @property {ModelMemory} memory  Memory in bytes.
@@ -103,7 +104,7 @@ export function describe(parts) {
   const { pairing, nDims, base, linearScale } = attention.rope ?? NO_ROPE;
   const factors = weights.byRole.layers[0].attention.ropeFactors !== undefined;
   const output = plan.tensors.find(({ role }) => role === 'head.output');
-  const { contextLength, kvType, activation, causal } = settings;
+  const { contextLength, kvType, causal } = settings;
   /** @type {Record<string, TypeUse>} */
   const types = {};
   let parameters = 0;
@@ -116,6 +117,7 @@ export function describe(parts) {
     weightBytes += byteLength;
   }
   const { info } = backend;
+  const { activation = settings.activation } = info;
   const name = metadata['general.name'];
   const { kind, pre, addBos, addEos, bos, ends } = tokenizer;
   const chat = typeof metadata['tokenizer.chat_template'] === 'string';

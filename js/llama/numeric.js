@@ -15,7 +15,7 @@ import { NumericError } from './errors.js';
 
 /**
  * Settings of the model, for the advice in messages.
- * @typedef {{ kvType: KvType, activation: import('../wasm/selftest.js').Activation }} Advice
+ * @typedef {{ kvType: KvType, activation: import('../wasm/selftest.js').Activation | 'f16' }} Advice
  */
 
 export const LARGEST_F32 = 3.4028234663852886e38;

@@ -21,6 +21,8 @@ const TESTS = [
   ['types', /./, 40],
   ['matvec', /subgroups|parts|1 to 8/, 4],
   ['matmul', /f16 in/, 1],
+  ['choice', /f16/, 1],
+  ['selftest', /f16/, 1],
   ['attention', /8\/2 heads of 64|longest/, 2],
 ];
 

@@ -57,7 +57,7 @@ describe('integer products for many tokens', {
     // 3 steps of two lanes: of 4 parts, one is empty.
     const weight = randomWeight('Q8_0', 37, 96, new Prng(4), 1);
     const dense = gaussian(19 * 96, new Prng(6));
-    const options = { ...SMALL, epilogue: /** @type {const} */ ('add'), splitK: 4 };
+    const options = { ...SMALL, epilogue: /** @type {const} */ ('add') };
     await check({ weight, dense, options, start: 2 }, '4 parts');
   });
 

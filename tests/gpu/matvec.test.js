@@ -16,7 +16,7 @@ import { partValues, sumSplits, sumSplitsGroups } from '../../js/gpu/wgsl/split.
 import { WGSL_TYPES } from '../../js/gpu/wgsl/types.js';
 import { ReferenceProduct } from '../helpers/bounds.js';
 import { gpuSkip, TestGpu } from '../helpers/gpu.js';
-import { paddedRows, quantizedRows } from '../helpers/gpu-products.js';
+import { paddedRows } from '../helpers/gpu-products.js';
 import { randomWeight } from '../helpers/gpu-weights.js';
 import { Prng } from '../helpers/prng.js';
 
@@ -86,9 +86,8 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
     const what = `${plan.name} ${JSON.stringify({ ...rest, bias, n, start })}`;
     const step = { position: 0, start, nTokens: n, seen: 0 };
 
-    const firstX = plan.xFromZero ? 0 : start;
     const rowsX = values(n * nCols, prng);
-    const x = paddedRows(rowsX, nCols, firstX);
+    const x = paddedRows(rowsX, nCols, start);
     const { yRowOffset: first, yStride: strideY, fromZero } = plan;
     const at = (/** @type {number} */ t, /** @type {number} */ r) =>
       ((fromZero ? 0 : start) + t) * strideY + first + r;
@@ -104,12 +103,6 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
       weights.forEach(({ words }, i) => {
         data[`w${i}`] = words;
       });
-      let seen = Float64Array.from(rowsX);
-      if (plan.int8) {
-        const { codes, scales, values } = await quantizedRows(gpu, rowsX, x, { nCols, start });
-        Object.assign(data, { codes, scales });
-        seen = values;
-      }
       const used = (/** @type {import('../../js/gpu/shader.js').Shader} */ { bindings }) =>
         Object.fromEntries(bindings.map(({ name }) => [name, data[name]]));
       const shader = matvec(options);
@@ -120,12 +113,13 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
         const second = sumSplits(options);
         out = new Float32Array(await gpu.run(second, used(second), sumSplitsGroups(options, n), 'y', step));
       }
-      return { out, seen };
+      return out;
     };
-    const { out, seen } = await run();
+    const seen = Float64Array.from(rowsX);
+    const out = await run();
     const again = await run();
     const bits = new Uint32Array(out.buffer);
-    const other = new Uint32Array(again.out.buffer).findIndex((word, i) => word !== bits[i]);
+    const other = new Uint32Array(again.buffer).findIndex((word, i) => word !== bits[i]);
     assert.equal(other, -1, `${what}: two runs differ`);
 
     const gain = plan.norm?.at ?? 0;
@@ -198,7 +192,6 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
     test(`${type}: a block, odd rows`, async () => {
       const shape = { weights: [/** @type {const} */ ([type, 3])], nCols: coded ? blockValues : 35 };
       await check({ ...shape, options: { rows: 2 } });
-      if (coded) await check({ ...shape, options: { rows: 1, int8: true } });
     });
   }
 
@@ -250,7 +243,7 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
     await check({
       weights: [['F32', 4]],
       nCols: 256,
-      options: { epilogue: 'add', nTokens: 2, xFromZero: true },
+      options: { epilogue: 'add', nTokens: 2 },
       n: 2,
       start: 2,
     });
@@ -323,34 +316,6 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
     await check({ weights: [['F32', 2]], nCols: 40, options: { splitK: 5 } });
   });
 
-  test('integer products', async () => {
-    await check({ weights: [['Q4_K', 5]], nCols: 1280, options: { int8: true } });
-    await check({
-      weights: [['Q8_0', 37]],
-      nCols: 1248,
-      options: { int8: true, nTokens: 4, rows: 2 },
-      n: 3,
-      start: 1,
-    });
-    await check({
-      weights: [
-        ['Q4_K', 3],
-        ['Q4_K', 3],
-      ],
-      nCols: 512,
-      options: { int8: true, epilogue: 'gated', splitK: 2 },
-    });
-    await check({
-      weights: [
-        ['Q4_K', 3],
-        ['Q8_0', 2],
-      ],
-      nCols: 256,
-      options: { int8: true, epilogue: 'add', bias: true },
-      values: (n, prng) => ordinary(n, prng).map((v, i) => (i < 64 ? 0 : v * 1e-33)),
-    });
-  });
-
   test('rows and invocations of a workgroup', async () => {
     await check({ weights: [['Q4_K', 11]], nCols: 1024, options: { rows: 1, invocations: 32 } });
     // More sums than are added up at a time.
@@ -406,15 +371,14 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
 });
 
 test('a product is cut where its rows do not fill the device', () => {
-  assert.deepEqual(matvecChoice(4096, 4096), { invocations: 64, splitK: 1 });
-  assert.deepEqual(matvecChoice(1024, 4096), { invocations: 64, splitK: 4 });
-  assert.deepEqual(matvecChoice(8, 16_384), { invocations: 64, splitK: 16 });
-  assert.deepEqual(matvecChoice(256, 256), { invocations: 32, splitK: 1 });
-  assert.deepEqual(matvecChoice(1024, 4096, { groups: 256 }), { invocations: 64, splitK: 1 });
-});
-
-test('integer products of floats, or behind a norm, are refused', () => {
-  const unit = (/** @type {string} */ type) => ({ type, nRows: 1, nCols: 32, nBlocks: 2, firstBlock: 0 });
-  assert.throws(() => matvec({ units: [unit('Q8_0'), unit('F16')], int8: true }), TypeError);
-  assert.throws(() => matvec({ units: [unit('Q8_0')], int8: true, norm: { eps: EPS } }), TypeError);
+  const by = { rows: 4, groups: 1024, invocations: 64 };
+  assert.deepEqual(matvecChoice(4096, 4096, by), { invocations: 64, splitK: 1 });
+  assert.deepEqual(matvecChoice(1024, 4096, by), { invocations: 64, splitK: 4 });
+  assert.deepEqual(matvecChoice(8, 16_384, by), { invocations: 64, splitK: 16 });
+  assert.deepEqual(matvecChoice(256, 256, by), { invocations: 32, splitK: 1 });
+  assert.deepEqual(matvecChoice(1024, 4096, { ...by, groups: 256 }), { invocations: 64, splitK: 1 });
+  assert.deepEqual(matvecChoice(1024, 4096, { ...by, groups: 1 }), { invocations: 64, splitK: 1 });
+  assert.deepEqual(matvecChoice(64, 16_384, { ...by, rows: 1 }), { invocations: 64, splitK: 16 });
+  assert.deepEqual(matvecChoice(64, 16_384, { ...by, invocations: 256 }), { invocations: 256, splitK: 4 });
+  assert.deepEqual(matvecChoice(64, 2048, { ...by, invocations: 256 }), { invocations: 128, splitK: 1 });
 });

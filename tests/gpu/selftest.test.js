@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { GpuError } from '../../js/gpu/errors.js';
+import { PLAIN } from '../../js/gpu/features.js';
 import { Pipelines } from '../../js/gpu/pipelines.js';
 import { chooseVariants, selfTest } from '../../js/gpu/selftest.js';
 import { generator, makeMatrix } from '../../js/gpu/selftest-data.js';
@@ -252,7 +253,11 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
     const choose = async (change, changePlain = (shader) => shader) => {
       rewrite = (shader) => (shader.code.includes('enable subgroups') ? change(shader) : changePlain(shader));
       try {
-        return await chooseVariants({ ...SMALL, gpu, pipelines, kvType: 'F32', blocks: ['head'] }, wasm);
+        const variants = { ...PLAIN, subgroups: gpu.features.has('subgroups') };
+        return await chooseVariants(
+          { ...SMALL, gpu, pipelines, kvType: 'F32', blocks: ['head'], variants },
+          wasm,
+        );
       } finally {
         rewrite = (shader) => shader;
       }
@@ -268,7 +273,7 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
     test('takes the faster kernels where they are right', async (t) => {
       if (!gpu.features.has('subgroups')) return t.skip('this Vulkan driver has no subgroups');
       const { variants, report } = await choose((shader) => shader);
-      assert.deepEqual(variants, { subgroups: true, int8: false });
+      assert.deepEqual(variants, { ...PLAIN, subgroups: true });
       assert.match(
         report.join(' '),
         /^The kernels with subgroups are used: all 4 cases of the self-test passed in \d+ ms\.$/,
@@ -299,10 +304,32 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
       }
     });
 
+    test('f16 products are within their own bounds, and a fault in them is found', async (t) => {
+      if (!gpu.features.has('shader-f16')) return t.skip('this Vulkan driver has no shader-f16');
+      /** @type {Partial<SelfTestOptions>} */
+      const options = {
+        ...{ types: ['Q8_0'], columns: [64, 1056], variants: { f16: true } },
+        blocks: ['feed'],
+      };
+      await passes(options);
+      // Activations are divided by half of their scale.
+      const [scale, half] = [`${254 << 23}u`, `${255 << 23}u`];
+      rewrite = (shader) => ({ ...shader, code: shader.code.replace(scale, half) });
+      try {
+        const { failed } = await run(options);
+        assert.deepEqual(
+          failed.map(({ name }) => name),
+          ['feed, 40 tokens, Q8_0'],
+        );
+      } finally {
+        rewrite = (shader) => shader;
+      }
+    });
+
     test('takes the plain ones where the driver rejects the faster ones', async (t) => {
       if (!gpu.features.has('subgroups')) return t.skip('this Vulkan driver has no subgroups');
       const { variants, report } = await choose(invalid);
-      assert.deepEqual(variants, { subgroups: false, int8: false });
+      assert.deepEqual(variants, PLAIN);
       assert.match(
         report[0],
         /^The kernels with subgroups are not used: .* rejects the kernel matvec F32 4099x60/,
@@ -313,7 +340,7 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
     test('takes the plain ones where the faster ones are wrong', async (t) => {
       if (!gpu.features.has('subgroups')) return t.skip('this Vulkan driver has no subgroups');
       const { variants, report } = await choose(wrong);
-      assert.deepEqual(variants, { subgroups: false, int8: false });
+      assert.deepEqual(variants, PLAIN);
       assert.match(report[0], /not used: \d of 4 cases of the self-test failed: "head, 1 token, F32"/);
     });
 

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict';
 import { up16 } from '../../js/gpu/shader.js';
-import { matmul, matmulGroups, partValues, sumTiles, sumTilesGroups } from '../../js/gpu/wgsl/matmul.js';
+import { matmul, matmulGroups } from '../../js/gpu/wgsl/matmul.js';
 import { matmulInt8 } from '../../js/gpu/wgsl/matmul-int8.js';
 import {
   quantizeActivations,
@@ -158,15 +158,7 @@ export async function runProduct(gpu, { weight, dense, options, start = 0, int8 
     quantized = values;
   }
   const shader = int8 ? matmulInt8(all) : matmul(all);
-  const groups = matmulGroups(all, nTokens);
-  let bytes;
-  if ((options.splitK ?? 1) === 1) {
-    bytes = await run(shader, 'y', groups);
-  } else {
-    data.parts = new Float32Array(partValues(all, nTokens)).fill(NaN);
-    data.parts = new Float32Array(await run(shader, 'parts', groups));
-    bytes = await run(sumTiles(all), 'y', sumTilesGroups(all, nTokens));
-  }
+  const bytes = await run(shader, 'y', matmulGroups(all, nTokens));
   const first = options.yRowOffset ?? 0;
   const where = { start: options.fromZero ? 0 : start, nTokens, nRows, stride, first };
   return {

@@ -158,8 +158,6 @@ export function heads({
     invocations,
     norm,
     subgroups,
-    int8: false,
-    start: 'step.start',
   });
   const groups = units.map(({ nRows }) => nRows / QUAD);
   const firsts = [0, groups[0], groups[0] + groups[1]];

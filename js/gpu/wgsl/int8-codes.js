@@ -26,13 +26,6 @@ const RUNS = {
 const HIGH = 'vec4u(0x80808080u)';
 
 /**
- * Whether the codes of a type need all bits of a byte, so that they are signed bytes only without
- * their centre.
- * @param {string} type
- */
-export const needsCentring = (type) => WGSL_TYPES[type].centre === 128;
-
-/**
  * The form in which integer products take a type: with signed codes, from which the centre is
  * subtracted.
  * @param {string} type  a coded one
@@ -47,7 +40,8 @@ export function int8Form(type) {
     /** Signed codes of a piece, in WGSL. @param {string} codes  a vec4u */
     codes(codes) {
       if (centre === undefined) return codes;
-      if (needsCentring(type)) return `${codes} ^ ${HIGH}`;
+      // These codes need all bits of a byte.
+      if (centre === 128) return `${codes} ^ ${HIGH}`;
       // No byte borrows from the next one while its highest bit is set.
       return `((${codes} | ${HIGH}) - vec4u(${centre * 0x01010101}u)) ^ ${HIGH}`;
     },

@@ -17,8 +17,8 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
 /** @typedef {import('./types.js').Unit} Unit */
 
 /**
- * The unit is of a coded type; splitK as in matmul(), whose sumTiles() adds up the parts.
- * @typedef {{ unit: Unit, splitK?: number } & TileShape & Epilogue} MatmulInt8Options
+ * The unit is of a coded type.
+ * @typedef {{ unit: Unit } & TileShape & Epilogue} MatmulInt8Options
  */
 
 /**
@@ -51,7 +51,7 @@ function side(nRows, sumWords) {
  * @returns {Shader}
  */
 export function matmulInt8(options) {
-  const { unit, splitK = 1 } = options;
+  const { unit } = options;
   const { type, nRows, nCols } = unit;
   const { lanes, blockValues, share, coded } = WGSL_TYPES[type];
   if (!coded) throw new TypeError(`${type} has no codes: integer products need a quantised weight`);
@@ -59,14 +59,13 @@ export function matmulInt8(options) {
   const { runs: merged, hasMin } = form;
   const tile = tiling(options);
   const { tileRows, tileTokens, nx, ny, invocations } = tile;
-  const store = stores(tile, nRows, splitK, options);
+  const store = stores(tile, nRows, options);
   const nBlocks = rowBlocks(unit);
   const nPieces = nBlocks * lanes;
   // A step takes lanes that share scales; 64 columns as far as there are such steps.
   const groupLanes = Math.min(share, 4);
   const stepGroups = groupLanes === 2 && nPieces % 4 === 0 ? 2 : 1;
   const stepLanes = groupLanes * stepGroups;
-  const perSplit = stepLanes * Math.ceil(nPieces / stepLanes / splitK);
   const groupSums = 4 / merged;
   const stepSums = groupSums * stepGroups;
   const sumWords = merged * groupLanes;
@@ -178,9 +177,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: ve
   let tid = lid.x + 8u * g;
   ${sums(tile)}
   ${fetchW.map((_, q) => `var p${q}: Piece;`).join(' ')} ${fetchX.map((_, q) => `var c${q}: Codes;`).join(' ')}
-  let first = ${splitK > 1 ? `wid.z * ${perSplit}u` : '0u'};
-  let end = ${splitK > 1 ? `min(${nPieces}u, first + ${perSplit}u)` : `${nPieces}u`};
-  for (var s = first; s < end; s += ${stepLanes}u) {
+  for (var s = 0u; s < ${nPieces}u; s += ${stepLanes}u) {
     ${lines(...fetchW, ...fetchX)}
     workgroupBarrier();
     ${lines(...stageW, ...stageX)}

@@ -35,8 +35,6 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
  * @property {number} [depth]  pieces of 16 columns a step
  * @property {boolean} [f16]  both sides are f16 in workgroup memory, sums stay f32; needs
  *   `shader-f16`
- * @property {number} [splitK]  columns are cut in so many parts, whose sums go to `parts`;
- *   sumTiles() adds them up
  */
 
 /** @typedef {MatmulParts & TileShape & Epilogue} MatmulOptions */
@@ -96,25 +94,16 @@ fn put(token: u32, row: u32, value: f32) { let at = ${at}; ${store} }`,
   };
 }
 
-/** The same for partial sums: parts[split][token][row]. @param {number} nRows */
-const partial = (nRows) => ({
-  bindings: { parts: 'read_write array<f32>' },
-  put: `
-var<private> split: u32;
-fn put(token: u32, row: u32, value: f32) { parts[(split * step.n_tokens + token) * ${nRows}u + row] = value; }`,
-});
-
 /**
  * How a tile is stored: functions, bindings, and the statements of main. The variables sum_Q_T are
  * vec4f: rows 4 Q to 4 Q + 3 of an invocation's token T.
  * @param {ReturnType<typeof tiling>} tile
  * @param {number} nRows
- * @param {number} splitK
  * @param {Epilogue} how
  * @param {string} [scale]  what the sums of `token` are multiplied by
  */
-export function stores(tile, nRows, splitK, how, scale = '') {
-  const { bindings, put } = splitK > 1 ? partial(nRows) : output(nRows, how);
+export function stores(tile, nRows, how, scale = '') {
+  const { bindings, put } = output(nRows, how);
   const quads = count(tile.rows / 4);
   const tokens = count(tile.tokens).map(
     (t) => `
@@ -131,7 +120,7 @@ fn put_token(token: u32, row: u32, ${quads.map((q) => `q${q}: vec4f`).join(', ')
     .map(({ sum, at }) => `if (${at} < ${nRows}u) { put(token, ${at}, ${scale && 'scale * '}${sum}); }`)
     .join('\n  ')}
 }`,
-    lines: `${splitK > 1 ? 'split = wid.z;' : ''}${tokens.join('')}`,
+    lines: tokens.join(''),
   };
 }
 
@@ -149,21 +138,20 @@ export const sums = ({ rows, tokens }) =>
  *   x_scale  [row] of scaleActivations(), only with f16: x is divided by it, and the sums are
  *            multiplied by it. It is a power of two, so that only the rounding to f16 loses bits,
  *            and no activation overflows. A weight beyond 65,504 overflows
- *   y        see Epilogue; with splitK `parts` instead: [split][token][nRows] f32
+ *   y        see Epilogue
  * @param {MatmulOptions} options
  * @returns {Shader}
  */
 export function matmul(options) {
-  const { unit, depth = 2, f16 = false, splitK = 1 } = options;
+  const { unit, depth = 2, f16 = false } = options;
   const { type, nRows, nCols } = unit;
   const { lanes, blockValues } = WGSL_TYPES[type];
   const tile = tiling(options);
   const { tileRows, tileTokens, nx, ny, invocations } = tile;
-  const store = stores(tile, nRows, splitK, options, f16 ? 'x_scale[step.start + token]' : '');
+  const store = stores(tile, nRows, options, f16 ? 'x_scale[step.start + token]' : '');
   const vec = f16 ? 'vec4h' : 'vec4f';
   const nBlocks = rowBlocks(unit);
   const nPieces = nBlocks * lanes;
-  const perSplit = depth * Math.ceil(nPieces / depth / splitK);
   const wPieces = tileRows * depth;
   const allPieces = wPieces + tileTokens * depth;
 
@@ -233,9 +221,7 @@ fn fetch_x(r: u32, h: u32, s: u32, token0: u32) -> mat4x4f {
 @compute
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u) {${tile.lines}
   ${sums(tile)}
-  let first = ${splitK > 1 ? `wid.z * ${perSplit}u` : '0u'};
-  let end = ${splitK > 1 ? `min(${nPieces}u, first + ${perSplit}u)` : `${nPieces}u`};
-  for (var s = first; s < end; s += ${depth}u) {
+  for (var s = 0u; s < ${nPieces}u; s += ${depth}u) {
     // Fetched before the barrier: the pieces are on their way while others still multiply.
     ${lines('fetch')}
     workgroupBarrier();
@@ -261,45 +247,8 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: ve
  * @param {number} nTokens
  * @returns {[number, number, number]}
  */
-export const matmulGroups = ({ unit, tileRows = 64, tileTokens = 64, splitK = 1 }, nTokens) => [
+export const matmulGroups = ({ unit, tileRows = 64, tileTokens = 64 }, nTokens) => [
   Math.ceil(nTokens / tileTokens),
   Math.ceil(unit.nRows / tileRows),
-  splitK,
+  1,
 ];
-
-/**
- * Adds up the parts of a product with splitK, in the order of the columns. Bindings: `parts`, and
- * those of the epilogue.
- * @param {MatmulOptions} options  of the product
- * @returns {Shader}
- */
-export function sumTiles(options) {
-  const { unit, splitK = 1 } = options;
-  const { type, nRows, nCols } = unit;
-  const { bindings, put } = output(nRows, options);
-  return shader({
-    name: `sums of ${splitK} parts of matmul ${type} ${nRows}x${nCols}`,
-    bindings: { parts: 'read array<f32>', ...bindings },
-    step: true,
-    size: [64],
-    code: `${put}
-@compute
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  if (id.x >= ${nRows}u) { return; }
-  var sum = 0.0;
-  for (var k = 0u; k < ${splitK}u; k++) { sum += parts[(k * step.n_tokens + id.y) * ${nRows}u + id.x]; }
-  put(id.y, id.x, sum);
-}`,
-  });
-}
-
-/**
- * Workgroups of sumTiles.
- * @param {MatmulOptions} options
- * @param {number} nTokens
- * @returns {[number, number, number]}
- */
-export const sumTilesGroups = ({ unit }, nTokens) => [Math.ceil(unit.nRows / 64), nTokens, 1];
-
-/** Values of `parts`. @param {MatmulOptions} options @param {number} nTokens */
-export const partValues = ({ unit, splitK = 1 }, nTokens) => splitK * nTokens * unit.nRows;

@@ -4,7 +4,6 @@
 import { groupsOf, shader, up16 } from '../shader.js';
 import { store, storeFunctions } from './outputs.js';
 import { pieces, rowSums } from './row-sums.js';
-import { WGSL_TYPES } from './types.js';
 
 /** @typedef {import('../shader.js').Shader} Shader */
 /** @typedef {import('./row-sums.js').NormInFront} NormInFront */
@@ -27,13 +26,10 @@ import { WGSL_TYPES } from './types.js';
  *   before the rows of y
  * @property {number} [yStride]  of y, default up16 of all rows
  * @property {boolean} [fromZero]  the first token goes to row 0 of y, not to row step.start
- * @property {boolean} [xFromZero]  the first token is row 0 of x, not row step.start
  * @property {number} [splitK]  parts of columns that are summed apart; sumSplits() adds them up
  * @property {number} [rows]  of a workgroup: 1, 2, 4 or 8
  * @property {number} [invocations]  of a workgroup: a power of two, 8 to 256
  * @property {boolean} [subgroups]  adds up by subgroupAdd
- * @property {boolean} [int8]  x is codes and scales of quantizeActivations(): weights of codes
- *   only, and no norm
  */
 
 /** All options, and what follows from them. @typedef {ReturnType<typeof planMatvec>} MatvecPlan */
@@ -53,17 +49,13 @@ export function planMatvec({
   yRowOffset = 0,
   yStride,
   fromZero = false,
-  xFromZero = false,
   splitK = 1,
   rows = 4,
   invocations = 64,
   subgroups = false,
-  int8 = false,
 }) {
   const gated = epilogue === 'gated';
   const { nCols } = units[0];
-  if (int8 && (norm || !units.every(({ type }) => WGSL_TYPES[type].coded)))
-    throw new TypeError('integer products take weights of codes, and no norm');
   const nAllRows = units.reduce((sum, unit) => sum + unit.nRows, 0);
   const nRows = gated ? units[0].nRows : nAllRows;
   let first = 0;
@@ -92,12 +84,10 @@ export function planMatvec({
     yRowOffset,
     yStride: yStride ?? up16(nRows),
     fromZero,
-    xFromZero,
     splitK,
     rows,
     invocations,
     subgroups,
-    int8,
     nRows,
     /** Rows with sums of their own. */
     nSumRows: nAllRows,
@@ -110,17 +100,17 @@ export function planMatvec({
 }
 
 /**
- * Bindings: w0, w1, w2 as there are units; x, or codes and scales; vectors where there is a norm or
+ * Bindings: w0, w1, w2 as there are units; x; vectors where there is a norm or
  * biases; y, or parts where splitK > 1.
  * @param {MatvecOptions} options
  * @returns {Shader}
  */
 export function matvec(options) {
   const plan = planMatvec(options);
-  const { name, units, nCols, nTokens, norm, biases, epilogue, xFromZero, splitK, rows, invocations } = plan;
+  const { name, units, nCols, nTokens, norm, biases, epilogue, splitK, rows, invocations } = plan;
   const gated = epilogue === 'gated';
   const split = splitK > 1;
-  const sums = rowSums({ ...plan, slots: gated ? 2 : 1, start: xFromZero ? '0u' : 'step.start' });
+  const sums = rowSums({ ...plan, slots: gated ? 2 : 1 });
   const perSplit = Math.ceil(pieces(nCols) / splitK);
   const range = split
     ? { from: `wid.y * ${perSplit}u`, to: `min(${pieces(nCols)}u, (wid.y + 1u) * ${perSplit}u)` }
@@ -156,7 +146,6 @@ export function matvec(options) {
     },
     step: true,
     enable: sums.enable,
-    requires: sums.requires,
     workgroup: sums.workgroup,
     size: [invocations],
     code: `${sums.functions}
@@ -194,16 +183,16 @@ const MOST_SPLITS = 16;
  * columns, where the rows are too few to fill the device.
  * @param {number} nRows
  * @param {number} nCols
- * @param {{ rows?: number, groups?: number }} [options]  rows: of a workgroup; groups: workgroups
- *   that fill the device
+ * @param {{ rows: number, groups: number, invocations: number }} options  rows: of a workgroup;
+ *   groups: workgroups that fill the device; invocations: the most of a workgroup
  */
-export function matvecChoice(nRows, nCols, { rows = 4, groups = 1024 } = {}) {
+export function matvecChoice(nRows, nCols, { rows, groups, invocations: most }) {
   const n = pieces(nCols);
-  let invocations = 64;
+  let invocations = most;
   while (invocations > 32 && invocations / 2 >= n) invocations /= 2;
   const there = Math.ceil(nRows / rows);
   // A part has work for each invocation. Less than two parts are not worth a second dispatch.
-  const most = Math.min(MOST_SPLITS, Math.floor(n / invocations));
-  const splitK = Math.max(1, Math.min(most, Math.floor(groups / there)));
+  const splits = Math.min(MOST_SPLITS, Math.floor(n / invocations));
+  const splitK = Math.max(1, Math.min(splits, Math.floor(groups / there)));
   return { invocations, splitK };
 }

@@ -3,7 +3,6 @@
  * the sums is the affair of the kernel. Everything is unrolled, so that sums lie in registers. */
 
 import { float, up16 } from '../shader.js';
-import { int8Form, needsCentring } from './int8-codes.js';
 import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
 
 /** @typedef {import('./types.js').Unit} Unit */
@@ -23,8 +22,6 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
  * @property {number} invocations  of the workgroup, a multiple of 8
  * @property {NormInFront | undefined} norm
  * @property {boolean} subgroups
- * @property {boolean} int8  x is `codes` and `scales` of quantizeActivations()
- * @property {string} start  the row of x of the first token, as a WGSL expression
  */
 
 /**
@@ -60,7 +57,7 @@ const gather = (variable, first) => RUNS.map((run) => `${variable}[at.${run} + $
  * The code of row sums, in parts.
  * @param {RowSumsOptions} options
  */
-export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgroups, int8, start }) {
+export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgroups }) {
   const { nCols } = units[0];
   const perToken = slots * rows;
   const squares = nTokens * perToken;
@@ -76,7 +73,7 @@ export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgro
    */
   const loop = (of, slot, rowOf, range = { from: '0u', to: `${pieces(nCols)}u` }) => {
     const { type } = units[of[0]];
-    const { lanes, blockValues, signed } = WGSL_TYPES[type];
+    const { lanes, blockValues } = WGSL_TYPES[type];
     /** Code for each row of the units. */
     const eachRow = (/** @type {(block: string, u: number, s: number) => string} */ code) =>
       of
@@ -90,19 +87,6 @@ export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgro
     const token = (/** @type {number} */ t) => {
       const first = `x0 + ${t * stride}u`;
       const sum = (/** @type {number} */ s) => `a${t * perToken + s}`;
-      if (int8) {
-        const scaleFirst = `s0 + ${(t * nCols) / 32}u`;
-        // Where codes fit as they are, the centre stays a minimum: its sum is one for all rows.
-        const form = { hasMin: !signed, codes: (/** @type {string} */ codes) => codes };
-        const { hasMin, codes } = needsCentring(type) ? int8Form(type) : form;
-        return `
-      let c = vec4u(${gather('codes', first)});
-      let d = vec4f(${RUNS.map((run) => `scales[at.${run} / 8u + ${scaleFirst}]`).join(', ')});
-      ${hasMin ? 'let sums = d * dots(c, vec4u(0x01010101u));' : ''}${eachRow(
-        (_block, _u, s) => `
-      ${sum(s)} += dot(v${s}.scale, d * dots(${codes(`v${s}.codes`)}, c))${hasMin ? ` - dot(v${s}.min, sums)` : ''};`,
-      )}`;
-      }
       return `
       ${norm ? 'var' : 'let'} x16 = mat4x4f(${gather('x', first)});
       ${withSquares ? `a${squares + t} += dot_all(x16, x16);` : ''}
@@ -115,17 +99,16 @@ export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgro
       ${sum(s)} += dot_all(v${s}, x16);`,
       )}`;
     };
-    const held = int8 || nTokens > 1;
     return `
   for (var p = ${range.from} + tid; p < ${range.to}; p += ${invocations}u) {
     let b = p / ${lanes}u;
     let l = p % ${lanes}u;
     let at = vec4u(b * ${blockValues / 4}u) + runs_${of[0]}(l);
     ${norm ? `let g16 = mat4x4f(${gather('vectors', `${(norm.at ?? 0) / 4}u`)});` : ''}${
-      held
+      nTokens > 1
         ? eachRow(
             (block, u, s) => `
-    let v${s} = ${int8 ? 'piece' : 'decode'}_${u}(${block}, l);`,
+    let v${s} = decode_${u}(${block}, l);`,
           )
         : ''
     }${each(
@@ -142,18 +125,10 @@ export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgro
     /** Bindings of the weights and activations. */
     bindings: {
       ...Object.fromEntries(units.map((_, i) => [`w${i}`, 'read array<u32>'])),
-      ...(int8 ? { codes: 'read array<u32>', scales: 'read array<f32>' } : { x: 'read array<vec4f>' }),
+      x: 'read array<vec4f>',
     },
     enable: subgroups ? ['subgroups'] : [],
-    requires: int8 ? ['packed_4x8_integer_dot_product'] : [],
-    functions: `${prelude(types)}${units.map((unit, i) => decoder(unit, { suffix: `_${i}`, variable: `w${i}` })).join('')}${HELPERS}${
-      int8
-        ? `
-fn dots(a: vec4u, b: vec4u) -> vec4f {
-  return vec4f(vec4i(${RUNS.map((k) => `dot4I8Packed(a.${k}, b.${k})`).join(', ')}));
-}`
-        : ''
-    }`,
+    functions: `${prelude(types)}${units.map((unit, i) => decoder(unit, { suffix: `_${i}`, variable: `w${i}` })).join('')}${HELPERS}`,
     /** Parameters of main: the invocation is `tid`, the group `wid`. */
     parameters: `@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: vec3u,
   @builtin(num_workgroups) count: vec3u${
@@ -161,8 +136,7 @@ fn dots(a: vec4u, b: vec4u) -> vec4f {
   }`,
     /** Sums of zero, and where x begins. */
     declare: `
-  let x0 = (${start}) * ${stride}u;
-  ${int8 ? `let s0 = (${start}) * ${nCols / 32}u;` : ''}${each(
+  let x0 = step.start * ${stride}u;${each(
     nSums,
     (s) => `
   var a${s} = 0.0;`,

@@ -38,12 +38,12 @@ const unitOf = (type, nRows, nCols) => ({
  * @param {readonly Unit[]} units
  * @param {Form} form
  * @param {Partial<Product>} [options]
- * @param {boolean} [subgroups]
+ * @param {import('../../../js/gpu/products.js').Variants} [variants]
  */
-function product(units, form, options, subgroups = false) {
+function product(units, form, options, variants = {}) {
   const weights = units.map((unit) => ({ ...unit, units: () => [{ unit, firstRow: 0, buffer: {} }] }));
   const buffer = { bytes: 0 };
-  const means = { variants: { subgroups, int8: false }, groups: 1024, spare: () => buffer };
+  const means = { variants: { ...variants }, spare: () => buffer };
   const given = { weights, x: buffer, y: buffer, ...options };
   const work = productWork(/** @type {any} */ (given), form, /** @type {any} */ (means));
   return work.map(({ shader }) => shader);
@@ -90,13 +90,42 @@ export const SHADERS = {
     `matvec ${type}`,
     product([unitOf(type, N_EMBD, N_EMBD)], 'one', { epilogue: 'add' })[0],
   ]),
-  'matvec Q4_K by subgroups': product([unitOf('Q4_K', N_EMBD, N_EMBD)], 'one', { epilogue: 'add' }, true)[0],
+  'matvec Q4_K by subgroups': product(
+    [unitOf('Q4_K', N_EMBD, N_EMBD)],
+    'one',
+    { epilogue: 'add' },
+    { subgroups: true },
+  )[0],
   ...each(TILED, (type) => [
-    `matvec ${type} for few`,
-    product([unitOf(type, N_EMBD, N_EMBD)], 'few', { epilogue: 'add' })[0],
+    `matvec ${type} for 8`,
+    product([unitOf(type, N_EMBD, N_EMBD)], 'eight', { epilogue: 'add' })[0],
   ]),
+  ...each(['two', 'four'], (form) => [
+    `matvec Q4_K for ${form}`,
+    product([unitOf('Q4_K', N_EMBD, N_EMBD)], /** @type {Form} */ (form), { epilogue: 'add' })[0],
+  ]),
+  ...each(['1', '2', '8'], (rows) => [
+    `matvec Q4_K, rows: ${rows}`,
+    product([unitOf('Q4_K', N_EMBD, N_EMBD)], 'one', { epilogue: 'add' }, { rows: Number(rows) })[0],
+  ]),
+  'matvec Q4_K, invocations: 128': product(
+    [unitOf('Q4_K', N_EMBD, N_EMBD)],
+    'one',
+    {},
+    { invocations: 128 },
+  )[0],
   'matvec Q4_K gated': product(gated, 'one', { epilogue: 'gated', activation: 'silu', ...normed })[0],
-  'matvec Q4_K gated for few': product(gated, 'few', { epilogue: 'gated', activation: 'silu', ...normed })[0],
+  ...each(['two', 'four'], (form) => [
+    `matvec Q4_K gated for ${form}`,
+    product(gated, /** @type {Form} */ (form), { epilogue: 'gated', activation: 'silu', ...normed })[0],
+  ]),
+  'matvec Q4_K gated, rows: 8': product(
+    gated,
+    'one',
+    { epilogue: 'gated', activation: 'silu', ...normed },
+    { rows: 8 },
+  )[0],
+  'matvec Q4_K gated for 8': product(gated, 'eight', { epilogue: 'gated', activation: 'silu', ...normed })[0],
   'matvec Q4_K in parts': down[0],
   'sums of parts': down[1],
   'head Q6_K': product([unitOf('Q6_K', N_VOCAB, N_EMBD)], 'one', normed)[0],
@@ -121,6 +150,14 @@ export const SHADERS = {
     `matmul ${type}`,
     product([unitOf(type, N_EMBD, N_EMBD)], 'many', { epilogue: 'add' })[0],
   ]),
+  'matmul Q4_K, tiles of 32': product(
+    [unitOf('Q4_K', N_EMBD, N_EMBD)],
+    'many',
+    { epilogue: 'add' },
+    { tile: 32 },
+  )[0],
+  'matmul f16 Q4_K': product([unitOf('Q4_K', N_EMBD, N_EMBD)], 'many', { epilogue: 'add' }, { f16: true })[1],
+  'scales of activations for f16': product([unitOf('Q4_K', N_EMBD, N_EMBD)], 'many', {}, { f16: true })[0],
   ...each(TILED, (type) => [
     `matmul int8 ${type}`,
     matmulInt8({ unit: unitOf(type, N_EMBD, N_EMBD), epilogue: 'add', tileRows: 64, tileTokens: 64 }),
