@@ -101,11 +101,13 @@ export class Context {
       this.#given = undefined;
       if (this.#flight.length === 0) await this.extend([given], pace);
       else this.#past.push(given);
+      // Another call may have taken the model during a wait, here and below.
+      pace.check();
     }
     await this.#fill(sampler, pace, Math.min(this.#decoder.ahead(sampler) + 1, most));
+    pace.check();
     const choice = /** @type {Choice} */ (this.#flight.shift());
     const { token, arrived } = await this.#decoder.token(choice, pace);
-    // Another call may have taken the model during the wait.
     pace.check();
     this.#given = token;
     const start = Math.max(Math.min(since, choice.asked), this.#arrived);
