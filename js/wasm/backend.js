@@ -17,8 +17,10 @@ import { WasmHidden } from './hidden.js';
 import { Kernels, memoryOf } from './kernels.js';
 import { LayerCache } from './layer-cache.js';
 import { loadModelWeights } from './model-weights.js';
+import { heat, turn } from './positions.js';
 import { viewOf } from './tensor-view.js';
 import { positionsOf, rowsOf, textsOf } from './texts.js';
+import { Tokens } from './tokens.js';
 
 /**
  * @typedef {import('../backend.js').Backend<
@@ -42,23 +44,6 @@ import { positionsOf, rowsOf, textsOf } from './texts.js';
 /** @typedef {import('./selftest.js').Activation} Activation */
 
 /** @template S @typedef {import('../backend.js').Block<S>} Block */
-
-/**
- * Token ids. JavaScript chooses the tokens, so the ids need no wasm memory. @implements {Resource}
- */
-class Tokens {
-  freed = false;
-
-  /** @param {number} length */
-  constructor(length) {
-    this.length = length;
-    this.ids = new Uint32Array(length);
-  }
-
-  free() {
-    this.freed = true;
-  }
-}
 
 /** @implements {Backend} */
 export class WasmBackend {
@@ -203,10 +188,10 @@ export class WasmBackend {
     this.#addBias(k, weights.kBias);
     this.#addBias(v, weights.vBias);
     if (qkNorm && !qkNorm.afterRope) this.#normQk(views, weights, qkNorm);
-    for (const text of textsOf(at)) this.#turn(rowsOf(q, text), rowsOf(k, text), settings, weights, text);
+    for (const text of textsOf(at)) turn(fm, rowsOf(q, text), rowsOf(k, text), settings, weights, text);
     if (qkNorm?.afterRope) this.#normQk(views, weights, qkNorm);
     if (settings.temperature)
-      for (const text of textsOf(at)) this.#heat(rowsOf(q, text), settings.temperature, text.position);
+      for (const text of textsOf(at)) heat(fm, rowsOf(q, text), settings.temperature, text.position);
     // Infinite queries or keys may only give weights of 0, which no later check would find.
     const largest = KV_LARGEST[this.#kvType];
     this.#check(q, { part: 'queries', layer, position });
@@ -441,24 +426,6 @@ export class WasmBackend {
   }
 
   /**
-   * Turns queries and keys by their positions.
-   * @param {Tensor} q
-   * @param {Tensor} k
-   * @param {AttentionSettings} settings
-   * @param {import('../backend.js').Weights} weights
-   * @param {{ position: number }} text
-   */
-  #turn(q, k, { headSize, rope }, { ropeFactors: factors }, { position }) {
-    if (!rope) return;
-    // Written out because it runs for every token, and copying properties takes longer than the
-    // call.
-    const { pairing, nDims, base, linearScale, magnitude } = rope;
-    const fm = this.#fm;
-    fm.rope(q, { headSize, position, nDims, base, linearScale, factors, magnitude, pairing, out: q });
-    fm.rope(k, { headSize, position, nDims, base, linearScale, factors, magnitude, pairing, out: k });
-  }
-
-  /**
    * @param {{ qkv: Tensor[], heads: Tensor[] }} views
    * @param {import('../backend.js').Weights} weights
    * @param {import('../llama/plan.js').QkNorm} norm
@@ -467,25 +434,6 @@ export class WasmBackend {
     const [q, k] = span === 'head' ? heads : qkv;
     this.#fm.rmsNorm(q, qNorm, { eps, out: q });
     this.#fm.rmsNorm(k, kNorm, { eps, out: k });
-  }
-
-  /**
-   * Multiplies queries by a factor that depends on their position. Neighbours have the same factor,
-   * except where a new stretch begins.
-   * @param {Tensor} q
-   * @param {import('../llama/plan.js').Temperature} temperature
-   * @param {number} position  of the first token
-   */
-  #heat(q, { scale, length }, position) {
-    for (let start = 0; start < q.nRows; ) {
-      const stretch = Math.floor((position + start) / length);
-      const nRows = Math.min(q.nRows - start, (stretch + 1) * length - position - start);
-      if (stretch > 0) {
-        const rows = viewOf(q, { start, nRows });
-        this.#fm.scale(rows, 1 + scale * Math.log(1 + stretch), { out: rows });
-      }
-      start += nRows;
-    }
   }
 
   /**

@@ -62,7 +62,11 @@ describe('attention of a prompt', { skip: await gpuSkip() }, () => {
     const layer = { kvType: KV.F16, nHeads: 4, nKvHeads: 2, headSize: 32, causal: 1 };
     const place = { nTokens: 17, nPositions: 32_768, firstPosition: 32_751 };
     const made = makeCase(makeShape({ ...layer, ...place }), new Prng(9));
-    checkWithin(await runTiles(gpu, made, { room: 32_768, alone: true }), wgslBound(referenceAttention(made)), 'tiles');
+    checkWithin(
+      await runTiles(gpu, made, { room: 32_768, alone: true }),
+      wgslBound(referenceAttention(made)),
+      'tiles',
+    );
   });
 
   test('large scores, scores of one sign, the same bits twice', async () => {
