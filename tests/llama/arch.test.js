@@ -111,10 +111,10 @@ const rmsOf = (positions) =>
 /** llama.cpp takes GELU from a table with 16-bit values. @param {ArchReference} reference */
 const limitOf = ({ architecture }) => (/^gemma/.test(architecture) ? 0.03 : 5e-4);
 
-/** Types with a scale for 32 values. */
-const SHORT_BLOCKS = ['Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0', 'IQ4_NL', 'MXFP4'];
+/** Types whose activations llama.cpp quantises 32 at a time. */
+const SHORT_BLOCKS = ['Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0', 'IQ4_NL', 'MXFP4', 'NVFP4', 'Q1_0', 'Q2_0'];
 /**
- * For weights in blocks of 32, llama.cpp quantises 32 activations at a time, and these kernels 256.
+ * These kernels quantise 256 activations at a time, whatever the type of the weights.
  * A step is the largest value of its group / 127, and the largest of n normal values grows with
  * sqrt(ln n).
  * @param {ArchReference} reference
