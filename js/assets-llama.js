@@ -1,8 +1,11 @@
-/* URL of the script of createWorkerLlama's worker; see assets-worker.js. */
+/* URLs of the scripts of createWorkerLlama's worker; see assets-worker.js. */
 
 import { scriptUrl } from './assets-worker.js';
 
-/** The worker of createWorkerLlama. @type {import('./assets-worker.js').Script} */
+/**
+ * The worker of createWorkerLlama, for models on the CPU.
+ * @type {import('./assets-worker.js').Script}
+ */
 export const LLAMA_SCRIPT = {
   url: () =>
     scriptUrl(
@@ -12,6 +15,21 @@ export const LLAMA_SCRIPT = {
     ),
   start: () =>
     new Worker(new URL('../dist/llama-host.js', import.meta.url), {
+      type: 'module',
+      name: 'fused-matmul',
+    }),
+};
+
+/** The same with the code of GPUs. @type {import('./assets-worker.js').Script} */
+export const LLAMA_GPU_SCRIPT = {
+  url: () =>
+    scriptUrl(
+      '../dist/llama-host-gpu.js',
+      "the worker's script dist/llama-host-gpu.js",
+      'pass createWorkerLlama(source, { worker }): a Worker that runs fused-matmul/llama-host-gpu, or the address of that file',
+    ),
+  start: () =>
+    new Worker(new URL('../dist/llama-host-gpu.js', import.meta.url), {
       type: 'module',
       name: 'fused-matmul',
     }),

@@ -4,7 +4,7 @@
  *
  *   dist/fused-*.wasm     the six modules, by CMake and Emscripten from src/
  *   dist/gguf-parser.js   the GGUF header parser, bundled by esbuild
- *   dist/*-host.js        worker scripts of createWorkerKernels and createWorkerLlama, bundled too
+ *   dist/*-host*.js       worker scripts of createWorkerKernels and createWorkerLlama, bundled too
  *   dist/types/           .d.ts from the JSDoc of js/, by tsc
  */
 import { createHash } from 'node:crypto';
@@ -26,10 +26,18 @@ export const MODULE_BUDGETS = Object.freeze({
   'fused-relaxed-mt-64.wasm': 215 * 1024,
 });
 
-/** Worker scripts, by the file in dist/ into which each is bundled. */
+/**
+ * Worker scripts, by the file in dist/ into which each is bundled; instead: modules that have the
+ * place of others.
+ * @type {Record<string, { entry: string, instead?: Record<string, string> }>}
+ */
 const WORKERS = Object.freeze({
-  'worker-host.js': 'js/worker/host.js',
-  'llama-host.js': 'js/worker/llama-host.js',
+  'worker-host.js': { entry: 'js/worker/host.js' },
+  'llama-host.js': {
+    entry: 'js/worker/llama-host.js',
+    instead: { 'js/llama/devices.js': 'js/worker/no-devices.js' },
+  },
+  'llama-host-gpu.js': { entry: 'js/worker/llama-host.js' },
 });
 
 const inRoot = (/** @type {string[]} */ ...parts) => path.join(root, ...parts);
@@ -129,13 +137,14 @@ async function buildWorkers() {
       read('dist/gguf-parser.js'),
       read('node_modules/esbuild/package.json'),
       read('scripts/bundle-worker.js'),
+      JSON.stringify(WORKERS),
     ],
     outputs: Object.keys(WORKERS).map((name) => `dist/${name}`),
   };
   return whenChanged('workers', facts, async () => {
     const { bundleWorker } = await import('./bundle-worker.js');
-    for (const [name, entry] of Object.entries(WORKERS))
-      writeIfChanged(`dist/${name}`, await bundleWorker(root, entry));
+    for (const [name, { entry, instead }] of Object.entries(WORKERS))
+      writeIfChanged(`dist/${name}`, await bundleWorker(root, entry, instead));
   });
 }
 const buildParser = () =>

@@ -104,7 +104,3 @@ export function checkLoadOptions(options) {
  * @returns {kernels is import('../gpu/kernels.js').GpuKernels}
  */
 export const isDevice = (kernels) => kernels !== undefined && openBackend in Object(kernels);
-
-/** Whether a model may use another device than the CPU. @param {LlamaOptions} options */
-export const asksForDevices = ({ backend, gpu }) =>
-  (backend !== undefined && backend !== 'cpu') || gpu !== undefined;

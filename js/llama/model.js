@@ -10,8 +10,9 @@ import { BusyError, ContextError, ModelError } from './errors.js';
 import { Generation } from './generation.js';
 import { describe } from './info.js';
 import { Lease } from './lease.js';
-import { asksForDevices, checkLoadOptions, isDevice, pick } from './load-options.js';
+import { checkLoadOptions, isDevice, pick } from './load-options.js';
 import {
+  asksForDevices,
   asList,
   CHAT_OPTIONS,
   checkGenerateOptions,

@@ -61,6 +61,13 @@ export const LOAD_OPTIONS = Object.freeze([
   ...OPEN_OPTIONS,
 ]);
 
+/**
+ * Whether a model may use another device than the CPU.
+ * @param {{ backend?: unknown, gpu?: unknown }} options
+ */
+export const asksForDevices = ({ backend, gpu }) =>
+  (backend !== undefined && backend !== 'cpu') || gpu !== undefined;
+
 const GENERATE_OPTIONS = [...Object.keys(NUMBERS), 'stop', 'ignoreEnd', 'signal'];
 export const FORMAT_OPTIONS = Object.freeze([
   'template',

@@ -3,8 +3,8 @@
 import { openBackend } from '../backend.js';
 import { Decoder } from './decoder.js';
 import { ModelError } from './errors.js';
-import { asksForDevices, isDevice, pick } from './load-options.js';
-import { KERNEL_OPTIONS } from './options.js';
+import { isDevice, pick } from './load-options.js';
+import { asksForDevices, KERNEL_OPTIONS } from './options.js';
 
 /** @typedef {import('../backend.js').Backend} Backend */
 /** @typedef {import('./info.js').BackendChoice} BackendChoice */

@@ -1,13 +1,13 @@
 /* The calling side of a model in a worker: the methods of Llama, each with a promise, and
  * generations that are read as usual. */
 
-import { LLAMA_SCRIPT } from '../assets-llama.js';
+import { LLAMA_GPU_SCRIPT, LLAMA_SCRIPT } from '../assets-llama.js';
 import { checkNames } from '../checks.js';
-import { HandleError, WorkerError } from '../errors.js';
+import { ArgumentError, HandleError, show, WorkerError } from '../errors.js';
 import { sourceOf } from '../gguf/file.js';
 import { GgufFile, openGguf } from '../gguf/index.js';
 import * as llamaErrors from '../llama/errors.js';
-import { checkGenerateOptions, LOAD_OPTIONS } from '../llama/options.js';
+import { asksForDevices, checkGenerateOptions, LOAD_OPTIONS } from '../llama/options.js';
 import { Calls } from './calls.js';
 import { knowErrors } from './errors.js';
 import { WorkerGeneration } from './llama-generation.js';
@@ -17,24 +17,25 @@ import { sendable } from './sendable.js';
 
 knowErrors(llamaErrors);
 
-/** Options of Llama.load that a worker does not take: it makes kernels of its own, on the CPU. */
-const NOT_HERE = ['kernels', 'backend', 'gpu'];
-const WORKER_LLAMA_OPTIONS = [...LOAD_OPTIONS.filter((name) => !NOT_HERE.includes(name)), 'worker'];
+/** All options of Llama.load but `kernels`: the worker makes its own. */
+const WORKER_LLAMA_OPTIONS = [...LOAD_OPTIONS.filter((name) => name !== 'kernels'), 'worker'];
 
 /** @typedef {import('../llama/model.js').Llama} Llama */
 /** @typedef {import('../llama/options.js').GenerateOptions} GenerateOptions */
 
 /**
  * @typedef {object} WorkerOnlyOptions
+ * @property {Omit<import('../gpu/index.js').GpuOptions, 'gpu'>} [gpu]  Options of the worker's GPU
+ *   kernels, as createGpuKernels takes them. WebGPU comes from the worker's own navigator.gpu.
  * @property {import('./port.js').WorkerSource} [worker]  A Worker that runs
- *   `fused-matmul/llama-host`, a function that makes one, or the URL of its script. dispose()
- *   terminates it. Default: a worker of the library.
+ *   `fused-matmul/llama-host`, or for a model that may run on a GPU `fused-matmul/llama-host-gpu`, a
+ *   function that makes one, or the URL of its script. dispose() terminates it. Default: a worker of
+ *   the library.
  */
 
 /**
- * Options of Llama.load without `kernels`, `backend` and `gpu`: the worker makes kernels of its own,
- * on the CPU.
- * @typedef {Omit<import('../llama/model.js').LlamaOptions, 'kernels' | 'backend' | 'gpu'>
+ * Options of Llama.load without `kernels`, as the worker makes its own.
+ * @typedef {Omit<import('../llama/model.js').LlamaOptions, 'kernels' | 'gpu'>
  *   & WorkerOnlyOptions} WorkerLlamaOptions
  */
 
@@ -73,15 +74,18 @@ export class WorkerLlama {
    */
   static async create(source, allOptions) {
     checkNames(allOptions, WORKER_LLAMA_OPTIONS);
+    checkGpu(allOptions);
     const { worker, signal, onProgress, fetch, ...given } = allOptions;
     const { headers, retries, retryDelay, timeout, cache, ...options } = given;
     const opening = { headers: headers && [...new Headers(headers)], retries, retryDelay, timeout, cache };
     const model = new WorkerLlama();
     signal?.throwIfAborted();
+    const isOnGpu = asksForDevices(options);
+    if (isOnGpu) knowErrors(await import('../gpu/errors.js'));
     /** @type {number | undefined} */
     let relay;
     try {
-      model.#port = await openPort(worker, LLAMA_SCRIPT, {
+      model.#port = await openPort(worker, isOnGpu ? LLAMA_GPU_SCRIPT : LLAMA_SCRIPT, {
         onMessage: (message) => model.#receive(message),
         onEnd: (error) => model.#calls.finish(error),
       });
@@ -290,6 +294,22 @@ export class WorkerLlama {
     this.#relay.end();
     this.#closed ??= this.#port?.close() ?? Promise.resolve();
     return this.#closed;
+  }
+}
+
+/**
+ * Refuses WebGPU objects, which no message can carry.
+ * @param {{ backend?: unknown, gpu?: unknown }} options
+ * @throws {ArgumentError} one is given; the message names it
+ */
+function checkGpu({ backend, gpu }) {
+  const parts = Array.isArray(backend) ? backend : [];
+  const all = [['gpu', gpu], ...parts.map((part, i) => [`backend[${i}].gpu`, part?.gpu])];
+  for (const [name, options] of all) {
+    if (options?.gpu === undefined) continue;
+    throw new ArgumentError(
+      `${name}.gpu cannot be sent to a worker, which takes its own navigator.gpu; got ${show(options.gpu)}`,
+    );
   }
 }
 

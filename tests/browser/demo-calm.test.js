@@ -1,6 +1,7 @@
 /** The demo page in Chromium, what depends on time: it never blocks, and says how fast it is. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { LONG_TASK_MS, longestTask, TRACED } from './calm.js';
 import {
   chooseFile,
   pageTest,
@@ -16,9 +17,6 @@ import {
 import { verifiedResult } from './helpers.js';
 
 /** @typedef {import('./demo-page.js').Page} Page */
-
-/** What a visitor may notice begins here, in milliseconds. */
-const longTaskMs = 50;
 
 /** Every long task since the page began. @param {import('playwright-core').BrowserContext} context */
 const watchTasks = (context) =>
@@ -47,37 +45,6 @@ async function useAll(page, file) {
   await page.locator('#bench-result[data-state=done]').waitFor({ timeout: 120_000 });
 }
 
-/**
- * Milliseconds of processor time of the longest task of the page's own thread: what it takes on a machine that nothing else keeps
- * busy. What the test asks of the page through the browser's inspector is none of the page's.
- * @param {Buffer} trace @param {string} url  of the page
- */
-function longestTask(trace, url) {
-  const { traceEvents } = JSON.parse(trace.toString());
-  // Chromium's own pages have renderers too.
-  const ours = traceEvents.findLast(
-    (/** @type {any} */ { name, args }) =>
-      name === 'FrameCommittedInBrowser' && args.data.url.startsWith(url),
-  );
-  const main = traceEvents.find(
-    (/** @type {any} */ { name, pid, args }) =>
-      name === 'thread_name' && args.name === 'CrRendererMain' && pid === ours?.args.data.processId,
-  );
-  const own = traceEvents.filter(
-    (/** @type {any} */ { pid, tid, tdur }) => pid === main?.pid && tid === main?.tid && tdur !== undefined,
-  );
-  const inspected = own.filter((/** @type {any} */ { args }) =>
-    /DevToolsSession/.test(args?.chrome_mojo_event_info?.mojo_interface_tag),
-  );
-  const tasks = own.filter(
-    (/** @type {any} */ { name, ts, dur }) =>
-      /RunTask$/.test(name) &&
-      !inspected.some((/** @type {any} */ inner) => inner.ts >= ts && inner.ts < ts + dur),
-  );
-  assert.ok(tasks.length > 50, `the trace has ${tasks.length} tasks`);
-  return Math.max(...tasks.map((/** @type {any} */ { tdur }) => tdur / 1000));
-}
-
 test('no task of the page’s own thread takes 50 ms, while it loads, writes and measures', {
   skip,
 }, async (t) => {
@@ -91,7 +58,7 @@ test('no task of the page’s own thread takes 50 ms, while it loads, writes and
       await watchTasks(context);
       const page = await context.newPage();
       await browser.startTracing(page, {
-        categories: ['toplevel', 'disabled-by-default-devtools.timeline', '__metadata'],
+        categories: TRACED,
       });
       await page.goto(server.url);
       await useAll(page, file);
@@ -102,7 +69,7 @@ test('no task of the page’s own thread takes 50 ms, while it loads, writes and
       t.diagnostic(
         `longest task: ${longest.at(-1)} ms of processor time; by the clock: ${JSON.stringify(tasks)}`,
       );
-      if (tasks.length === 0 || /** @type {number} */ (longest.at(-1)) < longTaskMs) return;
+      if (tasks.length === 0 || /** @type {number} */ (longest.at(-1)) < LONG_TASK_MS) return;
     } finally {
       await context.close();
     }

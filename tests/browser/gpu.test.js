@@ -15,7 +15,7 @@ import { TINY_TALES } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 import { referenceByName } from '../helpers/reference.js';
 import { projectRoot } from '../helpers/test-data.js';
-import { skipWithoutChromium } from './helpers.js';
+import { CHROMIUM_FLAGS, CHROMIUM_GPU_FLAGS, skipWithoutChromium } from './helpers.js';
 import { CHROMIUM, FIREFOX, openSelfDriven, StartError } from './self-driven.js';
 
 /** @import { ReferenceType } from '../helpers/reference.js' */
@@ -30,8 +30,7 @@ const CHROMIUM_GPU = {
   ...CHROMIUM,
   async command(folder) {
     const words = await CHROMIUM.command(folder);
-    const gpu = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'];
-    return [...words.filter((word) => word !== '--disable-gpu'), ...gpu];
+    return [...words.filter((word) => !CHROMIUM_FLAGS.includes(word)), ...CHROMIUM_GPU_FLAGS];
   },
 };
 

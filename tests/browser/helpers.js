@@ -30,8 +30,16 @@ export function skipWithoutChromium() {
 
 export const CHROMIUM_FLAGS = isRoot ? ['--no-sandbox', ...flags] : flags;
 
-export function launchChromium() {
-  return chromium.launch({ executablePath: findChromium(), headless: true, args: CHROMIUM_FLAGS });
+/** The same with WebGPU, on a driver that computes on the processor. */
+export const CHROMIUM_GPU_FLAGS = [
+  ...CHROMIUM_FLAGS.filter((flag) => flag !== '--disable-gpu'),
+  ...['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'],
+];
+
+/** @param {{ gpu?: boolean }} [options]  gpu: with WebGPU */
+export function launchChromium({ gpu = false } = {}) {
+  const args = gpu ? CHROMIUM_GPU_FLAGS : CHROMIUM_FLAGS;
+  return chromium.launch({ executablePath: findChromium(), headless: true, args });
 }
 
 /**

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { projectRoot } from '../helpers/test-data.js';
+import { LONG_TASK_MS, longestTask, TRACED } from './calm.js';
 import { launchChromium, openPage, serveFolder, skipWithoutChromium } from './helpers.js';
 import { ISOLATION } from './library-page.js';
 
@@ -82,4 +83,85 @@ test('a worker that is terminated, and a script that is not there', { skip }, as
   assert.match(outcome.noFile, /^GgufError: .*404/);
   assert.match(outcome.ended, /^WorkerError/);
   assert.equal(outcome.disposed, true);
+});
+
+/** In the page: a model with these options, what it writes, and what is said of its device; or its error. */
+const TRY = `async (options) => {
+  const { createWorkerLlama } = await import('/js/llama/index.js');
+  const { GpuError } = await import('/js/gpu/index.js');
+  try {
+    const model = await createWorkerLlama('/web/public/tiny-tales-Q4_K_M.gguf', { activation: 'f32', ...options });
+    const { backend, gpu } = model.info;
+    const text = await model.generate('Once upon a time', { temperature: 0, maxTokens: 12 }).text();
+    const embedding = await model.embed('a fox');
+    await model.dispose();
+    return { text, backend, gpu, embedding: [...embedding] };
+  } catch (error) {
+    const { name, code, reason } = error;
+    return { name, code, reason, isGpuError: error instanceof GpuError };
+  }
+}`;
+
+test('a model in a worker on a GPU writes what the CPU writes, and the page stays calm', {
+  skip,
+}, async (t) => {
+  const withGpu = await launchChromium({ gpu: true });
+  t.after(() => withGpu.close());
+  const server = await serveFolder(projectRoot);
+  t.after(() => server.close());
+  const { page, problems, close } = await openPage(withGpu, server.url + PAGE);
+  t.after(() => close());
+  await page.waitForFunction('globalThis.ready === true');
+  /** @type {string[]} */
+  const scripts = [];
+  page.on('worker', (worker) => scripts.push(new URL(worker.url()).pathname));
+  const attempt = (/** @type {object} */ options) =>
+    /** @type {Promise<any>} */ (page.evaluate(`(${TRY})(${JSON.stringify(options)})`));
+
+  const cpu = await attempt({});
+  // The trace has to have the page's beginning.
+  await withGpu.startTracing(page, { categories: TRACED });
+  await page.reload();
+  await page.waitForFunction('globalThis.ready === true');
+  scripts.length = 0;
+  const gpu = await attempt({ backend: 'gpu', gpu: { allowSoftware: true } });
+  const longest = longestTask(await withGpu.stopTracing(), server.url);
+  assert.equal(cpu.backend.name, 'cpu');
+  assert.equal(gpu.backend?.name, 'gpu', JSON.stringify(gpu));
+  assert.match(gpu.backend.steps.join(), /was opened/);
+  assert.equal(gpu.gpu.software, true);
+  assert.match(cpu.text, /^, there was /);
+  assert.equal(gpu.text, cpu.text);
+  const apart = Math.max(
+    ...cpu.embedding.map((/** @type {number} */ value, /** @type {number} */ i) =>
+      Math.abs(value - gpu.embedding[i]),
+    ),
+  );
+  // Vectors of length 1, computed in f32 in another order on both sides.
+  assert.ok(apart < 1e-4, `embeddings differ by ${apart}`);
+  assert.ok(longest < LONG_TASK_MS, `a task of the page took ${longest} ms of processor time`);
+  const refused = await attempt({ backend: 'gpu' });
+  assert.deepEqual(refused, { name: 'GpuError', code: 'FM_GPU', reason: 'software', isGpuError: true });
+  assert.deepEqual(scripts, ['/dist/llama-host-gpu.js', '/dist/llama-host-gpu.js']);
+  assert.deepEqual(problems, []);
+  t.diagnostic(`ran: a model in a worker on ${gpu.gpu.adapter.name}`);
+});
+
+test("without a GPU, 'auto' is the CPU and says why, and 'gpu' is refused", { skip }, async (t) => {
+  const server = await serveFolder(projectRoot);
+  t.after(() => server.close());
+  const { page, problems, close } = await openPage(browser, server.url + PAGE);
+  t.after(() => close());
+  await page.waitForFunction('globalThis.ready === true');
+  const { auto, refused } = /** @type {any} */ (
+    await page.evaluate(`(async () => {
+      const attempt = ${TRY};
+      return { auto: await attempt({ backend: 'auto' }), refused: await attempt({ backend: 'gpu' }) };
+    })()`)
+  );
+  assert.equal(auto.backend.name, 'cpu');
+  assert.match(auto.backend.reason, /^the GPU cannot be used: WebGPU has no adapter here/);
+  assert.match(auto.text, /^, there was /);
+  assert.deepEqual(refused, { name: 'GpuError', code: 'FM_GPU', reason: 'adapter', isGpuError: true });
+  assert.deepEqual(problems, []);
 });

@@ -220,6 +220,7 @@ test('the files of dist/ have names that stay, and hashes for Subresource Integr
     ...['gguf-parser.js', 'gguf-parser.d.ts'],
     'worker-host.js',
     'llama-host.js',
+    'llama-host-gpu.js',
   ]);
   for (const { name } of files) {
     assert.ok(stable.has(name), `${name} is no name that is written down`);
