@@ -2,8 +2,9 @@
 
 const promptLength = 128;
 const mostTokens = 64;
-/** It ends after this time, with what there is. */
+/** It ends after this time, with what there is, if that is enough to measure a speed. */
 const longestMs = 3000;
+const fewestTokens = 4;
 const seed = 20240607;
 
 /**
@@ -12,7 +13,7 @@ const seed = 20240607;
  * @param {AbortSignal} signal
  */
 export async function measureModel(model, signal) {
-  const { contextLength, architecture, name, activation, kernels } = model.info;
+  const { contextLength, architecture, name, activation, kernels, backend } = model.info;
   const sample = await model.tokenize('Once upon a time, there was a little fox who lived near the forest. ');
   const nPrompt = Math.max(1, Math.min(promptLength, contextLength - 32));
   const prompt = Array.from({ length: nPrompt }, (_, i) => sample[i % sample.length]);
@@ -24,7 +25,8 @@ export async function measureModel(model, signal) {
     // Another beginning: nothing of the prompt may be in the context already.
     await model.generate([...prompt].reverse().slice(0, 4), { maxTokens: 1, temperature: 0, signal }).text();
     const generation = model.generate(prompt, { maxTokens, temperature: 0.8, seed, signal });
-    for await (const _ of generation) if (performance.now() - start > longestMs) break;
+    for await (const _ of generation)
+      if (performance.now() - start > longestMs && generation.stats.tokens >= fewestTokens) break;
     runs.push(generation.stats);
   }
   const median = (/** @type {(run: typeof runs[number]) => number} */ of) =>
@@ -33,7 +35,8 @@ export async function measureModel(model, signal) {
     architecture,
     name,
     activation,
-    threads: kernels.threads,
+    backend: backend.name,
+    threads: kernels?.threads ?? 0,
     promptTokens: runs[0].promptTokens,
     promptTokensPerSecond: median((run) => run.promptTokensPerSecond),
     timeToFirstToken: median((run) => run.timeToFirstToken),

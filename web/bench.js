@@ -6,8 +6,8 @@ import { createKernels } from '../js/wasm/create.js';
 import { randomActivations } from './reference.js';
 
 /** Rows and columns: an attention projection of a model of 7 billion parameters. */
-const nRows = 4096;
-const nCols = 4096;
+export const nRows = 4096;
+export const nCols = 4096;
 export const benchTypes = /** @type {const} */ (['Q4_K', 'Q6_K', 'Q8_0', 'Q4_0']);
 const activation = 'int8';
 /** Rows that are really made; a matrix is these over and over, since quantising all of it would take longer than all the rest. */
@@ -21,38 +21,39 @@ const maxRounds = 40;
 const longCallMs = 700;
 /** Below this speed the many are fewer. */
 const slowGflops = 10;
-const seed = 20240607;
+export const seed = 20240607;
 
 /** @typedef {{ ms: number, min: number, rounds: number, gflops: number }} Timing */
-/** @typedef {{ type: string, nTokens: number, one: Timing, all?: Timing, naive?: Timing }} BenchRow */
+/** @typedef {{ type: string, nTokens: number, one: Timing, all?: Timing, naive?: Timing, gpu?: Timing }} BenchRow */
 
 /** @param {AbortSignal} signal */
-async function breathe(signal) {
+export async function breathe(signal) {
   await new Promise((resolve) => setTimeout(resolve, 0));
   signal.throwIfAborted();
 }
 
-/** @param {() => void} run */
-function time(run) {
+/** @param {() => unknown} run  a promise is waited for */
+async function time(run) {
   const start = performance.now();
-  run();
+  const pending = run();
+  if (pending) await pending;
   return performance.now() - start;
 }
 
 /**
- * @param {Record<string, (() => void) | undefined>} contenders
+ * @param {Record<string, (() => unknown) | undefined>} contenders
  * @param {number} flops  of one call
  * @param {AbortSignal} signal
  * @returns {Promise<Record<string, Timing>>}
  */
-async function race(contenders, flops, signal) {
+export async function race(contenders, flops, signal) {
   const entries = Object.entries(contenders).flatMap(([name, run]) =>
     run ? [{ name, run, ms: /** @type {number[]} */ ([]), spent: 0, done: false }] : [],
   );
   // The first calls warm the code and the caches up, and tell how long one takes.
   for (const entry of entries) {
     for (let spent = 0; spent < warmUpMs && !entry.done; ) {
-      const ms = time(entry.run);
+      const ms = await time(entry.run);
       spent += ms;
       entry.done = ms > longCallMs;
       if (entry.done) entry.ms.push(ms);
@@ -63,7 +64,7 @@ async function race(contenders, flops, signal) {
     const active = entries.filter((entry) => !entry.done);
     if (active.length === 0) break;
     for (const entry of active) {
-      const ms = time(entry.run);
+      const ms = await time(entry.run);
       entry.ms.push(ms);
       entry.spent += ms;
       entry.done = round + 1 >= minRounds && entry.spent > budgetMs;
@@ -79,6 +80,15 @@ async function race(contenders, flops, signal) {
   );
 }
 
+/** The bytes of a matrix. @param {import('../js/wasm/kernels.js').Kernels} fm @param {typeof benchTypes[number]} type */
+export function makeMatrix(fm, type) {
+  const made = fm.quantize(type, randomActivations(madeRows * nCols, seed), madeRows, nCols);
+  const data = new Uint8Array((made.byteLength * nRows) / madeRows);
+  for (let at = 0; at < data.length; at += made.byteLength)
+    data.set(new Uint8Array(made.buffer, made.byteOffset, made.byteLength), at);
+  return data;
+}
+
 /**
  * @param {import('../js/wasm/kernels.js').Kernels[]} kernels
  * @param {typeof benchTypes[number]} type
@@ -87,10 +97,7 @@ async function race(contenders, flops, signal) {
  * @returns {Promise<BenchRow>}
  */
 async function measureType([one, all], type, nTokens, signal) {
-  const made = one.quantize(type, randomActivations(madeRows * nCols, seed), madeRows, nCols);
-  const data = new Uint8Array((made.byteLength * nRows) / madeRows);
-  for (let at = 0; at < data.length; at += made.byteLength)
-    data.set(new Uint8Array(made.buffer, made.byteOffset, made.byteLength), at);
+  const data = makeMatrix(one, type);
   const activations = randomActivations(nTokens * nCols, seed + 1);
   /** @type {{ free(): void }[]} */
   const owned = [];

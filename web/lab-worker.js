@@ -1,14 +1,11 @@
 /**
  * The worker that opens files, multiplies by their tensors and measures. The model is not here:
- * createWorkerLlama has a worker of its own. Calls { id, op, args } are served one after the other;
- * answers are { id, value } or { id, error }, and before them { kind: 'event', id, event }.
- * { kind: 'abort', id } stops a call at its next breath.
+ * createWorkerLlama has a worker of its own.
  */
 import { deleteCachedGguf, listCachedGgufs, openGguf } from '../js/gguf/index.js';
 import { createKernels } from '../js/wasm/create.js';
-import { packError } from '../js/worker/errors.js';
-import { serve } from '../js/worker/scope.js';
 import { benchmark } from './bench.js';
+import { serveCalls } from './lab-serve.js';
 import { measure } from './measure.js';
 
 /** wasm memory never shrinks: above this, kernels that hold nothing are given up, and made anew when they are needed. */
@@ -16,11 +13,8 @@ const idleBytes = 256e6;
 /** How often progress is sent: about once a frame. */
 const frameMs = 16;
 
-/** Touch nothing that the others use, and wait for none of them. */
-const atOnce = ['kept', 'forget'];
-
-/** @typedef {{ signal: AbortSignal, onEvent: (event: any) => void }} Context */
-/** @typedef {{ id: number, op: keyof Lab, args: any }} Call */
+/** @typedef {import('./lab-serve.js').Context} Context */
+/** @typedef {Awaited<ReturnType<Lab['gpu']>>} FoundGpu */
 /** @typedef {import('../js/wasm/kernels.js').Kernels} Kernels */
 
 /** @typedef {{ source: import('./model.js').Source, cache: boolean }} Place */
@@ -145,6 +139,20 @@ class Lab {
     return benchmark({ threads, signal, onEvent });
   }
 
+  /**
+   * The GPU that this browser gives to its workers, or in one word why there is none. Asking for it
+   * here keeps the page free.
+   */
+  async gpu() {
+    const adapter = await navigator.gpu
+      ?.requestAdapter({ powerPreference: 'high-performance' })
+      .catch(() => null);
+    if (!adapter) return { name: '', problem: navigator.gpu ? 'adapter' : 'unavailable' };
+    const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info;
+    const name = description || [vendor, architecture, device].filter(Boolean).join(' ') || 'a GPU';
+    return { name, problem: isFallbackAdapter ? 'software' : '' };
+  }
+
   /** The files from links that this browser keeps. */
   async kept() {
     return listCachedGgufs();
@@ -157,37 +165,4 @@ class Lab {
   }
 }
 
-serve((post) => {
-  const lab = new Lab();
-  /** @type {Map<number, AbortController>} */
-  const running = new Map();
-  let queue = Promise.resolve();
-
-  /** @param {Call} call @param {AbortSignal} signal */
-  async function answer({ id, op, args }, signal) {
-    try {
-      signal.throwIfAborted();
-      const onEvent = (/** @type {any} */ event) => post({ kind: 'event', id, event });
-      post({ id, value: await lab[op](args, { signal, onEvent }) });
-    } catch (error) {
-      post({ id, error: packError(error) });
-    } finally {
-      running.delete(id);
-    }
-  }
-
-  return {
-    /** @param {Call & { kind?: 'abort' }} message */
-    receive(message) {
-      const { kind, id, op } = message;
-      if (kind === 'abort') {
-        running.get(id)?.abort();
-        return;
-      }
-      const controller = new AbortController();
-      running.set(id, controller);
-      if (atOnce.includes(op)) answer(message, controller.signal);
-      else queue = queue.then(() => answer(message, controller.signal));
-    },
-  };
-});
+serveCalls(new Lab(), ['kept', 'forget', 'gpu']);

@@ -1,13 +1,15 @@
 /** Wires the page together. Nothing here computes: the workers do, one with the model, and the lab. */
 import { breathe, byId, frame } from './dom.js';
 import { count } from './format.js';
+import { isUsable } from './gpu.js';
 import { alertUser, announce, Jobs } from './jobs.js';
-import { Lab } from './lab.js';
+import { LAB, Lab } from './lab.js';
 import { loadAhead, loadModel } from './model.js';
 import { keepOffline } from './offline.js';
 import { isUnrunnable } from './problems.js';
 import { setUpBench } from './views/bench-panel.js';
 import { setUpChooser } from './views/chooser.js';
+import { DeviceView } from './views/device.js';
 import { showEngine, showNoEngine } from './views/engine-view.js';
 import { ModelCard } from './views/model-card.js';
 import { OptionsView } from './views/options.js';
@@ -18,9 +20,10 @@ import { setUpWriting } from './writing.js';
 
 const builtInFile = 'tiny-tales-Q4_K_M.gguf';
 
-const lab = new Lab();
+const lab = new Lab(LAB);
 const jobs = new Jobs();
 const card = new ModelCard();
+const device = new DeviceView();
 const result = new ResultView();
 const tensors = new TensorsView((name) => multiply(name));
 const options = new OptionsView(() => {
@@ -33,13 +36,24 @@ const options = new OptionsView(() => {
 
 /**
  * @type {{ file?: OpenFile, model?: import('./model.js').WorkerLlama, tensor: string, engine?: any, kept: boolean,
- *   ahead?: ReturnType<typeof loadAhead> }} ahead: the model of a file that is not open yet
+ *   hasGpu: boolean, ahead?: ReturnType<typeof loadAhead> }} ahead: the model of a file that is not open yet
  */
-const state = { tensor: '', kept: false };
+const state = { tensor: '', kept: false, hasGpu: false };
 
 const model = () => state.model;
 const writing = setUpWriting({ jobs, options, model });
-setUpBench({ lab, jobs, options, model, file: () => (state.model ? (state.file?.name ?? '') : '') });
+setUpBench({
+  lab,
+  jobs,
+  options,
+  model,
+  file: () => (state.model ? (state.file?.name ?? '') : ''),
+  hasGpu: () => state.hasGpu,
+  loadOn: (backend, signal) => {
+    const { source, cache } = /** @type {OpenFile} */ (state.file);
+    return loadModel(source, { ...options.loadingOn(backend), cache, signal });
+  },
+});
 setUpChooser({
   files: (files) => run(files, nameOf(files)),
   link: ({ url, file }) => run(url, file),
@@ -50,6 +64,14 @@ setUpChooser({
 
 const runBuiltIn = (file = fetchBuiltIn()) => run(file, builtInFile);
 const wayOut = { label: 'Use the story model', run: () => runBuiltIn() };
+const toCpu = {
+  label: 'Use the CPU',
+  run: () => {
+    device.toCpu();
+    options.summarise();
+    load();
+  },
+};
 
 /**
  * The story model as a file, fetched once for both workers. If that fails it is the address, and
@@ -126,6 +148,7 @@ async function run(given, name) {
 function noModel(words) {
   state.model?.dispose();
   state.model = undefined;
+  device.runs(undefined);
   writing.model(undefined, words);
 }
 
@@ -155,34 +178,42 @@ async function load() {
       failed: (error) => {
         const what = isUnrunnable(error) ? 'cannot write' : 'cannot be loaded';
         noModel(`${file.name} ${what}.`);
-        alertUser(`${file.name} ${what}`, error, file.name === builtInFile ? undefined : wayOut);
+        const way = file.name === builtInFile ? undefined : wayOut;
+        alertUser(`${file.name} ${what}`, error, options.loading.backend === 'gpu' ? toCpu : way);
       },
     },
   );
   card.endLoading();
   if (!loaded) return false;
   const { info } = loaded;
-  // The page's models run on the CPU, which has no f16 mode.
+  // A GPU takes f16 only where its kernels are told that they may be inexact.
   const activation = /** @type {import('fused-matmul').Activation} */ (info.activation);
   state.model = loaded;
   card.loaded(info, file);
+  device.runs(info);
   await breathe();
-  showTypes(file.tensors, state.engine.served, activation);
+  showTypes(file.tensors, info.gpu ? servedBy(info) : state.engine.served, activation);
   showModelFacts(info);
   tensors.kernels(state.engine.served, activation);
   await breathe();
-  await engine({ ...state.engine, info: info.kernels });
+  const { kernels = state.engine.info, gpu } = info;
+  await engine({ ...state.engine, info: kernels, gpu: gpu?.adapter.name });
   if (state.model !== loaded) return false;
   writing.model(info);
   announce(`${file.name} is ready: ${info.architecture}, ${count(info.parameters)} parameters.`);
   return true;
 }
 
+/** The kernels by weight type and activation mode. @param {import('../js/llama/info.js').ModelInfo} info */
+function servedBy({ types, activation }) {
+  return Object.fromEntries(Object.entries(types).map(([type, by]) => [type, { [activation]: by }]));
+}
+
 /** @param {string} name */
 function multiply(name) {
   const settings = new FormData(byId('controls'));
   const [nTokens, activation] = [Number(settings.get('tokens')), settings.get('activation')];
-  const args = { name, nTokens, activation, threads: options.loading.threads };
+  const args = { name, nTokens, activation, threads: options.threads };
   const failed = (/** @type {Error} */ error) => {
     alertUser(`Multiplying by ${name} failed`, error);
     result.stopped();
@@ -206,11 +237,11 @@ function multiply(name) {
 /** @param {any} found */
 async function engine(found) {
   state.engine = found;
-  const { info, isolated, cores } = found;
-  await showEngine({ info, isolated, cores, canReload: state.kept });
+  const { info, isolated, cores, gpu } = found;
+  await showEngine({ info, isolated, cores, canReload: state.kept, gpu });
   await breathe();
   const threads = info.threads ?? 1;
-  options.threads(threads, isolated ? cores : 1, info.threadsReason);
+  options.offerThreads(threads, isolated ? cores : 1, info.threadsReason);
   await breathe();
 }
 
@@ -221,6 +252,15 @@ function listen() {
     const first = state.file && firstTensor(state.file.tensors);
     if (first) multiply(first.name);
   });
+}
+
+/** A browser may take its time for this. */
+async function lookForGpu() {
+  const nothing = { name: '', problem: 'adapter' };
+  /** @type {import('./gpu.js').FoundGpu} */
+  const found = await lab.call('gpu').catch(() => nothing);
+  state.hasGpu = isUsable(found);
+  device.found(found, state.hasGpu);
 }
 
 async function start() {
@@ -241,6 +281,7 @@ async function start() {
     alertUser('The kernels could not be started', error);
     return;
   }
+  lookForGpu();
   byId('bench-run').disabled = false;
   if (await runBuiltIn(file)) await writing.first();
   state.kept = await keepOffline();

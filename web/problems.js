@@ -31,6 +31,7 @@ const advices = [
 /** @type {Record<string, string>} */
 const byCode = {
   FM_MEMORY: 'Close other tabs, or choose a smaller model or quantisation.',
+  FM_GPU: 'Run the model on the CPU instead.',
   FM_CONTEXT: 'Shorten the text, or clear it and begin anew.',
 };
 

@@ -2,7 +2,15 @@
 import { digits } from './format.js';
 
 /** @typedef {Awaited<ReturnType<typeof import('./bench-model.js').measureModel>>} ModelReport */
-/** @typedef {Awaited<ReturnType<typeof import('./bench.js').benchmark>> & { model?: ModelReport, file: string }} Report */
+/** @typedef {Awaited<ReturnType<typeof import('./bench-gpu.js').benchmarkGpu>>} GpuKernelReport */
+/**
+ * The GPU, the model on it, and why something of it could not be measured. Times of products are in the rows of the report.
+ * @typedef {Partial<Omit<GpuKernelReport, 'rows'>> & { model?: ModelReport, problem?: string }} GpuReport
+ */
+/**
+ * @typedef {Awaited<ReturnType<typeof import('./bench.js').benchmark>>
+ *   & { model?: ModelReport, gpu?: GpuReport, file: string }} Report
+ */
 
 /** Chrome 156 on Linux, from what the browser says about itself. @param {string} userAgent */
 export function browserName(userAgent) {
@@ -19,12 +27,24 @@ export function browserName(userAgent) {
 
 const plural = (/** @type {number} */ n, /** @type {string} */ what) => `${n} ${what}${n === 1 ? '' : 's'}`;
 
+/** @param {GpuReport} gpu */
+export const gpuName = ({ name = 'a GPU', software }) =>
+  software ? `${name} (computes on the processor)` : name;
+
+/** @param {ModelReport} model @param {string} file */
+function modelLine({ promptTokensPerSecond, decodeTokensPerSecond, ...model }, file) {
+  const where = model.backend === 'gpu' ? 'GPU' : `${model.activation}, ${plural(model.threads, 'thread')}`;
+  const speeds = `reads ${digits(promptTokensPerSecond)} and writes ${digits(decodeTokensPerSecond)} tokens/s`;
+  return `${file}: ${speeds} (${plural(model.promptTokens, 'token')} of prompt, ${where})`;
+}
+
 /** @param {Report} report  a Markdown table */
 export function reportText(report) {
-  const { version, isa, dot, threads, cores, nRows, nCols, activation, many, rows, model, file } = report;
+  const { version, isa, dot, threads, cores, nRows, nCols, activation, many, rows, model, gpu } = report;
   const kernels = dot ? `${isa} (${dot} dot)` : isa;
   const head = [
     `fused-matmul ${version}, ${browserName(report.userAgent)}, ${plural(cores, 'core')}, ${kernels}, ${report.date.slice(0, 10)}`,
+    ...(gpu?.name ? [`GPU: ${gpuName(gpu)}`] : []),
     '',
     `GFLOP/s, ${nRows} x ${nCols}, ${activation} activations`,
     '',
@@ -33,6 +53,7 @@ export function reportText(report) {
   if (threads > 1) columns.push(`1 token, ${threads} threads`);
   columns.push('1 token, dequantised first', `${many} tokens, 1 thread`);
   if (threads > 1) columns.push(`${many} tokens, ${threads} threads`);
+  if (rows[0].gpu) columns.push('1 token, GPU', `${many} tokens, GPU`);
   const figure = (/** @type {{ gflops: number } | undefined} */ timing) =>
     timing ? digits(timing.gflops) : '-';
   const lines = [...new Set(rows.map(({ type }) => type))].map((type) => {
@@ -41,17 +62,13 @@ export function reportText(report) {
     if (threads > 1) cells.push(figure(few.all));
     cells.push(figure(few.naive), figure(lots.one));
     if (threads > 1) cells.push(figure(lots.all));
+    if (rows[0].gpu) cells.push(figure(few.gpu), figure(lots.gpu));
     return cells;
   });
   const table = [columns, columns.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`);
-  const tail = model
-    ? [
-        '',
-        `${file}: reads ${digits(model.promptTokensPerSecond)} and writes ${digits(model.decodeTokensPerSecond)} tokens/s ` +
-          `(${plural(model.promptTokens, 'token')} of prompt, ${model.activation}, ${plural(model.threads, 'thread')})`,
-      ]
-    : [];
-  return [...head, ...table, ...tail].join('\n');
+  const models = [model, gpu?.model].flatMap((one) => (one ? [modelLine(one, report.file)] : []));
+  const tail = gpu?.problem ? [...models, `The GPU: ${gpu.problem}`] : models;
+  return [...head, ...table, ...(tail.length > 0 ? ['', ...tail] : [])].join('\n');
 }
 
 /** @param {Report} report */

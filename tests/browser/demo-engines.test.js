@@ -30,25 +30,24 @@ const UNTIL = `
 test('a worker is one file that no script imports: WebKit would run its first script again', () => {
   const folder = path.join(projectRoot, 'build/web/assets');
   const scripts = readdirSync(folder).filter((name) => name.endsWith('.js'));
+  const scriptOf = (/** @type {string} */ name) => name.replace(/-.{8}\.js$/, '');
   const contentOf = (/** @type {string} */ name) => readFileSync(path.join(folder, name), 'utf8');
   const startedBy = {
     'lab-worker': ['index'],
+    'gpu-worker': ['index'],
     'llama-host': ['llama-client'],
-    thread: ['lab-worker', 'llama-host'],
+    'llama-host-gpu': ['llama-client'],
+    thread: ['gpu-worker', 'lab-worker', 'llama-host', 'llama-host-gpu'],
   };
   for (const [worker, starters] of Object.entries(startedBy)) {
-    const file = scripts.find((name) => name.startsWith(`${worker}-`)) ?? '';
+    const file = scripts.find((name) => scriptOf(name) === worker) ?? '';
     assert.doesNotMatch(
       contentOf(file),
       /\b(import|from)\s*\(?\s*["'`]\.{0,2}\//,
       `${worker} imports nothing`,
     );
     const naming = scripts.filter((name) => name !== file && contentOf(name).includes(file));
-    assert.deepEqual(
-      naming.map((name) => name.replace(/-.{8}\.js$/, '')),
-      starters,
-      `what starts ${worker}`,
-    );
+    assert.deepEqual(naming.map(scriptOf).sort(), starters, `what starts ${worker}`);
   }
 });
 

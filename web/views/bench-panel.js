@@ -2,19 +2,28 @@
 import { measureModel } from '../bench-model.js';
 import { byId } from '../dom.js';
 import { digits } from '../format.js';
+import { gpuOptions } from '../gpu.js';
 import { alertUser, announce } from '../jobs.js';
+import { GPU_LAB, Lab } from '../lab.js';
+import { messageOf } from '../problems.js';
 import { reportJson, reportText } from '../report.js';
 import { showBench } from './bench-view.js';
+
+/** @typedef {import('../../js/llama/worker.js').WorkerLlama} WorkerLlama */
+/** @typedef {import('../report.js').GpuReport} GpuReport */
+/** @typedef {{ done: number, total: number, label: string }} Step */
 
 /**
  * @param {object} parts
  * @param {import('../lab.js').Lab} parts.lab
  * @param {import('../jobs.js').Jobs} parts.jobs
  * @param {import('./options.js').OptionsView} parts.options
- * @param {() => import('../../js/llama/worker.js').WorkerLlama | undefined} parts.model  that is loaded
+ * @param {() => WorkerLlama | undefined} parts.model  that is loaded
  * @param {() => string} parts.file  of the loaded model; '' when there is none
+ * @param {() => boolean} parts.hasGpu  whether there is a GPU to be measured
+ * @param {(backend: 'cpu' | 'gpu', signal: AbortSignal) => Promise<WorkerLlama>} parts.loadOn  loads the model once more
  */
-export function setUpBench({ lab, jobs, options, model, file }) {
+export function setUpBench({ lab, jobs, options, model, file, hasGpu, loadOn }) {
   const [run, stop, progress] = [byId('bench-run'), byId('bench-stop'), byId('bench-progress')];
   /** @type {import('../report.js').Report | undefined} */
   let report;
@@ -32,19 +41,65 @@ export function setUpBench({ lab, jobs, options, model, file }) {
 
   /** @param {AbortSignal} signal */
   async function measure(signal) {
-    const writer = model();
-    const { threads } = options.loading;
-    const parts = writer ? 1 : 0;
-    const onEvent = (
-      /** @type {{ done: number, total: number, label: string }} */ { done, total, label },
-    ) => {
-      byId('bench-bar').value = done / (total + parts);
+    const [onGpu, hasModel] = [hasGpu(), model() !== undefined];
+    const nStages = (onGpu ? 2 : 1) * (hasModel ? 2 : 1);
+    let stage = 0;
+    const onEvent = (/** @type {Step} */ { done, total, label }) => {
+      byId('bench-bar').value = (stage + done / total) / nStages;
       byId('bench-label').textContent = `Measuring ${label}`;
     };
-    const kernels = await lab.call('bench', { threads }, { signal, onEvent });
-    if (!writer) return kernels;
-    onEvent({ done: kernels.rows.length, total: kernels.rows.length, label: 'the model' });
-    return { ...kernels, model: await measureModel(writer, signal) };
+    const next = (/** @type {string} */ label) => {
+      stage += 1;
+      onEvent({ done: 0, total: 1, label });
+    };
+    const kernels = await lab.call('bench', { threads: options.threads }, { signal, onEvent });
+    if (hasModel) {
+      next('the model');
+      kernels.model = await measureOn('cpu', signal);
+    }
+    if (!onGpu) return kernels;
+    /** @type {GpuReport} */
+    const gpu = {};
+    try {
+      next('the GPU');
+      const { rows, ...facts } = await measureGpu(kernels.many, { signal, onEvent });
+      Object.assign(gpu, facts);
+      for (const row of kernels.rows) row.gpu = timingOf(rows, row);
+      if (hasModel) {
+        next('the model on the GPU');
+        gpu.model = await measureOn('gpu', signal);
+      }
+    } catch (error) {
+      signal.throwIfAborted();
+      // What was measured on the CPU is not lost with it.
+      gpu.problem = messageOf(/** @type {Error} */ (error));
+    }
+    return { ...kernels, gpu };
+  }
+
+  /**
+   * @param {number} many  tokens of the larger products
+   * @param {{ signal: AbortSignal, onEvent: (step: Step) => void }} context
+   */
+  async function measureGpu(many, context) {
+    const gpuLab = new Lab(GPU_LAB);
+    try {
+      return await gpuLab.call('bench', { many, gpu: gpuOptions }, context);
+    } finally {
+      await gpuLab.close();
+    }
+  }
+
+  /** Measures the model on a device: the loaded one, or another that is loaded for this. @param {'cpu' | 'gpu'} backend @param {AbortSignal} signal */
+  async function measureOn(backend, signal) {
+    const loaded = model();
+    if (loaded?.info.backend.name === backend) return measureModel(loaded, signal);
+    const other = await loadOn(backend, signal);
+    try {
+      return await measureModel(other, signal);
+    } finally {
+      other.dispose();
+    }
   }
 
   async function start() {
@@ -93,3 +148,10 @@ export function setUpBench({ lab, jobs, options, model, file }) {
   copies('copy-text', reportText);
   copies('copy-json', reportJson);
 }
+
+/**
+ * @param {{ type: string, nTokens: number, timing: import('../bench.js').Timing }[]} rows
+ * @param {{ type: string, nTokens: number }} wanted
+ */
+const timingOf = (rows, wanted) =>
+  rows.find(({ type, nTokens }) => type === wanted.type && nTokens === wanted.nTokens)?.timing;

@@ -8,7 +8,7 @@ const isaNames = { relaxed: 'Relaxed SIMD', simd128: 'SIMD128', scalar: 'Scalar'
 /** @type {Record<string, string>} */
 const dotNames = { i16: '16-bit dot', i32: '32-bit dot' };
 
-const kernelName = (/** @type {{ isa: string, dot?: string }} */ { isa, dot }) =>
+export const kernelName = (/** @type {{ isa: string, dot?: string }} */ { isa, dot }) =>
   [isaNames[isa] ?? isa, dot && (dotNames[dot] ?? dot)].filter(Boolean).join(', ');
 
 const help = {
@@ -78,14 +78,16 @@ let latest = 0;
  * @param {boolean} engine.isolated
  * @param {number} engine.cores
  * @param {boolean} engine.canReload  the service worker can isolate the page
+ * @param {string} [engine.gpu]  name of the GPU that the model runs on
  */
-export async function showEngine({ info, isolated, cores, canReload }) {
+export async function showEngine({ info, isolated, cores, canReload, gpu }) {
   const asked = ++latest;
   const { threads = 1, threadsReason = '' } = info;
   const line = byId('engine-line');
   line.dataset.state = 'on';
-  byId('engine-link').textContent =
-    `${isaNames[info.isa] ?? info.isa} · ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
+  byId('engine-link').textContent = gpu
+    ? `GPU · ${gpu}`
+    : `${isaNames[info.isa] ?? info.isa} · ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
   const parts = [
     () => [
       el('p', { class: 'chosen' }, el('strong', {}, kernelName(info))),

@@ -1,19 +1,24 @@
 /** The writer's options. What the model must be loaded anew for is told apart from what the next text just uses. */
 import { byId, el } from '../dom.js';
+import { gpuOptions } from '../gpu.js';
 
 const form = () => /** @type {HTMLFormElement} */ (byId('composer'));
 
 export class OptionsView {
   /** @param {() => void} onReload  the model must be loaded anew */
   constructor(onReload) {
-    byId('options').addEventListener('input', () => this.#summarise());
+    byId('options').addEventListener('input', () => this.summarise());
     byId('options').addEventListener('change', (/** @type {Event} */ event) => {
       const { name } = /** @type {HTMLInputElement} */ (event.target);
       if (name === 'activation' || name === 'threads') onReload();
     });
+    byId('device').addEventListener('change', () => {
+      this.summarise();
+      onReload();
+    });
     const mode = /** @type {HTMLInputElement} */ (form().querySelector('[name=activation][value=int8]'));
     mode.checked = true;
-    this.threads(1, 1, undefined);
+    this.offerThreads(1, 1, undefined);
   }
 
   /**
@@ -21,7 +26,7 @@ export class OptionsView {
    * @param {number} most
    * @param {string | undefined} why  there is only one
    */
-  threads(inUse, most, why) {
+  offerThreads(inUse, most, why) {
     const select = byId('threads');
     const choices = Array.from({ length: Math.max(most, inUse, 1) }, (_, i) => i + 1);
     select.replaceChildren(
@@ -29,7 +34,7 @@ export class OptionsView {
     );
     select.disabled = choices.length === 1;
     select.title = why ?? '';
-    this.#summarise();
+    this.summarise();
   }
 
   /** What the next text is written with. */
@@ -50,11 +55,22 @@ export class OptionsView {
     };
   }
 
+  /** Threads of kernels on the CPU; undefined: as many as the browser allows. */
+  get threads() {
+    return byId('threads').disabled ? undefined : Number(new FormData(form()).get('threads'));
+  }
+
   /** What the model is loaded with. */
   get loading() {
-    const data = new FormData(form());
-    const threads = byId('threads').disabled ? undefined : Number(data.get('threads'));
-    return { activation: /** @type {'int8' | 'int16' | 'f32'} */ (data.get('activation')), threads };
+    return this.loadingOn(/** @type {'cpu' | 'gpu'} */ (new FormData(form()).get('backend')));
+  }
+
+  /** What a model is loaded with on a device. @param {'cpu' | 'gpu'} backend */
+  loadingOn(backend) {
+    const activation = /** @type {'int8' | 'int16' | 'f32'} */ (new FormData(form()).get('activation'));
+    return backend === 'gpu'
+      ? { activation, backend, gpu: gpuOptions }
+      : { activation, backend, threads: this.threads };
   }
 
   get system() {
@@ -73,17 +89,18 @@ export class OptionsView {
     return !bad;
   }
 
-  #summarise() {
+  /** After a change that was not made by hand, too. */
+  summarise() {
     const { temperature, maxTokens, seed } = this.generation;
     byId('temperature-value').textContent = String(temperature);
-    const { activation } = this.loading;
+    const { activation, backend } = this.loading;
     const threads = Number(byId('threads').value || 1);
+    const onCpu = [activation, `${threads} ${threads === 1 ? 'thread' : 'threads'}`];
     byId('options-summary').textContent = [
       `temperature ${temperature}`,
       `${maxTokens} tokens`,
       seed === undefined ? 'random seed' : `seed ${seed}`,
-      activation,
-      `${threads} ${threads === 1 ? 'thread' : 'threads'}`,
+      ...(backend === 'gpu' ? ['GPU'] : onCpu),
     ].join(' · ');
   }
 }
