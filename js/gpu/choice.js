@@ -15,6 +15,7 @@ import { productWork } from './products.js';
 import { keep, recall } from './remembered.js';
 import { chooseVariants } from './selftest.js';
 import { Trials } from './trials.js';
+import { loadTypes } from './wgsl/types.js';
 
 /** @typedef {import('./features.js').GpuActivation} GpuActivation */
 /** @typedef {import('./features.js').GpuVariants} GpuVariants */
@@ -206,6 +207,7 @@ const made = new WeakMap();
  */
 export async function proveKernels({ exact, variants, ...options }) {
   const { openWasmBackend } = await import('../wasm/backend.js');
+  await loadTypes(options.types);
   const wasm = await openWasmBackend(undefined, { threads: 1 }, { activation: 'f32', kvType: 'F32' });
   try {
     let choosing = made.get(options.gpu);

@@ -7,7 +7,6 @@ import { bufferCols } from './hidden.js';
 import { FEW, LARGEST_BATCH } from './products.js';
 import { up16 } from './shader.js';
 import { cacheLayout } from './wgsl/cache.js';
-import { WGSL_TYPES } from './wgsl/types.js';
 
 /** @typedef {import('../backend.js').RunSettings} RunSettings */
 /** @typedef {import('../llama/plan.js').Plan} Plan */
@@ -26,6 +25,23 @@ export function cacheShape(attention, nPositions, type) {
   const nRows = cachedPositions(attention, nPositions, LARGEST_BATCH);
   return { type, nPositions, nRows, nKvHeads, headSize };
 }
+
+/** The type whose kernels know a factor of the tensor: WGSL_TYPES may not have its row yet. */
+const WITH_FACTOR = 'NVFP4';
+
+/**
+ * The factors of products in a plan, and the matrices that they belong to.
+ * @template {{ role: string, use: string }} T
+ * @param {readonly T[]} tensors
+ */
+export function factorsOf(tensors) {
+  const byRole = new Map(tensors.map((tensor) => [tensor.role, tensor]));
+  return tensors.flatMap((factor) => {
+    const matrix = factor.use === 'factor' && byRole.get(factor.role.replace(/Factor$/, ''));
+    return matrix ? [{ matrix, factor }] : [];
+  });
+}
+
 /** Tensors by their roles, and what they are for. @type {[RegExp, string][]} */
 const UNSERVED = [
   [/^embedding\.positions$/, 'learned positions'],
@@ -109,10 +125,15 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
     widest <= bindingBytes,
     `${contextLength} positions need ${widest} bytes of work memory in one piece; this GPU takes ${bindingBytes}: try a shorter context`,
   );
-  const loaded = new Set(tensors.map(({ name }) => name));
-  const factor = plan.tensors.find(({ use, name }) => use === 'factor' && loaded.has(name));
-  check(!factor, `factors of products (${show(factor?.name)}) are not supported on the GPU`);
-  const unserved = withoutKernels(tensors, ({ type }) => Object.hasOwn(WGSL_TYPES, type));
+  const typeOf = new Map(tensors.map(({ name, type }) => [name, type]));
+  for (const { matrix, factor } of factorsOf(plan.tensors)) {
+    const [ofMatrix, ofFactor] = [typeOf.get(matrix.name), typeOf.get(factor.name)];
+    check(
+      ofFactor === undefined || (ofMatrix === WITH_FACTOR && ofFactor === 'F32'),
+      `factors of products (${show(factor.name)}) are supported on the GPU for ${WITH_FACTOR} in F32, not for ${ofMatrix} in ${ofFactor}`,
+    );
+  }
+  const unserved = withoutKernels(tensors, ({ supported }) => supported);
   if (unserved) reasons.add(unserved);
   return [...reasons];
 }

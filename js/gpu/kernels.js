@@ -5,6 +5,7 @@ import { checkLength, checkNames } from '../checks.js';
 import { dispose } from '../dispose.js';
 import { ArgumentError, HandleError, ShapeError, show } from '../errors.js';
 import { LOAD_MANY_OPTIONS, LOAD_OPTIONS, tensorsOf } from '../gguf/tensor-runs.js';
+import { servedType } from '../types.js';
 import { checkWeight } from '../weight-data.js';
 import { Commands } from './commands.js';
 import { loadTensors } from './load-weights.js';
@@ -13,7 +14,6 @@ import { formOf, LARGEST_BATCH, productWork } from './products.js';
 import { up16, withoutPadding } from './shader.js';
 import { uploadWeight } from './upload.js';
 import { GpuWeight } from './weight.js';
-import { typeOnGpu } from './weights.js';
 import { embed, embedGroups } from './wgsl/embed.js';
 
 /** @typedef {import('./features.js').GpuVariants} GpuVariants */
@@ -164,7 +164,7 @@ export class GpuKernels {
   async loadWeights(gguf, names, options = {}) {
     checkNames(options, LOAD_MANY_OPTIONS);
     const tensors = tensorsOf(gguf, names);
-    for (const { type } of tensors) typeOnGpu(type);
+    for (const { type } of tensors) servedType(type);
     this.#alive();
     const types = tensors.map(({ type }) => type);
     return this.#afterTest(types, loadTensors(this.#means(), gguf, tensors, options), (weights) => weights);

@@ -2,11 +2,13 @@
 
 import { ArgumentError, show } from '../errors.js';
 import { arrange } from '../llama/weights.js';
+import { factorsOf } from './fit.js';
 import { loadTensors } from './load-weights.js';
 import { up16 } from './shader.js';
 import { GpuVector } from './vectors.js';
 import { GpuWeight } from './weight.js';
 import { embed, embedGroups } from './wgsl/embed.js';
+import { tailAt } from './wgsl/types.js';
 
 /** @typedef {import('../backend.js').LoadedWeights} LoadedWeights */
 /** @typedef {import('../backend.js').LoadOptions} LoadOptions */
@@ -39,8 +41,16 @@ export async function loadWeights(means, gguf, plan, tensors, options) {
     for (const one of owned) if (!one.freed) one.free();
   };
   try {
+    for (const { matrix, factor } of factorsOf(tensors))
+      setFactor(means, weights[tensors.indexOf(matrix)], weights[tensors.indexOf(factor)]);
+    // Submitted now, so that weights may be freed at any time.
+    means.commands.flush();
     for (const [i, { role, use }] of tensors.entries()) {
       const weight = weights[i];
+      if (use === 'factor') {
+        owned.delete(weight);
+        continue;
+      }
       if (use === 'matrix' || use === 'table') {
         byRole.set(role, weight);
         continue;
@@ -71,6 +81,17 @@ export async function loadWeights(means, gguf, plan, tensors, options) {
     free();
     throw error;
   }
+}
+
+/**
+ * Sets the factor that the kernels of a matrix read.
+ * @param {Means} means
+ * @param {GpuWeight} matrix
+ * @param {GpuWeight} factor  one F32 number
+ */
+function setFactor({ commands }, { type, parts }, { parts: [{ buffer: from }] }) {
+  for (const { buffer, nBlocks } of parts)
+    commands.copy({ buffer: from, offset: 0, bytes: 4 }, buffer, tailAt({ type, nBlocks }));
 }
 
 /**

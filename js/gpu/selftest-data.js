@@ -23,11 +23,13 @@ import { WGSL_TYPES } from './wgsl/types.js';
  */
 export const DISTINCT = 61;
 
+/** Bits of every byte of a field, or a pattern of bytes that repeats. @typedef {number | number[]} Bits */
+
 /**
  * For each type of codes: the mean of its positive values with a scale of 1, and bits that lean the
  * bytes of its fields towards positive values, as [set, kept]. Sums of positive terms do not
  * cancel, so their bounds are sharp.
- * @type {Record<string, { mean: number, lean?: Record<string, [number, number]> }>}
+ * @type {Record<string, { mean: number, lean?: Record<string, [Bits, Bits]> }>}
  */
 const CODES = {
   Q4_0: { mean: 4, lean: { qs: [0x88, 0xff] } },
@@ -46,6 +48,25 @@ const CODES = {
   IQ4_XS: { mean: 800, lean: { d: [0xaa, 0xff], qs: [0x88, 0xff] } },
   TQ1_0: { mean: 0.5, lean: { qs: [0xe0, 0xff] } },
   TQ2_0: { mean: 1.5, lean: { qs: [0xaa, 0xff] } },
+  Q1_0: { mean: 0.75, lean: { qs: [0xee, 0xff] } },
+  Q2_0: { mean: 1.5, lean: { qs: [0xaa, 0xff] } },
+  NVFP4: { mean: 2, lean: { qs: [0, 0x77] } },
+  // Signs of zero; large entries of IQ1, whose last values are positive, and positive deltas.
+  IQ2_XXS: { mean: 30, lean: { qs: [0, [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xf0]] } },
+  IQ2_XS: { mean: 30, lean: { qs: [0, [0xff, 0x01]] } },
+  IQ2_S: { mean: 30, lean: { signs: [0, 0] } },
+  IQ3_XXS: { mean: 80, lean: { scales_signs: [0, [0, 0, 0, 0xf0]] } },
+  IQ3_S: { mean: 90, lean: { signs: [0, 0] } },
+  IQ1_S: {
+    mean: 5,
+    lean: {
+      qh: [
+        [0xff, 0x0f],
+        [0xff, 0x7f],
+      ],
+    },
+  },
+  IQ1_M: { mean: 5, lean: { qh: [0x77, 0x77] } },
 };
 
 /** Random numbers: of 32 bits, and from 0 to 1 (xorshift32). @param {number} seed */
@@ -69,6 +90,9 @@ function f16Bits(value) {
   return (exponent + 14) * 1024 + Math.round(value * 2 ** (10 - exponent));
 }
 
+/** @param {Bits} bits @param {number} i */
+const bitsOf = (bits, i) => (typeof bits === 'number' ? bits : bits[i % bits.length]);
+
 /**
  * Blocks of random codes. Values are positive for the most part, with a mean of about `mean`.
  * @param {string} type
@@ -88,10 +112,19 @@ function randomBlocks(type, nBytes, mean, random) {
     for (const [field, n] of fields) {
       const [set, kept] = lean[field] ?? [0, 0xff];
       // One byte of eight stays as it is: negative values have a part as well.
-      for (let i = 0; i < n; i++) if (i % 8 !== 7) bytes[at + i] = (bytes[at + i] | set) & kept;
+      for (let i = 0; i < n; i++)
+        if (i % 8 !== 7) bytes[at + i] = (bytes[at + i] | bitsOf(set, i)) & bitsOf(kept, i);
       const scale = (mean / ofCodes) * (0.75 + random.unit() / 2);
       if (field === 'e') bytes[at] = 127 + Math.round(Math.log2(scale));
-      else if (field === 'd') {
+      else if (type === 'NVFP4' && field === 'scales') {
+        // A number of 4 bits of exponent and 3 of mantissa, without a sign.
+        for (let i = 0; i < n; i++) bytes[at + i] = f16Bits((scale * (1 + (i % 2))) / 128 / 1.5) >> 7;
+      } else if (type === 'IQ1_M' && field === 'scales') {
+        // The upper nibbles of four integers.
+        const d = f16Bits(scale);
+        for (let i = 0; i < 4; i++)
+          bytes[at + 2 * i + 1] = (bytes[at + 2 * i + 1] & 15) | (((d >> (4 * i)) & 15) << 4);
+      } else if (field === 'd') {
         if (type === 'Q8_K') view.setFloat32(at, scale, true);
         else view.setUint16(at, f16Bits(scale), true);
         // The other half is a minimum, or a part of the scales.

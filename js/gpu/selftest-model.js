@@ -31,7 +31,13 @@ const MEAN_STATE = 0.75;
  * Columns by the largest block of the types: not many, with a tail where blocks are small; enough
  * between gate and down to be split.
  */
-const COLUMNS = /** @type {const} */ ({ 1: [282, 2058], 32: [288, 2080], 256: [256, 2304] });
+const COLUMNS = /** @type {const} */ ({
+  1: [282, 2058],
+  32: [288, 2080],
+  64: [320, 2112],
+  128: [384, 2176],
+  256: [256, 2304],
+});
 
 /**
  * The settings of a synthetic layer: those of the model, with fewer heads.
@@ -71,7 +77,7 @@ function settingsOf({ attention = {}, feed = {}, head = {}, columns }, block) {
     // Short enough that some positions are behind it, and long enough for a split.
     window: window > 0 ? Math.min(window, 150) : 0,
   };
-  const [nEmbd, nFf] = columns ?? COLUMNS[/** @type {1 | 32 | 256} */ (block)];
+  const [nEmbd, nFf] = columns ?? COLUMNS[/** @type {keyof typeof COLUMNS} */ (block)];
   /** @type {FeedSettings} */
   const ofFeed = {
     kind: 'gated',

@@ -1,11 +1,11 @@
 /* Weights in GPU memory. A tensor that is larger than a binding may be is split by rows into
  * several buffers. */
 
-import { ArgumentError, show } from '../errors.js';
+import { show } from '../errors.js';
 import { servedType } from '../types.js';
 import { GpuError } from './errors.js';
 import { GpuWeight } from './weight.js';
-import { blockBytes, rowBlocks, WGSL_TYPES } from './wgsl/types.js';
+import { blockBytes, loadTypes, rowBlocks, tailAt, WGSL_TYPES } from './wgsl/types.js';
 
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
@@ -58,16 +58,17 @@ export function splitRows({ type, nRows, nCols, name = '' }, bindingBytes) {
 }
 
 /**
- * Finds the row of a type that has kernels on the GPU.
- * @param {string | number} nameOrId
- * @returns {Readonly<import('../types.js').GgmlType>}
- * @throws {ArgumentError} the type is unknown, or has no kernels here
+ * What follows the blocks of a type in memory.
+ * @param {string} type
+ * @returns {Promise<Uint16Array | Float32Array | undefined>}
  */
-export function typeOnGpu(nameOrId) {
-  const type = servedType(nameOrId);
-  if (Object.hasOwn(WGSL_TYPES, type.name)) return type;
-  const served = Object.keys(WGSL_TYPES).join(', ');
-  throw new ArgumentError(`type ${type.name} has no kernels on the GPU; served there are ${served}`);
+async function tailOf(type) {
+  const { codebook, hasFactor } = WGSL_TYPES[type];
+  // Until a file says otherwise.
+  if (hasFactor) return Float32Array.of(1);
+  if (!codebook) return undefined;
+  const { codebookOf } = await import('./codebooks.js');
+  return codebookOf(codebook);
 }
 
 /**
@@ -79,30 +80,45 @@ export function typeOnGpu(nameOrId) {
  * @throws {GpuError} there is not enough memory
  */
 export async function allocateWeights(gpu, tensors) {
+  const types = new Set(tensors.map(({ type }) => servedType(type).name));
+  await loadTypes(types);
+  /** @type {Map<string, Awaited<ReturnType<typeof tailOf>>>} */
+  const tails = new Map();
+  for (const type of types) tails.set(type, await tailOf(type));
   const plans = tensors.map((tensor) => {
-    const { name: type } = typeOnGpu(tensor.type);
-    const parts = splitRows(tensor, gpu.limits.bindingBytes);
-    return { tensor, parts: parts.map((part) => ({ ...part, bytes: part.nBlocks * blockBytes(type) })) };
+    const { type } = tensor;
+    const tail = tails.get(type);
+    const more = tail?.byteLength ?? 0;
+    const parts = splitRows(tensor, gpu.limits.bindingBytes - more).map((part) => {
+      const at = tailAt({ type, nBlocks: part.nBlocks });
+      return { ...part, tail, tailAt: at, bytes: at + more };
+    });
+    return { tensor, parts };
   });
   const total = plans.reduce((sum, { parts }) => parts.reduce((of, { bytes }) => of + bytes, sum), 0);
   /** @type {GpuWeight[]} */
   const made = [];
   /** @type {GpuBuffer[]} */
   const buffers = [];
+  /** The last bytes of each buffer. @type {{ buffer: GpuBuffer, at: number, bytes: ArrayBufferView }[]} */
+  const ends = [];
   const free = () => {
     for (const buffer of buffers) buffer.free();
   };
   const make = () => {
     for (const { tensor, parts } of plans) {
-      const owned = parts.map(({ bytes, ...part }) => {
+      const owned = parts.map(({ bytes, tail, tailAt: at, ...part }) => {
         const buffer = gpu.buffer(bytes, { label: tensor.name ?? tensor.type });
         buffers.push(buffer);
+        ends.push(
+          tail ? { buffer, at, bytes: tail } : { buffer, at: buffer.bytes - 4, bytes: new Uint8Array(4) },
+        );
         return Object.freeze({ buffer, ...part });
       });
       made.push(new GpuWeight(gpu, tensor, Object.freeze(owned)));
     }
     // The first write to a buffer makes the browser clear all of it.
-    for (const buffer of buffers) gpu.write(buffer, buffer.bytes - 4, new Uint8Array(4));
+    for (const { buffer, at, bytes } of ends) gpu.write(buffer, at, bytes);
   };
   try {
     await gpu.reserve(make, () => {}, total);

@@ -5,12 +5,12 @@
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { WGSL_TYPES } from '../../js/gpu/wgsl/types.js';
 import { Llama } from '../../js/llama/index.js';
 import { activations } from '../helpers/activations.js';
 import { makeWeights } from '../helpers/blocks.js';
 import { ReferenceProduct, ReferenceWeight } from '../helpers/bounds.js';
 import { softwareVulkan } from '../helpers/gpu.js';
+import { GPU_TYPES } from '../helpers/gpu-weights.js';
 import { TINY_TALES } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 import { referenceByName } from '../helpers/reference.js';
@@ -55,7 +55,7 @@ const FIREFOX_GPU = {
  */
 const SHAPES = [
   {
-    names: Object.keys(WGSL_TYPES),
+    names: GPU_TYPES,
     nRows: 19,
     nCols: 512,
     tokens: [1, 5, 40],

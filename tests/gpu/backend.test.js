@@ -50,12 +50,21 @@ test('work memory that no binding holds is named before a weight is read', async
   );
 });
 
-test('factors of products are named before a weight is read', async () => {
+test('factors of products that no kernel applies are named before a weight is read', async () => {
   const gguf = await openGguf(makeModel({ causal: false }).bytes.buffer);
   const plan = planModel(gguf.metadata, 64);
   const settings = /** @type {const} */ ({ contextLength: 64, kvType: 'F16' });
-  const factor = /** @type {any} */ ({ name: 'blk.0.attn_q.scale', type: 'F32' });
-  assert.match(lacks(plan, [factor], settings, { bindingBytes: 2 ** 20 }).join(), /factors.*attn_q\.scale/);
+  /** @param {string} type @param {string} ofFactor */
+  const lacksOf = (type, ofFactor) => {
+    const tensors = [
+      { name: 'blk.0.attn_q.weight', type, supported: true },
+      { name: 'blk.0.attn_q.scale', type: ofFactor, supported: true },
+    ];
+    return lacks(plan, /** @type {any} */ (tensors), settings, { bindingBytes: 2 ** 20 }).join();
+  };
+  assert.equal(lacksOf('NVFP4', 'F32'), '');
+  assert.match(lacksOf('Q4_K', 'F32'), /factors.*attn_q\.scale.*not for Q4_K in F32/);
+  assert.match(lacksOf('NVFP4', 'F16'), /factors.*attn_q\.scale.*not for NVFP4 in F16/);
 });
 
 test('what encoders have and the GPU has not is named before a weight is read', {

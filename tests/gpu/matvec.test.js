@@ -225,6 +225,14 @@ describe('products for few tokens', { skip: await gpuSkip() }, () => {
     };
     await check(three);
     await check({ ...three, options: { ...three.options, nTokens: 2, rows: 2 }, n: 2, start: 3 });
+    // Types that share functions, each with what follows its own blocks.
+    /** @type {Case['weights']} */
+    const rare = [
+      ['IQ2_S', 3],
+      ['Q5_0', 2],
+      ['IQ3_XXS', 5],
+    ];
+    await check({ ...three, weights: rare });
     await check({
       weights: [['F32', 3]],
       nCols: 64,

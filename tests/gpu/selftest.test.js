@@ -9,10 +9,10 @@ import { PLAIN } from '../../js/gpu/features.js';
 import { Pipelines } from '../../js/gpu/pipelines.js';
 import { chooseVariants, selfTest } from '../../js/gpu/selftest.js';
 import { generator, makeMatrix } from '../../js/gpu/selftest-data.js';
-import { WGSL_TYPES } from '../../js/gpu/wgsl/types.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
 import { createKernels } from '../../js/wasm/create.js';
 import { gpuSkip, openTestDevice } from '../helpers/gpu.js';
+import { GPU_TYPES as TYPES } from '../helpers/gpu-weights.js';
 
 /** @import { GpuDevice } from '../../js/gpu/device.js' */
 /** @import { BlockName, SelfTestOptions } from '../../js/gpu/selftest.js' */
@@ -25,7 +25,6 @@ import { gpuSkip, openTestDevice } from '../helpers/gpu.js';
 
 /** FM_TEST_DEEP: with every weight type. */
 const DEEP = Boolean(process.env.FM_TEST_DEEP);
-const TYPES = Object.keys(WGSL_TYPES);
 
 /**
  * Small shapes: with tails everywhere, and columns enough to be summed in splits.

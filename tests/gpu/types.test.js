@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { shader, up16 } from '../../js/gpu/shader.js';
-import { typeOnGpu } from '../../js/gpu/weights.js';
 import { embed, embedGroups } from '../../js/gpu/wgsl/embed.js';
 import {
   blockBytes,
@@ -71,20 +70,8 @@ function close(got, expected, bound, what) {
   assert.ok(error <= bound, `${what}: ${got}, float64 gives ${expected}: error ${error}, bound ${bound}`);
 }
 
-/** Types of the library that have no kernels on the GPU. */
-const WITHOUT_KERNELS = ['IQ1_M', 'IQ1_S', 'IQ2_S', 'IQ2_XS', 'IQ2_XXS', 'IQ3_S', 'IQ3_XXS', 'NVFP4'].concat([
-  'Q1_0',
-  'Q2_0',
-]);
-
-test('types without kernels are refused by name', () => {
-  for (const name of WITHOUT_KERNELS) {
-    assert.throws(() => typeOnGpu(name), { name: 'ArgumentError', message: new RegExp(`type ${name} has`) });
-  }
-});
-
 test('the table has the types that the library serves, and their blocks', () => {
-  const served = types.filter(({ name, served }) => served && !WITHOUT_KERNELS.includes(name));
+  const served = types.filter(({ served }) => served);
   assert.deepEqual(Object.keys(WGSL_TYPES).sort(), served.map(({ name }) => name).sort());
   for (const { name, blockBytes: bytes, blockValues } of served) {
     const row = WGSL_TYPES[name];

@@ -1,13 +1,50 @@
 /** Weights in the layouts of GPU memory, arranged by plain JavaScript. */
-import { blockBytes, fieldOffsets, layoutOf, rowBlocks, WGSL_TYPES } from '../../js/gpu/wgsl/types.js';
-import { findType, weightBytes } from '../../js/types.js';
+import {
+  blockBytes,
+  fieldOffsets,
+  layoutOf,
+  loadTypes,
+  rowBlocks,
+  tailAt,
+  WGSL_TYPES,
+} from '../../js/gpu/wgsl/types.js';
+import { findType, types, weightBytes } from '../../js/types.js';
 import { makeWeights } from './blocks.js';
 import { ReferenceWeight } from './bounds.js';
+import * as codebooks from './codebooks.js';
 import { referenceByName } from './reference.js';
 
 /** @import { Unit } from '../../js/gpu/wgsl/types.js' */
 /** @import { Prng } from './prng.js' */
 /** @import { ReferenceType } from './reference.js' */
+
+await loadTypes(types.filter(({ served }) => served).map(({ name }) => name));
+/** All types with kernels on the GPU. */
+export const GPU_TYPES = Object.keys(WGSL_TYPES);
+
+/**
+ * A codebook as GPU memory has it, by the name of its type.
+ * @param {string} type
+ */
+function codebook(type) {
+  const digits = /** @type {Record<string, string>} */ (/** @type {unknown} */ (codebooks))[`${type}_GRID`];
+  const bits = type.startsWith('IQ3') ? 4 : 2;
+  return Uint16Array.from({ length: digits.length / 4 }, (_, entry) => {
+    const inFront = Number.parseInt(digits.slice(4 * entry, 4 * entry + 4), 16);
+    let packed = 0;
+    for (let at = 0; at < 16; at += bits) packed |= ((inFront >> (16 - bits - at)) & (2 ** bits - 1)) << at;
+    return packed;
+  });
+}
+
+/**
+ * What follows the blocks in GPU memory: a codebook, or a factor.
+ * @param {string} type
+ */
+function tailOf(type) {
+  if (/^IQ[123]/.test(type)) return codebook(type === 'IQ1_M' ? 'IQ1_S' : type);
+  return type === 'NVFP4' ? Float32Array.of(1) : new Uint8Array();
+}
 
 /** @param {string} type */
 export const typeOf = (type) => /** @type {import('../../js/types.js').GgmlType} */ (findType(type));
@@ -16,19 +53,23 @@ export const typeOf = (type) => /** @type {import('../../js/types.js').GgmlType}
 export const fileBytes = (type, nRows, nCols) => weightBytes(typeOf(type), nRows, nCols);
 
 /**
- * @param {{ type: string, nRows: number, nCols: number }} weight  bytes in GPU memory, without the
- *   rounding of a buffer
+ * @param {{ type: string, nRows: number, nCols: number }} weight  bytes of blocks in GPU memory,
+ *   without the rounding of a buffer
  */
 export const gpuBytes = (weight) => weight.nRows * rowBlocks(weight) * blockBytes(weight.type);
 
 /**
- * The bytes of a tensor as GPU memory holds them; the last word is filled up with zeros.
+ * The bytes of a tensor as GPU memory holds them: its blocks, zeros up to a whole word, and what
+ * follows the blocks.
  * @param {{ type: string, nRows: number, nCols: number }} weight
  * @param {Uint8Array} bytes  of the file
  */
 export function arrange(weight, bytes) {
   const { type, nRows } = weight;
-  const out = new Uint8Array(Math.ceil(gpuBytes(weight) / 4) * 4);
+  const { buffer: tail, byteLength: more } = tailOf(type);
+  const at = tailAt({ type, nBlocks: nRows * rowBlocks(weight) });
+  const out = new Uint8Array(at + more);
+  out.set(new Uint8Array(tail), at);
   if (!WGSL_TYPES[type].coded) {
     const from = bytes.length / nRows;
     const to = rowBlocks(weight) * blockBytes(type);

@@ -19,6 +19,7 @@ const nibbles = (fields, rest, more) => ({
   share: 2,
   coded: true,
   signed: false,
+  sumRuns: 4,
   runs: 'vec4u(2u * t) + vec4u(0u, 1u, 4u, 5u)',
   ...more,
   body: (access) => `
@@ -31,7 +32,7 @@ const FOUR = 'vec4u(low4(a), low4(b), high4(a), high4(b))';
 /** Codes of five bits; h has bit 4 of those of lane t. */
 const FIVE = `${FOUR} | (vec4u(bits4(h), bits4(h >> 4u), bits4(h >> 16u), bits4(h >> 20u)) << vec4u(4u))`;
 /** Bit j of the lowest four becomes bit 0 of byte j. */
-const BITS_4 = `
+export const BITS_4 = `
 fn bits4(bits: u32) -> u32 { return ((bits & 15u) * 0x00204081u) & 0x01010101u; }`;
 
 /** value = d * (code - centre). @param {string} codes */
@@ -105,6 +106,7 @@ export const BLOCK32_TYPES = {
     share: 2,
     coded: true,
     signed: true,
+    sumRuns: 4,
     runs: 'vec4u(4u * t) + vec4u(0u, 1u, 2u, 3u)',
     body: ({ word, half }) => `
   let k = 4u * t;

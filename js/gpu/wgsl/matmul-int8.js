@@ -64,7 +64,7 @@ export function matmulInt8(options) {
   const nPieces = nBlocks * lanes;
   // A step takes lanes that share scales; 64 columns as far as there are such steps.
   const groupLanes = Math.min(share, 4);
-  const stepGroups = groupLanes === 2 && nPieces % 4 === 0 ? 2 : 1;
+  const stepGroups = nPieces % 4 === 0 ? 4 / groupLanes : 1;
   const stepLanes = groupLanes * stepGroups;
   const groupSums = 4 / merged;
   const stepSums = groupSums * stepGroups;

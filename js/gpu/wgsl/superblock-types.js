@@ -10,13 +10,13 @@ import { IQ4 } from './nibble-tables.js';
  * @param {Omit<WgslType, 'blockValues' | 'lanes' | 'coded' | 'signed'> & { signed?: boolean }} row
  * @returns {WgslType}
  */
-const superblock = (row) => ({ blockValues: 256, lanes: 16, coded: true, signed: false, ...row });
+export const superblock = (row) => ({ blockValues: 256, lanes: 16, coded: true, signed: false, ...row });
 
 /**
  * Lane 8h + l has columns 128h + 32k + 4l on, k = 0..3: a word of 2-bit codes of Q2_K, Q3_K and
  * TQ2_0, of halves of 128.
  */
-const HALVES = 'vec4u(32u * (t >> 3u) + (t & 7u)) + vec4u(0u, 8u, 16u, 24u)';
+export const HALVES = 'vec4u(32u * (t >> 3u) + (t & 7u)) + vec4u(0u, 8u, 16u, 24u)';
 /**
  * Lane 4p + j has columns 64p + 8j and 64p + 32 + 8j on, eight each: two words of nibbles of Q4_K
  * and Q5_K.
@@ -24,7 +24,7 @@ const HALVES = 'vec4u(32u * (t >> 3u) + (t & 7u)) + vec4u(0u, 8u, 16u, 24u)';
 const QUARTERS = 'vec4u(16u * (t >> 2u) + 2u * (t & 3u)) + vec4u(0u, 1u, 8u, 9u)';
 
 /** The lane of HALVES, and its 2-bit codes. @param {Fields} fields */
-const twoBits = ({ word }) => `
+export const twoBits = ({ word }) => `
   let h = t >> 3u;
   let l = t & 7u;
   let q = ${word('qs', '8u * h + l')};
@@ -105,6 +105,7 @@ export const SUPERBLOCK_TYPES = {
       ['qs', 128],
     ],
     share: 4,
+    sumRuns: 2,
     runs: QUARTERS,
     body: (fields) => `${quarters(fields)}
   return Piece(${FOUR}, d.x * s.xxyy, d.y * s.zzww);`,
@@ -118,6 +119,7 @@ export const SUPERBLOCK_TYPES = {
       ['qs', 128],
     ],
     share: 4,
+    sumRuns: 2,
     runs: QUARTERS,
     body: (fields) => `${quarters(fields)}
   let j = 2u * (t & 3u);
@@ -157,6 +159,7 @@ export const SUPERBLOCK_TYPES = {
     ],
     share: 2,
     signed: true,
+    sumRuns: 4,
     runs: 'vec4u(4u * t) + vec4u(0u, 1u, 2u, 3u)',
     body: ({ word }) => `
   let k = 4u * t;
@@ -172,6 +175,7 @@ export const SUPERBLOCK_TYPES = {
     ],
     share: 2,
     centre: 128,
+    sumRuns: 4,
     runs: 'vec4u(8u * (t >> 1u) + 2u * (t & 1u)) + vec4u(0u, 1u, 4u, 5u)',
     body: ({ word, centre }) => `
   let s = t >> 1u;
@@ -182,49 +186,5 @@ export const SUPERBLOCK_TYPES = {
   let scale = unpack2x16float(h).x * (f32(six) - 32.0);
   return Piece(vec4u(p.x, q.x, p.y, q.y), vec4f(scale), vec4f(${centre} * scale));`,
     extra: IQ4,
-  }),
-  /* There are 13 words of codes. Digit n of word w is
-   *   run 8n + w              for w < 8
-   *   run 40 + 4n + (w - 8)   for w < 12
-   *   run 60 + n              for w = 12, which is qh and has four digits; the others have five
-   * Lanes 0 to 11 and 15 decode digits 0 to 3 of a word, lanes 12 to 14 digit 4 of four words. */
-  TQ1_0: superblock({
-    fields: [
-      ['qs', 52],
-      ['d', 2],
-    ],
-    share: 2,
-    centre: 1,
-    runs: `select(
-    vec4u(32u + 4u * (t & 3u) + 8u * (t & 2u)) + vec4u(0u, 1u, 2u, 3u),
-    select(vec4u(32u + t) + vec4u(0u, 4u, 8u, 12u), vec4u(t) + vec4u(0u, 8u, 16u, 24u), t < 8u),
-    t < 12u)`,
-    body: ({ word, half, centre }) => `
-  var w = vec4u(${word('qs', 'min(t, 12u)')});
-  var power = vec4u(1u, 3u, 9u, 27u);
-  if (t >= 12u && t < 15u) {
-    let k = 4u * (t - 12u);
-    w = vec4u(${[0, 1, 2, 3].map((n) => word('qs', `k + ${n}u`)).join(', ')});
-    power = vec4u(81u);
-  }
-  // Digit n of a byte is 3 * (byte * 3^n mod 256) / 256, rounded down. Every other byte has room
-  // for it in 16 bits.
-  let mask = vec4u(0x00ff00ffu);
-  let even = ((((w & mask) * power) & mask) * 3u) >> vec4u(8u);
-  let odd = ((((w >> vec4u(8u)) & mask) * power) & mask) * 3u;
-  let d = ${half('d')};
-  return Piece((even & vec4u(0x00030003u)) | (odd & vec4u(0x03000300u)), vec4f(d), vec4f(${centre} * d));`,
-  }),
-  TQ2_0: superblock({
-    fields: [
-      ['qs', 64],
-      ['d', 2],
-    ],
-    share: 4,
-    centre: 1,
-    runs: HALVES,
-    body: (fields) => `${twoBits(fields)}
-  let d = ${fields.half('d')};
-  return Piece(two, vec4f(d), vec4f(${fields.centre} * d));`,
   }),
 };

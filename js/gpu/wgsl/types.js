@@ -1,5 +1,5 @@
 /* Weight types in WGSL: one row a type. Products, look-ups and self-tests know no type; a type
- * knows no product.
+ * knows no product. Rows of rare types are there after loadTypes().
  *
  * A lane decodes 16 columns of a block, as four runs of four neighbouring columns: those that its
  * words happen to hold. Products take activations in the same order. For a weight with the suffix
@@ -26,7 +26,8 @@
  * A weight lies in GPU memory as the file has it where its blocks are whole words, or else in
  * planes: each field of all blocks together, fields of whole words first. Either way a field is
  * read by aligned words and not a byte is added. Rows of F32, F16 and BF16 are padded to whole
- * pieces of 16 columns. */
+ * pieces of 16 columns. Behind the last block, from a word on, is what a type needs beside its
+ * blocks: its codebook, or a factor of the whole tensor. So a weight is one binding in every kernel. */
 
 import { BLOCK32_TYPES } from './block32-types.js';
 import { FLOAT_TYPES } from './float-types.js';
@@ -38,6 +39,8 @@ import { SUPERBLOCK_TYPES } from './superblock-types.js';
  * @property {(field: string, k: string) => string} word  its k-th word
  * @property {(field: string, k: string) => string} byte  its k-th byte, as a word
  * @property {(field: string) => string} half  its f16 number as f32
+ * @property {(index: string) => string} entry  an entry of the codebook, 16 bits
+ * @property {string} factor  of the tensor, an f32
  * @property {string} centre  that of the row, as an f32
  */
 
@@ -54,14 +57,28 @@ import { SUPERBLOCK_TYPES } from './superblock-types.js';
  * @property {boolean} signed  codes are signed bytes, and all minimums 0
  * @property {number} [centre]  all values are scale * (code - centre): code - centre is a signed
  *   byte. With a centre of 128 the codes need all bits of a byte
+ * @property {1 | 2 | 4} [sumRuns]  neighbouring runs of a lane that share a scale and, in all lanes
+ *   that share it, a stretch of 32 columns; default 1
+ * @property {string} [codebook]  follows the blocks in memory (codebooks.js)
+ * @property {boolean} [hasFactor]  a factor of the tensor follows the blocks in memory
  * @property {string} runs  where the runs of lane `t` begin
- * @property {string | undefined} [extra]  functions that it needs, once a shader
+ * @property {string | readonly string[]} [extra]  functions that it needs, each once a shader
  * @property {(fields: Fields) => string} body  statements that return what lane `t` of block `i`
  *   holds
  */
 
 /** @type {Record<string, WgslType>} */
-export const WGSL_TYPES = Object.freeze({ ...FLOAT_TYPES, ...BLOCK32_TYPES, ...SUPERBLOCK_TYPES });
+export const WGSL_TYPES = { ...FLOAT_TYPES, ...BLOCK32_TYPES, ...SUPERBLOCK_TYPES };
+
+/**
+ * Adds the rows of rare types to the table, if there is one among the types.
+ * @param {Iterable<string>} types
+ */
+export async function loadTypes(types) {
+  if ([...types].every((type) => Object.hasOwn(WGSL_TYPES, type))) return;
+  const { RARE_TYPES } = await import('./rare-types.js');
+  Object.assign(WGSL_TYPES, RARE_TYPES);
+}
 
 /**
  * A weight, or some rows of one, as a shader reads it.
@@ -81,6 +98,12 @@ export const blockBytes = (type) => WGSL_TYPES[type].fields.reduce((sum, [, byte
  * @param {{ type: string, nCols: number }} weight
  */
 export const rowBlocks = ({ type, nCols }) => Math.ceil(nCols / WGSL_TYPES[type].blockValues);
+
+/**
+ * Bytes of blocks, as whole words: what follows the blocks begins there.
+ * @param {{ type: string, nBlocks: number }} part
+ */
+export const tailAt = ({ type, nBlocks }) => 4 * Math.ceil((nBlocks * blockBytes(type)) / 4);
 
 /**
  * Whether blocks lie as in the file, or in planes.
@@ -116,7 +139,7 @@ export function fieldOffsets(type) {
  * @param {readonly string[]} types  that it reads
  */
 export function prelude(types) {
-  const extras = new Set(types.map((type) => WGSL_TYPES[type].extra ?? ''));
+  const extras = new Set(types.flatMap((type) => WGSL_TYPES[type].extra ?? []));
   return `
 struct Piece { codes: vec4u, scale: vec4f, min: vec4f };
 fn low4(w: u32) -> u32 { return w & 0x0f0f0f0fu; }
@@ -159,10 +182,19 @@ export function decoder({ type, nBlocks, firstBlock }, { suffix = '_0', variable
     access.set(name, `\nfn ${name}${READS[kind](variable, `i * ${stride / per}u + ${offset / per}u`)}`);
     return name;
   };
+  const tail = `${tailAt({ type, nBlocks }) / 4}u`;
+  const entry = (/** @type {string} */ index) => {
+    const name = `entry${suffix}`;
+    const code = `(e: u32) -> u32 { return (${variable}[${tail} + (e >> 1u)] >> (16u * (e & 1u))) & 0xffffu; }`;
+    access.set(name, `\nfn ${name}${code}`);
+    return `${name}(${index})`;
+  };
   const body = row.body({
     word: (field, k) => `${read('word', field)}(i, ${k})`,
     byte: (field, k) => `${read('byte', field)}(i, ${k})`,
     half: (field) => `${read('half', field)}(i)`,
+    entry,
+    factor: `bitcast<f32>(${variable}[${tail}])`,
     centre: `${row.centre}.0`,
   });
   const functions = row.coded ? codedFunctions(body, row.signed, suffix) : floatFunctions(body, suffix);

@@ -15,7 +15,8 @@ import { addTo, gate, norm, scaleAndCap } from '../../../js/gpu/wgsl/layer.js';
 import { matmulInt8 } from '../../../js/gpu/wgsl/matmul-int8.js';
 import { quantizeActivations } from '../../../js/gpu/wgsl/quantize.js';
 import { samplingPasses } from '../../../js/gpu/wgsl/sample.js';
-import { rowBlocks, WGSL_TYPES } from '../../../js/gpu/wgsl/types.js';
+import { rowBlocks } from '../../../js/gpu/wgsl/types.js';
+import { GPU_TYPES } from '../../helpers/gpu-weights.js';
 
 /** @import { Form, Product } from '../../../js/gpu/products.js' */
 /** @import { Shader } from '../../../js/gpu/shader.js' */
@@ -24,7 +25,6 @@ import { rowBlocks, WGSL_TYPES } from '../../../js/gpu/wgsl/types.js';
 const [N_EMBD, N_FF, N_VOCAB] = [2048, 8192, 128_256];
 const [N_HEADS, N_KV_HEADS, HEAD_SIZE, N_POSITIONS] = [32, 8, 64, 4096];
 const EPS = 1e-5;
-const TYPES = Object.keys(WGSL_TYPES);
 const TILED = ['Q4_K', 'Q6_K', 'Q8_0'];
 
 /** @param {string} type @param {number} nRows @param {number} nCols @returns {Unit} */
@@ -86,7 +86,7 @@ const sampling = (name, k) =>
 
 /** @type {Record<string, Shader>} */
 export const SHADERS = {
-  ...each(TYPES, (type) => [
+  ...each(GPU_TYPES, (type) => [
     `matvec ${type}`,
     product([unitOf(type, N_EMBD, N_EMBD)], 'one', { epilogue: 'add' })[0],
   ]),
