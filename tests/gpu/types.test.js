@@ -34,13 +34,16 @@ const columnsOf = (type) => (typeOf(type).blockValues === 1 ? 77 : 3 * typeOf(ty
 
 /**
  * Rows of every kind of block that tests know: natural, poison, zero, denormal, negative, largest;
- * random bytes as codes. MXFP4's first row has the scales at the end of the normal numbers.
+ * random bytes as codes. MXFP4's first row has the scales at the end of the normal numbers, NVFP4's
+ * the byte that is not a number, with and without its highest bit, and the ends of numbers below the
+ * normal ones.
  * @param {ReferenceType} type @param {number} nCols @param {Prng} prng
  */
 function rowsOfEveryKind(type, nCols, prng) {
   const kinds = ['natural', ...blockKinds, 'mixed'];
   const parts = kinds.map((kind) => makeWeights(type, kind, 1, nCols, prng));
   if (type.name === 'MXFP4') for (const e of [0, 1, 2]) parts[0][e * type.blockBytes] = e;
+  if (type.name === 'NVFP4') parts[0].set([0x7f, 0xff, 0x07, 0x88]);
   const bytes = new Uint8Array(Buffer.concat(parts));
   return { bytes, nRows: kinds.length, ...reference(type, bytes) };
 }

@@ -41,7 +41,7 @@ function codebook(type) {
  * What follows the blocks in GPU memory: a codebook, or a factor.
  * @param {string} type
  */
-function tailOf(type) {
+export function tailOf(type) {
   if (/^IQ[123]/.test(type)) return codebook(type === 'IQ1_M' ? 'IQ1_S' : type);
   return type === 'NVFP4' ? Float32Array.of(1) : new Uint8Array();
 }
