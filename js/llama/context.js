@@ -3,11 +3,24 @@
  * On a device that chooses tokens by itself, some are in flight: the passes of tokens that nobody
  * has read yet are queued behind one another. They belong to the context only when they were read
  * and the next one is asked for. Otherwise they are dropped, and later tokens overwrite their keys
- * and values. */
+ * and values.
+ *
+ * Where a device is lost, a keeper replaces it. The tokens are here, so they are computed again, and
+ * the call that failed goes on. */
 
 /** @typedef {import('./decoder.js').Choice} Choice */
 /** @typedef {import('./decoder.js').Decoder} Decoder */
 /** @typedef {import('./pause.js').Pace} Pace */
+
+/**
+ * Replaces the decoder of a model that owns its devices.
+ * @typedef {object} Keeper
+ * @property {(error: unknown, decoder: Decoder) => boolean} isLoss  Whether a decoder failed because
+ *   its device is lost.
+ * @property {(error: unknown, decoder: Decoder, nTokens: number, lease: import('./lease.js').Lease) =>
+ *   Promise<Decoder>} replace  Gives another decoder, with an empty cache. nTokens: tokens of the
+ *   context.
+ */
 
 export class Context {
   #decoder;
@@ -20,6 +33,8 @@ export class Context {
   #flight = [];
   /** When the last token arrived. */
   #arrived = 0;
+  /** Without it a lost device is an error. @type {Keeper | undefined} */
+  keeper;
 
   /**
    * @param {Decoder} decoder
@@ -47,7 +62,7 @@ export class Context {
     const limit = Math.min(tokens.length - 1, this.#past.length);
     let same = 0;
     while (same < limit && this.#past[same] === tokens[same]) same += 1;
-    if (!this.#decoder.canContinue(same)) same = 0;
+    if (same > 0 && !this.#decoder.canContinue(same)) same = 0;
     this.#past.length = same;
     return same;
   }
@@ -61,23 +76,32 @@ export class Context {
    * Computes more tokens, in batches.
    * @param {readonly number[]} tokens
    * @param {Pace} pace
-   * @param {(start: number, nTokens: number, pace: Pace) => Promise<void>} [afterBatch]  start:
-   *   index of the batch's first token in `tokens`
+   * @param {(start: number, nTokens: number, decoder: Decoder) => Promise<void>} [afterBatch]  start:
+   *   index of the batch's first token in `tokens`. It may be called again for the same tokens, with
+   *   another decoder, if it fails
    */
   async extend(tokens, pace, afterBatch) {
-    const { batch } = this.#decoder;
-    for (let start = 0; start < tokens.length; start += batch) {
-      const some = tokens.slice(start, start + batch);
-      await this.#decoder.forward(some, this.#past.length, pace);
-      // Another call may have taken the model during the wait.
-      pace.check();
-      // The tokens are added after the pass, so that an aborted pass is repeated.
-      for (const token of some) this.#past.push(token);
-      this.#lastRow = some.length - 1;
-      if (afterBatch) await afterBatch(start, some.length, pace);
-      else if (start + batch < tokens.length) await this.#decoder.idle();
+    for (let start = 0; start < tokens.length; ) {
+      const decoder = this.#decoder;
+      const before = this.#past.length;
+      const some = tokens.slice(start, start + decoder.batch);
+      const end = start + some.length;
+      try {
+        await decoder.forward(some, before, pace);
+        // Another call may have taken the model during the wait.
+        pace.check();
+        // The tokens are added after the pass, so that an aborted pass is repeated.
+        for (const token of some) this.#past.push(token);
+        this.#lastRow = some.length - 1;
+        if (afterBatch) await afterBatch(start, some.length, decoder);
+        else if (end < tokens.length) await decoder.idle();
+      } catch (error) {
+        await this.#recover(error, pace, before);
+        continue;
+      }
       pace.check();
       if (pace.due) await pace.rest();
+      start = end;
     }
   }
 
@@ -104,15 +128,46 @@ export class Context {
       // Another call may have taken the model during a wait, here and below.
       pace.check();
     }
-    await this.#fill(sampler, pace, Math.min(this.#decoder.ahead(sampler) + 1, most));
+    const { draws = 0 } = sampler;
+    for (;;) {
+      try {
+        await this.#fill(sampler, pace, Math.min(this.#decoder.ahead(sampler) + 1, most));
+        pace.check();
+        const choice = /** @type {Choice} */ (this.#flight.shift());
+        const { token, arrived } = await this.#decoder.token(choice, pace);
+        // Another call may have taken the model during the wait.
+        pace.check();
+        this.#given = token;
+        const start = Math.max(Math.min(since, choice.asked), this.#arrived);
+        this.#arrived = arrived;
+        return { token, ms: Math.max(0, arrived - start) };
+      } catch (error) {
+        await this.#recover(error, pace, this.#past.length);
+        // The choice that was lost may have drawn a random number.
+        sampler.rewind?.(draws);
+      }
+    }
+  }
+
+  /**
+   * Computes the tokens again after a loss.
+   * @param {unknown} error
+   * @param {Pace} pace
+   * @param {number} nTokens  that are kept
+   * @throws {unknown} the error, if it is another one, or there is no other device
+   */
+  async #recover(error, pace, nTokens) {
+    const { keeper } = this;
+    if (!keeper?.isLoss(error, this.#decoder)) throw error;
+    // Another call may have taken the model before the loss was noticed.
     pace.check();
-    const choice = /** @type {Choice} */ (this.#flight.shift());
-    const { token, arrived } = await this.#decoder.token(choice, pace);
+    const past = this.#past.slice(0, nTokens);
+    this.#drop();
+    this.#past = [];
+    const decoder = await keeper.replace(error, this.#decoder, nTokens, pace.lease);
     pace.check();
-    this.#given = token;
-    const start = Math.max(Math.min(since, choice.asked), this.#arrived);
-    this.#arrived = arrived;
-    return { token, ms: Math.max(0, arrived - start) };
+    this.#decoder = decoder;
+    await this.extend(past, pace);
   }
 
   /**

@@ -63,7 +63,7 @@ function choosePooling(metadata, architecture, asked) {
  * @returns {Promise<Float32Array[]>}
  */
 export async function embedTexts(parts, texts, options, pace, lease) {
-  const { backend, plan, weights, metadata, tokenizer } = parts;
+  const { plan, metadata, tokenizer } = parts;
   const { nEmbd, dense } = plan;
   const { normalize = true } = options;
   if (typeof normalize !== 'boolean')
@@ -77,6 +77,8 @@ export async function embedTexts(parts, texts, options, pace, lease) {
   lease.nTokens = total(lists);
   const vectors = [];
   for (let vector of await poolTexts(parts, lists, pooling, pace)) {
+    // A lost device may have been replaced meanwhile.
+    const { backend, weights } = parts;
     for (const i of dense.keys()) vector = await backend.multiply(vector, weights.byRole.dense[i].matrix);
     pace.check();
     vectors.push(cut(vector, nOut, dimensions, normalize));
@@ -138,7 +140,7 @@ export async function poolTexts({ backend, decoder, context, plan }, lists, pool
   const run = async (/** @type {number} */ i) => {
     const vector = pool(pooling, lists[i].length, plan.nEmbd);
     context.clear();
-    await context.extend(lists[i], pace, (start, n) =>
+    await context.extend(lists[i], pace, (start, n, decoder) =>
       vector.take(start, n, (row, nRows) => decoder.hidden(row, nRows)),
     );
     vectors[i] = vector.result();

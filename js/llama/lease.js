@@ -12,6 +12,8 @@ export class Lease {
   #end;
   #signal;
   #owner;
+  /** Told when the lease ends. @type {(() => void) | undefined} */
+  #tell;
 
   /**
    * @param {Holder} holder
@@ -46,6 +48,29 @@ export class Lease {
    * @param {unknown} [reason]
    */
   end(reason = GIVEN_BACK) {
-    this.#end ??= { reason };
+    if (this.#end) return;
+    this.#end = { reason };
+    this.#tell?.();
+  }
+
+  /**
+   * Does work with a signal that is aborted when the lease ends.
+   * @template T
+   * @param {(signal: AbortSignal) => Promise<T>} work
+   * @returns {Promise<T>}
+   */
+  async during(work) {
+    const ending = new AbortController();
+    const tell = () => {
+      if (!this.held) ending.abort(this.#end?.reason);
+    };
+    this.#tell = tell;
+    this.#signal?.addEventListener('abort', tell);
+    try {
+      return await work(ending.signal);
+    } finally {
+      this.#tell = undefined;
+      this.#signal?.removeEventListener('abort', tell);
+    }
   }
 }

@@ -22,7 +22,7 @@ import {
   RANK_OPTIONS,
 } from './options.js';
 import { Pace } from './pause.js';
-import { deviceCode, loadParts, openOwnBackend, wasmBackend } from './place.js';
+import { deviceCode, freeParts, loadParts, openOwnBackend, wasmBackend } from './place.js';
 import { planModel } from './plan.js';
 import { checkTensors } from './weights.js';
 
@@ -101,7 +101,9 @@ export class Llama {
     const { contextLength: asked, kvType, activation } = checkLoadOptions(options);
     const { kernels, signal } = options;
     if (kernels !== undefined && !isDevice(kernels)) (await wasmBackend()).checkKernels(kernels);
-    if (asksForDevices(options)) (await deviceCode()).checkDevices(options);
+    const mayLose = asksForDevices(options);
+    if (mayLose) (await deviceCode()).checkDevices(options);
+    const recovery = mayLose ? await import('./recovery.js') : undefined;
     /** @type {Record<string, number>} */
     const timings = {};
     let since = performance.now();
@@ -116,6 +118,7 @@ export class Llama {
     const isOpen = source instanceof GgufFile;
     const gguf = isOpen ? source : await openGguf(source, { signal, ...pick(options, OPEN_OPTIONS) });
     lap('header');
+    let isKept = false;
     try {
       const { metadata } = gguf;
       const plan = planModel(metadata, asked);
@@ -133,9 +136,14 @@ export class Llama {
       const loaded = await loadParts(opened, facts, options);
       lap('weights');
       const context = new Context(loaded.decoder, contextLength);
-      return new Llama({ ...loaded, plan, context, tokenizer, metadata, tensors, settings, timings });
+      const parts = { ...loaded, plan, context, tokenizer, metadata, tensors, settings, timings };
+      if (recovery) {
+        context.keeper = new recovery.DeviceKeeper(parts, openBackend, facts, options);
+        isKept = true;
+      }
+      return new Llama(parts);
     } finally {
-      if (!isOpen) gguf.close();
+      if (!isOpen && !isKept) gguf.close();
     }
   }
 
@@ -234,7 +242,7 @@ export class Llama {
    *   for the KV cache
    */
   async logits(tokens, options = {}) {
-    const { context, decoder, plan, tokenizer, weights } = this.#alive();
+    const { context, plan, tokenizer, weights } = this.#alive();
     checkNames(options, ['signal']);
     if (!weights.byRole.head?.output)
       throw new ModelError(`logits: ${plan.architecture} models have no output matrix; use embed`);
@@ -246,7 +254,7 @@ export class Llama {
     await this.#fromScratch('logits', options.signal, (pace, lease) => {
       lease.nTokens = ids.length;
       context.clear();
-      return context.extend(ids, pace, async (start, n) => {
+      return context.extend(ids, pace, async (start, n, decoder) => {
         for (let row = 0; row < n; row += decoder.logitRows) {
           const nRows = Math.min(decoder.logitRows, n - row);
           all.set(await decoder.logits(row, nRows), (start + row) * nVocab);
@@ -336,12 +344,8 @@ export class Llama {
     if (this.#disposed) return;
     this.#disposed = true;
     this.#lease?.end(disposedError());
-    const { backend, weights, decoder } = this.#parts;
-    if (!backend.disposed) {
-      decoder.free();
-      weights.free();
-    }
-    backend.dispose();
+    this.#parts.context.keeper = undefined;
+    freeParts(this.#parts);
   }
 
   /** For `using`. */

@@ -20,11 +20,11 @@ export const nextTask =
 
 export class Pace {
   #since = performance.now();
-  #lease;
 
-  /** @param {import('./lease.js').Lease} lease  the computation's right to the model */
+  /** @param {import('./lease.js').Lease} lease */
   constructor(lease) {
-    this.#lease = lease;
+    /** The computation's right to the model. */
+    this.lease = lease;
   }
 
   /** Whether it is time for a pause. */
@@ -37,13 +37,13 @@ export class Pace {
    * anything shared.
    */
   check() {
-    this.#lease.check();
+    this.lease.check();
   }
 
   /** Lets other tasks run, and throws if the computation has lost the model. */
   async rest() {
     await nextTask();
     this.#since = performance.now();
-    this.#lease.check();
+    this.lease.check();
   }
 }

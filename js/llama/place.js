@@ -94,6 +94,18 @@ export async function loadParts(open, facts, options) {
 }
 
 /**
+ * Frees what loadParts has made.
+ * @param {Pick<import('./model.js').Parts, 'backend' | 'weights' | 'decoder'>} parts
+ */
+export function freeParts({ backend, weights, decoder }) {
+  if (!backend.disposed) {
+    decoder.free();
+    weights.free();
+  }
+  backend.dispose();
+}
+
+/**
  * The description of a backend that was given.
  * @param {Backend} backend
  * @returns {BackendChoice}

@@ -34,9 +34,9 @@ const ACTIVATIONS = {
  * @returns {Promise<number[]>}
  */
 export async function rankDocuments(parts, query, documents, pace, lease) {
-  const { backend, plan, weights } = parts;
+  const { plan } = parts;
   const { ranker: settings } = plan;
-  const head = weights.byRole.ranker;
+  const head = parts.weights.byRole.ranker;
   if (!settings || !(head?.inner || head?.output)) {
     throw new ModelError(
       `rank: this ${plan.architecture} model has no ranking head; one has ${HEAD.map(show).join(' or ')}`,
@@ -49,7 +49,9 @@ export async function rankDocuments(parts, query, documents, pace, lease) {
   lease.nTokens = total(lists);
   const scores = [];
   for (const vector of await poolTexts(parts, lists, settings.pooling, pace)) {
-    scores.push((await classify(backend, settings, head, vector))[0]);
+    // A lost device may have been replaced meanwhile.
+    const { backend, weights } = parts;
+    scores.push((await classify(backend, settings, weights.byRole.ranker, vector))[0]);
     pace.check();
   }
   return scores;

@@ -21,12 +21,25 @@ const FIRST_CANDIDATES = 128;
 
 /** @implements {TokenSampler} */
 export class Sampler {
-  #random;
+  #numbers;
+  /** Random numbers drawn so far. */
+  draws = 0;
 
   /** @param {SamplerOptions} options */
   constructor(options) {
     this.options = options;
-    this.#random = sfc32(options.seed);
+    this.#numbers = sfc32(options.seed);
+  }
+
+  /** Goes on as after so many random numbers. @param {number} draws */
+  rewind(draws) {
+    this.#numbers = sfc32(this.options.seed);
+    for (this.draws = 0; this.draws < draws; ) this.#random();
+  }
+
+  #random() {
+    this.draws += 1;
+    return this.#numbers();
   }
 
   /**

@@ -1,0 +1,137 @@
+/* Replaces the devices of a model after one of them is lost: the GPU was reset or unplugged, its
+ * process ended, or it has no memory left. The same devices are opened again, or the CPU, and the
+ * weights are loaded again from the file. Fetched when a model asks for another device than the
+ * CPU. */
+
+import { GpuError } from '../gpu/errors.js';
+import { freeParts, loadParts, openCpu } from './place.js';
+
+/** @typedef {import('./context.js').Keeper} Keeper */
+/** @typedef {import('./decoder.js').Decoder} Decoder */
+/** @typedef {import('./load-options.js').LlamaOptions} LlamaOptions */
+/** @typedef {import('./model.js').Parts} Parts */
+/** @typedef {import('./place.js').ModelFacts} ModelFacts */
+/** @typedef {import('./place.js').Open} Open */
+
+/** A device that is lost twice within so many milliseconds is not opened again. */
+const SOON_MS = 60_000;
+/** Errors of opening, or loading, that the CPU may not have. */
+const OF_DEVICES = ['FM_GPU', 'FM_MODEL'];
+
+/** @param {unknown} error */
+const codeOf = (error) => /** @type {{ code?: string } | undefined} */ (error)?.code ?? '';
+
+/** Rejects with its reason when a signal is aborted. @param {AbortSignal} signal @returns {Promise<never>} */
+const endOf = (signal) =>
+  new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason));
+  });
+
+/** @implements {Keeper} */
+export class DeviceKeeper {
+  #parts;
+  #open;
+  #facts;
+  #options;
+  /** When a device was lost last. */
+  #lostAt = Number.NEGATIVE_INFINITY;
+  /** The loss that is not made up for yet, or the last one. */
+  #loss = { message: '', what: '' };
+  /** Whether only the CPU is left, and why. @type {string | undefined} */
+  #onlyCpu;
+  /** Settles when no replacement is under way. @type {Promise<unknown>} */
+  #running = Promise.resolve();
+
+  /**
+   * @param {Parts} parts  of the model; replaced ones are put here
+   * @param {Open} open  opens the devices that the options ask for
+   * @param {ModelFacts} facts  with an open file
+   * @param {LlamaOptions} options
+   */
+  constructor(parts, open, facts, { signal: _, onProgress: __, ...options }) {
+    this.#parts = parts;
+    this.#open = open;
+    this.#facts = facts;
+    this.#options = options;
+  }
+
+  /** @param {unknown} error @param {Decoder} decoder */
+  isLoss(error, decoder) {
+    if (decoder !== this.#parts.decoder || this.#parts.backend.disposed) return true;
+    return !this.#onlyCpu && error instanceof GpuError && ['lost', 'memory'].includes(error.reason);
+  }
+
+  /**
+   * @param {unknown} error
+   * @param {Decoder} decoder
+   * @param {number} nTokens
+   * @param {import('./lease.js').Lease} lease
+   * @returns {Promise<Decoder>}
+   * @throws {GpuError} the model cannot be loaded again; the next call tries it again
+   */
+  async replace(error, decoder, nTokens, lease) {
+    // A call that has lost the model may still be loading.
+    await this.#running;
+    lease.check();
+    const parts = this.#parts;
+    if (decoder !== parts.decoder) return parts.decoder;
+    if (!parts.backend.disposed) this.#note(/** @type {GpuError} */ (error), nTokens);
+    await lease.during((signal) => {
+      const loading = this.#load(signal);
+      this.#running = loading.catch(() => {});
+      return Promise.race([loading, endOf(signal)]);
+    });
+    return parts.decoder;
+  }
+
+  /** @param {GpuError} error @param {number} nTokens */
+  #note({ message }, nTokens) {
+    const now = Date.now();
+    if (now - this.#lostAt < SOON_MS) this.#onlyCpu = 'the GPU was lost twice within a minute';
+    this.#lostAt = now;
+    const what = `the GPU was lost after ${nTokens} ${nTokens === 1 ? 'token' : 'tokens'}`;
+    this.#loss = { message, what };
+    this.#parts.choice.steps.push(`${what}: ${message}`);
+    freeParts(this.#parts);
+  }
+
+  /** @param {AbortSignal} signal */
+  async #load(signal) {
+    let loaded;
+    try {
+      loaded = await this.#loadAgain(signal);
+    } catch (cause) {
+      signal.throwIfAborted();
+      throw new GpuError(
+        `${this.#loss.message}; the model cannot be loaded again: ${/** @type {Error} */ (cause).message}`,
+        'lost',
+        { cause },
+      );
+    }
+    if (signal.aborted) freeParts(loaded);
+    signal.throwIfAborted();
+    const { choice } = loaded;
+    const steps = [...this.#parts.choice.steps, ...choice.steps];
+    Object.assign(this.#parts, loaded, { choice: { ...choice, steps } });
+  }
+
+  /** @param {AbortSignal} signal */
+  async #loadAgain(signal) {
+    const facts = this.#facts;
+    const options = { ...this.#options, signal };
+    if (!this.#onlyCpu) {
+      try {
+        const loaded = await loadParts(await this.#open(options, facts), facts, options);
+        const { name, reason } = loaded.choice;
+        const how = name === 'cpu' ? reason : 'opened again';
+        return { ...loaded, choice: { ...loaded.choice, reason: `${this.#loss.what}: ${how}` } };
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!OF_DEVICES.includes(codeOf(error))) throw error;
+        this.#onlyCpu = `${this.#loss.what}: it cannot be opened again: ${/** @type {Error} */ (error).message}`;
+      }
+    }
+    const choice = { name: /** @type {const} */ ('cpu'), reason: this.#onlyCpu, steps: [this.#onlyCpu] };
+    return loadParts({ backend: await openCpu(options), choice }, facts, options);
+  }
+}
