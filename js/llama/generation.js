@@ -115,6 +115,8 @@ export class Generation {
    * @throws {import('./errors.js').BusyError} another call uses the model
    * @throws {import('./errors.js').NumericError} a computed number is NaN, infinite or too large
    *   for the KV cache
+   * @throws {import('../gpu/errors.js').GpuError} the GPU is lost, and its kernels were given or the
+   *   model cannot be loaded again
    */
   async next() {
     if (!this.#engine && !this.#left && !this.#options.signal?.aborted) this.#engine = this.#open(this);

@@ -23,7 +23,9 @@ import { checkRange, DEVICE_OPTIONS, KERNEL_OPTIONS, LOAD_OPTIONS } from './opti
 /**
  * Devices of a model. 'cpu': WebAssembly. 'gpu': a GPU, by WebGPU; layers that it cannot compute go to
  * the CPU. 'auto': a GPU if there is one that passes its self-test, holds the model, and is faster on
- * this machine, otherwise the CPU. A list: layers by device, in the order of the list.
+ * this machine, otherwise the CPU. A list: layers by device, in the order of the list. If a GPU is lost
+ * later, the model is loaded again from its source, to the same devices or to the CPU, and the call goes
+ * on.
  * @typedef {'cpu' | 'gpu' | 'auto' | readonly BackendPart[]} BackendOption
  */
 

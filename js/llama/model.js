@@ -154,7 +154,7 @@ export class Llama {
 
   /**
    * Kernels that the model runs on; on a GPU these are GpuKernels, on several devices those of its
-   * first layer.
+   * first layer. Where the model has opened a GPU itself and it is lost, others take their place.
    * @returns {import('../wasm/kernels.js').Kernels}
    */
   get kernels() {
