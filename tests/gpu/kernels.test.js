@@ -64,6 +64,8 @@ describe('kernels on a GPU', { skip: await gpuSkip() }, () => {
     ['Q6_K', 37, 512, 5],
     ['Q8_0', 37, 544, 40],
     ['F16', 5, 83, 3],
+    ['IQ2_S', 37, 512, 5],
+    ['IQ1_M', 37, 512, 40],
   ])) {
     test(`products of ${type} ${nRows}x${nCols} with ${nTokens} rows`, async () => {
       const { data, reference } = makeWeight(type, nRows, nCols);

@@ -409,7 +409,7 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
   });
 
   // One layer has seven types; all of them take minutes without a GPU.
-  const some = DEEP ? TYPES : ['Q4_0', 'Q8_0', 'Q2_K', 'Q3_K', 'Q4_K', 'IQ4_XS', 'BF16'];
+  const some = DEEP ? TYPES : ['Q8_0', 'Q2_K', 'Q4_K', 'IQ2_XXS', 'IQ1_M', 'NVFP4', 'BF16'];
   test(`passes with ${DEEP ? 'every weight type' : 'seven weight types'}`, async () => {
     const attention = { nHeads: 4, nKvHeads: 2, headSize: 64 };
     const names = await passes({ types: some, columns: [256, 512], attention });
