@@ -2,6 +2,7 @@
  * when something is read or the runner says so. */
 
 import { ModelError } from '../llama/errors.js';
+import { servedType } from '../types.js';
 import { attendWork, embedWork, feedWork, headWork, isSplit, projectWork, statesWork } from './blocks.js';
 import { CheckedReads } from './checked-reads.js';
 import { Commands } from './commands.js';
@@ -18,7 +19,6 @@ import { roomFor } from './room.js';
 import { up16, withoutPadding } from './shader.js';
 import { NO_LAYER } from './wgsl/faults.js';
 import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
-import { WGSL_TYPES } from './wgsl/types.js';
 
 /**
  * @typedef
@@ -145,7 +145,9 @@ export class GpuBackend {
 
   /** @type {Backend['servedBy']} */
   servedBy(type) {
-    return { isa: 'webgpu', activation: precisionOf(this.#variants, WGSL_TYPES[type].coded) };
+    // Of types in files, which may have no weight here; those with blocks have codes.
+    const isCoded = servedType(type).blockValues > 1;
+    return { isa: 'webgpu', activation: precisionOf(this.#variants, isCoded) };
   }
 
   /** @type {Backend['lacks']} */

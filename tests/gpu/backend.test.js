@@ -7,6 +7,7 @@ import { GpuBackend } from '../../js/gpu/backend.js';
 import { lacks } from '../../js/gpu/fit.js';
 import { Llama, openGguf } from '../../js/llama/index.js';
 import { planModel } from '../../js/llama/plan.js';
+import { types } from '../../js/types.js';
 import { gpuSkip, openTestDevice } from '../helpers/gpu.js';
 import { checkGreedy, close, SMALL_MODELS, TOKENS } from '../helpers/llama.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
@@ -100,6 +101,17 @@ test('what encoders have and the GPU has not is named before a weight is read', 
 });
 
 describe('the GPU backend', { skip: await gpuSkip() }, () => {
+  test('types are served before a weight of them is loaded', async () => {
+    const gpu = await openTestDevice();
+    const backend = new GpuBackend(gpu, { kvType: 'F16', variants: { int8: true } });
+    for (const { name, blockValues } of types.filter(({ served }) => served)) {
+      const activation = blockValues > 1 ? 'int8' : 'f32';
+      assert.deepEqual(backend.servedBy(name), { isa: 'webgpu', activation }, name);
+    }
+    backend.dispose();
+    gpu.destroy();
+  });
+
   for (const [name, spec] of SMALL_MODELS) {
     test(`the whole runner, ${name}`, async () => {
       const made = makeModel(spec);
