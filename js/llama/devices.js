@@ -9,6 +9,8 @@ import { checkRange, KERNEL_OPTIONS } from './options.js';
 import { openCpu } from './place.js';
 import { timeDevices } from './timing.js';
 
+export { DeviceKeeper } from './recovery.js';
+
 /** @typedef {import('../backend.js').Backend} Backend */
 /** @typedef {import('../gpu/backend.js').GpuBackend} GpuBackend */
 /** @typedef {import('../gpu/errors.js').GpuError} GpuError */

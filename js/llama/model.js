@@ -101,9 +101,8 @@ export class Llama {
     const { contextLength: asked, kvType, activation } = checkLoadOptions(options);
     const { kernels, signal } = options;
     if (kernels !== undefined && !isDevice(kernels)) (await wasmBackend()).checkKernels(kernels);
-    const mayLose = asksForDevices(options);
-    if (mayLose) (await deviceCode()).checkDevices(options);
-    const recovery = mayLose ? await import('./recovery.js') : undefined;
+    const devices = asksForDevices(options) ? await deviceCode() : undefined;
+    devices?.checkDevices(options);
     /** @type {Record<string, number>} */
     const timings = {};
     let since = performance.now();
@@ -137,8 +136,8 @@ export class Llama {
       lap('weights');
       const context = new Context(loaded.decoder, contextLength);
       const parts = { ...loaded, plan, context, tokenizer, metadata, tensors, settings, timings };
-      if (recovery) {
-        context.keeper = new recovery.DeviceKeeper(parts, openBackend, facts, options);
+      if (devices) {
+        context.keeper = new devices.DeviceKeeper(parts, openBackend, facts, options);
         isKept = true;
       }
       return new Llama(parts);

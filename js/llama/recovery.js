@@ -1,7 +1,6 @@
 /* Replaces the devices of a model after one of them is lost: the GPU was reset or unplugged, its
  * process ended, or it has no memory left. The same devices are opened again, or the CPU, and the
- * weights are loaded again from the file. Fetched when a model asks for another device than the
- * CPU. */
+ * weights are loaded again from the file. */
 
 import { GpuError } from '../gpu/errors.js';
 import { freeParts, loadParts, openCpu } from './place.js';
