@@ -381,4 +381,22 @@ describe('while a device is replaced', () => {
     devices[1].checkEmpty();
     assert.equal(devices[2].calls(), 0);
   });
+
+  test('a model that is disposed when the weights have just arrived leaves nothing', async () => {
+    const { devices, model, asked, open } = await waiting();
+    const { real } = devices[1];
+    const { loadWeights } = real;
+    real.loadWeights = async (...given) => {
+      const weights = await loadWeights.apply(real, given);
+      model.dispose();
+      return weights;
+    };
+    const reading = write(model);
+    reading.catch(() => {});
+    await asked;
+    open();
+    await assert.rejects(reading, (error) => error instanceof HandleError && error.reason === 'disposed');
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    devices[1].checkEmpty();
+  });
 });
