@@ -53,6 +53,8 @@ import { checkTensors } from './weights.js';
  * @property {import('../gguf/index.js').GgufTensor[]} tensors
  * @property {Settings} settings
  * @property {Record<string, number>} timings
+ * @property {import('./info.js').ModelInfo} [lastInfo]  What info says while lost devices are
+ *   replaced.
  */
 
 /**
@@ -148,7 +150,8 @@ export class Llama {
 
   /** Facts about the model. @returns {import('./info.js').ModelInfo} */
   get info() {
-    return describe(this.#alive());
+    const parts = this.#alive();
+    return parts.lastInfo ?? describe(parts);
   }
 
   /**

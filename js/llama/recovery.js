@@ -3,6 +3,7 @@
  * weights are loaded again from the file. */
 
 import { GpuError } from '../gpu/errors.js';
+import { describe } from './info.js';
 import { freeParts, loadParts, openCpu } from './place.js';
 
 /** @typedef {import('./context.js').Keeper} Keeper */
@@ -90,8 +91,10 @@ export class DeviceKeeper {
     this.#lostAt = now;
     const what = `the GPU was lost after ${nTokens} ${nTokens === 1 ? 'token' : 'tokens'}`;
     this.#loss = { message, what };
-    this.#parts.choice.steps.push(`${what}: ${message}`);
-    freeParts(this.#parts);
+    const parts = this.#parts;
+    parts.choice.steps.push(`${what}: ${message}`);
+    parts.lastInfo = describe(parts);
+    freeParts(parts);
   }
 
   /** @param {AbortSignal} signal */
@@ -111,7 +114,7 @@ export class DeviceKeeper {
     signal.throwIfAborted();
     const { choice } = loaded;
     const steps = [...this.#parts.choice.steps, ...choice.steps];
-    Object.assign(this.#parts, loaded, { choice: { ...choice, steps } });
+    Object.assign(this.#parts, loaded, { choice: { ...choice, steps }, lastInfo: undefined });
   }
 
   /** @param {AbortSignal} signal */

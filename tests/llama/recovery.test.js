@@ -58,6 +58,7 @@ function device({
   let calls = 0;
   const backend = new Proxy(real, {
     get(target, /** @type {string} */ name) {
+      if (name === 'info' && target.disposed) throw new HandleError('the GPU is disposed', 'disposed');
       const value = Reflect.get(target, name, target);
       if (typeof value !== 'function') return value;
       const isWaitedFor = WAITED_FOR.includes(name);
@@ -309,8 +310,10 @@ describe('a device that is lost, and its file', () => {
       const { model } = await load(devices, { source: here });
       await rename(here, away);
       await assert.rejects(write(model), isGone);
+      assert.match(model.info.backend.steps.at(-1) ?? '', /^the GPU was lost after \d+ tokens/);
       await rename(away, here);
       assert.deepEqual(await write(model), result);
+      assert.match(model.info.backend.reason, /: opened again$/);
       model.dispose();
       for (const one of devices) one.checkEmpty();
     } finally {
