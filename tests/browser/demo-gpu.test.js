@@ -123,6 +123,8 @@ gpuTest(
   'the benchmark measures both and draws them side by side, and the page stays calm',
   '?software-gpu',
   async (page, browser) => {
+    // A download that the reload ends would count as a problem.
+    await written(page);
     await browser.startTracing(page, { categories: TRACED });
     await page.reload();
     await written(page);

@@ -22,6 +22,10 @@ import { CHROMIUM, FIREFOX, openSelfDriven, StartError } from './self-driven.js'
 /** @import { Engine, Opened } from './self-driven.js' */
 
 const PAGE = 'tests/browser/fixtures/gpu.html';
+/** FM_TEST_DEEP: every weight type in workers too; otherwise some are drawn by a seed. */
+const DEEP = Boolean(process.env.FM_TEST_DEEP);
+const SEED = Number(process.env.FM_GPU_SEED ?? Date.now() % 1e6);
+const DRAWN = 8;
 const u = 2 ** -24;
 const driver = softwareVulkan();
 
@@ -114,6 +118,13 @@ const PLACES = [
   { place: 'worker', what: 'without optional features', features: [] },
 ];
 
+/** Some cases, in another order for each seed. */
+function drawn() {
+  const prng = new Prng(SEED);
+  const order = CASES.map((one) => ({ one, at: prng.unit() })).sort((a, b) => a.at - b.at);
+  return order.slice(0, DRAWN).map(({ one }) => one);
+}
+
 for (const engine of [CHROMIUM_GPU, FIREFOX_GPU]) {
   const { name, version } = engine;
 
@@ -133,7 +144,8 @@ for (const engine of [CHROMIUM_GPU, FIREFOX_GPU]) {
     after(() => opened?.close());
 
     for (const { place, what, features } of PLACES) {
-      test(`WebGPU in ${name}, ${place}: every weight type against float64, ${what}`, async (t) => {
+      const cases = place === 'page' || DEEP ? CASES : drawn();
+      test(`WebGPU in ${name}, ${place}: weight types against float64, ${what}`, async (t) => {
         if (failure instanceof StartError) return t.skip(failure.message.split('\n')[0]);
         if (failure) throw failure;
         const call = (/** @type {string} */ method, /** @type {unknown} */ argument = {}) =>
@@ -142,11 +154,14 @@ for (const engine of [CHROMIUM_GPU, FIREFOX_GPU]) {
         if (lacks) return t.skip(`${name} ${version}, ${place}: ${lacks}`);
         assert.equal(info.software, true);
         if (features) assert.deepEqual(info.features, features);
-        for (const one of CASES) check(one, await call('multiply', one.sent));
+        for (const one of cases) check(one, await call('multiply', one.sent));
         const { lost, left } = await call('close');
         assert.deepEqual([lost, left], [undefined, 0]);
         const used = info.features.join(', ') || 'no optional features';
-        t.diagnostic(`ran: GPU kernels in ${name} ${version}, ${place}: ${info.adapter.name}, ${used}`);
+        const which = cases === CASES ? '' : `; ${cases.length} weights, seed ${SEED}`;
+        t.diagnostic(
+          `ran: GPU kernels in ${name} ${version}, ${place}: ${info.adapter.name}, ${used}${which}`,
+        );
       });
     }
 

@@ -22,6 +22,15 @@ import { dataPath, skipWithout } from '../helpers/test-data.js';
 /** The limit of tests/llama/architectures.test.js for two layers, for models of up to seven. */
 const RELATIVE = 1e-4;
 const EXACT = /** @type {const} */ ({ kvType: 'F32', activation: 'f32' });
+/** FM_TEST_DEEP: with every model; otherwise one is drawn by a seed. */
+const DEEP = Boolean(process.env.FM_TEST_DEEP);
+const SEED = Number(process.env.FM_ARCH_SEED ?? Date.now() % 1e6);
+/** Models, and how many layers the first device has. @type {[string, number][]} */
+const MODELS = [
+  ['llama-rope3-A', 1],
+  ['qwen3-A', 1],
+  ['gemma3-A', 3],
+];
 /** What no driver without a GPU can allocate, though it may be asked for. */
 const TOO_MANY_BYTES = 2 ** 30;
 
@@ -65,12 +74,10 @@ describe('several devices with a GPU', { skip: await gpuSkip() }, async () => {
     return { logits, tokens: run.tokens };
   }
 
-  for (const [name, firsts] of /** @type {[string, number[]][]} */ ([
-    ['llama-rope3-A', [1]],
-    ['qwen3-A', [1]],
-    ['gemma3-A', [3]],
-  ])) {
-    test(`a GPU and the CPU, and two GPUs, ${name}`, { skip: skipWithout('arch/models') }, async () => {
+  for (const [name, first] of DEEP ? MODELS : [MODELS[SEED % MODELS.length]]) {
+    test(`a GPU and the CPU, and two GPUs, ${name}, seed ${SEED}`, {
+      skip: skipWithout('arch/models'),
+    }, async () => {
       const path = dataPath(`arch/models/${name}.gguf`);
       const more = { contextLength: 64 };
       const run = async (/** @type {BackendPart[]} */ list) => {
@@ -83,27 +90,25 @@ describe('several devices with a GPU', { skip: await gpuSkip() }, async () => {
       const onCpu = await run([{ backend: 'cpu' }]);
       const onGpu = await run([{ backend: 'gpu' }]);
       close(onGpu.logits, onCpu.logits, RELATIVE, 'one GPU');
-      for (const first of firsts) {
-        for (const names of /** @type {BackendPart['backend'][][]} */ ([
-          ['gpu', 'cpu'],
-          ['cpu', 'gpu'],
-        ])) {
-          const { logits, tokens, backend } = await run(split(names, first));
-          close(logits, onCpu.logits, RELATIVE, `${first} layers on ${names[0]}`);
-          assert.deepEqual(tokens, onCpu.tokens);
-          assert.equal(backend.name, 'mixed');
-          assert.deepEqual(
-            backend.layers?.map(({ backend: of, to }) => [of, to]),
-            [
-              [names[0], first],
-              [names[1], backend.layers?.[1].to],
-            ],
-          );
-        }
-        const { logits, tokens } = await run(split(['gpu', 'gpu'], first));
-        assert.deepEqual(logits, onGpu.logits, `two GPUs, ${first} layers on the first`);
-        assert.deepEqual(tokens, onGpu.tokens);
+      for (const names of /** @type {BackendPart['backend'][][]} */ ([
+        ['gpu', 'cpu'],
+        ['cpu', 'gpu'],
+      ])) {
+        const { logits, tokens, backend } = await run(split(names, first));
+        close(logits, onCpu.logits, RELATIVE, `${first} layers on ${names[0]}`);
+        assert.deepEqual(tokens, onCpu.tokens);
+        assert.equal(backend.name, 'mixed');
+        assert.deepEqual(
+          backend.layers?.map(({ backend: of, to }) => [of, to]),
+          [
+            [names[0], first],
+            [names[1], backend.layers?.[1].to],
+          ],
+        );
       }
+      const { logits, tokens } = await run(split(['gpu', 'gpu'], first));
+      assert.deepEqual(logits, onGpu.logits, `two GPUs, ${first} layers on the first`);
+      assert.deepEqual(tokens, onGpu.tokens);
     });
   }
 
