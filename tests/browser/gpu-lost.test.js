@@ -17,7 +17,10 @@ async function gpuProcess(browser) {
   return processInfo.find(({ type }) => type === 'GPU')?.id;
 }
 
-for (const place of ['page', 'worker']) {
+/** FM_TEST_DEEP: in the page too. */
+const PLACES = process.env.FM_TEST_DEEP ? ['page', 'worker'] : ['worker'];
+
+for (const place of PLACES) {
   test(`the GPU process is killed in the middle of a text, ${place}`, {
     skip: skipWithoutChromium(),
   }, async (t) => {

@@ -12,7 +12,7 @@ import { ReferenceProduct, ReferenceWeight } from '../helpers/bounds.js';
 import { softwareVulkan } from '../helpers/gpu.js';
 import { GPU_TYPES } from '../helpers/gpu-weights.js';
 import { TINY_TALES } from '../helpers/llama.js';
-import { Prng } from '../helpers/prng.js';
+import { draw, Prng } from '../helpers/prng.js';
 import { referenceByName } from '../helpers/reference.js';
 import { projectRoot } from '../helpers/test-data.js';
 import { CHROMIUM_FLAGS, CHROMIUM_GPU_FLAGS, skipWithoutChromium } from './helpers.js';
@@ -118,13 +118,6 @@ const PLACES = [
   { place: 'worker', what: 'without optional features', features: [] },
 ];
 
-/** Some cases, in another order for each seed. */
-function drawn() {
-  const prng = new Prng(SEED);
-  const order = CASES.map((one) => ({ one, at: prng.unit() })).sort((a, b) => a.at - b.at);
-  return order.slice(0, DRAWN).map(({ one }) => one);
-}
-
 for (const engine of [CHROMIUM_GPU, FIREFOX_GPU]) {
   const { name, version } = engine;
 
@@ -144,7 +137,7 @@ for (const engine of [CHROMIUM_GPU, FIREFOX_GPU]) {
     after(() => opened?.close());
 
     for (const { place, what, features } of PLACES) {
-      const cases = place === 'page' || DEEP ? CASES : drawn();
+      const cases = place === 'page' || DEEP ? CASES : draw(CASES, DRAWN, SEED);
       test(`WebGPU in ${name}, ${place}: weight types against float64, ${what}`, async (t) => {
         if (failure instanceof StartError) return t.skip(failure.message.split('\n')[0]);
         if (failure) throw failure;

@@ -10,7 +10,7 @@ import { ARCHITECTURES } from '../../js/llama/architectures/index.js';
 import { Llama } from '../../js/llama/index.js';
 import { gpuSkip, webGpu } from '../helpers/gpu.js';
 import { distance, readReference } from '../helpers/llama.js';
-import { Prng } from '../helpers/prng.js';
+import { draw } from '../helpers/prng.js';
 import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
 
 const SEED = Number(process.env.FM_ARCH_SEED ?? Date.now() % 1e6);
@@ -32,14 +32,7 @@ describe('architectures on the GPU', { skip }, async () => {
     const isDense = !Object.keys(hyperparameters).some((key) => key.includes('expert_count'));
     return Object.hasOwn(ARCHITECTURES, architecture) && isDense;
   });
-  const prng = new Prng(SEED);
-  const drawn = ALL
-    ? known
-    : known
-        .map((one) => ({ one, at: prng.unit() }))
-        .sort((a, b) => a.at - b.at)
-        .map(({ one }) => one)
-        .slice(0, DRAWN);
+  const drawn = ALL ? known : draw(known, DRAWN, SEED);
 
   for (const { name, reference, logits } of drawn) {
     test(`${name}, seed ${SEED}`, async (t) => {
