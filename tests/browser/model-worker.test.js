@@ -85,8 +85,10 @@ test('a worker that is terminated, and a script that is not there', { skip }, as
   assert.equal(outcome.disposed, true);
 });
 
-/** In the page: a model with these options, what it writes, and what is said of its device; or its error. */
+/** FM_TEST_DEEP: with the self-test of the GPU. */
 const DEEP = Boolean(process.env.FM_TEST_DEEP);
+
+/** In the page: a model with these options, what it writes, and what is said of its device; or its error. */
 const TRY = `async (options) => {
   const { createWorkerLlama } = await import('/js/llama/index.js');
   const { GpuError } = await import('/js/gpu/index.js');

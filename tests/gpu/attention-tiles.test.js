@@ -19,7 +19,7 @@ const LAYERS = [
   { kvType: KV.Q8_0, nHeads: 8, nKvHeads: 1, headSize: 256, causal: 1, softcap: 3 },
   { kvType: KV.F32, nHeads: 2, nKvHeads: 2, headSize: 20, causal: 0, sinks: gaussians(2) },
   { kvType: KV.F16, nHeads: 6, nKvHeads: 2, headSize: 80, causal: 1, window: 33, sinks: gaussians(6) },
-  { kvType: KV.F32, nHeads: 3, nKvHeads: 1, headSize: 128, causal: 0, window: 5, softcap: 30 },
+  { kvType: KV.F32, nHeads: 3, nKvHeads: 1, headSize: 128, causal: 1, window: 5, softcap: 30 },
 ];
 /** @type {Place[]} */
 const PLACES = [

@@ -34,7 +34,7 @@ const PLACES = [
  */
 const IN_ONE = [
   { kvType: KV.Q8_0, nHeads: 8, nKvHeads: 1, headSize: 128, causal: 1, softcap: 5 },
-  { kvType: KV.F32, nHeads: 4, nKvHeads: 1, headSize: 256, causal: 0, window: 9 },
+  { kvType: KV.F32, nHeads: 4, nKvHeads: 1, headSize: 256, causal: 1, window: 9 },
   { kvType: KV.F16, nHeads: 5, nKvHeads: 1, headSize: 100, causal: 1, window: 63, sinks: gaussians(5) },
   { kvType: KV.F16, nHeads: 2, nKvHeads: 2, headSize: 16, causal: 1, sinks: gaussians(2) },
 ];
@@ -45,7 +45,7 @@ const IN_SPLITS = [
   { kvType: KV.F32, nHeads: 3, nKvHeads: 3, headSize: 4, causal: 1 },
   { kvType: KV.F16, nHeads: 14, nKvHeads: 2, headSize: 80, causal: 1, sinks: gaussians(14) },
   { kvType: KV.Q8_0, nHeads: 4, nKvHeads: 2, headSize: 192, causal: 0, softcap: 2, sinks: gaussians(4) },
-  { kvType: KV.Q8_0, nHeads: 3, nKvHeads: 1, headSize: 32, causal: 0, window: 129, softcap: 30 },
+  { kvType: KV.Q8_0, nHeads: 3, nKvHeads: 1, headSize: 32, causal: 1, window: 129, softcap: 30 },
 ];
 
 /**

@@ -34,7 +34,7 @@ import { cacheReader } from './cache.js';
  * @property {CacheShape} cache
  * @property {number} scale  of the scores
  * @property {number} [softcap]  > 0: scores become softcap * tanh(score / softcap)
- * @property {number} [window]  > 0: a token sees so many positions at most, the last ones
+ * @property {number} [window]  > 0: with causal, a token sees so many positions at most, the last ones
  * @property {boolean} [causal]  a token sees positions up to its own, otherwise `step.seen` of them
  * @property {boolean} [sinks]  a logit a head, in the variable `sinks`, has a part in the softmax
  *   and no value
