@@ -8,7 +8,7 @@ import { lacks } from '../../js/gpu/fit.js';
 import { Llama, openGguf } from '../../js/llama/index.js';
 import { planModel } from '../../js/llama/plan.js';
 import { types } from '../../js/types.js';
-import { gpuSkip, openTestDevice } from '../helpers/gpu.js';
+import { gpuSkip, openTestDevice, SEED, sampled } from '../helpers/gpu.js';
 import { checkGreedy, close, SMALL_MODELS, TOKENS } from '../helpers/llama.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 import { dataPath, skipWithout } from '../helpers/test-data.js';
@@ -112,8 +112,8 @@ describe('the GPU backend', { skip: await gpuSkip() }, () => {
     gpu.destroy();
   });
 
-  for (const [name, spec] of SMALL_MODELS) {
-    test(`the whole runner, ${name}`, async () => {
+  for (const [name, spec] of sampled(SMALL_MODELS, 2)) {
+    test(`the whole runner, seed ${SEED}, ${name}`, async () => {
       const made = makeModel(spec);
       const { model, gpu } = await loadOnGpu(made.bytes.buffer, { kvType: 'F32' });
       close(await model.logits(TOKENS), made.logits(TOKENS), RELATIVE, 'logits');

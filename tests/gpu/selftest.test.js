@@ -11,9 +11,8 @@ import { chooseVariants, selfTest } from '../../js/gpu/selftest.js';
 import { generator, makeMatrix } from '../../js/gpu/selftest-data.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
 import { createKernels } from '../../js/wasm/create.js';
-import { gpuSkip, openTestDevice } from '../helpers/gpu.js';
+import { DEEP, gpuSkip, openTestDevice, SEED, sampled } from '../helpers/gpu.js';
 import { GPU_TYPES as TYPES } from '../helpers/gpu-weights.js';
-import { draw } from '../helpers/prng.js';
 
 /** @import { GpuDevice } from '../../js/gpu/device.js' */
 /** @import { BlockName, SelfTestOptions } from '../../js/gpu/selftest.js' */
@@ -24,9 +23,7 @@ import { draw } from '../helpers/prng.js';
  * @typedef {[kernel: RegExp, text: string | RegExp, becomes: string]} Fault
  */
 
-/** FM_TEST_DEEP: with every weight type and every fault; otherwise faults are drawn by a seed. */
-const DEEP = Boolean(process.env.FM_TEST_DEEP);
-const SEED = Number(process.env.FM_GPU_SEED ?? Date.now() % 1e6);
+/** Faults that are tested. */
 const DRAWN = 10;
 
 /**
@@ -224,7 +221,7 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
         );
   });
 
-  const faults = DEEP ? FAULTS : draw(FAULTS, DRAWN, SEED);
+  const faults = sampled(FAULTS, DRAWN);
   for (const [name, block, [kernel, text, becomes], wrong, options] of faults) {
     test(`finds a fault, seed ${SEED}: ${name}`, async () => {
       let changed = 0;

@@ -9,12 +9,24 @@ import path from 'node:path';
 import { Commands } from '../../js/gpu/commands.js';
 import { GpuDevice } from '../../js/gpu/device.js';
 import { Pipelines } from '../../js/gpu/pipelines.js';
+import { draw } from './prng.js';
 
 /** @import { DeviceOptions } from '../../js/gpu/device.js' */
 /** @import { Shader } from '../../js/gpu/shader.js' */
 
 const CHROMIUM = '/usr/lib/chromium';
 const DRIVER = process.env.FM_TEST_VULKAN ?? path.join(CHROMIUM, 'vk_swiftshader_icd.json');
+/** FM_TEST_DEEP: everything; otherwise cases are drawn by a seed, which FM_GPU_SEED sets. */
+export const DEEP = Boolean(process.env.FM_TEST_DEEP);
+export const SEED = Number(process.env.FM_GPU_SEED ?? Date.now() % 1e6);
+
+/**
+ * Some cases of many, since a driver without a GPU compiles each for seconds.
+ * @template T
+ * @param {readonly T[]} cases @param {number} n
+ */
+export const sampled = (cases, n) => (DEEP ? cases : draw(cases, n, SEED));
+
 /** Keeps a library in the process when Node unloads it again. */
 const RTLD_NODELETE = 0x1000;
 
