@@ -25,10 +25,11 @@ after(() => withGpu?.close());
  * @param {string} name
  * @param {string} query
  * @param {(page: Page, browser: import('playwright-core').Browser) => Promise<void>} body
- * @param {{ bypassCSP?: boolean }} [options]
+ * @param {{ bypassCSP?: boolean, isLong?: boolean }} [options]  isLong: it runs with FM_TEST_DEEP only
  */
-function gpuTest(name, query, body, { bypassCSP = false } = {}) {
-  test(name, { skip }, async () => {
+function gpuTest(name, query, body, { bypassCSP = false, isLong = false } = {}) {
+  const tooLong = isLong && !process.env.FM_TEST_DEEP && 'it compiles for minutes: FM_TEST_DEEP=1 runs it';
+  test(name, { skip: skip || tooLong }, async () => {
     withGpu ??= await launchChromium({ gpu: true });
     const permissions = ['clipboard-read', 'clipboard-write'];
     // The policy is lifted only so that axe can be put into the page.
@@ -160,4 +161,5 @@ gpuTest(
     assert.match(text, /^\| type \|.*1 token, GPU \| 128 tokens, GPU \|$|^\| type \|.*GPU \|$/m);
     assert.match(text, /reads .* writes .*, GPU\)$/m);
   },
+  { isLong: true },
 );

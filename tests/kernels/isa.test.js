@@ -23,6 +23,8 @@ const FILES = [
   'gguf/models',
   ...['logits', 'architectures', 'arch', 'model'].map((name) => `llama/${name}`),
 ].map((name) => `tests/${name}.test.js`);
+/** Models of tests/llama/arch.test.js. This engine has tested all of them without relaxed SIMD. */
+const ARCHITECTURES = process.env.FM_TEST_DEEP ? {} : { FM_ARCH_DRAWN: '10' };
 /** The instruction sets that this engine has tested. */
 const TESTED_HERE = '/^(?!.*relaxed).*[:,] (scalar|simd128)/';
 /** Tests that run only in an engine with relaxed SIMD. */
@@ -43,7 +45,7 @@ const MUST_RUN = [
 async function runTests(node) {
   const { NODE_TEST_CONTEXT: _, NODE_OPTIONS: __, ...env } = process.env;
   const args = ['--test', '--test-reporter=tap', `--test-skip-pattern=${TESTED_HERE}`, ...FILES];
-  const child = spawn(node, args, { cwd: projectRoot, env });
+  const child = spawn(node, args, { cwd: projectRoot, env: { ...ARCHITECTURES, ...env } });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text) => {

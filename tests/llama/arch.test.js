@@ -1,7 +1,8 @@
 /**
  * Every architecture compared with llama.cpp, on small models with random weights in which every
  * setting shows (`arch` in the test data; its README has the limits). A model runs on one instruction
- * set, drawn by a seed; FM_ARCH_SEED sets the seed, FM_ARCH_ALL=1 runs all of them.
+ * set, drawn by a seed; FM_ARCH_SEED sets the seed, FM_ARCH_ALL=1 runs all of them. FM_ARCH_DRAWN: only
+ * so many models, drawn too.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -9,7 +10,7 @@ import { ARCHITECTURES } from '../../js/llama/architectures/index.js';
 import { Llama, ModelError, types } from '../../js/llama/index.js';
 import { openWasmBackend } from '../../js/wasm/backend.js';
 import { distance, readReference } from '../helpers/llama.js';
-import { Prng } from '../helpers/prng.js';
+import { draw, Prng } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
 import { libraryVariants } from '../helpers/variants.js';
@@ -124,10 +125,12 @@ const stepFactor = ({ tensor_types: used }) =>
 
 const prng = new Prng(SEED);
 const present = libraryVariants.filter(({ skip }) => !skip);
+const chosen = new Set(draw(models, Number(process.env.FM_ARCH_DRAWN ?? models.length), SEED));
 for (const model of models) {
   const { name, reference } = model;
   const limit = limitOf(reference);
   const drawn = present[Math.floor(prng.unit() * present.length)];
+  if (!chosen.has(model)) continue;
   for (const variant of ALL ? libraryVariants : [drawn]) {
     const { skip } = variant;
     test(`arch: ${name}, ${variant.label}`, { skip }, async (t) => {
