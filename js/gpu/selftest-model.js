@@ -236,15 +236,10 @@ export function toWasm(fm, trees) {
     return handle;
   };
   const made = trees.map((tree) =>
-    mapLeaves(tree, (leaf, name) => {
-      if (!(leaf instanceof Float32Array)) {
-        const { type, nRows, nCols, data } = leaf;
-        return own(fm.weight({ type, nRows, nCols, data }));
-      }
-      const nCols = leaf.length;
-      const tensor = own(fm.tensor({ nRows: 1, nCols, data: leaf }));
-      if (!name.endsWith('Bias')) return tensor;
-      return { tensor, weight: own(fm.weight({ type: 'F32', nRows: 1, nCols, data: leaf })) };
+    mapLeaves(tree, (leaf) => {
+      if (leaf instanceof Float32Array) return own(fm.tensor({ nRows: 1, nCols: leaf.length, data: leaf }));
+      const { type, nRows, nCols, data } = leaf;
+      return own(fm.weight({ type, nRows, nCols, data }));
     }),
   );
   return { trees: made, owned };
