@@ -145,7 +145,7 @@ export class GpuBackend {
 
   /** @type {Backend['servedBy']} */
   servedBy(type) {
-    // Of types in files, which may have no weight here; those with blocks have codes.
+    // The type may have no weight here. Types with blocks have codes.
     const isCoded = servedType(type).blockValues > 1;
     return { isa: 'webgpu', activation: precisionOf(this.#variants, isCoded) };
   }
@@ -183,7 +183,7 @@ export class GpuBackend {
 
   /**
    * Tests the kernels for a model: its types of weights, and the settings of every kind of layer.
-   * What was tested before is not tested again.
+   * A test that has run before is not repeated.
    * @param {import('../gguf/file.js').GgufFile} gguf
    * @param {Plan} plan
    * @param {readonly import('../llama/plan.js').PlannedTensor[]} tensors

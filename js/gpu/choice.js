@@ -9,10 +9,10 @@
  *
  * The self-test then runs on what was chosen. */
 
+import { Remembered } from '../remembered.js';
 import { GpuError } from './errors.js';
 import { PLAIN, precisionOf } from './features.js';
 import { productWork } from './products.js';
-import { keep, recall } from './remembered.js';
 import { chooseVariants } from './selftest.js';
 import { Trials } from './trials.js';
 import { loadTypes } from './wgsl/types.js';
@@ -45,6 +45,9 @@ import { loadTypes } from './wgsl/types.js';
  */
 
 /** Forms, and sentences about them. @typedef {{ variants: GpuVariants, report: string[] }} Choice */
+
+/** Choices of earlier runs. @type {Remembered<GpuVariants>} */
+export const choices = new Remembered('fused-matmul-gpu');
 
 /** @type {Shape} */
 const SHAPE = { nRows: 2048, nCols: 4096, few: [256, 1024], nTokens: 128 };
@@ -106,7 +109,7 @@ function stagesOf(features, activation, { nRows, few }) {
   ];
 }
 
-/** What the forms are. @param {Stage[]} stages @param {GpuVariants} forms */
+/** The forms in words. @param {Stage[]} stages @param {GpuVariants} forms */
 const namesOf = (stages, forms) => stages.map(({ what, name }) => what + name(forms)).join(', ');
 
 /** Whether the forms are among the candidates. @param {Stage[]} stages @param {any} forms */
@@ -132,7 +135,7 @@ export async function chooseForms(options, fm) {
     return { variants, report: [line] };
   }
   const key = keyOf(options, shape);
-  const remembered = await recall(key, (forms) => isCandidate(stages, forms));
+  const remembered = await choices.recall(key, (forms) => isCandidate(stages, forms));
   if (remembered) {
     const line = `Forms that were the fastest before: ${namesOf(stages, remembered)}.`;
     return { variants: remembered, report: [line] };
@@ -140,7 +143,7 @@ export async function chooseForms(options, fm) {
   const trials = new Trials(options, shape, fm);
   try {
     const choice = await measure(trials, stages, variants);
-    await keep(key, choice.variants);
+    await choices.keep(key, choice.variants);
     return choice;
   } catch (error) {
     if (!(error instanceof GpuError) || gpu.failure) throw error;
@@ -173,7 +176,7 @@ async function measure(trials, stages, variants) {
 }
 
 /**
- * What a choice is for: the adapter, what may be used of it, and the kernels.
+ * The key of a choice: the adapter, its features and limits, the weight type, and the kernels.
  * @param {ChoiceOptions} options
  * @param {Shape} shape
  */
@@ -217,6 +220,8 @@ export async function proveKernels({ exact, variants, ...options }) {
       return choice.report;
     });
     made.set(options.gpu, choosing);
+    // Another self-test may choose again.
+    choosing.catch(() => made.delete(options.gpu));
     const chosen = await choosing;
     const tried = { ...variants, ...(exact && { int8: false, f16: false }) };
     const { variants: good, report } = await chooseVariants({ ...options, variants: tried }, wasm);

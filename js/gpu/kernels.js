@@ -381,7 +381,7 @@ export class GpuKernels {
   }
 }
 
-/** What there is most of. @param {readonly string[]} list */
+/** The most frequent element. @param {readonly string[]} list */
 const mostOf = (list) => {
   const count = (/** @type {string} */ one) => list.filter((other) => other === one).length;
   return list.reduce((a, b) => (count(b) > count(a) ? b : a));

@@ -16,7 +16,7 @@ import { GpuError } from './errors.js';
 /** Compiled work. @typedef {{ bound: Bound, groups: Work['groups'] }} Ready */
 
 /**
- * What is remembered together: work by a name, for some operands, as long as its owner is there.
+ * The place of compiled work: its name, its operands, and the owner, with which it is forgotten.
  * @typedef {object} Key
  * @property {object} owner
  * @property {readonly object[]} operands

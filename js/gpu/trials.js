@@ -22,7 +22,7 @@ import { WGSL_TYPES } from './wgsl/types.js';
 /** @typedef {ReturnType<typeof precisionOf>} Precision */
 
 /**
- * What is multiplied: a weight, fewer rows of it, and tokens of a prompt.
+ * The sizes of the products: a weight, numbers of fewer rows, and tokens of a prompt.
  * @typedef {{ nRows: number, nCols: number, few: readonly number[], nTokens: number }} Shape
  */
 
@@ -245,7 +245,7 @@ export class Trials {
   }
 
   /**
-   * What work writes to buffers that hold NaN before.
+   * The results of work. The buffers are filled with NaN before.
    * @param {readonly GpuBuffer[]} buffers
    * @param {() => void} work
    */

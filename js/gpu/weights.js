@@ -58,7 +58,7 @@ export function splitRows({ type, nRows, nCols, name = '' }, bindingBytes) {
 }
 
 /**
- * What follows the blocks of a type in memory.
+ * The data that follow the blocks of a type in memory.
  * @param {string} type
  * @returns {Promise<Uint16Array | Float32Array | undefined>}
  */

@@ -167,7 +167,7 @@ export class Decoder {
     }
     // A NaN of any block stays in the sums, so the last layer's are enough.
     if (!traced) backend.check(x, whole, { part: 'feed-forward', layer: this.#layers.length - 1 });
-    // What follows a single token, most often its logits, is submitted with it.
+    // A single token waits for more to submit with it, most often its logits.
     if (nTokens > 1) backend.flush();
   }
 

@@ -11,7 +11,7 @@ import { asksForDevices, KERNEL_OPTIONS } from './options.js';
 /** @typedef {import('./load-options.js').LlamaOptions} LlamaOptions */
 
 /**
- * What is known of a model before its weights are loaded.
+ * Facts about a model that are known before its weights are loaded.
  * @typedef {object} ModelFacts
  * @property {import('../gguf/index.js').GgufFile} gguf
  * @property {import('./plan.js').Plan} plan

@@ -3,6 +3,7 @@
  * other as in decoding, and the result is read. */
 
 import { GgufFile } from '../gguf/file.js';
+import { Remembered } from '../remembered.js';
 import { VERSION } from '../wasm/loader.js';
 import { nextTask } from './pause.js';
 import { slicePlan } from './plan-slice.js';
@@ -20,14 +21,11 @@ const LONGEST_MS = 120;
 const MOST_TOKENS = 8;
 /** Positions of the caches. */
 const POSITIONS = 256;
-/** Cache Storage that keeps the times, in browsers. */
-const STORE = 'fused-matmul-timings';
+/** Times by adapter and model size. @type {Remembered<Times>} */
+export const knownTimes = new Remembered('fused-matmul-timings');
 
-/** Times by adapter and model size. @type {Map<string, Times>} */
-const known = new Map();
-
-/** Forgets the times of this thread. */
-export const forgetTimes = () => known.clear();
+/** @param {any} times */
+const isTimes = (times) => [times?.gpu, times?.cpu].every((ms) => typeof ms === 'number' && ms > 0);
 
 /**
  * Times both devices, or looks up the times of the same devices and a model of the same size.
@@ -35,10 +33,10 @@ export const forgetTimes = () => known.clear();
  */
 export async function timeDevices(gpu, cpu, facts) {
   const key = keyOf(gpu, cpu, facts);
-  const found = known.get(key) ?? (await stored(key));
-  const times = found ?? { gpu: await timeOf(gpu, facts), cpu: await timeOf(cpu, facts) };
-  if (!found) await store(key, times);
-  known.set(key, times);
+  const found = await knownTimes.recall(key, isTimes);
+  if (found) return found;
+  const times = { gpu: await timeOf(gpu, facts), cpu: await timeOf(cpu, facts) };
+  await knownTimes.keep(key, times);
   return times;
 }
 
@@ -155,30 +153,4 @@ function zeroFile(gguf) {
   };
   const tools = { noTensor: refuse, read: refuse, stream: refuse, parts: gguf.parts };
   return new GgufFile(source, { version, alignment, metadata, tensors }, tools);
-}
-
-/** Where the times of a key are kept. @param {string} key */
-const addressOf = (key) => `https://fused-matmul.invalid/timings?${encodeURIComponent(key)}`;
-
-/**
- * Times that another page load has measured. Other code of the page may have written them.
- * @param {string} key
- * @returns {Promise<Times | undefined>}
- */
-async function stored(key) {
-  try {
-    const cache = await globalThis.caches?.open(STORE);
-    const { gpu, cpu } = (await (await cache?.match(addressOf(key)))?.json()) ?? {};
-    return [gpu, cpu].every((ms) => typeof ms === 'number' && ms > 0) ? { gpu, cpu } : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** Keeps times. Where that is not possible they are measured again. @param {string} key @param {Times} times */
-async function store(key, times) {
-  try {
-    const cache = await globalThis.caches?.open(STORE);
-    await cache?.put(addressOf(key), new Response(JSON.stringify(times)));
-  } catch {}
 }

@@ -5,11 +5,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { chooseForms } from '../../js/gpu/choice.js';
+import { choices, chooseForms } from '../../js/gpu/choice.js';
 import { PLAIN } from '../../js/gpu/features.js';
 import { GpuKernels } from '../../js/gpu/kernels.js';
 import { Pipelines } from '../../js/gpu/pipelines.js';
-import { forget } from '../../js/gpu/remembered.js';
 import { Llama } from '../../js/llama/index.js';
 import { createKernels } from '../../js/wasm/create.js';
 import { makeWeights } from '../helpers/blocks.js';
@@ -72,7 +71,7 @@ describe('the choice of forms', { skip: await gpuSkip() }, () => {
     gpu?.destroy();
   });
   afterEach(() => {
-    forget();
+    choices.forget();
     Reflect.deleteProperty(globalThis, 'caches');
     rewrite = (shader) => shader;
   });
@@ -240,7 +239,7 @@ describe('the choice of forms', { skip: await gpuSkip() }, () => {
       assert.ok(changed > 0, 'the kernel has that text');
       assert.deepEqual(variants, PLAIN);
       assert.equal(report[0], 'Not timed, because its results are wrong: rows a workgroup: 2.');
-      forget();
+      choices.forget();
     }
   });
 
@@ -314,26 +313,26 @@ describe('the choice of forms', { skip: await gpuSkip() }, () => {
       assert.ok((await ask()).times > 0);
       assert.deepEqual([...new Set(storage.names)], ['fused-matmul-gpu']);
       assert.equal(storage.entries.size, 1);
-      forget();
+      choices.forget();
       assert.equal((await ask()).times, 0);
 
       const [[address, good]] = storage.entries;
-      const { key, forms } = JSON.parse(good);
+      const { key, value } = JSON.parse(good);
       const entry = (/** @type {object} */ changes) =>
-        JSON.stringify({ key, forms: { ...forms, ...changes } });
+        JSON.stringify({ key, value: { ...value, ...changes } });
       for (const damaged of [
         '',
         'null',
         '{"key":',
-        JSON.stringify({ key: 'another', forms }),
+        JSON.stringify({ key: 'another', value }),
         JSON.stringify({ key }),
         entry({ rows: 3 }),
         entry({ tile: '32' }),
         entry({ subgroups: true }),
         entry({ more: 1 }),
-        JSON.stringify({ key, forms: [] }),
+        JSON.stringify({ key, value: [] }),
       ]) {
-        forget();
+        choices.forget();
         storage.entries.set(address, damaged);
         assert.ok((await ask()).times > 0, damaged);
         assert.equal(storage.entries.get(address), good, 'it is written anew');
@@ -351,11 +350,11 @@ describe('the choice of forms', { skip: await gpuSkip() }, () => {
         {},
         { open: async () => ({ match: async () => undefined }) },
       ]) {
-        forget();
+        choices.forget();
         give(broken);
         assert.ok((await ask()).times > 0);
       }
-      forget();
+      choices.forget();
       const storage = new Storage();
       for (let i = 0; i < 40; i++) storage.entries.set(`old ${i}`, '{}');
       give(storage);
@@ -367,7 +366,7 @@ describe('the choice of forms', { skip: await gpuSkip() }, () => {
 });
 
 describe('kernels with a choice', { skip: await gpuSkip() }, () => {
-  afterEach(forget);
+  afterEach(() => choices.forget());
 
   /**
    * @param {Partial<GpuVariants>} variants

@@ -38,7 +38,7 @@ function codebook(type) {
 }
 
 /**
- * What follows the blocks in GPU memory: a codebook, or a factor.
+ * The data that follow the blocks in GPU memory: a codebook, or a factor.
  * @param {string} type
  */
 export function tailOf(type) {

@@ -32,7 +32,7 @@ fn bits_of(rank: u32) -> u32 {
 }`;
 
 /**
- * What the first pass has to note faults among the logits it reads: `step.position` is the position
+ * WGSL with which the first pass notes faults among the logits: `step.position` is the position
  * of their token, `step.seen` the number that stands for no layer.
  * @param {boolean} faults
  * @param {string} variable  of the logit's bits
