@@ -84,8 +84,8 @@ export class Llama {
    * @throws {import('../errors.js').ShapeError} a tensor has another shape than the metadata say
    * @throws {import('../errors.js').MemoryError} the model does not fit into a wasm memory: 4 GiB,
    *   more with memory64
-   * @throws {import('../gpu/errors.js').GpuError} with `backend` 'gpu': there is no GPU to be used, or
-   *   it failed; `reason` says why in one word
+   * @throws {import('../gpu/errors.js').GpuError} with `backend` 'gpu' or a list that has one: there
+   *   is no GPU to be used, or it failed; `reason` says why in one word
    * @throws {ArgumentError} an option is unknown or out of range
    */
   static load(source, options = {}) {
@@ -289,6 +289,7 @@ export class Llama {
     const list = asList(texts);
     const vectors = await this.#fromScratch('embed', options.signal, async (pace, lease) => {
       const { embedTexts } = await import('./embedding.js');
+      pace.check();
       return embedTexts(this.#alive(), list, options, pace, lease);
     });
     return /** @type {any} */ (Array.isArray(texts) ? vectors : vectors[0]);
@@ -311,6 +312,7 @@ export class Llama {
     checkNames(options, RANK_OPTIONS);
     return this.#fromScratch('rank', options.signal, async (pace, lease) => {
       const { rankDocuments } = await import('./ranking.js');
+      pace.check();
       return rankDocuments(this.#alive(), query, documents, pace, lease);
     });
   }

@@ -143,6 +143,21 @@ test('generation: an abort in the middle of a long prompt, or of logits and embe
   }
 });
 
+test('generation: an abort right after the call, while its code may still be fetched', async (t) => {
+  const model = await open(t);
+  const untouched = await model.generate(PROMPT, short).text();
+  for (let hops = 0; hops < 30; hops++) {
+    const controller = new AbortController();
+    const pending = model.embed('abc', { signal: controller.signal });
+    controller.abort(new Error('at once'));
+    const run = model.generate(PROMPT, short);
+    for (let i = 0; i < hops; i++) await undefined;
+    const next = run.text();
+    await assert.rejects(pending, /at once/);
+    assert.equal(await next, untouched, `after ${hops} microtasks`);
+  }
+});
+
 test('generation: leaving it in other ways frees the model at once', async (t) => {
   const model = await open(t);
   const started = async () => {
