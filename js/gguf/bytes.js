@@ -31,7 +31,7 @@ import { GgufError } from '../errors.js';
 /** A buffer that every chunk is read into. @typedef {{ buffer?: ArrayBuffer }} Spare */
 
 /** Bytes of a chunk, where the library chooses its size. */
-export const CHUNK_BYTES = 1 << 20;
+export const CHUNK_BYTES = 1 << 18;
 
 /**
  * Reads a range into one array.

@@ -6,9 +6,9 @@
  *   logits = head(x)
  *
  * The settings of a layer say what it computes; the backend decides how. All memory is allocated
- * once, for the largest batch. Where attention is not causal, each token sees all others: a batch
- * is then a whole text, computed in parts, first all keys and values and then the rest. Short texts
- * may share a batch. */
+ * once, for the largest batch; only the logits of many tokens take theirs when they are first asked
+ * for. Where attention is not causal, each token sees all others: a batch is then a whole text,
+ * computed in parts, first all keys and values and then the rest. Short texts may share a batch. */
 
 import { NumericError } from './errors.js';
 
@@ -43,7 +43,11 @@ export class Decoder {
   #layers;
   #head;
   #x;
+  /** Logits that a token is chosen from. */
   #logits;
+  /** More rows of logits, from the first call of logits() on. @type {Resource | undefined} */
+  #manyLogits;
+  #nVocab;
   #tokens;
   /** @type {Resource[]} */
   #owned = [];
@@ -66,6 +70,7 @@ export class Decoder {
     this.part = part;
     /** Most rows that logits() returns at a time. */
     this.logitRows = logitRows;
+    this.#nVocab = plan.nVocab;
     this.#embedding = { settings: plan.embedding, weights: weights.embedding };
     this.#head = { settings: plan.head, weights: weights.head ?? {} };
     try {
@@ -78,7 +83,7 @@ export class Decoder {
         };
       });
       this.#x = this.#own(backend.hidden(plan, { batch, part }));
-      this.#logits = this.#own(backend.tensor({ nRows: logitRows, nCols: plan.nVocab }));
+      this.#logits = this.#own(backend.tensor({ nRows: 1, nCols: plan.nVocab }));
       // One more than the positions: the token that is chosen when the context is full.
       this.#tokens = this.#own(backend.tokens(settings.contextLength + 1));
     } catch (error) {
@@ -206,8 +211,12 @@ export class Decoder {
    * @throws {NumericError} a logit is NaN or infinite
    */
   async logits(start, nRows) {
-    this.#logitsOf(start, nRows);
-    return this.#traced(() => this.#backend.read(this.#logits, { start: 0, nRows }), this.#last);
+    const backend = this.#backend;
+    const shape = { nRows: this.logitRows, nCols: this.#nVocab };
+    const logits = this.#manyLogits ?? this.#own(backend.tensor(shape));
+    this.#manyLogits = logits;
+    this.#logitsOf(logits, start, nRows);
+    return this.#traced(() => backend.read(logits, { start: 0, nRows }), this.#last);
   }
 
   /** Whether the backend queues work, so that a pass has hardly begun when it is called. */
@@ -230,7 +239,7 @@ export class Decoder {
   choose(row, position, sampler) {
     const backend = this.#backend;
     const asked = performance.now();
-    this.#logitsOf(row, 1);
+    this.#logitsOf(this.#logits, row, 1);
     backend.pick(this.#logits, 0, this.#tokens, sampler, position);
     const arrives = async () => {
       const [token] = await backend.readTokens(this.#tokens, position, 1);
@@ -280,10 +289,10 @@ export class Decoder {
     for (const resource of this.#owned) if (!resource.freed) resource.free();
   }
 
-  /** @param {number} start  first token in the batch @param {number} nRows */
-  #logitsOf(start, nRows) {
+  /** @param {Resource} logits @param {number} start  first token in the batch @param {number} nRows */
+  #logitsOf(logits, start, nRows) {
     const rows = { start, nRows, position: this.#last.position + start };
-    this.#backend.head(this.#x, this.#head, this.#logits, rows);
+    this.#backend.head(this.#x, this.#head, logits, rows);
   }
 
   /** @template {Resource} R @param {R} resource @returns {R} */
