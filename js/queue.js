@@ -1,5 +1,5 @@
-/* Work in order. Blocks of a model are called and return at once; here they wait for what is not
- * there yet, for example a kernel that is being compiled, and are recorded as soon as it is. */
+/* Work in order. Blocks of a model are called and return at once. Here they wait for what is not there
+ * yet, such as a kernel that is being compiled or states of another device, and are done in order. */
 
 /**
  * A piece of work: does it, or returns what it must wait for and is called again then.
@@ -22,7 +22,7 @@ export class Queue {
   }
 
   /**
-   * Resolves when everything that was added is recorded.
+   * Resolves when everything that was added is done; on a GPU, recorded.
    * @throws the first error of the work; what was added before it is seen is dropped
    */
   async drained() {
@@ -61,7 +61,8 @@ export class Queue {
         this.#draining = pending.then(
           () => this.#go(),
           (error) => {
-            this.#failure = error;
+            // Whoever waits hears why the queue was ended.
+            if (!this.#ended) this.#failure = error;
             this.#go();
           },
         );

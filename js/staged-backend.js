@@ -2,10 +2,10 @@
  * the last one the head. Only hidden states cross from one to the next, by reading and writing.
  *
  * Calls are queued, as a block can be computed only when the states that it needs have arrived: a
- * backend on the CPU computes at the call. A handle has one of each stage that needs it. */
+ * backend on the CPU computes at the call. A handle holds one handle of each stage that needs it. */
 
 import { HandleError } from './errors.js';
-import { nextTask } from './llama/pause.js';
+import { LONGEST_STRETCH, nextTask } from './llama/pause.js';
 import { Queue } from './queue.js';
 
 /** @typedef {import('./backend.js').Backend} Backend */
@@ -31,9 +31,6 @@ import { Queue } from './queue.js';
  * A backend may have several stages.
  * @typedef {{ backend: Backend, from: number, to: number, slice: Slice }} Stage
  */
-
-/** Milliseconds of computation between two pauses, in which other tasks run. */
-const LONGEST_STRETCH = 12;
 
 /** Handles of one or several stages, which are freed together. @implements {Resource} */
 class Parts {
@@ -88,7 +85,7 @@ class StagedCache extends Parts {
     this.#isWindow = isWindow;
   }
 
-  /** Unknown, so that nothing counts as kept, while calls wait. */
+  /** Infinity while calls wait: then no position counts as kept. */
   get first() {
     if (!this.#isWindow) return 0;
     return this.asked === this.done ? (this.all[0].first ?? 0) : Number.POSITIVE_INFINITY;
@@ -167,7 +164,7 @@ export class StagedBackend {
     for (const backend of this.#backends) backend.dispose();
   }
 
-  /** As on the backend with most layers. @type {Staged['servedBy']} */
+  /** As on the backend of the longest stage. @type {Staged['servedBy']} */
   servedBy(type) {
     const [most] = [...this.#stages].sort((a, b) => b.to - b.from - (a.to - a.from));
     return most.backend.servedBy(type);
@@ -199,6 +196,11 @@ export class StagedBackend {
   /** A step has one text. */
   get packs() {
     return false;
+  }
+
+  /** Work is queued, and each token is read before the next one is computed. */
+  ahead() {
+    return 0;
   }
 
   /** @type {Staged['multiply']} */
@@ -233,10 +235,10 @@ export class StagedBackend {
         });
         loaded.push(weights);
         before += bytesOf(stage);
-        const { layers, embedding, head } = weights.byRole;
+        const { layers, embedding, head, dense, ranker } = weights.byRole;
         for (let i = 0; i < to - from; i++) byRole.layers[from + i] = layers[i];
         if (s === 0) byRole.embedding = embedding;
-        if (s === this.#stages.length - 1) byRole.head = head;
+        if (s === this.#stages.length - 1) Object.assign(byRole, { head, dense, ranker });
       }
     } catch (error) {
       for (const weights of loaded) weights.free();
@@ -384,6 +386,8 @@ export class StagedBackend {
   /** @param {StagedTensor | StagedHidden} from @param {Rows} [rows] */
   async read(from, rows) {
     await this.#queue.drained();
+    // A tensor of the ranking head is one of the last backend.
+    if (!(from instanceof Parts)) return this.#last.read(from, rows);
     if (!(from instanceof StagedHidden)) return this.#last.read(from.all[0], rows);
     return this.#stages[from.at].backend.read(from.all[from.at], rows);
   }
@@ -405,8 +409,16 @@ export class StagedBackend {
 
   /** @param {StagedTokens} from @param {number} start @param {number} n */
   async readTokens(from, start, n) {
+    /** @type {Promise<Uint32Array> | undefined} */
+    let reading;
+    // Here and not after later calls, which may write the same positions.
+    this.#call(() => {
+      reading = this.#last.readTokens(from.all[1], start, n);
+      reading.catch(() => {});
+    });
     await this.#queue.drained();
-    return this.#last.readTokens(from.all[1], start, n);
+    if (!reading) throw new HandleError('work before these tokens failed', 'disposed');
+    return reading;
   }
 
   /** @param {StagedTokens} to @param {number} start @param {ArrayLike<number>} ids */

@@ -1,7 +1,7 @@
 /* Pauses of long computations, in which other work runs: aborts, timers, painting. */
 
 /** Milliseconds of computation between two pauses. */
-const LONGEST_STRETCH = 12;
+export const LONGEST_STRETCH = 12;
 
 /** Lets other tasks run. @type {() => Promise<void>} */
 export const nextTask =

@@ -5,13 +5,18 @@
 
 /**
  * Layers of a model: those from `from` up to the one before `to`; and whether the embedding and the
- * head belong to them.
+ * head belong to them. Products after the pooling and a ranking head belong to the head.
  * @typedef {{ from: number, to: number, embedding: boolean, head: boolean }} Stretch
  */
 
-/** A plan with the tensors that are loaded for it. @typedef {{ plan: Plan, tensors: PlannedTensor[] }} Slice */
+/**
+ * A plan with the tensors that are loaded for it.
+ * @typedef {{ plan: Plan, tensors: PlannedTensor[] }} Slice
+ */
 
 const LAYER = /^layers\.(\d+)\./;
+/** Roles of the last stretch. */
+const LAST = /^(head|dense|ranker)\./;
 
 /**
  * Makes the plan of a stretch. Its layers count from 0. Tensors that it shares with another stretch,
@@ -25,7 +30,7 @@ export function slicePlan(plan, tensors, { from, to, embedding, head }) {
   const isIn = (/** @type {string} */ role) => {
     const layer = LAYER.exec(role)?.[1];
     if (layer !== undefined) return Number(layer) >= from && Number(layer) < to;
-    return (embedding && role.startsWith('embedding.')) || (head && role.startsWith('head.'));
+    return (embedding && role.startsWith('embedding.')) || (head && LAST.test(role));
   };
   const rename = (/** @type {string} */ role) => {
     const layer = LAYER.exec(role)?.[1];

@@ -19,6 +19,7 @@ import { Sampler } from '../../js/llama/sampler.js';
 import { openStages } from '../../js/llama/stages.js';
 import { checkTensors } from '../../js/llama/weights.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
+import { changedGguf, floats } from '../helpers/changed-gguf.js';
 import { checkGreedy, close, SMALL_MODELS, TOKENS } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
@@ -100,6 +101,44 @@ for (const name of ['llama-rope3-A', 'gemma3-A', 'qwen3-A', 'phi3-A']) {
     }
   });
 }
+
+for (const name of ['bert-A', 'gemma-embedding-A']) {
+  test(`two CPUs give the embeddings of one, ${name}`, { skip: arch }, async () => {
+    const path = dataPath(`arch/models/${name}.gguf`);
+    const texts = ['a dog in the park', 'the'];
+    const one = await Llama.load(path, { threads: 1 });
+    const expected = await one.embed(texts);
+    one.dispose();
+    const two = await Llama.load(path, {
+      threads: 1,
+      backend: [{ backend: 'cpu', layers: 1 }, { backend: 'cpu' }],
+    });
+    assert.equal(two.info.backend.layers?.length, 2);
+    assert.deepEqual(await two.embed(texts), expected);
+    two.dispose();
+  });
+}
+
+test('two CPUs give the scores of one', { skip: arch }, async () => {
+  const prng = new Prng(11);
+  const random = (/** @type {number} */ n) => Float32Array.from({ length: n }, () => 0.2 * prng.gaussian());
+  const tensors = [
+    floats('cls.weight', [256, 256], random(256 * 256)),
+    floats('cls.norm.weight', [256], random(256)),
+    floats('cls.output.weight', [256, 1], random(256)),
+  ];
+  const metadata = { 'modern-bert.pooling_type': 4 };
+  const bytes = await changedGguf(dataPath('arch/models/modern-bert-A.gguf'), { metadata, tensors });
+  const one = await Llama.load(bytes, { threads: 1 });
+  const expected = await one.rank('a dog', ['in the park', 'the']);
+  one.dispose();
+  const two = await Llama.load(bytes, {
+    threads: 1,
+    backend: [{ backend: 'cpu', layers: 1 }, { backend: 'cpu' }],
+  });
+  assert.deepEqual(await two.rank('a dog', ['in the park', 'the']), expected);
+  two.dispose();
+});
 
 for (const [name, spec] of SMALL_MODELS) {
   test(`float64 and wasm, in turns: ${name}`, async () => {
@@ -226,7 +265,7 @@ test('a model that is disposed while states cross ends the call, and frees every
   });
   const running = model.logits(TOKENS);
   setTimeout(() => model.dispose(), 5);
-  await assert.rejects(running);
+  await assert.rejects(running, { name: 'HandleError', reason: 'disposed' });
   await new Promise((resolve) => setTimeout(resolve, 60));
   for (const backend of backends) assert.ok(backend.disposed && backend.made.every(({ freed }) => freed));
 });
