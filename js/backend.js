@@ -89,7 +89,8 @@
 /**
  * Settings of a running model.
  * @typedef {object} RunSettings
- * @property {number} contextLength  Positions of the caches.
+ * @property {number} contextLength  Most positions of a text; a layer with a window may
+ *   cache fewer.
  * @property {KvType} kvType  Type in which keys and values are stored.
  */
 
@@ -177,8 +178,9 @@
  * @property {(x: H['hidden'], at: Step, place: Omit<Place, 'position'>) => void} check  Checks rows
  *   of x; a NaN or infinity is an error.
  * @property {(sampler: TokenSampler) => number} [ahead]  Tokens that may be computed ahead of the
- *   one that is read: pick leaves a token on the device, and embed finds it there. Such a backend
- *   queues its work. 0, or no such method: each token is read before the next is computed.
+ *   one that is read: pick leaves a token on the device, and embed finds it there. 0: each token is
+ *   read before the next one is computed. A backend that queues its work has this method; one without
+ *   it has finished when a call returns.
  * @property {(logits: H['tensor'], row: number, tokens: H['tokens'], sampler: TokenSampler,
  *   position: number) => void} pick  Token at `position` = the sampler's choice from a row of
  *   logits. The tokens before it are the text so far.

@@ -378,6 +378,8 @@ export class GpuBackend {
     const padded = new Float32Array(nRows * stride);
     for (let r = 0; r < nRows; r++) padded.set(values.subarray(r * to.nCols, (r + 1) * to.nCols), r * stride);
     this.#recorder.add(() => {
+      // States of another backend: a pass begins here.
+      if (to instanceof GpuHidden && row === 0) this.#reads.begin(to);
       this.#commands.write(buffer, 4 * row * stride, padded);
       return undefined;
     });

@@ -95,7 +95,7 @@ function stagesOf(features, activation, { nRows, few }) {
     {
       form: 'one',
       rows: few,
-      candidates: [1024, 1, 256, 4096].map((groups) => ({ groups })),
+      candidates: [256, 1, 1024, 4096].map((groups) => ({ groups })),
       what: '',
       name: ({ groups }) => (groups === 1 ? 'whole columns' : `columns in parts below ${groups} workgroups`),
     },

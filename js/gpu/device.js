@@ -231,8 +231,8 @@ export class GpuDevice {
 
   /**
    * Waits for something that the device does. Firefox looks for finished work every 100 ms, and
-   * whenever something is submitted: so something is, with nothing in it. Other browsers tell by
-   * themselves, before the first turn of the loop.
+   * whenever something is submitted, so empty submissions are made meanwhile. Other browsers do not
+   * need them.
    * @template T
    * @param {Promise<T>} work
    * @returns {Promise<T>}
@@ -244,7 +244,7 @@ export class GpuDevice {
     const stopped = new Promise((_, reject) => {
       stop = reject;
     });
-    // `lost` itself may live for days, and would keep what waited for it.
+    // Not a reaction to `lost`: that promise lives as long as the device, and would keep every wait.
     this.#waiting.add(stop);
     if (this.#failure) stop(this.#failure);
     else this.#nudge();
@@ -260,7 +260,7 @@ export class GpuDevice {
     }
   }
 
-  /** Submits nothing every few milliseconds, as long as something is waited for. */
+  /** Makes an empty submission every few milliseconds, as long as something is waited for. */
   async #nudge() {
     if (this.#isNudging) return;
     this.#isNudging = true;

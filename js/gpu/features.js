@@ -24,7 +24,7 @@ export const FEATURES = Object.freeze(['shader-f16', 'subgroups', 'dot4I8Packed'
 /** The forms where nothing was measured. @type {Readonly<GpuVariants>} */
 export const PLAIN = Object.freeze({
   ...{ subgroups: false, int8: false, f16: false },
-  ...{ rows: 4, invocations: 64, groups: 1024, tile: 64 },
+  ...{ rows: 4, invocations: 64, groups: 256, tile: 64 },
 });
 
 /**

@@ -101,10 +101,11 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
       ['silu', 'gelu', 'relu', 'relu2'].includes(feed.activation),
       `activations of the kind ${show(feed.activation)} are not supported on the GPU`,
     );
-    const { bytes } = cacheLayout(cacheShape(attention, contextLength, kvType));
+    const shape = cacheShape(attention, contextLength, kvType);
+    const { bytes } = cacheLayout(shape);
     check(
       bytes <= bindingBytes,
-      `${contextLength} positions need ${bytes} bytes of keys and values a layer; this GPU takes ${bindingBytes} in one piece: try a shorter context or another kvType`,
+      `a layer caches ${shape.nRows} positions in ${bytes} bytes of keys and values; this GPU takes ${bindingBytes} in one piece: try a shorter context or another kvType`,
     );
     check(
       attention.causal || attention.window === 0,

@@ -4,7 +4,6 @@
 
 import { HandleError } from '../errors.js';
 import { Queue } from '../queue.js';
-import { GpuError } from './errors.js';
 
 /** @typedef {import('../backend.js').Step} Step */
 /** @typedef {import('./commands.js').Commands} Commands */
@@ -130,12 +129,7 @@ export class Recorder {
       compiling.catch(() => {});
       all.set(key, compiling);
     }
-    return () => {
-      const known = all.get(key);
-      // Another call has failed to compile the same.
-      if (!known) throw new GpuError(`the kernels of ${name} are not there`, 'shader');
-      return known;
-    };
+    return () => /** @type {Ready[] | Promise<void>} */ (all.get(key));
   }
 
   /** @param {Work[]} work @returns {Promise<Ready[]>} */

@@ -205,6 +205,9 @@ export async function toGpu({ gpu, pipelines }, trees) {
       await writer.write(data);
       writer.end();
     }
+  } catch (error) {
+    for (const weight of weights) weight.free();
+    throw error;
   } finally {
     uploader.free();
     commands.free();

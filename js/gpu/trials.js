@@ -41,7 +41,7 @@ const MOST_RUNS = 256;
 const ROUNDS = 4;
 /** A candidate that takes so many times as long as the fastest one is timed no more. */
 const BEHIND = 1.25;
-/** A form that replaces the standard one takes less than this part of its time. */
+/** A form replaces the one in use if it takes less than this part of its time. */
 const WORTH = 0.95;
 /** Weights take turns until they have so many bytes together, or so many copies. */
 const COPIES = { bytes: 2 ** 24, most: 4 };
@@ -66,15 +66,17 @@ async function byClock(_, run) {
  * @param {Pick<ChoiceOptions, 'gpu' | 'pipelines' | 'type'>} options
  * @param {Shape} shape
  * @param {Kernels} fm
+ * @param {{ free: () => void }[]} owned  gets all that must be freed, also if this fails
  */
-async function makeData({ gpu, pipelines, type }, { nRows, nCols, nTokens }, fm) {
+async function makeData({ gpu, pipelines, type }, { nRows, nCols, nTokens }, fm, owned) {
   const random = generator(0x9e3779b9);
   const matrix = makeMatrix(fm, { type, nRows, nCols, mean: 0.02 }, random);
   const n = Math.min(COPIES.most, Math.ceil(COPIES.bytes / matrix.data.length));
-  const { trees, owned } = await toGpu(
+  const { trees, owned: ofTrees } = await toGpu(
     { gpu, pipelines },
     Array.from({ length: n }, () => ({ w: matrix })),
   );
+  owned.push(...ofTrees);
   const states = makeStates(DISTINCT_TOKENS, nCols, random);
   const distinct = Math.min(DISTINCT, nRows);
   const data = matrix.data.subarray(0, (matrix.data.length / nRows) * distinct);
@@ -90,10 +92,10 @@ async function makeData({ gpu, pipelines, type }, { nRows, nCols, nTokens }, fm)
     x.set(states.subarray(from * nCols, (from + 1) * nCols), t * nCols);
   }
   const activations = gpu.bufferOf(x, { label: 'activations' });
+  owned.push(activations);
   return {
     weights: trees.map((tree) => /** @type {GpuWeight} */ (/** @type {any} */ (tree).w)),
     x: activations,
-    owned: [...owned, activations],
     /**
      * Whether a value is near enough.
      * @param {number} value @param {number} t @param {number} r @param {Precision} precision
@@ -117,7 +119,7 @@ export class Trials {
   #data;
   /** @type {Map<string, GpuBuffer>} */
   #spare = new Map();
-  /** @type {GpuBuffer[]} */
+  /** @type {{ free: () => void }[]} */
   #owned = [];
   /** Milliseconds of all samples. */
   spent = 0;
@@ -133,7 +135,7 @@ export class Trials {
 
   free() {
     this.#commands.free();
-    for (const one of [...this.#owned, ...(this.#data?.owned ?? [])]) one.free();
+    for (const one of this.#owned) one.free();
   }
 
   /** @param {number} bytes @param {string} label */
@@ -146,23 +148,23 @@ export class Trials {
   /**
    * The fastest candidate of a stage.
    * @param {Stage} stage
-   * @param {GpuVariants} standard
+   * @param {GpuVariants} current
    * @returns {Promise<{ forms: GpuVariants, ratio: number, wrong: GpuVariants[] }>} ratio: of its
-   *   time to that of the standard; wrong: whose results are
+   *   time to that of the forms in use; wrong: whose results are
    */
-  async fastest(stage, standard) {
-    this.#data ??= await makeData(this.#options, this.#shape, this.#fm);
-    const { candidates, wrong } = await this.#prepare(stage, standard, this.#data);
-    return { ...(await this.#measure(candidates, standard)), wrong };
+  async fastest(stage, current) {
+    this.#data ??= await makeData(this.#options, this.#shape, this.#fm, this.#owned);
+    const { candidates, wrong } = await this.#prepare(stage, current, this.#data);
+    return { ...(await this.#measure(candidates, current)), wrong };
   }
 
   /**
    * Compiles candidates, and leaves out those whose results are wrong.
    * @param {Stage} stage
-   * @param {GpuVariants} standard
+   * @param {GpuVariants} current
    * @param {Data} data
    */
-  async #prepare({ form, rows, candidates }, standard, data) {
+  async #prepare({ form, rows, candidates }, current, data) {
     const nTokens = form === 'one' ? 1 : this.#shape.nTokens;
     const outputs = rows.map((nRows) => [0, 1].map(() => this.#buffer(4 * nTokens * up16(nRows), 'results')));
     const spare = (/** @type {string} */ label, /** @type {number} */ bytes) => {
@@ -181,7 +183,7 @@ export class Trials {
           spare,
         }),
       );
-    for (const forms of [standard, ...candidates.map((one) => ({ ...standard, ...one }))]) {
+    for (const forms of [current, ...candidates.map((one) => ({ ...current, ...one }))]) {
       const code = workOf(forms, data.weights[0]).map(({ shader }) => shader.code);
       if (!different.has(code.join())) different.set(code.join(), forms);
     }
@@ -260,12 +262,12 @@ export class Trials {
   /**
    * Times candidates in turns.
    * @param {readonly Candidate[]} candidates
-   * @param {GpuVariants} standard
+   * @param {GpuVariants} current
    */
-  async #measure(candidates, standard) {
-    const same = { forms: standard, ratio: 1 };
-    // Without the standard form there is nothing that another one could be faster than.
-    if (candidates.length < 2 || candidates[0].forms !== standard) return same;
+  async #measure(candidates, current) {
+    const same = { forms: current, ratio: 1 };
+    // Without the form in use there is nothing that another one could be faster than.
+    if (candidates.length < 2 || candidates[0].forms !== current) return same;
     const sample = async (/** @type {Candidate} */ { forms, run }, /** @type {number} */ runs) => {
       const ms = await this.#time(forms, () => run(runs));
       this.spent += ms;

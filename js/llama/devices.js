@@ -4,6 +4,7 @@
 import { openBackend } from '../backend.js';
 import { checkNames } from '../checks.js';
 import { ArgumentError, show } from '../errors.js';
+import { GpuError } from '../gpu/errors.js';
 import { pick } from './load-options.js';
 import { checkRange, KERNEL_OPTIONS } from './options.js';
 import { openCpu } from './place.js';
@@ -13,7 +14,6 @@ export { DeviceKeeper } from './recovery.js';
 
 /** @typedef {import('../backend.js').Backend} Backend */
 /** @typedef {import('../gpu/backend.js').GpuBackend} GpuBackend */
-/** @typedef {import('../gpu/errors.js').GpuError} GpuError */
 /** @typedef {import('./load-options.js').BackendPart} BackendPart */
 /** @typedef {import('./load-options.js').LlamaOptions} LlamaOptions */
 /** @typedef {import('./place.js').ModelFacts} ModelFacts */
@@ -96,9 +96,6 @@ function checkPart(part, i) {
     throw new ArgumentError(`${at}.gpu must be the options of a GPU, for backend: 'gpu'; got ${show(gpu)}`);
   return backend;
 }
-
-/** @param {unknown} error @returns {error is GpuError} */
-const isGpuError = (error) => error instanceof Error && 'code' in error && error.code === 'FM_GPU';
 
 /**
  * A backend on a GPU, with kernels that end with it.
@@ -183,7 +180,7 @@ async function openBest(options, facts, time) {
       const choice = { name: /** @type {const} */ ('gpu'), reason: measured, steps };
       /** @param {unknown} error */
       const otherwise = (error) =>
-        isGpuError(error)
+        error instanceof GpuError
           ? cpuBecause(`the model could not be loaded to the GPU: ${error.message}`)
           : undefined;
       return { backend: gpu, choice, otherwise };
@@ -192,11 +189,12 @@ async function openBest(options, facts, time) {
     return await cpuBecause(measured, cpu);
   } catch (error) {
     gpu?.dispose();
-    if (isGpuError(error)) return cpuBecause(`the GPU cannot be used: ${error.message}`, cpu);
+    if (error instanceof GpuError) return cpuBecause(`the GPU cannot be used: ${error.message}`, cpu);
     cpu?.dispose();
     throw error;
   }
 }
 
 /** @param {number} ms */
-const inMs = (ms) => (Number.isFinite(ms) ? `${Number(ms.toPrecision(3))} ms` : 'no time (they do not fit)');
+const inMs = (ms) =>
+  ms < Number.MAX_VALUE ? `${Number(ms.toPrecision(3))} ms` : 'no time (they do not fit)';

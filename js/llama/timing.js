@@ -33,9 +33,11 @@ const isTimes = (times) => [times?.gpu, times?.cpu].every((ms) => typeof ms === 
  */
 export async function timeDevices(gpu, cpu, facts) {
   const key = keyOf(gpu, cpu, facts);
+  // JSON has no infinity.
+  const finite = async (/** @type {Backend} */ one) => Math.min(Number.MAX_VALUE, await timeOf(one, facts));
   const found = await knownTimes.recall(key, isTimes);
   if (found) return found;
-  const times = { gpu: await timeOf(gpu, facts), cpu: await timeOf(cpu, facts) };
+  const times = { gpu: await finite(gpu), cpu: await finite(cpu) };
   await knownTimes.keep(key, times);
   return times;
 }

@@ -40,7 +40,7 @@ const WIDE = [64, 16_384];
 const PROMPT = 128;
 const HEADS = { nHeads: 32, nKvHeads: 8, headSize: 64 };
 /** Workgroups that fill a device, as js/gpu assumes, and as if any number did. */
-const [FILL, NO_SPLIT] = [1024, 1];
+const [FILL, NO_SPLIT] = [256, 1];
 
 /**
  * Work of a product on each copy of a weight.
@@ -135,7 +135,7 @@ function matvecCase(type, nRows, nCols, byDefault) {
         });
       contenders.push({
         ...one,
-        name: 'straight port: a workgroup a row',
+        name: 'a workgroup for each row',
         copies: straight(weight, { x, y }),
       });
       const results = await lab.race({ case: name, type, nRows, nCols, nTokens: 1, cold: true }, contenders);

@@ -5,7 +5,7 @@
  *   Q8_0   codes of keys, codes of values: a word for four; scales of keys, scales of values: a
  *          word, which is an f32 of f16 precision, for 32 values
  *
- * each row by row: position by position, all heads of a position together. */
+ * each row by row: a row has all heads of one position, and rowOf() says which row. */
 
 import { up16 } from '../shader.js';
 
