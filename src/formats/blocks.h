@@ -261,9 +261,9 @@ static_assert(sizeof(fm_block_tq2_0) == 66, "TQ2_0 block");
 
 /* ---- super-blocks of 256 values from a codebook ----
  *
- * The value of an entry e and its j-th magnitude: fm_iq2_xxs_grid[e] and its kind are in
- * formats/codebooks.h. A sign bit of 1 means minus. Bit j of a sign byte belongs to value j of 8;
- * 7 sign bits are completed by fm_even_signs. */
+ * formats/codebooks.h says how entries are packed and which magnitudes they hold. A sign bit of 1
+ * means minus. Bit j of a sign byte belongs to value j of 8; where a block stores 7 sign bits,
+ * fm_even_signs adds the eighth. */
 
 /* IQ2_XXS: 8 sub-blocks of 32, 2.0625 bits a weight.
  *   value = d / 8 * (2 * scale[sub] + 1) * +-magnitude,  scale 0..15

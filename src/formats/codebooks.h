@@ -6,9 +6,9 @@
  * IQ3       4 values of 4 bits an entry: value j in bits 4j + 3 .. 4j, of which the highest is 0.
  *           fm_iq3_xxs_values[code] or fm_iq3_s_values[code].
  *
- * A module holds the codebooks as sets of entries, one bit for each possible entry: 4.3 KB, which
- * is half of what they take here (9.2 KB, in the order that indices count). They are expanded
- * before the first operation with such a type. */
+ * A module stores each codebook as a set, one bit for every possible entry: 4.3 KB together. The
+ * arrays below, in the order of the indices, take 9.2 KB; they are filled before the first
+ * operation with such a type. */
 #ifndef FM_FORMATS_CODEBOOKS_H
 #define FM_FORMATS_CODEBOOKS_H
 

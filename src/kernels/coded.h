@@ -1,7 +1,8 @@
 /* The kernels of coded types: types whose blocks hold codes, scales and, some of them, minimums.
  *
- * A type brings a scalar decoder, for the generic scalar kernels, and a SIMD decoder (decoder.h),
- * of which its SIMD kernels are made. Kernel names: <op>_<type>_<activation>__<isa>. */
+ * A type brings a scalar decoder, for the generic scalar kernels, and for the SIMD kernels a
+ * decoder (decoder.h) or functions that unpack a group (unpacked.h). Kernel names:
+ * <op>_<type>_<activation>__<isa>. */
 #ifndef FM_KERNELS_CODED_H
 #define FM_KERNELS_CODED_H
 

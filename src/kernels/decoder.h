@@ -80,27 +80,25 @@ typedef struct {
 /* Initialises the parts of a layout that depend on its sub-blocks: the columns that share a scale,
  * and the largest code (255 for wide codes). n pair sums of codes and int8 activations fit int16
  * where n * 2 * 127 * max_code < 2^15; n_add is the largest such power of two, at most 8: 8 for
- * codes up to 15 (30,480), 4 up to 31 (31,496), 2 up to 63 (32,004), 1 up to 127. The int32 lanes
- * of a sub-block have to fit int16 too, since fm_two_subs packs those of two; codes over 63 are for
- * FM_WIDE_KERNELS and unpacked types (unpacked.h), which do not. */
+ * codes up to 15 (30,480), 4 up to 31 (31,496), 2 up to 63 (32,004). The int32 lanes of a sub-block
+ * have to fit int16 too, since fm_two_subs packs those of two. */
 #define FM_IS_WIDE(max_code) ((max_code) == 255)
 #define FM_PAIR_SUMS(max_code) (INT16_MAX / (2 * 127 * (max_code)))
 #define FM_N_ADD(max_code)                                                                         \
   (FM_PAIR_SUMS(max_code) >= 8   ? 8                                                               \
    : FM_PAIR_SUMS(max_code) >= 4 ? 4                                                               \
    : FM_PAIR_SUMS(max_code) >= 2 ? 2                                                               \
-                                 : FM_PAIR_SUMS(max_code))
+                                 : 0)
 #define FM_SUB_BLOCKS(columns, max_code)                                                           \
   .sub = (columns), .wide = FM_IS_WIDE(max_code),                                                  \
   .n_add =                                                                                         \
       FM_N_ADD(max_code) +                                                                         \
       0 * sizeof(struct {                                                                          \
         static_assert((columns) == 16 || (columns) == 32, "sub-blocks have 16 or 32 columns");     \
-        static_assert(FM_IS_WIDE(max_code) || FM_N_ADD(max_code) > 0,                              \
-                      "codes are 0..127, or wide");                                                \
+        static_assert(FM_IS_WIDE(max_code) || FM_N_ADD(max_code) > 0, "codes are 0..63, or wide"); \
         static_assert(FM_N_ADD(max_code) * 2 * 127 * (max_code) <= INT16_MAX,                      \
                       "n_add pair sums fit int16");                                                \
-        static_assert((max_code) > 63 || (columns) / 4 * 127 * (max_code) <= INT16_MAX,            \
+        static_assert(FM_IS_WIDE(max_code) || (columns) / 4 * 127 * (max_code) <= INT16_MAX,       \
                       "a lane of a sub-block fits int16");                                         \
         char none;                                                                                 \
       })

@@ -121,7 +121,7 @@ FM_INLINE void dot_columns(gemm_kind kind, const uint8_t *code, const int8_t *q,
 }
 
 /* dot16 for codes over 63, of which int16 holds one pair sum: the scale is applied to every
- * product, and int32 sums of the whole group stay in registers. n_steps: those of a sub-block. */
+ * product, and int32 sums of the whole group stay in registers. */
 FM_INLINE void k_columns_one_by_one(gemm_kind kind, const shape *s, const uint8_t *code,
                                     const int32_t *scale, const int8_t *q, size_t apart,
                                     v128_t sum[N_SUMS]) {

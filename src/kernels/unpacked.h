@@ -18,8 +18,7 @@ typedef void fm_gemv_unpacked_fn(const fm_simd128_kernels *type, const uint8_t *
                                  const void *x, float *y, size_t n_rows, size_t n_values,
                                  bool accumulate);
 
-fm_gemv_unpacked_fn fm_gemv_unpacked_i16__simd128, fm_gemv_unpacked_i8_dot16__relaxed,
-    fm_gemv_unpacked_i8_dot32__relaxed;
+fm_gemv_unpacked_fn fm_gemv_unpacked_i16__simd128;
 
 /* Scales of any coded type as f32: d * integer where the type has integers. */
 void fm_f32_scales__simd128(const fm_simd128_kernels *type, const uint8_t *group, size_t n,
@@ -28,12 +27,16 @@ void fm_f32_scales__simd128(const fm_simd128_kernels *type, const uint8_t *group
 void fm_k_scales__simd128(const fm_simd128_kernels *type, const uint8_t *group, size_t n,
                           bool dot32, fm_strip_k_row out);
 
+/* Codes over 63 have one pair sum in int16; no kernel of these types packs lanes of sub-blocks. */
 #define FM_UNPACKED_SIMD128(name, kind_of_scales, columns, max_code, code_bias)                    \
+  static_assert((max_code) <= 127, "codes are 0..127");                                            \
+  static_assert((columns) == 16 || (columns) == 32, "sub-blocks have 16 or 32 columns");           \
   static const fm_layout layout_##name = {.kind = FM_SCALES_##kind_of_scales,                      \
                                           .group_bytes =                                           \
                                               sizeof(fm_block_##name) * (256 / FM_VALUES_##name),  \
                                           .block_values = FM_VALUES_##name,                        \
-                                          FM_SUB_BLOCKS(columns, max_code),                        \
+                                          .sub = (columns),                                        \
+                                          .n_add = (max_code) > 63 ? 1 : FM_N_ADD(max_code),       \
                                           .bias = (code_bias)};                                    \
   static void unpack_groups_##name(const uint8_t *group, size_t n, uint8_t *codes) {               \
     for (; n; n--, group += layout_##name.group_bytes, codes += FM_GROUP_COLS)                     \

@@ -117,15 +117,15 @@ FM_INLINE void gemv(const fm_simd128_kernels *type, const uint8_t *w, size_t row
   }
 }
 
-void fm_gemv_unpacked_i8_dot16__relaxed(const fm_simd128_kernels *type, const uint8_t *w,
-                                        size_t row_bytes, const void *x, float *y, size_t n_rows,
-                                        size_t n_values, bool accumulate) {
+static void fm_gemv_unpacked_i8_dot16__relaxed(const fm_simd128_kernels *type, const uint8_t *w,
+                                               size_t row_bytes, const void *x, float *y,
+                                               size_t n_rows, size_t n_values, bool accumulate) {
   gemv(type, w, row_bytes, x, y, n_rows, n_values, accumulate, FM_DOT_I16);
 }
 
-void fm_gemv_unpacked_i8_dot32__relaxed(const fm_simd128_kernels *type, const uint8_t *w,
-                                        size_t row_bytes, const void *x, float *y, size_t n_rows,
-                                        size_t n_values, bool accumulate) {
+static void fm_gemv_unpacked_i8_dot32__relaxed(const fm_simd128_kernels *type, const uint8_t *w,
+                                               size_t row_bytes, const void *x, float *y,
+                                               size_t n_rows, size_t n_values, bool accumulate) {
   gemv(type, w, row_bytes, x, y, n_rows, n_values, accumulate, FM_DOT_I32);
 }
 
