@@ -14,6 +14,8 @@ import { COMMON } from './options.js';
 import { formatBytes, formatTable, modelSource } from './output.js';
 
 const LONGEST = 60;
+/** The pooling_type of rerankers. */
+const RANK = 4;
 
 /** @param {unknown} value */
 function shorten(value) {
@@ -35,6 +37,8 @@ function judge(gguf) {
     const lacking = lacks(plan, tensors);
     if (lacking.length > 0) throw new ModelError(lacking.join('; '));
     const causal = plan.layers.every(({ attention }) => attention.causal);
+    if (!causal && gguf.metadata[`${plan.architecture}.pooling_type`] === RANK)
+      throw new ModelError('it scores documents for a query (pooling_type 4): use Llama.rank');
     const { models: reason } = ARCHITECTURES[plan.architecture];
     return { runs: true, command: causal ? 'generate' : 'embed', reason };
   } catch (error) {

@@ -39,7 +39,8 @@
  * @property {number} weights  Bytes of the weights, quantised as in the file.
  * @property {number} kvCache  Bytes of the keys and values of all positions.
  * @property {number} workspace  Bytes of the activations.
- * @property {number} linear  Bytes of the whole wasm memory.
+ * @property {number} linear  All bytes that the devices hold for the model; on the CPU the
+ *   whole wasm memory.
  */
 
 /**

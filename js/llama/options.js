@@ -43,7 +43,10 @@ const NUMBERS = {
   seed: { by: 0, from: 0, to: SEED_LIMIT, integer: true },
 };
 
-/** Options of Llama.load: those for its own kernels, those for files, and all of them. */
+/**
+ * Options of Llama.load: those that choose devices, those for its own CPU kernels, those for files,
+ * and all of them.
+ */
 export const DEVICE_OPTIONS = /** @type {const} */ (['backend', 'gpu']);
 export const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'memory64', 'isa', 'dot', 'wasm']);
 export const OPEN_OPTIONS = /** @type {const} */ ([

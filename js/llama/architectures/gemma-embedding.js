@@ -1,6 +1,8 @@
 /* EmbeddingGemma: Gemma 3 without a causal mask. Its windows reach to both sides, and products may
  * follow the pooling. */
 
+import { show } from '../../errors.js';
+import { ModelError } from '../errors.js';
 import { tensor } from './decoder-plan.js';
 import { gemma3 } from './gemma3.js';
 
@@ -13,12 +15,16 @@ export const gemmaEmbedding = {
       attention.causal = false;
       attention.scale = 1 / Math.sqrt(attention.headSize);
     }
-    for (const [i, name] of ['dense_2', 'dense_3'].entries()) {
+    for (const name of ['dense_2', 'dense_3']) {
       if (read.value(`${name}_feat_out`) === undefined) continue;
       const nOut = read.count(`${name}_feat_out`);
       const nIn = read.count(`${name}_feat_in`);
+      const expected = plan.dense.at(-1) ?? plan.nEmbd;
+      if (nIn !== expected)
+        throw new ModelError(`metadata ${show(read.key(`${name}_feat_in`))} is ${nIn}, expected ${expected}`);
+      const role = `dense.${plan.dense.length}.matrix`;
       plan.dense.push(nOut);
-      plan.tensors.push(tensor(`dense.${i}.matrix`, `${name}.weight`, nOut, nIn, 'matrix'));
+      plan.tensors.push(tensor(role, `${name}.weight`, nOut, nIn, 'matrix'));
     }
     return plan;
   },
