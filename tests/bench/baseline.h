@@ -1,4 +1,4 @@
-/* What the opponents of the benchmark share: the loops over tokens, rows and groups. */
+/* The loops over tokens, rows and groups that the opponents of the benchmark share. */
 #ifndef FM_BENCH_BASELINE_H
 #define FM_BENCH_BASELINE_H
 
@@ -8,8 +8,8 @@
 
 #define EXPORT __attribute__((visibility("default"), used))
 
-/* value_of(b, a): the product of one row's block (or 8 blocks of 32) b with the activations a of
- * one token's 256 columns. */
+/* value_of(b, a): the product of a row's group, blocks_per_group blocks from b on, with the
+ * activations a of one token's 256 columns. */
 #define BASELINE(type, blocks_per_group, value_of)                                                 \
   EXPORT void bl_matmul_##type(const fm_block_##type *w, const fm_act_i8 *act, float *y,           \
                                size_t n_tokens, size_t n_rows, size_t n_cols) {                    \

@@ -161,6 +161,8 @@ async function bench() {
     ? { minRounds: 3, maxRounds: 10, budgetMs }
     : { minRounds: 5, maxRounds: 200, budgetMs };
   if (options.gpu && peers) {
+    if (options.list || options.json || options.filter)
+      throw new Error('--gpu --peers is one measurement: it takes no --list, --json or --filter');
     const { gpuPeersReport } = await import('./gpu-peers.js');
     return console.log(await gpuPeersReport({ ...options, setting: environment() }));
   }

@@ -1,5 +1,5 @@
 /**
- * What the matrix-vector kernel of js/gpu is measured against: a straight one with a workgroup for each row, whose 64 invocations
+ * The opponent of the matrix-vector kernel of js/gpu: a plain kernel with a workgroup for each row. Its 64 invocations
  * take pieces of 16 columns in turn and add up their sums as a tree. No row shares the reads of activations, no columns are cut.
  */
 import { groupsOf, shader, up16 } from '../../js/gpu/shader.js';

@@ -3,7 +3,7 @@
  * .toolchain, in which a small library stands in for SwiftShader and passes on to Mesa. Unlike
  * SwiftShader, lavapipe has shader-f16, which other engines demand.
  */
-import { cpSync, existsSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
@@ -15,7 +15,7 @@ const FOLDER = path.join(root, '.toolchain/lavapipe-chromium');
 const SOURCE = fileURLToPath(new URL('swiftshader-stand-in.c', import.meta.url));
 
 /** Flags with which a page gets a software adapter. */
-export const SOFTWARE_FLAGS = Object.freeze([
+const SOFTWARE_FLAGS = Object.freeze([
   '--no-sandbox',
   '--enable-unsafe-webgpu',
   '--use-webgpu-adapter=swiftshader',
@@ -31,7 +31,7 @@ export async function launchLavapipeChromium() {
   if (!existsSync(path.join(DEBIAN, 'vk_swiftshader_icd.json')))
     throw new Error(`Debian's Chromium is needed: ${DEBIAN} is not there`);
   const at = (/** @type {string} */ name) => path.join(FOLDER, name);
-  if (!existsSync(at('complete'))) {
+  if (!existsSync(at('complete')) || !readFileSync(at('complete')).equals(readFileSync(SOURCE))) {
     rmSync(FOLDER, { recursive: true, force: true });
     cpSync(DEBIAN, FOLDER, { recursive: true, verbatimSymlinks: true });
     const flags = ['-O2', '-shared', '-fPIC', '-fvisibility=hidden'];

@@ -153,6 +153,8 @@ async function callsOfToken(page, engine, words) {
     counts.push(await count());
   }
   const [first, second, third] = counts;
+  if (!third.dispatchWorkgroups || counts.some((one) => Object.keys(one).length === 0))
+    throw new Error(`${ENGINES[engine]}: no worker has told its calls of WebGPU`);
   return Object.fromEntries(
     Object.keys(third).map((name) => {
       const [ofShort, ofLong] = [second[name] - first[name], third[name] - second[name]];

@@ -1,6 +1,7 @@
 /**
- * The GPU kernels in Chromium and Firefox on a Vulkan driver that computes on the processor, in a page and in a worker: every
- * weight type against float64, with the optional features that there are and without any.
+ * The GPU kernels in Chromium and Firefox on a Vulkan driver that computes on the processor: every
+ * weight type in a page against float64, with the optional features that there are; some drawn ones
+ * in a worker, without any.
  */
 import assert from 'node:assert/strict';
 import path from 'node:path';
@@ -9,10 +10,10 @@ import { Llama } from '../../js/llama/index.js';
 import { activations } from '../helpers/activations.js';
 import { makeWeights } from '../helpers/blocks.js';
 import { ReferenceProduct, ReferenceWeight } from '../helpers/bounds.js';
-import { softwareVulkan } from '../helpers/gpu.js';
+import { SEED, sampled, softwareVulkan } from '../helpers/gpu.js';
 import { GPU_TYPES } from '../helpers/gpu-weights.js';
 import { TINY_TALES } from '../helpers/llama.js';
-import { draw, Prng } from '../helpers/prng.js';
+import { Prng } from '../helpers/prng.js';
 import { referenceByName } from '../helpers/reference.js';
 import { projectRoot } from '../helpers/test-data.js';
 import { CHROMIUM_FLAGS, CHROMIUM_GPU_FLAGS, skipWithoutChromium } from './helpers.js';
@@ -22,9 +23,7 @@ import { CHROMIUM, FIREFOX, openSelfDriven, StartError } from './self-driven.js'
 /** @import { Engine, Opened } from './self-driven.js' */
 
 const PAGE = 'tests/browser/fixtures/gpu.html';
-/** FM_TEST_DEEP: every weight type in workers too; otherwise some are drawn by a seed. */
-const DEEP = Boolean(process.env.FM_TEST_DEEP);
-const SEED = Number(process.env.FM_GPU_SEED ?? Date.now() % 1e6);
+/** Weights that are drawn for workers. */
 const DRAWN = 8;
 const u = 2 ** -24;
 const driver = softwareVulkan();
@@ -137,8 +136,9 @@ for (const engine of [CHROMIUM_GPU, FIREFOX_GPU]) {
     after(() => opened?.close());
 
     for (const { place, what, features } of PLACES) {
-      const cases = place === 'page' || DEEP ? CASES : draw(CASES, DRAWN, SEED);
-      test(`WebGPU in ${name}, ${place}: weight types against float64, ${what}`, async (t) => {
+      const cases = place === 'page' ? CASES : sampled(CASES, DRAWN);
+      const which = cases === CASES ? 'every weight type' : `${DRAWN} weights, seed ${SEED},`;
+      test(`WebGPU in ${name}, ${place}: ${which} against float64, ${what}`, async (t) => {
         if (failure instanceof StartError) return t.skip(failure.message.split('\n')[0]);
         if (failure) throw failure;
         const call = (/** @type {string} */ method, /** @type {unknown} */ argument = {}) =>
@@ -151,10 +151,7 @@ for (const engine of [CHROMIUM_GPU, FIREFOX_GPU]) {
         const { lost, left } = await call('close');
         assert.deepEqual([lost, left], [undefined, 0]);
         const used = info.features.join(', ') || 'no optional features';
-        const which = cases === CASES ? '' : `; ${cases.length} weights, seed ${SEED}`;
-        t.diagnostic(
-          `ran: GPU kernels in ${name} ${version}, ${place}: ${info.adapter.name}, ${used}${which}`,
-        );
+        t.diagnostic(`ran: GPU kernels in ${name} ${version}, ${place}: ${info.adapter.name}, ${used}`);
       });
     }
 

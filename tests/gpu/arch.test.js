@@ -1,19 +1,17 @@
 /**
  * Models of every architecture on the GPU backend, compared with llama.cpp (`arch` in the test
  * data). Compiling takes a software driver seconds a model, so two are drawn by a seed:
- * FM_ARCH_SEED sets it, FM_ARCH_ALL=1 runs all.
+ * FM_GPU_SEED sets it, FM_ARCH_ALL=1 or FM_TEST_DEEP=1 runs all.
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { createGpuKernels } from '../../js/gpu/index.js';
 import { ARCHITECTURES } from '../../js/llama/architectures/index.js';
 import { Llama } from '../../js/llama/index.js';
-import { gpuSkip, webGpu } from '../helpers/gpu.js';
+import { gpuSkip, SEED, sampled, webGpu } from '../helpers/gpu.js';
 import { distance, readReference } from '../helpers/llama.js';
-import { draw } from '../helpers/prng.js';
 import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
 
-const SEED = Number(process.env.FM_ARCH_SEED ?? Date.now() % 1e6);
 const ALL = process.env.FM_ARCH_ALL === '1';
 const DRAWN = 2;
 
@@ -32,7 +30,7 @@ describe('architectures on the GPU', { skip }, async () => {
     const isDense = !Object.keys(hyperparameters).some((key) => key.includes('expert_count'));
     return Object.hasOwn(ARCHITECTURES, architecture) && isDense;
   });
-  const drawn = ALL ? known : draw(known, DRAWN, SEED);
+  const drawn = ALL ? known : sampled(known, DRAWN);
 
   for (const { name, reference, logits } of drawn) {
     test(`${name}, seed ${SEED}`, async (t) => {

@@ -10,7 +10,7 @@ import { GpuTokens } from '../../js/gpu/handles.js';
 import { Pipelines } from '../../js/gpu/pipelines.js';
 import { Llama, NumericError } from '../../js/llama/index.js';
 import { createKernels } from '../../js/wasm/create.js';
-import { gpuSkip, openTestDevice, sampled } from '../helpers/gpu.js';
+import { gpuSkip, openTestDevice, SEED, sampled } from '../helpers/gpu.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 
 /** @import { Spec } from '../helpers/synthetic-llama.js' */
@@ -162,7 +162,7 @@ describe('tokens in flight on the GPU', { skip: await gpuSkip() }, () => {
     [{ architecture: 'qwen3', headSize: 32 }, 6],
   ];
   for (const [spec, perLayer] of sampled(specs, 2)) {
-    test(`${spec.architecture}: a token takes few dispatches, one submission, one read, and nothing new`, async () => {
+    test(`${spec.architecture}, seed ${SEED}: a token takes few dispatches, one submission, one read, and nothing new`, async () => {
       const AHEAD = 2;
       const opened = await open(spec, AHEAD);
       const { nLayers } = opened.model.info;

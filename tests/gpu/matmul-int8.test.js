@@ -53,12 +53,12 @@ describe('integer products for many tokens', {
     await check({ weight, dense, options: { tileRows: 128 }, start: 1 }, 'Q8_0');
   });
 
-  test('added to y, columns in parts', async () => {
-    // 3 steps of two lanes: of 4 parts, one is empty.
+  test('added to y', async () => {
+    // 3 steps of two lanes.
     const weight = randomWeight('Q8_0', 37, 96, new Prng(4), 1);
     const dense = gaussian(19 * 96, new Prng(6));
     const options = { ...SMALL, epilogue: /** @type {const} */ ('add') };
-    await check({ weight, dense, options, start: 2 }, '4 parts');
+    await check({ weight, dense, options, start: 2 }, 'added');
   });
 
   test('large, small and one-sided activations, and the same bits again', async () => {

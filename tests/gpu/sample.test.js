@@ -46,7 +46,7 @@ describe('the largest logits', { skip: await gpuSkip() }, () => {
         logits[b] - logits[a] ||
         a - b,
     );
-    // Of the two zeros, either may be given.
+    // -0 counts as 0, and is given as 0.
     return order.slice(0, k).map((i) => [logits[i] + 0, i]);
   }
 

@@ -10,7 +10,7 @@ import { roomFor } from '../../js/gpu/room.js';
 import { createKernels, Llama, NumericError } from '../../js/llama/index.js';
 import { openStages } from '../../js/llama/stages.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
-import { gpuSkip, openTestDevice, webGpu } from '../helpers/gpu.js';
+import { gpuSkip, openTestDevice, SEED, sampled, webGpu } from '../helpers/gpu.js';
 import { close, TOKENS } from '../helpers/llama.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 import { dataPath, skipWithout } from '../helpers/test-data.js';
@@ -22,16 +22,13 @@ import { dataPath, skipWithout } from '../helpers/test-data.js';
 /** The limit of tests/llama/architectures.test.js for two layers, for models of up to seven. */
 const RELATIVE = 1e-4;
 const EXACT = /** @type {const} */ ({ kvType: 'F32', activation: 'f32' });
-/** FM_TEST_DEEP: with every model; otherwise one is drawn by a seed. */
-const DEEP = Boolean(process.env.FM_TEST_DEEP);
-const SEED = Number(process.env.FM_ARCH_SEED ?? Date.now() % 1e6);
 /** Models, and how many layers the first device has. @type {[string, number][]} */
 const MODELS = [
   ['llama-rope3-A', 1],
   ['qwen3-A', 1],
   ['gemma3-A', 3],
 ];
-/** What no driver without a GPU can allocate, though it may be asked for. */
+/** More bytes than a driver without a GPU can allocate. */
 const TOO_MANY_BYTES = 2 ** 30;
 
 describe('several devices with a GPU', { skip: await gpuSkip() }, async () => {
@@ -74,7 +71,7 @@ describe('several devices with a GPU', { skip: await gpuSkip() }, async () => {
     return { logits, tokens: run.tokens };
   }
 
-  for (const [name, first] of DEEP ? MODELS : [MODELS[SEED % MODELS.length]]) {
+  for (const [name, first] of sampled(MODELS, 1)) {
     test(`a GPU and the CPU, and two GPUs, ${name}, seed ${SEED}`, {
       skip: skipWithout('arch/models'),
     }, async () => {

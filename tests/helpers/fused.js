@@ -98,7 +98,7 @@ export function multiplyMany(module, targets, x, nTokens, nCols, activation, nor
 
 /**
  * @param {RawModule} module @param {Target} target @param {Float32Array} gate
- * @param {Float32Array | null} up  null: no gate @param {number} nTokens @param {number} nCols @param {number} act
+ * @param {Float32Array | null} up  null: ones @param {number} nTokens @param {number} nCols @param {number} act
  * @param {number} activation
  */
 export function multiplyGated(module, { type, bytes, nRows }, gate, up, nTokens, nCols, act, activation) {

@@ -1,8 +1,8 @@
 /**
  * Every architecture compared with llama.cpp, on small models with random weights in which every
  * setting shows (`arch` in the test data; its README has the limits). A model runs on one instruction
- * set, drawn by a seed; FM_ARCH_SEED sets the seed, FM_ARCH_ALL=1 runs all of them. FM_ARCH_DRAWN: only
- * so many models, drawn too.
+ * set, drawn by a seed; FM_ARCH_SEED sets the seed, FM_ARCH_ALL=1 runs all of them. FM_ARCH_DRAWN
+ * sets how many models run; the same seed draws them.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -17,8 +17,8 @@ import { projectRoot } from '../helpers/test-data.js';
 const LLAMA_BUDGET = 30 * 1024;
 const RUNNER_BUDGET = 15 * 1024;
 /**
- * Size of the code that is fetched beside a file's header: the tokenizer, the CPU's blocks and
- * their operations.
+ * Size of the code that is fetched beside a file's header: the tokenizers (byte pairs, SentencePiece,
+ * unigrams, WordPiece), the CPU's blocks and their operations.
  */
 const LATER_BUDGET = 19 * 1024;
 

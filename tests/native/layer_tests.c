@@ -43,8 +43,8 @@ static void test_rows(void) {
       if (op == 4) status |= fm_add(from, x, to, (uint32_t)n);
       if (op == 5) status |= fm_gated(from, x, to, (uint32_t)n, (int32_t)(n % 3));
       if (op == 6) status |= fm_add_scaled(from, x, to, (uint32_t)n, scale);
-      if (op == 8) status |= fm_add_row(from, weight, to, n_rows, n_cols);
       if (op == 7) status |= fm_scale(from, to, (uint32_t)n, scale);
+      if (op == 8) status |= fm_add_row(from, weight, to, n_rows, n_cols);
     }
     check(status == FM_OK, "layer operation %d, %u x %u: status %d", op, n_rows, n_cols, status);
     check(same(y, in_place, n), "layer operation %d, %u x %u: in place is another result", op,

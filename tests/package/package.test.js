@@ -18,7 +18,10 @@ const OPERATIONS_BUDGET = 8 * 1024;
 /** Products on a GPU with their shaders, and whole models. */
 const GPU_BUDGET = 25 * 1024;
 const GPU_MODEL_BUDGET = 48 * 1024;
-/** The script of a model's worker contains the runner and the template engine again. */
+/**
+ * Both scripts of a model's worker contain the runner and the template engine again; the larger one
+ * also has the code of GPUs.
+ */
 const PACKED_BUDGET = 1100 * 1024;
 
 /** @type {ReturnType<typeof packedPackage>} */
