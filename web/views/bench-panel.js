@@ -90,13 +90,17 @@ export function setUpBench({ lab, jobs, options, model, file, hasGpu, loadOn }) 
     }
   }
 
-  /** Measures the model on a device: the loaded one, or another that is loaded for this. @param {'cpu' | 'gpu'} backend @param {AbortSignal} signal */
+  /**
+   * Measures the model on a device: the loaded one, or another that is loaded for this. A model on a
+   * GPU may have some layers on the CPU.
+   * @param {'cpu' | 'gpu'} backend @param {AbortSignal} signal
+   */
   async function measureOn(backend, signal) {
     const loaded = model();
-    if (loaded?.info.backend.name === backend) return measureModel(loaded, signal);
+    if (loaded?.info.backend.name === backend) return { ...(await measureModel(loaded, signal)), backend };
     const other = await loadOn(backend, signal);
     try {
-      return await measureModel(other, signal);
+      return { ...(await measureModel(other, signal)), backend };
     } finally {
       other.dispose();
     }

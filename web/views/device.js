@@ -15,8 +15,10 @@ export function foundWords({ name, problem }, usable) {
 }
 
 /** @param {import('../../js/llama/info.js').ModelInfo} info */
-export function deviceWords({ gpu, kernels }) {
-  if (gpu) return `GPU: ${gpu.adapter.name}${gpu.software ? ', which computes on the processor' : ''}`;
+export function deviceWords({ gpu, kernels, backend }) {
+  // Layers that a GPU cannot compute are on the CPU.
+  const place = backend?.name === 'mixed' ? 'GPU and CPU' : 'GPU';
+  if (gpu) return `${place}: ${gpu.adapter.name}${gpu.software ? ', which computes on the processor' : ''}`;
   const { threads } = kernels;
   return `CPU: ${kernelName(kernels)}, ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
 }
