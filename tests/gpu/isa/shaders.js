@@ -57,7 +57,8 @@ function product(units, form, options, variants = {}) {
 const each = (names, make) => Object.fromEntries(names.map(make));
 
 const gated = [unitOf('Q4_K', N_FF, N_EMBD), unitOf('Q4_K', N_FF, N_EMBD)];
-const down = product([unitOf('Q4_K', N_EMBD, N_FF)], 'one', { epilogue: 'add' });
+/** Cut by columns, as on a GPU that needs so many workgroups. */
+const down = product([unitOf('Q4_K', N_EMBD, N_FF)], 'one', { epilogue: 'add' }, { groups: 1024 });
 const normed = { norm: { eps: EPS }, vectors: /** @type {any} */ ({}) };
 
 /** @param {'F16' | 'Q8_0'} type */
