@@ -24,6 +24,8 @@ const POOLINGS = POOLING_TYPES.slice(0, 4);
  * @property {number} [dimensions]  Keep so many values from the start of the vector, before it is
  *   scaled: for models that were trained for it (Matryoshka). Default: all.
  * @property {AbortSignal} [signal]  Aborts the computation with its reason.
+ * @property {boolean} [queue]  Wait in a line while other calls use the model, instead of failing
+ *   with a BusyError. Default false.
  */
 
 /** @typedef {import('./lease.js').Lease} Lease */

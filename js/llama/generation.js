@@ -19,9 +19,9 @@ import { TextStream } from './text-stream.js';
  * @property {number} decodeMs  Time for all generated tokens but the first.
  * @property {number} decodeTokensPerSecond  Speed of the tokens after the first.
  * @property {number} seed  Seed of the random numbers; it gives the same text again.
- * @property {'stop' | 'end' | 'length' | 'context' | undefined} finishReason  Why it ended: at a
- *   stop string, at an end token, after maxTokens, or with a full context. Undefined before the
- *   end, and if the generation was aborted, cancelled, left or failed.
+ * @property {'stop' | 'end' | 'length' | 'context' | 'stopped' | undefined} finishReason  Why it
+ *   ended: at a stop string, at an end token, after maxTokens, with a full context, or by `stop()`.
+ *   Undefined before the end, and if the generation was aborted, cancelled, left or failed.
  */
 
 /**
@@ -39,7 +39,7 @@ import { TextStream } from './text-stream.js';
 /**
  * Generates a text, piece by piece. It takes the model when the first piece is read. The model is
  * free again at the end of the text, after an error or an abort, when a `for await` loop is left,
- * and after `return()`, `throw()` or `cancel()`: at once, whether or not anybody reads on.
+ * and after `stop()`, `return()`, `throw()` or `cancel()`: at once, whether or not anybody reads on.
  * @implements {AsyncIterableIterator<string, GenerationStats, void>}
  */
 export class Generation {
@@ -53,6 +53,8 @@ export class Generation {
   #steps;
   #open;
   #written = '';
+  /** Undefined before the prompt is computed. @type {TextStream | undefined} */
+  #stream;
   #stats = { reused: 0, promptMs: 0, first: 0, decodeMs: 0 };
   /** @type {GenerationStats['finishReason']} */
   #finish;
@@ -119,8 +121,22 @@ export class Generation {
    *   model cannot be loaded again
    */
   async next() {
-    if (!this.#engine && !this.#left && !this.#options.signal?.aborted) this.#engine = this.#open(this);
+    const isOver = this.#left || this.#finish || this.#options.signal?.aborted;
+    if (!this.#engine && !isOver) this.#engine = this.#open(this);
     return this.#steps.next();
+  }
+
+  /**
+   * Ends the text where it is. It stays, and nothing is rejected: a reading loop ends after the
+   * pieces that are written, `text()` resolves with them, and `stats.finishReason` is 'stopped'. The
+   * model is free when stop() returns. After the end it does nothing.
+   */
+  stop() {
+    const { signal } = this.#options;
+    if (this.#finish || this.#left || this.#failure || signal?.aborted) return;
+    if (this.#engine && !this.#engine.lease.held) return;
+    this.#finish = 'stopped';
+    this.#engine?.lease.end();
   }
 
   /**
@@ -171,10 +187,10 @@ export class Generation {
   /** @returns {AsyncGenerator<string, GenerationStats, void>} */
   async *#run() {
     try {
-      this.#options.signal?.throwIfAborted();
-      yield* this.#write(/** @type {Engine} */ (this.#engine));
+      if (this.#finish !== 'stopped') this.#options.signal?.throwIfAborted();
+      if (this.#engine) yield* this.#write(this.#engine);
     } catch (error) {
-      // A generation that was left during a pending read has not failed.
+      // A generation that was left or stopped during a pending read has not failed.
       if (error !== GIVEN_BACK) {
         this.#failure ??= { error };
         throw error;
@@ -182,17 +198,24 @@ export class Generation {
     } finally {
       this.#engine?.lease.end();
     }
+    const rest = this.#finish ? (this.#stream?.end() ?? '') : '';
+    this.#written += rest;
+    if (rest) yield rest;
     return this.stats;
   }
 
   /** @param {Engine} engine @returns {AsyncGenerator<string, void, void>} */
   async *#write({ context, bytes, ends, lease }) {
     const { maxTokens, stops, ignoreEnd } = this.#options;
+    const asked = performance.now();
+    if (lease.turn) await lease.turn;
+    lease.check();
+    const start = performance.now();
     const pace = new Pace(lease);
     const sampler = new Sampler(this.#options);
     const stream = new TextStream(stops);
+    this.#stream = stream;
     const stats = this.#stats;
-    const start = performance.now();
     stats.reused = context.rewind(this.#prompt);
     await context.extend(this.#prompt.slice(stats.reused), pace);
     lease.check();
@@ -203,8 +226,9 @@ export class Generation {
       lease.check();
       if (this.tokens.length > 0) stats.decodeMs += ms;
       else {
-        stats.first = performance.now() - start;
-        if (context.queues) stats.promptMs = stats.first;
+        const now = performance.now();
+        stats.first = now - asked;
+        if (context.queues) stats.promptMs = now - start;
       }
       const isEnd = !ignoreEnd && ends.has(token);
       if (!isEnd) this.tokens.push(token);
@@ -218,12 +242,8 @@ export class Generation {
       // The last piece frees the model, even if the reader does not read to the end.
       if (this.#finish) lease.end();
       if (piece) yield piece;
-      if (this.#finish) break;
+      if (this.#finish) return;
       lease.check();
     }
-    const rest = stream.end();
-    this.#written += rest;
-    lease.end();
-    if (rest) yield rest;
   }
 }

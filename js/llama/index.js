@@ -21,6 +21,7 @@ export const architectures = ARCHITECTURES;
 /** @typedef {import('./info.js').BackendLayers} BackendLayers */
 /** @typedef {import('./load-options.js').BackendOption} BackendOption */
 /** @typedef {import('./load-options.js').BackendPart} BackendPart */
+/** @typedef {import('./options.js').CallOptions} CallOptions */
 /** @typedef {import('./chat.js').ChatFormat} ChatFormat */
 /** @typedef {import('./chat/overflow.js').ChatLimits} ChatLimits */
 /** @typedef {import('./embedding.js').EmbedOptions} EmbedOptions */

@@ -6,26 +6,28 @@ import { ArgumentError, HandleError, show } from '../errors.js';
 import { GgufFile, openGguf } from '../gguf/index.js';
 import { DEFAULT_CONTEXT } from './architectures/metadata.js';
 import { Context } from './context.js';
-import { BusyError, ContextError, ModelError } from './errors.js';
+import { ContextError, ModelError } from './errors.js';
 import { Generation } from './generation.js';
 import { describe } from './info.js';
-import { Lease } from './lease.js';
+import { Lease, Line } from './lease.js';
 import { checkLoadOptions, isDevice, pick } from './load-options.js';
 import {
   asksForDevices,
   asList,
+  CALL_OPTIONS,
   CHAT_OPTIONS,
   checkGenerateOptions,
+  checkSwitch,
   EMBED_OPTIONS,
   FORMAT_OPTIONS,
   OPEN_OPTIONS,
-  RANK_OPTIONS,
 } from './options.js';
 import { Pace } from './pause.js';
 import { deviceCode, freeParts, loadParts, openOwnBackend, wasmBackend } from './place.js';
 import { planModel } from './plan.js';
 import { checkTensors } from './weights.js';
 
+/** @typedef {import('./options.js').CallOptions} CallOptions */
 /** @typedef {import('./options.js').GenerateOptions} GenerateOptions */
 /** @typedef {import('./chat/messages.js').Message} Message */
 /** @typedef {import('./chat/overflow.js').ChatLimits} ChatLimits */
@@ -62,8 +64,8 @@ import { checkTensors } from './weights.js';
  */
 export class Llama {
   #parts;
-  /** Lease of the last call that computed; it may have ended. @type {Lease | undefined} */
-  #lease;
+  /** The call that computes, and those that wait. */
+  #line = new Line();
   #disposed = false;
 
   /** @hideconstructor @param {Parts} parts */
@@ -171,7 +173,7 @@ export class Llama {
   /**
    * Continues a prompt. The result is an async iterator of pieces of text; its `stats` has the
    * speeds, and `text()` the whole text. The model is in use from the first read until the end,
-   * `cancel()`, an abort, an error, or the end of the reading loop.
+   * `stop()`, `cancel()`, an abort, an error, or the end of the reading loop.
    * @param {string | readonly number[]} prompt  a text, or tokens
    * @param {GenerateOptions} [options]
    * @returns {Generation}
@@ -194,7 +196,7 @@ export class Llama {
         : this.#checkTokens(prompt, 'prompt');
     if (tokens.length === 0) throw new ArgumentError('the prompt has no tokens');
     this.#checkRoom(tokens.length, 'the prompt');
-    return new Generation(tokens, checked, (owner) => this.#open(owner, tokens.length, checked.signal));
+    return new Generation(tokens, checked, (owner) => this.#open(owner, tokens.length, checked));
   }
 
   /**
@@ -237,15 +239,15 @@ export class Llama {
   /**
    * Computes the logits after each token, starting from an empty context.
    * @param {ArrayLike<number>} tokens
-   * @param {{ signal?: AbortSignal }} [options]
+   * @param {CallOptions} [options]
    * @returns {Promise<Float32Array>} tokens.length x vocabulary, row by row
-   * @throws {BusyError} another call uses the model
+   * @throws {import('./errors.js').BusyError} another call uses the model
    * @throws {import('./errors.js').NumericError} a computed number is NaN, infinite or too large
    *   for the KV cache
    */
   async logits(tokens, options = {}) {
     const { context, plan, tokenizer, weights } = this.#alive();
-    checkNames(options, ['signal']);
+    checkNames(options, CALL_OPTIONS);
     if (!weights.byRole.head?.output)
       throw new ModelError(`logits: ${plan.architecture} models have no output matrix; use embed`);
     const ids = this.#checkTokens(tokens, 'tokens');
@@ -253,7 +255,7 @@ export class Llama {
     this.#checkRoom(ids.length, 'tokens');
     const nVocab = tokenizer.size;
     const all = new Float32Array(ids.length * nVocab);
-    await this.#fromScratch('logits', options.signal, (pace, lease) => {
+    await this.#fromScratch('logits', options, (pace, lease) => {
       lease.nTokens = ids.length;
       context.clear();
       return context.extend(ids, pace, async (start, n, decoder) => {
@@ -280,14 +282,14 @@ export class Llama {
    *   row by row
    * @throws {ModelError} the file asks for another kind of pooling, as rerankers do
    * @throws {ContextError} a text has more tokens than the context
-   * @throws {BusyError} another call uses the model
+   * @throws {import('./errors.js').BusyError} another call uses the model
    * @throws {import('./errors.js').NumericError} a computed number is NaN, infinite or too large
    *   for the KV cache
    */
   async embed(texts, options = {}) {
     checkNames(options, EMBED_OPTIONS);
     const list = asList(texts);
-    const vectors = await this.#fromScratch('embed', options.signal, async (pace, lease) => {
+    const vectors = await this.#fromScratch('embed', options, async (pace, lease) => {
       const { embedTexts } = await import('./embedding.js');
       pace.check();
       return embedTexts(this.#alive(), list, options, pace, lease);
@@ -304,13 +306,13 @@ export class Llama {
    *   the model
    * @throws {ModelError} the model has no ranking head
    * @throws {ContextError} the query and a document together have more tokens than the context
-   * @throws {BusyError} another call uses the model
+   * @throws {import('./errors.js').BusyError} another call uses the model
    * @throws {import('./errors.js').NumericError} a computed number is NaN, infinite or too large
    *   for the KV cache
    */
   async rank(query, documents, options = {}) {
-    checkNames(options, RANK_OPTIONS);
-    return this.#fromScratch('rank', options.signal, async (pace, lease) => {
+    checkNames(options, CALL_OPTIONS);
+    return this.#fromScratch('rank', options, async (pace, lease) => {
       const { rankDocuments } = await import('./ranking.js');
       pace.check();
       return rankDocuments(this.#alive(), query, documents, pace, lease);
@@ -341,13 +343,21 @@ export class Llama {
   }
 
   /**
+   * Stops the generation that has the model, if there is one, as its own `stop()` does: its text
+   * stays, and the model is free for the next call. Other calls end by themselves.
+   */
+  stop() {
+    this.#line.first?.owner?.stop();
+  }
+
+  /**
    * Frees the memory of the model, and its kernels unless they were given. Further calls do
    * nothing.
    */
   dispose() {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#lease?.end(disposedError());
+    this.#line.end(disposedError());
     this.#parts.context.keeper = undefined;
     freeParts(this.#parts);
   }
@@ -363,34 +373,16 @@ export class Llama {
   }
 
   /**
-   * @param {import('./lease.js').Holder} holder
-   * @param {number} nTokens  tokens that the call computes, or begins with
-   * @param {AbortSignal | undefined} signal
-   * @param {object} [owner]
-   */
-  #lock(holder, nTokens, signal, owner) {
-    this.#alive();
-    const other = this.#lease;
-    if (other?.held) {
-      throw new BusyError(
-        `${holder}: the model is busy with ${other.holder} (${other.nTokens} tokens); it has one context. Wait, abort it, or cancel() the generation`,
-        other.holder,
-      );
-    }
-    this.#lease = new Lease(holder, nTokens, signal, owner);
-    return this.#lease;
-  }
-
-  /**
    * Takes the model for a generation.
    * @param {Generation} owner
    * @param {number} nTokens  tokens of the prompt
-   * @param {AbortSignal | undefined} signal
+   * @param {import('./generation.js').Options} options
    * @returns {import('./generation.js').Engine}
    */
-  #open(owner, nTokens, signal) {
-    const lease = this.#lock('generate', nTokens, signal, owner);
-    const { tokenizer, context } = this.#parts;
+  #open(owner, nTokens, { signal, queue }) {
+    const { tokenizer, context } = this.#alive();
+    const lease = new Lease('generate', nTokens, signal, owner);
+    this.#line.join(lease, queue);
     return {
       context,
       bytes: (token, special) => tokenizer.bytes(token, special),
@@ -402,15 +394,20 @@ export class Llama {
   /**
    * @template T
    * @param {'logits' | 'embed' | 'rank'} holder
-   * @param {AbortSignal | undefined} signal
+   * @param {CallOptions} options
    * @param {(pace: Pace, lease: Lease) => Promise<T>} work  a computation that counts its tokens,
    *   and begins with an empty context
    * @returns {Promise<T>}
    */
-  async #fromScratch(holder, signal, work) {
+  async #fromScratch(holder, { signal, queue = false }, work) {
+    this.#alive();
+    checkSwitch(queue, 'queue');
     signal?.throwIfAborted();
-    const lease = this.#lock(holder, 0, signal);
+    const lease = new Lease(holder, 0, signal);
+    this.#line.join(lease, queue);
     try {
+      if (lease.turn) await lease.turn;
+      lease.check();
       return await work(new Pace(lease), lease);
     } finally {
       lease.end();

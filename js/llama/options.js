@@ -4,6 +4,14 @@ import { checkNames } from '../checks.js';
 import { ArgumentError, show } from '../errors.js';
 
 /**
+ * Options of a call that computes.
+ * @typedef {object} CallOptions
+ * @property {AbortSignal | undefined} [signal]  Aborts the call: it rejects with the signal's reason.
+ * @property {boolean | undefined} [queue]  Wait in a line while other calls use the model, instead of
+ *   failing with a BusyError. Default false.
+ */
+
+/**
  * @typedef {object} GenerateOptions
  * @property {number} [maxTokens]  The most tokens to generate. The text also ends when the context
  *   is full. Default 256.
@@ -23,7 +31,10 @@ import { ArgumentError, show } from '../errors.js';
  *   of the result. They also match the spelling of control tokens, e.g. '<|im_end|>'.
  * @property {boolean} [ignoreEnd]  Write on where the model would end, as measurements need it.
  *   Default false.
- * @property {AbortSignal} [signal]  Aborts the generation: reading rejects with its reason.
+ * @property {boolean} [queue]  Wait in a line while other calls use the model, instead of failing
+ *   with a BusyError. Default false.
+ * @property {AbortSignal} [signal]  Aborts the generation: reading rejects with its reason. To end
+ *   it without an error, call its `stop()`.
  */
 
 const SEED_LIMIT = Number.MAX_SAFE_INTEGER;
@@ -71,7 +82,8 @@ export const LOAD_OPTIONS = Object.freeze([
 export const asksForDevices = ({ backend, gpu }) =>
   (backend !== undefined && backend !== 'cpu') || gpu !== undefined;
 
-const GENERATE_OPTIONS = [...Object.keys(NUMBERS), 'stop', 'ignoreEnd', 'signal'];
+export const CALL_OPTIONS = Object.freeze(['signal', 'queue']);
+const GENERATE_OPTIONS = [...Object.keys(NUMBERS), 'stop', 'ignoreEnd', ...CALL_OPTIONS];
 export const FORMAT_OPTIONS = Object.freeze([
   'template',
   'addGenerationPrompt',
@@ -83,8 +95,7 @@ export const CHAT_OPTIONS = Object.freeze([
   ...new Set([...GENERATE_OPTIONS, ...FORMAT_OPTIONS, 'special', 'overflow']),
 ]);
 
-export const EMBED_OPTIONS = Object.freeze(['pooling', 'normalize', 'dimensions', 'signal']);
-export const RANK_OPTIONS = Object.freeze(['signal']);
+export const EMBED_OPTIONS = Object.freeze(['pooling', 'normalize', 'dimensions', ...CALL_OPTIONS]);
 
 /**
  * @param {unknown} texts  a text, or a list of texts
@@ -106,7 +117,7 @@ export function asList(texts) {
  */
 export function checkGenerateOptions(options) {
   checkNames(options, GENERATE_OPTIONS);
-  const { stop = [], ignoreEnd = false, signal, ...numbers } = options;
+  const { stop = [], ignoreEnd = false, queue = false, signal, ...numbers } = options;
   /** @type {Record<string, number>} */
   const values = {};
   for (const [name, { by, from, to, integer }] of Object.entries(NUMBERS)) {
@@ -117,12 +128,18 @@ export function checkGenerateOptions(options) {
   const stops = typeof stop === 'string' ? [stop] : stop;
   if (!Array.isArray(stops) || stops.some((one) => typeof one !== 'string' || one === ''))
     throw new ArgumentError(`stop must be a text or a list of texts, none of them empty, got ${show(stop)}`);
-  if (typeof ignoreEnd !== 'boolean')
-    throw new ArgumentError(`ignoreEnd must be true or false, got ${show(ignoreEnd)}`);
+  checkSwitch(ignoreEnd, 'ignoreEnd');
+  checkSwitch(queue, 'queue');
   if (signal !== undefined && typeof signal?.throwIfAborted !== 'function')
     throw new ArgumentError(`signal must be an AbortSignal, got ${show(signal)}`);
-  const checked = /** @type {Required<Omit<GenerateOptions, 'stop' | 'ignoreEnd' | 'signal'>>} */ (values);
-  return { ...checked, stops, ignoreEnd, signal };
+  const checked = /** @type {import('./sampler.js').SamplerOptions & { maxTokens: number }} */ (values);
+  return { ...checked, stops, ignoreEnd, queue, signal };
+}
+
+/** @param {unknown} value @param {string} name */
+export function checkSwitch(value, name) {
+  if (typeof value !== 'boolean')
+    throw new ArgumentError(`${name} must be true or false, got ${show(value)}`);
 }
 
 /**

@@ -13,6 +13,8 @@ import { ModelError } from './errors.js';
 /**
  * @typedef {object} RankOptions
  * @property {AbortSignal} [signal]  Aborts the computation with its reason.
+ * @property {boolean} [queue]  Wait in a line while other calls use the model, instead of failing
+ *   with a BusyError. Default false.
  */
 
 const TEMPLATE = 'tokenizer.chat_template.rerank';

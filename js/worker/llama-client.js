@@ -211,6 +211,14 @@ export class WorkerLlama {
   }
 
   /**
+   * Stops the generation that has the model, if there is one, like `Llama.stop`. Its text stays, and
+   * the model is free for the next call.
+   */
+  stop() {
+    this.#calls.post({ kind: 'stop' });
+  }
+
+  /**
    * Ends the worker and frees its memory, even in the middle of a generation. Pending calls are
    * rejected. Further calls of dispose() do nothing.
    * @returns {Promise<void>} resolves when the worker is gone
@@ -279,6 +287,8 @@ export class WorkerLlama {
       },
       more: (generation, count) => this.#calls.post({ kind: 'more', generation, count }),
       stop: (generation) => this.#calls.post({ kind: 'stop', generation }),
+      cancel: (generation) => this.#calls.post({ kind: 'cancel', generation }),
+      isAborted: () => signal?.aborted ?? false,
     };
   }
 

@@ -10,7 +10,9 @@
  * @property {(generation: number, onEvent: (message: any) => void) => Promise<void>} run  Settles
  *   when the generation has ended.
  * @property {(generation: number, count: number) => void} more  Asks for this many more pieces.
- * @property {(generation: number) => void} stop  Ends the generation; the text so far stays.
+ * @property {(generation: number) => void} stop  Ends the text where it is; its last pieces are sent.
+ * @property {(generation: number) => void} cancel  Ends the generation; nothing more is sent.
+ * @property {() => boolean} isAborted  Whether the signal of the generation is aborted.
  */
 
 /** Number of pieces that are asked for at a time, so that the worker waits for a slow reader. */
@@ -38,6 +40,7 @@ export class WorkerGeneration {
   #ended = false;
   /** Whether the reader has left the generation. */
   #left = false;
+  #stopped = false;
   /** @type {{ reason: unknown } | undefined} */
   #failure;
   /** Callbacks of readers that wait for a piece or the end. @type {(() => void)[]} */
@@ -90,10 +93,27 @@ export class WorkerGeneration {
     return { done: false, value: piece };
   }
 
+  /**
+   * Ends the text where it is. It stays, and nothing is rejected: a reading loop ends after the
+   * pieces that are written, `text()` resolves with them, and `stats.finishReason` is 'stopped' then.
+   * The model is free for the next call. After the end it does nothing.
+   */
+  stop() {
+    if (this.#ended || this.#left || this.#stopped || this.#link.isAborted()) return;
+    this.#stopped = true;
+    if (this.#running) {
+      if (this.#generation) this.#link.stop(this.#generation);
+      return;
+    }
+    if (this.#generation) this.#link.cancel(this.#generation);
+    this.#running = Promise.resolve();
+    this.#endEarly();
+  }
+
   /** Ends the generation. @returns {Promise<IteratorResult<string, GenerationStats>>} */
   async return() {
     this.#left = true;
-    if (this.#generation && !this.#ended) this.#link.stop(this.#generation);
+    if (this.#generation && !this.#ended) this.#link.cancel(this.#generation);
     await this.#running;
     this.#running = Promise.resolve();
     this.#end();
@@ -140,8 +160,12 @@ export class WorkerGeneration {
   async #run() {
     try {
       this.#generation ||= await this.#link.open();
-      // The reader left while the generation was being made.
-      if (this.#left) return this.#link.stop(this.#generation);
+      // The reader left or stopped it while it was being made.
+      if (this.#left || this.#stopped) {
+        this.#link.cancel(this.#generation);
+        if (this.#stopped) this.#endEarly();
+        return;
+      }
       const ended = this.#link.run(this.#generation, (message) => this.#receive(message));
       this.#ask(PIECES);
       await ended;
@@ -150,6 +174,12 @@ export class WorkerGeneration {
     } finally {
       this.#end();
     }
+  }
+
+  /** Ends a generation that is stopped before it has begun. */
+  #endEarly() {
+    this.#stats.finishReason = 'stopped';
+    this.#end();
   }
 
   #end() {

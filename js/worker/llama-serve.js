@@ -19,8 +19,9 @@ const PROGRESS_STEP = 33;
 const PIECES_STEP = 8;
 
 /**
- * A running generation: how many more pieces may be sent, and a function that wakes its loop.
- * @typedef {{ credit: number, stopped: boolean, wake: () => void }} Running
+ * A running generation: how many more pieces may be sent, whether its reader has left, and a function
+ * that wakes its loop.
+ * @typedef {{ credit: number, left: boolean, wake: () => void }} Running
  */
 
 /**
@@ -52,11 +53,12 @@ export class LlamaServer {
     const running = entry?.running;
     if (kind === 'abort') this.#active.get(id)?.abort();
     else if (kind === 'chunk') this.#relay.receive(message);
-    else if (kind === 'stop' && entry) {
+    else if (kind === 'cancel' && entry) {
       entry.generation.cancel();
-      if (running) running.stopped = true;
+      if (running) running.left = true;
       else this.#drop(generation, entry);
-    } else if (kind === 'more' && running) running.credit += count;
+    } else if (kind === 'stop') this.#stop(generation);
+    else if (kind === 'more' && running) running.credit += count;
     else if (id !== undefined) this.#serve(message);
     running?.wake();
   }
@@ -77,6 +79,20 @@ export class LlamaServer {
     } catch (error) {
       this.#active.delete(id);
       this.#post({ id, error: packError(error) });
+    }
+  }
+
+  /**
+   * Stops a generation, or the one that has the model. Its last pieces are sent, asked for or not.
+   * @param {number | undefined} number
+   */
+  #stop(number) {
+    if (number === undefined) this.#model?.stop();
+    else this.#generations.get(number)?.generation.stop();
+    for (const { generation, running } of this.#generations.values()) {
+      if (!running || generation.stats.finishReason !== 'stopped') continue;
+      running.credit = Number.POSITIVE_INFINITY;
+      running.wake();
     }
   }
 
@@ -142,7 +158,7 @@ export class LlamaServer {
     const { generation, opened } = entry;
     const { signal } = /** @type {AbortController} */ (this.#active.get(opened));
     /** @type {Running} */
-    const running = { credit: 0, stopped: false, wake: () => {} };
+    const running = { credit: 0, left: false, wake: () => {} };
     entry.running = running;
     let sent = 0;
     let last = -Infinity;
@@ -161,12 +177,12 @@ export class LlamaServer {
     };
     try {
       for (;;) {
-        while (running.credit === 0 && !running.stopped && !signal.aborted)
+        while (running.credit === 0 && !running.left && !signal.aborted)
           await new Promise((resolve) => {
             running.wake = () => resolve(undefined);
             signal.addEventListener('abort', running.wake, { once: true });
           });
-        const { done, value } = await (running.stopped ? generation.return() : generation.next());
+        const { done, value } = await (running.left ? generation.return() : generation.next());
         if (done) break;
         running.credit--;
         pieces.push(value);

@@ -125,7 +125,7 @@ export class WriterView {
   /** Why it ended, in words. @param {Stats} stats @param {boolean} stopped @param {number} contextLength */
   static outcome({ finishReason, tokens, seed }, stopped, contextLength) {
     const wrote = `${count(tokens)} ${tokens === 1 ? 'token' : 'tokens'}`;
-    if (stopped) return `Stopped after ${wrote} · seed ${seed}`;
+    if (stopped || finishReason === 'stopped') return `Stopped after ${wrote} · seed ${seed}`;
     const why = {
       end: 'The model came to an end',
       stop: 'The model came to an end',
