@@ -125,6 +125,8 @@
  *   may overwrite the logits. Without a repeat penalty the history may be empty.
  * @property {(ids: Uint32Array, logits: Float32Array, nVocab: number) => number} [among]  The same
  *   choice from the topK largest logits or more, largest first.
+ * @property {boolean} [needsAll]  Whether next() must be called for every token, with all logits, and
+ *   no token be chosen ahead of it.
  * @property {number} [draws]  Random numbers drawn so far.
  * @property {(draws: number) => void} [rewind]  Goes on as after so many random numbers.
  */

@@ -27,8 +27,8 @@ const CANDIDATES = [64, MAX_CANDIDATES];
  * processor with all logits (0).
  * @param {TokenSampler} sampler
  */
-function candidatesFor({ options: { temperature, topK, repeatPenalty }, among }) {
-  if (repeatPenalty !== 1) return 0;
+function candidatesFor({ options: { temperature, topK, repeatPenalty }, among, needsAll }) {
+  if (repeatPenalty !== 1 || needsAll) return 0;
   if (temperature === 0) return 1;
   return (among && topK > 0 && CANDIDATES.find((n) => n >= topK)) || 0;
 }

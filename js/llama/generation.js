@@ -46,6 +46,11 @@ export class Generation {
   /** Tokens generated so far. @type {number[]} */
   tokens = [];
   /**
+   * Log probabilities of the tokens, in the same order; empty without the option `logprobs`.
+   * @type {import('./hooked-sampler.js').TokenLogprob[]}
+   */
+  logprobs = [];
+  /**
    * Number of messages left out at the start of the conversation, with `overflow: 'drop-oldest'`.
    */
   droppedMessages = 0;
@@ -204,15 +209,31 @@ export class Generation {
     return this.stats;
   }
 
+  /**
+   * The sampler of this generation; with the option `logits` also the list of all tokens, to which
+   * those that are chosen must be added.
+   * @param {Engine['bytes']} bytes
+   * @returns {Promise<{ sampler: Sampler & Partial<import('./hooked-sampler.js').HookedSampler>,
+   *   all?: number[] }>}
+   */
+  async #sampler(bytes) {
+    const { logits: hook, logprobs: nTop } = this.#options;
+    if (!hook && nTop === undefined) return { sampler: new Sampler(this.#options) };
+    const { HookedSampler } = await import('./hooked-sampler.js');
+    const all = [...this.#prompt];
+    return { sampler: new HookedSampler(this.#options, { hook, tokens: all, nTop, bytes }), all };
+  }
+
   /** @param {Engine} engine @returns {AsyncGenerator<string, void, void>} */
   async *#write({ context, bytes, ends, lease }) {
-    const { maxTokens, stops, ignoreEnd } = this.#options;
+    const { maxTokens, stops, ignoreEnd, showTokens } = this.#options;
     const asked = performance.now();
     if (lease.turn) await lease.turn;
     lease.check();
     const start = performance.now();
     const pace = new Pace(lease);
-    const sampler = new Sampler(this.#options);
+    const { sampler, all } = await this.#sampler(bytes);
+    lease.check();
     const stream = new TextStream(stops);
     this.#stream = stream;
     const stats = this.#stats;
@@ -231,9 +252,15 @@ export class Generation {
         if (context.queues) stats.promptMs = now - start;
       }
       const isEnd = !ignoreEnd && ends.has(token);
-      if (!isEnd) this.tokens.push(token);
-      const hidden = isEnd || bytes(token).length === 0;
-      const piece = stream.push(bytes(token, hidden), hidden);
+      if (!isEnd) {
+        this.tokens.push(token);
+        all?.push(token);
+        if (sampler.last) this.logprobs.push(sampler.last);
+      }
+      let hidden = isEnd || bytes(token).length === 0;
+      if (hidden && !isEnd && showTokens.length > 0)
+        hidden = !showTokens.includes(new TextDecoder().decode(bytes(token, true)));
+      const piece = stream.push(bytes(token, true), hidden);
       this.#written += piece;
       if (isEnd) this.#finish = 'end';
       else if (stream.stopped) this.#finish = 'stop';

@@ -32,6 +32,7 @@ export const architectures = ARCHITECTURES;
 /** @typedef {import('../wasm/kv-cache.js').KvType} KvType */
 /** @typedef {import('./load-options.js').LlamaOptions} LlamaOptions */
 /** @typedef {import('./chat/messages.js').CallingMessage} CallingMessage */
+/** @typedef {import('./hooked-sampler.js').LogitsHook} LogitsHook */
 /** @typedef {import('./chat/messages.js').Message} Message */
 /** @typedef {import('./chat/messages.js').SpokenMessage} SpokenMessage */
 /** @typedef {import('./chat/messages.js').TextPart} TextPart */
@@ -43,6 +44,8 @@ export const architectures = ARCHITECTURES;
 /** @typedef {import('./embedding.js').Pooling} Pooling */
 /** @typedef {import('./ranking.js').RankOptions} RankOptions */
 /** @typedef {import('./info.js').RopeInfo} RopeInfo */
+/** @typedef {import('./hooked-sampler.js').TokenChance} TokenChance */
+/** @typedef {import('./hooked-sampler.js').TokenLogprob} TokenLogprob */
 /** @typedef {import('./info.js').TokenizerInfo} TokenizerInfo */
 /** @typedef {import('./tokenizer/pre-tokenizers.js').PreTokenizer} PreTokenizer */
 /** @typedef {import('./tokenizer/tokenizer.js').EncodeOptions} EncodeOptions */

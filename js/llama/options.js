@@ -31,6 +31,13 @@ import { ArgumentError, show } from '../errors.js';
  *   of the result. They also match the spelling of control tokens, e.g. '<|im_end|>'.
  * @property {boolean} [ignoreEnd]  Write on where the model would end, as measurements need it.
  *   Default false.
+ * @property {import('./hooked-sampler.js').LogitsHook | undefined} [logits]  A function that is called
+ *   for every token before it is chosen, with the row of logits, which it may change, and the tokens so
+ *   far. On a GPU each token then waits for the one before. Not for a model in a worker.
+ * @property {number | undefined} [logprobs]  Report the log probability of each token in `logprobs` of
+ *   the generation, with so many of the most likely tokens beside it: 0 to 1000. Default: none is reported.
+ * @property {readonly string[] | undefined} [showTokens]  Spellings of control tokens that become part
+ *   of the text, e.g. '[TOOL_CALLS]'. Default: none, control tokens are left out.
  * @property {boolean} [queue]  Wait in a line while other calls use the model, instead of failing
  *   with a BusyError. Default false.
  * @property {AbortSignal} [signal]  Aborts the generation: reading rejects with its reason. To end
@@ -83,7 +90,10 @@ export const asksForDevices = ({ backend, gpu }) =>
   (backend !== undefined && backend !== 'cpu') || gpu !== undefined;
 
 export const CALL_OPTIONS = Object.freeze(['signal', 'queue']);
-const GENERATE_OPTIONS = [...Object.keys(NUMBERS), 'stop', 'ignoreEnd', ...CALL_OPTIONS];
+const GENERATE_OPTIONS = [
+  ...Object.keys(NUMBERS),
+  ...['stop', 'ignoreEnd', 'logits', 'logprobs', 'showTokens', ...CALL_OPTIONS],
+];
 export const FORMAT_OPTIONS = Object.freeze([
   'template',
   'addGenerationPrompt',
@@ -117,7 +127,8 @@ export function asList(texts) {
  */
 export function checkGenerateOptions(options) {
   checkNames(options, GENERATE_OPTIONS);
-  const { stop = [], ignoreEnd = false, queue = false, signal, ...numbers } = options;
+  const { stop = [], ignoreEnd = false, queue = false, showTokens = [], signal, ...others } = options;
+  const { logits, logprobs, ...numbers } = others;
   /** @type {Record<string, number>} */
   const values = {};
   for (const [name, { by, from, to, integer }] of Object.entries(NUMBERS)) {
@@ -126,15 +137,26 @@ export function checkGenerateOptions(options) {
   }
   if (numbers.seed === undefined) values.seed = Math.floor(Math.random() * 2 ** 32);
   const stops = typeof stop === 'string' ? [stop] : stop;
-  if (!Array.isArray(stops) || stops.some((one) => typeof one !== 'string' || one === ''))
+  if (!areTexts(stops))
     throw new ArgumentError(`stop must be a text or a list of texts, none of them empty, got ${show(stop)}`);
+  if (!areTexts(showTokens))
+    throw new ArgumentError(
+      `showTokens must be a list of texts, none of them empty, got ${show(showTokens)}`,
+    );
+  if (logits !== undefined && typeof logits !== 'function')
+    throw new ArgumentError(`logits must be a function (row, tokens) => void, got ${show(logits)}`);
+  if (logprobs !== undefined) checkRange(logprobs, 'logprobs', { from: 0, to: 1000, integer: true });
   checkSwitch(ignoreEnd, 'ignoreEnd');
   checkSwitch(queue, 'queue');
   if (signal !== undefined && typeof signal?.throwIfAborted !== 'function')
     throw new ArgumentError(`signal must be an AbortSignal, got ${show(signal)}`);
   const checked = /** @type {import('./sampler.js').SamplerOptions & { maxTokens: number }} */ (values);
-  return { ...checked, stops, ignoreEnd, queue, signal };
+  return { ...checked, stops, ignoreEnd, queue, logits, logprobs, showTokens, signal };
 }
+
+/** @param {unknown} texts @returns {texts is string[]} */
+const areTexts = (texts) =>
+  Array.isArray(texts) && texts.every((one) => typeof one === 'string' && one !== '');
 
 /** @param {unknown} value @param {string} name */
 export function checkSwitch(value, name) {

@@ -146,6 +146,7 @@ export class WorkerLlama {
    */
   generate(prompt, options = {}) {
     const { seed } = checkGenerateOptions(options);
+    checkHook(options);
     const { signal, ...rest } = options;
     const message = { kind: 'open', method: 'generate', input: prompt, options: { ...rest, seed } };
     const opening = { id: 0, signal };
@@ -160,6 +161,7 @@ export class WorkerLlama {
    * @returns {Promise<WorkerGeneration>}
    */
   async chat(messages, options = {}) {
+    checkHook(options);
     const { signal, ...rest } = options;
     const seed = rest.seed ?? Math.floor(Math.random() * 2 ** 32);
     const message = { kind: 'open', method: 'chat', input: messages, options: { ...rest, seed } };
@@ -305,6 +307,18 @@ export class WorkerLlama {
     this.#closed ??= this.#port?.close() ?? Promise.resolve();
     return this.#closed;
   }
+}
+
+/**
+ * Refuses a function on logits, which no message can carry.
+ * @param {{ logits?: unknown }} options
+ * @throws {ArgumentError} there is one
+ */
+function checkHook({ logits }) {
+  if (logits === undefined) return;
+  throw new ArgumentError(
+    `logits cannot be sent to a worker, as it is a function; load the model with Llama.load in this thread, or in a worker script of your own; got ${show(logits)}`,
+  );
 }
 
 /**

@@ -23,6 +23,11 @@ export class WorkerGeneration {
   /** Tokens generated so far. @type {number[]} */
   tokens = [];
   /**
+   * Log probabilities of the tokens, in the same order; empty without the option `logprobs`.
+   * @type {import('../llama/hooked-sampler.js').TokenLogprob[]}
+   */
+  logprobs = [];
+  /**
    * Number of messages left out at the start of the conversation, with `overflow: 'drop-oldest'`.
    */
   droppedMessages = 0;
@@ -197,9 +202,13 @@ export class WorkerGeneration {
     this.#link.more(this.#generation, count);
   }
 
-  /** @param {{ pieces: string[], tokens: number[], stats: GenerationStats }} message */
-  #receive({ pieces, tokens, stats }) {
+  /**
+   * @param {{ pieces: string[], tokens: number[], stats: GenerationStats,
+   *   logprobs: import('../llama/hooked-sampler.js').TokenLogprob[] }} message
+   */
+  #receive({ pieces, tokens, stats, logprobs }) {
     this.tokens.push(...tokens);
+    this.logprobs.push(...logprobs);
     this.#stats = stats;
     this.#pieces.push(...pieces);
     this.#written += pieces.join('');

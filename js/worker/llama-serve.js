@@ -169,8 +169,8 @@ export class LlamaServer {
     const send = () => {
       clearTimeout(timer);
       timer = undefined;
-      const tokens = generation.tokens.slice(sent);
-      this.#post({ kind: 'pieces', id, pieces, tokens, stats: generation.stats });
+      const [tokens, logprobs] = [generation.tokens.slice(sent), generation.logprobs.slice(sent)];
+      this.#post({ kind: 'pieces', id, pieces, tokens, logprobs, stats: generation.stats });
       sent = generation.tokens.length;
       last = performance.now();
       pieces = [];

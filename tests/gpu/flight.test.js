@@ -195,6 +195,34 @@ describe('tokens in flight on the GPU', { skip: await gpuSkip() }, () => {
     });
   }
 
+  test('a function on logits sees every row before anything follows, and decides', async () => {
+    const spec = { architecture: 'llama', context: 160 };
+    const opened = await open(spec, 2);
+    const greedy = await onCpu(spec, PROMPT, { ...GREEDY, maxTokens: 8 });
+    /** @type {number[][]} */
+    const calls = [];
+    const logits = (/** @type {Float32Array} */ row, /** @type {readonly number[]} */ all) => {
+      calls.push([...all]);
+      assert.equal(row.indexOf(Math.max(...row)), greedy[calls.length - 1]);
+    };
+    const { tokens, ids } = await counted(opened, { ...GREEDY, maxTokens: 8, logits });
+    assert.deepEqual(ids, greedy);
+    assert.deepEqual(
+      calls,
+      greedy.map((_, i) => [...PROMPT, ...greedy.slice(0, i)]),
+    );
+    for (const { dispatches } of tokens.slice(1)) assert.ok(dispatches > 0, 'no token was ahead');
+    const banned = {
+      ...GREEDY,
+      maxTokens: 1,
+      logits: (/** @type {Float32Array} */ row) => row.fill(-1e9, greedy[0], greedy[0] + 1),
+    };
+    const run = opened.model.generate(PROMPT, /** @type {any} */ (banned));
+    await run.text();
+    assert.notEqual(run.tokens[0], greedy[0]);
+    opened.model.dispose();
+  });
+
   test('sampling reads the largest logits, and chooses as the CPU does', async () => {
     const spec = { architecture: 'llama', context: 160, nVocab: 200 };
     const opened = await open(spec);
