@@ -7,6 +7,10 @@ export { KvCache } from './wasm/kv-cache.js';
 // Types that users may want to name.
 /**
  * @template {import('./wasm/operands.js').Floats} U
+ * @typedef {import('./wasm/kernel-types.js').ConvOptions<U>} ConvOptions
+ */
+/**
+ * @template {import('./wasm/operands.js').Floats} U
  * @typedef {import('./wasm/kernel-types.js').FfnOptions<U>} FfnOptions
  */
 /** @typedef {import('./wasm/kernel-types.js').FfnWeights} FfnWeights */

@@ -125,6 +125,12 @@ EXPORT int32_t fm_gated(const float *gate, const float *up, float *y, uint32_t n
   return status;
 }
 
+EXPORT int32_t fm_multiply(const float *a, const float *b, float *y, uint32_t n) {
+  int32_t status = check_pointwise(a, b, y, n);
+  if (status == FM_OK) fm_op_multiply(a, b, y, n);
+  return status;
+}
+
 EXPORT int32_t fm_kv_write(int32_t kv_type, void *cache, const float *x, uint32_t n_tokens,
                            uint32_t n_cols, uint32_t position, uint32_t n_positions) {
   const fm_traits *traits = fm_traits_of(kv_type);

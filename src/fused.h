@@ -324,6 +324,22 @@ int32_t fm_scale(const float *x, float *y, uint32_t n, float scale);
  * -2.7e-37. */
 int32_t fm_gated(const float *gate, const float *up, float *y, uint32_t n, int32_t act);
 
+/* y = a * b over n values; y may be a or b. */
+int32_t fm_multiply(const float *a, const float *b, float *y, uint32_t n);
+
+#define FM_CONV_LONGEST 16 /* tokens that a causal convolution covers at most */
+#define FM_CONV_PLAIN (-1) /* no activation function */
+
+/* A causal convolution of each channel over the tokens, x and y [n_tokens][n_channels]:
+ *   y[t][c] = act(bias[c] + sum_j weight[c][j] * x[t - length + 1 + j][c]), j = 0 .. length - 1.
+ * weight [n_channels][length]; bias [n_channels] or NULL. state [length - 1][n_channels]: the
+ * tokens before x[0], oldest first; replaced by the last ones of x. act: an fm_gate or
+ * FM_CONV_PLAIN, else FM_ERR_ACTIVATION. y may be x. FM_ERR_SHAPE where length is not 2 to
+ * FM_CONV_LONGEST. */
+int32_t fm_causal_conv(const float *x, const float *weight, const float *bias, float *state,
+                       float *y, uint32_t n_tokens, uint32_t n_channels, uint32_t length,
+                       int32_t act);
+
 /* The kernels that serve (type, activation) now: their fm_isa_id | the fm_activation they get << 8;
  * -1 where the type or the activation is unknown. */
 int32_t fm_served_by(int32_t type, int32_t activation);

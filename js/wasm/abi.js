@@ -45,6 +45,9 @@ export const ABI = /** @type {const} */ ({
   fm_add_scaled: 'i32(address a, address b, address y, u32 n, f32 scale)',
   fm_scale: 'i32(address x, address y, u32 n, f32 scale)',
   fm_gated: 'i32(address gate, address up, address y, u32 n, i32 act)',
+  fm_multiply: 'i32(address a, address b, address y, u32 n)',
+  fm_causal_conv:
+    'i32(address x, address weight, address bias, address state, address y, u32 n_tokens, u32 n_channels, u32 length, i32 act)',
   fm_served_by: 'i32(i32 type, i32 activation)',
 });
 

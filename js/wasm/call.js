@@ -83,6 +83,17 @@ export class Call {
   }
 
   /**
+   * Adds an operand that the call reads and writes.
+   * @param {Floats} x
+   * @returns {Operand}
+   */
+  changed(x) {
+    const operand = this.input(x);
+    if (operand.source) operand.target = operand.source;
+    return operand;
+  }
+
+  /**
    * Adds memory for this call only.
    * @param {number} nFloats
    * @param {(ptr: number) => void} [fill]  called once all pointers are known

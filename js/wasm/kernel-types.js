@@ -145,6 +145,14 @@
 
 /**
  * @template {Floats} U
+ * @typedef {object} ConvOptions
+ * @property {Floats | null} [bias]  nChannels values. Default: zeros.
+ * @property {Gate} [act]  Activation function of the result. Default: none.
+ * @property {U} [out]  Where the result goes: as many values as x; may be x itself.
+ */
+
+/**
+ * @template {Floats} U
  * @typedef {object} FlashOptions
  * @property {number} [nHeads]  Query heads of a token: a multiple of the cache's nKvHeads. A Tensor
  *   implies it: nCols / headSize.

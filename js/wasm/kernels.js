@@ -13,6 +13,7 @@ import { CHOICE } from './kernels-options.js';
 import { VERSION, verify } from './loader.js';
 import { Memory, Staging } from './memory.js';
 import { ACTIVATION_NAMES, DOT_NAMES, ISA_NAMES } from './selftest.js';
+import { ValueKernels } from './value-kernels.js';
 
 /** @typedef {import('./selftest.js').Isa} Isa */
 /** @typedef {import('./selftest.js').Dot} Dot */
@@ -23,7 +24,6 @@ import { ACTIVATION_NAMES, DOT_NAMES, ISA_NAMES } from './selftest.js';
 /** @typedef {import('./operands.js').Floats} Floats */
 /** @typedef {import('./kernel-types.js').KernelsInfo} KernelsInfo */
 /** @typedef {import('./kernel-types.js').LoadOptions} LoadOptions */
-/** @typedef {import('./kernel-types.js').Gate} Gate */
 /** @template {Floats} U @typedef {import('./kernel-types.js').ManyOptions<U>} ManyOptions */
 
 /** The memory of kernels, for other modules of the library. @type {(kernels: Kernels) => Memory} */
@@ -32,7 +32,7 @@ let memoryOf;
 export { memoryOf };
 
 /** A module instance with its memory, and the operations on it. createKernels makes it. */
-export class Kernels {
+export class Kernels extends ValueKernels {
   #memory;
   #loaded;
   #activation;
@@ -57,15 +57,18 @@ export class Kernels {
    * @param {typeof import('./operations.js')} operations
    */
   constructor(loaded, activation, operations) {
+    const memory = new Memory(loaded.instance);
+    const [stagedX, stagedY] = [new Staging(memory), new Staging(memory)];
+    const core = { memory, stagedX, stagedY, activation };
+    super(core, operations);
+    this.#core = core;
     this.#run = operations;
+    this.#memory = memory;
     this.#loaded = loaded;
     this.#activation = activation;
     this.#isa = loaded.isa;
     this.#dot = loaded.dot;
-    this.#memory = new Memory(loaded.instance);
     loaded.pool?.belongTo(this);
-    const [stagedX, stagedY] = [new Staging(this.#memory), new Staging(this.#memory)];
-    this.#core = { memory: this.#memory, stagedX, stagedY, activation };
     this.#types = Object.freeze(servedTypes(loaded.instance.exports));
   }
 
@@ -379,59 +382,6 @@ export class Kernels {
    */
   embed(w, ids, options) {
     return this.#run.embed(this.#core, w, ids, options);
-  }
-
-  /**
-   * a + b.
-   * @template {Floats} T
-   * @template {Floats} [U=T]
-   * @param {T} a
-   * @param {Floats} b  as many values as a, or as a row of a Tensor a: it is added to every row
-   * @param {{ out?: U }} [options]  out may be a, or b where it is as long
-   * @returns {NoInfer<U>}
-   */
-  add(a, b, options) {
-    return this.#run.add(this.#core, a, b, options);
-  }
-
-  /**
-   * a + scale * b; the product is rounded to f32 before it is added.
-   * @template {Floats} T
-   * @template {Floats} [U=T]
-   * @param {T} a
-   * @param {Floats} b  as many values as a
-   * @param {number} scale  rounded to f32
-   * @param {{ out?: U }} [options]  out may be a or b
-   * @returns {NoInfer<U>}
-   */
-  addScaled(a, b, scale, options) {
-    return this.#run.addScaled(this.#core, a, b, scale, options);
-  }
-
-  /**
-   * x * factor.
-   * @template {Floats} T
-   * @template {Floats} [U=T]
-   * @param {T} x
-   * @param {number} factor  rounded to f32
-   * @param {{ out?: U }} [options]  out may be x
-   * @returns {NoInfer<U>}
-   */
-  scale(x, factor, options) {
-    return this.#run.scale(this.#core, x, factor, options);
-  }
-
-  /**
-   * act(gate) * up, the activation of a gated feed-forward block.
-   * @template {Floats} T
-   * @template {Floats} [U=T]
-   * @param {T} gate
-   * @param {Floats} up  as many values as gate
-   * @param {{ act?: Gate, out?: U }} [options]  act: default 'silu'; out may be gate or up
-   * @returns {NoInfer<U>}
-   */
-  gated(gate, up, options) {
-    return this.#run.gated(this.#core, gate, up, options);
   }
 
   /**

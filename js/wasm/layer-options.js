@@ -9,6 +9,7 @@ export const ROPE_OPTIONS = Object.freeze([
 ]);
 export const OUT_OPTIONS = Object.freeze(['out']);
 export const GATED_OPTIONS = Object.freeze(['act', 'out']);
+export const CONV_OPTIONS = Object.freeze(['bias', 'act', 'out']);
 export const MANY_OPTIONS = Object.freeze(['out', 'activation']);
 export const NORM_MANY_OPTIONS = Object.freeze(['eps', 'out', 'activation']);
 export const SWIGLU_OPTIONS = Object.freeze(['act', 'out', 'activation']);

@@ -200,6 +200,14 @@ export const gated = (core, gate, up, options = {}) => {
   );
 };
 
+/** @type {Operation<'multiply'>} */
+export const multiply = (core, a, b, options = {}) => {
+  checkNames(options, OUT_OPTIONS);
+  return pointwise(core, 'multiply', { a, b }, a, options.out, (atA, atB, atY, n) =>
+    core.memory.exports.fm_multiply(atA, atB, atY, n),
+  );
+};
+
 /**
  * @param {Core} core
  * @param {string} what

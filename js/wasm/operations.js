@@ -1,8 +1,20 @@
 /* The operations behind the methods of Kernels, under the same names. */
 
 export { flashAttention, fusedAttentionScore } from './attention.js';
+export { causalConv } from './convolution.js';
 export { kvCache } from './kv-cache.js';
-export { add, addScaled, embed, gated, layerNorm, rmsNorm, rope, scale, softmax } from './layer.js';
+export {
+  add,
+  addScaled,
+  embed,
+  gated,
+  layerNorm,
+  multiply,
+  rmsNorm,
+  rope,
+  scale,
+  softmax,
+} from './layer.js';
 export { fusedDequantMatmulQ4KLegacy } from './legacy.js';
 export { tensor, weight } from './make.js';
 export {

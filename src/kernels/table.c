@@ -45,6 +45,7 @@ static const fm_shared_kernels shared[] = {
      .add = fm_add__scalar,
      .add_scaled = fm_add_scaled__scalar,
      .to_f16 = fm_to_f16__scalar,
+     .conv = fm_conv__scalar,
      .attention = &fm_attention__scalar},
     {.act = {[FM_ACT_INT16] = {ACT_I16, .quantize = SIMD128(fm_quantize_i16__simd128),
                                .deal = SIMD128(fm_deal_i16__simd128),
@@ -65,6 +66,7 @@ static const fm_shared_kernels shared[] = {
      .add = SIMD128(fm_add__simd128),
      .add_scaled = SIMD128(fm_add_scaled__simd128),
      .to_f16 = SIMD128(fm_to_f16__simd128),
+     .conv = SIMD128(fm_conv__simd128),
      .attention = SIMD128(&fm_attention__simd128),
      .attention_relaxed = RELAXED(&fm_attention__relaxed)},
 };

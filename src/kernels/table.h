@@ -9,6 +9,7 @@
 #include "kernels/activations.h"
 #include "kernels/attention.h"
 #include "kernels/coded.h"
+#include "kernels/conv.h"
 #include "kernels/floats.h"
 #include "kernels/layer.h"
 #include "kernels/source.h"
@@ -42,6 +43,7 @@ typedef struct {
   fm_add_fn *add;
   fm_add_scaled_fn *add_scaled;
   fm_to_f16_fn *to_f16;
+  fm_conv_fn *conv;
   const fm_attention_kernels *attention, *attention_relaxed;
 } fm_shared_kernels;
 

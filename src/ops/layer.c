@@ -265,6 +265,14 @@ static void gate_values(const void *context, size_t begin, size_t end, size_t th
                     j->act);
 }
 
+static void multiply_values(const void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const values_job *j = context;
+  size_t first = begin * STRETCH;
+  j->kernels->scale(j->a + first, j->b + first, 1.0f, j->y + first,
+                    stretch(j->n_values, begin, end));
+}
+
 void fm_op_add(const float *a, const float *b, float *y, size_t n_values) {
   const values_job j = {.kernels = kernels(), .a = a, .b = b, .y = y, .n_values = n_values};
   fm_parallel(add_values, &j, count_stretches(n_values), STRETCH * FM_WORK_COPY);
@@ -286,6 +294,11 @@ void fm_op_gated(const float *gate, const float *up, float *y, size_t n_values, 
   const values_job j = {
       .kernels = kernels(), .a = gate, .b = up, .y = y, .n_values = n_values, .act = act};
   fm_parallel(gate_values, &j, count_stretches(n_values), STRETCH * FM_WORK_EXP);
+}
+
+void fm_op_multiply(const float *a, const float *b, float *y, size_t n_values) {
+  const values_job j = {.kernels = kernels(), .a = a, .b = b, .y = y, .n_values = n_values};
+  fm_parallel(multiply_values, &j, count_stretches(n_values), STRETCH * FM_WORK_COPY);
 }
 
 typedef struct {

@@ -72,8 +72,8 @@ typedef struct {
 /* isa: the instruction set in use; activation: asked for. */
 fm_service fm_service_of(int32_t isa, const fm_kernels *kernels, int32_t activation);
 
-/* Contracts: fm_rms_norm .. fm_gated and fm_kv_write in fused.h; rows: the first row of the cache
- * to be written. */
+/* Contracts: fm_rms_norm .. fm_multiply and fm_kv_write in fused.h; rows: the first row of the
+ * cache to be written. */
 typedef struct {
   size_t n_tokens, n_heads, head_size, n_dims;
   uint32_t first_position;
@@ -93,7 +93,11 @@ void fm_op_add_row(const float *x, const float *row, float *y, size_t n_rows, si
 void fm_op_add_scaled(const float *a, const float *b, float *y, size_t n_values, float factor);
 void fm_op_scale(const float *x, float *y, size_t n_values, float factor);
 void fm_op_gated(const float *gate, const float *up, float *y, size_t n_values, int32_t act);
+void fm_op_multiply(const float *a, const float *b, float *y, size_t n_values);
 void fm_op_kv_write(int32_t type, uint8_t *rows, const float *x, size_t n_values);
+
+/* Contract: fm_causal_conv in fused.h. */
+void fm_op_causal_conv(const fm_conv *conv, int32_t act);
 
 /* Contracts: fm_flash_attention and fused_attention_score in fused.h. */
 void fm_op_flash_attention(const fm_attention *shape, const float *q, const uint8_t *k,

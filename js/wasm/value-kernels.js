@@ -1,0 +1,104 @@
+/* The methods of Kernels that compute with f32 values alone. */
+
+/** @typedef {import('./kernel-types.js').Gate} Gate */
+/** @typedef {import('./operands.js').Floats} Floats */
+
+/** Operations on f32 values, without weights in blocks: a part of Kernels. */
+export class ValueKernels {
+  #core;
+  #run;
+
+  /**
+   * @hideconstructor
+   * @param {import('./core.js').Core} core
+   * @param {typeof import('./operations.js')} operations
+   */
+  constructor(core, operations) {
+    this.#core = core;
+    this.#run = operations;
+  }
+
+  /**
+   * a + b.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} a
+   * @param {Floats} b  as many values as a, or as a row of a Tensor a: it is added to every row
+   * @param {{ out?: U }} [options]  out may be a, or b where it is as long
+   * @returns {NoInfer<U>}
+   */
+  add(a, b, options) {
+    return this.#run.add(this.#core, a, b, options);
+  }
+
+  /**
+   * a + scale * b; the product is rounded to f32 before it is added.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} a
+   * @param {Floats} b  as many values as a
+   * @param {number} scale  rounded to f32
+   * @param {{ out?: U }} [options]  out may be a or b
+   * @returns {NoInfer<U>}
+   */
+  addScaled(a, b, scale, options) {
+    return this.#run.addScaled(this.#core, a, b, scale, options);
+  }
+
+  /**
+   * x * factor.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} x
+   * @param {number} factor  rounded to f32
+   * @param {{ out?: U }} [options]  out may be x
+   * @returns {NoInfer<U>}
+   */
+  scale(x, factor, options) {
+    return this.#run.scale(this.#core, x, factor, options);
+  }
+
+  /**
+   * act(gate) * up, the activation of a gated feed-forward block.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} gate
+   * @param {Floats} up  as many values as gate
+   * @param {{ act?: Gate, out?: U }} [options]  act: default 'silu'; out may be gate or up
+   * @returns {NoInfer<U>}
+   */
+  gated(gate, up, options) {
+    return this.#run.gated(this.#core, gate, up, options);
+  }
+
+  /**
+   * a * b, value by value.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} a
+   * @param {Floats} b  as many values as a
+   * @param {{ out?: U }} [options]  out may be a or b
+   * @returns {NoInfer<U>}
+   */
+  multiply(a, b, options) {
+    return this.#run.multiply(this.#core, a, b, options);
+  }
+
+  /**
+   * Causal convolution of each channel over the tokens: y[t][c] = act(bias[c] + sum_j weight[c][j] *
+   * x[t - length + 1 + j][c]). The state has the tokens before x; afterwards it has those before the
+   * token that follows x.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} x  nTokens * nChannels values
+   * @param {Floats} weight  nChannels * length values; length is 2 to 16
+   * @param {Floats} state  (length - 1) * nChannels values, the oldest token first; changed
+   * @param {import('./kernel-types.js').ConvOptions<U>} [options]
+   * @returns {NoInfer<U>}
+   * @throws {import('../errors.js').ShapeError} a length does not fit the shape; the message has both
+   *   numbers
+   */
+  causalConv(x, weight, state, options) {
+    return this.#run.causalConv(this.#core, x, weight, state, options);
+  }
+}

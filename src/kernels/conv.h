@@ -1,0 +1,25 @@
+/* The kernel of causal convolutions: channels first .. first + n_values - 1, n_values at most
+ * FM_CONV_CHANNELS, without the activation function. The other channels are not touched. Reads a
+ * token before it writes its result, so y may be x. The terms are added in the order bias, oldest
+ * token
+ * .. newest token, each product rounded; scalar and vector give the same bits. */
+#ifndef FM_KERNELS_CONV_H
+#define FM_KERNELS_CONV_H
+
+#include <stddef.h>
+
+/* The arguments of fm_causal_conv. */
+typedef struct {
+  const float *x, *weight, *bias;
+  float *state, *y;
+  size_t n_tokens, n_channels, length;
+} fm_conv;
+
+/* The values of a cache line: all tokens are walked for as many channels. */
+#define FM_CONV_CHANNELS 16
+
+typedef void fm_conv_fn(const fm_conv *conv, size_t first, size_t n_values);
+
+fm_conv_fn fm_conv__scalar, fm_conv__simd128;
+
+#endif
