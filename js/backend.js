@@ -17,6 +17,7 @@
 /** @typedef {import('./llama/plan.js').Plan} Plan */
 /** @typedef {import('./llama/plan.js').PlannedTensor} PlannedTensor */
 /** @typedef {import('./llama/plan.js').AttentionSettings} AttentionSettings */
+/** @typedef {import('./llama/plan.js').RecurrentSettings} RecurrentSettings */
 /** @typedef {import('./llama/plan.js').FeedSettings} FeedSettings */
 /** @typedef {import('./llama/plan.js').EmbeddingSettings} EmbeddingSettings */
 /** @typedef {import('./llama/plan.js').HeadSettings} HeadSettings */
@@ -50,6 +51,14 @@
  * Keys and values of past tokens, by position, for one attention layer. A layer with a window may keep
  * only the latest ones: `first` is then the first position that is there.
  * @typedef {Resource & { readonly first?: number }} Cache
+ */
+
+/**
+ * What the tokens so far have left in one recurrent layer, in a fixed number of values, and a copy
+ * from an earlier position. Computing can go on at both positions, and at 0 from a state of zeros.
+ * Positions that are not there are -1.
+ * @typedef {Resource & { readonly position: number, readonly savedAt: number }} State  position:
+ *   tokens that the state has seen; savedAt: tokens that its copy has seen.
  */
 
 /**
@@ -101,7 +110,7 @@
  *   if tokens see later tokens.
  * @property {number} part  Most tokens that one block takes; a larger batch is computed in parts.
  * @property {number} logitRows  Most rows of logits that are held at a time.
- * @property {number} kvBytes  Bytes of all caches.
+ * @property {number} kvBytes  Bytes of all caches and states.
  * @property {number} workspaceBytes  Bytes of hidden states, their work memory, and logits.
  */
 
@@ -133,7 +142,8 @@
 
 /**
  * The types of a backend's handles.
- * @typedef {{ hidden: Hidden, tensor: DeviceTensor, cache: Cache, tokens: TokenList }} Handles
+ * @typedef {{ hidden: Hidden, tensor: DeviceTensor, cache: Cache, state: State, tokens: TokenList }}
+ *   Handles
  */
 
 /**
@@ -164,6 +174,8 @@
  * @property {(length: number) => H['tokens']} tokens  Makes a list of zeros.
  * @property {(attention: AttentionSettings, settings: RunSettings, layer: number) => H['cache']}
  *   cache  Makes an empty cache for one layer.
+ * @property {(recurrent: RecurrentSettings, settings: RunSettings, layer: number) => H['state']}
+ *   state  Makes the state of one layer.
  *
  * @property {(tokens: H['tokens'], x: H['hidden'], embedding: Block<EmbeddingSettings>,
  *   at: Step) => void} embed  x = embeddings of the tokens at these positions.
@@ -172,6 +184,11 @@
  *   queries stay with x. A number that the cache cannot store is an error.
  * @property {(x: H['hidden'], attention: Block<AttentionSettings>, cache: H['cache'], at: Step) =>
  *   void} attend  x += attention of these queries over the cache.
+ * @property {(x: H['hidden'], recurrent: Block<RecurrentSettings>, state: H['state'], at: Step) =>
+ *   void} recur  x += recurrent block of x, which goes on from the state at this position, and
+ *   leaves it after the last token. Of several tokens the state before the last one is kept as a
+ *   copy. In a layer with attention it is called between project and attend. A state that is not
+ *   there is an error.
  * @property {(x: H['hidden'], feed: Block<FeedSettings>, at: Step) => void} feed  x += feed-forward
  *   block of x.
  * @property {(x: H['hidden'], head: Block<HeadSettings>, logits: H['tensor'], rows: BatchRows) =>

@@ -2,11 +2,20 @@
  * the last one the head. Only hidden states cross from one to the next, by reading and writing.
  *
  * Calls are queued, as a block can be computed only when the states that it needs have arrived: a
- * backend on the CPU computes at the call. A handle holds one handle of each stage that needs it. */
+ * backend on the CPU computes at the call. */
 
 import { HandleError } from './errors.js';
+import { isCausal } from './llama/layers.js';
 import { LONGEST_STRETCH, nextTask } from './llama/pause.js';
 import { Queue } from './queue.js';
+import {
+  Parts,
+  StagedCache,
+  StagedHidden,
+  StagedState,
+  StagedTensor,
+  StagedTokens,
+} from './staged-handles.js';
 
 /** @typedef {import('./backend.js').Backend} Backend */
 /** @typedef {import('./backend.js').BatchRows} BatchRows */
@@ -22,6 +31,7 @@ import { Queue } from './queue.js';
 /** @typedef {import('./llama/plan.js').FeedSettings} FeedSettings */
 /** @typedef {import('./llama/plan.js').HeadSettings} HeadSettings */
 /** @typedef {import('./llama/plan.js').Plan} Plan */
+/** @typedef {import('./llama/plan.js').RecurrentSettings} RecurrentSettings */
 /** @typedef {import('./llama/plan-slice.js').Slice} Slice */
 
 /** @template S @typedef {import('./backend.js').Block<S>} Block */
@@ -32,81 +42,10 @@ import { Queue } from './queue.js';
  * @typedef {{ backend: Backend, from: number, to: number, slice: Slice }} Stage
  */
 
-/** Handles of one or several stages, which are freed together. @implements {Resource} */
-class Parts {
-  /** @param {any[]} all */
-  constructor(all) {
-    this.all = all;
-  }
-
-  get freed() {
-    return this.all.every(({ freed }) => freed);
-  }
-
-  free() {
-    for (const one of this.all) if (!one.freed) one.free();
-  }
-}
-
-/** Hidden states, of every stage. */
-class StagedHidden extends Parts {
-  /** The stage of the last block. */
-  at = 0;
-
-  /** @param {any[]} all */
-  constructor(all) {
-    super(all);
-    const [{ nRows, nCols }] = all;
-    this.nRows = nRows;
-    this.nCols = nCols;
-  }
-}
-
-/** Logits, of the last stage. */
-class StagedTensor extends Parts {
-  /** @param {any} one */
-  constructor(one) {
-    super([one]);
-    this.nRows = one.nRows;
-    this.nCols = one.nCols;
-  }
-}
-
-/** Keys and values of a layer, of its stage. */
-class StagedCache extends Parts {
-  /** Calls that were queued, and the last one that was done. */
-  asked = 0;
-  done = 0;
-  #isWindow;
-
-  /** @param {any} one @param {boolean} isWindow  it may keep only the latest positions */
-  constructor(one, isWindow) {
-    super([one]);
-    this.#isWindow = isWindow;
-  }
-
-  /** Infinity while calls wait: then no position counts as kept. */
-  get first() {
-    if (!this.#isWindow) return 0;
-    return this.asked === this.done ? (this.all[0].first ?? 0) : Number.POSITIVE_INFINITY;
-  }
-}
-
-/** Tokens, of the first stage for the embedding, and of the last one for the choice. */
-class StagedTokens extends Parts {
-  /** Positions whose token only the last stage has. @type {Set<number>} */
-  picked = new Set();
-
-  /** @param {any} first @param {any} last @param {number} length */
-  constructor(first, last, length) {
-    super([first, last]);
-    this.length = length;
-  }
-}
-
 /**
  * @typedef {import('./backend.js').Backend<
- *   { hidden: StagedHidden, tensor: StagedTensor, cache: StagedCache, tokens: StagedTokens }>} Staged
+ *   { hidden: StagedHidden, tensor: StagedTensor, cache: StagedCache, state: StagedState,
+ *     tokens: StagedTokens }>} Staged
  */
 
 /** @implements {Staged} */
@@ -186,8 +125,7 @@ export class StagedBackend {
     const [last] = all.slice(-1);
     const least = (/** @type {keyof Sizes} */ of) => Math.min(...all.map((one) => one[of]));
     const sum = (/** @type {keyof Sizes} */ of) => all.reduce((total, one) => total + one[of], 0);
-    const causal = plan.layers.every(({ attention }) => attention.causal);
-    const batch = causal ? least('batch') : settings.contextLength;
+    const batch = isCausal(plan.layers) ? least('batch') : settings.contextLength;
     const logitRows = Math.min(batch, last.logitRows);
     const part = Math.min(batch, least('part'));
     return { batch, part, logitRows, kvBytes: sum('kvBytes'), workspaceBytes: sum('workspaceBytes') };
@@ -278,6 +216,12 @@ export class StagedBackend {
     return new StagedCache(backend.cache(attention, settings, layer), attention.window > 0);
   }
 
+  /** @param {RecurrentSettings} recurrent @param {RunSettings} settings @param {number} layer */
+  state(recurrent, settings, layer) {
+    const { backend } = this.#stages[this.#stageOf[layer]];
+    return new StagedState(backend.state(recurrent, settings, layer));
+  }
+
   /**
    * Makes a handle for each of some things, or after an error none.
    * @template T
@@ -326,7 +270,7 @@ export class StagedBackend {
   project(x, block, cache, at) {
     const s = this.#stageAt(block);
     const { backend, from } = this.#stages[s];
-    if (block.layer === from && s > 0) this.#cross(x, s, at);
+    if (block.layer === from) this.#cross(x, s, at);
     const call = ++cache.asked;
     this.#call(() => {
       backend.project(x.all[s], block, cache.all[0], at);
@@ -344,6 +288,25 @@ export class StagedBackend {
   attend(x, block, cache, at) {
     const s = this.#stageAt(block);
     this.#call(() => this.#stages[s].backend.attend(x.all[s], block, cache.all[0], at));
+  }
+
+  /**
+   * @param {StagedHidden} x
+   * @param {Block<RecurrentSettings>} block
+   * @param {StagedState} state
+   * @param {Step} at
+   */
+  recur(x, block, state, at) {
+    const s = this.#stageAt(block);
+    const { backend, from, slice } = this.#stages[s];
+    // Where the layer has attention too, project has brought the rows.
+    if (block.layer === from && !slice.plan.layers[0].attention) this.#cross(x, s, at);
+    const call = ++state.asked;
+    this.#call(() => {
+      backend.recur(x.all[s], block, state.all[0], at);
+      state.done = call;
+    });
+    x.at = s;
   }
 
   /** @param {StagedHidden} x @param {Block<FeedSettings>} block @param {Step} at */
@@ -479,12 +442,13 @@ export class StagedBackend {
   }
 
   /**
-   * Brings rows of hidden states to a stage.
+   * Brings rows of hidden states to a stage, unless it is the first one.
    * @param {StagedHidden} x
    * @param {number} s
    * @param {Step} at
    */
   #cross(x, s, { start, nTokens }) {
+    if (s === 0) return;
     const [from, to] = [this.#stages[s - 1].backend, this.#stages[s].backend];
     this.#whenThere(async () => {
       const rows = await from.read(x.all[s - 1], { start, nRows: nTokens });

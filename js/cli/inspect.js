@@ -4,6 +4,7 @@ import { FmError } from '../errors.js';
 import { openGguf } from '../gguf/index.js';
 import { ARCHITECTURES } from '../llama/architectures/index.js';
 import { ModelError } from '../llama/errors.js';
+import { isCausal } from '../llama/layers.js';
 import { planModel } from '../llama/plan.js';
 import { Tokenizer } from '../llama/tokenizer/tokenizer.js';
 import { checkTensors } from '../llama/weights.js';
@@ -36,7 +37,7 @@ function judge(gguf) {
     const tensors = checkTensors(gguf, plan).map(({ name }) => gguf.tensor(name));
     const lacking = lacks(plan, tensors);
     if (lacking.length > 0) throw new ModelError(lacking.join('; '));
-    const causal = plan.layers.every(({ attention }) => attention.causal);
+    const causal = isCausal(plan.layers);
     if (!causal && gguf.metadata[`${plan.architecture}.pooling_type`] === RANK)
       throw new ModelError('it scores documents for a query (pooling_type 4): use Llama.rank');
     const { models: reason } = ARCHITECTURES[plan.architecture];

@@ -21,9 +21,8 @@ import { NO_LAYER } from './wgsl/faults.js';
 import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
 
 /**
- * @typedef
- *   {import('../backend.js').Backend<{ hidden: GpuHidden, tensor: GpuTensor, cache: GpuCache, tokens: GpuTokens }>}
- *   Backend
+ * @typedef {import('../backend.js').Backend<
+ *   { hidden: GpuHidden, tensor: GpuTensor, cache: GpuCache, state: any, tokens: GpuTokens }>} Backend
  */
 /** @typedef {import('../backend.js').BatchRows} BatchRows */
 /** @typedef {import('../backend.js').Rows} Rows */
@@ -194,11 +193,14 @@ export class GpuBackend {
     const types = matrices.map(({ name }) => gguf.tensor(name).type);
     const biases = tensors.some(({ role }) => role.endsWith('.attention.qBias'));
     const kinds = new Map(layers.map((layer) => [JSON.stringify(layer), layer]));
-    for (const { attention, feed } of kinds.values())
+    for (const { attention, feed } of kinds.values()) {
+      // A layer without attention is refused.
+      if (!attention) continue;
       await this.#test(types, {
         attention: { ...attention, biases },
         ...{ feed, head, embeddingScale: embedding.scale },
       });
+    }
   }
 
   /** @param {{ nRows: number, nCols: number }} shape */
@@ -221,6 +223,16 @@ export class GpuBackend {
   /** @param {AttentionSettings} attention @param {RunSettings} settings */
   cache(attention, { contextLength, kvType }) {
     return new GpuCache(this.#gpu, cacheShape(attention, contextLength, kvType));
+  }
+
+  /** lacks() names recurrent blocks, so no model gets here. @returns {never} */
+  state() {
+    throw new ModelError('recurrent blocks are not supported on the GPU');
+  }
+
+  /** @returns {never} */
+  recur() {
+    throw new ModelError('recurrent blocks are not supported on the GPU');
   }
 
   /**

@@ -2,6 +2,7 @@
 
 import { show } from '../errors.js';
 import { cachedPositions } from '../llama/cached-positions.js';
+import { attentionsOf, isCausal, recurrentsOf } from '../llama/layers.js';
 import { withoutKernels } from '../llama/unserved.js';
 import { bufferCols } from './hidden.js';
 import { FEW, LARGEST_BATCH } from './products.js';
@@ -69,7 +70,9 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
   const check = (/** @type {boolean} */ can, /** @type {string} */ reason) => {
     if (!can) reasons.add(reason);
   };
-  for (const { attention, feed } of layers) {
+  for (const { kind } of recurrentsOf(layers))
+    check(false, `recurrent blocks of kind ${show(kind)} are not supported on the GPU`);
+  for (const attention of attentionsOf(layers)) {
     const { kind, headSize, rope } = attention;
     check(kind === 'attention', `layers of kind ${show(kind)} are not supported on the GPU`);
     check(
@@ -93,14 +96,6 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
       !temperature || Number.isInteger(temperature.length),
       `a temperature by ${temperature?.length} positions is not supported on the GPU: it must be an integer`,
     );
-    check(
-      ['gated', 'plain'].includes(feed.kind),
-      `feed-forward blocks of kind ${show(feed.kind)} are not supported on the GPU`,
-    );
-    check(
-      ['silu', 'gelu', 'relu', 'relu2'].includes(feed.activation),
-      `activations of the kind ${show(feed.activation)} are not supported on the GPU`,
-    );
     const shape = cacheShape(attention, contextLength, kvType);
     const { bytes } = cacheLayout(shape);
     check(
@@ -111,8 +106,18 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
       attention.causal || attention.window === 0,
       'windows without a causal mask are not supported on the GPU',
     );
-    check(!attention.sumNorm && !feed.sumNorm, 'norms of the sums are not supported on the GPU');
-    for (const norm of [attention.norm, attention.postNorm, feed.norm, feed.postNorm, head.norm])
+  }
+  for (const { attention, feed } of layers) {
+    check(
+      ['gated', 'plain'].includes(feed.kind),
+      `feed-forward blocks of kind ${show(feed.kind)} are not supported on the GPU`,
+    );
+    check(
+      ['silu', 'gelu', 'relu', 'relu2'].includes(feed.activation),
+      `activations of the kind ${show(feed.activation)} are not supported on the GPU`,
+    );
+    check(!attention?.sumNorm && !feed.sumNorm, 'norms of the sums are not supported on the GPU');
+    for (const norm of [attention?.norm, attention?.postNorm, feed.norm, feed.postNorm, head.norm])
       check(!norm || norm.kind === 'rms', `norms of kind ${show(norm?.kind)} are not supported on the GPU`);
   }
   check(!plan.embedding.norm, 'norms of the embeddings are not supported on the GPU');
@@ -148,17 +153,17 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
 export function sizes(plan, { contextLength, kvType }) {
   const { layers, nVocab } = plan;
   const part = Math.min(contextLength, LARGEST_BATCH);
-  const batch = layers.every(({ attention }) => attention.causal) ? part : contextLength;
+  const batch = isCausal(layers) ? part : contextLength;
   const logitRows = Math.min(FEW, part);
   const rowBytes = 4 * Object.values(bufferCols(plan)).reduce((sum, n) => sum + n, 0);
-  const kvBytes = layers.reduce(
-    (sum, { attention }) => sum + cacheLayout(cacheShape(attention, contextLength, kvType)).bytes,
+  const attentions = attentionsOf(layers);
+  const kvBytes = attentions.reduce(
+    (sum, attention) => sum + cacheLayout(cacheShape(attention, contextLength, kvType)).bytes,
     0,
   );
   // The table of rotations: cosine and sine of every pair.
-  const ropes = new Set(layers.map(({ attention }) => attention.rope && JSON.stringify(attention.rope)));
-  const turns =
-    ropes.size * contextLength * Math.max(...layers.map(({ attention }) => attention.rope?.nDims ?? 0));
+  const ropes = new Set(attentions.map(({ rope }) => rope && JSON.stringify(rope)));
+  const turns = ropes.size * contextLength * Math.max(0, ...attentions.map(({ rope }) => rope?.nDims ?? 0));
   const workspaceBytes = batch * rowBytes + 4 * logitRows * up16(nVocab) + 4 * turns;
   return { batch, part, logitRows, kvBytes, workspaceBytes };
 }

@@ -30,8 +30,8 @@ export function bufferCols({ nEmbd, layers }) {
     x: up16(nEmbd),
     // Input of a block after its norm, and what a block adds before its norm.
     normed: up16(nEmbd),
-    heads: most(({ attention }) => widths(attention).qkv),
-    attended: most(({ attention }) => widths(attention).q),
+    heads: most(({ attention }) => (attention ? widths(attention).qkv : 0)),
+    attended: most(({ attention }) => (attention ? widths(attention).q : 0)),
     gate: most(({ feed }) => feed.nFf),
     up: most(({ feed }) => feed.nFf),
   };

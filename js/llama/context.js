@@ -1,9 +1,10 @@
-/* The context of a model: the tokens whose keys and values are in the cache.
+/* The context of a model: the tokens whose keys and values are in the cache, and which the states of
+ * recurrent layers have seen.
  *
  * On a device that chooses tokens by itself, some are in flight: the passes of tokens that nobody
  * has read yet are queued behind one another. They belong to the context only when they were read
  * and the next one is asked for. Otherwise they are dropped, and later tokens overwrite their keys
- * and values.
+ * and values. States cannot forget a token: `rewind` tells where computing can go on.
  *
  * Where a device is lost, a keeper replaces it. The tokens are here, so they are computed again, and
  * the call that failed goes on. */
@@ -53,7 +54,8 @@ export class Context {
   /**
    * Keeps the tokens that the context and `tokens` have in common at their start. At least the last
    * of `tokens` is not kept, as its logits are needed. Where layers have windows, none is kept if the
-   * keys and values before the next token were overwritten.
+   * keys and values before the next token were overwritten; where they have states, as many as these
+   * or their copies have seen.
    * @param {readonly number[]} tokens
    * @returns {number} how many of `tokens` are in the context
    */
@@ -62,9 +64,9 @@ export class Context {
     const limit = Math.min(tokens.length - 1, this.#past.length);
     let same = 0;
     while (same < limit && this.#past[same] === tokens[same]) same += 1;
-    if (same > 0 && !this.#decoder.canContinue(same)) same = 0;
-    this.#past.length = same;
-    return same;
+    const kept = this.#decoder.keeps(same);
+    this.#past.length = kept;
+    return kept;
   }
 
   clear() {

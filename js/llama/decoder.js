@@ -2,7 +2,7 @@
  * model was loaded to.
  *
  *   x = embedding[tokens]
- *   for each layer:  x += attention(x);  x += feed-forward(x)
+ *   for each layer:  x += attention(x) + recurrent block(x), what there is;  x += feed-forward(x)
  *   logits = head(x)
  *
  * The settings of a layer say what it computes; the backend decides how. All memory is allocated
@@ -11,11 +11,13 @@
  * computed in parts, first all keys and values and then the rest. Short texts may share a batch. */
 
 import { NumericError } from './errors.js';
+import { isCausal } from './layers.js';
 
 /** @typedef {import('../backend.js').Backend} Backend */
 /** @typedef {import('../backend.js').Resource} Resource */
 /** @typedef {import('../backend.js').Rows} Rows */
 /** @typedef {import('../backend.js').RunSettings} RunSettings */
+/** @typedef {import('../backend.js').State} State */
 /** @typedef {import('../backend.js').Step} Step */
 /** @typedef {import('../backend.js').TokenSampler} TokenSampler */
 /** @typedef {import('./pause.js').Pace} Pace */
@@ -60,7 +62,7 @@ export class Decoder {
    */
   constructor(backend, plan, weights, settings) {
     this.#backend = backend;
-    this.#isCausal = plan.layers.every(({ attention }) => attention.causal);
+    this.#isCausal = isCausal(plan.layers);
     const { batch, part, logitRows, kvBytes, workspaceBytes } = backend.sizes(plan, settings);
     this.kvBytes = kvBytes;
     this.workspaceBytes = workspaceBytes;
@@ -74,12 +76,18 @@ export class Decoder {
     this.#embedding = { settings: plan.embedding, weights: weights.embedding };
     this.#head = { settings: plan.head, weights: weights.head ?? {} };
     try {
-      this.#layers = plan.layers.map(({ attention, feed }, i) => {
-        const { attention: ofAttention, feed: ofFeed } = weights.layers[i];
+      this.#layers = plan.layers.map(({ attention, recurrent, feed }, i) => {
+        const of = weights.layers[i];
         return {
-          attention: { settings: attention, weights: ofAttention, layer: i },
-          feed: { settings: feed, weights: ofFeed, layer: i },
-          cache: this.#own(backend.cache(attention, settings, i)),
+          attention: attention && {
+            block: { settings: attention, weights: of.attention, layer: i },
+            cache: this.#own(backend.cache(attention, settings, i)),
+          },
+          recurrent: recurrent && {
+            block: { settings: recurrent, weights: of.recurrent, layer: i },
+            state: this.#own(backend.state(recurrent, settings, i)),
+          },
+          feed: { settings: feed, weights: of.feed, layer: i },
         };
       });
       this.#x = this.#own(backend.hidden(plan, { batch, part }));
@@ -93,7 +101,8 @@ export class Decoder {
   }
 
   /**
-   * Runs tokens through all layers, and stores their keys and values.
+   * Runs tokens through all layers, and stores their keys and values. States must be there for the
+   * first of them, as `keeps` tells.
    * @param {readonly number[]} tokens  at most `batch` tokens
    * @param {number} position  position of the first token
    * @param {Pace} pace
@@ -129,8 +138,10 @@ export class Decoder {
     try {
       return await work();
     } catch (error) {
-      // A NaN spreads. A second pass, which checks the result of every block, finds its origin.
-      if (error instanceof NumericError && !Number.isFinite(error.value)) {
+      // A NaN spreads. A second pass, which checks the result of every block, finds its origin, if
+      // the states of that position are still there.
+      const isSpreading = error instanceof NumericError && !Number.isFinite(error.value);
+      if (isSpreading && this.#states.every((state) => isAt(state, pass.position))) {
         pace?.check();
         await this.#pass(pass, pace, true);
       }
@@ -156,15 +167,21 @@ export class Decoder {
     };
     backend.embed(this.#tokens, x, this.#embedding, whole);
     if (traced) await check('embedding');
-    for (const [i, { attention, feed, cache }] of this.#layers.entries()) {
+    for (const [i, { attention, recurrent, feed }] of this.#layers.entries()) {
       // All keys and values of the batch are stored before any token attends.
       for (const at of parts) {
         if (pace?.due) await pace.rest();
-        backend.project(x, attention, cache, at);
+        if (attention) backend.project(x, attention.block, attention.cache, at);
       }
       for (const at of parts) {
-        backend.attend(x, attention, cache, at);
-        if (traced) await check('attention', at, i);
+        if (recurrent) {
+          backend.recur(x, recurrent.block, recurrent.state, at);
+          if (traced) await check('recurrent', at, i);
+        }
+        if (attention) {
+          backend.attend(x, attention.block, attention.cache, at);
+          if (traced) await check('attention', at, i);
+        }
         if (nTokens > 1 && pace?.due) await pace.rest();
         backend.feed(x, feed, at);
         if (traced) await check('feed-forward', at, i);
@@ -274,14 +291,31 @@ export class Decoder {
   }
 
   /**
-   * Whether the caches have what a token needs that follows the first tokens of the context.
-   * @param {number} position  of the token
+   * The last position, up to a given one, whose token can be computed: all caches have what it needs,
+   * and all states are there. 0 is always possible.
+   * @param {number} position
    */
-  canContinue(position) {
-    return this.#layers.every(({ attention: { settings }, cache }) => {
-      const earliest = settings.window > 0 ? Math.max(0, position + 1 - settings.window) : 0;
-      return (cache.first ?? 0) <= earliest;
+  keeps(position) {
+    const states = this.#states;
+    const isKept = (/** @type {number} */ at) =>
+      at <= position && this.#cachesReach(at) && states.every((state) => isAt(state, at));
+    if (states.length === 0) return isKept(position) ? position : 0;
+    const [{ position: latest, savedAt }] = states;
+    return [latest, savedAt].find(isKept) ?? 0;
+  }
+
+  /** Whether the caches have all that the token of a position sees. @param {number} position */
+  #cachesReach(position) {
+    return this.#layers.every(({ attention }) => {
+      if (!attention) return true;
+      const { block, cache } = attention;
+      const { window } = block.settings;
+      return (cache.first ?? 0) <= (window > 0 ? Math.max(0, position + 1 - window) : 0);
     });
+  }
+
+  get #states() {
+    return this.#layers.flatMap(({ recurrent }) => recurrent?.state ?? []);
   }
 
   /** Frees caches and tensors. */
@@ -301,3 +335,6 @@ export class Decoder {
     return resource;
   }
 }
+
+/** Whether computing can go on at a position. @param {State} state @param {number} position */
+const isAt = (state, position) => position === 0 || state.position === position || state.savedAt === position;

@@ -37,7 +37,8 @@
 /**
  * @typedef {object} ModelMemory
  * @property {number} weights  Bytes of the weights, quantised as in the file.
- * @property {number} kvCache  Bytes of the keys and values of all positions.
+ * @property {number} kvCache  Bytes of the keys and values of all positions, and of the states of
+ *   recurrent layers.
  * @property {number} workspace  Bytes of the activations.
  * @property {number} linear  All bytes that the devices hold for the model; on the CPU the
  *   whole wasm memory.
@@ -66,7 +67,7 @@
  * @property {number} nLayers  Number of layers.
  * @property {number} nEmbd  Width of the hidden state.
  * @property {number} nFf  Width inside the feed-forward block.
- * @property {number} nHeads  Query heads.
+ * @property {number} nHeads  Query heads of the first layer with attention; so are the next two.
  * @property {number} nKvHeads  Key and value heads.
  * @property {number} headSize  Values of a head.
  * @property {number} nVocab  Tokens of the vocabulary.
@@ -96,14 +97,18 @@
 /** For a model without rotary positions. */
 const NO_ROPE = /** @type {const} */ ({ pairing: 'adjacent', nDims: 0, base: 0, linearScale: 1 });
 
+/** For a model without attention. */
+const NO_ATTENTION = /** @type {const} */ ({ nHeads: 0, nKvHeads: 0, headSize: 0, rope: undefined });
+
 /** @param {Parts} parts @returns {ModelInfo} */
 export function describe(parts) {
   const { backend, choice, plan, weights, decoder, tokenizer, metadata, tensors, settings, timings } = parts;
   const { architecture, layers, nEmbd, nVocab, trainedContext } = plan;
-  const [{ attention, feed }] = layers;
-  const { nHeads, nKvHeads, headSize } = attention;
-  const { pairing, nDims, base, linearScale } = attention.rope ?? NO_ROPE;
-  const factors = weights.byRole.layers[0].attention.ropeFactors !== undefined;
+  const [{ feed }] = layers;
+  const first = layers.findIndex((layer) => layer.attention);
+  const { nHeads, nKvHeads, headSize, rope } = layers[first]?.attention ?? NO_ATTENTION;
+  const { pairing, nDims, base, linearScale } = rope ?? NO_ROPE;
+  const factors = weights.byRole.layers[first]?.attention.ropeFactors !== undefined;
   const output = plan.tensors.find(({ role }) => role === 'head.output');
   const { contextLength, kvType, causal } = settings;
   /** @type {Record<string, TypeUse>} */

@@ -9,6 +9,7 @@ import { Context } from './context.js';
 import { ContextError, ModelError } from './errors.js';
 import { Generation } from './generation.js';
 import { describe } from './info.js';
+import { isCausal } from './layers.js';
 import { Lease, Line } from './lease.js';
 import { checkLoadOptions, isDevice, pick } from './load-options.js';
 import {
@@ -131,7 +132,7 @@ export class Llama {
       const tensors = planned.map(({ name }) => gguf.tensor(name));
       lap('tokenizer');
       const contextLength = asked ?? Math.min(plan.trainedContext, DEFAULT_CONTEXT);
-      const causal = plan.layers.every(({ attention }) => attention.causal);
+      const causal = isCausal(plan.layers);
       const settings = { contextLength, kvType, activation, causal };
       const facts = { gguf, plan, planned, tensors, settings };
       const opened = await openBackend(options, facts);

@@ -105,7 +105,36 @@ import { ModelError } from './errors.js';
  * @property {number} softcap  A value over 0 turns logits into softcap * tanh(logit / softcap).
  */
 
-/** @typedef {{ attention: AttentionSettings, feed: FeedSettings }} LayerSettings */
+/**
+ * What every recurrent block has: x += residualScale * postNorm(y * output^T), where y is computed
+ * from norm(x) and the state that the tokens before have left. Products have factors and biases as in
+ * attention. Tensors by role: norm, output; postNorm where it is set.
+ * @typedef {object} RecurrentBlock
+ * @property {Norm} norm  Norm of the input.
+ * @property {Norm | undefined} postNorm  Norm of the output, before it is added.
+ * @property {number} residualScale  Factor of the sum's second term.
+ */
+
+/**
+ * y = c * conv(b * x), where b, c and x are products of the input. Each channel is convolved with
+ * weights of its own over the current token and the ones before. Tensors by role: b, c, x, conv, and
+ * convBias where the file has it.
+ * @typedef {RecurrentBlock & { kind: 'convolution', nChannels: number, length: number }}
+ *   ConvolutionSettings  nChannels: values of b, c and x; length: tokens that a convolution covers.
+ */
+
+/** A block with a state of a fixed size, by kind. @typedef {ConvolutionSettings} RecurrentSettings */
+
+/**
+ * A layer: attention, a recurrent block, or both, and a feed-forward block. Where it has both, they
+ * read the same hidden states, and both results are added.
+ * @typedef {object} LayerSettings
+ * @property {AttentionSettings | undefined} attention  Undefined: the layer has no attention.
+ * @property {RecurrentSettings | undefined} [recurrent]  Undefined: it has no recurrent block.
+ * @property {FeedSettings} feed
+ */
+
+/** @typedef {LayerSettings & { attention: AttentionSettings }} AttentionLayer */
 
 /**
  * Scores a pair of texts: the pooled hidden state goes through activation(x * inner^T + innerBias),
@@ -120,9 +149,9 @@ import { ModelError } from './errors.js';
 
 /**
  * Use of a tensor: a matrix to multiply by, a table of rows to look up, a row of numbers (vector),
- * a row that is added to every row (bias), a number that products with a matrix are multiplied by
- * (factor), or one that changes nothing here and is not loaded (none).
- * @typedef {'matrix' | 'table' | 'vector' | 'bias' | 'factor' | 'none'} TensorUse
+ * rows of numbers (values), a row that is added to every row (bias), a number that products with a
+ * matrix are multiplied by (factor), or one that changes nothing here and is not loaded (none).
+ * @typedef {'matrix' | 'table' | 'vector' | 'values' | 'bias' | 'factor' | 'none'} TensorUse
  */
 
 /**
@@ -149,7 +178,8 @@ import { ModelError } from './errors.js';
  * @property {number} nEmbd  Values of a hidden state.
  * @property {number} trainedContext  Positions that the model was trained for.
  * @property {EmbeddingSettings} embedding  Tensors: `embedding.*`.
- * @property {LayerSettings[]} layers  Tensors: `layers.N.attention.*`, `layers.N.feed.*`.
+ * @property {LayerSettings[]} layers  Tensors: `layers.N.attention.*`, `layers.N.recurrent.*`,
+ *   `layers.N.feed.*`.
  * @property {HeadSettings} head  Tensors: `head.*`.
  * @property {number[]} dense  Products that follow the pooling of an embedding, one after another:
  *   how many values each has. Tensors: `dense.N.matrix`.
@@ -157,6 +187,8 @@ import { ModelError } from './errors.js';
  * @property {PlannedTensor[]} tensors  All tensors that the file may have.
  * @property {Record<string, SharedRole>} shared  Shared tensors by role.
  */
+
+/** A plan whose layers all have attention. @typedef {Omit<Plan, 'layers'> & { layers: AttentionLayer[] }} AttentionPlan */
 
 /**
  * An architecture that the runner supports.

@@ -76,19 +76,30 @@ export async function timeOf(backend, facts) {
     const zeros = zeroFile(facts.gguf);
     const weights = own(await backend.loadWeights(zeros, slice.plan, slice.tensors, { otherBytes: 0 }));
     const x = own(backend.hidden(slice.plan, { batch: 1, part: 1 }));
-    const layers = slice.plan.layers.map(({ attention, feed }, i) => ({
-      attention: { settings: attention, weights: weights.byRole.layers[i].attention, layer: i },
-      feed: { settings: feed, weights: weights.byRole.layers[i].feed, layer: i },
-      cache: own(backend.cache(attention, short, i)),
-    }));
+    const layers = slice.plan.layers.map(({ attention, recurrent, feed }, i) => {
+      const of = weights.byRole.layers[i];
+      return {
+        attention: attention && { settings: attention, weights: of.attention, layer: i },
+        recurrent: recurrent && { settings: recurrent, weights: of.recurrent, layer: i },
+        feed: { settings: feed, weights: of.feed, layer: i },
+        cache: attention && own(backend.cache(attention, short, i)),
+      };
+    });
+    // A layer that stands for others computes the same position several times, each with a state.
+    const states = plan.layers.map((_, i) => {
+      const layer = i % layers.length;
+      const { recurrent } = slice.plan.layers[layer];
+      return recurrent && own(backend.state(recurrent, short, layer));
+    });
     const start = new Float32Array(plan.nEmbd);
     const pass = async (/** @type {number} */ position) => {
       const at = { position, start: 0, nTokens: 1, seen: position + 1 };
       backend.write(x, 0, start);
       for (let i = 0; i < plan.layers.length; i++) {
-        const { attention, feed, cache } = layers[i % layers.length];
-        backend.project(x, attention, cache, at);
-        backend.attend(x, attention, cache, at);
+        const { attention, recurrent, feed, cache } = layers[i % layers.length];
+        if (attention) backend.project(x, attention, cache, at);
+        if (recurrent) backend.recur(x, recurrent, states[i], at);
+        if (attention) backend.attend(x, attention, cache, at);
         backend.feed(x, feed, at);
       }
       await backend.read(x, { start: 0, nRows: 1 });

@@ -3,6 +3,7 @@
  *
  *   project  q, k, v = norm(x) Wqkv^T (+ biases); q, k = norm; q, k = rope; store k, v in the cache
  *   attend   x += attention(q, cache) Wo^T
+ *   recur    x += recurrent block of norm(x): js/wasm/recurrent
  *   feed     x += (act(h gate^T) * (h up^T)) down^T, h = norm(x); or x += act(h up^T) down^T;
  *            with biases of up and down
  *   head     logits = norm(x) output^T */
@@ -18,13 +19,17 @@ import { Kernels, memoryOf } from './kernels.js';
 import { LayerCache } from './layer-cache.js';
 import { loadModelWeights } from './model-weights.js';
 import { heat, turn } from './positions.js';
+import { recurrentBlock } from './recurrent/block.js';
+import { RecurrentState } from './recurrent/state.js';
+import { cap } from './softcap.js';
 import { viewOf } from './tensor-view.js';
 import { positionsOf, rowsOf, textsOf } from './texts.js';
 import { Tokens } from './tokens.js';
 
 /**
  * @typedef {import('../backend.js').Backend<
- *   { hidden: WasmHidden, tensor: Tensor, cache: LayerCache, tokens: Tokens }>} Backend
+ *   { hidden: WasmHidden, tensor: Tensor, cache: LayerCache, state: RecurrentState,
+ *     tokens: Tokens }>} Backend
  */
 /** @typedef {import('../backend.js').Resource} Resource */
 /** @typedef {import('../backend.js').Step} Step */
@@ -34,6 +39,7 @@ import { Tokens } from './tokens.js';
 /** @typedef {import('../backend.js').RunSettings} RunSettings */
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 /** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
+/** @typedef {import('../llama/plan.js').RecurrentSettings} RecurrentSettings */
 /** @typedef {import('../llama/plan.js').FeedSettings} FeedSettings */
 /** @typedef {import('../llama/plan.js').HeadSettings} HeadSettings */
 /** @typedef {import('../llama/plan.js').Norm} Norm */
@@ -145,6 +151,11 @@ export class WasmBackend {
     }
   }
 
+  /** @param {RecurrentSettings} recurrent */
+  state(recurrent) {
+    return new RecurrentState(this.#fm, recurrent);
+  }
+
   /**
    * @param {Tokens} tokens
    * @param {WasmHidden} hidden
@@ -223,6 +234,14 @@ export class WasmBackend {
     this.#multiply(added, weights.outputFactor);
     this.#addBias(added, weights.outputBias);
     this.#addTo(x, added, settings, weights);
+  }
+
+  /** @type {Backend['recur']} */
+  recur(hidden, block, state, at) {
+    const check = (/** @type {Tensor} */ x, /** @type {Place} */ place) => this.#check(x, place);
+    const tools = { fm: this.#fm, activation: this.#activation, check };
+    const added = recurrentBlock(tools, hidden, block, state, at);
+    this.#addTo(hidden.states(at).x, added, block.settings, block.weights);
   }
 
   /** @param {WasmHidden} hidden @param {Block<FeedSettings>} block @param {Step} at */
@@ -440,7 +459,7 @@ export class WasmBackend {
    * x = sumNorm(x + residualScale * postNorm(added)).
    * @param {Tensor} x
    * @param {Tensor} added  overwritten
-   * @param {Pick<FeedSettings, 'postNorm' | 'sumNorm' | 'residualScale'>} settings
+   * @param {Pick<FeedSettings, 'postNorm' | 'residualScale'> & { sumNorm?: Norm | undefined }} settings
    * @param {import('../backend.js').Weights} weights
    */
   #addTo(x, added, { postNorm, sumNorm, residualScale }, weights) {
@@ -453,17 +472,6 @@ export class WasmBackend {
 
 /** @param {FeedSettings} settings */
 const gateOf = ({ activation }) => /** @type {import('./kernel-types.js').Gate} */ (activation);
-
-/**
- * x = limit * tanh(x / limit), unless the limit is 0.
- * @param {Tensor} x
- * @param {number} limit
- */
-function cap(x, limit) {
-  if (limit === 0) return;
-  const values = floatsOf(x);
-  for (let i = 0; i < values.length; i++) values[i] = limit * Math.tanh(values[i] / limit);
-}
 
 /**
  * Makes the backend of one model, on the given kernels or on new ones that end with it.

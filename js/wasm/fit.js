@@ -3,10 +3,12 @@
 
 import { show } from '../errors.js';
 import { cachedPositions } from '../llama/cached-positions.js';
+import { attentionsOf, isCausal, recurrentsOf } from '../llama/layers.js';
 import { withoutKernels } from '../llama/unserved.js';
 import { findType, weightBytes } from '../types.js';
 import { bufferCols, widths } from './hidden.js';
 import { GATES, PAIRINGS } from './layer.js';
+import { KINDS, stateValues } from './recurrent/kinds.js';
 
 /** @typedef {import('../backend.js').RunSettings} RunSettings */
 /** @typedef {import('../llama/plan.js').Norm} Norm */
@@ -47,11 +49,19 @@ export function lacks({ embedding, layers, head }, tensors) {
   };
   const checkNorm = (/** @type {Norm | undefined} */ norm) =>
     check(!norm || NORMS.includes(norm.kind), `norms of kind ${show(norm?.kind)} are not supported`);
-  for (const { attention, feed } of layers) {
-    const { kind, headSize, rope } = attention;
+  for (const { kind, headSize, rope } of attentionsOf(layers)) {
     check(kind === 'attention', `layers of kind ${show(kind)} are not supported`);
     check(headSize <= LARGEST_HEAD, `heads of ${headSize} values are not supported; ${LARGEST_HEAD} at most`);
     check(!rope || PAIRINGS.includes(rope.pairing), `RoPE of pairs ${show(rope?.pairing)} is not supported`);
+  }
+  for (const recurrent of recurrentsOf(layers)) {
+    const { kind, norm } = recurrent;
+    const known = Object.hasOwn(KINDS, kind) ? KINDS[kind] : undefined;
+    check(known !== undefined, `recurrent blocks of kind ${show(kind)} are not supported`);
+    check(norm.kind === 'rms', `norms of kind ${show(norm.kind)} before recurrent blocks are not supported`);
+    for (const reason of known?.lacks(recurrent) ?? []) reasons.add(reason);
+  }
+  for (const { attention, recurrent, feed } of layers) {
     const activations = Object.hasOwn(ACTIVATIONS, feed.kind) ? ACTIVATIONS[feed.kind] : undefined;
     check(activations !== undefined, `feed-forward blocks of kind ${show(feed.kind)} are not supported`);
     check(
@@ -59,7 +69,8 @@ export function lacks({ embedding, layers, head }, tensors) {
       `activations ${show(feed.activation)} in ${feed.kind} feed-forward blocks are not supported; supported are ${activations?.join(', ')}`,
     );
     for (const block of [attention, feed])
-      for (const norm of [block.norm, block.postNorm, block.sumNorm]) checkNorm(norm);
+      for (const norm of [block?.norm, block?.postNorm, block?.sumNorm]) checkNorm(norm);
+    checkNorm(recurrent?.postNorm);
   }
   for (const { norm } of [embedding, head]) checkNorm(norm);
   const unserved = withoutKernels(tensors, ({ supported }) => supported);
@@ -88,11 +99,11 @@ export function sizes(plan, { contextLength, kvType }) {
   const blocks = Math.min(LARGEST_BATCH, fitting(BLOCKS_BYTES, TOKEN_BLOCK));
   const some = Math.max(SMALLEST_BATCH, Math.min(TOKEN_BLOCK, fitting(BLOCK_BYTES, SMALLEST_BATCH)));
   const part = Math.min(contextLength, Math.max(blocks, some));
-  const batch = layers.every(({ attention }) => attention.causal) ? part : contextLength;
+  const batch = isCausal(layers) ? part : contextLength;
   const logitRows = Math.max(1, Math.min(part, Math.floor(LOGIT_BYTES / (4 * nVocab))));
   const type = /** @type {import('../types.js').GgmlType} */ (findType(kvType));
-  const kvBytes = layers.reduce(
-    (total, { attention }) =>
+  const cacheBytes = attentionsOf(layers).reduce(
+    (total, attention) =>
       total +
       2 *
         weightBytes(
@@ -102,6 +113,9 @@ export function sizes(plan, { contextLength, kvType }) {
         ),
     0,
   );
+  // States are there twice.
+  const stateBytes = recurrentsOf(layers).reduce((total, recurrent) => total + 8 * stateValues(recurrent), 0);
+  const kvBytes = cacheBytes + stateBytes;
   const workspaceBytes = batch * ofBatch + part * ofPart + 4 * logitRows * nVocab;
   return { batch, part, logitRows, kvBytes, workspaceBytes };
 }

@@ -2,6 +2,7 @@
  * are allocated once, for the largest batch (or part of one) and the widest layer. Smaller ones use
  * the first rows. */
 
+import { workCols } from './recurrent/kinds.js';
 import { viewOf } from './tensor-view.js';
 
 /** @typedef {import('../backend.js').DeviceTensor} DeviceTensor */
@@ -9,9 +10,13 @@ import { viewOf } from './tensor-view.js';
 /** @typedef {import('./kernels.js').Kernels} Kernels */
 /** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
 /** @typedef {import('../llama/plan.js').Plan} Plan */
+/** @typedef {import('../llama/plan.js').RecurrentSettings} RecurrentSettings */
 
 /** Values of a token: in queries, and in keys or values. @param {AttentionSettings} attention */
 export const widths = ({ nHeads, nKvHeads, headSize }) => ({ q: nHeads * headSize, kv: nKvHeads * headSize });
+
+/** @param {Record<string, number>} cols */
+const sumOf = (cols) => Object.values(cols).reduce((sum, n) => sum + n, 0);
 
 /**
  * Columns of each buffer, for the widest layer. Hidden states and queries have rows for a whole
@@ -20,9 +25,10 @@ export const widths = ({ nHeads, nKvHeads, headSize }) => ({ q: nHeads * headSiz
  */
 export function bufferCols({ nEmbd, layers }) {
   const most = (/** @type {(layer: Plan['layers'][0]) => number} */ of) => Math.max(...layers.map(of));
-  const q = most(({ attention }) => widths(attention).q);
+  const q = most(({ attention }) => (attention ? widths(attention).q : 0));
+  const kv = most(({ attention }) => (attention ? widths(attention).kv : 0));
   const hasLayerNorms = layers.some(
-    ({ attention, feed }) => attention.norm?.kind === 'layer' || feed.norm?.kind === 'layer',
+    ({ attention, feed }) => attention?.norm?.kind === 'layer' || feed.norm?.kind === 'layer',
   );
   const batch = {
     x: nEmbd,
@@ -30,12 +36,14 @@ export function bufferCols({ nEmbd, layers }) {
     q: Math.max(q, nEmbd),
   };
   const part = {
-    k: most(({ attention }) => widths(attention).kv),
-    v: most(({ attention }) => widths(attention).kv),
+    k: kv,
+    v: kv,
     // The result of attention. Before and after it, hidden states after a norm.
     attended: hasLayerNorms ? Math.max(q, nEmbd) : q,
     // Between the products of a feed-forward block without a gate.
     inner: most(({ feed }) => (feed.kind === 'plain' ? feed.nFf : 0)),
+    // All work tensors of a recurrent block. Queries wait in theirs until the block is done.
+    recurrent: most(({ recurrent }) => (recurrent ? sumOf(workCols(recurrent, nEmbd)) : 0)),
   };
   return { batch, part };
 }
@@ -131,6 +139,28 @@ export class WasmHidden {
         ],
         attended: viewOf(attended, { nRows, nCols: cols.q }),
       };
+    });
+  }
+
+  /**
+   * Work memory of a recurrent block: a tensor by name, each with a row for every token, and `added`
+   * for the result.
+   * @param {{ start: number, nTokens: number }} step
+   * @param {RecurrentSettings} recurrent
+   * @returns {Record<string, Tensor>}
+   */
+  recurrent(step, recurrent) {
+    return this.#cached(step, recurrent, () => {
+      const { nTokens: nRows } = step;
+      /** @type {Record<string, Tensor>} */
+      const work = {};
+      let at = 0;
+      for (const [name, nCols] of Object.entries(workCols(recurrent, this.nCols))) {
+        const values = viewOf(this.#buffers.recurrent, { start: at, nRows: nRows * nCols, nCols: 1 });
+        work[name] = viewOf(values, { nRows, nCols });
+        at += nRows * nCols;
+      }
+      return work;
     });
   }
 

@@ -62,8 +62,8 @@ export async function loadModelWeights(fm, gguf, plan, tensors, { otherBytes, on
 }
 
 /**
- * Prepares a loaded weight for the blocks: vectors and biases become f32 tensors, factors numbers. Of
- * a bias with several rows the first one is used.
+ * Prepares a loaded weight for the blocks: vectors, values and biases become f32 tensors, factors
+ * numbers. Of a bias with several rows the first one is used.
  * @param {Kernels} fm
  * @param {Weight} weight
  * @param {PlannedTensor['use']} use
@@ -72,9 +72,10 @@ export async function loadModelWeights(fm, gguf, plan, tensors, { otherBytes, on
  */
 function prepare(fm, weight, use, owned) {
   if (use === 'matrix' || use === 'table') return weight;
-  const tensor = fm.tensor({ nRows: 1, nCols: weight.nCols });
+  const nRows = use === 'values' ? weight.nRows : 1;
+  const tensor = fm.tensor({ nRows, nCols: weight.nCols });
   owned.add(tensor);
-  fm.dequantize(weight, { start: 0, end: 1, out: tensor });
+  fm.dequantize(weight, { start: 0, end: nRows, out: tensor });
   const [first] = use === 'factor' ? tensor.toArray() : [];
   weight.free();
   owned.delete(weight);
@@ -108,7 +109,7 @@ function divideFrequencies(fm, { layers }, byRole, owned) {
   /** @type {Map<string, Tensor>} */
   const made = new Map();
   for (const [i, { attention }] of layers.entries()) {
-    const divisors = attention.rope?.divisors;
+    const divisors = attention?.rope?.divisors;
     if (!divisors) continue;
     const weights = byRole.layers[i].attention;
     /** @type {Tensor | undefined} */

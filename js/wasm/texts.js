@@ -27,7 +27,7 @@ export function textsOf({ position, nTokens, seen, texts }) {
   }));
 }
 
-/** The rows of a text. @param {Tensor} tensor  rows of the step @param {Text} text */
+/** The rows of a text. @param {Tensor} tensor  rows of the step @param {Pick<Text, 'start' | 'nTokens'>} text */
 export const rowsOf = (tensor, { start, nTokens }) =>
   nTokens === tensor.nRows ? tensor : viewOf(tensor, { start, nRows: nTokens });
 

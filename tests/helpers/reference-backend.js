@@ -5,9 +5,12 @@
  * being there at once.
  */
 
+import { isCausal } from '../../js/llama/layers.js';
 import { checkNumbers } from '../../js/llama/numeric.js';
 import { arrange } from '../../js/llama/weights.js';
 import { dequantizeF64, referenceByName } from './reference.js';
+import { ReferenceState, recurrentRow } from './reference-recurrent.js';
+import { ACTIVATIONS, Freeable, Matrix, multiply, plus } from './reference-rows.js';
 
 /**
  * @import { Backend as AnyBackend, BatchRows, Block, LoadOptions, Rows, RunSettings, Step,
@@ -17,40 +20,14 @@ import { dequantizeF64, referenceByName } from './reference.js';
 /** @import { Place } from '../../js/llama/numeric.js' */
 /**
  * @import { AttentionSettings, EmbeddingSettings, FeedSettings, HeadSettings, Norm, Plan,
- *   PlannedTensor, QkNorm, Rope } from '../../js/llama/plan.js'
+ *   PlannedTensor, QkNorm, RecurrentSettings, Rope } from '../../js/llama/plan.js'
  */
 /** @import { ReferenceType } from './reference.js' */
 
 /**
  * @typedef {AnyBackend<{ hidden: ReferenceHidden, tensor: Matrix, cache: ReferenceCache,
- *   tokens: ReferenceTokens }>} Backend
+ *   state: ReferenceState, tokens: ReferenceTokens }>} Backend
  */
-
-class Freeable {
-  freed = false;
-
-  free() {
-    if (this.freed) throw new Error('freed twice');
-    this.freed = true;
-  }
-}
-
-/** Rows of float64 numbers: a tensor, a weight, hidden states. */
-export class Matrix extends Freeable {
-  /** @param {number} nRows @param {number} nCols @param {Float64Array} [values] */
-  constructor(nRows, nCols, values = new Float64Array(nRows * nCols)) {
-    super();
-    this.nRows = nRows;
-    this.nCols = nCols;
-    this.values = values;
-  }
-
-  /** One row, for reading and writing. @param {number} i */
-  row(i) {
-    if (this.freed) throw new Error('used after free');
-    return this.values.subarray(i * this.nCols, (i + 1) * this.nCols);
-  }
-}
 
 /** Hidden states, and the queries that wait for attention. */
 class ReferenceHidden extends Matrix {
@@ -77,19 +54,6 @@ class ReferenceCache extends Freeable {
 }
 
 /**
- * factor * w * x.
- * @param {Matrix} w @param {Float64Array} x @param {Matrix} [factor]  a number of the file
- */
-function multiply(w, x, factor) {
-  const y = new Float64Array(w.nRows);
-  for (let r = 0; r < w.nRows; r++) {
-    const row = w.row(r);
-    for (let c = 0; c < row.length; c++) y[r] += row[c] * x[c];
-  }
-  return factor ? y.map((value) => factor.values[0] * value) : y;
-}
-
-/**
  * @param {Float64Array} x @param {Norm | QkNorm | undefined} norm @param {Matrix} weight
  * @param {Matrix} [bias]
  */
@@ -102,9 +66,6 @@ function normalize(x, norm, weight, bias) {
     bias,
   );
 }
-
-/** @param {Float64Array} x @param {Matrix | undefined} bias */
-const plus = (x, bias) => (bias ? x.map((value, i) => value + bias.values[i]) : x);
 
 /**
  * @param {Float64Array} x @param {number} headSize
@@ -145,18 +106,10 @@ function turn(head, { pairing, nDims, base, linearScale, divisors, magnitude }, 
 /** @param {number} x @param {number} limit */
 const cap = (x, limit) => (limit > 0 ? limit * Math.tanh(x / limit) : x);
 
-const ACTIVATIONS = {
-  silu: (/** @type {number} */ x) => x / (1 + Math.exp(-x)),
-  gelu: (/** @type {number} */ x) =>
-    0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
-  relu: (/** @type {number} */ x) => Math.max(x, 0),
-  relu2: (/** @type {number} */ x) => Math.max(x, 0) ** 2,
-};
-
 /**
  * @param {Float64Array} x  a row of hidden states, added to
  * @param {Float64Array} y  the output of a block
- * @param {Pick<FeedSettings, 'postNorm' | 'sumNorm' | 'residualScale'>} settings
+ * @param {Pick<FeedSettings, 'postNorm' | 'residualScale'> & { sumNorm?: Norm | undefined }} settings
  * @param {Record<string, Matrix>} weights
  */
 function addTo(x, y, settings, { postNorm, postNormBias, sumNorm, sumNormBias }) {
@@ -219,8 +172,7 @@ export class ReferenceBackend {
 
   /** @param {Plan} plan @param {RunSettings} settings */
   sizes({ layers }, { contextLength }) {
-    const isCausal = layers.every(({ attention }) => attention.causal);
-    const batch = isCausal ? Math.min(this.#batch, contextLength) : contextLength;
+    const batch = isCausal(layers) ? Math.min(this.#batch, contextLength) : contextLength;
     return { batch, part: Math.min(this.#part, batch), logitRows: 2, kvBytes: 0, workspaceBytes: 0 };
   }
 
@@ -283,6 +235,11 @@ export class ReferenceBackend {
     return this.#make(new ReferenceCache(contextLength, nKvHeads * headSize));
   }
 
+  /** @param {RecurrentSettings} recurrent */
+  state(recurrent) {
+    return this.#make(new ReferenceState(recurrent));
+  }
+
   /**
    * @param {ReferenceTokens} tokens @param {ReferenceHidden} x
    * @param {Block<EmbeddingSettings>} block @param {Step} at
@@ -343,6 +300,29 @@ export class ReferenceBackend {
         const y = plus(multiply(weights.output, attended, weights.outputFactor), weights.outputBias);
         addTo(x.row(start + t), y, settings, weights);
       }
+    });
+  }
+
+  /**
+   * @param {ReferenceHidden} x @param {Block<RecurrentSettings>} block
+   * @param {ReferenceState} state @param {Step} at
+   */
+  recur(x, { settings, weights }, state, at) {
+    const { start, nTokens } = at;
+    const done = state.ask();
+    this.#note('recur', () => {
+      for (let t = 0; t < nTokens; t++) {
+        const row = x.row(start + t);
+        const { position, base } = placeOf(at, t);
+        const text = at.texts?.find((one) => one.start === base) ?? { start: 0, nRows: nTokens };
+        if (t === text.start) state.begin(position);
+        if (t === text.start + text.nRows - 1 && text.nRows > 1) state.save(position);
+        const h = normalize(row, settings.norm, weights.norm);
+        addTo(row, recurrentRow(h, state, settings, weights), settings, weights);
+      }
+      state.position = at.texts ? -1 : at.position + nTokens;
+      if (at.texts) state.savedAt = -1;
+      done();
     });
   }
 

@@ -14,7 +14,7 @@ import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
 import { libraryVariants } from '../helpers/variants.js';
 
-/** @import { Plan } from '../../js/llama/plan.js' */
+/** @import { AttentionLayer, AttentionPlan as Plan } from '../../js/llama/plan.js' */
 /** @import { Activation } from '../../js/wasm/selftest.js' */
 
 /**
@@ -71,7 +71,7 @@ function load({ name }, { variant: { isa, dot }, activation = 'f32', change }) {
     const backend = await openWasmBackend(undefined, { isa, dot, threads: 1 }, options);
     const { lacks } = backend;
     backend.lacks = (plan, tensors, settings) => {
-      change?.(plan);
+      change?.(/** @type {Plan} */ (plan));
       return lacks.call(backend, plan, tensors, settings);
     };
     return backend;
@@ -192,7 +192,7 @@ test('arch: biases that few files have, against float64', { skip: absent }, asyn
   }
 });
 
-/** @param {(attention: Plan['layers'][0]['attention'], feed: Plan['layers'][0]['feed']) => void} change */
+/** @param {(attention: AttentionLayer['attention'], feed: AttentionLayer['feed']) => void} change */
 const inLayers = (change) => (/** @type {Plan} */ plan) => {
   for (const { attention, feed } of plan.layers) change(attention, feed);
 };

@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { ModelError } from '../../js/llama/index.js';
 import { planModel } from '../../js/llama/plan.js';
 
+/** @import { AttentionPlan } from '../../js/llama/plan.js' */
 /** @import { MetadataValue } from '../../js/gguf/index.js' */
 
 const SIZES = {
@@ -29,7 +30,7 @@ function planOf(architecture, keys = {}, contextLength = undefined) {
   const metadata = { 'general.architecture': architecture, 'tokenizer.ggml.tokens': ['a', 'b'] };
   for (const [key, value] of Object.entries({ ...SIZES, ...keys }))
     if (value !== undefined) metadata[`${architecture}.${key}`] = value;
-  const plan = planModel(metadata, contextLength);
+  const plan = /** @type {AttentionPlan} */ (planModel(metadata, contextLength));
   const attention = plan.layers.map((layer) => layer.attention);
   return {
     plan,

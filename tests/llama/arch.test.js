@@ -15,7 +15,7 @@ import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
 import { libraryVariants } from '../helpers/variants.js';
 
-/** @import { Plan } from '../../js/llama/plan.js' */
+/** @import { AttentionLayer, AttentionPlan as Plan } from '../../js/llama/plan.js' */
 /** @import { Activation } from '../../js/wasm/selftest.js' */
 /** @import { KvType } from '../../js/wasm/kv-cache.js' */
 /** @import { Prompt, Reference } from '../helpers/llama.js' */
@@ -79,7 +79,7 @@ function load({ name, reference }, { variant, activation = 'f32', kvType = 'F32'
     if (batch)
       backend.sizes = (plan, settings) => ({ ...sizes.call(backend, plan, settings), batch, part: batch });
     backend.lacks = (plan, tensors, settings) => {
-      change?.(plan);
+      change?.(/** @type {Plan} */ (plan));
       return lacks.call(backend, plan, tensors, settings);
     };
     return backend;
@@ -188,7 +188,7 @@ for (const model of models) {
   });
 }
 
-/** @param {(attention: Plan['layers'][0]['attention'], feed: Plan['layers'][0]['feed']) => void} change */
+/** @param {(attention: AttentionLayer['attention'], feed: AttentionLayer['feed']) => void} change */
 const inLayers = (change) => (/** @type {Plan} */ plan) => {
   for (const { attention, feed } of plan.layers) change(attention, feed);
 };

@@ -28,7 +28,7 @@ import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 
 /** @import { Backend } from '../../js/backend.js' */
-/** @import { Plan } from '../../js/llama/plan.js' */
+/** @import { AttentionPlan as Plan } from '../../js/llama/plan.js' */
 /** @import { Spec } from '../helpers/synthetic-llama.js' */
 /** @import { TensorSpec } from '../helpers/gguf-bytes.js' */
 
@@ -291,7 +291,7 @@ const NEUTRAL = ['as it is', 'queries, keys and values in one matrix'];
 /** @param {Spec} spec @param {(plan: Plan) => void} change */
 async function planned(spec, change) {
   const gguf = await openGguf(makeModel(spec).bytes.buffer);
-  const plan = planModel(gguf.metadata);
+  const plan = /** @type {Plan} */ (planModel(gguf.metadata));
   change(plan);
   return { gguf, plan, tensors: checkTensors(gguf, plan) };
 }

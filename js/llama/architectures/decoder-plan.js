@@ -79,7 +79,7 @@ export function tensor(role, name, nRows, nCols, use) {
 /**
  * @param {MetadataReader} read
  * @param {DecoderOptions} options
- * @returns {Plan}
+ * @returns {import('../plan.js').AttentionPlan}
  */
 export function decoderPlan(read, options) {
   const { pairing, qkNorm, norms = 'before', kind = 'gated', activation = 'silu' } = options;
@@ -92,7 +92,7 @@ export function decoderPlan(read, options) {
     sumNorm: undefined,
   };
   const rope = readRope(read, headSize, options.rope);
-  /** @type {Plan['layers'][0]} */
+  /** @type {import('../plan.js').AttentionLayer} */
   const layer = {
     attention: {
       kind: 'attention',

@@ -25,7 +25,7 @@ import { readRope } from './rope.js';
 /**
  * @param {MetadataReader} read
  * @param {EncoderOptions} options
- * @returns {Plan}
+ * @returns {import('../plan.js').AttentionPlan}
  */
 export function encoderPlan(read, { norms, positions, fused, kind, activation }) {
   const shape = readShape(read, 'layer');
@@ -43,7 +43,7 @@ export function encoderPlan(read, { norms, positions, fused, kind, activation })
       `a context of ${read.contextLength} positions is more than the ${trainedContext} that the model has learned (${show(read.key('context_length'))})`,
     );
   }
-  /** @type {Plan['layers'][0]} */
+  /** @type {import('../plan.js').AttentionLayer} */
   const layer = {
     attention: {
       kind: 'attention',

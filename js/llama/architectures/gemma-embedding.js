@@ -3,6 +3,7 @@
 
 import { show } from '../../errors.js';
 import { ModelError } from '../errors.js';
+import { attentionsOf } from '../layers.js';
 import { tensor } from './decoder-plan.js';
 import { gemma3 } from './gemma3.js';
 
@@ -11,7 +12,7 @@ export const gemmaEmbedding = {
   models: 'EmbeddingGemma',
   plan(read) {
     const plan = gemma3.plan(read);
-    for (const { attention } of plan.layers) {
+    for (const attention of attentionsOf(plan.layers)) {
       attention.causal = false;
       attention.scale = 1 / Math.sqrt(attention.headSize);
     }

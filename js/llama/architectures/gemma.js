@@ -3,15 +3,13 @@
 
 import { decoderPlan } from './decoder-plan.js';
 
-/** @typedef {import('../plan.js').Plan} Plan */
-
 /**
  * @param {import('./metadata.js').MetadataReader} read
  * @param {object} options
  * @param {import('./decoder-plan.js').DecoderOptions['qkNorm']} [options.qkNorm]
  * @param {number} options.wideScores  number of layers of the model whose scores are scaled by the
  *   values of the embedding for a head, not by those of a head
- * @returns {Plan}
+ * @returns {import('../plan.js').AttentionPlan}
  */
 export function gemmaPlan(read, { qkNorm, wideScores }) {
   const plan = decoderPlan(read, { pairing: 'halves', norms: 'both', activation: 'gelu', qkNorm });

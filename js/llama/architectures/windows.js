@@ -4,7 +4,7 @@ import { show } from '../../errors.js';
 import { ModelError } from '../errors.js';
 
 /** @typedef {import('./metadata.js').MetadataReader} MetadataReader */
-/** @typedef {import('../plan.js').LayerSettings} LayerSettings */
+/** @typedef {import('../plan.js').AttentionLayer} AttentionLayer */
 
 const WINDOW = 'attention.sliding_window';
 const PATTERN = 'attention.sliding_window_pattern';
@@ -14,7 +14,7 @@ const PATTERN = 'attention.sliding_window_pattern';
  * last one (or the first) sees all positions. A file may give another period, or a list with true for every layer
  * that has a window.
  * @param {MetadataReader} read
- * @param {LayerSettings[]} layers
+ * @param {AttentionLayer[]} layers
  * @param {{ period: number, window?: number, fullFirst?: boolean }} defaults  period, window: for a
  *   file without these keys; without a window no layer has one. fullFirst: the first layer of a
  *   period sees all positions instead of the last one

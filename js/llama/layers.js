@@ -1,0 +1,12 @@
+/* Questions about the layers of a plan. */
+
+/** @typedef {import('./plan.js').LayerSettings} LayerSettings */
+
+/** Attention of those layers that have it. @param {readonly LayerSettings[]} layers */
+export const attentionsOf = (layers) => layers.flatMap(({ attention }) => attention ?? []);
+
+/** Recurrent blocks of those layers that have one. @param {readonly LayerSettings[]} layers */
+export const recurrentsOf = (layers) => layers.flatMap(({ recurrent }) => recurrent ?? []);
+
+/** Whether a token sees only itself and earlier tokens. @param {readonly LayerSettings[]} layers */
+export const isCausal = (layers) => attentionsOf(layers).every(({ causal }) => causal);
