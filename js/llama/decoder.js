@@ -298,7 +298,7 @@ export class Decoder {
   keeps(position) {
     const states = this.#states;
     const isKept = (/** @type {number} */ at) =>
-      at <= position && this.#cachesReach(at) && states.every((state) => isAt(state, at));
+      at > 0 && at <= position && this.#cachesReach(at) && states.every((state) => isAt(state, at));
     if (states.length === 0) return isKept(position) ? position : 0;
     const [{ position: latest, savedAt }] = states;
     return [latest, savedAt].find(isKept) ?? 0;

@@ -80,6 +80,6 @@ export class NumericError extends FmError {
 }
 
 /**
- * @typedef {'embedding' | 'queries' | 'keys' | 'values' | 'attention' | 'recurrent' |
- *   'feed-forward' | 'output'} NumericPart
+ * @typedef {'embedding' | 'queries' | 'keys' | 'values' | 'attention' | 'recurrent'
+ *   | 'feed-forward' | 'output'} NumericPart
  */
