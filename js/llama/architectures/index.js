@@ -9,6 +9,7 @@ import { gemma2 } from './gemma2.js';
 import { gemma3 } from './gemma3.js';
 import { granite } from './granite.js';
 import { hunyuanDense } from './hunyuan-dense.js';
+import { lfm2 } from './lfm2.js';
 import { llama } from './llama.js';
 import { mistral3 } from './mistral3.js';
 import { modernBert } from './modern-bert.js';
@@ -25,6 +26,7 @@ export const ARCHITECTURES = Object.freeze({
   'hunyuan-dense': hunyuanDense,
   ernie4_5: ernie45,
   mistral3,
+  lfm2,
   bert,
   'nomic-bert': nomicBert,
   'modern-bert': modernBert,
