@@ -1,0 +1,264 @@
+/**
+ * Recurrent layers: their states follow whatever the context does. Random series of calls on one
+ * model, some of which are aborted or fail in the middle of a pass, are compared with a model that
+ * computes every text from its beginning.
+ */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { openGguf } from '../../js/gguf/index.js';
+import { Llama, NumericError } from '../../js/llama/index.js';
+import { planModel } from '../../js/llama/plan.js';
+import { openWasmBackend } from '../../js/wasm/backend.js';
+import { Prng } from '../helpers/prng.js';
+import { ReferenceBackend } from '../helpers/reference-backend.js';
+import { makeHybrid } from '../helpers/synthetic-hybrid.js';
+import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
+
+/** @import { Backend } from '../../js/backend.js' */
+/** @import { GenerateOptions } from '../../js/llama/options.js' */
+
+const SEED = Number(process.env.FM_TEST_SEED ?? 20261127);
+const CONTEXT = 48;
+const GREEDY = { temperature: 0, ignoreEnd: true };
+const BLOCKS = /** @type {const} */ (['embed', 'project', 'recur', 'attend', 'feed', 'head']);
+
+/** What a watched model does. */
+class Watch {
+  /** Logits that tokens were chosen from. @type {Float32Array[]} */
+  chosen = [];
+  /** Tokens of each pass. @type {number[]} */
+  passes = [];
+  /** Calls until `act`; Infinity: never. */
+  left = Number.POSITIVE_INFINITY;
+  act = () => {};
+}
+
+/**
+ * Watches the calls of a backend.
+ * @param {Backend} backend @param {{ batch?: number }} [options]
+ */
+function watch(backend, { batch } = {}) {
+  const seen = new Watch();
+  const { pick, sizes } = backend;
+  backend.pick = (logits, row, tokens, sampler, position) => {
+    /** @type {typeof sampler} */
+    const watching = {
+      options: sampler.options,
+      next: (values, history) => {
+        seen.chosen.push(values.slice());
+        return sampler.next(values, history);
+      },
+    };
+    pick.call(backend, logits, row, tokens, watching, position);
+  };
+  if (batch)
+    backend.sizes = (plan, settings) => ({ ...sizes.call(backend, plan, settings), batch, part: batch });
+  for (const name of BLOCKS) {
+    const block = /** @type {any} */ (backend)[name];
+    /** @type {any} */ (backend)[name] = (/** @type {any[]} */ ...args) => {
+      if (name === 'embed') seen.passes.push(args[3].nTokens);
+      if (--seen.left < 0) {
+        seen.left = Number.POSITIVE_INFINITY;
+        seen.act();
+      }
+      return block.apply(backend, args);
+    };
+  }
+  return seen;
+}
+
+/** @typedef {{ name: string, bytes: () => ArrayBuffer, nVocab: number }} Model */
+
+/** @type {Model[]} */
+const MODELS = [
+  { name: 'convolutions and attention', isRecurrent: [true, false, true] },
+  { name: 'convolutions alone', isRecurrent: [true, true] },
+  { name: 'attention first', isRecurrent: [false, true] },
+].map(({ name, isRecurrent }) => ({
+  name,
+  nVocab: 40,
+  bytes: () => /** @type {ArrayBuffer} */ (makeHybrid(isRecurrent, { context: CONTEXT }).bytes.buffer),
+}));
+
+const absent = skipWithout('arch/models');
+if (absent) test('recurrent: models of the test data', { skip: absent }, () => {});
+for (const file of absent ? [] : listData('arch/models')) {
+  const bytes = () => new Uint8Array(readFileSync(dataPath(`arch/models/${file}`))).buffer;
+  const { metadata } = await openGguf(bytes());
+  try {
+    if (!planModel(metadata).layers.some(({ recurrent }) => recurrent)) continue;
+  } catch {
+    // An architecture that is not supported.
+    continue;
+  }
+  MODELS.push({ name: file.replace(/\.gguf$/, ''), bytes, nVocab: 512 });
+}
+
+/**
+ * @param {Model} model @param {Backend} backend
+ * @param {{ batch?: number }} [options]
+ */
+async function load({ bytes }, backend, options) {
+  const seen = watch(backend, options);
+  const llama = await Llama.loadTo(async () => backend, bytes(), {
+    ...{ activation: 'f32', kvType: 'F32', contextLength: CONTEXT },
+  });
+  return { llama, seen };
+}
+
+const SETTINGS = /** @type {const} */ ({ activation: 'f32', kvType: 'F32' });
+const onWasm = () => openWasmBackend(undefined, { isa: 'simd128', threads: 1 }, SETTINGS);
+
+/**
+ * Random calls; each generation is compared with logits that are computed from the beginning.
+ * @param {{ llama: Llama, seen: Watch }} one @param {Llama} fresh
+ * @param {{ prng: Prng, nVocab: number, rounds: number, limit: number }} options
+ * @returns {Promise<Record<string, number>>} how often something happened
+ */
+async function walk({ llama, seen }, fresh, { prng, nVocab, rounds, limit }) {
+  /** @type {Record<string, number>} */
+  const counts = { checked: 0, aborted: 0, failed: 0, reused: 0 };
+  const random = (/** @type {number} */ n) => Array.from({ length: n }, () => prng.int(3, nVocab - 1));
+  /** The text so far, as far as the model knows it. */
+  let past = random(4);
+  const next = () => {
+    const at = prng.int(1, past.length);
+    const kind = prng.int(0, 6);
+    if (kind === 0) return random(prng.int(1, 9));
+    if (kind === 1) return past.slice(0, at);
+    if (kind === 2) return [...past.slice(0, at), ...random(prng.int(1, 4))];
+    if (kind === 3) return past.slice(0, Math.max(1, past.length - 1));
+    return [...past, ...random(prng.int(kind === 4 ? 0 : 1, 4))];
+  };
+  for (let round = 0; round < rounds; round++) {
+    const prompt = next().slice(0, CONTEXT - 10);
+    const maxTokens = prng.int(1, 7);
+    const what = `round ${round}, seed ${SEED}: ${prompt} and ${maxTokens} tokens`;
+    seen.chosen = [];
+    const fate = prng.int(0, 9);
+    if (fate === 0) await llama.embed(['一', '丁七', '丈'].slice(0, prng.int(1, 3)));
+    if (fate === 1) await llama.logits(random(prng.int(1, 6)));
+    const abort = new AbortController();
+    /** @type {GenerateOptions} */
+    const options = { ...GREEDY, maxTokens, signal: abort.signal };
+    if (fate >= 7) {
+      seen.left = prng.int(0, 40);
+      seen.act = () => {
+        if (fate === 9) throw new Error('interrupted');
+        abort.abort(new Error('interrupted'));
+      };
+    }
+    const run = llama.generate(prompt, options);
+    const stop = fate === 2 ? prng.int(0, maxTokens) : maxTokens;
+    try {
+      for (let i = 0; i < stop; i++) await run.next();
+      if (fate === 2) run.cancel();
+      else await run.text();
+    } catch (error) {
+      assert.match(String(error), /interrupted/, `${what}: ${error}`);
+      counts[fate === 9 ? 'failed' : 'aborted'] += 1;
+    }
+    seen.left = Number.POSITIVE_INFINITY;
+    if ((run.stats.reusedTokens ?? 0) > 0) counts.reused += 1;
+    past = [...prompt, ...run.tokens].slice(0, CONTEXT - 14);
+    if (seen.chosen.length === 0) continue;
+    const text = [...prompt, ...run.tokens].slice(0, prompt.length + seen.chosen.length - 1);
+    const all = await fresh.logits(text);
+    for (const [i, got] of seen.chosen.entries()) {
+      const row = prompt.length - 1 + i;
+      if (row >= text.length) break;
+      const expected = all.subarray(row * nVocab, (row + 1) * nVocab);
+      const far = got.findIndex((value, at) => !(Math.abs(value - expected[at]) <= limit));
+      assert.equal(far, -1, `${what}: token ${i}, logit ${far} is ${got[far]}, not ${expected[far]}`);
+      counts.checked += 1;
+    }
+  }
+  return counts;
+}
+
+for (const model of MODELS) {
+  for (const batch of [undefined, 3, 1]) {
+    const label = batch ? `${batch} at a time` : 'at once';
+    test(`recurrent: ${model.name}, ${label}: random calls, as from the beginning`, async (t) => {
+      const one = await load(model, await onWasm(), batch ? { batch } : {});
+      const { llama: fresh } = await load(model, await onWasm());
+      t.after(() => [one.llama, fresh].forEach((llama) => void llama.dispose()));
+      const prng = new Prng(SEED + (batch ?? 0));
+      const counts = await walk(one, fresh, { prng, nVocab: model.nVocab, rounds: 80, limit: 1e-3 });
+      t.diagnostic(`ran: ${model.name}, ${label}: ${JSON.stringify(counts)}`);
+      for (const [what, n] of Object.entries(counts)) assert.ok(n > 3, `${what}: ${n}`);
+    });
+  }
+}
+
+test('recurrent: random calls on a backend that computes tokens ahead', async (t) => {
+  for (const ahead of [undefined, 0, 3]) {
+    const model = MODELS[0];
+    const one = await load(model, new ReferenceBackend(ahead === undefined ? {} : { ahead }));
+    const { llama: fresh } = await load(model, new ReferenceBackend());
+    const prng = new Prng(SEED + (ahead ?? 9));
+    const counts = await walk(one, fresh, { prng, nVocab: model.nVocab, rounds: 25, limit: 1e-9 });
+    t.diagnostic(`ran: ${ahead} ahead: ${JSON.stringify(counts)}`);
+    assert.ok(counts.checked > 20);
+  }
+});
+
+test('recurrent: the same prompt again costs one token, its continuation only what is new', async (t) => {
+  const { llama, seen } = await load(MODELS[0], await onWasm());
+  t.after(() => llama.dispose());
+  const prompt = [5, 9, 30, 12, 7, 7, 21, 33];
+  const run = async (/** @type {number[]} */ tokens, maxTokens = 4) => {
+    seen.passes = [];
+    const generation = llama.generate(tokens, { ...GREEDY, maxTokens });
+    await generation.text();
+    return { passes: seen.passes, tokens: generation.tokens };
+  };
+  const first = await run(prompt);
+  assert.deepEqual(first.passes, [8, 1, 1, 1]);
+  const again = await run(prompt);
+  assert.deepEqual(again, { passes: [1, 1, 1, 1], tokens: first.tokens });
+  // The last token of an answer is not computed yet.
+  const longer = [...prompt, ...first.tokens, 14, 15];
+  assert.deepEqual((await run(longer, 1)).passes, [3]);
+  // In the middle of what was seen there is no state.
+  assert.deepEqual((await run([...prompt, 3], 1)).passes, [9]);
+  assert.deepEqual((await run(prompt.slice(0, 5), 1)).passes, [5]);
+});
+
+test('recurrent: a NaN is reported with its layer, and nothing of it is left', async (t) => {
+  const model = MODELS[0];
+  const backend = await onWasm();
+  const { llama, seen } = await load(model, backend);
+  const { llama: fresh } = await load(model, await onWasm());
+  t.after(() => [llama, fresh].forEach((one) => void one.dispose()));
+  const { recur } = backend;
+  let isBroken = true;
+  backend.recur = (x, block, state, at) => {
+    if (isBroken && block.layer === 2) {
+      const weights = { ...block.weights, norm: broken };
+      return recur.call(backend, x, { ...block, weights }, state, at);
+    }
+    return recur.call(backend, x, block, state, at);
+  };
+  const broken = backend.tensor({ nRows: 1, nCols: 32 });
+  broken.set(new Float32Array(32).fill(Number.NaN));
+  const prompt = [5, 9, 30];
+  const options = { ...GREEDY, maxTokens: 3 };
+  await assert.rejects(llama.generate(prompt, options).text(), (error) => {
+    assert.ok(error instanceof NumericError, String(error));
+    assert.deepEqual([error.part, error.layer], ['recurrent', 2]);
+    return true;
+  });
+  isBroken = false;
+  const [run, expected] = [llama.generate(prompt, options), fresh.generate(prompt, options)];
+  assert.equal(await run.text(), await expected.text());
+  assert.ok(seen.chosen.length > 0);
+  // After the first tokens, where no state of that position is left to look again.
+  isBroken = true;
+  await assert.rejects(llama.generate([...prompt, ...run.tokens, 8], options).text(), (error) => {
+    assert.ok(error instanceof NumericError, String(error));
+    assert.deepEqual([error.part, error.layer], ['recurrent', 2]);
+    return true;
+  });
+});
