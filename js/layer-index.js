@@ -11,6 +11,10 @@ export { KvCache } from './wasm/kv-cache.js';
  */
 /**
  * @template {import('./wasm/operands.js').Floats} U
+ * @typedef {import('./wasm/kernel-types.js').ExpertsOptions<U>} ExpertsOptions
+ */
+/**
+ * @template {import('./wasm/operands.js').Floats} U
  * @typedef {import('./wasm/kernel-types.js').FfnOptions<U>} FfnOptions
  */
 /** @typedef {import('./wasm/kernel-types.js').FfnWeights} FfnWeights */
@@ -31,3 +35,5 @@ export { KvCache } from './wasm/kv-cache.js';
  * @typedef {import('./wasm/kernel-types.js').ManyOptions<U>} ManyOptions
  */
 /** @typedef {import('./wasm/kernel-types.js').RopeOptions} RopeOptions */
+/** @typedef {import('./wasm/kernel-types.js').RouteOptions} RouteOptions */
+/** @typedef {import('./wasm/kernel-types.js').Routing} Routing */

@@ -1,5 +1,5 @@
-/* Exports: products whose activations are made on the way, or shared by several weights. Contracts:
- * fused.h. */
+/* Exports: products whose activations are made on the way, or shared by several weights, and
+ * mixtures of experts. Contracts: fused.h. */
 #include "checks.h"
 #include "ops/ops.h"
 
@@ -145,5 +145,133 @@ EXPORT int32_t fused_ffn(const fm_ffn_weights *weights, const float *x, const fl
   if (overlap(s_work, s_y)) return FM_ERR_OVERLAP;
   fm_op_ffn(weights, x, norm_weight, eps, y, workspace, n_tokens, n_embd, n_ff, act, residual != 0,
             activation);
+  return FM_OK;
+}
+
+static uint32_t check_routing(const fm_routing *r) {
+  if (r->n_tokens == 0 || r->n_experts == 0 || r->n_experts > FM_EXPERTS_MAX) return BAD_SHAPE;
+  if (r->n_groups == 0 || r->n_experts % r->n_groups != 0) return BAD_SHAPE;
+  if (r->n_groups_used == 0 || r->n_groups_used > r->n_groups) return BAD_SHAPE;
+  if (r->n_used == 0 || r->n_used > r->n_experts / r->n_groups * r->n_groups_used) return BAD_SHAPE;
+  bool known = r->scores >= FM_SCORES_SOFTMAX && r->scores <= FM_SCORES_SIGMOID;
+  return known ? 0 : BAD_TYPE;
+}
+
+/* Whether no two of the outputs overlap, nor one of them and an input. */
+static bool are_apart(const span *outputs, int n_outputs, const span *inputs, int n_inputs) {
+  for (int i = 0; i < n_outputs; i++) {
+    for (int k = 0; k < n_inputs; k++) {
+      if (overlap(outputs[i], inputs[k])) return false;
+    }
+    for (int k = 0; k < i; k++) {
+      if (overlap(outputs[i], outputs[k])) return false;
+    }
+  }
+  return true;
+}
+
+EXPORT int32_t fm_route(const fm_routing *routing, const float *logits, const float *bias,
+                        uint32_t *rows, uint32_t *ends, float *weights, uint32_t *workspace) {
+  span in[3], out[4];
+  uint32_t faults = check_words(routing, 1, 1, sizeof *routing, &in[0]);
+  if (faults) return status_of(faults);
+  const fm_routing r = *routing;
+  faults = check_routing(&r);
+  faults |= check_floats(logits, r.n_tokens, r.n_experts, &in[1]);
+  faults |= check_norm_weight(bias, r.n_experts, &in[2]);
+  faults |= check_words(rows, r.n_tokens, r.n_used, sizeof *rows, &out[0]);
+  faults |= check_words(ends, r.n_experts, 1, sizeof *ends, &out[1]);
+  faults |= check_floats(weights, r.n_tokens, r.n_used, &out[2]);
+  faults |= check_words(workspace, r.n_tokens, r.n_used, 2 * sizeof *workspace, &out[3]);
+  if (faults) return status_of(faults);
+  if (!are_apart(out, 4, in, 3)) return FM_ERR_OVERLAP;
+  fm_op_route(&r, logits, bias, rows, ends, weights, workspace);
+  return FM_OK;
+}
+
+static bool are_below(const uint32_t *list, uint32_t n, uint32_t limit) {
+  for (uint32_t i = 0; i < n; i++) {
+    if (list[i] >= limit) return false;
+  }
+  return true;
+}
+
+static bool are_ends(const uint32_t *ends, uint32_t n, uint32_t last) {
+  for (uint32_t i = 1; i < n; i++) {
+    if (ends[i - 1] > ends[i]) return false;
+  }
+  return ends[n - 1] == last;
+}
+
+/* Checks one target; in: its weights and its bias. */
+static uint32_t check_experts(const fm_expert_target *target, uint32_t n_experts, uint32_t n_pairs,
+                              uint32_t n_cols, span in[2], span *y) {
+  uint64_t n_rows = (uint64_t)target->n_rows * n_experts;
+  uint32_t faults = n_rows > UINT32_MAX ? BAD_SHAPE : 0;
+  faults |= check_matrix(target->type, target->w, (uint32_t)n_rows, n_cols, &in[0]);
+  in[1] = (span){0, 0};
+  if (target->bias) faults |= check_floats(target->bias, n_experts, target->n_rows, &in[1]);
+  return faults | check_floats(target->y, n_pairs, target->n_rows, y);
+}
+
+EXPORT int32_t fm_matmul_experts(const fm_expert_target *targets, uint32_t n_targets,
+                                 const uint32_t *rows, const uint32_t *ends, uint32_t n_pairs,
+                                 uint32_t n_experts, const float *x, const float *up,
+                                 uint32_t n_tokens, uint32_t n_cols, int32_t act,
+                                 int32_t activation) {
+  enum {
+    TARGETS,
+    ROWS,
+    ENDS,
+    X,
+    UP,
+    N_INPUTS
+  };
+  span in[N_INPUTS] = {{0, 0}}, own[2], y, other_y;
+  uint32_t faults = check_words(targets, n_targets, 1, sizeof *targets, &in[TARGETS]);
+  if (!is_aligned(targets, _Alignof(fm_expert_target))) faults |= BAD_ALIGN;
+  if (faults) return status_of(faults);
+  bool has_act = act != -1;
+  faults = check_modes(has_act ? act : FM_GATE_SILU, activation);
+  if (!has_act && up) faults |= BAD_ACTIVATION;
+  faults |= check_words(ends, n_experts, 1, sizeof *ends, &in[ENDS]);
+  faults |= check_words(x, n_tokens, n_cols, sizeof *x, &in[X]);
+  if (up) faults |= check_floats(up, n_tokens, n_cols, &in[UP]);
+  if (rows) faults |= check_words(rows, n_pairs, 1, sizeof *rows, &in[ROWS]);
+  if (n_pairs == 0 || (!rows && n_tokens != n_pairs)) faults |= BAD_SHAPE;
+  for (uint32_t i = 0; i < n_targets; i++)
+    faults |= check_experts(&targets[i], n_experts, n_pairs, n_cols, own, &y);
+  if (faults) return status_of(faults);
+  if (!are_ends(ends, n_experts, n_pairs)) return FM_ERR_RANGE;
+  if (rows && !are_below(rows, n_pairs, n_tokens)) return FM_ERR_RANGE;
+  for (uint32_t i = 0; i < n_targets; i++) {
+    check_experts(&targets[i], n_experts, n_pairs, n_cols, own, &y);
+    if (!are_apart(&y, 1, in, N_INPUTS)) return FM_ERR_OVERLAP;
+    for (uint32_t k = 0; k < n_targets; k++) {
+      check_experts(&targets[k], n_experts, n_pairs, n_cols, own, &other_y);
+      if (!are_apart(&y, 1, own, 2) || (k != i && overlap(y, other_y))) return FM_ERR_OVERLAP;
+    }
+  }
+  const fm_groups groups = {rows, ends, n_pairs, n_experts};
+  const fm_source source = {.kind = has_act ? FM_SOURCE_GATED : FM_SOURCE_PLAIN,
+                            .x = x,
+                            .other = up,
+                            .act = act,
+                            .rows = rows};
+  fm_op_matmul_experts(targets, n_targets, &groups, &source, n_cols, activation);
+  return FM_OK;
+}
+
+EXPORT int32_t fm_mix_rows(const float *x, const uint32_t *rows, const float *weights, float *y,
+                           uint32_t n_pairs, uint32_t n_tokens, uint32_t n_cols) {
+  span in[3], out;
+  uint32_t faults = check_floats(x, n_pairs, n_cols, &in[0]);
+  faults |= check_words(rows, n_pairs, 1, sizeof *rows, &in[1]);
+  faults |= check_floats(weights, n_pairs, 1, &in[2]);
+  faults |= check_floats(y, n_tokens, n_cols, &out);
+  if (faults) return status_of(faults);
+  if (!are_below(rows, n_pairs, n_tokens)) return FM_ERR_RANGE;
+  if (!are_apart(&out, 1, in, 3)) return FM_ERR_OVERLAP;
+  fm_op_mix_rows(x, rows, weights, y, n_pairs, n_tokens, n_cols);
   return FM_OK;
 }

@@ -219,6 +219,74 @@ int32_t fused_ffn(const fm_ffn_weights *weights, const float *x, const float *no
                   float eps, float *y, float *workspace, uint32_t n_tokens, uint32_t n_embd,
                   uint32_t n_ff, int32_t act, int32_t residual, int32_t activation);
 
+/* ---- Mixtures of experts: each token is computed by a few of many matrices. The rows of a batch
+ * are grouped by expert: those of expert 0 come first, then those of expert 1, and so on. Two
+ * lists describe the groups:
+ *   rows  [n_pairs]    the token of each grouped row
+ *   ends  [n_experts]  the row behind the last one of each expert: not decreasing, at last n_pairs
+ * ---- */
+
+#define FM_EXPERTS_MAX 1024
+
+typedef enum {
+  FM_SCORES_SOFTMAX = 0,        /* softmax of all logits of a token */
+  FM_SCORES_SOFTMAX_CHOSEN = 1, /* softmax of the logits of the chosen experts */
+  FM_SCORES_SIGMOID = 2         /* 1 / (1 + e^-logit) */
+} fm_scores;
+
+/* Chooses n_used experts for each token, and their weights. Chosen are the experts with the largest
+ * score + bias (FM_SCORES_SOFTMAX_CHOSEN: logit + bias), of equal ones the first. The weight of an
+ * expert is its score, without the bias; where normalize, divided by the sum of the token's weights
+ * or by 2^-14, whichever is more; times scale.
+ *
+ * n_groups  a divisor of n_experts. Only experts of n_groups_used groups of neighbours are chosen
+ *           from: those whose two largest values of score + bias have the largest sums
+ * logits    [n_tokens][n_experts]    bias  [n_experts], or NULL for zeros
+ * rows, weights  [n_tokens * n_used], grouped by expert, the tokens of an expert in their order
+ * ends      [n_experts]
+ * workspace [2 * n_tokens * n_used] words
+ * n_experts 1..FM_EXPERTS_MAX, n_used 1..n_experts and at most as many as the groups have. Any
+ * logits are allowed: a NaN among them makes weights of its token NaN, and changes no other token.
+ * Returns FM_OK, FM_ERR_TYPE (unknown scores), FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or
+ * FM_ERR_OVERLAP (an output or the workspace overlaps anything). */
+typedef struct {
+  uint32_t n_tokens, n_experts, n_used, n_groups, n_groups_used;
+  int32_t scores, normalize; /* fm_scores */
+  float scale;
+} fm_routing;
+int32_t fm_route(const fm_routing *routing, const float *logits, const float *bias, uint32_t *rows,
+                 uint32_t *ends, float *weights, uint32_t *workspace);
+
+/* One of several matrices of all experts that share their activations. */
+typedef struct {
+  int32_t type;      /* fm_type */
+  uint32_t n_rows;   /* of one expert */
+  const void *w;     /* [n_experts][n_rows][n_cols / block_values] blocks */
+  const float *bias; /* [n_experts][n_rows], or NULL for zeros */
+  float *y;          /* [n_pairs][n_rows] */
+} fm_expert_target;
+
+/* y[i] = x[rows[i]] * W[e]^T + bias[e] for every grouped row i, e its expert: each expert's weights
+ * are decoded once per token panel of its rows, and those of experts without rows are not read.
+ *
+ * rows  NULL: x has n_pairs rows, grouped already, and n_tokens is n_pairs
+ * act   -1: x is multiplied as it is, and up is NULL; an fm_gate: act(x) * up is, as in
+ *       fused_swiglu_matmul
+ * x, up [n_tokens][n_cols]
+ * No y may overlap an input, a list or another y. Returns as fused_matmul; FM_ERR_SHAPE also where
+ * n_targets, n_pairs or n_experts is 0, or n_tokens is wrong; FM_ERR_RANGE also where a row or an
+ * end is. */
+int32_t fm_matmul_experts(const fm_expert_target *targets, uint32_t n_targets, const uint32_t *rows,
+                          const uint32_t *ends, uint32_t n_pairs, uint32_t n_experts,
+                          const float *x, const float *up, uint32_t n_tokens, uint32_t n_cols,
+                          int32_t act, int32_t activation);
+
+/* y[t] = the sum of weights[i] * x[i] over all i with rows[i] = t, in the order of i; zeros where
+ * there is none. x [n_pairs][n_cols], y [n_tokens][n_cols]; y must overlap no input. FM_ERR_RANGE
+ * also where a row is not below n_tokens. */
+int32_t fm_mix_rows(const float *x, const uint32_t *rows, const float *weights, float *y,
+                    uint32_t n_pairs, uint32_t n_tokens, uint32_t n_cols);
+
 /* Attention scores, written out: scores[i][j] = softmax_j(scale * sum_c q[i][c] * k[j][c] + mask),
  * q [n_q][head_size], k [n_k][head_size], head_size 1..256, scores [n_q][n_k]. causal != 0: entries
  * with j > i + n_k - n_q are masked. Rows sum to 1, masked entries are exactly 0, and a row whose

@@ -29,6 +29,12 @@ export const ABI = /** @type {const} */ ({
     'i32(i32 type, address w, address gate, address up, address y, u32 n_tokens, u32 n_rows, u32 n_cols, i32 act, i32 activation)',
   fused_ffn:
     'i32(address weights, address x, address norm_weight, f32 eps, address y, address workspace, u32 n_tokens, u32 n_embd, u32 n_ff, i32 act, i32 residual, i32 activation)',
+  fm_route:
+    'i32(address routing, address logits, address bias, address rows, address ends, address weights, address workspace)',
+  fm_matmul_experts:
+    'i32(address targets, u32 n_targets, address rows, address ends, u32 n_pairs, u32 n_experts, address x, address up, u32 n_tokens, u32 n_cols, i32 act, i32 activation)',
+  fm_mix_rows:
+    'i32(address x, address rows, address weights, address y, u32 n_pairs, u32 n_tokens, u32 n_cols)',
   fused_attention_score:
     'i32(address q, address k, address scores, u32 n_q, u32 n_k, u32 head_size, f32 scale, i32 causal)',
   fm_flash_attention: 'i32(address shape, address q, address k, address v, address out)',

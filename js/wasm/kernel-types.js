@@ -144,6 +144,43 @@
  */
 
 /**
+ * @typedef {object} RouteOptions
+ * @property {number} nUsed  Experts that are chosen for a token.
+ * @property {number} [nExperts]  All experts, at most 1024. A Tensor implies them: its columns.
+ * @property {'softmax' | 'sigmoid'} [scores]  Function of the logits. Default 'softmax'.
+ * @property {'all' | 'chosen'} [over]  Logits that a softmax is taken over: those of all experts, or
+ *   of the chosen ones, which have the largest logits then. Default 'all'.
+ * @property {boolean} [normalize]  Divide the weights of a token by their sum. Default false.
+ * @property {number} [scale]  Factor of the weights. Default 1.
+ * @property {Floats} [bias]  nExperts numbers that are added to the scores for the choice only.
+ *   Default: zeros.
+ * @property {number} [nGroups]  Groups of neighbouring experts, a divisor of nExperts. Default 1.
+ * @property {number} [nGroupsUsed]  Groups that experts are chosen from: those whose two best
+ *   experts have the largest sums. Default: all.
+ */
+
+/**
+ * The experts of some tokens: a list of pairs (token, expert), grouped by expert. The pairs of expert
+ * 0 come first, then those of expert 1, and so on.
+ * @typedef {object} Routing
+ * @property {number} nTokens  Number of tokens.
+ * @property {Uint32Array<ArrayBuffer>} rows  Token of each pair.
+ * @property {Uint32Array<ArrayBuffer>} ends  For each expert the place behind its last pair.
+ * @property {Float32Array<ArrayBuffer>} weights  Weight of each pair.
+ */
+
+/**
+ * @template {Floats} U
+ * @typedef {object} ExpertsOptions
+ * @property {Gate} [act]  Multiply act(x) * up instead of x. Both have a row for each pair then.
+ * @property {Floats} [up]  As many values as x. Default: ones.
+ * @property {readonly (Floats | undefined)[]} [biases]  For each weight as many values as it has
+ *   rows, or undefined for zeros.
+ * @property {readonly U[]} [out]  Where the results go.
+ * @property {Activation} [activation]  Activation mode of this call.
+ */
+
+/**
  * @template {Floats} U
  * @typedef {object} ConvOptions
  * @property {Floats | null} [bias]  nChannels values. Default: zeros.

@@ -5,14 +5,9 @@
  * `out`, by default a new one of x's kind. The operations are in operations.js, which createKernels
  * fetches together with the module. */
 
-import { checkNames, oneOf } from '../checks.js';
-import { ArgumentError, IsaError, show } from '../errors.js';
-import { servedType, types } from '../types.js';
 import { dispose } from './handles.js';
-import { CHOICE } from './kernels-options.js';
-import { VERSION, verify } from './loader.js';
+import { infoOf, selectIn, servedTypes, serviceOf } from './kernels-info.js';
 import { Memory, Staging } from './memory.js';
-import { ACTIVATION_NAMES, DOT_NAMES, ISA_NAMES } from './selftest.js';
 import { ValueKernels } from './value-kernels.js';
 
 /** @typedef {import('./selftest.js').Isa} Isa */
@@ -74,26 +69,7 @@ export class Kernels extends ValueKernels {
 
   /** How the kernels were chosen, and how they run. @returns {KernelsInfo} */
   get info() {
-    const { steps, reason, features, timings, dotTimes, wasmUrl, wasmBytes } = this.#loaded;
-    const { instance, pool, threadsReason, memory64Reason } = this.#loaded;
-    const failure = pool?.failure;
-    return {
-      version: VERSION,
-      isa: this.#isa,
-      dot: this.#dot,
-      activation: this.#activation,
-      steps: steps.map((step) => ({ ...step })),
-      reason,
-      threads: pool && !failure ? pool.count : 1,
-      threadsReason: failure ? `one thread: ${failure}` : threadsReason,
-      memory64: instance.is64,
-      memory64Reason,
-      features: { ...features },
-      timings: { ...timings },
-      dotTimes: dotTimes && { ...dotTimes },
-      wasmUrl,
-      wasmBytes,
-    };
+    return infoOf(this.#loaded, { isa: this.#isa, dot: this.#dot, activation: this.#activation });
   }
 
   /** Name of the instruction set in use. */
@@ -117,18 +93,10 @@ export class Kernels extends ValueKernels {
    * @throws {IsaError} the module lacks it, or it fails its self-test; the old selection stays
    */
   select(choice) {
-    checkNames(choice, CHOICE);
-    const { isa = this.#isa, dot = this.#dot ?? 'i16' } = choice;
-    oneOf(ISA_NAMES, isa, 'isa');
-    oneOf(DOT_NAMES, dot, 'dot');
-    const { exports } = this.#memory;
-    const failure = verify(exports, this.#loaded.module, isa, dot);
-    if (failure) {
-      verify(exports, this.#loaded.module, this.#isa, this.#dot ?? 'i16');
-      throw new IsaError(`${isa}: ${failure}`, { isa });
-    }
-    this.#isa = isa;
-    this.#dot = isa === 'relaxed' ? dot : undefined;
+    const old = { isa: this.#isa, dot: this.#dot ?? /** @type {const} */ ('i16') };
+    const selected = selectIn(this.#memory.exports, this.#loaded.module, choice, old);
+    this.#isa = selected.isa;
+    this.#dot = selected.dot;
   }
 
   /**
@@ -138,11 +106,7 @@ export class Kernels extends ValueKernels {
    * @returns {import('./kernel-types.js').Service}
    */
   servedBy(type, activation = this.#activation) {
-    const { id } = servedType(type);
-    oneOf(ACTIVATION_NAMES, activation, 'activation');
-    const packed = this.#memory.exports.fm_served_by(id, ACTIVATION_NAMES.indexOf(activation));
-    if (packed < 0) throw new ArgumentError(`${show(type)} x ${activation} is not served by this module`);
-    return { isa: ISA_NAMES[packed & 255], activation: ACTIVATION_NAMES[packed >> 8] };
+    return serviceOf(this.#memory.exports, type, activation);
   }
 
   /**
@@ -282,6 +246,49 @@ export class Kernels extends ValueKernels {
    */
   fusedFfn(weights, x, options) {
     return this.#run.fusedFfn(this.#core, weights, x, options);
+  }
+
+  /**
+   * Chooses the experts of each token by the logits of a router: those with the largest scores, of
+   * equal ones the first. Their weights are the scores.
+   * @param {Floats} logits  nTokens * nExperts values
+   * @param {import('./kernel-types.js').RouteOptions} options
+   * @returns {import('./kernel-types.js').Routing}
+   * @throws {ShapeError} a length does not fit the shape; the message has both numbers
+   */
+  route(logits, options) {
+    return this.#run.route(this.#core, logits, options);
+  }
+
+  /**
+   * Multiplies each token by the matrices of its experts, which are not copied: y[i] =
+   * x[rows[i]] * W[expert of i]^T for every pair i of the routing. A weight has the rows of all
+   * experts, one expert after another.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {readonly Weight[]} weights  weights of equal nCols
+   * @param {T} x  nTokens * nCols values; with `act` a row for each pair instead
+   * @param {import('./kernel-types.js').Routing} routing
+   * @param {import('./kernel-types.js').ExpertsOptions<U>} [options]
+   * @returns {NoInfer<U>[]} for each weight a row for each pair
+   * @throws {ShapeError} a length does not fit the shape; the message has both numbers
+   */
+  fusedMatmulExperts(weights, x, routing, options) {
+    return this.#run.fusedMatmulExperts(this.#core, weights, x, routing, options);
+  }
+
+  /**
+   * Adds the rows of each token, times their weights: y[t] = sum of weights[i] * x[i] over all pairs
+   * i of token t.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} x  a row for each pair
+   * @param {import('./kernel-types.js').Routing} routing
+   * @param {{ out?: U }} [options]  out: a row for each token; not x itself
+   * @returns {NoInfer<U>}
+   */
+  mixRows(x, routing, options) {
+    return this.#run.mixRows(this.#core, x, routing, options);
   }
 
   /**
@@ -437,13 +444,4 @@ export class Kernels extends ValueKernels {
   [dispose]() {
     this.dispose();
   }
-}
-
-/** @param {import('./memory.js').WasmExports} exports */
-function servedTypes(exports) {
-  return types
-    .filter(({ id }) => exports.fm_type_block_values(id) !== 0)
-    .map(({ name, id, blockValues, blockBytes }) =>
-      Object.freeze({ name, id, blockValues, blockBytes, alignment: exports.fm_type_alignment(id) }),
-    );
 }

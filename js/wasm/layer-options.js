@@ -14,6 +14,10 @@ export const MANY_OPTIONS = Object.freeze(['out', 'activation']);
 export const NORM_MANY_OPTIONS = Object.freeze(['eps', 'out', 'activation']);
 export const SWIGLU_OPTIONS = Object.freeze(['act', 'out', 'activation']);
 export const FFN_OPTIONS = Object.freeze(['eps', 'act', 'residual', 'out', 'activation']);
+export const ROUTE_OPTIONS = Object.freeze([
+  ...['nUsed', 'nExperts', 'scores', 'over', 'normalize', 'scale', 'bias', 'nGroups', 'nGroupsUsed'],
+]);
+export const EXPERTS_OPTIONS = Object.freeze(['act', 'up', 'biases', 'out', 'activation']);
 export const SCORE_OPTIONS = Object.freeze(['headSize', 'scale', 'causal', 'out']);
 export const FLASH_OPTIONS = Object.freeze([
   ...['nHeads', 'firstPosition', 'nPositions', 'causal', 'window', 'start', 'scale', 'softcap', 'out'],

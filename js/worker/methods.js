@@ -30,6 +30,9 @@ export const METHODS = Object.freeze({
   fusedRmsNormMatmul: 3,
   fusedSwigluMatmul: 3,
   fusedFfn: 2,
+  route: 1,
+  fusedMatmulExperts: 3,
+  mixRows: 2,
   fusedAttentionScore: 2,
   flashAttention: 3,
 });
@@ -59,6 +62,9 @@ const OWN_OPTIONS = {
   fusedRmsNormMatmul: options.NORM_MANY_OPTIONS,
   fusedSwigluMatmul: options.SWIGLU_OPTIONS,
   fusedFfn: options.FFN_OPTIONS,
+  route: options.ROUTE_OPTIONS,
+  fusedMatmulExperts: options.EXPERTS_OPTIONS,
+  mixRows: options.OUT_OPTIONS,
   fusedAttentionScore: options.SCORE_OPTIONS,
   flashAttention: options.FLASH_OPTIONS,
 };
@@ -70,7 +76,7 @@ export const CALL_OPTIONS = Object.freeze(['signal', 'transfer']);
 export const optionsOf = (method) => [...(OWN_OPTIONS[method] ?? []), ...CALL_OPTIONS];
 
 /** Methods that return a list: one result for each weight in the first argument. */
-export const MANY = Object.freeze(['fusedMatmulMany', 'fusedRmsNormMatmul']);
+export const MANY = Object.freeze(['fusedMatmulMany', 'fusedRmsNormMatmul', 'fusedMatmulExperts']);
 
 /** @typedef {keyof typeof METHODS} MethodName */
 /** @typedef {MethodName | keyof typeof HANDLE_METHODS} StepName */

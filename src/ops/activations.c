@@ -1,5 +1,7 @@
 #include "ops/activations.h"
 
+#include <string.h>
+
 #include "ops/scratch.h"
 #include "threads/threads.h"
 
@@ -23,9 +25,14 @@ static size_t count_tiles(size_t n_tokens) {
   return (n_tokens + FM_TILE_TOKENS - 1) / FM_TILE_TOKENS;
 }
 
+/* Whether f32 activations are rows of x itself, one after another. */
+static bool is_in_place(const fm_source *source) {
+  return source->kind == FM_SOURCE_PLAIN && !source->rows;
+}
+
 static fm_act_order order_of(const fm_activations *a, size_t n_tokens) {
   if (a->activation == FM_ACT_F32)
-    return a->source->kind == FM_SOURCE_PLAIN ? FM_ORDER_IN_PLACE : FM_ORDER_FLOATS;
+    return is_in_place(a->source) ? FM_ORDER_IN_PLACE : FM_ORDER_FLOATS;
   return a->isa >= FM_ISA_SIMD128 && n_tokens > FM_GEMV_MAX_TOKENS ? FM_ORDER_TILES
                                                                    : FM_ORDER_TOKENS;
 }
@@ -35,7 +42,7 @@ static fm_act_order order_of(const fm_activations *a, size_t n_tokens) {
 static size_t max_cols(const fm_activations *a) {
   if (a->activation == FM_ACT_F32) {
     if (a->n_tokens > 1) return FM_STRIP_COLS;
-    return a->source->kind == FM_SOURCE_PLAIN ? a->n_cols : N_FLOATS;
+    return is_in_place(a->source) ? a->n_cols : N_FLOATS;
   }
   if (a->n_tokens <= FM_GEMV_MAX_TOKENS) return FM_ACT_COLS * (N_BLOCKS / a->n_tokens);
   if (a->isa == FM_ISA_SCALAR) return FM_STRIP_COLS;
@@ -82,6 +89,7 @@ static void *at_block(const fm_activations *a, size_t token, size_t col) {
 static const float *floats_of(const fm_activations *a, size_t token, size_t col, size_t n_cols,
                               float *out) {
   size_t source_token = a->panel.first_token + token, source_col = a->panel.first_col + col;
+  if (a->source->rows) source_token = a->source->rows[source_token];
   if (a->source->kind == FM_SOURCE_PLAIN)
     return a->source->x + source_token * a->n_cols + source_col;
   fm_source_row(a->source, a->shared, source_token, a->n_cols, source_col, n_cols,
@@ -102,7 +110,9 @@ static void make_pieces(const void *context, size_t begin, size_t end, size_t th
     size_t token = piece / n_pieces, col = piece % n_pieces * FM_STRIP_COLS;
     size_t n = min_size(a->panel.n_cols - col, FM_STRIP_COLS);
     if (a->panel.order == FM_ORDER_FLOATS) {
-      floats_of(a, token, col, n, panel.f32 + token * a->panel.n_cols + col);
+      float *made = panel.f32 + token * a->panel.n_cols + col;
+      const float *from = floats_of(a, token, col, n, made);
+      if (from != made) memcpy(made, from, n * sizeof *made);
       continue;
     }
     void *blocks = at_block(a, token, col);

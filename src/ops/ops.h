@@ -18,10 +18,12 @@ typedef enum {
 
 typedef struct {
   fm_source_kind kind;
-  const float *x;     /* [n_tokens][n_cols] */
-  const float *other; /* NORMED: [n_cols], or NULL for ones; GATED: [n_tokens][n_cols] or NULL */
-  float eps;          /* NORMED */
-  int32_t act;        /* GATED: an fm_gate */
+  const float *x;       /* [n_tokens][n_cols] */
+  const float *other;   /* NORMED: [n_cols], or NULL for ones; GATED: [n_tokens][n_cols] or NULL */
+  float eps;            /* NORMED */
+  int32_t act;          /* GATED: an fm_gate */
+  const uint32_t *rows; /* the row of x (and other) for each token, or NULL for all rows in order;
+                           not NORMED */
 } fm_source;
 
 /* The factors of a NORMED source, which depend on whole rows: factor[i] of token first_token + i,
@@ -45,6 +47,19 @@ void fm_op_matmul(const fm_target *targets, size_t n_targets, const fm_source *s
 void fm_op_ffn(const fm_ffn_weights *weights, const float *x, const float *norm_weight, float eps,
                float *y, float *workspace, size_t n_tokens, size_t n_embd, size_t n_ff, int32_t act,
                bool residual, int32_t activation);
+
+/* Contracts: fm_route, fm_matmul_experts and fm_mix_rows in fused.h. */
+typedef struct {
+  const uint32_t *rows, *ends;
+  size_t n_pairs, n_experts;
+} fm_groups;
+void fm_op_route(const fm_routing *routing, const float *logits, const float *bias, uint32_t *rows,
+                 uint32_t *ends, float *weights, uint32_t *workspace);
+void fm_op_matmul_experts(const fm_expert_target *targets, size_t n_targets,
+                          const fm_groups *groups, const fm_source *source, size_t n_cols,
+                          int32_t activation);
+void fm_op_mix_rows(const float *x, const uint32_t *rows, const float *weights, float *y,
+                    size_t n_pairs, size_t n_tokens, size_t n_cols);
 
 /* Contract: fm_dequantize_rows in fused.h. */
 void fm_op_dequantize(int32_t type, const uint8_t *w, float *y, size_t n_values);

@@ -113,7 +113,7 @@ typedef struct {
   void (*run)(fuzz *f);
 } fuzz_target;
 
-extern const fuzz_target fuzz_products[], fuzz_fused[], fuzz_rows[], fuzz_layer[], fuzz_attention[],
-    fuzz_module[];
+extern const fuzz_target fuzz_products[], fuzz_fused[], fuzz_experts[], fuzz_rows[], fuzz_layer[],
+    fuzz_attention[], fuzz_module[];
 
 #endif

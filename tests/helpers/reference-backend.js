@@ -9,6 +9,7 @@ import { isCausal } from '../../js/llama/layers.js';
 import { checkNumbers } from '../../js/llama/numeric.js';
 import { arrange } from '../../js/llama/weights.js';
 import { dequantizeF64, referenceByName } from './reference.js';
+import { mixReference } from './reference-experts.js';
 import { ReferenceState, recurrentRow } from './reference-recurrent.js';
 import { ACTIVATIONS, Freeable, Matrix, multiply, plus } from './reference-rows.js';
 
@@ -333,6 +334,10 @@ export class ReferenceBackend {
         const row = x.row(start + t);
         const h = normalize(row, settings.norm, weights.norm, weights.normBias);
         const act = ACTIVATIONS[settings.activation];
+        if (settings.kind === 'experts') {
+          addTo(row, mixReference(h, settings, weights, act), settings, weights);
+          continue;
+        }
         const up = plus(multiply(weights.up, h, weights.upFactor), weights.upBias);
         const isGated = settings.kind === 'gated';
         const inner = isGated

@@ -26,6 +26,11 @@ const square = { type: 'F32', nRows: 32, nCols: 32, data: ramp(1024) };
  *   base?: object }} Case
  */
 
+/** One token with one expert of one. */
+const ROUTING = {
+  ...{ nTokens: 1, rows: new Uint32Array(1), ends: Uint32Array.of(1), weights: Float32Array.of(1) },
+};
+
 /** Operations of kernels, in this thread or in a worker. @type {Record<string, Case>} */
 const OPERATIONS = {
   fusedMatmul: { call: (k, h, o) => k.fusedMatmul(h.w, ramp(32), o), near: ['actvation', 'activation'] },
@@ -59,6 +64,16 @@ const OPERATIONS = {
     call: (k, h, o) => k.fusedFfn({ gate: h.w, up: h.w, down: h.w }, ramp(32), o),
     near: ['residuals', 'residual'],
   },
+  route: {
+    call: (k, _, o) => k.route(ramp(32), o),
+    near: ['normalise', 'normalize'],
+    base: { nExperts: 8, nUsed: 2 },
+  },
+  fusedMatmulExperts: {
+    call: async (k, h, o) => k.fusedMatmulExperts([h.w], ramp(32), ROUTING, o),
+    near: ['bias', 'biases'],
+  },
+  mixRows: { call: (k, _, o) => k.mixRows(ramp(32), ROUTING, o), near: ['outt', 'out'] },
   fusedAttentionScore: {
     call: (k, _, o) => k.fusedAttentionScore(ramp(32), ramp(32), o),
     near: ['casual', 'causal'],

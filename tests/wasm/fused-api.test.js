@@ -3,7 +3,7 @@
  * attention with float64; arrays and tensors as inputs and as outputs.
  */
 import assert from 'node:assert/strict';
-import { KvCache, ShapeError } from '../../js/layer-index.js';
+import { ArgumentError, FmError, KvCache, ShapeError } from '../../js/layer-index.js';
 import {
   bothKinds,
   close,
@@ -100,6 +100,74 @@ everywhere('fusedFfn', (fm) => {
       bothKinds(fm, x, nEmbd, call, expected, nEmbd, { what: `ffn, residual ${residual}` });
     }
   }
+});
+
+everywhere('experts', (fm) => {
+  const [nTokens, nExperts, nEmbd, nFf] = [5, 6, 256, 64];
+  const [gate, up] = [1, 2].map((seed) => weight(fm, 'Q4_K', nExperts * nFf, nEmbd, seed));
+  const down = weight(fm, 'Q8_0', nExperts * nEmbd, nFf, 3);
+  const [gateBias, downBias] = [gaussian(nExperts * nFf, 4), gaussian(nExperts * nEmbd, 5)];
+  const x = gaussian(nTokens * nEmbd, 6);
+  const logits = gaussian(nTokens * nExperts, 7);
+  const [bias, act] = [gaussian(nExperts, 8), /** @type {const} */ ('gelu')];
+  const options = { nUsed: 2, scores: /** @type {const} */ ('sigmoid'), normalize: true, scale: 2, bias };
+  const routing = fm.route(logits, { nExperts, ...options });
+  const ofTensor = fm.route(fm.tensor({ nRows: nTokens, nCols: nExperts, data: logits }), options);
+  assert.deepEqual(ofTensor, routing);
+  assert.deepEqual([routing.nTokens, routing.ends.length, routing.rows.length], [5, 6, 10]);
+  const expected = new Float32Array(x.length);
+  for (let t = 0; t < nTokens; t++) {
+    const scores = Array.from({ length: nExperts }, (_, e) => 1 / (1 + Math.exp(-logits[t * nExperts + e])));
+    const ranks = scores.map((score, e) => score + bias[e]);
+    const chosen = [...ranks.keys()].sort((a, b) => ranks[b] - ranks[a]).slice(0, 2);
+    const total = sum(chosen.map((e) => scores[e]));
+    const h = x.subarray(t * nEmbd, (t + 1) * nEmbd);
+    for (const e of chosen) {
+      const ofGate = fm.fusedMatmul(gate.rows(e * nFf, nFf), h).map((v, i) => v + gateBias[e * nFf + i]);
+      const inner = fm.gated(ofGate, fm.fusedMatmul(up.rows(e * nFf, nFf), h), { act });
+      const y = fm.fusedMatmul(down.rows(e * nEmbd, nEmbd), inner);
+      for (const [i, v] of y.entries())
+        expected[t * nEmbd + i] += ((2 * scores[e]) / total) * (v + downBias[e * nEmbd + i]);
+    }
+  }
+  const xt = fm.tensor({ nRows: nTokens, nCols: nEmbd, data: x });
+  for (const from of [x, xt]) {
+    const biases = [gateBias, undefined];
+    const [g, u] = fm.fusedMatmulExperts([gate, up], from, routing, { biases });
+    const [y] = fm.fusedMatmulExperts([down], g, routing, { act, up: u, biases: [downBias] });
+    close(fm.mixRows(y, routing), expected, 'a block of experts');
+  }
+  const out = [fm.tensor({ nRows: 10, nCols: nFf }), new Float32Array(10 * nFf)];
+  const given = fm.fusedMatmulExperts([gate, up], x, routing, { out });
+  assert.deepEqual([given[0] === out[0], given[1] === out[1]], [true, true]);
+  const any = /** @type {any} */ (fm);
+  for (const [call, type, message] of /** @type {[() => unknown, any, RegExp][]} */ ([
+    [() => any.route(logits, { nUsed: 2 }), ArgumentError, /nExperts is needed/],
+    [() => fm.route(logits, { nExperts, nUsed: 7 }), ShapeError, /nUsed .* 1 to 6, got 7/],
+    [() => fm.route(logits, { nExperts, nUsed: 0 }), ShapeError, /nUsed .*got 0/],
+    [() => fm.route(logits, { nExperts: 7, nUsed: 1 }), ShapeError, /30 values.*7 /],
+    [() => fm.route(logits, { nExperts: 1025, nUsed: 1 }), ShapeError, /nExperts.* 1024, got 1025/],
+    [() => fm.route(logits, { nExperts, nUsed: 1, nGroups: 4 }), ShapeError, /6 experts.*4 groups/],
+    [() => fm.route(logits, { nExperts, nUsed: 3, nGroups: 3, nGroupsUsed: 1 }), ShapeError, /1 to 2, got 3/],
+    [() => fm.route(logits, { nExperts, nUsed: 1, bias: x }), ShapeError, /1280 values for 6 experts/],
+    [() => any.route(logits, { nExperts, nUsed: 1, scores: 'max' }), ArgumentError, /scores.*"max"/],
+    [() => any.fusedMatmulExperts([gate], x), ArgumentError, /routing must come from route/],
+    [() => fm.fusedMatmulExperts([], x, routing), ArgumentError, /weights/],
+    [() => fm.fusedMatmulExperts([gate, down], x, routing), ShapeError, /64 columns.*256/],
+    [() => fm.fusedMatmulExperts([gate.rows(0, 5)], x, routing), ShapeError, /5 rows.*6 experts/],
+    [() => fm.fusedMatmulExperts([gate], gaussian(256, 1), routing), ShapeError, /1 row.*5 tokens/],
+    [() => fm.fusedMatmulExperts([gate], x, routing, { act }), ShapeError, /5 row.*10 grouped rows/],
+    [() => fm.fusedMatmulExperts([gate], x, routing, { up: x }), ArgumentError, /up needs act/],
+    [() => fm.fusedMatmulExperts([gate], x, routing, { biases: [bias] }), ShapeError, /6 values.*384 rows/],
+    [() => fm.fusedMatmulExperts([gate], x, routing, { biases: [] }), ShapeError, /biases has 0 entries/],
+    [() => fm.mixRows(gaussian(11, 1), routing), ShapeError, /11 values.*10 rows/],
+    [() => fm.mixRows(x, { ...routing, nTokens: 2 }), FmError, /mixRows/],
+  ]))
+    assert.throws(
+      call,
+      (/** @type {any} */ error) => error instanceof type && message.test(error.message),
+      String(message),
+    );
 });
 
 /**

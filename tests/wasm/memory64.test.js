@@ -46,6 +46,8 @@ function results(fm) {
     ...fm.fusedRmsNormMatmul([a, b], x, norm),
     fm.fusedFfn({ gate: a, up: b, down, norm }, x, { residual: true }),
     fm.fusedSwigluMatmul(a, x, x),
+    ...fm.fusedMatmulExperts([a], x, fm.route(gaussian(4 * x.nRows, 10), { nExperts: 4, nUsed: 2 })),
+    fm.mixRows(x, fm.route(gaussian(2 * x.nRows, 10), { nExperts: 2, nUsed: 1 })),
     fm.flashAttention(x, k, v, { firstPosition: 30 }),
     fm.fusedAttentionScore(x, x),
     fm.rmsNorm(x, norm),

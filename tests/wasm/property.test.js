@@ -48,6 +48,9 @@ for (const handle of Object.values(freed)) handle.free();
 const x = ramp(128);
 const ones = new Float32Array(64).fill(1);
 const q8 = new Uint8Array(64 * 68);
+const routing = () => ({
+  ...{ nTokens: 2, rows: Uint32Array.of(0, 1), ends: Uint32Array.of(1, 2), weights: Float32Array.of(0.5, 2) },
+});
 
 /**
  * Correct arguments of every method. One of them, at any depth of an options object, is replaced.
@@ -101,6 +104,23 @@ const rightArguments = {
     x,
     { eps: 1e-5, act: 'silu', residual: true, activation: 'f32', out: new Float32Array(128) },
   ],
+  route: () => [
+    x,
+    {
+      ...{ nExperts: 32, nUsed: 3, scores: 'sigmoid', over: 'all', normalize: true, scale: 2 },
+      ...{ bias: ramp(32), nGroups: 4, nGroupsUsed: 2 },
+    },
+  ],
+  fusedMatmulExperts: () => [
+    [mine.w, mine.w],
+    x,
+    routing(),
+    {
+      ...{ act: 'silu', up: x, biases: [undefined, ones], activation: 'f32' },
+      out: [new Float32Array(64), new Float32Array(64)],
+    },
+  ],
+  mixRows: () => [x, routing(), { out: new Float32Array(128) }],
   fusedAttentionScore: () => [x, x, { headSize: 64, scale: 1, causal: true, out: new Float32Array(4) }],
   flashAttention: () => [
     x,

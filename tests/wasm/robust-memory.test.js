@@ -110,6 +110,12 @@ const operations = {
   fusedRmsNormMatmul: (fm, o) => fm.fusedRmsNormMatmul([o.w, o.w2], o.tx, o.ones),
   fusedSwigluMatmul: (fm, o) => fm.fusedSwigluMatmul(o.w, o.tx, o.x),
   fusedFfn: (fm, o) => fm.fusedFfn({ gate: o.w, up: o.w2, down: o.w, norm: o.ones }, o.tx),
+  route: (fm) => fm.route(ramp(LARGE), { nExperts: 64, nUsed: 8 }),
+  fusedMatmulExperts: (fm, o) =>
+    fm.fusedMatmulExperts([o.w, o.w2], o.tx, fm.route(ramp(64), { nExperts: 32, nUsed: 4 })),
+  'fusedMatmulExperts of an array': (fm, o) =>
+    fm.fusedMatmulExperts([o.w], ramp(LARGE), fm.route(ramp(2 * ROWS), { nExperts: 2, nUsed: 1 })),
+  mixRows: (fm, o) => fm.mixRows(o.tx, fm.route(ramp(2), { nExperts: 2, nUsed: 2 })),
   fusedAttentionScore: (fm) => fm.fusedAttentionScore(ramp(64 * 300), ramp(64 * 300), { headSize: 64 }),
   flashAttention: (fm, o) => fm.flashAttention(o.tx, o.keys, o.values),
   'flashAttention of an array': (fm, o) => fm.flashAttention(ramp(LARGE), o.keys, o.values, { nHeads: 2 }),

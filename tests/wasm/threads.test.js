@@ -156,6 +156,19 @@ const OPERATIONS = {
       fm.gated(gaussian(n, 1), gaussian(n, 2), { act: 'gelu' }),
       fm.gated(gaussian(n, 1), gaussian(n, 2), { act: 'relu' }),
     ]),
+  'experts: choice, products, sums': (fm) => {
+    const [gate, down] = [weight(fm, 'Q4_K', 8 * 96, 512, 1), weight(fm, 'MXFP4', 8 * 512, 96, 2)];
+    return [1, 2, 33].flatMap((nTokens) =>
+      ACTIVATIONS.flatMap((activation) => {
+        const routing = fm.route(gaussian(8 * nTokens, 3), { nExperts: 8, nUsed: 2, normalize: true });
+        const [inner] = fm.fusedMatmulExperts([gate], gaussian(512 * nTokens, 4), routing, { activation });
+        const biases = [gaussian(8 * 512, 5)];
+        const options = { act: /** @type {const} */ ('silu'), up: inner, biases, activation };
+        const [out] = fm.fusedMatmulExperts([down], inner, routing, options);
+        return [routing.weights, inner, out, fm.mixRows(out, routing)];
+      }),
+    );
+  },
   fusedAttentionScore: (fm) =>
     [1, 3, 4, 5, 33].flatMap((nQ) =>
       [true, false].map((causal) =>

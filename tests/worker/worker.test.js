@@ -69,6 +69,12 @@ const OPERATIONS = {
   fusedSwigluMatmul: (k, h) => k.fusedSwigluMatmul(h.s, ramp(32), ramp(32, 5), { act: 'gelu' }),
   fusedFfn: (k, h) =>
     k.fusedFfn({ gate: h.s, up: h.s2, down: h.s, norm: ramp(32) }, h.t, { residual: true, out: h.t2 }),
+  route: (k) => k.route(ramp(24), { nExperts: 6, nUsed: 2, bias: ramp(6, 3) }),
+  fusedMatmulExperts: async (k, h) => {
+    const routing = await k.route(ramp(8), { nExperts: 4, nUsed: 2 });
+    return (await k.fusedMatmulExperts([h.s, h.s2], h.t, routing, { biases: [undefined, ramp(32)] }))[1];
+  },
+  mixRows: async (k) => k.mixRows(ramp(64), await k.route(ramp(8), { nExperts: 4, nUsed: 2 })),
   fusedAttentionScore: (k) => k.fusedAttentionScore(ramp(64), ramp(64, 3), { headSize: 32, causal: true }),
   flashAttention: async (k) => {
     const cache = await k.kvCache({ type: 'F16', nPositions: 4, nKvHeads: 1, headSize: 16 });
