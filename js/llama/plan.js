@@ -73,15 +73,50 @@ import { ModelError } from './errors.js';
  */
 
 /**
- * x = sumNorm(x + residualScale * postNorm(inner * down^T + downBias)), h = norm(x), and inner =
- * activation(h * gate^T) * (h * up^T) or, where there is no gate, activation(h * up^T + upBias).
+ * The choice of a token's experts. The score of an expert is a function of its logit. Chosen are the
+ * experts with the largest score + selectBias; over 'chosen', those with the largest logits, and the
+ * scores are then made of the chosen logits alone. The weight of an expert is its score.
+ * @typedef {object} RouterSettings
+ * @property {'softmax' | 'sigmoid'} scores  Function of the logits.
+ * @property {'all' | 'chosen'} over  Logits that a softmax is taken over.
+ * @property {boolean} normalize  Whether weights are divided by their sum.
+ * @property {number} scale  Factor of the weights.
+ * @property {number} nGroups  Groups of neighbouring experts.
+ * @property {number} nGroupsUsed  Groups that experts are chosen from: those whose two best experts
+ *   have the largest sums.
+ */
+
+/**
+ * A mixture of experts.
+ * @typedef {object} ExpertSettings
+ * @property {number} nExperts  All experts.
+ * @property {number} nUsed  Experts that compute a token.
+ * @property {RouterSettings} router  Their choice.
+ * @property {{ nFf: number, gated: boolean } | undefined} shared  An expert that computes every
+ *   token: values between its products, and whether its result has a factor, which is the sigmoid
+ *   of a product.
+ */
+
+/**
+ * x = sumNorm(x + residualScale * postNorm(y)), y = inner * down^T + downBias, h = norm(x), and inner
+ * = activation(h * gate^T) * (h * up^T) or, where there is no gate, activation(h * up^T + upBias).
  * Tensors by role: norm, up, down; gate, postNorm and sumNorm where they are set; upBias, downBias
  * and biases of the norms where the file has them.
+ *
+ * With experts, y is the sum over the experts e of a token of weight_e * (inner_e * down_e^T +
+ * downBias_e), with inner_e = activation(h * gate_e^T + gateBias_e) * (h * up_e^T + upBias_e), plus
+ * sigmoid(h * sharedRouter^T) * (activation(h * sharedGate^T) * (h * sharedUp^T)) * sharedDown^T. The
+ * logits of the experts are h * router^T + routerBias. Tensors by role: router, routerBias,
+ * selectBias; gate, up, down with the rows of all experts, one expert after another, and gateBias,
+ * upBias, downBias with a row for each; sharedRouter, sharedGate, sharedUp, sharedDown. Biases are
+ * there where the file has them, and tensors of the shared expert where it is set.
  * @typedef {object} FeedSettings
- * @property {'gated' | 'plain'} kind  Two products in and one out, or one in and one out.
+ * @property {'gated' | 'plain' | 'experts'} kind  Two products in and one out, one in and one out,
+ *   or several blocks of the first kind, of which each token uses some.
  * @property {'silu' | 'gelu' | 'relu' | 'relu2'} activation  Activation function; 'gelu' is the tanh
  *   form, 'relu2' is max(x, 0)^2.
- * @property {number} nFf  Values between the products.
+ * @property {number} nFf  Values between the products; of one expert, where there are several.
+ * @property {ExpertSettings} [experts]  Set where the kind is 'experts'.
  * @property {Norm | undefined} norm  Norm of the input.
  * @property {Norm | undefined} postNorm  Norm of the output, before it is added.
  * @property {Norm | undefined} sumNorm  Norm of the sum.
@@ -150,8 +185,9 @@ import { ModelError } from './errors.js';
 /**
  * Use of a tensor: a matrix to multiply by, a table of rows to look up, a row of numbers (vector),
  * rows of numbers (values), a row that is added to every row (bias), a number that products with a
- * matrix are multiplied by (factor), or one that changes nothing here and is not loaded (none).
- * @typedef {'matrix' | 'table' | 'vector' | 'values' | 'bias' | 'factor' | 'none'} TensorUse
+ * matrix are multiplied by (factor), the matrices of all experts (experts) and rows that are added
+ * to their products (biases), or one that changes nothing here and is not loaded (none).
+ * @typedef {'matrix' | 'table' | 'vector' | 'values' | 'bias' | 'factor' | 'experts' | 'biases' | 'none'} TensorUse
  */
 
 /**

@@ -5,13 +5,14 @@
  *   attend   x += attention(q, cache) Wo^T
  *   recur    x += recurrent block of norm(x): js/wasm/recurrent
  *   feed     x += (act(h gate^T) * (h up^T)) down^T, h = norm(x); or x += act(h up^T) down^T;
- *            with biases of up and down
+ *            with biases of up and down; or experts: feed-experts.js
  *   head     logits = norm(x) output^T */
 
 import { ArgumentError, show } from '../errors.js';
 import { cachedPositions } from '../llama/cached-positions.js';
 import { checkNumbers, KV_LARGEST } from '../llama/numeric.js';
 import { createKernels } from './create.js';
+import { feedExperts } from './feed-experts.js';
 import { countFitting, LARGEST_BATCH, lacks, sizes } from './fit.js';
 import { addressIn, floatsOf } from './handles.js';
 import { WasmHidden } from './hidden.js';
@@ -248,6 +249,13 @@ export class WasmBackend {
   feed(hidden, { settings, weights }, at) {
     const { kind, norm, postNorm, sumNorm, residualScale } = settings;
     const { x, added } = hidden.states(at);
+    if (kind === 'experts') {
+      const h = this.#normed(x, hidden, weights, norm);
+      const work = hidden.experts(at, settings);
+      feedExperts(this.#fm, h, added, work, settings, weights, this.#activation);
+      this.#addTo(x, added, settings, weights);
+      return;
+    }
     const isRms = norm?.kind === 'rms';
     const normed = isRms ? x : this.#normed(x, hidden, weights, norm);
     if (kind === 'plain') {

@@ -6,6 +6,7 @@ import { cachedPositions } from '../llama/cached-positions.js';
 import { attentionsOf, isCausal, recurrentsOf } from '../llama/layers.js';
 import { withoutKernels } from '../llama/unserved.js';
 import { findType, weightBytes } from '../types.js';
+import { LARGEST_MIXTURE } from './experts.js';
 import { bufferCols, widths } from './hidden.js';
 import { GATES, PAIRINGS } from './layer.js';
 import { KINDS, stateValues } from './recurrent/kinds.js';
@@ -16,7 +17,7 @@ import { KINDS, stateValues } from './recurrent/kinds.js';
 
 const LARGEST_HEAD = 256;
 /** Activation functions by kind of feed-forward block. @type {Record<string, readonly string[]>} */
-const ACTIVATIONS = { gated: GATES, plain: [...GATES, 'relu2'] };
+const ACTIVATIONS = { gated: GATES, plain: [...GATES, 'relu2'], experts: GATES };
 const NORMS = ['rms', 'layer'];
 
 /**
@@ -67,6 +68,11 @@ export function lacks({ embedding, layers, head }, tensors) {
     check(
       !activations || activations.includes(feed.activation),
       `activations ${show(feed.activation)} in ${feed.kind} feed-forward blocks are not supported; supported are ${activations?.join(', ')}`,
+    );
+    const nExperts = feed.experts?.nExperts ?? 0;
+    check(
+      nExperts <= LARGEST_MIXTURE,
+      `blocks of ${nExperts} experts are not supported; ${LARGEST_MIXTURE} at most`,
     );
     for (const block of [attention, feed])
       for (const norm of [block?.norm, block?.postNorm, block?.sumNorm]) checkNorm(norm);

@@ -9,6 +9,8 @@ import { viewOf } from './tensor-view.js';
 /** @typedef {import('./handles.js').Tensor} Tensor */
 /** @typedef {import('./kernels.js').Kernels} Kernels */
 /** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
+/** @typedef {import('../llama/plan.js').ExpertSettings} ExpertSettings */
+/** @typedef {import('../llama/plan.js').FeedSettings} FeedSettings */
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 /** @typedef {import('../llama/plan.js').RecurrentSettings} RecurrentSettings */
 
@@ -19,6 +21,22 @@ export const widths = ({ nHeads, nKvHeads, headSize }) => ({ q: nHeads * headSiz
 const sumOf = (cols) => Object.values(cols).reduce((sum, n) => sum + n, 0);
 
 /**
+ * Columns of the buffers of a block of experts: products with gate and up, which the shared expert
+ * uses again; results of all experts of a token; logits. None, for other blocks.
+ * @param {FeedSettings} feed
+ * @param {number} nEmbd
+ */
+function expertCols({ nFf, experts }, nEmbd) {
+  if (!experts) return { inner: 0, results: 0, logits: 0 };
+  const { nExperts, nUsed, shared } = experts;
+  return {
+    inner: Math.max(nUsed * nFf, shared?.nFf ?? 0),
+    results: (nUsed + (shared ? 1 : 0)) * nEmbd,
+    logits: nExperts + (shared?.gated ? 1 : 0),
+  };
+}
+
+/**
  * Columns of each buffer, for the widest layer. Hidden states and queries have rows for a whole
  * batch, the other buffers for a part of one.
  * @param {Plan} plan
@@ -27,9 +45,10 @@ export function bufferCols({ nEmbd, layers }) {
   const most = (/** @type {(layer: Plan['layers'][0]) => number} */ of) => Math.max(...layers.map(of));
   const q = most(({ attention }) => (attention ? widths(attention).q : 0));
   const kv = most(({ attention }) => (attention ? widths(attention).kv : 0));
-  const hasLayerNorms = layers.some(
-    ({ attention, feed }) => attention?.norm?.kind === 'layer' || feed.norm?.kind === 'layer',
+  const storesNorms = layers.some(
+    ({ attention, feed }) => attention?.norm?.kind === 'layer' || feed.norm?.kind === 'layer' || feed.experts,
   );
+  const ofExperts = layers.map(({ feed }) => expertCols(feed, nEmbd));
   const batch = {
     x: nEmbd,
     // Queries; later the block's result, which is added to x.
@@ -39,11 +58,15 @@ export function bufferCols({ nEmbd, layers }) {
     k: kv,
     v: kv,
     // The result of attention. Before and after it, hidden states after a norm.
-    attended: hasLayerNorms ? Math.max(q, nEmbd) : q,
+    attended: storesNorms ? Math.max(q, nEmbd) : q,
     // Between the products of a feed-forward block without a gate.
     inner: most(({ feed }) => (feed.kind === 'plain' ? feed.nFf : 0)),
     // All work tensors of a recurrent block. Queries wait in theirs until the block is done.
     recurrent: most(({ recurrent }) => (recurrent ? sumOf(workCols(recurrent, nEmbd)) : 0)),
+    expertGate: Math.max(...ofExperts.map(({ inner }) => inner)),
+    expertUp: Math.max(...ofExperts.map(({ inner }) => inner)),
+    expertResults: Math.max(...ofExperts.map(({ results }) => results)),
+    expertLogits: Math.max(...ofExperts.map(({ logits }) => logits)),
   };
   return { batch, part };
 }
@@ -186,6 +209,36 @@ export class WasmHidden {
     return this.#cached(step, feed, () => {
       const shape = { nRows: step.nTokens, nCols: feed.nFf };
       return ['gate', 'up'].map((name) => viewOf(this.#workspace(name), shape));
+    });
+  }
+
+  /**
+   * The buffers in the shapes of a block of experts. gate, up and routed have a row for each pair
+   * of a token and an expert, results has those of the shared expert behind them.
+   * @param {{ start: number, nTokens: number }} step
+   * @param {FeedSettings} feed
+   */
+  experts(step, feed) {
+    return this.#cached(step, feed, () => {
+      const { nTokens } = step;
+      const { nExperts, nUsed, shared } = /** @type {ExpertSettings} */ (feed.experts);
+      const { expertGate, expertUp, expertResults, expertLogits } = this.#buffers;
+      const nPairs = nTokens * nUsed;
+      const inner = { nRows: nPairs, nCols: feed.nFf };
+      const ofShared = { nRows: nTokens, nCols: shared?.nFf ?? 1 };
+      const { nCols } = this;
+      const results = viewOf(expertResults, { nRows: nPairs + (shared ? nTokens : 0), nCols });
+      return {
+        logits: viewOf(expertLogits, { nRows: nTokens, nCols: nExperts }),
+        gate: viewOf(expertGate, inner),
+        up: viewOf(expertUp, inner),
+        routed: viewOf(expertResults, { nRows: nPairs, nCols }),
+        results,
+        sharedGate: viewOf(expertGate, ofShared),
+        sharedUp: viewOf(expertUp, ofShared),
+        sharedOut: shared ? viewOf(results, { start: nPairs, nRows: nTokens }) : results,
+        sharedLogits: viewOf(expertLogits, { nRows: nTokens, nCols: 1 }),
+      };
     });
   }
 

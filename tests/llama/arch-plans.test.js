@@ -4,8 +4,10 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { lacks as lacksOnGpu } from '../../js/gpu/fit.js';
 import { ModelError } from '../../js/llama/index.js';
 import { planModel } from '../../js/llama/plan.js';
+import { lacks } from '../../js/wasm/fit.js';
 
 /** @import { AttentionPlan } from '../../js/llama/plan.js' */
 /** @import { MetadataValue } from '../../js/gguf/index.js' */
@@ -291,4 +293,58 @@ test('plans: YaRN divides slow frequencies by the factor, and keeps fast ones', 
   assert.deepEqual(rope(betas).divisors, [1, ...Array(31).fill(8)]);
   assert.deepEqual(rope({ 'rope.scaling.type': 'longrope' }).divisors, undefined);
   assert.equal(rope({ 'rope.scaling.type': 'longrope' }).linearScale, 8);
+});
+
+const MIXTURE = { expert_count: 8, expert_used_count: 2 };
+
+test('plans: experts have a width, a router, and in some architectures a shared one', () => {
+  const qwen = planOf('qwen3moe', { ...MIXTURE, expert_feed_forward_length: 96 });
+  const { experts, nFf, kind } = qwen.feed;
+  assert.deepEqual([kind, nFf, experts?.nExperts, experts?.nUsed], ['experts', 96, 8, 2]);
+  assert.deepEqual(experts?.router, {
+    ...{ scores: 'softmax', over: 'all', normalize: true, scale: 1, nGroups: 1, nGroupsUsed: 1 },
+  });
+  assert.deepEqual([experts?.shared, qwen.names.includes('blk.0.ffn_gate.weight')], [undefined, false]);
+  const of = (/** @type {string} */ name) => qwen.plan.tensors.find((tensor) => tensor.name === name);
+  assert.deepEqual(
+    [of('blk.7.ffn_up_exps.weight')?.nRows, of('blk.7.ffn_down_exps.weight')?.nRows],
+    [768, 2048],
+  );
+  // The width of all experts in use, where the file has none for one.
+  assert.equal(planOf('qwen2moe', MIXTURE).feed.nFf, 64);
+  assert.deepEqual(planOf('qwen2moe', MIXTURE).feed.experts?.shared, { nFf: 128, gated: true });
+  const scaled = planOf('olmoe', { ...MIXTURE, expert_weights_scale: 2.5 });
+  const { router } = scaled.feed.experts ?? {};
+  assert.deepEqual([scaled.feed.nFf, router?.normalize, router?.scale], [128, false, 2.5]);
+  const granite = { ...MIXTURE, logit_scale: 4 };
+  assert.equal(planOf('granitemoe', granite).feed.experts?.shared, undefined);
+  const shared = planOf('granitemoe', {
+    ...granite,
+    expert_shared_feed_forward_length: 32,
+    residual_scale: 2,
+  });
+  assert.deepEqual(shared.feed.experts?.shared, { nFf: 32, gated: false });
+  assert.deepEqual([shared.feed.residualScale, shared.plan.head.scale], [2, 0.25]);
+  assert.equal(planOf('llama', MIXTURE).feed.experts?.router.normalize, true);
+  assert.equal(planOf('llama').feed.kind, 'gated');
+  assert.throws(
+    () => planOf('qwen3moe', { expert_count: 2, expert_used_count: 3 }),
+    refusal(/expert_used_count" is 3, the file has 2 experts/),
+  );
+  assert.throws(
+    () => planOf('qwen3moe', { expert_count: 8, expert_used_count: 3 }),
+    refusal(/a width of 128 is not divisible by 3 experts/),
+  );
+  for (const name of ['qwen3', 'bert'])
+    assert.throws(() => planOf(name, MIXTURE), refusal(/not supported for the architecture .*8 experts/));
+});
+
+test('plans: experts are refused by the GPU, and too many of them by the CPU', () => {
+  const { plan } = planOf('olmoe', MIXTURE);
+  const run = /** @type {const} */ ({ contextLength: 64, kvType: 'F16' });
+  const reasons = lacksOnGpu(plan, [], run, { bindingBytes: 2 ** 27 });
+  assert.deepEqual(reasons, ['feed-forward blocks of kind "experts" are not supported on the GPU']);
+  assert.deepEqual(lacks(plan, []), []);
+  const many = planOf('olmoe', { ...MIXTURE, expert_count: 1025 }).plan;
+  assert.deepEqual(lacks(many, []), ['blocks of 1025 experts are not supported; 1024 at most']);
 });

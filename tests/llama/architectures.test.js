@@ -129,7 +129,7 @@ test('architecture: what is not supported is refused before a weight is read', a
     /"toString" is not supported/,
   );
   await refused(pair('llama.rope.scaling.type', 'string', 'su'), ModelError, /"su" is not supported/);
-  await refused(pair('llama.expert_count', 'u32', 8), ModelError, /8 experts/);
+  await refused(pair('llama.expert_count', 'u32', 8), ModelError, /expert_used_count" must be an integer/);
   await refused(
     pair('llama.block_count', 'u32', 0),
     ModelError,

@@ -457,14 +457,14 @@ test('backend: what it lacks is said before a weight is read, each by name', asy
   const broken = structuredClone(plan);
   Object.assign(broken.layers[0].attention, { kind: 'convolution', headSize: 512 });
   Object.assign(broken.layers[0].feed, { activation: 'relu2' });
-  Object.assign(broken.layers[1].feed, { kind: 'experts' });
+  Object.assign(broken.layers[1].feed, { kind: 'memory' });
   Object.assign(broken.layers[1].attention, { norm: { kind: 'group', eps: 1 } });
   Object.assign(broken.layers[1].attention.rope ?? {}, { pairing: 'thirds' });
   const reasons = wasm.lacks(broken, present, settings);
   for (const reason of [
     /layers of kind "convolution"/,
     /heads of 512 values are not supported; 256 at most/,
-    /feed-forward blocks of kind "experts"/,
+    /feed-forward blocks of kind "memory"/,
     /activations "relu2" in gated feed-forward blocks are not supported; supported are silu, gelu, relu/,
     /norms of kind "group"/,
     /RoPE of pairs "thirds"/,

@@ -2,6 +2,7 @@
  * that differs in more than these options changes the result of decoderPlan, or combines the parts
  * itself. */
 
+import { show } from '../../errors.js';
 import { ModelError } from '../errors.js';
 import { originalContext, readRope } from './rope.js';
 
@@ -19,12 +20,22 @@ const EPSILONS = { rms: 'attention.layer_norm_rms_epsilon', layer: 'attention.la
  * @typedef {ReturnType<typeof readShape>} Shape
  */
 
+/**
+ * Refuses a file with experts, for architectures that have none.
+ * @param {MetadataReader} read
+ */
+export function refuseExperts(read) {
+  const experts = Number(read.value('expert_count') ?? 0);
+  if (experts > 1) {
+    throw new ModelError(
+      `mixtures of experts are not supported for the architecture ${show(read.architecture)}: the file has ${experts} experts`,
+    );
+  }
+}
+
 /** @param {MetadataReader} read @param {Norm['kind']} [norms]  kind of the norms */
 export function readShape(read, norms = 'rms') {
   const { count, positive } = read;
-  const experts = Number(read.value('expert_count') ?? 0);
-  if (experts > 1)
-    throw new ModelError(`mixtures of experts are not supported: the file has ${experts} experts`);
   const nEmbd = count('embedding_length');
   const nHeads = count('attention.head_count');
   const nKvHeads = count('attention.head_count_kv', nHeads);
@@ -74,6 +85,8 @@ export function tensor(role, name, nRows, nCols, use) {
  *   up.
  * @property {FeedSettings['kind']} [kind]  Kind of the feed-forward blocks; default 'gated'.
  * @property {FeedSettings['activation']} [activation]  Their activation function; default 'silu'.
+ * @property {boolean} [experts]  Whether the file may have experts, which mixExperts adds to the
+ *   plan.
  */
 
 /**
@@ -83,6 +96,7 @@ export function tensor(role, name, nRows, nCols, use) {
  */
 export function decoderPlan(read, options) {
   const { pairing, qkNorm, norms = 'before', kind = 'gated', activation = 'silu' } = options;
+  if (!options.experts) refuseExperts(read);
   const shape = readShape(read);
   const { nVocab, nEmbd, nFf, nHeads, nKvHeads, headSize, eps, trainedContext } = shape;
   const norm = /** @type {const} */ ({ kind: 'rms', eps });

@@ -3,7 +3,7 @@
 
 import { show } from '../../errors.js';
 import { ModelError } from '../errors.js';
-import { attentionTensors, feedTensors, readShape, tensor } from './decoder-plan.js';
+import { attentionTensors, feedTensors, readShape, refuseExperts, tensor } from './decoder-plan.js';
 import { readRope } from './rope.js';
 
 /** @typedef {import('./metadata.js').MetadataReader} MetadataReader */
@@ -28,6 +28,7 @@ import { readRope } from './rope.js';
  * @returns {import('../plan.js').AttentionPlan}
  */
 export function encoderPlan(read, { norms, positions, fused, kind, activation }) {
+  refuseExperts(read);
   const shape = readShape(read, 'layer');
   const { nVocab, nEmbd, nLayers, nFf, nHeads, nKvHeads, headSize, eps, trainedContext } = shape;
   const norm = /** @type {const} */ ({ kind: 'layer', eps });

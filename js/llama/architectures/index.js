@@ -8,6 +8,7 @@ import { gemmaEmbedding } from './gemma-embedding.js';
 import { gemma2 } from './gemma2.js';
 import { gemma3 } from './gemma3.js';
 import { granite } from './granite.js';
+import { granitemoe } from './granitemoe.js';
 import { hunyuanDense } from './hunyuan-dense.js';
 import { lfm2 } from './lfm2.js';
 import { llama } from './llama.js';
@@ -15,14 +16,18 @@ import { mistral3 } from './mistral3.js';
 import { modernBert } from './modern-bert.js';
 import { nomicBert } from './nomic-bert.js';
 import { olmo2 } from './olmo2.js';
+import { olmoe } from './olmoe.js';
 import { phi3 } from './phi3.js';
 import { qwen2 } from './qwen2.js';
+import { qwen2moe } from './qwen2moe.js';
 import { qwen3 } from './qwen3.js';
+import { qwen3moe } from './qwen3moe.js';
 import { smollm3 } from './smollm3.js';
 
 /** @type {Readonly<Record<string, import('../plan.js').ArchitectureFile>>} */
 export const ARCHITECTURES = Object.freeze({
   ...{ llama, qwen2, qwen3, granite, smollm3, gemma2, gemma3, phi3, arcee, olmo2, exaone4 },
+  ...{ qwen2moe, qwen3moe, granitemoe, olmoe },
   'hunyuan-dense': hunyuanDense,
   ernie4_5: ernie45,
   mistral3,

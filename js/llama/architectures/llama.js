@@ -1,10 +1,16 @@
 /* Llama and models with the same layers: RMS norms, rotary positions of adjacent values,
- * grouped-query attention, SwiGLU. */
+ * grouped-query attention, SwiGLU; or experts instead, whose weights sum to 1 for a token. */
 
 import { decoderPlan } from './decoder-plan.js';
+import { hasExperts, mixExperts } from './experts.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const llama = {
-  models: 'Llama 1 to 3.x, Mistral, SmolLM, TinyLlama',
-  plan: (read) => decoderPlan(read, { pairing: 'adjacent' }),
+  models: 'Llama 1 to 3.x, Mistral, Mixtral, SmolLM, TinyLlama',
+  plan(read) {
+    const plan = decoderPlan(read, { pairing: 'adjacent', experts: true });
+    if (hasExperts(read))
+      mixExperts(read, plan, { router: { normalize: true }, nFf: read.count('feed_forward_length') });
+    return plan;
+  },
 };

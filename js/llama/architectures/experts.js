@@ -1,0 +1,93 @@
+/* Mixtures of experts, as the metadata and the tensors of a file describe them. */
+
+import { show } from '../../errors.js';
+import { ModelError } from '../errors.js';
+import { tensor } from './decoder-plan.js';
+
+/** @typedef {import('./metadata.js').MetadataReader} MetadataReader */
+/** @typedef {import('../plan.js').Plan} Plan */
+/** @typedef {import('../plan.js').RouterSettings} RouterSettings */
+
+/** Tensors of a block that is no mixture. */
+const DENSE = /^layers\.(\d+)\.feed\.(gate|up|down|gateUp)$/;
+
+/**
+ * @typedef {object} MixtureOptions
+ * @property {Partial<RouterSettings>} router  How a router differs from the softmax of all logits,
+ *   without any change of the weights.
+ * @property {number} [nFf]  Values between the products of an expert. Default:
+ *   expert_feed_forward_length, or an equal share of feed_forward_length for each expert in use.
+ * @property {number} [first]  First layer that is a mixture; those before it stay as they are.
+ *   Default 0.
+ * @property {'plain' | 'gated'} [shared]  Shared expert: without or with a factor of its own.
+ *   Default: none.
+ * @property {boolean} [selectBias]  Whether a bias is added to the scores for the choice.
+ * @property {boolean} [biases]  Whether the router and the experts have biases.
+ */
+
+/** Whether a file has experts. @param {MetadataReader} read */
+export const hasExperts = (read) => Number(read.value('expert_count') ?? 0) > 1;
+
+/**
+ * Turns feed-forward blocks of a plan into mixtures of experts.
+ * @param {MetadataReader} read
+ * @param {Plan} plan
+ * @param {MixtureOptions} options
+ */
+export function mixExperts(read, plan, options) {
+  const { router, first = 0, selectBias = false, biases = false } = options;
+  const nExperts = read.count('expert_count');
+  const nUsed = read.count('expert_used_count');
+  if (nUsed > nExperts) {
+    throw new ModelError(
+      `${show(read.key('expert_used_count'))} is ${nUsed}, the file has ${nExperts} experts`,
+    );
+  }
+  const nFf = options.nFf ?? read.count('expert_feed_forward_length', plan.layers[first].feed.nFf / nUsed);
+  if (!Number.isInteger(nFf))
+    throw new ModelError(`a width of ${nFf * nUsed} is not divisible by ${nUsed} experts`);
+  const shared = options.shared && {
+    nFf: read.count('expert_shared_feed_forward_length', plan.layers[first].feed.nFf),
+    gated: options.shared === 'gated',
+  };
+  const scale = read.optional('expert_weights_scale', 1);
+  for (const { feed } of plan.layers.slice(first)) {
+    feed.kind = 'experts';
+    feed.nFf = nFf;
+    feed.experts = {
+      ...{ nExperts, nUsed, shared },
+      router: {
+        ...{ scores: 'softmax', over: 'all', normalize: false, scale, nGroups: 1, nGroupsUsed: 1 },
+        ...router,
+      },
+    };
+  }
+  plan.tensors = plan.tensors.filter(({ role }) => Number(DENSE.exec(role)?.[1] ?? -1) < first);
+  for (let i = first; i < plan.layers.length; i++) {
+    /** @typedef {import('../plan.js').PlannedTensor['use']} Use */
+    const add = (
+      /** @type {string} */ role,
+      /** @type {string} */ name,
+      /** @type {number} */ nRows,
+      /** @type {number} */ nCols,
+      /** @type {Use} */ use,
+    ) => plan.tensors.push(tensor(`layers.${i}.feed.${role}`, `blk.${i}.${name}`, nRows, nCols, use));
+    const { nEmbd } = plan;
+    add('router', 'ffn_gate_inp.weight', nExperts, nEmbd, 'matrix');
+    add('gate', 'ffn_gate_exps.weight', nExperts * nFf, nEmbd, 'experts');
+    add('up', 'ffn_up_exps.weight', nExperts * nFf, nEmbd, 'experts');
+    add('down', 'ffn_down_exps.weight', nExperts * nEmbd, nFf, 'experts');
+    if (selectBias) add('selectBias', 'exp_probs_b.bias', 1, nExperts, 'bias');
+    if (biases) {
+      add('routerBias', 'ffn_gate_inp.bias', 1, nExperts, 'bias');
+      add('gateBias', 'ffn_gate_exps.bias', nExperts, nFf, 'biases');
+      add('upBias', 'ffn_up_exps.bias', nExperts, nFf, 'biases');
+      add('downBias', 'ffn_down_exps.bias', nExperts, nEmbd, 'biases');
+    }
+    if (!shared) continue;
+    add('sharedGate', 'ffn_gate_shexp.weight', shared.nFf, nEmbd, 'matrix');
+    add('sharedUp', 'ffn_up_shexp.weight', shared.nFf, nEmbd, 'matrix');
+    add('sharedDown', 'ffn_down_shexp.weight', nEmbd, shared.nFf, 'matrix');
+    if (shared.gated) add('sharedRouter', 'ffn_gate_inp_shexp.weight', 1, nEmbd, 'matrix');
+  }
+}

@@ -1,0 +1,19 @@
+/* Granite 3 with experts, whose weights sum to 1 for a token, and in some models a shared one. */
+
+import { mixExperts } from './experts.js';
+import { granitePlan } from './granite.js';
+
+/** @type {import('../plan.js').ArchitectureFile} */
+export const granitemoe = {
+  models: 'Granite 3 MoE',
+  plan(read) {
+    const plan = granitePlan(read, { experts: true });
+    const hasShared = Number(read.value('expert_shared_feed_forward_length') ?? 0) > 0;
+    mixExperts(read, plan, {
+      router: { normalize: true },
+      nFf: read.count('feed_forward_length'),
+      ...(hasShared && { shared: 'plain' }),
+    });
+    return plan;
+  },
+};
