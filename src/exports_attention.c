@@ -36,7 +36,8 @@ EXPORT int32_t fm_flash_attention(const fm_attention *shape, const float *q, con
                                   const void *v, float *out) {
   span ss = {(uintptr_t)shape, sizeof *shape}, sq = {(uintptr_t)q, 0}, sout = {(uintptr_t)out, 0};
   span sk = {(uintptr_t)k, 0}, sv = {(uintptr_t)v, 0};
-  if (!is_aligned(shape, sizeof(uint32_t))) return FM_ERR_ALIGN;
+  span ssinks = {0, 0};
+  if (!is_aligned(shape, _Alignof(fm_attention))) return FM_ERR_ALIGN;
   if (!in_heap(ss)) return FM_ERR_RANGE;
   fm_attention s = *shape;
   if (s.kv_type != FM_KV_F32 && s.kv_type != FM_KV_F16 && s.kv_type != FM_KV_Q8_0)
@@ -48,15 +49,20 @@ EXPORT int32_t fm_flash_attention(const fm_attention *shape, const float *q, con
     return FM_ERR_SHAPE;
   if (s.n_heads % s.n_kv_heads != 0 || !attention_bytes(&s, traits, &sq.bytes, &sk.bytes))
     return FM_ERR_SHAPE;
+  if (s.sinks) ssinks = (span){(uintptr_t)s.sinks, (uint64_t)s.n_heads * sizeof *s.sinks};
   sout.bytes = sq.bytes;
   sv.bytes = sk.bytes;
   if (!is_aligned(q, sizeof *q) || !is_aligned(out, sizeof *out) ||
-      !is_aligned(k, traits->alignment) || !is_aligned(v, traits->alignment)) {
+      !is_aligned(k, traits->alignment) || !is_aligned(v, traits->alignment) ||
+      !is_aligned(s.sinks, sizeof *s.sinks)) {
     return FM_ERR_ALIGN;
   }
   if (!in_heap(sq) || !in_heap(sk) || !in_heap(sv) || !in_heap(sout)) return FM_ERR_RANGE;
-  if (overlap(sout, sq) || overlap(sout, sk) || overlap(sout, sv) || overlap(sout, ss))
+  if (s.sinks && !in_heap(ssinks)) return FM_ERR_RANGE;
+  if (overlap(sout, sq) || overlap(sout, sk) || overlap(sout, sv) || overlap(sout, ss) ||
+      overlap(sout, ssinks)) {
     return FM_ERR_OVERLAP;
+  }
   fm_op_flash_attention(&s, q, k, v, out);
   return FM_OK;
 }

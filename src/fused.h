@@ -184,7 +184,10 @@ typedef struct {
 typedef enum {
   FM_GATE_SILU = 0,
   FM_GATE_GELU = 1, /* the tanh approximation */
-  FM_GATE_RELU = 2  /* max(x, 0) */
+  FM_GATE_RELU = 2, /* max(x, 0) */
+  /* The gate of gpt-oss: x / (1 + e^(-1.702 x)) with x = min(gate, 7). In place of up it takes
+   * min(max(up, -7), 7) + 1. */
+  FM_GATE_CLAMPED = 3
 } fm_gate;
 
 /* fused_matmul for n_targets weights; x is quantised once for every 32 of them. No y may overlap x,
@@ -314,6 +317,8 @@ typedef enum {
  * window   0: all of these positions; > 0 and causal: a token sees only the last `window` of them;
  *          > 0 and not causal: only those at most window / 2 (rounded down) from its own, on both
  *          sides
+ * sinks    [n_heads] f32, or NULL. A sink is one more score of its head, behind scale and softcap,
+ *          whose value is 0; a sink of NaN or +Inf makes the head's outputs NaN
  * softcap  > 0: scores become softcap * tanh(score / softcap) before the mask; 0: none
  * A token that sees no position gets zeros, and so does one whose scores are all -Inf, which counts
  * as masked. A NaN in the query or in a key that the token sees, or a score of +Inf, makes the
@@ -326,6 +331,7 @@ typedef struct {
   int32_t kv_type, causal;
   uint32_t window;
   float scale, softcap;
+  const float *sinks;
 } fm_attention;
 int32_t fm_flash_attention(const fm_attention *shape, const float *q, const void *k, const void *v,
                            float *out);
@@ -388,8 +394,8 @@ int32_t fm_add_scaled(const float *a, const float *b, float *y, uint32_t n, floa
 int32_t fm_scale(const float *x, float *y, uint32_t n, float scale);
 
 /* y = act(gate) * up over n values, act an fm_gate (else FM_ERR_ACTIVATION); y may be gate or up.
- * act(-Inf) is -0, and 0 for FM_GATE_RELU; below -88.72 silu is -0 too, where its value is above
- * -2.7e-37. */
+ * For FM_GATE_CLAMPED, up is changed too. act(-Inf) is -0, and 0 for FM_GATE_RELU; below -88.72
+ * silu is -0 too, where its value is above -2.7e-37. */
 int32_t fm_gated(const float *gate, const float *up, float *y, uint32_t n, int32_t act);
 
 /* y = a * b over n values; y may be a or b. */

@@ -301,7 +301,9 @@ function residual(product, { postNorm, residualScale }, weights, { x, normed }, 
  */
 export function feedWork(block, { buffers }, form, means) {
   const { settings, weights } = block;
-  const { kind, activation, norm: ofInput } = settings;
+  const { kind, norm: ofInput } = settings;
+  // Blocks with other functions are refused (fit.js).
+  const activation = /** @type {Exclude<FeedSettings['activation'], 'clamped'>} */ (settings.activation);
   const { gate: ofGate, up, down } = weights;
   const vectors = weights.norm?.buffer;
   const nCols = up.nRows;

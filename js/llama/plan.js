@@ -51,7 +51,8 @@ import { ModelError } from './errors.js';
  * x = sumNorm(x + residualScale * postNorm(attention(norm(x)) * output^T)). A product with a matrix
  * is multiplied by its factor (qFactor, ..), where the file has one. Tensors by role: norm, q, k, v,
  * output; where the file has them qBias, kBias, vBias, outputBias, qNorm, kNorm, postNorm, sumNorm,
- * ropeFactors, and biases of the norms.
+ * ropeFactors, sinks, and biases of the norms. A sink is one more score of its head, after scale and
+ * softcap, whose value is 0.
  * @typedef {object} AttentionSettings
  * @property {'attention'} kind  Softmax attention over a cache of keys and values.
  * @property {Norm | undefined} norm  Norm of the input.
@@ -113,8 +114,9 @@ import { ModelError } from './errors.js';
  * @typedef {object} FeedSettings
  * @property {'gated' | 'plain' | 'experts'} kind  Two products in and one out, one in and one out,
  *   or several blocks of the first kind, of which each token uses some.
- * @property {'silu' | 'gelu' | 'relu' | 'relu2'} activation  Activation function; 'gelu' is the tanh
- *   form, 'relu2' is max(x, 0)^2.
+ * @property {'silu' | 'gelu' | 'relu' | 'relu2' | 'clamped'} activation  Activation function; 'gelu'
+ *   is the tanh form, 'relu2' is max(x, 0)^2. 'clamped' is x * sigmoid(1.702 x) with x = min(gate, 7),
+ *   and min(max(up, -7), 7) + 1 is taken for the second factor.
  * @property {number} nFf  Values between the products; of one expert, where there are several.
  * @property {ExpertSettings} [experts]  Set where the kind is 'experts'.
  * @property {Norm | undefined} norm  Norm of the input.

@@ -47,7 +47,7 @@ export const fusedAttentionScore = (core, q, k, options = {}) => {
 /** @type {Operation<'flashAttention'>} */
 export const flashAttention = (core, q, kCache, vCache, options = {}) => {
   checkNames(options, FLASH_OPTIONS);
-  const { firstPosition = 0, causal = true, window = 0, start = 0, softcap = 0, out } = options;
+  const { firstPosition = 0, causal = true, window = 0, start = 0, softcap = 0, sinks, out } = options;
   const { memory } = core;
   asOperand(q, 'q');
   const atK = addressIn(asCache(kCache, 'kCache'), memory);
@@ -81,11 +81,18 @@ export const flashAttention = (core, q, kCache, vCache, options = {}) => {
   const scale = options.scale ?? 1 / Math.sqrt(headSize);
   checkNumber(scale, 'scale');
   checkNumber(softcap, 'softcap', { from: 0 });
+  if (sinks !== undefined && asOperand(sinks, 'sinks').length !== nHeads) {
+    throw new ShapeError(`sinks has ${sinks.length} values for ${nHeads} heads`, {
+      got: sinks.length,
+      expected: nHeads,
+    });
+  }
   const call = new Call(core);
   const [atQ, atY] = [call.input(q), call.output(out, q, nTokens, nCols)];
+  const atSinks = call.optional(sinks);
   const struct = call.struct('fm_attention', () => [
     ...[nTokens, nHeads, nKvHeads, headSize, nPositions, firstPosition, typeId],
-    ...[causal ? 1 : 0, window, scale, softcap],
+    ...[causal ? 1 : 0, window, scale, softcap, atSinks.ptr],
   ]);
   call.run('flashAttention', () =>
     memory.exports.fm_flash_attention(struct.ptr, atQ.ptr, atK + skipped, atV + skipped, atY.ptr),

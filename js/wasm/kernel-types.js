@@ -89,8 +89,9 @@
  */
 
 /**
- * Activation function of a gate; 'gelu' is the tanh form, 'relu' is max(x, 0).
- * @typedef {'silu' | 'gelu' | 'relu'} Gate
+ * Activation function of a gate; 'gelu' is the tanh form, 'relu' is max(x, 0). 'clamped' is the gate of
+ * gpt-oss: x * sigmoid(1.702 x) with x = min(gate, 7), times min(max(up, -7), 7) + 1 in place of up.
+ * @typedef {'silu' | 'gelu' | 'relu' | 'clamped'} Gate
  */
 
 /**
@@ -204,6 +205,8 @@
  * @property {number} [scale]  Factor of the scores. Default 1 / sqrt(headSize).
  * @property {number} [softcap]  A value over 0 turns scores into softcap * tanh(score / softcap).
  *   Default 0.
+ * @property {Floats} [sinks]  nHeads numbers: one more score of each head, whose value is 0, after
+ *   scale and softcap. Default: none.
  * @property {U} [out]  Where the result goes: as many values as q; not q itself.
  */
 

@@ -20,5 +20,16 @@ export const ROUTE_OPTIONS = Object.freeze([
 export const EXPERTS_OPTIONS = Object.freeze(['act', 'up', 'biases', 'out', 'activation']);
 export const SCORE_OPTIONS = Object.freeze(['headSize', 'scale', 'causal', 'out']);
 export const FLASH_OPTIONS = Object.freeze([
-  ...['nHeads', 'firstPosition', 'nPositions', 'causal', 'window', 'start', 'scale', 'softcap', 'out'],
+  ...[
+    'nHeads',
+    'firstPosition',
+    'nPositions',
+    'causal',
+    'window',
+    'start',
+    'scale',
+    'softcap',
+    'sinks',
+    'out',
+  ],
 ]);

@@ -16,7 +16,7 @@ import { asOperand, asWeight, checkNumber, countRows } from './operands.js';
  */
 /** @typedef {import('./operands.js').Floats} Floats */
 
-export const GATES = /** @type {const} */ (['silu', 'gelu', 'relu']);
+export const GATES = /** @type {const} */ (['silu', 'gelu', 'relu', 'clamped']);
 export const PAIRINGS = /** @type {const} */ (['adjacent', 'halves']);
 
 /** @param {Floats} x @param {string} [what] */

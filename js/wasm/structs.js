@@ -11,7 +11,7 @@ export const STRUCTS = /** @type {const} */ ({
     'u32 n_tokens, u32 n_experts, u32 n_used, u32 n_groups, u32 n_groups_used, i32 scores, i32 normalize, f32 scale',
   fm_expert_target: 'i32 type, u32 n_rows, address w, address bias, address y',
   fm_attention:
-    'u32 n_tokens, u32 n_heads, u32 n_kv_heads, u32 head_size, u32 n_positions, u32 first_position, i32 kv_type, i32 causal, u32 window, f32 scale, f32 softcap',
+    'u32 n_tokens, u32 n_heads, u32 n_kv_heads, u32 head_size, u32 n_positions, u32 first_position, i32 kv_type, i32 causal, u32 window, f32 scale, f32 softcap, address sinks',
 });
 
 /** @typedef {import('./memory.js').Memory} Memory */

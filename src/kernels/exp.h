@@ -29,6 +29,8 @@
 
 #define FM_GELU_LINEAR 0x1.988454p+0f /* 2 sqrt(2 / pi) */
 #define FM_GELU_CUBIC 0x1.2444f2p-4f  /* 0.044715 of it */
+#define FM_CLAMPED_LIMIT 7.0f
+#define FM_CLAMPED_SLOPE 1.702f
 #define FM_F32_LOWEST -0x1.fffffep127f
 
 /* 2^n takes two factors, 2^(n / 2) and 2^(n - n / 2): n reaches from -150 to 128, and only the last
@@ -64,6 +66,21 @@ static inline float fm_gelu(float x) {
   x = x < FM_F32_LOWEST ? FM_F32_LOWEST : x;
   float z = x * (FM_GELU_LINEAR + x * x * FM_GELU_CUBIC);
   return x / (1.0f + fm_expf(-z));
+}
+
+/* x / (1 + e^(-1.702 x)) of values up to FM_CLAMPED_LIMIT; larger ones are taken for it. The
+ * rounding of 1.702 x makes a relative error of up to 2 |1.702 x| u besides the 4 ulp. -Inf gives
+ * -0, NaN stays. */
+static inline float fm_clamped_silu(float x) {
+  x = x > FM_CLAMPED_LIMIT ? FM_CLAMPED_LIMIT : x;
+  x = x < FM_F32_LOWEST ? FM_F32_LOWEST : x;
+  return x / (1.0f + fm_expf(x * -FM_CLAMPED_SLOPE));
+}
+
+static inline float fm_clamped_up(float x) {
+  x = x > FM_CLAMPED_LIMIT ? FM_CLAMPED_LIMIT : x;
+  x = x < -FM_CLAMPED_LIMIT ? -FM_CLAMPED_LIMIT : x;
+  return x + 1.0f;
 }
 
 /* NaN stays. */
@@ -136,6 +153,19 @@ FM_INLINE v128_t fm_gelu_f32x4(v128_t x, const fm_gate_held *held) {
   v128_t z = wasm_f32x4_mul(x, slope);
   return wasm_f32x4_div(x,
                         wasm_f32x4_add(held->exp.one, fm_exp_f32x4(wasm_f32x4_neg(z), &held->exp)));
+}
+
+FM_INLINE v128_t fm_clamped_silu_f32x4(v128_t x, const fm_gate_held *held) {
+  x = wasm_f32x4_pmin(x, wasm_f32x4_const_splat(FM_CLAMPED_LIMIT));
+  x = wasm_f32x4_pmax(x, held->f32_lowest);
+  v128_t power = wasm_f32x4_mul(x, wasm_f32x4_const_splat(-FM_CLAMPED_SLOPE));
+  return wasm_f32x4_div(x, wasm_f32x4_add(held->exp.one, fm_exp_f32x4(power, &held->exp)));
+}
+
+FM_INLINE v128_t fm_clamped_up_f32x4(v128_t x, const fm_gate_held *held) {
+  x = wasm_f32x4_pmin(x, wasm_f32x4_const_splat(FM_CLAMPED_LIMIT));
+  x = wasm_f32x4_pmax(x, wasm_f32x4_const_splat(-FM_CLAMPED_LIMIT));
+  return wasm_f32x4_add(x, held->exp.one);
 }
 
 FM_INLINE v128_t fm_tanh_f32x4(v128_t x, const fm_exp_held *held) {

@@ -2,7 +2,8 @@
  * fm_gated as well, so that both ways give the same bits. y may be any of the inputs.
  *   sum_squares   sum of x[i]^2, in f64, where no square of an f32 overflows
  *   scale         y[i] = x[i] * factor * weight[i]; weight NULL: ones
- *   gated         y[i] = act(gate[i]) * up[i]; act: an fm_gate; up NULL: ones */
+ *   gated         y[i] = act(gate[i]) * up[i]; act: an fm_gate; up NULL: ones. FM_GATE_CLAMPED:
+ *                 fm_clamped_up(up[i]) in place of up[i] */
 #ifndef FM_KERNELS_SOURCE_H
 #define FM_KERNELS_SOURCE_H
 

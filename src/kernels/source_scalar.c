@@ -18,6 +18,10 @@ void fm_scale__scalar(const float *x, const float *weight, float factor, float *
 void fm_gated__scalar(const float *gate, const float *up, float *y, size_t n_values, int32_t act) {
   for (size_t i = 0; i < n_values; i++) {
     float x = gate[i];
+    if (act == FM_GATE_CLAMPED) {
+      y[i] = up ? fm_clamped_silu(x) * fm_clamped_up(up[i]) : fm_clamped_silu(x);
+      continue;
+    }
     float value = act == FM_GATE_RELU ? fm_relu(x) : act == FM_GATE_GELU ? fm_gelu(x) : fm_silu(x);
     y[i] = up ? value * up[i] : value;
   }

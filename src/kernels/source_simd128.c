@@ -52,10 +52,14 @@ void fm_scale__simd128(const float *x, const float *weight, float factor, float 
 
 /* up points to four values, or is NULL. */
 FM_INLINE v128_t gated4(v128_t gate, const float *up, fm_gate act, const fm_gate_held *held) {
-  v128_t value = act == FM_GATE_RELU   ? wasm_f32x4_pmax(gate, fm_zero())
-                 : act == FM_GATE_GELU ? fm_gelu_f32x4(gate, held)
-                                       : fm_silu_f32x4(gate, held);
-  return up ? wasm_f32x4_mul(value, wasm_v128_load(up)) : value;
+  v128_t value = act == FM_GATE_RELU      ? wasm_f32x4_pmax(gate, fm_zero())
+                 : act == FM_GATE_GELU    ? fm_gelu_f32x4(gate, held)
+                 : act == FM_GATE_CLAMPED ? fm_clamped_silu_f32x4(gate, held)
+                                          : fm_silu_f32x4(gate, held);
+  if (!up) return value;
+  v128_t factor = wasm_v128_load(up);
+  if (act == FM_GATE_CLAMPED) factor = fm_clamped_up_f32x4(factor, held);
+  return wasm_f32x4_mul(value, factor);
 }
 
 FM_INLINE void gated(const float *gate, const float *up, float *y, size_t n_values, fm_gate act) {
@@ -77,6 +81,8 @@ void fm_gated__simd128(const float *gate, const float *up, float *y, size_t n_va
     gated(gate, up, y, n_values, FM_GATE_RELU);
   } else if (act == FM_GATE_GELU) {
     gated(gate, up, y, n_values, FM_GATE_GELU);
+  } else if (act == FM_GATE_CLAMPED) {
+    gated(gate, up, y, n_values, FM_GATE_CLAMPED);
   } else {
     gated(gate, up, y, n_values, FM_GATE_SILU);
   }

@@ -115,6 +115,14 @@ static fm_pack_heads heads_of(const batch *b, size_t p) {
   return heads;
 }
 
+/* The first score of a row is its sink: the sum of weights is e^0, and nothing is mixed yet. */
+static void begin_with_sink(const fm_attention *s, size_t offset, fm_softmax_state *state,
+                            size_t r) {
+  float sink = s->sinks[offset / s->head_size % s->n_heads];
+  state->max[r] = sink;
+  state->sum[r] = sink == -INFINITY ? 0.0f : 1.0f;
+}
+
 static void begin_batch(batch *b) {
   const job *j = b->job;
   b->n_packs = (b->n_rows + FM_PACK_ROWS - 1) / FM_PACK_ROWS;
@@ -130,8 +138,9 @@ static void begin_batch(batch *b) {
       size_t row = p * FM_PACK_ROWS + r, token, kv_head, first, end;
       state->max[r] = -INFINITY;
       if (row >= b->n_rows) continue;
-      interleave(b->scratch->q[p], r, j->q + row_offset(b, row, &token, &kv_head),
-                 j->shape->head_size);
+      size_t offset = row_offset(b, row, &token, &kv_head);
+      interleave(b->scratch->q[p], r, j->q + offset, j->shape->head_size);
+      if (j->shape->sinks) begin_with_sink(j->shape, offset, state, r);
       seen_positions(j->shape, token, &first, &end);
       state->first[r] = (int32_t)first;
       state->end[r] = (int32_t)end;

@@ -45,6 +45,7 @@ static void run_flash(fuzz *f) {
   a.k = fuzz_place(f, FUZZ_IN, kv_bytes, fuzz_alignment(s.kv_type));
   a.v = fuzz_place(f, FUZZ_IN, kv_bytes, fuzz_alignment(s.kv_type));
   a.out = fuzz_place(f, FUZZ_OUT, q_bytes, 4);
+  s.sinks = fuzz_place_optional(f, fuzz_bytes(f, s.n_heads, 1, sizeof *s.sinks), sizeof *s.sinks);
   fuzz_fill(f);
   fuzz_store(f, at_shape, &s, sizeof s);
   fuzz_run(f, call_flash, &a);

@@ -110,8 +110,8 @@ static void run_experts(fuzz *f) {
   fuzz_fault(f, !gathered && a.n_pairs != a.n_tokens, FM_ERR_SHAPE);
   a.activation = fuzz_enum(f, FM_ACT_INT8);
   fuzz_fault(f, a.activation < FM_ACT_F32 || a.activation > FM_ACT_INT8, FM_ERR_ACTIVATION);
-  a.act = fuzz_u8(f) & 1 ? -1 : fuzz_enum(f, FM_GATE_RELU);
-  fuzz_fault(f, a.act < -1 || a.act > FM_GATE_RELU, FM_ERR_ACTIVATION);
+  a.act = fuzz_u8(f) & 1 ? -1 : fuzz_enum(f, FM_GATE_CLAMPED);
+  fuzz_fault(f, a.act < -1 || a.act > FM_GATE_CLAMPED, FM_ERR_ACTIVATION);
   a.n_cols = fuzz_columns(f, type, 256);
   a.x = place_floats(f, a.n_tokens, a.n_cols);
   a.up = fuzz_place_optional(f, fuzz_bytes(f, a.n_tokens, a.n_cols, sizeof *a.up), sizeof *a.up);

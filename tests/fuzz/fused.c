@@ -20,8 +20,8 @@ static void pick_activation(fuzz *f, arguments *a) {
 }
 
 static void pick_gate(fuzz *f, arguments *a) {
-  a->act = fuzz_enum(f, FM_GATE_RELU);
-  fuzz_fault(f, a->act < FM_GATE_SILU || a->act > FM_GATE_RELU, FM_ERR_ACTIVATION);
+  a->act = fuzz_enum(f, FM_GATE_CLAMPED);
+  fuzz_fault(f, a->act < FM_GATE_SILU || a->act > FM_GATE_CLAMPED, FM_ERR_ACTIVATION);
 }
 
 static const float *place_floats(fuzz *f, uint64_t a, uint64_t b) {

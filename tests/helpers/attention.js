@@ -39,7 +39,7 @@ export const KV = /** @type {const} */ ({ F32: 0, F16: 1, Q8_0: 8 });
  * @property {number} window
  * @property {number} scale
  * @property {number} softcap
- * @property {Float32Array} [sinks]  a logit a head that has a part in the softmax and no value; the GPU only
+ * @property {Float32Array} [sinks]  a logit a head that has a part in the softmax and no value
  */
 
 /** @param {Partial<Shape>} changes @returns {Shape} */
@@ -61,9 +61,12 @@ export function makeShape(changes) {
   };
 }
 
-/** @param {Shape} s @returns {Uint8Array} the struct fm_attention */
-export function shapeBytes(s) {
-  const view = new DataView(new ArrayBuffer(44));
+/**
+ * The struct fm_attention.
+ * @param {Shape} s @param {number} [sinks]  their address @returns {Uint8Array}
+ */
+export function shapeBytes(s, sinks = 0) {
+  const view = new DataView(new ArrayBuffer(48));
   const words = [s.nTokens, s.nHeads, s.nKvHeads, s.headSize, s.nPositions, s.firstPosition];
   words.push(s.kvType, s.causal, s.window);
   words.forEach((word, i) => {
@@ -71,6 +74,7 @@ export function shapeBytes(s) {
   });
   view.setFloat32(36, s.scale, true);
   view.setFloat32(40, s.softcap, true);
+  view.setUint32(44, sinks, true);
   return new Uint8Array(view.buffer);
 }
 
@@ -232,14 +236,20 @@ const bytesOf = (array) => new Uint8Array(array.buffer, array.byteOffset, array.
 export function attend(module, { shape, q, k, v }) {
   const kvAlignment = shape.kvType === KV.F32 ? 4 : 2;
   const inputs = [
-    { bytes: shapeBytes(shape), alignment: 4 },
     { bytes: bytesOf(q), alignment: 4 },
     { bytes: k.bytes, alignment: kvAlignment },
     { bytes: v.bytes, alignment: kvAlignment },
+    { bytes: bytesOf(shape.sinks ?? new Float32Array(1)), alignment: 4 },
   ];
-  return module.guarded(inputs, q.length, ([shapeAt, qAt, kAt, vAt], out) =>
-    module.exports.fm_flash_attention(shapeAt, qAt, kAt, vAt, out),
-  );
+  const shapeAt = module.alloc(64);
+  try {
+    return module.guarded(inputs, q.length, ([qAt, kAt, vAt, sinksAt], out) => {
+      module.u8.set(shapeBytes(shape, shape.sinks && sinksAt), shapeAt);
+      return module.exports.fm_flash_attention(shapeAt, qAt, kAt, vAt, out);
+    });
+  } finally {
+    module.free(shapeAt);
+  }
 }
 
 /**

@@ -10,7 +10,7 @@ const GUARD = 0xff;
 const GUARD_BYTES = 64;
 const F32_MAX = (2 - 2 ** -23) * 2 ** 127;
 
-export const GATES = /** @type {const} */ (['silu', 'gelu', 'relu']);
+export const GATES = /** @type {const} */ (['silu', 'gelu', 'relu', 'clamped']);
 
 /**
  * A part of a call's memory: given bytes, which may depend on the addresses of all parts, or room
@@ -173,7 +173,7 @@ export function normReference(x, nTokens, nCols, { weight, eps }) {
 }
 
 /**
- * act(gate) * up. Errors: those that kernels/exp.h states for the activation (4 ulp, for GELU 3 |z|
+ * act(gate) * up; of the clamped gate min(max(up, -7), 7) + 1 for up, rounded once more. Errors: those that kernels/exp.h states for the activation (4 ulp, for GELU 3 |z|
  * u more; -0 instead of anything above -2.7e-37), and one rounding. ReLU is exact.
  * @param {Float32Array} gate @param {Float32Array} up @param {number} act @returns {Made}
  */
@@ -183,6 +183,15 @@ export function gateReference(gate, up, act) {
     if (act === 2) {
       made.values[i] = Math.max(g, 0) * up[i];
       made.errors[i] = u * Math.abs(made.values[i]) + 2 ** -149;
+      return;
+    }
+    if (act === 3) {
+      const x = Math.min(g, 7);
+      const z = Math.fround(1.702) * x;
+      const factor = Math.min(Math.max(up[i], -7), 7) + 1;
+      made.values[i] = (x / (1 + Math.exp(-z))) * factor;
+      const relative = (10 + 3 * Math.min(Math.abs(z), 104)) * u;
+      made.errors[i] = relative * Math.abs(made.values[i]) + 2.8e-37 * Math.abs(factor) + 2 ** -149;
       return;
     }
     const z = act === 0 ? g : 2 * Math.sqrt(2 / Math.PI) * (g + 0.044715 * g ** 3);

@@ -36,7 +36,7 @@ function put(module, data, at = module.alloc(data.byteLength)) {
  * @returns {{ shape: number, q: number, k: number, v: number, out: number }} size in bytes of each
  */
 const sizesOf = ({ q, k, v }) => ({
-  shape: 44,
+  shape: 48,
   q: q.byteLength,
   k: k.bytes.length,
   v: v.bytes.length,
@@ -106,6 +106,24 @@ for (const module of modules) {
         call({}, { out: at[name] + lastWord }, STATUS.OVERLAP);
         call({}, { out: at[name] - sizes.out + 4 }, STATUS.OVERLAP);
       }
+      const sinks = module.alloc(4 * made.shape.nHeads);
+      const callWith = (
+        /** @type {number} */ sinksAt,
+        /** @type {number} */ out,
+        /** @type {number} */ status,
+      ) => {
+        put(module, shapeBytes(made.shape, sinksAt), at.shape);
+        const before = module.u8.slice(heap);
+        const got = module.exports.fm_flash_attention(at.shape, at.q, at.k, at.v, out);
+        assert.equal(got, status, `sinks at ${sinksAt}, out at ${out}`);
+        if (status !== STATUS.OK) assert.equal(Buffer.compare(before, module.u8.slice(heap)), 0);
+      };
+      for (const off of [1, 2, 3]) callWith(sinks + off, at.out, STATUS.ALIGN);
+      for (const outside of [4, 1024, end - 12, end, 2 ** 32 - 64]) callWith(outside, at.out, STATUS.RANGE);
+      callWith(at.out + sizes.out - 4, at.out, STATUS.OVERLAP);
+      callWith(at.out - 4 * made.shape.nHeads + 4, at.out, STATUS.OVERLAP);
+      callWith(sinks, at.out, STATUS.OK);
+      module.free(sinks);
       call({}, {}, STATUS.OK);
       call({}, { k: at.v, v: at.k }, STATUS.OK);
       call({}, { k: at.k, v: at.k }, STATUS.OK);

@@ -307,6 +307,58 @@ checkCases(
   'prompt blocks',
 );
 
+checkCases(
+  (function* () {
+    const prng = new Prng(60);
+    for (const kvType of Object.values(KV)) {
+      for (const [nTokens, nHeads, nKvHeads] of [
+        [1, 4, 2],
+        [1, 9, 3],
+        [1, 72, 8],
+        [2, 5, 1],
+        [7, 6, 3],
+        [70, 8, 2],
+      ]) {
+        for (const [window, softcap, causal] of [
+          [0, 0, 1],
+          [9, 0, 1],
+          [0, 5, 0],
+        ]) {
+          // Sinks far below and far above the scores, and near them.
+          const sinks = Float32Array.from(
+            { length: nHeads },
+            (_, h) => [0, -30, 3, 12][h % 4] * prng.gaussian(),
+          );
+          const options = { kvType, nTokens, nHeads, nKvHeads, window, softcap, causal, sinks };
+          yield makeCase(makeShape({ ...options, nPositions: 75, firstPosition: 5, headSize: 32 }), prng);
+        }
+      }
+    }
+  })(),
+  'sinks',
+);
+
+everywhere('flash attention: sinks of infinity and NaN, and without positions', (module) => {
+  const prng = new Prng(61);
+  for (const nTokens of [1, 3]) {
+    const shape = makeShape({ nTokens, nHeads: 4, nKvHeads: 2, headSize: 8 });
+    const made = makeCase(shape, prng);
+    const without = attend(module, made).y;
+    const sinks = Float32Array.of(-Infinity, Number.NaN, Infinity, -Infinity);
+    const { y } = attend(module, { ...made, shape: { ...shape, sinks } });
+    for (let t = 0; t < nTokens; t++) {
+      for (let h = 0; h < 4; h++) {
+        const at = (4 * t + h) * 8;
+        const [got, expected] = [y.subarray(at, at + 8), without.subarray(at, at + 8)];
+        if (h % 3 === 0) assert.deepEqual(got, expected, 'a sink of -Inf is none');
+        else assert.ok(got.every(Number.isNaN), `a sink of ${sinks[h]}`);
+      }
+    }
+    const unseen = { ...shape, window: 3, firstPosition: 1000, sinks: new Float32Array(4) };
+    assert.ok(attend(module, { ...made, shape: unseen }).y.every((value) => value === 0));
+  }
+});
+
 test('flash attention: weights come from the whole history, not from the last tile', () => {
   const prng = new Prng(50);
   const shape = makeShape({ nPositions: 500, headSize: 8, nHeads: 1, nKvHeads: 1 });

@@ -315,7 +315,8 @@ function testProducts(module) {
     for (const counts of [[1], [0, 3, 0, 1, 2, 9, 0]]) {
       checkProducts(module, [type, 'Q5_0'], counts, base);
       checkProducts(module, [type, 'Q5_0', 'Q4_K'], counts, { ...base, biased: true });
-      for (const act of [0, 1, 2]) checkProducts(module, [type], counts, { ...base, gathered: false, act });
+      for (const act of [0, 1, 2, 3])
+        checkProducts(module, [type], counts, { ...base, gathered: false, act });
       checkProducts(module, [type], counts, { ...base, gathered: false, act: 0, biased: true });
       checkProducts(module, [type], counts, { ...base, act: 0 });
       checkProducts(module, [type], counts, { ...base, gathered: false });

@@ -199,7 +199,7 @@ function testGated(module) {
   good({ act: 0, mode: 0 });
   for (const type of [-1, 4, 5]) bad({ type }, STATUS.TYPE);
   for (const mode of [-1, 3]) bad({ mode }, STATUS.ACTIVATION);
-  for (const act of [-1, 3, 2 ** 31 - 1]) bad({ act }, STATUS.ACTIVATION);
+  for (const act of [-1, 4, 2 ** 31 - 1]) bad({ act }, STATUS.ACTIVATION);
   for (const zero of ['tokens', 'rows', 'cols']) bad({ [zero]: 0 }, STATUS.SHAPE);
   bad({ cols: N_EMBD + 1 }, STATUS.SHAPE);
   bad({ tokens: 2 ** 30 }, STATUS.SHAPE);
@@ -240,7 +240,7 @@ function testFfn(module) {
   good({ y: at.x });
   good({ y: at.x, residual: 0 });
   for (const mode of [-1, 3]) bad({ mode }, STATUS.ACTIVATION);
-  for (const act of [-1, 3]) bad({ act }, STATUS.ACTIVATION);
+  for (const act of [-1, 4]) bad({ act }, STATUS.ACTIVATION);
   for (const zero of ['tokens', 'embd', 'ff']) bad({ [zero]: 0 }, STATUS.SHAPE);
   for (const size of ['embd', 'ff']) bad({ [size]: valid[/** @type {'ff'} */ (size)] + 1 }, STATUS.SHAPE);
   for (const tokens of [2 ** 22, 2 ** 23, 2 ** 30]) bad({ tokens }, STATUS.SHAPE);

@@ -20,7 +20,8 @@ const { modules, skipped } = openModules();
 for (const { name, reason } of skipped) test(`fused: ${name} module`, { skip: reason }, () => {});
 
 const ACTIVATIONS = [0, 1, 2];
-const ACTS = [0, 1, 2];
+const ACTS = [0, 1, 2, 3];
+const CLAMPED = 3;
 const EPS = 1e-5;
 const SEED = 20251123;
 /**
@@ -106,9 +107,9 @@ function checkCase(module, made, { bits = true } = {}) {
       fused.assertBits(outputs[0], unfused.y, `${what}, against the steps one by one`);
     });
     if (!bits) continue;
-    // Without a second factor the result is that of ones.
-    const ones = new Float32Array(x.length).fill(1);
+    // Without a second factor the result is that of a factor of 1.
     for (const act of ACTS) {
+      const ones = new Float32Array(x.length).fill(act === CLAMPED ? 0 : 1);
       const alone = fused.multiplyGated(module, target, x, null, nTokens, nCols, act, activation);
       const values = fused.gateValues(module, x, ones, act);
       const unfused = module.matmul(type, w.bytes, values, nTokens, nRows, nCols, activation);

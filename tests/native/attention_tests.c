@@ -33,6 +33,13 @@ static void test_flash(int32_t kv_type, uint32_t round) {
   fill_random(k, kv_bytes);
   fill_random(v, kv_bytes);
   check(fm_flash_attention(&s, q, k, v, out) == FM_OK, "kv type %d: fm_flash_attention", kv_type);
+  float *sinks = random_floats(s.n_heads, round % 2 == 0);
+  s.sinks = sinks;
+  check(fm_flash_attention(&s, q, k, v, out) == FM_OK, "kv type %d: with sinks", kv_type);
+  s.sinks = out;
+  check(fm_flash_attention(&s, q, k, v, out) == FM_ERR_OVERLAP, "kv type %d: sinks = out", kv_type);
+  s.sinks = NULL;
+  free(sinks);
   check(fm_flash_attention(NULL, q, k, v, out) == FM_ERR_RANGE, "kv type %d: shape = NULL",
         kv_type);
   check(fm_flash_attention(&s, NULL, k, v, out) == FM_ERR_RANGE, "kv type %d: q = NULL", kv_type);

@@ -96,7 +96,7 @@ static void test_ffn(void) {
   uint32_t n_tokens = random_between(1, 5), n_embd = 256 * random_between(1, 2),
            n_ff = 256 * random_between(1, 9);
   int32_t activation = (int32_t)random_between(FM_ACT_F32, FM_ACT_INT8),
-          act = (int32_t)random_between(FM_GATE_SILU, FM_GATE_RELU);
+          act = (int32_t)random_between(FM_GATE_SILU, FM_GATE_CLAMPED);
   size_t n_x = (size_t)n_tokens * n_embd, n_inner = (size_t)n_tokens * n_ff;
   float *x = random_floats(n_x, true), *norm = random_floats(n_embd, true), *y = room_for(n_x);
   float *workspace = room_for(2 * n_inner), *gated = room_for(n_inner), *y2 = room_for(n_x);

@@ -134,9 +134,10 @@ test('abi: structs lie in memory as C lays them out', () => {
     [16, 24, 32].map((at) => Number(wide.getBigUint64(at, true))),
     [2 ** 33 + 8, 16, 24],
   );
-  const attention = write(true, 'fm_attention', [1, 2, 3, 4, 5, 6, 8, 1, 9, 0.125, 2.5]);
-  assert.equal(attention.byteLength, 44);
+  const attention = write(true, 'fm_attention', [1, 2, 3, 4, 5, 6, 8, 1, 9, 0.125, 2.5, 2 ** 33 + 4]);
+  assert.equal(attention.byteLength, 56, 'the address behind 44 bytes is at a multiple of 8');
   assert.deepEqual([attention.getFloat32(36, true), attention.getFloat32(40, true)], [0.125, 2.5]);
+  assert.equal(Number(attention.getBigUint64(48, true)), 2 ** 33 + 4);
   // No struct has padding behind its last field yet; in a list of them it would count.
   const padded = [4, 8].map((addressBytes) => layOut('address first, i32 last', addressBytes).bytes);
   assert.deepEqual(padded, [8, 16]);
