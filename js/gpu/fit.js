@@ -47,6 +47,7 @@ export function factorsOf(tensors) {
 const UNSERVED = [
   [/^embedding\.positions$/, 'learned positions'],
   [/^embedding\.types$/, 'token types'],
+  [/\.attention\.sinks$/, 'attention sinks'],
   [/\.feed\.(up|down)Bias$/, 'biases of feed-forward blocks'],
   [/[nN]ormBias$/, 'biases of norms'],
   [/\.attention\.qkvBias$/, 'biases that queries, keys and values share'],

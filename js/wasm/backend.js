@@ -228,7 +228,8 @@ export class WasmBackend {
       const { position, seen, cached: start } = text;
       const [firstPosition, nPositions] = [position - first, seen - first];
       const out = rowsOf(attended, text);
-      const options = { firstPosition, nPositions, start, causal, window, scale, softcap, out };
+      const { sinks } = weights;
+      const options = { firstPosition, nPositions, start, causal, window, scale, softcap, sinks, out };
       this.#fm.flashAttention(rowsOf(qkv[0], text), keys, values, options);
     }
     this.#fm.fusedMatmul(weights.output, attended, { out: added, activation: this.#activation });

@@ -11,7 +11,7 @@ import { arrange } from '../../js/llama/weights.js';
 import { dequantizeF64, referenceByName } from './reference.js';
 import { mixReference } from './reference-experts.js';
 import { ReferenceState, recurrentRow } from './reference-recurrent.js';
-import { ACTIVATIONS, Freeable, Matrix, multiply, plus } from './reference-rows.js';
+import { ACTIVATIONS, CLAMP, Freeable, Matrix, multiply, plus } from './reference-rows.js';
 
 /**
  * @import { Backend as AnyBackend, BatchRows, Block, LoadOptions, Rows, RunSettings, Step,
@@ -106,6 +106,13 @@ function turn(head, { pairing, nDims, base, linearScale, divisors, magnitude }, 
 
 /** @param {number} x @param {number} limit */
 const cap = (x, limit) => (limit > 0 ? limit * Math.tanh(x / limit) : x);
+
+/**
+ * The second factor of a gated block.
+ * @param {FeedSettings['activation']} activation @param {number} up
+ */
+const factorOf = (activation, up) =>
+  activation === 'clamped' ? Math.min(Math.max(up, -CLAMP), CLAMP) + 1 : up;
 
 /**
  * @param {Float64Array} x  a row of hidden states, added to
@@ -297,7 +304,13 @@ export class ReferenceBackend {
     const { start, nTokens } = at;
     this.#note('attend', () => {
       for (let t = 0; t < nTokens; t++) {
-        const attended = attention(x.queries[start + t], cache, settings, placeOf(at, t));
+        const attended = attention(
+          x.queries[start + t],
+          cache,
+          settings,
+          placeOf(at, t),
+          weights.sinks?.values,
+        );
         const y = plus(multiply(weights.output, attended, weights.outputFactor), weights.outputBias);
         addTo(x.row(start + t), y, settings, weights);
       }
@@ -335,13 +348,17 @@ export class ReferenceBackend {
         const h = normalize(row, settings.norm, weights.norm, weights.normBias);
         const act = ACTIVATIONS[settings.activation];
         if (settings.kind === 'experts') {
-          addTo(row, mixReference(h, settings, weights, act), settings, weights);
+          const gated = (/** @type {number} */ gate, /** @type {number} */ up) =>
+            act(gate) * factorOf(settings.activation, up);
+          addTo(row, mixReference(h, settings, weights, gated), settings, weights);
           continue;
         }
         const up = plus(multiply(weights.up, h, weights.upFactor), weights.upBias);
         const isGated = settings.kind === 'gated';
         const inner = isGated
-          ? multiply(weights.gate, h, weights.gateFactor).map((gate, i) => act(gate) * up[i])
+          ? multiply(weights.gate, h, weights.gateFactor).map(
+              (gate, i) => act(gate) * factorOf(settings.activation, up[i]),
+            )
           : up.map(act);
         const down = multiply(weights.down, inner, weights.downFactor);
         addTo(row, plus(down, weights.downBias), settings, weights);
@@ -475,12 +492,14 @@ const finite = (values, nCols, place) =>
  * @param {ReferenceCache} cache
  * @param {AttentionSettings} settings
  * @param {{ position: number, base: number, seen: number }} place  of the token, as by placeOf
+ * @param {Float64Array} [sinks]  one more score of each head, without a value
  */
 function attention(
   q,
   { keys, values },
   { nHeads, nKvHeads, headSize, causal, window, scale, softcap },
   { position, base, seen },
+  sinks,
 ) {
   const reach = window === 0 ? seen : Math.floor(window / 2);
   const end = base + (causal ? position + 1 : Math.min(seen, position + reach + 1));
@@ -495,9 +514,10 @@ function attention(
       const key = keys.row(j).subarray(at, at + headSize);
       scores.push(cap(scale * query.reduce((sum, value, i) => sum + value * key[i], 0), softcap));
     }
-    const peak = Math.max(...scores);
+    const sink = sinks?.[h] ?? Number.NEGATIVE_INFINITY;
+    const peak = Math.max(sink, ...scores);
     const weights = scores.map((score) => Math.exp(score - peak));
-    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    const total = weights.reduce((sum, weight) => sum + weight, Math.exp(sink - peak));
     for (const [j, weight] of weights.entries()) {
       const value = values.row(start + j).subarray(at, at + headSize);
       for (let i = 0; i < headSize; i++) out[h * headSize + i] += (weight / total) * value[i];

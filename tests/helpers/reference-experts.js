@@ -4,7 +4,7 @@
  */
 
 /** @import { ExpertSettings, FeedSettings, RouterSettings } from '../../js/llama/plan.js' */
-/** @import { Matrix } from './reference-backend.js' */
+/** @import { Matrix } from './reference-rows.js' */
 
 /** Least divisor of normalised weights. */
 const LEAST_SUM = 2 ** -14;
@@ -74,9 +74,9 @@ function product(w, x, first = 0, nRows = w.nRows, bias) {
  * @param {Float64Array} h  hidden state after the norm of the block
  * @param {FeedSettings} settings
  * @param {Record<string, Matrix>} weights
- * @param {(gate: number) => number} act  activation function of the settings
+ * @param {(gate: number, up: number) => number} gated  activation function and product
  */
-export function mixReference(h, { nFf, experts }, weights, act) {
+export function mixReference(h, { nFf, experts }, weights, gated) {
   const { nUsed, router, shared } = /** @type {ExpertSettings} */ (experts);
   const nEmbd = h.length;
   const bias = weights.routerBias?.row(0);
@@ -86,13 +86,13 @@ export function mixReference(h, { nFf, experts }, weights, act) {
   for (const [i, e] of routed.chosen.entries()) {
     const gate = product(weights.gate, h, e * nFf, nFf, weights.gateBias?.row(e));
     const up = product(weights.up, h, e * nFf, nFf, weights.upBias?.row(e));
-    const inner = gate.map((value, c) => act(value) * up[c]);
+    const inner = gate.map((value, c) => gated(value, up[c]));
     const down = product(weights.down, inner, e * nEmbd, nEmbd, weights.downBias?.row(e));
     for (let c = 0; c < nEmbd; c++) y[c] += routed.weights[i] * down[c];
   }
   if (!shared) return y;
   const up = product(weights.sharedUp, h);
-  const inner = product(weights.sharedGate, h).map((value, c) => act(value) * up[c]);
+  const inner = product(weights.sharedGate, h).map((value, c) => gated(value, up[c]));
   const factor = shared.gated ? sigmoid(product(weights.sharedRouter, h)[0]) : 1;
   return product(weights.sharedDown, inner).map((value, c) => y[c] + factor * value);
 }

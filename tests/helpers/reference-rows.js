@@ -42,10 +42,16 @@ export function multiply(w, x, factor) {
 /** @param {Float64Array} x @param {Matrix | undefined} bias */
 export const plus = (x, bias) => (bias ? x.map((value, i) => value + bias.values[i]) : x);
 
+/** Largest gate, and size of the other factor, of 'clamped'. */
+export const CLAMP = 7;
 export const ACTIVATIONS = {
   silu: (/** @type {number} */ x) => x / (1 + Math.exp(-x)),
   gelu: (/** @type {number} */ x) =>
     0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
   relu: (/** @type {number} */ x) => Math.max(x, 0),
   relu2: (/** @type {number} */ x) => Math.max(x, 0) ** 2,
+  clamped: (/** @type {number} */ x) => {
+    const least = Math.min(x, CLAMP);
+    return least / (1 + Math.exp(-1.702 * least));
+  },
 };

@@ -339,6 +339,18 @@ test('plans: experts have a width, a router, and in some architectures a shared 
     assert.throws(() => planOf(name, MIXTURE), refusal(/not supported for the architecture .*8 experts/));
 });
 
+test('plans: gpt-oss has windows in every second layer, clamped gates, sinks and biases', () => {
+  const { plan, windows, feed, names } = planOf('gpt-oss', { ...MIXTURE, 'attention.sliding_window': 128 });
+  assert.deepEqual(windows.slice(0, 4), [128, 0, 128, 0]);
+  assert.deepEqual([feed.activation, feed.experts?.router.over], ['clamped', 'chosen']);
+  assert.equal(plan.tensors.find(({ role }) => role === 'layers.3.attention.sinks')?.nCols, 4);
+  assert.equal(plan.tensors.find(({ role }) => role === 'layers.3.feed.downBias')?.nRows, 8);
+  assert.deepEqual(
+    ['blk.0.post_attention_norm.weight', 'blk.0.ffn_norm.weight'].map((name) => names.includes(name)),
+    [true, false],
+  );
+});
+
 test('plans: experts are refused by the GPU, and too many of them by the CPU', () => {
   const { plan } = planOf('olmoe', MIXTURE);
   const run = /** @type {const} */ ({ contextLength: 64, kvType: 'F16' });

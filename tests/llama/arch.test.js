@@ -315,6 +315,27 @@ const MISTAKES = [
   ['olmoe-A', 'weights without the sum 1', routed({ normalize: true })],
   ['llama-moe-A', 'second expert', mixed({ nUsed: 1 })],
   ['granitemoe-A', 'shared expert', mixed({ shared: undefined })],
+  ['gpt-oss-A', 'windows', noWindows],
+  ['gpt-oss-A', 'softmax of the chosen experts', routed({ over: 'all' })],
+  ['gpt-oss-A', 'clamped gates', inLayers((_, feed) => Object.assign(feed, { activation: 'silu' }))],
+  ['gpt-oss-A', 'frequencies of YaRN', turned({ divisors: undefined })],
+  [
+    'gpt-oss-A',
+    'sinks',
+    (plan) => {
+      for (const one of plan.tensors) one.role = one.role.replace('.sinks', '.noSinks');
+    },
+  ],
+  ...['routerBias', 'gateBias', 'upBias', 'downBias'].map(
+    (role) =>
+      /** @type {[string, string, (plan: Plan) => void]} */ ([
+        'gpt-oss-A',
+        role,
+        (plan) => {
+          for (const one of plan.tensors) one.role = one.role.replace(`.${role}`, `.no${role}`);
+        },
+      ]),
+  ),
   ['qwen2moe-A', 'factor of the shared expert', mixed({ shared: { nFf: 64, gated: false } })],
   [
     'mistral3-A',

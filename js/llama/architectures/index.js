@@ -7,6 +7,7 @@ import { exaone4 } from './exaone4.js';
 import { gemmaEmbedding } from './gemma-embedding.js';
 import { gemma2 } from './gemma2.js';
 import { gemma3 } from './gemma3.js';
+import { gptOss } from './gpt-oss.js';
 import { granite } from './granite.js';
 import { granitemoe } from './granitemoe.js';
 import { hunyuanDense } from './hunyuan-dense.js';
@@ -29,6 +30,7 @@ export const ARCHITECTURES = Object.freeze({
   ...{ llama, qwen2, qwen3, granite, smollm3, gemma2, gemma3, phi3, arcee, olmo2, exaone4 },
   ...{ qwen2moe, qwen3moe, granitemoe, olmoe },
   'hunyuan-dense': hunyuanDense,
+  'gpt-oss': gptOss,
   ernie4_5: ernie45,
   mistral3,
   lfm2,
