@@ -14,6 +14,7 @@ const ENTRIES = {
   'fused-matmul': 'index',
   'fused-matmul/layer': 'layer-index',
   'fused-matmul/llama': 'llama/index',
+  'fused-matmul/openai': 'openai/index',
   'fused-matmul/gpu': 'gpu/index',
 };
 

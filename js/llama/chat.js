@@ -24,6 +24,8 @@ import { nextTask } from './pause.js';
  *   mistral-v3-tekken, mistral-v7, phi3, phi4, vicuna, zephyr.
  * @property {boolean} [addGenerationPrompt]  Whether to end the text with the beginning of an
  *   answer. Default true.
+ * @property {string | undefined} [answerStart]  Text that the answer begins with, and that the model
+ *   continues; it is no part of the text that is generated. Default: none.
  * @property {readonly Record<string, unknown>[]} [tools]  Tools that the model may call, as the
  *   template expects them: mostly { type: 'function', function: { name, description,
  *   parameters } }.
@@ -50,6 +52,7 @@ export async function chatPrompt(messages, options, { metadata, tokenizer, conte
   const {
     template,
     addGenerationPrompt,
+    answerStart,
     variables,
     tools,
     special = false,
@@ -60,7 +63,7 @@ export async function chatPrompt(messages, options, { metadata, tokenizer, conte
   if (typeof special !== 'boolean')
     throw new ArgumentError(`special must be true or false, got ${show(special)}`);
   oneOf(OVERFLOWS, overflow, 'overflow');
-  const format = { template, addGenerationPrompt, variables, tools, signal };
+  const format = { template, addGenerationPrompt, answerStart, variables, tools, signal };
   const tokensOf = async (/** @type {readonly Message[]} */ some) => {
     const { text, outside } = await renderChat(some, format, metadata, tokenizer);
     return tokenizer.encode(text, { eos: false, ...(special ? {} : { outside }) });
@@ -83,7 +86,7 @@ export async function renderChat(messages, format, metadata, tokenizer) {
   const { template, forTools } = ownTemplates(metadata);
   const own = format.tools?.length ? (forTools ?? template) : template;
   const text = await renderMessages(messages, own, format, tokenSpellings(metadata, tokenizer));
-  return { text: plain(text), outside: marksOf(text) };
+  return { text: plain(text) + (format.answerStart ?? ''), outside: marksOf(text) };
 }
 
 /**
@@ -273,7 +276,9 @@ function templateSource(given, own) {
  */
 export function checkFormat(format) {
   checkNames(format, FORMAT_OPTIONS);
-  const { template, addGenerationPrompt, variables, signal } = format;
+  const { template, addGenerationPrompt, answerStart, variables, signal } = format;
+  if (answerStart !== undefined && typeof answerStart !== 'string')
+    throw new ArgumentError(`answerStart must be a text, got ${show(answerStart)}`);
   if (template !== undefined && typeof template !== 'string')
     throw new ArgumentError(`template must be a text, got ${show(template)}`);
   if (addGenerationPrompt !== undefined && typeof addGenerationPrompt !== 'boolean')

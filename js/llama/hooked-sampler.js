@@ -13,15 +13,21 @@ import { argmax, largest, Sampler } from './sampler.js';
  *   option `logits`, penalties and the temperature.
  */
 
-/** @typedef {TokenChance & { top: TokenChance[] }} TokenLogprob */
+/**
+ * A token that was chosen, with its probability and those of the most likely tokens.
+ * @typedef {object} TokenLogprob
+ * @property {number} token  Id of the token.
+ * @property {Uint8Array} bytes  Bytes of its text; a control token has those of its spelling.
+ * @property {number} logprob  Natural logarithm of its probability as the model computed it: before the
+ *   option `logits`, penalties and the temperature.
+ * @property {TokenChance[]} top  The most likely tokens, as many as were asked for, the likeliest first.
+ */
 
 /**
- * Changes logits before a token is chosen from them.
- * @callback LogitsHook
- * @param {Float32Array} row  One logit for each token of the vocabulary, which the function may change.
- *   A token with -Infinity is never chosen. The row is valid only during the call.
- * @param {readonly number[]} tokens  All tokens so far: the prompt, and what was written after it.
- * @returns {void}
+ * Changes logits before a token is chosen from them. `row` has one logit for each token of the
+ * vocabulary, which the function may change; a token with -Infinity is never chosen. The row is valid
+ * only during the call. `tokens` are all tokens so far: the prompt, and what was written after it.
+ * @typedef {(row: Float32Array, tokens: readonly number[]) => void} LogitsHook
  */
 
 export class HookedSampler extends Sampler {

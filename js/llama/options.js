@@ -97,6 +97,7 @@ const GENERATE_OPTIONS = [
 export const FORMAT_OPTIONS = Object.freeze([
   'template',
   'addGenerationPrompt',
+  'answerStart',
   'tools',
   'variables',
   'signal',

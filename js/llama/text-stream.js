@@ -91,7 +91,7 @@ export class TextStream {
  * @param {string} text
  * @param {string} stop
  */
-function overlap(text, stop) {
+export function overlap(text, stop) {
   for (let n = Math.min(text.length, stop.length - 1); n > 0; n--)
     if (text.endsWith(stop.slice(0, n))) return n;
   return 0;

@@ -50,6 +50,19 @@ test('llama: it is small, and the template engine waits for a conversation', asy
   assert.ok(added <= RUNNER_BUDGET, `${added} bytes, budget ${RUNNER_BUDGET}`);
 });
 
+/** Size of the interface of OpenAI's API, minified and gzipped, without the model that it is given. */
+const OPENAI_BUDGET = 11 * 1024;
+
+test("llama: the interface of OpenAI's API is small, and is not loaded with a model", async (t) => {
+  const openai = await bundle('openai/index.js');
+  t.diagnostic(`openai: ${openai.contents.length} bytes minified, ${openai.bytes} gzipped`);
+  assert.ok(openai.contents.includes('chat.completion.chunk'));
+  assert.ok(openai.bytes <= OPENAI_BUDGET, `${openai.bytes} bytes, budget ${OPENAI_BUDGET}`);
+  assert.ok(!openai.contents.includes('tokenizer.ggml'), 'it brings no model with it');
+  const { files } = await bundle('llama/index.js');
+  assert.ok(!files.some((file) => file.text.includes('chat.completion')));
+});
+
 test('llama: the command is in the package, and may be run', () => {
   const { bin, exports, files } = JSON.parse(readFileSync(path.join(projectRoot, 'package.json'), 'utf8'));
   const command = path.join(projectRoot, bin['fused-matmul']);

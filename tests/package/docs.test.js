@@ -12,14 +12,20 @@ test('it is made without a warning: every public thing has a word of documentati
   const { folder, warnings } = await buildDocs();
   assert.equal(warnings, '');
   const start = readFileSync(path.join(folder, 'index.html'), 'utf8');
-  for (const entry of ['fused-matmul', 'fused-matmul/layer', 'fused-matmul/llama'])
+  for (const entry of ['fused-matmul', 'fused-matmul/layer', 'fused-matmul/llama', 'fused-matmul/openai'])
     assert.ok(start.includes(entry));
 });
 
 test('everything that can be imported is in it', async () => {
   const { folder } = await buildDocs();
   const kinds = ['functions', 'classes', 'variables', 'types'];
-  const entries = ['fused-matmul', 'fused-matmul_layer', 'fused-matmul_llama', 'fused-matmul_gpu'];
+  const entries = [
+    'fused-matmul',
+    'fused-matmul_layer',
+    'fused-matmul_llama',
+    'fused-matmul_openai',
+    'fused-matmul_gpu',
+  ];
   const pages = (/** @type {string} */ name) =>
     kinds.flatMap((kind) => entries.map((entry) => path.join(folder, kind, `${entry}.${name}.html`)));
   for (const name of [
@@ -28,6 +34,10 @@ test('everything that can be imported is in it', async () => {
     'KernelsOptions',
     'FlashOptions',
     'GenerateOptions',
+    'createOpenAI',
+    'LocalOpenAI',
+    'ChatRequest',
+    'ChatChunk',
     'createGpuKernels',
     'GpuKernels',
     'GpuWeight',

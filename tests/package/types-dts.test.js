@@ -87,6 +87,7 @@ void range;
 const OTHER_ENTRIES = `
 import { createKernels, createWorkerKernels, type Activation, type KernelsInfo, type KernelsOptions, type WorkerKernels } from 'fused-matmul';
 import type { FlashOptions, Floats, KvType } from 'fused-matmul/layer';
+import { createOpenAI, type ChatCompletion, type ChatRequest, type LocalOpenAI } from 'fused-matmul/openai';
 import { Llama, ModelError, type Generation, type GenerationStats, type LlamaOptions, type Message, type ModelInfo } from 'fused-matmul/llama';
 
 export async function inWorker(model: string): Promise<Float32Array> {
@@ -109,6 +110,16 @@ export async function write(model: Blob, onText: (text: string) => void): Promis
   for await (const piece of generation) onText(piece);
   llama.dispose();
   return generation.stats;
+}
+export async function answer(llama: Llama): Promise<string> {
+  const api: LocalOpenAI = createOpenAI(llama, { name: 'local' });
+  const request: ChatRequest = { messages: [{ role: 'user', content: 'Hello' }], max_tokens: 5 };
+  const whole: ChatCompletion = await api.chat.completions.create({ ...request, stream: false });
+  let text: string = whole.choices[0]?.message.content ?? '';
+  for await (const chunk of await api.chat.completions.create({ ...request, stream: true })) text += chunk.choices[0]?.delta.content ?? '';
+  const response: Response = await api.fetch('http://local/v1/models');
+  void response;
+  return text;
 }
 export const options: KernelsOptions = { isa: 'relaxed', threads: 2, memory64: false };
 export const flash: FlashOptions<Float32Array> = { window: 4, out: new Float32Array(4) };

@@ -1,0 +1,302 @@
+/* Answers a request, as a whole or in chunks. */
+
+import { ArgumentError } from '../errors.js';
+import { ModelError } from '../llama/errors.js';
+import { readRequest } from './request.js';
+import { Splitter } from './splitter.js';
+import { openingOf } from './tool-calls.js';
+
+/** @typedef {import('../llama/model.js').Llama} Llama */
+/** @typedef {import('../worker/llama-client.js').WorkerLlama} WorkerLlama */
+/** @typedef {import('../llama/generation.js').Generation} Generation */
+/** @typedef {import('./request.js').Plan} Plan */
+/** @typedef {import('./splitter.js').Part} Part */
+/** @typedef {import('./types.js').AnsweredCall} AnsweredCall */
+/** @typedef {import('./types.js').ChatChunk} ChatChunk */
+/** @typedef {import('./types.js').ChatCompletion} ChatCompletion */
+/** @typedef {import('./types.js').ChatRequest} ChatRequest */
+/** @typedef {import('./types.js').FinishReason} FinishReason */
+
+const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
+
+/** @param {number} length */
+const randomId = (length) =>
+  Array.from({ length }, () => LETTERS[Math.floor(Math.random() * LETTERS.length)]).join('');
+
+/** Ends of prompts in which the model begins with its thoughts. */
+const THOUGHT_BEGUN = /<think>\s*$/;
+
+/** Prompts that are known to begin thoughts, or not, by model and variables. */
+export class Templates {
+  #model;
+  #template;
+  /** @type {Map<string, Promise<boolean>>} */
+  #thinking = new Map();
+
+  /** @param {Llama | WorkerLlama} model @param {string | undefined} template */
+  constructor(model, template) {
+    this.#model = model;
+    this.#template = template;
+  }
+
+  /** Options of a template. @param {Plan['options']} options */
+  formatOf({ tools, variables }) {
+    return {
+      ...(this.#template !== undefined && { template: this.#template }),
+      ...(tools && { tools }),
+      ...(variables && { variables }),
+    };
+  }
+
+  /**
+   * Whether prompts end with the beginning of thoughts.
+   * @param {Plan['options']} options
+   */
+  startsInThought({ variables }) {
+    const key = JSON.stringify(variables ?? {});
+    const known = this.#thinking.get(key) ?? this.#look(variables);
+    this.#thinking.set(key, known);
+    return known;
+  }
+
+  /** @param {Plan['options']['variables']} variables */
+  async #look(variables) {
+    try {
+      const text = await this.#model.formatChat(
+        [{ role: 'user', content: 'x' }],
+        this.formatOf({ ...(variables && { variables }) }),
+      );
+      return THOUGHT_BEGUN.test(text);
+    } catch (error) {
+      // The conversation itself will say what is wrong.
+      if (error instanceof ModelError) return false;
+      throw error;
+    }
+  }
+
+  /**
+   * The text that an answer begins with which must call a tool.
+   * @param {Plan} plan
+   * @returns {Promise<string>}
+   */
+  async opening({ messages, options, force }) {
+    if (force === false) return '';
+    const prompt = await this.#model.formatChat(messages, this.formatOf(options));
+    const opening = openingOf(prompt, typeof force === 'string' ? force : undefined);
+    if (opening === undefined)
+      throw new ArgumentError(
+        `tool_choice ${force === true ? "'required'" : 'for a certain function'} needs a model whose template has a known format of calls (Hermes, Qwen, Llama 3, Mistral, LFM2, Phi); with this one, use 'auto'`,
+      );
+    return opening;
+  }
+}
+
+/** An answer that is being written. */
+class Answer {
+  #plan;
+  #generation;
+  #splitter;
+  #opening;
+  #nCalls = 0;
+  #nLogprobs = 0;
+
+  /**
+   * @param {Plan} plan
+   * @param {Generation | import('../worker/llama-generation.js').WorkerGeneration} generation
+   * @param {{ opening: string, startsInThought: boolean }} prompt
+   */
+  constructor(plan, generation, { opening, startsInThought }) {
+    this.#plan = plan;
+    this.#generation = generation;
+    this.#opening = opening;
+    this.#splitter = new Splitter(plan.tools, startsInThought);
+  }
+
+  /** Ends the answer where it is. */
+  stop() {
+    this.#generation.stop();
+  }
+
+  /** @returns {AsyncGenerator<Part, void, void>} */
+  async *parts() {
+    yield* this.#kept(this.#splitter.push(this.#opening));
+    for await (const piece of this.#generation) yield* this.#kept(this.#splitter.push(piece));
+    yield* this.#kept(this.#splitter.end());
+  }
+
+  /** The parts without calls that are one too many. @param {Part[]} parts */
+  *#kept(parts) {
+    for (const part of parts) {
+      if ('call' in part) {
+        const { single } = this.#plan;
+        if (single && this.#nCalls > 0) continue;
+        this.#nCalls += 1;
+        if (single) this.#generation.stop();
+      }
+      yield part;
+    }
+  }
+
+  /** Log probabilities of the tokens since the last call. */
+  logprobs() {
+    if (!this.#plan.logprobs) return null;
+    const { logprobs } = this.#generation;
+    const content = logprobs.slice(this.#nLogprobs).map(({ top, ...one }) => ({
+      ...chance(one),
+      top_logprobs: top.map(chance),
+    }));
+    this.#nLogprobs = logprobs.length;
+    return { content, refusal: null };
+  }
+
+  /** @returns {FinishReason} */
+  get finishReason() {
+    if (this.#nCalls > 0) return 'tool_calls';
+    const { finishReason } = this.#generation.stats;
+    return finishReason === 'length' || finishReason === 'context' ? 'length' : 'stop';
+  }
+
+  get usage() {
+    const { promptTokens, tokens, reusedTokens } = this.#generation.stats;
+    return {
+      prompt_tokens: promptTokens,
+      completion_tokens: tokens,
+      total_tokens: promptTokens + tokens,
+      prompt_tokens_details: { cached_tokens: reusedTokens },
+    };
+  }
+}
+
+/** @param {import('../llama/hooked-sampler.js').TokenChance} chance */
+const chance = ({ bytes, logprob }) => ({
+  token: new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes),
+  bytes: [...bytes],
+  logprob,
+});
+
+/** @param {import('./tool-calls.js').Call} call @returns {AnsweredCall} */
+const answeredCall = (call) => ({ id: randomId(9), type: 'function', function: call });
+
+/**
+ * Begins an answer.
+ * @param {{ model: Llama | WorkerLlama, templates: Templates }} parts
+ * @param {ChatRequest} request
+ * @param {AbortSignal | undefined} signal
+ */
+async function begin({ model, templates }, request, signal) {
+  const plan = readRequest(request);
+  signal?.throwIfAborted();
+  const startsInThought = await templates.startsInThought(plan.options);
+  const opening = await templates.opening(plan);
+  // A model that must call a tool has no thoughts before.
+  const answerStart = opening && startsInThought ? `</think>\n\n${opening}` : opening;
+  const generation = await model.chat(plan.messages, {
+    ...plan.options,
+    ...templates.formatOf(plan.options),
+    ...(answerStart && { answerStart }),
+    ...(signal && { signal }),
+  });
+  const answer = new Answer(plan, generation, { opening: answerStart, startsInThought });
+  return { plan, answer };
+}
+
+/** Facts that an answer and all its chunks have. @param {string} model */
+const facts = (model) => ({
+  id: `chatcmpl-${randomId(24)}`,
+  created: Math.floor(Date.now() / 1000),
+  model,
+});
+
+/**
+ * @param {{ model: Llama | WorkerLlama, templates: Templates, name: string }} parts
+ * @param {ChatRequest} request
+ * @param {AbortSignal | undefined} signal
+ * @returns {Promise<ChatCompletion>}
+ */
+export async function completion(parts, request, signal) {
+  const { answer } = await begin(parts, request, signal);
+  let [content, reasoning] = ['', ''];
+  /** @type {AnsweredCall[]} */
+  const calls = [];
+  for await (const part of answer.parts()) {
+    if ('content' in part) content += part.content;
+    else if ('reasoning' in part) reasoning += part.reasoning;
+    else calls.push(answeredCall(part.call));
+  }
+  const message = {
+    role: /** @type {const} */ ('assistant'),
+    content: content === '' && calls.length > 0 ? null : content,
+    refusal: null,
+    ...(reasoning !== '' && { reasoning }),
+    ...(calls.length > 0 && { tool_calls: calls }),
+  };
+  const { finishReason: finish_reason, usage } = answer;
+  return {
+    ...facts(parts.name),
+    object: 'chat.completion',
+    choices: [{ index: 0, message, finish_reason, logprobs: answer.logprobs() }],
+    usage,
+  };
+}
+
+/** The chunks of an answer. It is read once, by `for await`. */
+export class ChatStream {
+  /** Its abort() ends the answer where it is. */
+  controller = new AbortController();
+  #chunks;
+
+  /**
+   * @hideconstructor
+   * @param {string} name
+   * @param {Plan} plan
+   * @param {Answer} answer
+   */
+  constructor(name, plan, answer) {
+    this.controller.signal.addEventListener('abort', () => answer.stop(), { once: true });
+    this.#chunks = chunks(name, plan, answer);
+  }
+
+  /** Iterates over the chunks. Leaving the loop ends the answer. */
+  [Symbol.asyncIterator]() {
+    return this.#chunks;
+  }
+}
+
+/**
+ * @param {{ model: Llama | WorkerLlama, templates: Templates, name: string }} parts
+ * @param {ChatRequest} request
+ * @param {AbortSignal | undefined} signal
+ */
+export async function stream(parts, request, signal) {
+  const { plan, answer } = await begin(parts, request, signal);
+  return new ChatStream(parts.name, plan, answer);
+}
+
+/**
+ * @param {string} name
+ * @param {Plan} plan
+ * @param {Answer} answer
+ * @returns {AsyncGenerator<ChatChunk, void, void>}
+ */
+async function* chunks(name, plan, answer) {
+  const same = {
+    ...facts(name),
+    object: /** @type {const} */ ('chat.completion.chunk'),
+    ...(plan.usage && { usage: null }),
+  };
+  /**
+   * @param {import('./types.js').ChatDelta} delta
+   * @param {FinishReason | null} [finish_reason]
+   * @returns {ChatChunk}
+   */
+  const chunk = (delta, finish_reason = null) => ({
+    ...same,
+    choices: [{ index: 0, delta, finish_reason, logprobs: answer.logprobs() }],
+  });
+  yield chunk({ role: 'assistant', content: '' });
+  let nCalls = 0;
+  for await (const part of answer.parts())
+    yield chunk('call' in part ? { tool_calls: [{ index: nCalls++, ...answeredCall(part.call) }] } : part);
+  yield chunk({}, answer.finishReason);
+  if (plan.usage) yield { ...same, choices: [], usage: answer.usage };
+}
