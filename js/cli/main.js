@@ -9,8 +9,9 @@ import { embed } from './embed.js';
 import { generate } from './generate.js';
 import { inspect } from './inspect.js';
 import { helpText, readArguments, UsageError } from './options.js';
+import { serve } from './serve.js';
 
-const COMMANDS = [generate, chat, embed, inspect, bench];
+const COMMANDS = [generate, chat, embed, serve, inspect, bench];
 
 const OVERVIEW = `usage: fused-matmul COMMAND MODEL.gguf [options]
 

@@ -14,7 +14,7 @@ import { makeModel } from '../helpers/synthetic-llama.js';
 import { projectRoot } from '../helpers/test-data.js';
 
 const MAIN = path.join(projectRoot, 'js/cli/main.js');
-const COMMANDS = ['generate', 'chat', 'embed', 'inspect', 'bench'];
+const COMMANDS = ['generate', 'chat', 'embed', 'serve', 'inspect', 'bench'];
 const folder = mkdtempSync(path.join(tmpdir(), 'fused-matmul-cli-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -223,7 +223,7 @@ test('cli: help for all and for each, and the version', async () => {
 test('cli: mistakes end with 2 and one line, failures with 1', async () => {
   /** @type {[string[], number, RegExp][]} */
   const cases = [
-    [['sing'], 2, /no command "sing"; commands are generate, chat, embed, inspect, bench/],
+    [['sing'], 2, /no command "sing"; commands are generate, chat, embed, serve, inspect, bench/],
     [[], 2, /a command is missing/],
     [['generate'], 2, /0 argument\(s\) given, expected 1: fused-matmul generate MODEL\.gguf/],
     [['generate', TINY_TALES], 2, /--prompt is missing/],

@@ -341,7 +341,9 @@ test('options: models', async (t) => {
   const isMethod = (/** @type {string} */ name) =>
     typeof Object.getOwnPropertyDescriptor(Llama.prototype, name)?.value === 'function';
   const methods = Object.getOwnPropertyNames(Llama.prototype).filter(isMethod);
-  const missing = methods.filter((name) => !(name in cases) && !['constructor', 'dispose', 'stop'].includes(name));
+  const missing = methods.filter(
+    (name) => !(name in cases) && !['constructor', 'dispose', 'stop'].includes(name),
+  );
   assert.deepEqual(missing, []);
   for (const [what, one] of Object.entries(cases)) await check(what, one, fm, handles);
 });
