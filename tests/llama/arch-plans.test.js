@@ -249,6 +249,14 @@ test('plans: phi3 shares matrices, and takes the frequency factors of its contex
   );
 });
 
+test('plans: glm4 shares gate and up only, and has norms on both sides', () => {
+  const { plan, attention, feed, names } = planOf('glm4', { 'rope.dimension_count': 32 });
+  assert.deepEqual([attention[0].rope?.nDims, attention[0].rope?.pairing], [32, 'adjacent']);
+  assert.deepEqual([attention[0].norm, feed.norm], [attention[0].postNorm, feed.postNorm]);
+  assert.deepEqual(plan.shared['layers.2.feed.up'], { of: 'layers.2.feed.gateUp', start: 128, nRows: 128 });
+  assert.ok(names.includes('blk.0.attn_q.bias') && !names.includes('blk.0.attn_qkv.weight'));
+});
+
 test('plans: mistral3 has a temperature from the original context on', () => {
   const given = { 'attention.temperature_scale': 0.1, 'rope.scaling.original_context_length': 1024 };
   assert.deepEqual(planOf('mistral3', given).attention[7].temperature, { scale: 0.1, length: 1024 });

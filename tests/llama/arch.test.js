@@ -306,6 +306,18 @@ const MISTAKES = [
     inLayers(({ qkNorm }) => Object.assign(qkNorm ?? {}, { afterRope: false })),
   ],
   ['ernie4_5-A', 'pairs of neighbours', turned({ pairing: 'halves' })],
+  ['glm4-A', 'pairs of neighbours', turned({ pairing: 'halves' })],
+  ['glm4-A', 'part of the head', turned({ nDims: 32 })],
+  [
+    'glm4-A',
+    'norm after attention',
+    inLayers((attention) => Object.assign(attention, { postNorm: undefined })),
+  ],
+  [
+    'glm4-A',
+    'norm after the feed-forward',
+    inLayers((_, feed) => Object.assign(feed, { postNorm: undefined })),
+  ],
   ['llama-yarn-A', 'frequencies of YaRN', turned({ divisors: undefined })],
   ['llama-yarn-A', 'magnitude of YaRN', turned({ magnitude: 1 })],
   ['mistral3-A', 'frequencies of YaRN', turned({ divisors: undefined })],

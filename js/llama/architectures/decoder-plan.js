@@ -81,8 +81,8 @@ export function tensor(role, name, nRows, nCols, use) {
  *   default: none.
  * @property {'before' | 'after' | 'both'} [norms]  Place of the norms of a block: before it (the
  *   default), after it, or both.
- * @property {boolean} [fused]  Whether queries, keys and values share a matrix, and so do gate and
- *   up.
+ * @property {{ attention: boolean, feed: boolean }} [fused]  Whether queries, keys and values share a
+ *   matrix, and whether gate and up do; default: neither.
  * @property {FeedSettings['kind']} [kind]  Kind of the feed-forward blocks; default 'gated'.
  * @property {FeedSettings['activation']} [activation]  Their activation function; default 'silu'.
  * @property {boolean} [experts]  Whether the file may have experts, which mixExperts adds to the
@@ -124,9 +124,10 @@ export function decoderPlan(read, options) {
     feed: { kind, activation, nFf, ...ofBlock, residualScale: 1 },
   };
   const layers = Array.from({ length: shape.nLayers }, () => structuredClone(layer));
+  const { attention = false, feed = false } = options.fused ?? {};
   const ofLayers = layers.map((_, i) => [
-    attentionTensors(i, shape, options),
-    feedTensors(i, shape, options),
+    attentionTensors(i, shape, { ...options, fused: attention }),
+    feedTensors(i, shape, { ...options, fused: feed }),
   ]);
   const isLong = read.contextLength > originalContext(read);
   /** @type {Plan['shared']} */
@@ -158,7 +159,7 @@ export function decoderPlan(read, options) {
 }
 
 /** @typedef {Pick<Plan, 'tensors' | 'shared'>} Part  Tensors of a block. */
-/** @typedef {Omit<DecoderOptions, 'pairing'>} TensorOptions */
+/** @typedef {Omit<DecoderOptions, 'pairing' | 'fused'> & { fused?: boolean }} TensorOptions */
 
 /**
  * @param {number} i  index of the layer

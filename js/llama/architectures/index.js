@@ -7,6 +7,7 @@ import { exaone4 } from './exaone4.js';
 import { gemmaEmbedding } from './gemma-embedding.js';
 import { gemma2 } from './gemma2.js';
 import { gemma3 } from './gemma3.js';
+import { glm4 } from './glm4.js';
 import { gptOss } from './gpt-oss.js';
 import { granite } from './granite.js';
 import { granitemoe } from './granitemoe.js';
@@ -32,8 +33,7 @@ export const ARCHITECTURES = Object.freeze({
   'hunyuan-dense': hunyuanDense,
   'gpt-oss': gptOss,
   ernie4_5: ernie45,
-  mistral3,
-  lfm2,
+  ...{ mistral3, glm4, lfm2 },
   bert,
   'nomic-bert': nomicBert,
   'modern-bert': modernBert,
