@@ -18,12 +18,12 @@ import { checkNode, ensureSetup } from './setup.js';
 
 /** Size limit of each module, in bytes. */
 export const MODULE_BUDGETS = Object.freeze({
-  'fused-scalar.wasm': 60 * 1024,
-  'fused-simd128.wasm': 140 * 1024,
-  'fused-relaxed.wasm': 200 * 1024,
-  'fused-simd128-mt.wasm': 143 * 1024,
-  'fused-relaxed-mt.wasm': 203 * 1024,
-  'fused-relaxed-mt-64.wasm': 215 * 1024,
+  'fused-scalar.wasm': 64 * 1024,
+  'fused-simd128.wasm': 160 * 1024,
+  'fused-relaxed.wasm': 224 * 1024,
+  'fused-simd128-mt.wasm': 163 * 1024,
+  'fused-relaxed-mt.wasm': 227 * 1024,
+  'fused-relaxed-mt-64.wasm': 240 * 1024,
 });
 
 /**
