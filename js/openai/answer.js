@@ -4,7 +4,7 @@ import { ArgumentError } from '../errors.js';
 import { ModelError } from '../llama/errors.js';
 import { readRequest } from './request.js';
 import { Splitter } from './splitter.js';
-import { openingOf } from './tool-calls.js';
+import { openingLike, openingOf, SAMPLE } from './tool-calls.js';
 
 /** @typedef {import('../llama/model.js').Llama} Llama */
 /** @typedef {import('../worker/llama-client.js').WorkerLlama} WorkerLlama */
@@ -75,6 +75,28 @@ export class Templates {
   }
 
   /**
+   * An answer with a call, as the template writes it after a prompt; empty if it cannot be told.
+   * @param {Plan['options']} options
+   */
+  async #sample(options) {
+    const format = this.formatOf(options);
+    const said = { role: 'user', content: 'x' };
+    const { name, argument } = SAMPLE;
+    const call = { id: 'abcdefghi', function: { name, arguments: { [argument]: 1 } } };
+    const answer = { role: 'assistant', content: '', tool_calls: [call] };
+    try {
+      const before = await this.#model.formatChat([said], format);
+      const after = await this.#model.formatChat([said, answer], { ...format, addGenerationPrompt: false });
+      const text = after.startsWith(before) ? after.slice(before.length) : '';
+      const splitter = new Splitter(new Map([[name, [argument]]]), false);
+      return [...splitter.push(text), ...splitter.end()].some((part) => 'call' in part) ? text : '';
+    } catch (error) {
+      if (error instanceof ModelError) return '';
+      throw error;
+    }
+  }
+
+  /**
    * The text that an answer begins with which must call a tool.
    * @param {Plan} plan
    * @returns {Promise<string>}
@@ -82,7 +104,8 @@ export class Templates {
   async opening({ messages, options, force }) {
     if (force === false) return '';
     const prompt = await this.#model.formatChat(messages, this.formatOf(options));
-    const opening = openingOf(prompt, typeof force === 'string' ? force : undefined);
+    const tool = typeof force === 'string' ? force : undefined;
+    const opening = openingOf(prompt, tool) ?? openingLike(await this.#sample(options), tool);
     if (opening === undefined)
       throw new ArgumentError(
         `tool_choice ${force === true ? "'required'" : 'for a certain function'} needs a model whose template has a known format of calls (Hermes, Qwen, Llama 3, Mistral, LFM2, Phi); with this one, use 'auto'`,

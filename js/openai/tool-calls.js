@@ -161,8 +161,27 @@ const OPENINGS = Object.freeze([
   { sign: '{"name": function name, "parameters"', begin: '{"name": "', name: '", "parameters": ' },
 ]);
 
+/** A call that shows the format of a template. */
+export const SAMPLE = Object.freeze({ name: 'sample_tool', argument: 'sample_argument' });
+
 /**
- * The text with which an answer begins that calls a tool.
+ * The text with which an answer begins that calls a tool, by an answer that calls the sample.
+ * @param {string} answer
+ * @param {string | undefined} tool  the tool, if it must be a certain one
+ * @returns {string | undefined}  undefined if there is no call
+ */
+export function openingLike(answer, tool) {
+  const at = answer.indexOf(SAMPLE.name);
+  if (at < 0) return undefined;
+  const begin = answer.slice(0, at);
+  if (tool === undefined) return begin;
+  const rest = answer.slice(at + SAMPLE.name.length);
+  const between = rest.slice(0, Math.max(0, rest.indexOf(`{"${SAMPLE.argument}"`)));
+  return `${begin}${tool}${between}`;
+}
+
+/**
+ * The text with which an answer begins that calls a tool, by a prompt that describes the format.
  * @param {string} prompt  a prompt with tools
  * @param {string | undefined} tool  the tool, if it must be a certain one
  * @returns {string | undefined}  undefined if the format is not known

@@ -225,3 +225,13 @@ test('chat: a system text for templates without a system role', async () => {
     user,
   ]);
 });
+
+test('chat: the answer begins with a given text, whose marks are control tokens', async () => {
+  const template = '{{ messages[0].content }}:';
+  const tokenizer = byteTokenizer([]).tokenizer;
+  const { text, outside } = await renderChat([user], { template, answerStart: '{"a"' }, {}, tokenizer);
+  assert.equal(text, 'hi:{"a"');
+  assert.deepEqual(outside, [0, 2], 'it is no text of a message');
+  const not = /** @type {any} */ ({ template, answerStart: 5 });
+  await assert.rejects(renderChat([user], not, {}, tokenizer), /answerStart must be a text, got 5/);
+});

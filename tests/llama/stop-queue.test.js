@@ -236,6 +236,18 @@ for (const [place, load] of PLACES) {
   });
 }
 
+test('stop, in a worker: a slow reader learns of the end without reading on', async (t) => {
+  const model = await createWorkerLlama(TINY_TALES, { threads: 1 });
+  t.after(() => model.dispose());
+  const run = model.generate(PROMPT, { ...endless, maxTokens: 240 });
+  await run.next();
+  for (let before = -1; before !== run.tokens.length; await pause(100)) before = run.tokens.length;
+  assert.ok(run.tokens.length < 150, 'the worker waits for the reader');
+  run.stop();
+  for (let i = 0; i < 100 && run.stats.finishReason === undefined; i++) await pause(20);
+  assert.equal(run.stats.finishReason, 'stopped');
+});
+
 test('queue: a generation that nobody can read any more passes the model on', async (t) => {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc');

@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { OpenAI } from 'openai';
 import { ArgumentError, createWorkerLlama, Llama } from '../../js/llama/index.js';
 import { createOpenAI } from '../../js/openai/index.js';
+import { readCases } from '../helpers/chat-cases.js';
 import { TINY_TALES } from '../helpers/llama.js';
 import { rejection } from '../helpers/workers.js';
 
@@ -278,6 +279,28 @@ test('openai: tool_choice makes the answer begin with a call', async (t) => {
     error.message,
     /tool_choice for a certain function needs a model whose template has a known format/,
   );
+});
+
+test('openai: templates of models show the format of a call that must be made', async (t) => {
+  const base = await open(t);
+  const templates = new Map(readCases('chat-templates.jsonl').map(({ name, template }) => [name, template]));
+  const short = { type: 'function', function: { name: 'now', description: '', parameters: {} } };
+  for (const [name, begin, rest] of [
+    ['qwen2.5', '<tool_call>\n{"name": "now", "arguments": ', '{}}\n</tool_call>'],
+    ['qwen3', '<think>\n\n</think>\n\n<tool_call>\n{"name": "now", "arguments": ', '{}}\n</tool_call>'],
+    ['mistral-nemo', '[TOOL_CALLS][{"name": "now", "arguments": ', '{}}]'],
+    ['lfm2', '<|tool_call_start|>[now(', ')]<|tool_call_end|>'],
+  ]) {
+    const { model, prompts } = scripted(base, rest);
+    const api = createOpenAI(model, { template: templates.get(name) ?? assert.fail(name) });
+    const tool_choice = { type: 'function', function: { name: 'now' } };
+    const request = { messages: [{ role: 'user', content: 'x' }], tools: [short], tool_choice };
+    const { choices } = await api.chat.completions.create(request);
+    assert.ok(prompts[0].endsWith(begin), `${name}: ${prompts[0]}`);
+    const calls = choices[0].message.tool_calls?.map((one) => one.function);
+    assert.deepEqual(calls, [{ name: 'now', arguments: '{}' }], name);
+    assert.equal(choices[0].message.content, null);
+  }
 });
 
 test('openai: thoughts are apart from the answer', async (t) => {
