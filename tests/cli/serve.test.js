@@ -5,6 +5,7 @@ import { request } from 'node:http';
 import path from 'node:path';
 import { test } from 'node:test';
 import { OpenAI } from 'openai';
+import { makeServer } from '../../js/cli/http.js';
 import { Llama } from '../../js/llama/index.js';
 import { TINY_TALES } from '../helpers/llama.js';
 import { projectRoot } from '../helpers/test-data.js';
@@ -110,6 +111,32 @@ test('serve: more requests than the queue takes are refused, and those who leave
   leaving.abort();
   assert.ok((await second).choices[0].message.content);
   assert.ok((await client.chat.completions.create(greedy)).choices[0].message.content);
+});
+
+test('serve: a client that leaves aborts its request, whole or in chunks', async (t) => {
+  let nAborted = 0;
+  const server = makeServer({
+    queue: 1,
+    fetch: (_, { signal }) =>
+      new Promise((_, reject) => {
+        signal?.addEventListener('abort', () => {
+          nAborted += 1;
+          reject(signal.reason);
+        });
+      }),
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(undefined)));
+  t.after(() => server.close());
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address());
+  for (let i = 1; i <= 2; i++) {
+    const asked = request({ port, method: 'POST', headers: JSON_TYPE });
+    asked.on('error', () => {});
+    asked.end('{}');
+    await pause(50);
+    asked.destroy();
+    for (let wait = 0; wait < 100 && nAborted < i; wait++) await pause(10);
+    assert.equal(nAborted, i);
+  }
 });
 
 test('serve: pages of others, other names of the host, and other types are refused', async (t) => {

@@ -117,6 +117,9 @@ for (const [place, load] of PLACES) {
     aborted.stop();
     await assert.rejects(aborted.text(), /enough/);
     assert.equal(aborted.stats.finishReason, undefined);
+    const unread = model.generate(PROMPT, { ...endless, signal: early.signal });
+    unread.stop();
+    await assert.rejects(unread.text(), /enough/);
     const stopped = model.generate(PROMPT, { ...endless, signal: late.signal });
     await stopped.next();
     stopped.stop();

@@ -281,6 +281,25 @@ test('openai: tool_choice makes the answer begin with a call', async (t) => {
   );
 });
 
+test('openai: parallel_tool_calls: false keeps the first call', async (t) => {
+  const calls =
+    '{"name": "get_weather", "arguments": {"city": "A"}}, {"name": "get_weather", "arguments": {}}';
+  const { model } = scripted(await open(t), `[TOOL_CALLS][${calls}]`);
+  const api = createOpenAI(model, { template: TEMPLATE });
+  for (const [parallel_tool_calls, n] of /** @type {const} */ ([
+    [false, 1],
+    [true, 2],
+  ])) {
+    const { choices } = await api.chat.completions.create({
+      messages,
+      tools: [weather],
+      parallel_tool_calls,
+    });
+    assert.equal(choices[0].message.tool_calls?.length, n);
+    assert.equal(choices[0].message.tool_calls?.[0].function.arguments, '{"city":"A"}');
+  }
+});
+
 test('openai: templates of models show the format of a call that must be made', async (t) => {
   const base = await open(t);
   const templates = new Map(readCases('chat-templates.jsonl').map(({ name, template }) => [name, template]));

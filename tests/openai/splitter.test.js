@@ -88,6 +88,11 @@ const FORMATS = [
     `<|tool_call_start|>[get_weather(city="Paris", days=3)]<|tool_call_end|>Checking the weather.`,
     { calls: [PARIS], content: 'Checking the weather.' },
   ],
+  [
+    'signs of JSON in texts',
+    `[TOOL_CALLS][{"name": "add", "arguments": {"a": "]}} \\" {[", "b": 1}}]`,
+    { calls: [['add', { a: ']}} " {[', b: 1 }]] },
+  ],
   ['LFM2, as JSON', `<|tool_call_start|>[${json(SUM)}]<|tool_call_end|>`, { calls: [SUM] }],
   ['Phi 4', `<|tool_call|>[${json(PARIS)}]<|/tool_call|>`, { calls: [PARIS] }],
   ['Granite 3', `<|tool_call|>[${json(PARIS)}]`, { calls: [PARIS] }],
