@@ -53,6 +53,29 @@ for (const isolated of [true, false]) {
     t.diagnostic(`the page waited ${busy.longest.toFixed(0)} ms at most`);
     const again = await page.evaluate(`model.generate('Once upon', { maxTokens: 3, temperature: 0 }).text()`);
     assert.equal(again, ' a time,');
+    const stopped = await page.evaluate(`(async () => {
+      const run = model.generate('Once', { maxTokens: 4000, ignoreEnd: true });
+      let [text, next] = [''];
+      for await (const piece of run) {
+        text += piece;
+        next ??= model.generate('Once upon', { maxTokens: 3, temperature: 0, queue: true }).text();
+        if (run.tokens.length > 5) run.stop();
+      }
+      return [text.length > 5 && text === run.written, run.stats.finishReason, await next];
+    })()`);
+    assert.deepEqual(stopped, [true, 'stopped', ' a time,']);
+    const answered = await page.evaluate(`(async () => {
+      const { createOpenAI } = await import('/js/openai/index.js');
+      const openai = createOpenAI(model, { template: 'chatml' });
+      const request = { messages: [{ role: 'user', content: 'A fox' }], max_tokens: 9, temperature: 0 };
+      const { choices } = await openai.chat.completions.create(request);
+      const body = JSON.stringify({ ...request, stream: true });
+      const response = await openai.fetch('http://model/v1/chat/completions', { method: 'POST', body });
+      const events = (await response.text()).trim().split('\\n\\n').map((event) => event.slice(6));
+      const text = events.slice(0, -1).map((event) => JSON.parse(event).choices[0].delta.content ?? '').join('');
+      return [text.length > 5 && text === choices[0].message.content, events.at(-1)];
+    })()`);
+    assert.deepEqual(answered, [true, '[DONE]']);
     await page.evaluate('model.dispose()');
     for (let i = 0; i < 200 && page.workers().length > 0; i++) await page.waitForTimeout(20);
     assert.equal(page.workers().length, 0);
