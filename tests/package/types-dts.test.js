@@ -200,6 +200,25 @@ test('editors show types that can be read, and what things are', () => {
       ],
     ],
   ];
+  const openai =
+    "import { Llama } from 'fused-matmul/llama';\nimport { createOpenAI } from 'fused-matmul/openai';\n" +
+    "const model = await Llama.load('m.gguf');\nconst openai = createOpenAI(model);\n";
+  shown.push(
+    [
+      `${openai}void openai.chat.completions.|create;`,
+      [/create: CreateChat/, /in chunks with `stream: true`/],
+    ],
+    [
+      `${openai}void openai.chat.completions.create({ messages: [], |max_tokens: 5 });`,
+      [/max_tokens\?: number \| null/, /Older name of max_completion_tokens/],
+    ],
+    [`${openai}model.generate('a').|stop();`, [/stop\(\): void/, /Ends the text where it is/]],
+    [
+      `${openai}model.generate('a', { |logits: (row) => { row[0] = 0; } });`,
+      [/logits\?: LogitsHook/, /called\s+for every token before it is chosen/],
+    ],
+    [`${openai}model.generate('a', { |queue: true });`, [/queue\?: boolean/, /Wait in a line/]],
+  );
   for (const [code, expected] of shown) {
     const text = hover(code);
     for (const pattern of expected) assert.match(text, pattern);
