@@ -48,8 +48,6 @@ const FIELDS = [
   ...['messages', 'model', 'stream', 'stream_options', 'stop', 'logprobs', 'top_logprobs', 'tools'],
   ...['tool_choice', 'parallel_tool_calls', 'reasoning_effort', 'chat_template_kwargs'],
   ...Object.keys(NUMBERS),
-  ...Object.keys(UNSUPPORTED),
-  ...IGNORED,
 ];
 
 /**
@@ -70,10 +68,17 @@ const FIELDS = [
  * @throws {ArgumentError} a field is unknown, not supported, or out of range; the message names it
  */
 export function readRequest(request) {
-  checkNames(request, FIELDS, 'field');
+  if (typeof request !== 'object' || request === null)
+    throw new ArgumentError(`the request must be an object with messages, got ${show(request)}`);
   /** @type {Record<string, any>} */
   const given = Object.fromEntries(
     Object.entries(request).filter(([, value]) => value !== undefined && value !== null),
+  );
+  const others = [...Object.keys(UNSUPPORTED), ...IGNORED];
+  checkNames(
+    Object.fromEntries(Object.entries(request).filter(([name]) => !others.includes(name))),
+    FIELDS,
+    'field',
   );
   for (const [name, isNeutral] of Object.entries(UNSUPPORTED)) {
     if (given[name] === undefined || isNeutral(given[name])) continue;
@@ -93,7 +98,10 @@ export function readRequest(request) {
       throw new ArgumentError(`top_logprobs needs logprobs: true, got logprobs ${show(given.logprobs)}`);
   }
   const { tools, force } = chosenTools(given);
-  const variables = { ...effort(given.reasoning_effort), ...given.chat_template_kwargs };
+  const { chat_template_kwargs: more = {} } = given;
+  if (typeof more !== 'object' || Array.isArray(more))
+    throw new ArgumentError(`chat_template_kwargs must be an object, got ${show(more)}`);
+  const variables = { ...effort(given.reasoning_effort), ...more };
   return {
     messages: checkedMessages(given.messages),
     options: {

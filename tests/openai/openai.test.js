@@ -370,6 +370,8 @@ test('openai: mistakes are errors that name the field', async (t) => {
   /** @type {[object, RegExp][]} */
   const mistakes = [
     [{ max_token: 1 }, /there is no field "max_token".*did you mean "max_tokens"/],
+    [{ message: [] }, /fields are messages, [a-z_, ]*repeat_penalty; did you mean "messages"\?$/],
+    [{ chat_template_kwargs: 5 }, /chat_template_kwargs must be an object, got 5/],
     [{ max_tokens: 0 }, /max_tokens must be an integer 1 or more, got 0/],
     [{ temperature: -1 }, /temperature must be a number from 0 to 100, got -1/],
     [{ n: 2 }, /n is not supported, got 2/],
@@ -396,6 +398,8 @@ test('openai: mistakes are errors that name the field', async (t) => {
     assert.ok(error instanceof ArgumentError, `${JSON.stringify(more)}: ${error}`);
     assert.match(error.message, message);
   }
+  const none = /** @type {any} */ (undefined);
+  assert.match((await rejection(api.chat.completions.create(none))).message, /request must be an object/);
   const neutral = {
     n: 1,
     frequency_penalty: 0,
