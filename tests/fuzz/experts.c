@@ -76,7 +76,7 @@ static void run_route(fuzz *f) {
   if (first != n_pairs) fuzz_fail("%u pairs instead of %u", first, n_pairs);
 }
 
-/* Lists of rows and ends, as a rule correct ones; what is wrong with them is FM_ERR_RANGE. */
+/* Lists of rows and ends, as a rule correct ones. */
 static void store_lists(fuzz *f, const arguments *a, unsigned at_rows, unsigned at_ends) {
   uint32_t rows[MAX_PAIRS], ends[MAX_EXPERTS];
   if (a->n_pairs <= MAX_PAIRS && a->n_experts <= MAX_EXPERTS && a->n_experts > 0) {
@@ -88,6 +88,10 @@ static void store_lists(fuzz *f, const arguments *a, unsigned at_rows, unsigned 
     if (a->rows) fuzz_store(f, at_rows, rows, a->n_pairs * sizeof *rows);
     fuzz_store(f, at_ends, ends, a->n_experts * sizeof *ends);
   }
+}
+
+/* What is wrong with the lists that are in memory at last: operands may lie over one another. */
+static void judge_lists(fuzz *f, const arguments *a, unsigned at_rows, unsigned at_ends) {
   for (uint32_t i = 0; a->rows && fuzz_is_readable(f, at_rows) && i < a->n_pairs; i++)
     fuzz_fault(f, a->rows[i] >= a->n_tokens, FM_ERR_RANGE);
   if (!fuzz_is_readable(f, at_ends) || a->n_experts == 0) return;
@@ -121,6 +125,7 @@ static void run_experts(fuzz *f) {
   if (gathered) {
     a.rows = place_words(f, FUZZ_IN, a.n_pairs, 1, 1);
     at_rows = fuzz_last(f);
+    f->operands[at_rows].absent = a.rows == NULL;
     fuzz_fault(f, a.rows == NULL && a.n_pairs != a.n_tokens, FM_ERR_SHAPE);
   }
   fm_expert_target list[MAX_TARGETS];
@@ -146,8 +151,9 @@ static void run_experts(fuzz *f) {
   fuzz_fault(f, n == 0, FM_ERR_ALIGN);
   fuzz_fault(f, n == 0, FM_ERR_RANGE);
   fuzz_fill(f);
-  fuzz_store(f, at_list, list, n * sizeof *list);
   store_lists(f, &a, at_rows, at_ends);
+  fuzz_store(f, at_list, list, n * sizeof *list);
+  judge_lists(f, &a, at_rows, at_ends);
   fuzz_run(f, call_experts, &a);
 }
 

@@ -16,6 +16,7 @@ const { modules, skipped } = openModules();
 for (const { name, reason } of skipped) test(`layer: ${name} module`, { skip: reason }, () => {});
 
 /** Special values for both arguments of f(a, b), in all combinations. */
+const CLAMPED = 3;
 const SPECIAL = Float32Array.of(
   0,
   -0,
@@ -218,7 +219,7 @@ for (const module of modules) {
       sum.forEach((value, i) => {
         assert.ok(Object.is(value, fround(a[i] + b[i])), `${a[i]} + ${b[i]} = ${value}`);
       });
-      for (const act of [0, 1, 2]) {
+      for (const act of [0, 1, 2, CLAMPED]) {
         const y = everywhere(
           module,
           [a, b],
@@ -231,13 +232,21 @@ for (const module of modules) {
     }
     const gate = Float32Array.from({ length: 20001 }, (_, i) => (i - 10000) / 80);
     const ones = new Float32Array(gate.length).fill(1);
-    for (const act of [0, 1, 2]) {
+    // Factors beyond the limits on both sides, in another order than the gates.
+    const wide = gate.map((_, i) => (((7 * i) % gate.length) - 10000) / 800);
+    wide.set(SPECIAL.subarray(0, 20), 9990);
+    for (const [act, up] of /** @type {[number, Float32Array][]} */ ([
+      [0, ones],
+      [1, ones],
+      [2, ones],
+      [CLAMPED, wide],
+    ])) {
       gatedWithin(
-        everywhere(module, [gate, ones], gate.length, ([atA, atB], atY) =>
+        everywhere(module, [gate, up], gate.length, ([atA, atB], atY) =>
           exports.fm_gated(atA, atB, atY, gate.length, act),
         ),
         gate,
-        ones,
+        up,
         act,
       );
     }
@@ -293,7 +302,8 @@ for (const module of modules) {
 /**
  * silu: e^-x has an error of an ulp, which is 2u; its sum with 1, the quotient and the product with
  * up round once each: 5u. gelu: z takes 5 roundings as well, which the exponential turns into 5 |z|
- * u. Below -88.72 both are -0, at most 2.7e-37 off. relu: only the product rounds, and NaN stays.
+ * u. Below -88.72 both are -0, at most 2.7e-37 off. relu: only the product rounds, and NaN stays. The
+ * clamped gate: as silu, with one rounding of z and one of the factor.
  * @param {Float32Array} y @param {Float32Array} gate @param {Float32Array} up @param {number} act
  */
 function gatedWithin(y, gate, up, act) {
@@ -302,6 +312,24 @@ function gatedWithin(y, gate, up, act) {
       const relu = gate[i] < 0 ? 0 : gate[i];
       assert.ok(Object.is(value, fround(relu * up[i])), `relu of ${gate[i]}, times ${up[i]}, is ${value}`);
     });
+    return;
+  }
+  if (act === CLAMPED) {
+    const slope = fround(1.702);
+    const clamped = (/** @type {number} */ x) => Math.max(Math.min(x, 7), -3.4e38);
+    const factor = (/** @type {number} */ x) => Math.min(Math.max(x, -7), 7) + 1;
+    within(
+      y,
+      (i) => (clamped(gate[i]) / (1 + exp(-slope * clamped(gate[i])))) * factor(up[i]),
+      (i, value) => {
+        const steep = slope * clamped(gate[i]);
+        const lost = steep < -88 ? 2.8e-37 : 0;
+        return (
+          (6.01 + 1.01 * Math.min(abs(steep), 200)) * u * value + (lost + 2 * TINY) * (1 + abs(factor(up[i])))
+        );
+      },
+      'clamped',
+    );
     return;
   }
   const z = (/** @type {number} */ x) =>

@@ -31,6 +31,7 @@ const OUTPUTS = [
   /^assistant \w+ \d+\ntrue\n$/,
   /true .*100.*256/,
   /^Float32Array\(4\) \[\s+-?\d/,
+  /^1280\n$/,
   /^loaded \d+ bytes\ntensor 1x256 256\ntensor 1x256 256\n$/,
   /^2 2 threads were asked for\n$/,
   /^no GPU: unavailable\nQ4_K 768 x 256: y\[0\] = -?\d/,

@@ -301,3 +301,24 @@ function roundToF16(value) {
   const rest = value / step - low;
   return (rest > 0.5 || (rest === 0.5 && low % 2 !== 0) ? low + 1 : low) * step;
 }
+
+everywhere('sinks', (fm) => {
+  const [nTokens, nHeads, headSize] = [3, 4, 32];
+  const cache = fm.kvCache({ type: 'F32', nPositions: nTokens, nKvHeads: 2, headSize });
+  cache.write(gaussian(nTokens * 2 * headSize, 1), 0);
+  const q = gaussian(nTokens * nHeads * headSize, 2);
+  const without = fm.flashAttention(q, cache, cache, { nHeads });
+  const none = new Float32Array(nHeads).fill(Number.NEGATIVE_INFINITY);
+  assert.deepEqual(fm.flashAttention(q, cache, cache, { nHeads, sinks: none }), without);
+  // The first token sees itself only: its weight is e^score / (e^score + e^sink).
+  const sinks = fm.tensor({ nRows: 1, nCols: nHeads, data: Float32Array.of(0, 1, -2, 3) });
+  const y = fm.flashAttention(q, cache, cache, { nHeads, scale: 0, sinks });
+  const expected = [0, 1, -2, 3].flatMap((sink, h) =>
+    [...without.subarray(h * headSize, (h + 1) * headSize)].map((value) => value / (1 + Math.exp(sink))),
+  );
+  close(y.subarray(0, expected.length), expected, 'a sink');
+  assert.throws(
+    () => fm.flashAttention(q, cache, cache, { nHeads, sinks: q }),
+    (/** @type {any} */ error) => error instanceof ShapeError && /384 values for 4 heads/.test(error.message),
+  );
+});

@@ -21,6 +21,8 @@ const DENSE = /^layers\.(\d+)\.feed\.(gate|up|down|gateUp)$/;
  *   Default 0.
  * @property {'plain' | 'gated'} [shared]  Shared expert: without or with a factor of its own.
  *   Default: none.
+ * @property {number} [sharedFf]  Values between its products. Default:
+ *   expert_shared_feed_forward_length, or feed_forward_length.
  * @property {boolean} [selectBias]  Whether a bias is added to the scores for the choice.
  * @property {boolean} [biases]  Whether the router and the experts have biases.
  */
@@ -47,7 +49,7 @@ export function mixExperts(read, plan, options) {
   if (!Number.isInteger(nFf))
     throw new ModelError(`a width of ${nFf * nUsed} is not divisible by ${nUsed} experts`);
   const shared = options.shared && {
-    nFf: read.count('expert_shared_feed_forward_length', plan.layers[first].feed.nFf),
+    nFf: options.sharedFf ?? read.count('expert_shared_feed_forward_length', plan.layers[first].feed.nFf),
     gated: options.shared === 'gated',
   };
   const scale = read.optional('expert_weights_scale', 1);
