@@ -15,8 +15,8 @@ typedef struct {
   size_t n_tokens, n_channels, length;
 } fm_conv;
 
-/* The values of a cache line: all tokens are walked for as many channels. */
-#define FM_CONV_CHANNELS 16
+/* All tokens are walked for as many channels: a few cache lines of each token. */
+#define FM_CONV_CHANNELS 64
 
 typedef void fm_conv_fn(const fm_conv *conv, size_t first, size_t n_values);
 

@@ -5,63 +5,68 @@
 #include "kernels/v128.h"
 
 #define VECTORS (FM_CONV_CHANNELS / 4)
+/* Tokens for which weights and past stay in registers. Rows may lie a power of two apart, and so
+ * compete for the same few places in a cache. */
+#define TOKENS 8
 
-/* The same for n vectors of channels, which the compiler knows. */
-FM_INLINE void convolve(const fm_conv *conv, size_t first, size_t n) {
-  size_t length = conv->length, n_past = length - 1, stride = conv->n_channels;
-  float weight[FM_CONV_LONGEST][FM_CONV_CHANNELS]; /* by token, so that vectors are loaded */
-  v128_t past[FM_CONV_LONGEST - 1][VECTORS], bias[VECTORS]; /* a ring; the oldest token first */
-  size_t oldest = 0;
+/* Of four channels: the weights, and the tokens before, oldest first. */
+typedef struct {
+  v128_t weight[FM_CONV_LONGEST], past[FM_CONV_LONGEST - 1], bias;
+} channels;
+
+/* length is conv->length; where it is a constant, the loops over it vanish. */
+FM_INLINE void load(channels *four, const fm_conv *conv, size_t channel, size_t length) {
+  const float *w = conv->weight + channel * length;
+  for (size_t j = 0; j < length; j++, w++)
+    four->weight[j] = wasm_f32x4_make(w[0], w[length], w[2 * length], w[3 * length]);
+  for (size_t j = 0; j + 1 < length; j++)
+    four->past[j] = wasm_v128_load(conv->state + j * conv->n_channels + channel);
+  four->bias = conv->bias ? wasm_v128_load(conv->bias + channel) : fm_zero();
+}
+
+FM_INLINE void run(channels *four, const float *x, float *y, size_t n_tokens, size_t stride,
+                   size_t length) {
+  channels c = *four;
   FM_NO_UNROLL
-  for (size_t c = 0; c < 4 * n; c++) {
-    FM_NO_UNROLL
-    for (size_t j = 0; j < length; j++) weight[j][c] = conv->weight[(first + c) * length + j];
-  }
-  for (size_t v = 0; v < n; v++)
-    bias[v] = conv->bias ? wasm_v128_load(conv->bias + first + 4 * v) : fm_zero();
-  FM_NO_UNROLL
-  for (size_t j = 0; j < n_past; j++) {
-    for (size_t v = 0; v < n; v++)
-      past[j][v] = wasm_v128_load(conv->state + j * stride + first + 4 * v);
-  }
-  FM_NO_UNROLL
-  for (size_t t = 0; t < conv->n_tokens; t++) {
-    const float *x = conv->x + t * stride + first;
-    float *y = conv->y + t * stride + first;
-    v128_t sum[VECTORS];
-    for (size_t v = 0; v < n; v++) sum[v] = bias[v];
-    size_t at = oldest;
-    FM_NO_UNROLL
-    for (size_t j = 0; j < n_past; j++) {
-      for (size_t v = 0; v < n; v++) {
-        v128_t term = wasm_f32x4_mul(wasm_v128_load(weight[j] + 4 * v), past[at][v]);
-        sum[v] = wasm_f32x4_add(sum[v], term);
-      }
-      at = at + 1 == n_past ? 0 : at + 1;
+  for (size_t t = 0; t < n_tokens; t++, x += stride, y += stride) {
+    v128_t own = wasm_v128_load(x), sum = c.bias;
+    for (size_t j = 0; j + 1 < length; j++) {
+      sum = wasm_f32x4_add(sum, wasm_f32x4_mul(c.weight[j], c.past[j]));
+      if (j > 0) c.past[j - 1] = c.past[j]; /* by itself this would become a copy in memory */
     }
-    for (size_t v = 0; v < n; v++) {
-      v128_t own = wasm_v128_load(x + 4 * v);
-      past[oldest][v] = own;
-      own = wasm_f32x4_mul(wasm_v128_load(weight[n_past] + 4 * v), own);
-      wasm_v128_store(y + 4 * v, wasm_f32x4_add(sum[v], own));
-    }
-    oldest = oldest + 1 == n_past ? 0 : oldest + 1;
+    wasm_v128_store(y, wasm_f32x4_add(sum, wasm_f32x4_mul(c.weight[length - 1], own)));
+    c.past[length - 2] = own;
+  }
+  for (size_t j = 0; j + 1 < length; j++) four->past[j] = c.past[j];
+}
+
+FM_INLINE void convolve(const fm_conv *conv, size_t first, size_t n, size_t length) {
+  size_t stride = conv->n_channels;
+  channels four[VECTORS];
+  FM_NO_UNROLL
+  for (size_t v = 0; v < n; v++) load(&four[v], conv, first + 4 * v, length);
+  FM_NO_UNROLL
+  for (size_t t = 0; t < conv->n_tokens; t += TOKENS) {
+    size_t n_tokens = conv->n_tokens - t < TOKENS ? conv->n_tokens - t : TOKENS;
+    size_t at = t * stride + first;
+    FM_NO_UNROLL
+    for (size_t v = 0; v < n; v++, at += 4)
+      run(&four[v], conv->x + at, conv->y + at, n_tokens, stride, length);
   }
   FM_NO_UNROLL
-  for (size_t j = 0; j < n_past; j++) {
-    for (size_t v = 0; v < n; v++)
-      wasm_v128_store(conv->state + j * stride + first + 4 * v, past[oldest][v]);
-    oldest = oldest + 1 == n_past ? 0 : oldest + 1;
+  for (size_t v = 0; v < n; v++) {
+    for (size_t j = 0; j + 1 < length; j++)
+      wasm_v128_store(conv->state + j * stride + first + 4 * v, four[v].past[j]);
   }
 }
 
 void fm_conv__simd128(const fm_conv *conv, size_t first, size_t n_values) {
-  size_t done = 0;
-  if (n_values == FM_CONV_CHANNELS) {
-    convolve(conv, first, VECTORS);
-    return;
-  }
-  FM_NO_UNROLL
-  for (; done + 4 <= n_values; done += 4) convolve(conv, first + done, 1);
-  if (done < n_values) fm_conv__scalar(conv, first + done, n_values - done);
+  size_t n = n_values / 4;
+  if (conv->length == 3)
+    convolve(conv, first, n, 3);
+  else if (conv->length == 4)
+    convolve(conv, first, n, 4);
+  else
+    convolve(conv, first, n, conv->length);
+  if (4 * n < n_values) fm_conv__scalar(conv, first + 4 * n, n_values - 4 * n);
 }

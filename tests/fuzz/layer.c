@@ -129,6 +129,11 @@ static int32_t call_gated(void *p) {
   return fm_gated(a->x, a->other, a->y, a->n_cols, a->act);
 }
 
+static int32_t call_multiply(void *p) {
+  arguments *a = p;
+  return fm_multiply(a->x, a->other, a->y, a->n_cols);
+}
+
 static int32_t call_add_scaled(void *p) {
   arguments *a = p;
   return fm_add_scaled(a->x, a->other, a->y, a->n_cols, a->scale);
@@ -151,6 +156,12 @@ static void run_add(fuzz *f) {
   arguments a = {0};
   pick_pair(f, &a);
   fuzz_run(f, call_add, &a);
+}
+
+static void run_multiply(fuzz *f) {
+  arguments a = {0};
+  pick_pair(f, &a);
+  fuzz_run(f, call_multiply, &a);
 }
 
 static void run_add_scaled(fuzz *f) {
@@ -184,4 +195,5 @@ const fuzz_target fuzz_layer[] = {{"fm_rms_norm", run_rms_norm},
                                   {"fm_add_scaled", run_add_scaled},
                                   {"fm_scale", run_scale},
                                   {"fm_gated", run_gated},
+                                  {"fm_multiply", run_multiply},
                                   {NULL, NULL}};

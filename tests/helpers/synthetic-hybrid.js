@@ -22,9 +22,9 @@ const floats = (name, shape, make) => ({
 /**
  * The file of a model.
  * @param {readonly boolean[]} isRecurrent  for each layer
- * @param {Spec} [spec]
+ * @param {Spec & { tensors?: TensorSpec[] }} [spec]  tensors: more of them
  */
-export function makeHybrid(isRecurrent, spec = {}) {
+export function makeHybrid(isRecurrent, { tensors: more = [], ...spec } = {}) {
   const { nEmbd = 32, nHeads = 2, nKvHeads = 1, seed = 1 } = spec;
   const prng = new Prng(seed + 1000);
   const nearOne = () => 1 + 0.2 * prng.gaussian();
@@ -47,7 +47,7 @@ export function makeHybrid(isRecurrent, spec = {}) {
         floats(named('shortconv.out_proj'), [nEmbd, nEmbd], matrix),
       ];
     });
-    return [...kept, ...added];
+    return [...kept, ...added, ...more];
   };
   const nKv = {
     of: /** @type {const} */ ('u32'),

@@ -13,7 +13,7 @@ const { TYPE, SHAPE, RANGE, ALIGN, OVERLAP, ACTIVATION } = STATUS;
 const MOST = 2 ** 32 - 1;
 const ROOM = 4096;
 /** Offsets of the pointers in one allocation, far enough apart and away from both ends. */
-const [A, B, C, Y] = [256, 768, 1280, 2304];
+const [A, B, C, Y, STATE] = [256, 768, 1280, 2304, 3072];
 
 /**
  * @typedef {object} Case
@@ -173,6 +173,45 @@ const CASES = {
       [{ n: 2 ** 30 }, SHAPE],
       [{ act: 4 }, ACTIVATION],
       [{ act: -1 }, ACTIVATION],
+    ],
+  },
+  fm_multiply: {
+    args: { a: A, b: B, y: Y, n: 24 },
+    bytes: { a: 96, b: 96, y: 96 },
+    apart: [
+      ['y', 'a'],
+      ['y', 'b'],
+    ],
+    refused: [
+      [{ n: 0 }, SHAPE],
+      [{ n: 2 ** 30 }, SHAPE],
+    ],
+  },
+  fm_causal_conv: {
+    args: { x: A, weight: B, bias: C, state: STATE, y: Y, nTokens: 3, nChannels: 8, length: 4, act: 0 },
+    bytes: { x: 96, weight: 128, bias: 32, state: 96, y: 96 },
+    apart: [
+      ['y', 'x'],
+      ['y', 'weight'],
+      ['y', 'bias'],
+      ['y', 'state'],
+      ['state', 'x'],
+      ['state', 'weight'],
+      ['state', 'bias'],
+    ],
+    refused: [
+      [{ nTokens: 0 }, SHAPE],
+      [{ nChannels: 0 }, SHAPE],
+      [{ length: 0 }, SHAPE],
+      [{ length: 1 }, SHAPE],
+      [{ length: 17 }, SHAPE],
+      [{ length: MOST }, SHAPE],
+      [{ act: 3 }, ACTIVATION],
+      [{ act: -2 }, ACTIVATION],
+      [{ nTokens: 2 ** 16, nChannels: 2 ** 14 }, SHAPE],
+      [{ nTokens: 1, nChannels: 2 ** 28 }, SHAPE],
+      [{ nTokens: 2 ** 20 }, RANGE],
+      [{ nChannels: 2 ** 20 }, RANGE],
     ],
   },
   fm_kv_write: {

@@ -9,7 +9,7 @@ import { ModelError } from '../../js/llama/index.js';
 import { planModel } from '../../js/llama/plan.js';
 import { lacks } from '../../js/wasm/fit.js';
 
-/** @import { AttentionPlan } from '../../js/llama/plan.js' */
+/** @import { AttentionPlan, Plan } from '../../js/llama/plan.js' */
 /** @import { MetadataValue } from '../../js/gguf/index.js' */
 
 const SIZES = {
@@ -26,8 +26,9 @@ const SIZES = {
  * @param {string} architecture
  * @param {Record<string, MetadataValue | undefined>} [keys]  in addition to the sizes
  * @param {number} [contextLength]
+ * @param {boolean} [isAlike]  whether all layers have attention
  */
-function planOf(architecture, keys = {}, contextLength = undefined) {
+function planOf(architecture, keys = {}, contextLength = undefined, isAlike = true) {
   /** @type {Record<string, any>} */
   const metadata = { 'general.architecture': architecture, 'tokenizer.ggml.tokens': ['a', 'b'] };
   for (const [key, value] of Object.entries({ ...SIZES, ...keys }))
@@ -38,8 +39,8 @@ function planOf(architecture, keys = {}, contextLength = undefined) {
     plan,
     attention,
     feed: plan.layers[0].feed,
-    windows: attention.map(({ window }) => window),
-    bases: attention.map(({ rope }) => rope?.base ?? 0),
+    windows: isAlike ? attention.map(({ window }) => window) : [],
+    bases: isAlike ? attention.map(({ rope }) => rope?.base ?? 0) : [],
     names: plan.tensors.map(({ name }) => name),
   };
 }
@@ -263,6 +264,37 @@ test('plans: mistral3 has a temperature from the original context on', () => {
   const without = { 'attention.temperature_scale': 0.1 };
   assert.deepEqual(planOf('mistral3', without).attention[0].temperature, { scale: 0.1, length: 8192 });
   assert.equal(planOf('mistral3').attention[0].temperature, undefined);
+});
+
+test('plans: lfm2 has convolutions where a layer has no KV heads', () => {
+  const heads = [0, 2, 0, 0, 2, 0, 2, 0];
+  const keys = { 'attention.head_count_kv': heads, 'shortconv.l_cache': 3 };
+  const plan = /** @type {Plan} */ (
+    planOf('lfm2', { ...keys, 'attention.sliding_window': 16 }, 64, false).plan
+  );
+  assert.deepEqual(
+    plan.layers.map(({ attention, recurrent }) => [attention?.nKvHeads, attention?.window, recurrent?.kind]),
+    heads.map((n) => (n > 0 ? [2, 16, undefined] : [undefined, undefined, 'convolution'])),
+  );
+  const names = plan.tensors.map(({ name }) => name);
+  const has = (/** @type {string} */ name) => names.includes(name);
+  assert.ok(
+    has('blk.0.shortconv.conv.weight') && has('blk.0.attn_norm.weight') && has('token_embd_norm.weight'),
+  );
+  assert.ok(has('blk.1.attn_q_norm.weight') && !has('blk.1.shortconv.conv.weight'));
+  assert.ok(!has('blk.0.attn_q.weight') && !has('output_norm.weight'));
+  const { shared } = plan;
+  assert.deepEqual(shared['layers.2.recurrent.x'], { of: 'layers.2.recurrent.in', start: 512, nRows: 256 });
+  assert.ok(!Object.keys(shared).some((role) => role.startsWith('layers.0.attention')));
+  const whole = planOf('lfm2');
+  assert.equal(whole.windows[0], 0);
+  const refused = (/** @type {any} */ list, /** @type {RegExp} */ message) =>
+    assert.throws(() => planOf('lfm2', { ...keys, 'attention.head_count_kv': list }), refusal(message));
+  refused([0, 2], /head_count_kv.*2 values for 8 layers/);
+  refused([0, 2, 0, 0, 4, 0, 2, 0], /2 and with 4 KV heads/);
+  refused([0, 2, 0, 0, 1.5, 0, 2, 0], /integers/);
+  refused([0, 3, 0, 0, 3, 0, 3, 0], /4 heads are no multiple of the 3/);
+  assert.throws(() => planOf('lfm2', { ...keys, 'shortconv.l_cache': undefined }), refusal(/l_cache/));
 });
 
 test('plans: arcee has no gate', () => {

@@ -279,6 +279,16 @@ const MISTAKES = [
     'a layer without RoPE',
     (plan) => Object.assign(plan.layers[3].attention, { rope: plan.layers[0].attention.rope }),
   ],
+  [
+    'lfm2-A',
+    'order of the factors of a convolution',
+    (plan) => {
+      for (const i of [0, 2]) {
+        const role = `layers.${i}.recurrent.b`;
+        plan.shared[role] = { ...plan.shared[role], start: 256 };
+      }
+    },
+  ],
   ['phi3-A', 'magnitude', turned({ magnitude: 1 })],
   [
     'phi3-A',

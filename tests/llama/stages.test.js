@@ -62,7 +62,7 @@ function loadTo(source, list, make, options = {}, mayMoveAll = true) {
 }
 
 const arch = skipWithout('arch/models');
-for (const name of ['llama-rope3-A', 'gemma3-A', 'qwen3-A', 'phi3-A']) {
+for (const name of ['llama-rope3-A', 'gemma3-A', 'qwen3-A', 'phi3-A', 'lfm2-A']) {
   test(`two and more CPUs give the bits of one, ${name}`, { skip: arch }, async () => {
     const path = dataPath(`arch/models/${name}.gguf`);
     const options = /** @type {const} */ ({ threads: 1, contextLength: 96 });
@@ -80,7 +80,8 @@ for (const name of ['llama-rope3-A', 'gemma3-A', 'qwen3-A', 'phi3-A']) {
         ignoreEnd: true,
       });
       await drawn.text();
-      assert.equal(drawn.stats.reusedTokens, 6);
+      // In the middle of a text there are no states.
+      assert.equal(drawn.stats.reusedTokens, name === 'lfm2-A' ? 0 : 6);
       const embedding = await model.embed('a dog in the park');
       return { logits, greedy: greedy.tokens, drawn: drawn.tokens, embedding };
     };

@@ -30,7 +30,7 @@ static void test_rows(void) {
   float *x = random_floats(n), *weight = random_floats(n_cols), *bias = random_floats(n_cols);
   float *y = must_malloc(n * sizeof *y), *in_place = must_malloc(n * sizeof *in_place);
   float scale = random_activation(false);
-  for (int op = 0; op < 9; op++) {
+  for (int op = 0; op < 10; op++) {
     memcpy(in_place, x, n * sizeof *x);
     int32_t status = FM_OK;
     for (int twice = 0; twice < 2; twice++) {
@@ -44,6 +44,7 @@ static void test_rows(void) {
       if (op == 5) status |= fm_gated(from, x, to, (uint32_t)n, (int32_t)(n % 3));
       if (op == 6) status |= fm_add_scaled(from, x, to, (uint32_t)n, scale);
       if (op == 7) status |= fm_scale(from, to, (uint32_t)n, scale);
+      if (op == 9) status |= fm_multiply(from, x, to, (uint32_t)n);
       if (op == 8) status |= fm_add_row(from, weight, to, n_rows, n_cols);
     }
     check(status == FM_OK, "layer operation %d, %u x %u: status %d", op, n_rows, n_cols, status);
@@ -60,6 +61,38 @@ static void test_rows(void) {
           "fm_scale into its own input");
   if (n == 1) check(fm_scale(x, y, 0, 2.0f) == FM_ERR_SHAPE, "fm_scale of no values");
   free(in_place);
+  free(y);
+  free(bias);
+  free(weight);
+  free(x);
+}
+
+static void test_conv(void) {
+  uint32_t n_tokens = random_between(1, 5), n_channels = random_between(1, 40),
+           length = random_between(2, FM_CONV_LONGEST);
+  size_t n = (size_t)n_tokens * n_channels, n_state = (size_t)(length - 1) * n_channels;
+  int32_t act = (int32_t)random_between(0, 3) - 1;
+  float *x = random_floats(n), *weight = random_floats((size_t)n_channels * length),
+        *bias = random_u32() % 2 ? random_floats(n_channels) : NULL;
+  float *y = must_malloc(n * sizeof *y), *states[2];
+  states[0] = random_floats(n_state);
+  states[1] = must_malloc(n_state * sizeof **states);
+  memcpy(states[1], states[0], n_state * sizeof **states);
+  int32_t status = fm_causal_conv(x, weight, bias, states[0], y, n_tokens, n_channels, length, act);
+  /* In place, and token by token. */
+  for (uint32_t t = 0; t < n_tokens; t++) {
+    float *row = x + (size_t)t * n_channels;
+    status |= fm_causal_conv(row, weight, bias, states[1], row, 1, n_channels, length, act);
+  }
+  check(status == FM_OK, "fm_causal_conv, %u x %u, length %u: status %d", n_tokens, n_channels,
+        length, status);
+  check(same(x, y, n) && same(states[0], states[1], n_state),
+        "fm_causal_conv, %u x %u, length %u: token by token is another result", n_tokens,
+        n_channels, length);
+  check(fm_causal_conv(y, weight, bias, y, x, n_tokens, n_channels, length, act) == FM_ERR_OVERLAP,
+        "fm_causal_conv with its state in x");
+  free(states[1]);
+  free(states[0]);
   free(y);
   free(bias);
   free(weight);
@@ -134,6 +167,7 @@ void test_layer(void) {
   for (int round = 0; round < ROUNDS; round++) {
     test_rows();
     test_rope();
+    test_conv();
     test_kv_write(FM_KV_F32);
     test_kv_write(FM_KV_F16);
     test_kv_write(FM_KV_Q8_0);

@@ -48,6 +48,11 @@ const OPERATIONS = {
   addScaled: { call: (k, _, o) => k.addScaled(ramp(32), ramp(32), 2, o), near: ['outs', 'out'] },
   scale: { call: (k, _, o) => k.scale(ramp(32), 2, o), near: ['Out', 'out'] },
   gated: { call: (k, _, o) => k.gated(ramp(32), ramp(32), o), near: ['acts', 'act'] },
+  multiply: { call: (k, _, o) => k.multiply(ramp(32), ramp(32), o), near: ['outs', 'out'] },
+  causalConv: {
+    call: (k, _, o) => k.causalConv(ramp(32), ramp(24), ramp(16), o),
+    near: ['bais', 'bias'],
+  },
   fusedMatmulMany: {
     call: (k, h, o) => k.fusedMatmulMany([h.w], ramp(32), o),
     near: ['activate', 'activation'],

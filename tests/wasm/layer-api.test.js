@@ -97,6 +97,15 @@ everywhere('norms, softmax, add, scaled add, scale, gated', (fm) => {
     nCols,
     { what: 'silu' },
   );
+  bothKinds(
+    fm,
+    x,
+    nCols,
+    (at, o) => fm.multiply(at, up, o),
+    x.map((v, i) => v * up[i]),
+    nCols,
+    { what: 'multiply' },
+  );
   const geglu = (/** @type {any} */ at, /** @type {object} */ o) => fm.gated(at, up, { act: 'gelu', ...o });
   bothKinds(
     fm,
@@ -117,6 +126,33 @@ everywhere('norms, softmax, add, scaled add, scale, gated', (fm) => {
     nCols,
     { what: 'relu' },
   );
+});
+
+everywhere('causal convolution', (fm) => {
+  const [nTokens, nChannels, length] = [5, 10, 3];
+  const x = gaussian(nTokens * nChannels, 1);
+  const [weight, bias] = [gaussian(nChannels * length, 2), gaussian(nChannels, 3)];
+  const before = gaussian((length - 1) * nChannels, 4);
+  const rows = [...before, ...x];
+  const expected = x.map((_, i) => {
+    const taps = weight.subarray((i % nChannels) * length, ((i % nChannels) + 1) * length);
+    const y = taps.reduce((total, tap, j) => total + tap * rows[i + j * nChannels], bias[i % nChannels]);
+    return y / (1 + Math.exp(-y));
+  });
+  const after = Float32Array.from(rows.slice(-before.length));
+  for (const kind of ['array', 'tensor']) {
+    const shape = { nRows: length - 1, nCols: nChannels };
+    const state = kind === 'array' ? before.slice() : fm.tensor(shape);
+    const call = (/** @type {any} */ at, /** @type {object} */ o) => {
+      state.set(before);
+      const y = fm.causalConv(at, weight, state, { bias, act: 'silu', ...o });
+      assert.deepEqual(state instanceof Float32Array ? state : state.toArray(), after, 'the state after x');
+      return y;
+    };
+    bothKinds(fm, x, nChannels, call, expected, nChannels, { what: 'causalConv' });
+  }
+  const plain = fm.causalConv(x, weight, before.slice(), { bias: null });
+  close(plain.subarray(0, 1), [weight[0] * rows[0] + weight[1] * rows[10] + weight[2] * rows[20]], 'plain');
 });
 
 everywhere('rope and embed', (fm) => {
@@ -224,6 +260,13 @@ test('layer api: what cannot be is refused, with both numbers, and leaves nothin
     [() => fm.scale(new Float32Array(0), 2), ShapeError, /0 values/],
     [() => fm.scale(x, 2, { out: five }), ShapeError, /5.*512/],
     [() => any.gated(x, x, { act: 'tanh' }), ArgumentError, /act.*"tanh"/],
+    [() => fm.multiply(x, five), ShapeError, /b, beside a: 5 values, expected 512/],
+    [() => fm.causalConv(x, five, five), ShapeError, /5 values and state 5/],
+    [() => fm.causalConv(x, x, five), ShapeError, /512 values and state 5/],
+    [() => fm.causalConv(five, x, x.slice(0, 384)), ShapeError, /5 values.*128/],
+    [() => fm.causalConv(x, x, x.slice(0, 384), { bias: five }), ShapeError, /bias: 5 values, expected 128/],
+    [() => any.causalConv(x, x, x.slice(0, 384), { act: 'tanh' }), ArgumentError, /act.*"tanh"/],
+    [() => any.causalConv(x, x, [0]), ArgumentError, /state must be/],
     [() => fm.fusedMatmulMany([], x), ArgumentError, /weights/],
     [() => any.fusedMatmulMany([w, t], x), ArgumentError, /weights\[1\] must be a Weight, got Tensor/],
     [() => fm.fusedMatmulMany([w, wide], x), ShapeError, /512 columns.*256/],

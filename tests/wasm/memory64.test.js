@@ -58,6 +58,8 @@ function results(fm) {
     fm.addScaled(x, x, -0.3),
     fm.scale(x, 62.2),
     fm.gated(x, x),
+    fm.multiply(x, x),
+    fm.causalConv(x, gaussian(3 * x.nCols, 10), fm.tensor({ nRows: 2, nCols: x.nCols })),
   ].map((tensor) => tensor.toArray());
   outputs.push(fm.embed(a, [299, 0]), fm.dequantize(b), fm.fusedMatmul(a, gaussian(256, 8)));
   const bytes = fm.quantize('Q6_K', gaussian(512, 9), 2, 256);

@@ -92,6 +92,8 @@ const rightArguments = {
   addScaled: () => [x, x, 2, { out: new Float32Array(128) }],
   scale: () => [x, 2, { out: new Float32Array(128) }],
   gated: () => [x, x, { act: 'gelu', out: new Float32Array(128) }],
+  multiply: () => [x, x, { out: new Float32Array(128) }],
+  causalConv: () => [x, ramp(64 * 3), ramp(64 * 2), { bias: ones, act: 'silu', out: new Float32Array(128) }],
   fusedMatmulMany: () => [
     [mine.w, mine.w],
     x,
@@ -286,6 +288,8 @@ const operations = {
   addScaled: (a, b, options) => fm.addScaled(a, b, -0.3, options),
   scale: (a, _, options) => fm.scale(a, 62.2, options),
   gated: (a, b, options) => fm.gated(a, b, options),
+  multiply: (a, b, options) => fm.multiply(a, b, options),
+  causalConv: (a, _, options) => fm.causalConv(a, ramp(64 * 3), ramp(64 * 2), { act: 'silu', ...options }),
   fusedSwigluMatmul: (a, b, options) => fm.fusedSwigluMatmul(mine.w, a, b, options),
   fusedFfn: (a, _, options) =>
     fm.fusedFfn({ gate: mine.w, up: mine.w, down: mine.w, norm: ones }, a, options),

@@ -169,6 +169,23 @@ const OPERATIONS = {
       }),
     );
   },
+  'products of values, convolutions': (fm) =>
+    [
+      [1, 2048],
+      [1, 33],
+      [7, 2048],
+      [65, 300],
+    ].flatMap(([nTokens, n]) => {
+      const x = gaussian(nTokens * n, 1);
+      const [weight, bias] = [gaussian(n * 4, 2), gaussian(n, 3)];
+      const states = [gaussian(n * 3, 4), gaussian(n * 3, 4)];
+      return [
+        fm.multiply(x, gaussian(x.length, 5)),
+        fm.causalConv(x, weight, states[0]),
+        fm.causalConv(x, weight, states[1], { bias, act: 'silu' }),
+        ...states,
+      ];
+    }),
   fusedAttentionScore: (fm) =>
     [1, 3, 4, 5, 33].flatMap((nQ) =>
       [true, false].map((causal) =>

@@ -58,6 +58,12 @@ const OPERATIONS = {
   addScaled: (k, h) => k.addScaled(h.t, ramp(64, 3), -0.3),
   scale: (k, h) => k.scale(h.t, 62.2),
   gated: (k) => k.gated(ramp(64), ramp(64, 3), { act: 'gelu' }),
+  multiply: (k, h) => k.multiply(h.t, ramp(64, 3)),
+  causalConv: async (k, h) => {
+    const state = await k.tensor({ nRows: 2, nCols: 32, data: ramp(64, 5) });
+    await k.causalConv(h.t, ramp(96), state, { bias: ramp(32), act: 'silu' });
+    return state.toArray();
+  },
   kvCache: async (k, h) => {
     const cache = await k.kvCache({ type: 'F32', nPositions: 4, nKvHeads: 2, headSize: 16 });
     await cache.write(h.t, 1);
