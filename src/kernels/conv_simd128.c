@@ -5,16 +5,17 @@
 #include "kernels/v128.h"
 
 #define VECTORS (FM_CONV_CHANNELS / 4)
+#define LONGEST 4
 /* Tokens for which weights and past stay in registers. Rows may lie a power of two apart, and so
  * compete for the same few places in a cache. */
 #define TOKENS 8
 
 /* Of four channels: the weights, and the tokens before, oldest first. */
 typedef struct {
-  v128_t weight[FM_CONV_LONGEST], past[FM_CONV_LONGEST - 1], bias;
+  v128_t weight[LONGEST], past[LONGEST - 1], bias;
 } channels;
 
-/* length is conv->length; where it is a constant, the loops over it vanish. */
+/* length is conv->length as a constant, so that the loops over it vanish. */
 FM_INLINE void load(channels *four, const fm_conv *conv, size_t channel, size_t length) {
   const float *w = conv->weight + channel * length;
   for (size_t j = 0; j < length; j++, w++)
@@ -61,12 +62,12 @@ FM_INLINE void convolve(const fm_conv *conv, size_t first, size_t n, size_t leng
 }
 
 void fm_conv__simd128(const fm_conv *conv, size_t first, size_t n_values) {
-  size_t n = n_values / 4;
-  if (conv->length == 3)
+  size_t n = n_values / 4, length = conv->length;
+  if (length == 3)
     convolve(conv, first, n, 3);
-  else if (conv->length == 4)
+  else if (length == 4)
     convolve(conv, first, n, 4);
   else
-    convolve(conv, first, n, conv->length);
+    n = 0;
   if (4 * n < n_values) fm_conv__scalar(conv, first + 4 * n, n_values - 4 * n);
 }
