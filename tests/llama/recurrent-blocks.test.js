@@ -13,9 +13,11 @@ import { Pace } from '../../js/llama/pause.js';
 import { planModel } from '../../js/llama/plan.js';
 import { checkTensors } from '../../js/llama/weights.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
+import { RecurrentState } from '../../js/wasm/recurrent/state.js';
 import { close, distance } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
+import { ReferenceState } from '../helpers/reference-recurrent.js';
 import { makeHybrid } from '../helpers/synthetic-hybrid.js';
 
 /** @import { Backend } from '../../js/backend.js' */
@@ -144,6 +146,77 @@ for (const [name, form] of Object.entries(FORMS)) {
     else assert.ok(moved > 0.01, `the form shows: ${moved}`);
   });
 }
+
+test('recurrent blocks: the decoder goes on where every state can', async () => {
+  const backend = new ReferenceBackend();
+  const { gguf, plan, tensors } = await planned(FORMS['as it is']);
+  const weights = await backend.loadWeights(gguf, plan, tensors, { otherBytes: 0 });
+  const decoder = new Decoder(backend, plan, weights.byRole, settings);
+  const [one, two] = backend.made.filter((made) => made instanceof ReferenceState);
+  const keeps = (
+    /** @type {[number, number]} */ first,
+    /** @type {[number, number]} */ second,
+    /** @type {number} */ asked,
+  ) => {
+    [one.position, one.savedAt] = first;
+    [two.position, two.savedAt] = second;
+    return decoder.keeps(asked);
+  };
+  assert.equal(keeps([7, 5], [7, 5], 7), 7);
+  assert.equal(keeps([7, 5], [7, 5], 9), 7);
+  assert.equal(keeps([7, 5], [7, 5], 6), 5);
+  assert.equal(keeps([7, 5], [7, 5], 4), 0);
+  assert.equal(keeps([7, 5], [8, 5], 8), 5);
+  assert.equal(keeps([7, 5], [9, 7], 8), 7);
+  assert.equal(keeps([7, 5], [9, 8], 9), 0);
+  assert.equal(keeps([-1, 5], [-1, 5], 9), 5);
+  assert.equal(keeps([-1, -1], [-1, -1], 9), 0);
+  const texts = [
+    { start: 0, nRows: 1 },
+    { start: 1, nRows: 2 },
+  ];
+  [one.position, two.position] = [0, 0];
+  await decoder.forward([5, 6, 7], 0, new Pace(new Lease('embed', 3, undefined)), texts);
+  await decoder.idle();
+  for (const asked of [1, 2, 3]) assert.equal(decoder.keeps(asked), 0, 'after several texts');
+});
+
+test('recurrent blocks: a state goes on where it is, from its copy or from 0, and nowhere else', async (t) => {
+  const fm = await createKernels({ threads: 1 });
+  t.after(() => fm.dispose());
+  const { plan } = await planned(FORMS['as it is']);
+  const [recurrent] = plan.layers.flatMap((layer) => layer.recurrent ?? []);
+  const state = new RecurrentState(fm, recurrent);
+  const { columns } = state.parts;
+  /** Each token adds its row to the state. */
+  const over = (/** @type {number} */ position, /** @type {number} */ nTokens) => {
+    state.over({ position, nTokens }, ({ start, nRows }) => {
+      const values = columns.toArray();
+      for (let t = start; t < start + nRows; t++) values[0] += 10 ** (position + t);
+      columns.set(values);
+    });
+    return [columns.toArray()[0], state.position, state.savedAt];
+  };
+  assert.deepEqual(over(0, 3), [111, 3, 2]);
+  assert.deepEqual(over(3, 1), [1111, 4, 2]);
+  assert.deepEqual(over(2, 1), [111, 3, 2]);
+  assert.deepEqual(over(3, 2), [11111, 5, 4]);
+  assert.throws(() => over(3, 1), /position 3: its states are those of 5 and 4/);
+  assert.throws(
+    () =>
+      state.over({ position: 5, nTokens: 1 }, () => {
+        throw new Error('out of memory');
+      }),
+    /out of memory/,
+  );
+  assert.throws(() => over(5, 1), /position 5/);
+  assert.deepEqual(over(4, 1), [11111, 5, 4]);
+  assert.deepEqual(over(0, 1), [1, 1, 0]);
+  state.forget();
+  assert.throws(() => over(1, 1), /position 1/);
+  state.free();
+  assert.equal(state.freed, true);
+});
 
 test('recurrent blocks: memory of states is counted, and allocated', async (t) => {
   const fm = await createKernels({ threads: 1 });

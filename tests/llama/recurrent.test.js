@@ -226,6 +226,42 @@ test('recurrent: the same prompt again costs one token, its continuation only wh
   assert.deepEqual((await run(prompt.slice(0, 5), 1)).passes, [5]);
 });
 
+test('recurrent: a copy of another text is no place to go on', async (t) => {
+  const { llama, seen } = await load(MODELS[0], await onWasm());
+  const { llama: fresh } = await load(MODELS[0], await onWasm());
+  t.after(() => [llama, fresh].forEach((one) => void one.dispose()));
+  const run = async (/** @type {Llama} */ model, /** @type {number[]} */ tokens, maxTokens = 1) => {
+    seen.passes = [];
+    const generation = model.generate(tokens, { ...GREEDY, maxTokens });
+    await generation.text();
+    return generation.tokens;
+  };
+  // The copy of this prompt has seen 4 tokens.
+  await run(llama, [5, 9, 30, 12, 7]);
+  // A text that grows one token at a time makes no copy.
+  const written = await run(llama, [11], 6);
+  const prompt = [11, ...written.slice(0, 3), 38];
+  const tokens = await run(llama, prompt, 5);
+  assert.equal(seen.passes[0], 5, 'nothing is left of the first prompt');
+  assert.deepEqual(tokens, await run(fresh, prompt, 5));
+});
+
+test('recurrent: texts side by side give the vectors of each alone', async (t) => {
+  const model = MODELS[0];
+  for (const backend of [await onWasm(), new ReferenceBackend({ batch: 30, part: 30 })]) {
+    const { llama } = await load(model, backend);
+    t.after(() => llama.dispose());
+    const letters = (/** @type {number[]} */ ids) => String.fromCharCode(...ids.map((id) => 0x4e00 + id));
+    const texts = [[5, 9, 30], [7], [12, 12, 4, 33, 8], [21, 6]].map(letters);
+    const together = await llama.embed(texts);
+    for (const [i, text] of texts.entries()) {
+      const alone = await llama.embed(text);
+      const far = alone.findIndex((value, at) => Math.abs(value - together[i][at]) > 1e-5);
+      assert.equal(far, -1, `text ${i}, value ${far}`);
+    }
+  }
+});
+
 test('recurrent: a NaN is reported with its layer, and nothing of it is left', async (t) => {
   const model = MODELS[0];
   const backend = await onWasm();
