@@ -5,6 +5,11 @@ export * from './index.js';
 export { KvCache } from './wasm/kv-cache.js';
 
 // Types that users may want to name.
+/** @typedef {import('./wasm/kernel-types.js').DeltaGates} DeltaGates */
+/**
+ * @template {import('./wasm/operands.js').Floats} U
+ * @typedef {import('./wasm/kernel-types.js').DeltaOptions<U>} DeltaOptions
+ */
 /**
  * @template {import('./wasm/operands.js').Floats} U
  * @typedef {import('./wasm/kernel-types.js').ConvOptions<U>} ConvOptions

@@ -119,7 +119,7 @@ EXPORT int32_t fm_scale(const float *x, float *y, uint32_t n, float scale) {
 }
 
 EXPORT int32_t fm_gated(const float *gate, const float *up, float *y, uint32_t n, int32_t act) {
-  if (act < FM_GATE_SILU || act > FM_GATE_CLAMPED) return FM_ERR_ACTIVATION;
+  if (act < FM_GATE_SILU || act > FM_GATE_SIGMOID) return FM_ERR_ACTIVATION;
   int32_t status = check_pointwise(gate, up, y, n);
   if (status == FM_OK) fm_op_gated(gate, up, y, n, act);
   return status;

@@ -187,7 +187,8 @@ typedef enum {
   FM_GATE_RELU = 2, /* max(x, 0) */
   /* The gate of gpt-oss: x / (1 + e^(-1.702 x)) with x = min(gate, 7). In place of up it takes
    * min(max(up, -7), 7) + 1. */
-  FM_GATE_CLAMPED = 3
+  FM_GATE_CLAMPED = 3,
+  FM_GATE_SIGMOID = 4 /* 1 / (1 + e^-x); fm_gated only */
 } fm_gate;
 
 /* fused_matmul for n_targets weights; x is quantised once for every 32 of them. No y may overlap x,
@@ -394,8 +395,9 @@ int32_t fm_add_scaled(const float *a, const float *b, float *y, uint32_t n, floa
 int32_t fm_scale(const float *x, float *y, uint32_t n, float scale);
 
 /* y = act(gate) * up over n values, act an fm_gate (else FM_ERR_ACTIVATION); y may be gate or up.
- * For FM_GATE_CLAMPED, up is changed too. act(-Inf) is -0, and 0 for FM_GATE_RELU; below -88.72
- * silu is -0 too, where its value is above -2.7e-37. */
+ * For FM_GATE_CLAMPED, up is changed too. act(-Inf) is -0, and 0 for FM_GATE_RELU and
+ * FM_GATE_SIGMOID; below -88.72 silu is -0 too, where its value is above -2.7e-37, and sigmoid 0,
+ * where it is below 3e-39. */
 int32_t fm_gated(const float *gate, const float *up, float *y, uint32_t n, int32_t act);
 
 /* y = a * b over n values; y may be a or b. */
@@ -413,6 +415,36 @@ int32_t fm_multiply(const float *a, const float *b, float *y, uint32_t n);
 int32_t fm_causal_conv(const float *x, const float *weight, const float *bias, float *state,
                        float *y, uint32_t n_tokens, uint32_t n_channels, uint32_t length,
                        int32_t act);
+
+/* The gated delta net: every value head has a state S [key_size][value_size], which a token reads
+ * and writes:
+ *   S = decay * S;  r = beta * (v - S^T k);  S = S + k r^T;  o = S^T q
+ *   decay = e^(a * softplus(alpha + dt_bias)),  beta = sigmoid(beta)
+ *   q and k are divided by sqrt(sum of squares + eps), and q by sqrt(key_size) too
+ *
+ * qkv      [n_tokens][2 * n_key_heads * key_size + n_value_heads * value_size]: the queries of all
+ *          key heads, their keys, then the values
+ * alpha    [n_tokens][n_value_heads], and so beta
+ * dt_bias  [n_value_heads], and so a
+ * gate     [n_tokens][n_value_heads][value_size], or NULL: out = o. With a gate
+ *          out = rms_norm(o) * norm_weight * silu(gate), head by head, with the same eps
+ * norm_weight  [value_size], or NULL for ones
+ * state    [n_value_heads][key_size][value_size], read and written; it overlaps nothing
+ * out      [n_tokens][n_value_heads][value_size]; it overlaps nothing
+ * key_size, value_size  multiples of 8, up to 256
+ * n_value_heads  a multiple of n_key_heads; value head h reads key head h % n_key_heads
+ *
+ * Tokens go through the state in order. One call for many tokens computes the same as a call for
+ * each, in other sums: more than 8 are taken together, up to 32 at once. Later tokens have no part
+ * in an output, whatever they hold; NaN in a token stays in the state of its heads. Returns FM_OK,
+ * FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP. */
+typedef struct {
+  uint32_t n_tokens, n_key_heads, n_value_heads, key_size, value_size;
+  float eps;
+} fm_delta;
+int32_t fm_delta_net(const fm_delta *shape, const float *qkv, const float *alpha, const float *beta,
+                     const float *dt_bias, const float *a, const float *gate,
+                     const float *norm_weight, float *state, float *out);
 
 /* The kernels that serve (type, activation) now: their fm_isa_id | the fm_activation they get << 8;
  * -1 where the type or the activation is unknown. */

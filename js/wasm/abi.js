@@ -38,6 +38,8 @@ export const ABI = /** @type {const} */ ({
   fused_attention_score:
     'i32(address q, address k, address scores, u32 n_q, u32 n_k, u32 head_size, f32 scale, i32 causal)',
   fm_flash_attention: 'i32(address shape, address q, address k, address v, address out)',
+  fm_delta_net:
+    'i32(address shape, address qkv, address alpha, address beta, address dt_bias, address a, address gate, address norm_weight, address state, address out)',
   fm_kv_write:
     'i32(i32 kv_type, address cache, address x, u32 n_tokens, u32 n_cols, u32 position, u32 n_positions)',
   fm_rms_norm: 'i32(address x, address weight, address y, u32 n_rows, u32 n_cols, f32 eps)',

@@ -210,4 +210,26 @@
  * @property {U} [out]  Where the result goes: as many values as q; not q itself.
  */
 
+/**
+ * @typedef {object} DeltaGates
+ * @property {Floats} alpha  nTokens * nValueHeads values, of which the decays follow:
+ *   e^(a * softplus(alpha + dtBias)).
+ * @property {Floats} beta  nTokens * nValueHeads values; a token writes sigmoid(beta) of its value.
+ * @property {Floats} dtBias  nValueHeads values.
+ * @property {Floats} a  nValueHeads values, below 0.
+ */
+
+/**
+ * @template {Floats} U
+ * @typedef {object} DeltaOptions
+ * @property {number} [nKeyHeads]  Heads of queries and keys; value head h reads head h % nKeyHeads.
+ *   Default: as many as of values.
+ * @property {Floats} [gate]  As many values as the result, which becomes
+ *   rmsNorm(o, normWeight) * silu(gate), head by head. Default: the result is o.
+ * @property {Floats} [normWeight]  valueSize values. Default: ones.
+ * @property {number} [eps]  Epsilon of that norm and of the lengths of queries and keys, which are
+ *   divided by sqrt(sum of squares + eps). Default 1e-6.
+ * @property {U} [out]  Where the result goes; it overlaps nothing else.
+ */
+
 export {};

@@ -17,6 +17,8 @@ import { asOperand, asWeight, checkNumber, countRows } from './operands.js';
 /** @typedef {import('./operands.js').Floats} Floats */
 
 export const GATES = /** @type {const} */ (['silu', 'gelu', 'relu', 'clamped']);
+/** Those of gated: the numbers of fm_gate. */
+const POINTWISE_GATES = /** @type {const} */ ([...GATES, 'sigmoid']);
 export const PAIRINGS = /** @type {const} */ (['adjacent', 'halves']);
 
 /** @param {Floats} x @param {string} [what] */
@@ -194,9 +196,9 @@ export const scale = (core, x, factor, options = {}) => {
 export const gated = (core, gate, up, options = {}) => {
   checkNames(options, GATED_OPTIONS);
   const { act = 'silu', out } = options;
-  oneOf(GATES, act, 'act');
+  oneOf(POINTWISE_GATES, act, 'act');
   return pointwise(core, 'gated', { gate, up }, gate, out, (atA, atB, atY, n) =>
-    core.memory.exports.fm_gated(atA, atB, atY, n, GATES.indexOf(act)),
+    core.memory.exports.fm_gated(atA, atB, atY, n, POINTWISE_GATES.indexOf(act)),
   );
 };
 

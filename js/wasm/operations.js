@@ -2,6 +2,7 @@
 
 export { flashAttention, fusedAttentionScore } from './attention.js';
 export { causalConv } from './convolution.js';
+export { deltaNet } from './delta-net.js';
 export { fusedMatmulExperts, mixRows, route } from './experts.js';
 export { kvCache } from './kv-cache.js';
 export {

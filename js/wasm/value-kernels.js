@@ -64,7 +64,8 @@ export class ValueKernels {
    * @template {Floats} [U=T]
    * @param {T} gate
    * @param {Floats} up  as many values as gate
-   * @param {{ act?: Gate, out?: U }} [options]  act: default 'silu'; out may be gate or up
+   * @param {{ act?: Gate | 'sigmoid', out?: U }} [options]  act: default 'silu'; out may be gate or
+   *   up
    * @returns {NoInfer<U>}
    */
   gated(gate, up, options) {
@@ -100,5 +101,24 @@ export class ValueKernels {
    */
   causalConv(x, weight, state, options) {
     return this.#run.causalConv(this.#core, x, weight, state, options);
+  }
+
+  /**
+   * Runs tokens through a gated delta net: for each value head, whose state S it reads and writes,
+   * S = decay * S; r = beta * (v - S^T k); S = S + k r^T; o = S^T q. More than 8 tokens are computed
+   * together, up to 32 at once.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} qkv  a row a token: queries and keys of all key heads, values of all value heads
+   * @param {import('./kernel-types.js').DeltaGates} gates
+   * @param {import('./handles.js').Tensor} state  nValueHeads * keySize rows of valueSize values; both
+   *   sizes are multiples of 8 up to 256
+   * @param {import('./kernel-types.js').DeltaOptions<U>} [options]
+   * @returns {NoInfer<U>} [nTokens][nValueHeads][valueSize]
+   * @throws {import('../errors.js').ShapeError} a length does not fit the shape; the message has both
+   *   numbers
+   */
+  deltaNet(qkv, gates, state, options) {
+    return this.#run.deltaNet(this.#core, qkv, gates, state, options);
   }
 }

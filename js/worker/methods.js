@@ -35,6 +35,7 @@ export const METHODS = Object.freeze({
   mixRows: 2,
   fusedAttentionScore: 2,
   flashAttention: 3,
+  deltaNet: 3,
 });
 
 /** Methods of handles. */
@@ -67,6 +68,7 @@ const OWN_OPTIONS = {
   mixRows: options.OUT_OPTIONS,
   fusedAttentionScore: options.SCORE_OPTIONS,
   flashAttention: options.FLASH_OPTIONS,
+  deltaNet: options.DELTA_OPTIONS,
 };
 
 /** Options of every call. */

@@ -82,6 +82,8 @@ static inline float fm_clamped_up(float x) {
   x = x < -FM_CLAMPED_LIMIT ? -FM_CLAMPED_LIMIT : x;
   return x + 1.0f;
 }
+/* 1 / (1 + e^-x), error <= 3 ulp; 0 below -88.72. NaN stays. */
+static inline float fm_sigmoid(float x) { return 1.0f / (1.0f + fm_expf(-x)); }
 
 /* NaN stays. */
 static inline float fm_relu(float x) { return x < 0.0f ? 0.0f : x; }
@@ -166,6 +168,11 @@ FM_INLINE v128_t fm_clamped_up_f32x4(v128_t x, const fm_gate_held *held) {
   x = wasm_f32x4_pmin(x, wasm_f32x4_const_splat(FM_CLAMPED_LIMIT));
   x = wasm_f32x4_pmax(x, wasm_f32x4_const_splat(-FM_CLAMPED_LIMIT));
   return wasm_f32x4_add(x, held->exp.one);
+}
+
+FM_INLINE v128_t fm_sigmoid_f32x4(v128_t x, const fm_exp_held *held) {
+  return wasm_f32x4_div(held->one,
+                        wasm_f32x4_add(held->one, fm_exp_f32x4(wasm_f32x4_neg(x), held)));
 }
 
 FM_INLINE v128_t fm_tanh_f32x4(v128_t x, const fm_exp_held *held) {

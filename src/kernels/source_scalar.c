@@ -22,7 +22,10 @@ void fm_gated__scalar(const float *gate, const float *up, float *y, size_t n_val
       y[i] = up ? fm_clamped_silu(x) * fm_clamped_up(up[i]) : fm_clamped_silu(x);
       continue;
     }
-    float value = act == FM_GATE_RELU ? fm_relu(x) : act == FM_GATE_GELU ? fm_gelu(x) : fm_silu(x);
+    float value = act == FM_GATE_SIGMOID ? fm_sigmoid(x)
+                  : act == FM_GATE_RELU  ? fm_relu(x)
+                  : act == FM_GATE_GELU  ? fm_gelu(x)
+                                         : fm_silu(x);
     y[i] = up ? value * up[i] : value;
   }
 }

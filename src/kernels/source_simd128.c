@@ -52,7 +52,8 @@ void fm_scale__simd128(const float *x, const float *weight, float factor, float 
 
 /* up points to four values, or is NULL. */
 FM_INLINE v128_t gated4(v128_t gate, const float *up, fm_gate act, const fm_gate_held *held) {
-  v128_t value = act == FM_GATE_RELU      ? wasm_f32x4_pmax(gate, fm_zero())
+  v128_t value = act == FM_GATE_SIGMOID   ? fm_sigmoid_f32x4(gate, &held->exp)
+                 : act == FM_GATE_RELU    ? wasm_f32x4_pmax(gate, fm_zero())
                  : act == FM_GATE_GELU    ? fm_gelu_f32x4(gate, held)
                  : act == FM_GATE_CLAMPED ? fm_clamped_silu_f32x4(gate, held)
                                           : fm_silu_f32x4(gate, held);
@@ -77,7 +78,9 @@ FM_INLINE void gated(const float *gate, const float *up, float *y, size_t n_valu
 }
 
 void fm_gated__simd128(const float *gate, const float *up, float *y, size_t n_values, int32_t act) {
-  if (act == FM_GATE_RELU) {
+  if (act == FM_GATE_SIGMOID) {
+    gated(gate, up, y, n_values, FM_GATE_SIGMOID);
+  } else if (act == FM_GATE_RELU) {
     gated(gate, up, y, n_values, FM_GATE_RELU);
   } else if (act == FM_GATE_GELU) {
     gated(gate, up, y, n_values, FM_GATE_GELU);

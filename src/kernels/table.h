@@ -10,6 +10,7 @@
 #include "kernels/attention.h"
 #include "kernels/coded.h"
 #include "kernels/conv.h"
+#include "kernels/delta.h"
 #include "kernels/floats.h"
 #include "kernels/layer.h"
 #include "kernels/source.h"
@@ -45,6 +46,7 @@ typedef struct {
   fm_to_f16_fn *to_f16;
   fm_conv_fn *conv;
   const fm_attention_kernels *attention, *attention_relaxed;
+  const fm_delta_kernels *delta, *delta_relaxed;
 } fm_shared_kernels;
 
 /* isa: one that this module holds. */

@@ -120,4 +120,13 @@ void fm_op_flash_attention(const fm_attention *shape, const float *q, const uint
 void fm_op_attention_score(const float *q, const float *k, float *scores, size_t n_q, size_t n_k,
                            size_t head_size, float scale, bool causal);
 
+/* The inputs of fm_delta_net, as it names them. */
+typedef struct {
+  const float *qkv, *alpha, *beta, *dt_bias, *a, *gate, *norm_weight;
+} fm_delta_operands;
+
+/* Contract: fm_delta_net in fused.h. */
+void fm_op_delta_net(const fm_delta *shape, const fm_delta_operands *with, float *state,
+                     float *out);
+
 #endif

@@ -7,6 +7,7 @@
 
 #include "kernels/activations.h"
 #include "kernels/attention.h"
+#include "kernels/delta.h"
 #include "kernels/strip.h"
 #include "threads/threads.h"
 
@@ -41,9 +42,21 @@ typedef struct {
   fm_pack_heads heads[FM_ATTENTION_PACKS];
 } fm_attention_scratch;
 
+#define FM_DELTA_CHUNK 32
+#define FM_DELTA_STRIDE (FM_DELTA_SIZE_MAX + 16) /* rows do not share a cache set */
+
+/* The scratch of the gated delta net, for the tokens of a chunk: keys, then queries; writes, then
+ * results; the weights of writes in later writes and in results. */
+typedef struct {
+  _Alignas(64) float kq[2 * FM_DELTA_CHUNK][FM_DELTA_STRIDE];
+  float ro[2 * FM_DELTA_CHUNK][FM_DELTA_STRIDE];
+  float mix_r[FM_DELTA_CHUNK][FM_DELTA_CHUNK], mix_o[FM_DELTA_CHUNK][FM_DELTA_CHUNK];
+} fm_delta_scratch;
+
 typedef union {
   fm_matmul_scratch matmul;
   fm_attention_scratch attention;
+  fm_delta_scratch delta;
 } fm_scratch;
 
 /* The scratch of a thread; thread 0, the caller, always has one. */

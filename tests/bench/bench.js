@@ -54,7 +54,8 @@ const HELP = `npm run bench -- [options]
   --json FILE      writes the results into FILE, one JSON record a line; cases that it already has stay, unless measured again
   --charts FOLDER  draws the results (with --json: all that the file has) as SVG; Vega comes as --peers do
   --seconds N      time for each case (default 1.5)
-  --layer          instead: norm + matmuls, feed-forward block, experts, attention, against their unfused sequences; --cold: from memory
+  --layer          instead: norm + matmuls, feed-forward block, experts, attention, against their unfused sequences, --cold: from memory;
+                   the gated delta net, in chunks and token by token
   --threads        instead: one thread against several (--count N), and what sharing costs
   --engines        instead: the demo page's benchmark in Chromium, Firefox and WebKit
   --gpu            instead: the kernels of the GPU, by WebGPU in Node; --filter, --json, --quick, --seconds and --list as above;
@@ -131,7 +132,12 @@ function environment() {
 function layer({ seconds, cold }) {
   const { machine, engine, date } = environment();
   console.log(`${machine}; ${engine}; ${date}\n`);
-  const programs = [['fused.js'], ['experts.js'], ['attention.js', ...(cold ? ['--cold'] : [])]];
+  const programs = [
+    ['fused.js'],
+    ['experts.js'],
+    ['attention.js', ...(cold ? ['--cold'] : [])],
+    ['delta.js'],
+  ];
   for (const [program, ...more] of programs) {
     const args = [fileURLToPath(new URL(program, import.meta.url)), '--seconds', seconds, ...more];
     const { status } = spawnSync(process.execPath, args, { stdio: 'inherit' });

@@ -180,8 +180,8 @@ static void run_scale(fuzz *f) {
 }
 
 static void run_gated(fuzz *f) {
-  arguments a = {.act = fuzz_enum(f, FM_GATE_CLAMPED)};
-  fuzz_fault(f, a.act < FM_GATE_SILU || a.act > FM_GATE_CLAMPED, FM_ERR_ACTIVATION);
+  arguments a = {.act = fuzz_enum(f, FM_GATE_SIGMOID)};
+  fuzz_fault(f, a.act < FM_GATE_SILU || a.act > FM_GATE_SIGMOID, FM_ERR_ACTIVATION);
   pick_pair(f, &a);
   fuzz_run(f, call_gated, &a);
 }

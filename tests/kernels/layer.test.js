@@ -17,6 +17,7 @@ for (const { name, reason } of skipped) test(`layer: ${name} module`, { skip: re
 
 /** Special values for both arguments of f(a, b), in all combinations. */
 const CLAMPED = 3;
+const SIGMOID = 4;
 const SPECIAL = Float32Array.of(
   0,
   -0,
@@ -219,7 +220,7 @@ for (const module of modules) {
       sum.forEach((value, i) => {
         assert.ok(Object.is(value, fround(a[i] + b[i])), `${a[i]} + ${b[i]} = ${value}`);
       });
-      for (const act of [0, 1, 2, CLAMPED]) {
+      for (const act of [0, 1, 2, CLAMPED, SIGMOID]) {
         const y = everywhere(
           module,
           [a, b],
@@ -240,6 +241,7 @@ for (const module of modules) {
       [1, ones],
       [2, ones],
       [CLAMPED, wide],
+      [SIGMOID, ones],
     ])) {
       gatedWithin(
         everywhere(module, [gate, up], gate.length, ([atA, atB], atY) =>
@@ -303,7 +305,8 @@ for (const module of modules) {
  * silu: e^-x has an error of an ulp, which is 2u; its sum with 1, the quotient and the product with
  * up round once each: 5u. gelu: z takes 5 roundings as well, which the exponential turns into 5 |z|
  * u. Below -88.72 both are -0, at most 2.7e-37 off. relu: only the product rounds, and NaN stays. The
- * clamped gate: as silu, with one rounding of z and one of the factor.
+ * clamped gate: as silu, with one rounding of z and one of the factor. sigmoid: as silu; below -88.72
+ * it is 0, at most 3e-39 off.
  * @param {Float32Array} y @param {Float32Array} gate @param {Float32Array} up @param {number} act
  */
 function gatedWithin(y, gate, up, act) {
@@ -333,20 +336,20 @@ function gatedWithin(y, gate, up, act) {
     return;
   }
   const z = (/** @type {number} */ x) =>
-    act === 0 ? x : 2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3);
+    act !== 1 ? x : 2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3);
   within(
     y,
     (i) => {
       const x = Math.max(gate[i], -3.4e38);
-      return (x / (1 + exp(-z(x)))) * up[i];
+      return ((act === SIGMOID ? 1 : x) / (1 + exp(-z(x)))) * up[i];
     },
     (i, value) => {
-      const lost = z(gate[i]) < -88 ? 2.8e-37 : 0;
+      const lost = z(gate[i]) < -88 ? (act === SIGMOID ? 3e-39 : 2.8e-37) : 0;
       return (
-        (5.01 + (act === 0 ? 0 : 5 * Math.min(abs(z(gate[i])), 200))) * u * value +
+        (5.01 + (act !== 1 ? 0 : 5 * Math.min(abs(z(gate[i])), 200))) * u * value +
         (lost + 2 * TINY) * (1 + abs(up[i]))
       );
     },
-    act === 0 ? 'silu' : 'gelu',
+    ['silu', 'gelu', '', 'sigmoid'][act],
   );
 }

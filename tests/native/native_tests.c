@@ -377,6 +377,7 @@ int main(void) {
   }
   test_fused();
   test_attention();
+  test_delta();
   test_layer();
   check(n_types >= 3, "%u types", n_types);
   printf("%u checks, %u types, %u failures\n", n_checks, n_types, n_failures);

@@ -21,6 +21,7 @@ void *must_malloc(size_t bytes);
 
 void test_fused(void);
 void test_attention(void);
+void test_delta(void);
 void test_layer(void);
 
 #endif

@@ -17,6 +17,7 @@ const { ArgumentError, createKernels, createWorkerKernels, createWorkerLlama, Gg
   library;
 
 const ramp = (/** @type {number} */ length) => Float32Array.from({ length }, (_, i) => (i % 7) - 3);
+const oneHead = { alpha: ramp(1), beta: ramp(1), dtBias: ramp(1), a: ramp(1) };
 const square = { type: 'F32', nRows: 32, nCols: 32, data: ramp(1024) };
 
 /**
@@ -84,6 +85,10 @@ const OPERATIONS = {
     near: ['casual', 'causal'],
     base: { headSize: 32 },
   },
+  deltaNet: {
+    call: (k, h, o) => k.deltaNet(ramp(3 * 8), oneHead, h.state, o),
+    near: ['normWeights', 'normWeight'],
+  },
   flashAttention: {
     call: (k, h, o) => k.flashAttention(h.t, h.cache, h.cache, o),
     near: ['softCap', 'softcap'],
@@ -111,6 +116,11 @@ const DESCRIPTIONS = {
     near: ['scale', 'scales'],
     kind: 'field',
     base: { data: new Uint8Array(140), scales: new Float32Array(1), nRows: 1, nCols: 256 },
+  },
+  'the gates of deltaNet': {
+    call: (k, h, o) => k.deltaNet(ramp(3 * 8), { ...oneHead, ...o }, h.state),
+    near: ['dtBiases', 'dtBias'],
+    kind: 'gate',
   },
   'the weights of fusedFfn': {
     call: (k, h, o) => k.fusedFfn({ gate: h.w, up: h.w, down: h.w, ...o }, ramp(32)),
@@ -148,7 +158,7 @@ async function check(what, { call, near: [slip, meant], kind = 'option', base = 
   const names = list.exec(message)?.[1].split(', ') ?? assert.fail(`${what}: ${message}`);
   assert.ok(names.includes(meant), message);
   assert.match(await refusal({ ...base, zzzzzzzzzzzz: 1 }), /"zzzzzzzzzzzz".*[^?]$/, what);
-  if (what.startsWith('the weights')) return;
+  if (what.startsWith('the ')) return;
   for (const none of [null, 5, 'text', [1]]) assert.match(await refusal(none), /must be an object/, what);
   await call(k, h, { ...Object.fromEntries(names.map((name) => [name, undefined])), ...base });
 }
@@ -165,7 +175,8 @@ async function handlesOf(k) {
   const gguf = await openGguf(sampleGguf().bytes);
   const [name] = [...gguf.tensors.values()].filter(({ supported }) => supported).map((tensor) => tensor.name);
   const cache = await k.kvCache({ nPositions: 4, nKvHeads: 2, headSize: 16 });
-  return { w: await k.weight(square), t: await k.tensor({ nRows: 1, nCols: 32 }), cache, gguf, name };
+  const [t, state] = [await k.tensor({ nRows: 1, nCols: 32 }), await k.tensor({ nRows: 8, nCols: 8 })];
+  return { w: await k.weight(square), t, state, cache, gguf, name };
 }
 
 before(async () => {

@@ -126,6 +126,15 @@ everywhere('norms, softmax, add, scaled add, scale, gated', (fm) => {
     nCols,
     { what: 'relu' },
   );
+  bothKinds(
+    fm,
+    x,
+    nCols,
+    (at, o) => fm.gated(at, up, { act: 'sigmoid', ...o }),
+    x.map((v, i) => up[i] / (1 + Math.exp(-v))),
+    nCols,
+    { what: 'sigmoid' },
+  );
 });
 
 everywhere('causal convolution', (fm) => {
@@ -212,6 +221,9 @@ test('layer api: what cannot be is refused, with both numbers, and leaves nothin
   const gone = fm.kvCache({ nPositions: 1, nKvHeads: 1, headSize: 2 });
   gone.free();
   const ffn = { gate: w, up: w, down: weight(fm, 'F32', 256, 4, 27) };
+  const head = fm.tensor({ nRows: 8, nCols: 8 });
+  const one = new Float32Array(1);
+  const gates = { alpha: one, beta: one, dtBias: one, a: one };
   const before = fm.memory();
   const any = /** @type {any} */ (fm);
   const [five, array] = [new Float32Array(5), new Float32Array(256)];
@@ -297,6 +309,18 @@ test('layer api: what cannot be is refused, with both numbers, and leaves nothin
     [() => cache.write(x, -1), ShapeError, /-1/],
     [() => cache.write(five, 0), ShapeError, /5 values.*128/],
     [() => gone.write(five, 0), HandleError, /is freed/],
+    [() => any.deltaNet(x, gates, x), ArgumentError, /state must be a Tensor/],
+    [() => any.deltaNet(x, { ...gates, a: 3 }, t), ArgumentError, /gates\.a must be.*3/],
+    [() => fm.deltaNet(x, gates, t), ShapeError, /2 rows for 1 heads.*multiple of 8/],
+    [() => fm.deltaNet(x, gates, head, { nKeyHeads: 2 }), ShapeError, /nKeyHeads is 2.*1 value heads/],
+    [() => fm.deltaNet(five, gates, head), ShapeError, /5 values.*24/],
+    [() => fm.deltaNet(new Float32Array(48), gates, head), ShapeError, /gates\.alpha: 1 values, expected 2/],
+    [
+      () => fm.deltaNet(new Float32Array(24), gates, head, { gate: five }),
+      ShapeError,
+      /5 values, expected 8/,
+    ],
+    [() => fm.deltaNet(x, gates, head, { eps: -1 }), ArgumentError, /eps.*-1/],
     [() => any.flashAttention(t, cache, t), ArgumentError, /vCache must come from kvCache, got Tensor/],
     [() => fm.flashAttention(t, cache, q8), ShapeError, /Q8_0.*F16/],
     [() => fm.flashAttention(t, cache, gone), HandleError, /is freed/],

@@ -40,6 +40,9 @@ function results(fm) {
   const [k, v] = [fm.kvCache(cache), fm.kvCache(cache)];
   k.write(gaussian(40 * 128, 6), 0);
   v.write(gaussian(40 * 128, 7), 0);
+  const state = fm.tensor({ nRows: 64, nCols: 128, data: gaussian(64 * 128, 10) });
+  const [alpha, beta] = [gaussian(5, 11), gaussian(5, 12)];
+  const gates = { alpha, beta, dtBias: gaussian(1, 13), a: Float32Array.of(-0.3) };
   const outputs = [
     fm.fusedMatmul(a, x),
     ...fm.fusedMatmulMany([a, b], x),
@@ -49,6 +52,8 @@ function results(fm) {
     ...fm.fusedMatmulExperts([a], x, fm.route(gaussian(4 * x.nRows, 10), { nExperts: 4, nUsed: 2 })),
     fm.mixRows(x, fm.route(gaussian(2 * x.nRows, 10), { nExperts: 2, nUsed: 1 })),
     fm.flashAttention(x, k, v, { firstPosition: 30 }),
+    fm.deltaNet(x, gates, state),
+    state,
     fm.fusedAttentionScore(x, x),
     fm.rmsNorm(x, norm),
     fm.layerNorm(x, norm),

@@ -38,6 +38,7 @@ const handlesOf = (owner) => {
     w: owner.weight({ type: 'Q8_0', nRows: 64, nCols: 64, data }),
     t: owner.tensor({ nRows: 2, nCols: 64, data: ramp(128) }),
     cache: owner.kvCache({ nPositions: 4, nKvHeads: 2, headSize: 32 }),
+    state: owner.tensor({ nRows: 64, nCols: 64 }),
   };
 };
 
@@ -124,6 +125,12 @@ const rightArguments = {
   ],
   mixRows: () => [x, routing(), { out: new Float32Array(128) }],
   fusedAttentionScore: () => [x, x, { headSize: 64, scale: 1, causal: true, out: new Float32Array(4) }],
+  deltaNet: () => [
+    ramp(2 * 192),
+    { alpha: ramp(2), beta: ramp(2), dtBias: ramp(1), a: ramp(1) },
+    mine.state,
+    { nKeyHeads: 1, gate: x, normWeight: ones, eps: 1e-3, out: new Float32Array(128) },
+  ],
   flashAttention: () => [
     x,
     mine.cache,

@@ -56,6 +56,7 @@ function makeOperands(fm) {
     ones: new Float32Array(64).fill(1),
     keys: fm.kvCache(cache),
     values: fm.kvCache(cache),
+    state: fm.tensor({ nRows: 64, nCols: 64 }),
     data: blocks(64),
   };
   made.keys.write(ramp(8 * 64), 0);
@@ -120,6 +121,12 @@ const operations = {
     fm.fusedMatmulExperts([o.w], ramp(LARGE), fm.route(ramp(2 * ROWS), { nExperts: 2, nUsed: 1 })),
   mixRows: (fm, o) => fm.mixRows(o.tx, fm.route(ramp(2), { nExperts: 2, nUsed: 2 })),
   fusedAttentionScore: (fm) => fm.fusedAttentionScore(ramp(64 * 300), ramp(64 * 300), { headSize: 64 }),
+  deltaNet: (fm, o) =>
+    fm.deltaNet(
+      ramp(3 * LARGE),
+      { alpha: ramp(LARGE / 64), beta: ramp(LARGE / 64), dtBias: ramp(1), a: ramp(1) },
+      o.state,
+    ),
   flashAttention: (fm, o) => fm.flashAttention(o.tx, o.keys, o.values),
   'flashAttention of an array': (fm, o) => fm.flashAttention(ramp(LARGE), o.keys, o.values, { nHeads: 2 }),
 };

@@ -155,6 +155,7 @@ const OPERATIONS = {
       fm.gated(gaussian(n, 1), gaussian(n, 2)),
       fm.gated(gaussian(n, 1), gaussian(n, 2), { act: 'gelu' }),
       fm.gated(gaussian(n, 1), gaussian(n, 2), { act: 'relu' }),
+      fm.gated(gaussian(n, 1), gaussian(n, 2), { act: 'sigmoid' }),
     ]),
   'experts: choice, products, sums': (fm) => {
     const [gate, down] = [weight(fm, 'Q4_K', 8 * 96, 512, 1), weight(fm, 'MXFP4', 8 * 512, 96, 2)];
@@ -192,6 +193,31 @@ const OPERATIONS = {
         fm.fusedAttentionScore(gaussian(nQ * 20, 1), gaussian(45 * 20, 2), { headSize: 20, causal }),
       ),
     ),
+  deltaNet: (fm) => {
+    const results = [];
+    for (const [nKeyHeads, nValueHeads, keySize, valueSize] of [
+      [1, 1, 8, 8],
+      [2, 6, 32, 24],
+      [4, 4, 64, 64],
+      [3, 9, 16, 128],
+    ]) {
+      for (const nTokens of [1, 3, 12, 33, 70]) {
+        const [n, nOut] = [nTokens * nValueHeads, nTokens * nValueHeads * valueSize];
+        const state = fm.tensor({ nRows: nValueHeads * keySize, nCols: valueSize });
+        const gates = {
+          alpha: gaussian(n, 1),
+          beta: gaussian(n, 2),
+          dtBias: gaussian(nValueHeads, 3),
+          a: gaussian(nValueHeads, 4).map((x) => -Math.abs(x)),
+        };
+        const qkv = gaussian(2 * nTokens * nKeyHeads * keySize + nOut, 5);
+        const gate = gaussian(nOut, 6);
+        results.push(fm.deltaNet(qkv, gates, state, { nKeyHeads, gate }), state.toArray());
+        state.free();
+      }
+    }
+    return results;
+  },
   flashAttention: (fm) => {
     const results = [];
     const shapes = [

@@ -82,6 +82,12 @@ const OPERATIONS = {
   },
   mixRows: async (k) => k.mixRows(ramp(64), await k.route(ramp(8), { nExperts: 4, nUsed: 2 })),
   fusedAttentionScore: (k) => k.fusedAttentionScore(ramp(64), ramp(64, 3), { headSize: 32, causal: true }),
+  deltaNet: async (k) => {
+    const state = await k.tensor({ nRows: 16, nCols: 8 });
+    const gates = { alpha: ramp(4), beta: ramp(4, 3), dtBias: ramp(2), a: Float32Array.of(-1, -0.1) };
+    await k.deltaNet(ramp(64), gates, state, { nKeyHeads: 1, gate: ramp(32, 5) });
+    return state.toArray();
+  },
   flashAttention: async (k) => {
     const cache = await k.kvCache({ type: 'F16', nPositions: 4, nKvHeads: 1, headSize: 16 });
     return k.flashAttention(ramp(32), cache, cache, { nHeads: 2, firstPosition: 1, softcap: 3 });
