@@ -50,9 +50,9 @@ import { ModelError } from './errors.js';
 /**
  * x = sumNorm(x + residualScale * postNorm(attention(norm(x)) * output^T)). A product with a matrix
  * is multiplied by its factor (qFactor, ..), where the file has one. Tensors by role: norm, q, k, v,
- * output; where the file has them qBias, kBias, vBias, outputBias, qNorm, kNorm, postNorm, sumNorm,
- * ropeFactors, sinks, and biases of the norms. A sink is one more score of its head, after scale and
- * softcap, whose value is 0.
+ * output; gate with an output gate; where the file has them qBias, kBias, vBias, outputBias, qNorm,
+ * kNorm, postNorm, sumNorm, ropeFactors, sinks, and biases of the norms. A sink is one more score of
+ * its head, after scale and softcap, whose value is 0.
  * @typedef {object} AttentionSettings
  * @property {'attention'} kind  Softmax attention over a cache of keys and values.
  * @property {Norm | undefined} norm  Norm of the input.
@@ -70,6 +70,8 @@ import { ModelError } from './errors.js';
  *   away, rounded down.
  * @property {number} scale  Factor of the scores.
  * @property {number} softcap  A value over 0 turns scores into softcap * tanh(score / softcap).
+ * @property {boolean} [outputGate]  Whether the result of attention is multiplied by
+ *   sigmoid(norm(x) * gate^T) before the product with output. Default false.
  * @property {number} residualScale  Factor of the sum's second term.
  */
 
@@ -160,7 +162,28 @@ import { ModelError } from './errors.js';
  *   ConvolutionSettings  nChannels: values of b, c and x; length: tokens that a convolution covers.
  */
 
-/** A block with a state of a fixed size, by kind. @typedef {ConvolutionSettings} RecurrentSettings */
+/**
+ * A gated delta net. qkv, gate, alpha and beta are products of the input; a causal convolution of qkv
+ * with SiLU gives queries and keys of all key heads, then values of all value heads. They go through
+ * the states of the value heads as fm_delta_net in src/fused.h says, and the results, each with its
+ * norm and its gate, are y. Tensors by role: qkv, gate, alpha, beta, conv, dtBias, a, headNorm.
+ * @typedef {object} DeltaNet
+ * @property {'delta'} kind
+ * @property {number} nKeyHeads  Heads of queries and keys, a divisor of nValueHeads.
+ * @property {number} nValueHeads  Heads of values, each with a state.
+ * @property {number} keySize  Values of a query or a key.
+ * @property {number} valueSize  Values of a value.
+ * @property {number} length  Tokens that the convolution covers.
+ * @property {Norm} headNorm  Norm of a head's result. Queries and keys are divided by
+ *   sqrt(sum of squares + its eps).
+ */
+
+/** @typedef {RecurrentBlock & DeltaNet} DeltaSettings */
+
+/**
+ * A block with a state of a fixed size, by kind.
+ * @typedef {ConvolutionSettings | DeltaSettings} RecurrentSettings
+ */
 
 /**
  * A layer: attention, a recurrent block, or both, and a feed-forward block. Where it has both, they
@@ -201,6 +224,8 @@ import { ModelError } from './errors.js';
  * @property {number} nCols  Values of a row.
  * @property {TensorUse} use
  * @property {boolean} optional  Whether the file may lack it.
+ * @property {number} [alternating]  The file has two matrices in one, by turns so many rows of each.
+ *   Once loaded, all rows of the first precede those of the second.
  */
 
 /**

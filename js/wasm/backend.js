@@ -2,7 +2,8 @@
  * call returns. With norms of the sums, x += .. means x = norm(x + ..).
  *
  *   project  q, k, v = norm(x) Wqkv^T (+ biases); q, k = norm; q, k = rope; store k, v in the cache
- *   attend   x += attention(q, cache) Wo^T
+ *   attend   x += (attention(q, cache) * sigmoid(gate)) Wo^T; the gate, where there is one, comes
+ *            from project
  *   recur    x += recurrent block of norm(x): js/wasm/recurrent
  *   feed     x += (act(h gate^T) * (h up^T)) down^T, h = norm(x); or x += act(h up^T) down^T;
  *            with biases of up and down; or experts: feed-experts.js
@@ -187,12 +188,13 @@ export class WasmBackend {
     const { norm, qkNorm } = settings;
     const { x } = hidden.states(at);
     const views = hidden.attention(at, settings);
-    const { qkv } = views;
+    const { qkv, gate } = views;
     const [q, k, v] = qkv;
-    const products = [weights.q, weights.k, weights.v];
+    const products = [weights.q, weights.k, weights.v, ...(gate ? [weights.gate] : [])];
+    const out = gate ? [...qkv, gate] : qkv;
     if (norm?.kind === 'rms')
-      fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, out: qkv, activation });
-    else fm.fusedMatmulMany(products, this.#normed(x, hidden, weights, norm), { out: qkv, activation });
+      fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, out, activation });
+    else fm.fusedMatmulMany(products, this.#normed(x, hidden, weights, norm), { out, activation });
     this.#multiply(q, weights.qFactor);
     this.#multiply(k, weights.kFactor);
     this.#multiply(v, weights.vFactor);
@@ -209,6 +211,10 @@ export class WasmBackend {
     this.#check(q, { part: 'queries', layer, position });
     this.#check(k, { part: 'keys', layer, position }, largest);
     this.#check(v, { part: 'values', layer, position }, largest);
+    if (gate) {
+      this.#multiply(gate, weights.gateFactor);
+      this.#check(gate, { part: 'queries', layer, position });
+    }
     const row = cache.rowFor(position, at.nTokens);
     cache.keys.write(k, row);
     cache.values.write(v, row);
@@ -223,7 +229,7 @@ export class WasmBackend {
   attend(hidden, { settings, weights }, { keys, values, first }, at) {
     const { causal, window, scale, softcap } = settings;
     const { x, added } = hidden.states(at);
-    const { qkv, attended } = hidden.attention(at, settings);
+    const { qkv, attended, gate } = hidden.attention(at, settings);
     for (const text of textsOf(at)) {
       const { position, seen, cached: start } = text;
       const [firstPosition, nPositions] = [position - first, seen - first];
@@ -232,6 +238,7 @@ export class WasmBackend {
       const options = { firstPosition, nPositions, start, causal, window, scale, softcap, sinks, out };
       this.#fm.flashAttention(rowsOf(qkv[0], text), keys, values, options);
     }
+    if (gate) this.#fm.gated(gate, attended, { act: 'sigmoid', out: attended });
     this.#fm.fusedMatmul(weights.output, attended, { out: added, activation: this.#activation });
     this.#multiply(added, weights.outputFactor);
     this.#addBias(added, weights.outputBias);

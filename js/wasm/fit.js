@@ -50,7 +50,8 @@ export function lacks({ embedding, layers, head }, tensors) {
   };
   const checkNorm = (/** @type {Norm | undefined} */ norm) =>
     check(!norm || NORMS.includes(norm.kind), `norms of kind ${show(norm?.kind)} are not supported`);
-  for (const { kind, headSize, rope } of attentionsOf(layers)) {
+  for (const { kind, headSize, rope, causal, outputGate } of attentionsOf(layers)) {
+    check(causal || !outputGate, 'output gates of attention that is not causal are not supported');
     check(kind === 'attention', `layers of kind ${show(kind)} are not supported`);
     check(headSize <= LARGEST_HEAD, `heads of ${headSize} values are not supported; ${LARGEST_HEAD} at most`);
     check(!rope || PAIRINGS.includes(rope.pairing), `RoPE of pairs ${show(rope?.pairing)} is not supported`);

@@ -59,6 +59,8 @@ export function bufferCols({ nEmbd, layers }) {
     v: kv,
     // The result of attention. Before and after it, hidden states after a norm.
     attended: storesNorms ? Math.max(q, nEmbd) : q,
+    // The gate of that result.
+    gate: most(({ attention }) => (attention?.outputGate ? widths(attention).q : 0)),
     // Between the products of a feed-forward block without a gate.
     inner: most(({ feed }) => (feed.kind === 'plain' ? feed.nFf : 0)),
     // All work tensors of a recurrent block. Queries wait in theirs until the block is done.
@@ -145,7 +147,7 @@ export class WasmHidden {
    */
   attention(step, attention) {
     return this.#cached(step, attention, () => {
-      const { k, v, attended } = this.#buffers;
+      const { k, v, attended, gate } = this.#buffers;
       const { nHeads, nKvHeads, headSize } = attention;
       const cols = widths(attention);
       const nRows = step.nTokens;
@@ -161,6 +163,7 @@ export class WasmHidden {
           viewOf(k, { nRows: nRows * nKvHeads, nCols: headSize }),
         ],
         attended: viewOf(attended, { nRows, nCols: cols.q }),
+        gate: attention.outputGate ? viewOf(gate, { nRows, nCols: cols.q }) : undefined,
       };
     });
   }

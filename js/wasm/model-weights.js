@@ -2,7 +2,8 @@
 
 import { ArgumentError, MemoryError } from '../errors.js';
 import { arrange } from '../llama/weights.js';
-import { Weight } from './handles.js';
+import { addressIn, Weight } from './handles.js';
+import { memoryOf } from './kernels.js';
 import { viewOf } from './tensor-view.js';
 
 /** @typedef {import('../backend.js').Rows} Rows */
@@ -45,7 +46,10 @@ export async function loadModelWeights(fm, gguf, plan, tensors, { otherBytes, on
     for (const handle of owned) if (!handle.freed) handle.free();
   };
   try {
-    for (const [i, { role, use }] of tensors.entries()) byRole.set(role, prepare(fm, weights[i], use, owned));
+    for (const [i, { role, use, alternating }] of tensors.entries()) {
+      if (alternating) separate(fm, weights[i], alternating);
+      byRole.set(role, prepare(fm, weights[i], use, owned));
+    }
     const arranged = arrange(plan, byRole, rowsOf);
     divideFrequencies(fm, plan, arranged, owned);
     return {
@@ -83,6 +87,24 @@ function prepare(fm, weight, use, owned) {
   tensor.free();
   owned.delete(tensor);
   return first;
+}
+
+/**
+ * Sorts the rows of two matrices that alternate in one.
+ * @param {Kernels} fm
+ * @param {Weight} weight
+ * @param {number} nRows  rows of each by turns
+ */
+function separate(fm, weight, nRows) {
+  const memory = memoryOf(fm);
+  const start = addressIn(weight, memory);
+  const bytes = memory.u8.slice(start, start + weight.byteLength);
+  const step = (weight.byteLength / weight.nRows) * nRows;
+  const half = weight.byteLength / 2;
+  for (let at = 0, to = start; at < bytes.length; at += 2 * step, to += step) {
+    memory.u8.set(bytes.subarray(at, at + step), to);
+    memory.u8.set(bytes.subarray(at + step, at + 2 * step), to + half);
+  }
 }
 
 /**

@@ -30,10 +30,12 @@ import { ACTIVATIONS, CLAMP, Freeable, Matrix, multiply, plus } from './referenc
  *   state: ReferenceState, tokens: ReferenceTokens }>} Backend
  */
 
-/** Hidden states, and the queries that wait for attention. */
+/** Hidden states, and the queries and output gates that wait for attention. */
 class ReferenceHidden extends Matrix {
   /** @type {Float64Array[]} */
   queries = [];
+  /** @type {Float64Array[]} */
+  gates = [];
 }
 
 class ReferenceTokens extends Freeable {
@@ -138,6 +140,17 @@ function placeOf({ position, seen, texts }, t) {
   return { position: t - text.start, base: text.start, seen: text.nRows };
 }
 
+/**
+ * Sorts the rows of two matrices that alternate in one.
+ * @param {Matrix} matrix @param {number} n  rows of each by turns
+ */
+function separate(matrix, n) {
+  const rows = Array.from({ length: matrix.nRows }, (_, i) => [...matrix.row(i)]);
+  const isSecond = (/** @type {number} */ i) => Math.floor(i / n) % 2 === 1;
+  const sorted = [...rows.filter((_, i) => !isSecond(i)), ...rows.filter((_, i) => isSecond(i))];
+  matrix.values.set(sorted.flat());
+}
+
 /** @implements {Backend} */
 export class ReferenceBackend {
   info = { name: 'reference', memoryBytes: 0 };
@@ -193,10 +206,12 @@ export class ReferenceBackend {
     const byRole = new Map();
     const total = tensors.reduce((sum, { name }) => sum + gguf.tensor(name).byteLength, 0);
     let loaded = 0;
-    for (const { role, name, nRows, nCols } of tensors) {
+    for (const { role, name, nRows, nCols, alternating } of tensors) {
       const bytes = await gguf.read(name, { signal });
       const type = /** @type {ReferenceType} */ (referenceByName.get(gguf.tensor(name).type));
-      byRole.set(role, this.#make(new Matrix(nRows, nCols, dequantizeF64(type, bytes).values)));
+      const matrix = this.#make(new Matrix(nRows, nCols, dequantizeF64(type, bytes).values));
+      if (alternating) separate(matrix, alternating);
+      byRole.set(role, matrix);
       loaded += bytes.length;
       onProgress?.({ loaded, total });
     }
@@ -289,6 +304,7 @@ export class ReferenceBackend {
         const heat = temperature
           ? 1 + temperature.scale * Math.log(1 + Math.floor(position / temperature.length))
           : 1;
+        if (weights.gate) x.gates[start + t] = multiply(weights.gate, h, weights.gateFactor);
         x.queries[start + t] = queryOrKey(h, 'q', position).map((value) => heat * value);
         cache.keys.row(base + position).set(queryOrKey(h, 'k', position));
         cache.values.row(base + position).set(plus(multiply(weights.v, h, weights.vFactor), weights.vBias));
@@ -311,6 +327,8 @@ export class ReferenceBackend {
           placeOf(at, t),
           weights.sinks?.values,
         );
+        if (settings.outputGate)
+          for (const [i, gate] of x.gates[start + t].entries()) attended[i] /= 1 + Math.exp(-gate);
         const y = plus(multiply(weights.output, attended, weights.outputFactor), weights.outputBias);
         addTo(x.row(start + t), y, settings, weights);
       }

@@ -1,6 +1,7 @@
 /**
  * Recurrent blocks in float64, token by token, with the formulas of js/llama/plan.js.
  */
+import { delta } from './reference-delta.js';
 import { Freeable, multiply, plus } from './reference-rows.js';
 
 /** @import { ConvolutionSettings, RecurrentSettings } from '../../js/llama/plan.js' */
@@ -123,7 +124,7 @@ const convolution = {
 };
 
 /** @type {Record<string, ReferenceKind>} */
-const KINDS = { convolution };
+const KINDS = { convolution, delta };
 
 /**
  * What a token adds, before the norm of the output.

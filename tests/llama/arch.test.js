@@ -8,6 +8,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ARCHITECTURES } from '../../js/llama/architectures/index.js';
 import { Llama, ModelError, types } from '../../js/llama/index.js';
+import { attentionsOf, recurrentsOf } from '../../js/llama/layers.js';
 import { openWasmBackend } from '../../js/wasm/backend.js';
 import { distance, readReference } from '../helpers/llama.js';
 import { draw, Prng } from '../helpers/prng.js';
@@ -253,6 +254,28 @@ const MISTAKES = [
     'gemma3-A',
     'norms of queries and keys',
     inLayers((attention) => Object.assign(attention, { qkNorm: undefined })),
+  ],
+  [
+    'qwen35-A',
+    'gate of attention',
+    ({ layers }) => {
+      for (const attention of attentionsOf(layers)) attention.outputGate = false;
+    },
+  ],
+  [
+    'qwen35-A',
+    'part of a head that turns',
+    ({ layers }) => {
+      for (const { rope } of attentionsOf(layers)) if (rope) rope.nDims = 32;
+    },
+  ],
+  [
+    'qwen35-A',
+    'epsilon of the results of delta nets',
+    ({ layers }) => {
+      for (const one of recurrentsOf(layers))
+        if (one.kind === 'delta') one.headNorm = { ...one.headNorm, eps: 1e-6 };
+    },
   ],
   ['gemma3-A', 'linear scaling of the global layer', turned({ linearScale: 1 })],
   ['gemma3-A', 'linear scaling in all layers', turned({ linearScale: 8 })],

@@ -23,6 +23,7 @@ import { phi3 } from './phi3.js';
 import { qwen2 } from './qwen2.js';
 import { qwen2moe } from './qwen2moe.js';
 import { qwen3 } from './qwen3.js';
+import { qwen35 } from './qwen35.js';
 import { qwen3moe } from './qwen3moe.js';
 import { smollm3 } from './smollm3.js';
 
@@ -33,7 +34,7 @@ export const ARCHITECTURES = Object.freeze({
   'hunyuan-dense': hunyuanDense,
   'gpt-oss': gptOss,
   ernie4_5: ernie45,
-  ...{ mistral3, glm4, lfm2 },
+  ...{ mistral3, glm4, lfm2, qwen35 },
   bert,
   'nomic-bert': nomicBert,
   'modern-bert': modernBert,

@@ -1,6 +1,7 @@
 /* The kinds of recurrent blocks that the CPU computes. */
 
 import { convolution } from './convolution.js';
+import { delta } from './delta.js';
 
 /** @typedef {import('../../llama/plan.js').RecurrentSettings} RecurrentSettings */
 /** @typedef {import('../handles.js').Tensor} Tensor */
@@ -22,7 +23,7 @@ import { convolution } from './convolution.js';
  */
 
 /** @type {Readonly<Record<string, RecurrentKind>>} */
-export const KINDS = Object.freeze({ convolution });
+export const KINDS = Object.freeze({ convolution, delta });
 
 /**
  * Values of a token in each work tensor, and in what is added to the hidden states in the end.

@@ -1,0 +1,102 @@
+/**
+ * The plan of Qwen 3.5: which layers have which block, defaults, the blocks that are left out, and
+ * what is refused by name.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ModelError } from '../../js/llama/index.js';
+import { planModel } from '../../js/llama/plan.js';
+import { lacks } from '../../js/wasm/fit.js';
+
+/** @import { MetadataValue } from '../../js/gguf/index.js' */
+/** @import { DeltaSettings } from '../../js/llama/plan.js' */
+
+const KEYS = {
+  context_length: 8192,
+  embedding_length: 256,
+  block_count: 8,
+  feed_forward_length: 128,
+  'attention.head_count': 4,
+  'attention.head_count_kv': 2,
+  'attention.key_length': 128,
+  'attention.value_length': 128,
+  'attention.layer_norm_rms_epsilon': 1e-5,
+  'rope.dimension_count': 32,
+  'rope.dimension_sections': [11, 11, 10, 0],
+  'ssm.conv_kernel': 4,
+  'ssm.inner_size': 192,
+  'ssm.state_size': 64,
+  'ssm.time_step_rank': 6,
+  'ssm.group_count': 2,
+};
+
+/** @param {Record<string, MetadataValue | undefined>} [changes] */
+function planOf(changes = {}) {
+  /** @type {Record<string, any>} */
+  const metadata = { 'general.architecture': 'qwen35', 'tokenizer.ggml.tokens': ['a', 'b'] };
+  for (const [key, value] of Object.entries({ ...KEYS, ...changes }))
+    if (value !== undefined) metadata[`qwen35.${key}`] = value;
+  return planModel(metadata);
+}
+
+/** @param {RegExp} message */
+const refusal = (message) => (/** @type {unknown} */ error) =>
+  error instanceof ModelError && message.test(error.message);
+
+test('qwen35: every fourth layer has attention unless the file says otherwise', () => {
+  const kinds = (/** @type {Record<string, MetadataValue>} */ keys) =>
+    planOf(keys)
+      .layers.map(({ attention, recurrent }) => (attention ? 'a' : recurrent?.kind[0]))
+      .join('');
+  assert.equal(kinds({}), 'dddaddda');
+  assert.equal(kinds({ full_attention_interval: 3 }), 'ddaddadd');
+  assert.equal(kinds({ full_attention_interval: 1 }), 'aaaaaaaa');
+  assert.throws(() => planOf({ full_attention_interval: 0 }), refusal(/full_attention_interval.*got 0/));
+});
+
+test('qwen35: settings and tensors of both kinds of layers', () => {
+  const { layers, tensors, shared } = planOf();
+  const { nKeyHeads, nValueHeads, keySize, valueSize, length, headNorm } = /** @type {DeltaSettings} */ (
+    layers[0].recurrent
+  );
+  assert.deepEqual([nKeyHeads, nValueHeads, keySize, valueSize, length], [2, 6, 64, 32, 4]);
+  assert.equal(headNorm.eps, 1e-5);
+  const { attention } = layers[3];
+  assert.deepEqual(
+    [attention?.outputGate, attention?.rope?.nDims, attention?.rope?.pairing],
+    [true, 32, 'halves'],
+  );
+  const find = (/** @type {string} */ name) => tensors.find((one) => one.name === name);
+  const query = find('blk.3.attn_q.weight');
+  assert.deepEqual([query?.role, query?.nRows, query?.alternating], ['layers.3.attention.qGate', 1024, 128]);
+  assert.deepEqual(shared['layers.3.attention.gate'], { of: query?.role, start: 512, nRows: 512 });
+  assert.equal(find('blk.0.attn_qkv.weight')?.nRows, 2 * 2 * 64 + 192);
+  assert.equal(find('blk.0.post_attention_norm.weight')?.role, 'layers.0.feed.norm');
+  for (const absent of ['blk.0.attn_q.weight', 'blk.3.attn_qkv.weight', 'blk.0.ffn_norm.weight'])
+    assert.equal(find(absent), undefined, absent);
+});
+
+test('qwen35: blocks that guess further tokens are left out, their tensors are not loaded', () => {
+  const { layers, tensors } = planOf({ nextn_predict_layers: 1 });
+  assert.equal(layers.length, 7);
+  const last = tensors.filter(({ name, use }) => name.startsWith('blk.7.') && use !== 'factor');
+  for (const { name, use, optional } of last) assert.deepEqual([use, optional], ['none', true], name);
+  for (const name of ['attn_q', 'ffn_down', 'post_attention_norm', 'nextn.eh_proj', 'nextn.enorm'])
+    assert.ok(
+      last.some((one) => one.name === `blk.7.${name}.weight`),
+      name,
+    );
+  assert.equal(planOf({ nextn_predict_layers: 0 }).layers.length, 8);
+  for (const n of [8, -1, 0.5])
+    assert.throws(() => planOf({ nextn_predict_layers: n }), refusal(/of 8 blocks, .* cannot be left out/));
+});
+
+test('qwen35: heads that do not fit are refused by name', () => {
+  assert.throws(() => planOf({ 'ssm.time_step_rank': 5 }), refusal(/5 value heads.*2 key heads/));
+  assert.throws(() => planOf({ 'ssm.inner_size': 190 }), refusal(/ssm\.inner_size" is 190.*6 heads/));
+  assert.throws(() => planOf({ 'ssm.conv_kernel': undefined }), refusal(/ssm\.conv_kernel/));
+  assert.deepEqual(lacks(planOf(), []), []);
+  assert.match(lacks(planOf({ 'ssm.state_size': 60 }), []).join(), /delta nets with heads of 60 values/);
+  assert.match(lacks(planOf({ 'ssm.state_size': 512 }), []).join(), /heads of 512 values.*256 at most/);
+  assert.match(lacks(planOf({ 'ssm.conv_kernel': 40 }), []).join(), /convolutions of length 40/);
+});
