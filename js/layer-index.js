@@ -42,3 +42,4 @@ export { KvCache } from './wasm/kv-cache.js';
 /** @typedef {import('./wasm/kernel-types.js').RopeOptions} RopeOptions */
 /** @typedef {import('./wasm/kernel-types.js').RouteOptions} RouteOptions */
 /** @typedef {import('./wasm/kernel-types.js').Routing} Routing */
+/** @typedef {import('./wasm/kernel-types.js').ScanSteps} ScanSteps */

@@ -445,6 +445,29 @@ typedef struct {
 int32_t fm_delta_net(const fm_delta *shape, const float *qkv, const float *alpha, const float *beta,
                      const float *dt_bias, const float *a, const float *gate,
                      const float *norm_weight, float *state, float *out);
+/* The selective scan of Mamba-2. Every head has a state h [state_size][head_size], which n_tokens
+ * tokens go through one after another:
+ *
+ *   step = softplus(dt + dt_bias),  softplus(v) = ln(1 + e^v)
+ *   h[n][p] = e^(step * a) * h[n][p] + B[n] * step * x[p]
+ *   y[p] = sum_n C[n] * h[n][p] + d * x[p]
+ *
+ * x        [n_tokens][n_heads * head_size + 2 * n_groups * state_size]: a token has x of every
+ *          head, then B of every group, then C of every group; at most 2^32 - 1 values
+ * n_heads  a multiple of n_groups; head i reads B and C of group i / (n_heads / n_groups)
+ * dt       [n_tokens][n_heads]
+ * a, d, dt_bias  [n_heads]; a is below 0 in models
+ * state    [n_heads][state_size][head_size], read and written
+ * y        [n_tokens][n_heads][head_size]
+ * y and state must overlap neither each other nor any other argument. What has decayed to less than
+ * 2^-100 of itself counts as 0. Tokens are computed 16 at a time, the rest one by one. NaN and Inf
+ * reach the results of their own token and of later ones only.
+ * Returns FM_OK, FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP. */
+typedef struct {
+  uint32_t n_tokens, n_heads, n_groups, head_size, state_size;
+} fm_scan;
+int32_t fm_ssm_scan(const fm_scan *shape, const float *x, const float *dt, const float *a,
+                    const float *d, const float *dt_bias, float *state, float *y);
 
 /* The kernels that serve (type, activation) now: their fm_isa_id | the fm_activation they get << 8;
  * -1 where the type or the activation is unknown. */

@@ -56,6 +56,8 @@ export const ABI = /** @type {const} */ ({
   fm_multiply: 'i32(address a, address b, address y, u32 n)',
   fm_causal_conv:
     'i32(address x, address weight, address bias, address state, address y, u32 n_tokens, u32 n_channels, u32 length, i32 act)',
+  fm_ssm_scan:
+    'i32(address shape, address x, address dt, address a, address d, address dt_bias, address state, address y)',
   fm_served_by: 'i32(i32 type, i32 activation)',
 });
 

@@ -232,4 +232,12 @@
  * @property {U} [out]  Where the result goes; it overlaps nothing else.
  */
 
+/**
+ * @typedef {object} ScanSteps
+ * @property {Floats} dt  nTokens * nHeads values; a step is softplus(dt + dtBias).
+ * @property {Floats} dtBias  nHeads values.
+ * @property {Floats} a  nHeads values, below 0 in models: a step decays the state by e^(step * a).
+ * @property {Floats} d  nHeads values: factors of x in the result.
+ */
+
 export {};

@@ -19,6 +19,7 @@ export const ROUTE_OPTIONS = Object.freeze([
 ]);
 export const EXPERTS_OPTIONS = Object.freeze(['act', 'up', 'biases', 'out', 'activation']);
 export const SCORE_OPTIONS = Object.freeze(['headSize', 'scale', 'causal', 'out']);
+export const SCAN_OPTIONS = Object.freeze(['nGroups', 'out']);
 export const DELTA_OPTIONS = Object.freeze(['nKeyHeads', 'gate', 'normWeight', 'eps', 'out']);
 export const FLASH_OPTIONS = Object.freeze([
   ...[

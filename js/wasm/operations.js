@@ -28,3 +28,4 @@ export {
   fusedSwigluMatmul,
 } from './products.js';
 export { quantize } from './quantize.js';
+export { ssmScan } from './ssm-scan.js';

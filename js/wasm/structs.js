@@ -13,6 +13,7 @@ export const STRUCTS = /** @type {const} */ ({
   fm_attention:
     'u32 n_tokens, u32 n_heads, u32 n_kv_heads, u32 head_size, u32 n_positions, u32 first_position, i32 kv_type, i32 causal, u32 window, f32 scale, f32 softcap, address sinks',
   fm_delta: 'u32 n_tokens, u32 n_key_heads, u32 n_value_heads, u32 key_size, u32 value_size, f32 eps',
+  fm_scan: 'u32 n_tokens, u32 n_heads, u32 n_groups, u32 head_size, u32 state_size',
 });
 
 /** @typedef {import('./memory.js').Memory} Memory */

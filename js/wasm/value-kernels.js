@@ -121,4 +121,24 @@ export class ValueKernels {
   deltaNet(qkv, gates, state, options) {
     return this.#run.deltaNet(this.#core, qkv, gates, state, options);
   }
+
+  /**
+   * Runs tokens through the selective scan of Mamba-2. A token changes the state h of each head,
+   * and reads it: with step = softplus(dt + dtBias), h[n][p] = e^(step * a) * h[n][p] +
+   * B[n] * step * x[p], and y[p] = sum_n C[n] * h[n][p] + d * x[p]. Head i reads B and C of group
+   * floor(i / (nHeads / nGroups)). Tokens are computed 16 at a time, the
+   * rest one by one.
+   * @template {Floats} T
+   * @template {Floats} [U=T]
+   * @param {T} x  a row a token: x of all heads, B of all groups, C of all groups
+   * @param {import('./kernel-types.js').ScanSteps} steps
+   * @param {import('./handles.js').Tensor} state  nHeads * stateSize rows of headSize values; changed
+   * @param {{ nGroups?: number, out?: U }} [options]  nGroups: default 1; out overlaps nothing else
+   * @returns {NoInfer<U>} [nTokens][nHeads][headSize]
+   * @throws {import('../errors.js').ShapeError} a length does not fit the shape; the message has both
+   *   numbers
+   */
+  ssmScan(x, steps, state, options) {
+    return this.#run.ssmScan(this.#core, x, steps, state, options);
+  }
 }

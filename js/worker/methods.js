@@ -36,6 +36,7 @@ export const METHODS = Object.freeze({
   fusedAttentionScore: 2,
   flashAttention: 3,
   deltaNet: 3,
+  ssmScan: 3,
 });
 
 /** Methods of handles. */
@@ -69,6 +70,7 @@ const OWN_OPTIONS = {
   fusedAttentionScore: options.SCORE_OPTIONS,
   flashAttention: options.FLASH_OPTIONS,
   deltaNet: options.DELTA_OPTIONS,
+  ssmScan: options.SCAN_OPTIONS,
 };
 
 /** Options of every call. */

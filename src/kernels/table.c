@@ -47,7 +47,8 @@ static const fm_shared_kernels shared[] = {
      .to_f16 = fm_to_f16__scalar,
      .conv = fm_conv__scalar,
      .attention = &fm_attention__scalar,
-     .delta = &fm_delta__scalar},
+     .delta = &fm_delta__scalar,
+     .scan = &fm_scan__scalar},
     {.act = {[FM_ACT_INT16] = {ACT_I16, .quantize = SIMD128(fm_quantize_i16__simd128),
                                .deal = SIMD128(fm_deal_i16__simd128),
                                .interleave = SIMD128(fm_interleave_i16__simd128)},
@@ -71,7 +72,8 @@ static const fm_shared_kernels shared[] = {
      .attention = SIMD128(&fm_attention__simd128),
      .attention_relaxed = RELAXED(&fm_attention__relaxed),
      .delta = SIMD128(&fm_delta__simd128),
-     .delta_relaxed = RELAXED(&fm_delta__relaxed)},
+     .delta_relaxed = RELAXED(&fm_delta__relaxed),
+     .scan = SIMD128(&fm_scan__simd128)},
 };
 
 const fm_shared_kernels *fm_shared_kernels_of(int32_t isa) {

@@ -13,6 +13,7 @@
 #include "kernels/delta.h"
 #include "kernels/floats.h"
 #include "kernels/layer.h"
+#include "kernels/scan.h"
 #include "kernels/source.h"
 
 /* Who serves a type. The scalar kernels are generic: a type brings its decoder. */
@@ -47,6 +48,7 @@ typedef struct {
   fm_conv_fn *conv;
   const fm_attention_kernels *attention, *attention_relaxed;
   const fm_delta_kernels *delta, *delta_relaxed;
+  const fm_scan_kernels *scan;
 } fm_shared_kernels;
 
 /* isa: one that this module holds. */

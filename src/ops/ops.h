@@ -128,5 +128,11 @@ typedef struct {
 /* Contract: fm_delta_net in fused.h. */
 void fm_op_delta_net(const fm_delta *shape, const fm_delta_operands *with, float *state,
                      float *out);
+/* Contract: fm_ssm_scan in fused.h. */
+typedef struct {
+  const float *x, *dt, *a, *d, *dt_bias;
+  float *state, *y;
+} fm_scan_operands;
+void fm_op_ssm_scan(const fm_scan *shape, const fm_scan_operands *operands);
 
 #endif

@@ -137,6 +137,7 @@ function layer({ seconds, cold }) {
     ['experts.js'],
     ['attention.js', ...(cold ? ['--cold'] : [])],
     ['delta.js'],
+    ['scan.js'],
   ];
   for (const [program, ...more] of programs) {
     const args = [fileURLToPath(new URL(program, import.meta.url)), '--seconds', seconds, ...more];

@@ -382,8 +382,8 @@ void fuzz_dequantize(int32_t type, const void *w, float *y, uint32_t n_rows, uin
 /* ---- the fuzzer's side ---- */
 
 static const fuzz_target *const groups[] = {
-    fuzz_products,  fuzz_fused,     fuzz_experts, fuzz_rows,   fuzz_layer,
-    fuzz_attention, fuzz_recurrent, fuzz_delta,   fuzz_module};
+    fuzz_products,  fuzz_fused,     fuzz_experts, fuzz_rows, fuzz_layer,
+    fuzz_attention, fuzz_recurrent, fuzz_delta,   fuzz_scan, fuzz_module};
 #define N_GROUPS (sizeof groups / sizeof groups[0])
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);

@@ -114,6 +114,6 @@ typedef struct {
 } fuzz_target;
 
 extern const fuzz_target fuzz_products[], fuzz_fused[], fuzz_experts[], fuzz_rows[], fuzz_layer[],
-    fuzz_attention[], fuzz_recurrent[], fuzz_delta[], fuzz_module[];
+    fuzz_attention[], fuzz_recurrent[], fuzz_delta[], fuzz_scan[], fuzz_module[];
 
 #endif

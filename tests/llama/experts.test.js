@@ -9,7 +9,8 @@ import { planModel } from '../../js/llama/plan.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
 import { peakOf } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
-import { Matrix, ReferenceBackend } from '../helpers/reference-backend.js';
+import { ReferenceBackend } from '../helpers/reference-backend.js';
+import { Matrix } from '../helpers/reference-rows.js';
 import { libraryVariants } from '../helpers/variants.js';
 
 /** @import { Kernels } from '../../js/layer-index.js' */

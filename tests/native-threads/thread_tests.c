@@ -41,6 +41,8 @@ static int32_t operate(uint32_t kind, const uint8_t *w, float *x, float *y, uint
                               .kv_type = FM_KV_F32,
                               .causal = 1,
                               .scale = 0.125f};
+  const fm_scan scan = {
+      .n_tokens = n_tokens, .n_heads = 8, .n_groups = 2, .head_size = 48, .state_size = 32};
   switch (kind) {
   case 0:
     return fused_matmul(FM_TYPE_Q4_K, w, x, y, n_tokens, n_rows, N_COLS, FM_ACT_INT8);
@@ -56,6 +58,8 @@ static int32_t operate(uint32_t kind, const uint8_t *w, float *x, float *y, uint
     return fm_rms_norm(x, NULL, y, n_tokens, N_COLS, 1e-5f);
   case 6:
     return fm_dequantize_rows(FM_TYPE_Q4_K, w, y, n_tokens, N_COLS);
+  case 7:
+    return fm_ssm_scan(&scan, x, x, x, x, x, y + MAX_TOKENS * N_COLS, y);
   default:
     return fm_gated(x, x, y, n_tokens * N_COLS, FM_GATE_SILU);
   }
@@ -76,7 +80,7 @@ int main(void) {
   }
   int failures = 0, jobs = 0;
   for (; jobs < 3000; jobs++) {
-    uint32_t kind = below(8), n_tokens = 1 + below(jobs % 3 ? 3 : MAX_TOKENS),
+    uint32_t kind = below(9), n_tokens = 1 + below(jobs % 3 ? 3 : MAX_TOKENS),
              n_rows = 1 + below(MAX_ROWS);
     memset(one, 0, y_bytes);
     memset(many, 0, y_bytes);

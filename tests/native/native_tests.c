@@ -379,6 +379,7 @@ int main(void) {
   test_attention();
   test_delta();
   test_layer();
+  test_scan();
   check(n_types >= 3, "%u types", n_types);
   printf("%u checks, %u types, %u failures\n", n_checks, n_types, n_failures);
   return n_failures == 0 ? 0 : 1;

@@ -23,5 +23,6 @@ void test_fused(void);
 void test_attention(void);
 void test_delta(void);
 void test_layer(void);
+void test_scan(void);
 
 #endif

@@ -89,6 +89,11 @@ const OPERATIONS = {
     call: (k, h, o) => k.deltaNet(ramp(3 * 8), oneHead, h.state, o),
     near: ['normWeights', 'normWeight'],
   },
+  ssmScan: {
+    call: (k, h, o) =>
+      k.ssmScan(ramp(96), { dt: ramp(1), dtBias: ramp(1), a: ramp(1), d: ramp(1) }, h.scanState, o),
+    near: ['ngroups', 'nGroups'],
+  },
   flashAttention: {
     call: (k, h, o) => k.flashAttention(h.t, h.cache, h.cache, o),
     near: ['softCap', 'softcap'],
@@ -176,7 +181,8 @@ async function handlesOf(k) {
   const [name] = [...gguf.tensors.values()].filter(({ supported }) => supported).map((tensor) => tensor.name);
   const cache = await k.kvCache({ nPositions: 4, nKvHeads: 2, headSize: 16 });
   const [t, state] = [await k.tensor({ nRows: 1, nCols: 32 }), await k.tensor({ nRows: 8, nCols: 8 })];
-  return { w: await k.weight(square), t, state, cache, gguf, name };
+  const scanState = await k.tensor({ nRows: 32, nCols: 32 });
+  return { w: await k.weight(square), t, state, scanState, cache, gguf, name };
 }
 
 before(async () => {

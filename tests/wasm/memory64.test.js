@@ -43,6 +43,8 @@ function results(fm) {
   const state = fm.tensor({ nRows: 64, nCols: 128, data: gaussian(64 * 128, 10) });
   const [alpha, beta] = [gaussian(5, 11), gaussian(5, 12)];
   const gates = { alpha, beta, dtBias: gaussian(1, 13), a: Float32Array.of(-0.3) };
+  const a4 = Float32Array.of(-0.1, -1, -2, -9);
+  const steps = { dt: gaussian(20, 10), dtBias: gaussian(4, 11), a: a4, d: gaussian(4, 12) };
   const outputs = [
     fm.fusedMatmul(a, x),
     ...fm.fusedMatmulMany([a, b], x),
@@ -65,6 +67,7 @@ function results(fm) {
     fm.gated(x, x),
     fm.multiply(x, x),
     fm.causalConv(x, gaussian(3 * x.nCols, 10), fm.tensor({ nRows: 2, nCols: x.nCols })),
+    fm.ssmScan(x, steps, fm.tensor({ nRows: 128, nCols: 32 }), { nGroups: 2 }),
   ].map((tensor) => tensor.toArray());
   outputs.push(fm.embed(a, [299, 0]), fm.dequantize(b), fm.fusedMatmul(a, gaussian(256, 8)));
   const bytes = fm.quantize('Q6_K', gaussian(512, 9), 2, 256);

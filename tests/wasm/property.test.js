@@ -39,6 +39,7 @@ const handlesOf = (owner) => {
     t: owner.tensor({ nRows: 2, nCols: 64, data: ramp(128) }),
     cache: owner.kvCache({ nPositions: 4, nKvHeads: 2, headSize: 32 }),
     state: owner.tensor({ nRows: 64, nCols: 64 }),
+    scanState: owner.tensor({ nRows: 32, nCols: 16 }),
   };
 };
 
@@ -130,6 +131,12 @@ const rightArguments = {
     { alpha: ramp(2), beta: ramp(2), dtBias: ramp(1), a: ramp(1) },
     mine.state,
     { nKeyHeads: 1, gate: x, normWeight: ones, eps: 1e-3, out: new Float32Array(128) },
+  ],
+  ssmScan: () => [
+    x,
+    { dt: ramp(4), dtBias: ramp(2), a: Float32Array.of(-1, -2), d: ramp(2) },
+    mine.scanState,
+    { nGroups: 1, out: new Float32Array(64) },
   ],
   flashAttention: () => [
     x,

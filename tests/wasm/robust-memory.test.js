@@ -53,6 +53,7 @@ function makeOperands(fm) {
     tx: fm.tensor({ nRows: 2, nCols: 64, data: ramp(2 * 64) }),
     big: fm.weight({ type: 'F32', nRows: ROWS, nCols: 64 }),
     tbig: fm.tensor({ nRows: ROWS, nCols: 64 }),
+    scanState: fm.tensor({ nRows: 32, nCols: 16 }),
     ones: new Float32Array(64).fill(1),
     keys: fm.kvCache(cache),
     values: fm.kvCache(cache),
@@ -69,6 +70,9 @@ function makeOperands(fm) {
 const gguf = await openGguf(sampleGguf().bytes);
 const legacy = { data: new Uint8Array(140).fill(0x5a), scales: ramp(1), nRows: 1, nCols: 256 };
 const LARGE = 64 * ROWS;
+const scanSteps = (/** @type {number} */ nTokens) => ({
+  ...{ dt: ramp(2 * nTokens), dtBias: ramp(2), a: Float32Array.of(-1, -2), d: ramp(2) },
+});
 
 /**
  * Every method of the API that may allocate.
@@ -109,6 +113,8 @@ const operations = {
   multiply: (fm, o) => fm.multiply(o.tx, o.x),
   causalConv: (fm, o) => fm.causalConv(o.tx, ramp(64 * 3), ramp(64 * 2), { bias: o.ones }),
   'causalConv of an array': (fm) => fm.causalConv(ramp(LARGE), ramp(64 * 3), ramp(64 * 2)),
+  ssmScan: (fm, o) => fm.ssmScan(ramp(LARGE), scanSteps(ROWS), o.scanState),
+  'ssmScan of a tensor': (fm, o) => fm.ssmScan(o.tx, scanSteps(2), o.scanState),
   fusedMatmulMany: (fm, o) => fm.fusedMatmulMany([o.w, o.w2], o.tx),
   'fusedMatmulMany of an array': (fm, o) => fm.fusedMatmulMany([o.w, o.w2], ramp(LARGE)),
   fusedRmsNormMatmul: (fm, o) => fm.fusedRmsNormMatmul([o.w, o.w2], o.tx, o.ones),

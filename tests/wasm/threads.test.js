@@ -187,6 +187,26 @@ const OPERATIONS = {
         ...states,
       ];
     }),
+  ssmScan: (fm) => {
+    const results = [];
+    for (const [nHeads, nGroups, headSize, stateSize] of [
+      [1, 1, 64, 16],
+      [5, 1, 20, 64],
+      [12, 4, 64, 128],
+    ]) {
+      const row = nHeads * headSize + 2 * nGroups * stateSize;
+      const state = fm.tensor({ nRows: nHeads * stateSize, nCols: headSize });
+      const a = gaussian(nHeads, 1).map((value) => -Math.abs(value));
+      const [dtBias, d] = [gaussian(nHeads, 2), gaussian(nHeads, 3)];
+      for (const nTokens of [1, 3, 16, 50]) {
+        const steps = { dt: gaussian(nTokens * nHeads, 4), dtBias, a, d };
+        results.push(fm.ssmScan(gaussian(nTokens * row, nTokens), steps, state, { nGroups }));
+        results.push(state.toArray());
+      }
+      state.free();
+    }
+    return results;
+  },
   fusedAttentionScore: (fm) =>
     [1, 3, 4, 5, 33].flatMap((nQ) =>
       [true, false].map((causal) =>

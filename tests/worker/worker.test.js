@@ -69,6 +69,8 @@ const OPERATIONS = {
     await cache.write(h.t, 1);
     return k.flashAttention(h.t, cache, cache, { firstPosition: 1 });
   },
+  ssmScan: async (k, h) =>
+    k.ssmScan(ramp(136), { dt: ramp(4), dtBias: ramp(2), a: ramp(2), d: ramp(2) }, h.t2, { nGroups: 2 }),
   fusedMatmulMany: async (k, h) => (await k.fusedMatmulMany([h.s, h.s2], h.t))[1],
   fusedRmsNormMatmul: async (k, h) =>
     (await k.fusedRmsNormMatmul([h.s, h.s2], ramp(32), ramp(32), { eps: 1e-3 }))[0],

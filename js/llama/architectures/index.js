@@ -23,8 +23,8 @@ import { phi3 } from './phi3.js';
 import { qwen2 } from './qwen2.js';
 import { qwen2moe } from './qwen2moe.js';
 import { qwen3 } from './qwen3.js';
-import { qwen35 } from './qwen35.js';
 import { qwen3moe } from './qwen3moe.js';
+import { qwen35 } from './qwen35.js';
 import { smollm3 } from './smollm3.js';
 
 /** @type {Readonly<Record<string, import('../plan.js').ArchitectureFile>>} */
