@@ -181,8 +181,26 @@ import { ModelError } from './errors.js';
 /** @typedef {RecurrentBlock & DeltaNet} DeltaSettings */
 
 /**
+ * Mamba-2: y = gateNorm(silu(z) * scan), where the scan reads silu(conv(x)), in which a token has
+ * values of every head, then B and C of every group. z, x and dt are products of the input. For each
+ * head, which has a state h: step = softplus(dt + stepBias); h[n][p] = e^(step * a) * h[n][p] +
+ * B[n] * step * x[p]; scan[p] = sum_n C[n] * h[n][p] + d * x[p]. Tensors by role: z, x, dt, conv,
+ * stepBias, a, d; where the file has them convBias and gateNorm, which has a row for each group.
+ * @typedef {object} ScanShape
+ * @property {'scan'} kind
+ * @property {number} nHeads
+ * @property {number} headSize  Values of a head.
+ * @property {number} nGroups  Groups of heads that share B and C, and a norm; a divisor of nHeads.
+ * @property {number} stateSize  Values of B and of C; the state of a head has as many rows.
+ * @property {number} length  Tokens that a convolution covers.
+ * @property {Norm} gateNorm  Norm of each group of the gated values.
+ */
+
+/** @typedef {RecurrentBlock & ScanShape} ScanSettings */
+
+/**
  * A block with a state of a fixed size, by kind.
- * @typedef {ConvolutionSettings | DeltaSettings} RecurrentSettings
+ * @typedef {ConvolutionSettings | DeltaSettings | ScanSettings} RecurrentSettings
  */
 
 /**

@@ -3,6 +3,7 @@
  */
 import { delta } from './reference-delta.js';
 import { Freeable, multiply, plus } from './reference-rows.js';
+import { scan } from './reference-scan.js';
 
 /** @import { ConvolutionSettings, RecurrentSettings } from '../../js/llama/plan.js' */
 /** @import { Matrix } from './reference-rows.js' */
@@ -84,7 +85,7 @@ export class ReferenceState extends Freeable {
 }
 
 /** Product with a matrix of the block, its factor and its bias. */
-const project = (
+export const project = (
   /** @type {Float64Array} */ h,
   /** @type {Record<string, Matrix>} */ weights,
   /** @type {string} */ role,
@@ -124,7 +125,7 @@ const convolution = {
 };
 
 /** @type {Record<string, ReferenceKind>} */
-const KINDS = { convolution, delta };
+const KINDS = { convolution, delta, scan };
 
 /**
  * What a token adds, before the norm of the output.

@@ -258,6 +258,39 @@ test('plans: glm4 shares gate and up only, and has norms on both sides', () => {
   assert.ok(names.includes('blk.0.attn_q.bias') && !names.includes('blk.0.attn_qkv.weight'));
 });
 
+test('plans: falcon-h1 has both blocks in every layer, which share a norm', () => {
+  const keys = {
+    'ssm.inner_size': 512,
+    'ssm.time_step_rank': 8,
+    'ssm.group_count': 2,
+    'ssm.state_size': 16,
+    'ssm.conv_kernel': 4,
+  };
+  const { plan, names } = planOf('falcon-h1', keys);
+  for (const { attention, recurrent } of plan.layers) {
+    assert.deepEqual(recurrent, {
+      ...{ kind: 'scan', nHeads: 8, headSize: 64, nGroups: 2, stateSize: 16, length: 4 },
+      ...{ norm: attention.norm, gateNorm: attention.norm, postNorm: undefined, residualScale: 1 },
+    });
+  }
+  assert.deepEqual(plan.shared['layers.1.recurrent.norm'], { of: 'layers.1.attention.norm' });
+  const rows = ['z', 'x', 'dt'].map((part) => plan.shared[`layers.1.recurrent.${part}`]);
+  assert.deepEqual(
+    rows.map(({ start, nRows }) => [start, nRows]),
+    [
+      [0, 512],
+      [512, 576],
+      [1088, 8],
+    ],
+  );
+  assert.equal(plan.tensors.find(({ name }) => name === 'blk.0.ssm_in.weight')?.nRows, 1096);
+  assert.ok(names.includes('blk.7.ffn_norm') && !names.includes('blk.7.ffn_norm.weight'));
+  assert.throws(
+    () => planOf('falcon-h1'),
+    refusal(/ssm.inner_size" must be an integer over 0, got undefined/),
+  );
+});
+
 test('plans: mistral3 has a temperature from the original context on', () => {
   const given = { 'attention.temperature_scale': 0.1, 'rope.scaling.original_context_length': 1024 };
   assert.deepEqual(planOf('mistral3', given).attention[7].temperature, { scale: 0.1, length: 1024 });

@@ -215,6 +215,10 @@ const turned = (change) => inLayers(({ rope }) => Object.assign(rope ?? {}, chan
 const mixed = (change) => inLayers((_, { experts }) => Object.assign(experts ?? {}, change));
 /** @param {Partial<import('../../js/llama/plan.js').RouterSettings>} change */
 const routed = (change) => inLayers((_, { experts }) => Object.assign(experts?.router ?? {}, change));
+/** @param {Partial<import('../../js/llama/plan.js').ScanSettings>} change */
+const inScans = (change) => (/** @type {Plan} */ plan) => {
+  for (const { recurrent } of plan.layers) if (recurrent?.kind === 'scan') Object.assign(recurrent, change);
+};
 
 /**
  * Settings that a model has, each ignored or mistaken by itself.
@@ -351,6 +355,10 @@ const MISTAKES = [
     'norm after the feed-forward',
     inLayers((_, feed) => Object.assign(feed, { postNorm: undefined })),
   ],
+  ['falcon-h1-A', 'attention', inLayers((attention) => Object.assign(attention, { residualScale: 0 }))],
+  ['falcon-h1-A', 'Mamba-2', inScans({ residualScale: 0 })],
+  ['falcon-h1-A', 'epsilon of the gated values', inScans({ gateNorm: { kind: 'rms', eps: 0.5 } })],
+  ['falcon-h1-A', 'halves of a head', turned({ pairing: 'adjacent' })],
   ['llama-yarn-A', 'frequencies of YaRN', turned({ divisors: undefined })],
   ['llama-yarn-A', 'magnitude of YaRN', turned({ magnitude: 1 })],
   ['mistral3-A', 'frequencies of YaRN', turned({ divisors: undefined })],

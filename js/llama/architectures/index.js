@@ -4,6 +4,7 @@ import { arcee } from './arcee.js';
 import { bert } from './bert.js';
 import { ernie45 } from './ernie4-5.js';
 import { exaone4 } from './exaone4.js';
+import { falconH1 } from './falcon-h1.js';
 import { gemmaEmbedding } from './gemma-embedding.js';
 import { gemma2 } from './gemma2.js';
 import { gemma3 } from './gemma3.js';
@@ -35,6 +36,7 @@ export const ARCHITECTURES = Object.freeze({
   'gpt-oss': gptOss,
   ernie4_5: ernie45,
   ...{ mistral3, glm4, lfm2, qwen35 },
+  'falcon-h1': falconH1,
   bert,
   'nomic-bert': nomicBert,
   'modern-bert': modernBert,

@@ -2,6 +2,7 @@
 
 import { convolution } from './convolution.js';
 import { delta } from './delta.js';
+import { scan } from './scan.js';
 
 /** @typedef {import('../../llama/plan.js').RecurrentSettings} RecurrentSettings */
 /** @typedef {import('../handles.js').Tensor} Tensor */
@@ -23,7 +24,7 @@ import { delta } from './delta.js';
  */
 
 /** @type {Readonly<Record<string, RecurrentKind>>} */
-export const KINDS = Object.freeze({ convolution, delta });
+export const KINDS = Object.freeze({ convolution, delta, scan });
 
 /**
  * Values of a token in each work tensor, and in what is added to the hidden states in the end.

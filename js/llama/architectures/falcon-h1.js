@@ -1,0 +1,27 @@
+/* Falcon H1: every layer has attention and a Mamba-2 block side by side, which read the same norm.
+ * The factors of the original configuration are in the weights. */
+
+import { decoderPlan } from './decoder-plan.js';
+import { readScan, scanTensors } from './scan.js';
+
+/** @type {import('../plan.js').ArchitectureFile} */
+export const falconH1 = {
+  models: 'Falcon H1',
+  plan(read) {
+    const { layers, tensors, shared, ...plan } = decoderPlan(read, { pairing: 'halves' });
+    const [{ feed }] = layers;
+    const recurrent = readScan(read, /** @type {import('../plan.js').Norm} */ (feed.norm));
+    const parts = layers.map((_, i) => scanTensors(i, plan.nEmbd, recurrent));
+    const norms = layers.map((_, i) => [`layers.${i}.recurrent.norm`, { of: `layers.${i}.attention.norm` }]);
+    return {
+      ...plan,
+      layers: layers.map((layer) => ({ ...layer, recurrent })),
+      tensors: [
+        // Converters give this norm no suffix.
+        ...tensors.map((one) => ({ ...one, name: one.name.replace(/(?<=ffn_norm)\.weight$/, '') })),
+        ...parts.flatMap((part) => part.tensors),
+      ],
+      shared: Object.assign({}, shared, ...parts.map((part) => part.shared), Object.fromEntries(norms)),
+    };
+  },
+};
