@@ -26,9 +26,8 @@ const SIZES = {
  * @param {string} architecture
  * @param {Record<string, MetadataValue | undefined>} [keys]  in addition to the sizes
  * @param {number} [contextLength]
- * @param {boolean} [isAlike]  whether all layers have attention
  */
-function planOf(architecture, keys = {}, contextLength = undefined, isAlike = true) {
+function planOf(architecture, keys = {}, contextLength = undefined) {
   /** @type {Record<string, any>} */
   const metadata = { 'general.architecture': architecture, 'tokenizer.ggml.tokens': ['a', 'b'] };
   for (const [key, value] of Object.entries({ ...SIZES, ...keys }))
@@ -39,8 +38,8 @@ function planOf(architecture, keys = {}, contextLength = undefined, isAlike = tr
     plan,
     attention,
     feed: plan.layers[0].feed,
-    windows: isAlike ? attention.map(({ window }) => window) : [],
-    bases: isAlike ? attention.map(({ rope }) => rope?.base ?? 0) : [],
+    windows: attention.map((one) => one?.window),
+    bases: attention.map((one) => one?.rope?.base ?? 0),
     names: plan.tensors.map(({ name }) => name),
   };
 }
@@ -291,6 +290,36 @@ test('plans: falcon-h1 has both blocks in every layer, which share a norm', () =
   );
 });
 
+test('plans: granitehybrid has Mamba-2 where a layer has no KV heads, and experts if there are any', () => {
+  const keys = {
+    'ssm.inner_size': 512,
+    'ssm.time_step_rank': 8,
+    'ssm.group_count': 1,
+    'ssm.state_size': 16,
+    'ssm.conv_kernel': 4,
+    'attention.head_count_kv': [0, 2, 0, 0, 0, 2, 0, 0],
+    residual_scale: 0.25,
+    logit_scale: 4,
+    'rope.scaling.finetuned': false,
+  };
+  const { plan, names } = planOf('granitehybrid', keys);
+  for (const [i, { attention, recurrent, feed }] of plan.layers.entries()) {
+    const isRecurrent = i !== 1 && i !== 5;
+    assert.deepEqual([!attention, recurrent?.kind === 'scan'], [isRecurrent, isRecurrent], `layer ${i}`);
+    assert.deepEqual([(attention ?? recurrent)?.residualScale, feed.residualScale], [0.25, 0.25]);
+    assert.equal(attention?.rope, undefined);
+    assert.deepEqual([feed.kind, feed.experts], ['gated', undefined]);
+  }
+  assert.ok(names.includes('blk.0.ssm_in.weight') && !names.includes('blk.0.attn_q.weight'));
+  assert.ok(names.includes('blk.1.attn_q.weight') && !names.includes('blk.1.ssm_in.weight'));
+  assert.ok(names.includes('blk.0.attn_norm.weight') && names.includes('blk.1.attn_norm.weight'));
+  const experts = { expert_count: 4, expert_used_count: 2, expert_shared_feed_forward_length: 64 };
+  const { feed } = planOf('granitehybrid', { ...keys, ...experts });
+  assert.deepEqual([feed.kind, feed.nFf, feed.experts?.shared], ['experts', 128, { nFf: 64, gated: false }]);
+  const alone = planOf('granitehybrid', { ...keys, ...experts, expert_shared_feed_forward_length: 0 });
+  assert.equal(alone.feed.experts?.shared, undefined);
+});
+
 test('plans: mistral3 has a temperature from the original context on', () => {
   const given = { 'attention.temperature_scale': 0.1, 'rope.scaling.original_context_length': 1024 };
   assert.deepEqual(planOf('mistral3', given).attention[7].temperature, { scale: 0.1, length: 1024 });
@@ -303,7 +332,7 @@ test('plans: lfm2 has convolutions where a layer has no KV heads', () => {
   const heads = [0, 2, 0, 0, 2, 0, 2, 0];
   const keys = { 'attention.head_count_kv': heads, 'shortconv.l_cache': 3 };
   const plan = /** @type {Plan} */ (
-    planOf('lfm2', { ...keys, 'attention.sliding_window': 16 }, 64, false).plan
+    planOf('lfm2', { ...keys, 'attention.sliding_window': 16 }, 64).plan
   );
   assert.deepEqual(
     plan.layers.map(({ attention, recurrent }) => [attention?.nKvHeads, attention?.window, recurrent?.kind]),

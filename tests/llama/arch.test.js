@@ -127,7 +127,7 @@ const stepFactor = ({ tensor_types: used }) =>
  * Rounded activations can swap two experts that a router finds nearly equal. A position with a smaller
  * cosine has other experts; so many of them may be in the prompts of a model.
  */
-const OTHER_EXPERTS = 0.98;
+const OTHER_EXPERTS = 0.99;
 const MOST_OTHERS = 2;
 
 const prng = new Prng(SEED);
@@ -359,6 +359,8 @@ const MISTAKES = [
   ['falcon-h1-A', 'Mamba-2', inScans({ residualScale: 0 })],
   ['falcon-h1-A', 'epsilon of the gated values', inScans({ gateNorm: { kind: 'rms', eps: 0.5 } })],
   ['falcon-h1-A', 'halves of a head', turned({ pairing: 'adjacent' })],
+  ['granitehybrid-A', 'residual scale of Mamba-2', inScans({ residualScale: 1 })],
+  ['granitehybrid-A', 'epsilon of the gated values', inScans({ gateNorm: { kind: 'rms', eps: 1e-6 } })],
   ['llama-yarn-A', 'frequencies of YaRN', turned({ divisors: undefined })],
   ['llama-yarn-A', 'magnitude of YaRN', turned({ magnitude: 1 })],
   ['mistral3-A', 'frequencies of YaRN', turned({ divisors: undefined })],

@@ -11,6 +11,7 @@ import { gemma3 } from './gemma3.js';
 import { glm4 } from './glm4.js';
 import { gptOss } from './gpt-oss.js';
 import { granite } from './granite.js';
+import { granitehybrid } from './granitehybrid.js';
 import { granitemoe } from './granitemoe.js';
 import { hunyuanDense } from './hunyuan-dense.js';
 import { lfm2 } from './lfm2.js';
@@ -37,6 +38,7 @@ export const ARCHITECTURES = Object.freeze({
   ernie4_5: ernie45,
   ...{ mistral3, glm4, lfm2, qwen35 },
   'falcon-h1': falconH1,
+  granitehybrid,
   bert,
   'nomic-bert': nomicBert,
   'modern-bert': modernBert,

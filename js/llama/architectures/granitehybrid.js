@@ -1,0 +1,29 @@
+/* Granite 4 H: Mamba-2 blocks in most layers and attention in the others, with the scales of Granite
+ * 3. The feed-forward blocks are dense or mixtures of experts with a shared one. */
+
+import { tensor } from './decoder-plan.js';
+import { hasExperts } from './experts.js';
+import { granitePlan } from './granite.js';
+import { mixGranite } from './granitemoe.js';
+import { readKinds, replaceAttention } from './hybrid.js';
+import { readScan, scanTensors } from './scan.js';
+
+/** @type {import('../plan.js').ArchitectureFile} */
+export const granitehybrid = {
+  models: 'Granite 4 H',
+  plan(given) {
+    const { isRecurrent, read } = readKinds(given);
+    const plan = granitePlan(read, { experts: true });
+    if (hasExperts(read)) mixGranite(read, plan);
+    const { nEmbd, layers, head } = plan;
+    const norm = /** @type {import('../plan.js').Norm} */ (head.norm);
+    const { residualScale } = layers[0].feed;
+    replaceAttention(plan, isRecurrent, (i) => {
+      const recurrent = { ...readScan(read, norm), residualScale };
+      const { tensors, shared } = scanTensors(i, nEmbd, recurrent);
+      const input = tensor(`layers.${i}.recurrent.norm`, `blk.${i}.attn_norm.weight`, 1, nEmbd, 'vector');
+      return { recurrent, tensors: [input, ...tensors], shared };
+    });
+    return plan;
+  },
+};
