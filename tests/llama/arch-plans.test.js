@@ -331,9 +331,7 @@ test('plans: mistral3 has a temperature from the original context on', () => {
 test('plans: lfm2 has convolutions where a layer has no KV heads', () => {
   const heads = [0, 2, 0, 0, 2, 0, 2, 0];
   const keys = { 'attention.head_count_kv': heads, 'shortconv.l_cache': 3 };
-  const plan = /** @type {Plan} */ (
-    planOf('lfm2', { ...keys, 'attention.sliding_window': 16 }, 64).plan
-  );
+  const plan = /** @type {Plan} */ (planOf('lfm2', { ...keys, 'attention.sliding_window': 16 }, 64).plan);
   assert.deepEqual(
     plan.layers.map(({ attention, recurrent }) => [attention?.nKvHeads, attention?.window, recurrent?.kind]),
     heads.map((n) => (n > 0 ? [2, 16, undefined] : [undefined, undefined, 'convolution'])),
