@@ -1,5 +1,6 @@
 /* The fused products: results of the single steps bit for bit, on heap blocks of exactly the bytes
  * of the contracts. */
+#include <sanitizer/asan_interface.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -134,9 +135,53 @@ static void test_ffn(void) {
   free(x);
 }
 
+/* Of the weights, only those of experts with rows may be read: the others are poisoned. Results are
+ * those of each expert alone, bit for bit. */
+static void test_experts(void) {
+  enum {
+    N_EXPERTS = 6
+  };
+  int32_t type = random_type(), activation = (int32_t)random_between(FM_ACT_F32, FM_ACT_INT8);
+  uint32_t n_tokens = random_between(1, 5), n_rows = random_between(1, 9),
+           n_cols = 256 * random_between(1, 3), ends[N_EXPERTS], n_pairs = 0;
+  for (uint32_t e = 0; e < N_EXPERTS; e++) ends[e] = n_pairs += random_u32() % 2 * (e % 4);
+  if (n_pairs == 0) ends[N_EXPERTS - 1] = n_pairs = 1;
+  uint32_t *rows = must_malloc(n_pairs * sizeof *rows);
+  for (uint32_t i = 0; i < n_pairs; i++) rows[i] = random_u32() % n_tokens;
+  uint8_t *w = random_weight(type, N_EXPERTS * n_rows, n_cols);
+  size_t expert_bytes =
+      (size_t)n_rows * n_cols / fm_type_block_values(type) * fm_type_block_bytes(type);
+  float *x = random_floats((size_t)n_tokens * n_cols, true);
+  float *own = room_for((size_t)n_pairs * n_cols), *y = room_for((size_t)n_pairs * n_rows);
+  for (uint32_t i = 0; i < n_pairs; i++)
+    memcpy(own + (size_t)i * n_cols, x + (size_t)rows[i] * n_cols, n_cols * sizeof *x);
+  for (uint32_t e = 0; e < N_EXPERTS; e++) {
+    if (ends[e] == (e == 0 ? 0 : ends[e - 1]))
+      __asan_poison_memory_region(w + e * expert_bytes, expert_bytes);
+  }
+  const fm_expert_target target = {.type = type, .n_rows = n_rows, .w = w, .y = y};
+  int32_t status = fm_matmul_experts(&target, 1, rows, ends, n_pairs, N_EXPERTS, x, NULL, n_tokens,
+                                     n_cols, -1, activation);
+  check(status == FM_OK, "fm_matmul_experts gave %d", status);
+  __asan_unpoison_memory_region(w, N_EXPERTS * expert_bytes);
+  for (uint32_t e = 0, first = 0; e < N_EXPERTS; first = ends[e++]) {
+    if (ends[e] == first) continue;
+    const fm_target alone = {
+        .type = type, .n_rows = n_rows, .w = w + e * expert_bytes, .y = y + (size_t)first * n_rows};
+    check_product(&alone, own + (size_t)first * n_cols, ends[e] - first, n_cols, activation,
+                  "expert");
+  }
+  free(y);
+  free(own);
+  free(x);
+  free(w);
+  free(rows);
+}
+
 void test_fused(void) {
   for (int round = 0; round < ROUNDS; round++) {
     test_targets(round % 2 == 0);
     test_ffn();
+    test_experts();
   }
 }
