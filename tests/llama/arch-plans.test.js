@@ -357,6 +357,23 @@ test('plans: lfm2 has convolutions where a layer has no KV heads', () => {
   assert.throws(() => planOf('lfm2', { ...keys, 'shortconv.l_cache': undefined }), refusal(/l_cache/));
 });
 
+test('plans: lfm2moe has experts after the first layers', () => {
+  const keys = { ...MIXTURE, expert_feed_forward_length: 96, leading_dense_block_count: 2 };
+  const { plan } = planOf('lfm2moe', keys);
+  assert.deepEqual(
+    plan.layers.map(({ feed }) => [feed.kind, feed.nFf]),
+    plan.layers.map((_, i) => (i < 2 ? ['gated', 128] : ['experts', 96])),
+  );
+  assert.deepEqual(plan.layers[7].feed.experts?.router, {
+    ...{ scores: 'sigmoid', over: 'all', normalize: true, scale: 1, nGroups: 1, nGroupsUsed: 1 },
+  });
+  assert.equal(planOf('lfm2moe', { ...keys, leading_dense_block_count: 0 }).feed.kind, 'experts');
+  assert.throws(
+    () => planOf('lfm2moe', { ...keys, leading_dense_block_count: 8 }),
+    refusal(/leading_dense_block_count.* is 8, the model has 8 layers/),
+  );
+});
+
 test('plans: arcee has no gate', () => {
   const { feed, names } = planOf('arcee');
   assert.deepEqual([feed.kind, feed.activation], ['plain', 'relu2']);

@@ -371,6 +371,16 @@ const MISTAKES = [
   ['llama-moe-A', 'second expert', mixed({ nUsed: 1 })],
   ['granitemoe-A', 'shared expert', mixed({ shared: undefined })],
   ['gpt-oss-A', 'windows', noWindows],
+  ['lfm2moe-A', 'scores by sigmoids', routed({ scores: 'softmax' })],
+  ['lfm2moe-A', 'weights that sum to 1', routed({ normalize: false })],
+  [
+    'lfm2moe-A',
+    'the bias of the choice',
+    (plan) => {
+      for (const tensor of plan.tensors)
+        if (tensor.role.endsWith('.selectBias')) tensor.role = `unknown.${tensor.role}`;
+    },
+  ],
   ['gpt-oss-A', 'softmax of the chosen experts', routed({ over: 'all' })],
   ['gpt-oss-A', 'clamped gates', inLayers((_, feed) => Object.assign(feed, { activation: 'silu' }))],
   ['gpt-oss-A', 'frequencies of YaRN', turned({ divisors: undefined })],

@@ -15,6 +15,7 @@ import { granitehybrid } from './granitehybrid.js';
 import { granitemoe } from './granitemoe.js';
 import { hunyuanDense } from './hunyuan-dense.js';
 import { lfm2 } from './lfm2.js';
+import { lfm2moe } from './lfm2moe.js';
 import { llama } from './llama.js';
 import { mistral3 } from './mistral3.js';
 import { modernBert } from './modern-bert.js';
@@ -36,7 +37,7 @@ export const ARCHITECTURES = Object.freeze({
   'hunyuan-dense': hunyuanDense,
   'gpt-oss': gptOss,
   ernie4_5: ernie45,
-  ...{ mistral3, glm4, lfm2, qwen35 },
+  ...{ mistral3, glm4, lfm2, lfm2moe, qwen35 },
   'falcon-h1': falconH1,
   granitehybrid,
   bert,

@@ -7,20 +7,26 @@ import { readKinds, replaceAttention } from './hybrid.js';
 /** @type {import('../plan.js').ArchitectureFile} */
 export const lfm2 = {
   models: 'LFM 2',
-  plan(given) {
-    const { isRecurrent, read } = readKinds(given);
-    const plan = decoderPlan(read, { pairing: 'halves', qkNorm: { span: 'head' } });
-    const { nEmbd, layers, head } = plan;
-    const window =
-      read.value('attention.sliding_window') === undefined ? 0 : read.count('attention.sliding_window');
-    for (const { attention } of layers) attention.window = window;
-    for (const one of plan.tensors) if (one.role === 'head.norm') one.name = 'token_embd_norm.weight';
-    const norm = /** @type {import('../plan.js').Norm} */ (head.norm);
-    const length = isRecurrent.includes(true) ? read.count('shortconv.l_cache') : 0;
-    replaceAttention(plan, isRecurrent, (i) => convolution(i, { norm, nEmbd, length }));
-    return plan;
-  },
+  plan: (read) => lfm2Plan(read),
 };
+
+/**
+ * @param {import('./metadata.js').MetadataReader} given
+ * @param {{ experts?: boolean }} [options]  experts: whether the file may have experts
+ */
+export function lfm2Plan(given, options) {
+  const { isRecurrent, read } = readKinds(given);
+  const plan = decoderPlan(read, { pairing: 'halves', qkNorm: { span: 'head' }, ...options });
+  const { nEmbd, layers, head } = plan;
+  const window =
+    read.value('attention.sliding_window') === undefined ? 0 : read.count('attention.sliding_window');
+  for (const { attention } of layers) attention.window = window;
+  for (const one of plan.tensors) if (one.role === 'head.norm') one.name = 'token_embd_norm.weight';
+  const norm = /** @type {import('../plan.js').Norm} */ (head.norm);
+  const length = isRecurrent.includes(true) ? read.count('shortconv.l_cache') : 0;
+  replaceAttention(plan, isRecurrent, (i) => convolution(i, { norm, nEmbd, length }));
+  return plan;
+}
 
 /**
  * The block of a layer. Its input is multiplied by three matrices in one tensor.
