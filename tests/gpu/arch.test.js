@@ -7,13 +7,15 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { createGpuKernels } from '../../js/gpu/index.js';
 import { ARCHITECTURES } from '../../js/llama/architectures/index.js';
-import { Llama } from '../../js/llama/index.js';
+import { Llama, ModelError } from '../../js/llama/index.js';
 import { gpuSkip, SEED, sampled, webGpu } from '../helpers/gpu.js';
 import { distance, readReference } from '../helpers/llama.js';
 import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
 
 const ALL = process.env.FM_ARCH_ALL === '1';
 const DRAWN = 2;
+/** Metadata of experts and of recurrent blocks, which the GPU does not compute. */
+const REFUSED_KEYS = /expert_count|^ssm\.|^shortconv\./;
 
 /** llama.cpp takes GELU from a table with 16-bit values. @param {string} architecture */
 const limitOf = (architecture) => (/^gemma/.test(architecture) ? 0.03 : 5e-4);
@@ -27,10 +29,25 @@ describe('architectures on the GPU', { skip }, async () => {
   const references = names.map((name) => ({ name, ...readReference(name, 'arch/logits') }));
   const known = references.filter(({ reference }) => {
     const { architecture, hyperparameters } = /** @type {any} */ (reference);
-    const isDense = !Object.keys(hyperparameters).some((key) => key.includes('expert_count'));
-    return Object.hasOwn(ARCHITECTURES, architecture) && isDense;
+    const isServed = !Object.keys(hyperparameters).some((key) => REFUSED_KEYS.test(key));
+    return Object.hasOwn(ARCHITECTURES, architecture) && isServed;
   });
   const drawn = ALL ? known : sampled(known, DRAWN);
+
+  test('a model with recurrent blocks is refused by name', async () => {
+    const found = await webGpu();
+    if ('skip' in found) return;
+    const kernels = await createGpuKernels({ gpu: found.gpu, allowSoftware: true, selfTest: false });
+    try {
+      await assert.rejects(Llama.load(dataPath('arch/models/falcon-h1-A.gguf'), { kernels }), (error) => {
+        assert.ok(error instanceof ModelError, String(error));
+        assert.match(error.message, /recurrent blocks of kind "scan" are not supported on the GPU/);
+        return true;
+      });
+    } finally {
+      kernels.dispose();
+    }
+  });
 
   for (const { name, reference, logits } of drawn) {
     test(`${name}, seed ${SEED}`, async (t) => {
