@@ -171,7 +171,7 @@ const CASES = {
     refused: [
       [{ n: 0 }, SHAPE],
       [{ n: 2 ** 30 }, SHAPE],
-      [{ act: 4 }, ACTIVATION],
+      [{ act: 5 }, ACTIVATION],
       [{ act: -1 }, ACTIVATION],
     ],
   },
