@@ -3,12 +3,13 @@
 import { checkLength, checkNames, oneOf } from '../checks.js';
 import { ShapeError } from '../errors.js';
 import { Call } from './call.js';
-import { GATES } from './layer.js';
 import { CONV_OPTIONS } from './layer-options.js';
 import { asOperand, countRows } from './operands.js';
 
 /** Most tokens that a convolution covers. */
 export const LONGEST_CONVOLUTION = 16;
+/** By their numbers in fm_gate. */
+const ACTIVATIONS = /** @type {const} */ (['silu', 'gelu', 'relu']);
 /** Of a convolution without an activation function. */
 const PLAIN = -1;
 
@@ -16,7 +17,7 @@ const PLAIN = -1;
 export const causalConv = (core, x, weight, state, options = {}) => {
   checkNames(options, CONV_OPTIONS);
   const { bias, act, out } = options;
-  if (act !== undefined) oneOf(GATES, act, 'act');
+  if (act !== undefined) oneOf(ACTIVATIONS, act, 'act');
   const [w, s] = [asOperand(weight, 'weight'), asOperand(state, 'state')];
   asOperand(x, 'x');
   // weight has one value for each channel more than the state.
@@ -38,7 +39,7 @@ export const causalConv = (core, x, weight, state, options = {}) => {
   call.run('causalConv', () =>
     core.memory.exports.fm_causal_conv(
       ...[atX.ptr, atW.ptr, atB.ptr, atS.ptr, atY.ptr],
-      ...[nTokens, nChannels, length, act === undefined ? PLAIN : GATES.indexOf(act)],
+      ...[nTokens, nChannels, length, act === undefined ? PLAIN : ACTIVATIONS.indexOf(act)],
     ),
   );
   call.result(atS);

@@ -185,7 +185,7 @@
  * @template {Floats} U
  * @typedef {object} ConvOptions
  * @property {Floats | null} [bias]  nChannels values. Default: zeros.
- * @property {Gate} [act]  Activation function of the result. Default: none.
+ * @property {'silu' | 'gelu' | 'relu'} [act]  Activation function of the result. Default: none.
  * @property {U} [out]  Where the result goes: as many values as x; may be x itself.
  */
 

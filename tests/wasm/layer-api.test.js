@@ -278,6 +278,7 @@ test('layer api: what cannot be is refused, with both numbers, and leaves nothin
     [() => fm.causalConv(five, x, x.slice(0, 384)), ShapeError, /5 values.*128/],
     [() => fm.causalConv(x, x, x.slice(0, 384), { bias: five }), ShapeError, /bias: 5 values, expected 128/],
     [() => any.causalConv(x, x, x.slice(0, 384), { act: 'tanh' }), ArgumentError, /act.*"tanh"/],
+    [() => any.causalConv(x, x, x.slice(0, 384), { act: 'clamped' }), ArgumentError, /act.*"clamped"/],
     [() => any.causalConv(x, x, [0]), ArgumentError, /state must be/],
     [() => fm.fusedMatmulMany([], x), ArgumentError, /weights/],
     [() => any.fusedMatmulMany([w, t], x), ArgumentError, /weights\[1\] must be a Weight, got Tensor/],
