@@ -92,24 +92,62 @@ test('serve: the client gets answers, streams, vectors and models; Ctrl-C ends i
   assert.match(errors(), /^memory: .*\ninstruction set: .*\n$/);
 });
 
+/** @param {unknown} error */
+const isFull = (error) =>
+  error instanceof OpenAI.InternalServerError &&
+  error.status === 503 &&
+  error.headers.get('retry-after') === '1' &&
+  /^503 [12] requests are answered or wait already/.test(error.message);
+
 test('serve: more requests than the queue takes are refused, and those who leave free their place', async (t) => {
-  const { client } = await start(t, '--queue', '2');
-  const endless = { ...greedy, max_tokens: 200, stream: /** @type {const} */ (true) };
+  /** Of the requests that are answered: what answers them. @type {(() => void)[]} */
+  const held = [];
+  const server = makeServer({
+    queue: 2,
+    fetch: (_, { signal }) =>
+      new Promise((resolve, reject) => {
+        held.push(() => resolve(Response.json({ choices: [] })));
+        signal?.addEventListener('abort', () => reject(signal.reason));
+      }),
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(undefined)));
+  t.after(() => server.close());
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address());
+  const client = new OpenAI({ apiKey: 'none', baseURL: `http://127.0.0.1:${port}/v1`, maxRetries: 0 });
+  const arrived = async (/** @type {number} */ n) => {
+    for (let wait = 0; wait < 500 && held.length < n; wait++) await pause(10);
+    assert.equal(held.length, n);
+  };
   const leaving = new AbortController();
-  const first = await client.chat.completions.create(endless, { signal: leaving.signal });
-  await first[Symbol.asyncIterator]().next();
+  const first = client.chat.completions.create(greedy, { signal: leaving.signal });
   const second = client.chat.completions.create(greedy);
-  await pause(100);
-  await assert.rejects(
-    client.chat.completions.create(greedy),
-    (error) =>
-      error instanceof OpenAI.InternalServerError &&
-      error.status === 503 &&
-      error.headers.get('retry-after') === '1' &&
-      /2 requests are answered or wait already/.test(error.message),
-  );
+  await arrived(2);
+  await assert.rejects(client.chat.completions.create(greedy), isFull);
   leaving.abort();
-  assert.ok((await second).choices[0].message.content);
+  await assert.rejects(first);
+  // The server hears of it a little later.
+  let third = client.chat.completions.create(greedy);
+  for (let tries = 0; tries < 100 && held.length < 3; tries++) {
+    third.catch(() => {});
+    await pause(20);
+    if (held.length < 3) third = client.chat.completions.create(greedy);
+  }
+  await arrived(3);
+  await assert.rejects(client.chat.completions.create(greedy), isFull);
+  for (const answer of held) answer();
+  assert.deepEqual([(await second).choices, (await third).choices], [[], []]);
+});
+
+test('serve: --queue says how many requests may wait', async (t) => {
+  const { client } = await start(t, '--queue', '1');
+  const asked = Array.from({ length: 8 }, () =>
+    client.chat.completions.create({ ...greedy, max_tokens: 200 }),
+  );
+  const answers = await Promise.allSettled(asked);
+  const refused = answers.filter(({ status }) => status === 'rejected');
+  assert.ok(refused.length > 0 && refused.length < asked.length, `${refused.length} of 8 refused`);
+  for (const { reason } of /** @type {PromiseRejectedResult[]} */ (refused))
+    assert.ok(isFull(reason), reason);
   assert.ok((await client.chat.completions.create(greedy)).choices[0].message.content);
 });
 
