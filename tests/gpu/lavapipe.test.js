@@ -9,6 +9,7 @@ import path from 'node:path';
 import { describe, test } from 'node:test';
 import { ensureMesa } from '../../scripts/setup/mesa.js';
 import { root } from '../../scripts/setup/run.js';
+import { SEED, sampled } from '../helpers/gpu.js';
 
 /**
  * A file that takes longer has failed; most of it is compiling, which Mesa remembers in `cache`.
@@ -16,12 +17,16 @@ import { root } from '../../scripts/setup/run.js';
 const MS = 240_000;
 const MIB = 2 ** 20;
 
-/** Tests of this folder, the least number that must pass. @type {[string, RegExp, number][]} */
-const TESTS = [
-  ['types', /./, 40],
+/** @type {[string, RegExp, number][]} */
+const PRODUCTS = [
   ['matvec', /subgroups|parts/, 3],
   ['matmul', /f16 in/, 1],
   ['attention', /8\/2 heads of 64|longest/, 2],
+];
+/** Tests of this folder, the least number that must pass. @type {[string, RegExp, number][]} */
+const TESTS = [
+  ['types', /./, 40],
+  .../** @type {typeof PRODUCTS} */ (sampled(PRODUCTS, 1)),
   // These compile for minutes.
   .../** @type {[string, RegExp, number][]} */ (
     process.env.FM_TEST_DEEP
@@ -69,7 +74,7 @@ describe('lavapipe', { skip: typeof mesa === 'string' && mesa }, () => {
   });
 
   for (const [name, tests, least] of TESTS) {
-    test(`lavapipe: tests/gpu/${name}.test.js`, (t) => {
+    test(`lavapipe: tests/gpu/${name}.test.js, seed ${SEED}`, (t) => {
       const pattern = `--test-name-pattern=${tests.source}`;
       const output = runOnLavapipe(['--test', '--test-reporter=tap', pattern, `tests/gpu/${name}.test.js`]);
       const passed = [...output.matchAll(/^ *ok \d+ - (.*)$/gm)].map(([, title]) => title);

@@ -166,6 +166,71 @@ const FAULTS = [
   ],
 ];
 
+const ROPE = /** @type {const} */ ({
+  pairing: 'halves',
+  nDims: 32,
+  base: 1e6,
+  linearScale: 2,
+  divisors: undefined,
+  magnitude: 1,
+});
+const QK_NORM = /** @type {const} */ ({ kind: 'rms', eps: 1e-6, span: 'head', afterRope: false });
+const ROW_NORM = { ...QK_NORM, span: /** @type {const} */ ('row'), afterRope: true };
+/** Settings that models have, which a self-test takes too. @type {[string, any][]} */
+const OTHER_SETTINGS = [
+  [
+    'norms, biases and GELU',
+    {
+      kvType: 'F16',
+      blocks: ['attention', 'feed'],
+      columns: [60, 100],
+      attention: {
+        nHeads: 14,
+        nKvHeads: 2,
+        headSize: 32,
+        rope: ROPE,
+        qkNorm: QK_NORM,
+        biases: true,
+        window: 4096,
+        postNorm: POST_NORM,
+      },
+      feed: { activation: 'gelu', postNorm: POST_NORM, residualScale: 0.5 },
+    },
+  ],
+  [
+    'norms of rows, soft caps, no mask',
+    {
+      kvType: 'Q8_0',
+      blocks: ['attention'],
+      attention: {
+        nHeads: 4,
+        nKvHeads: 4,
+        headSize: 64,
+        qkNorm: ROW_NORM,
+        softcap: 20,
+        outputBias: true,
+        causal: false,
+      },
+    },
+  ],
+  [
+    'temperature and plain blocks',
+    {
+      blocks: ['attention', 'feed'],
+      columns: [60, 100],
+      attention: {
+        nHeads: 4,
+        nKvHeads: 2,
+        headSize: 32,
+        rope: { ...ROPE, magnitude: 1.2 },
+        temperature: { scale: 0.1, length: 50 },
+      },
+      feed: { kind: 'plain', activation: 'relu2' },
+    },
+  ],
+  ['scales of the ends', { blocks: ['head', 'embed'], head: { scale: 0.5, softcap: 10 }, embeddingScale: 8 }],
+];
+
 describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
   /** @type {GpuDevice} */
   let gpu;
@@ -354,60 +419,10 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
     });
   });
 
-  test('passes with other settings', async () => {
-    const rope = /** @type {const} */ ({
-      pairing: 'halves',
-      nDims: 32,
-      base: 1e6,
-      linearScale: 2,
-      divisors: undefined,
-      magnitude: 1,
+  for (const [name, settings] of sampled(OTHER_SETTINGS, 2))
+    test(`passes with ${name}, seed ${SEED}`, async () => {
+      await passes(settings);
     });
-    const qkNorm = /** @type {const} */ ({ kind: 'rms', eps: 1e-6, span: 'head', afterRope: false });
-    await passes({
-      kvType: 'F16',
-      blocks: ['attention', 'feed'],
-      columns: [60, 100],
-      attention: {
-        nHeads: 14,
-        nKvHeads: 2,
-        headSize: 32,
-        rope,
-        qkNorm,
-        biases: true,
-        window: 4096,
-        postNorm: POST_NORM,
-      },
-      feed: { activation: 'gelu', postNorm: POST_NORM, residualScale: 0.5 },
-    });
-    const row = { ...qkNorm, span: /** @type {const} */ ('row'), afterRope: true };
-    await passes({
-      kvType: 'Q8_0',
-      blocks: ['attention'],
-      attention: {
-        nHeads: 4,
-        nKvHeads: 4,
-        headSize: 64,
-        qkNorm: row,
-        softcap: 20,
-        outputBias: true,
-        causal: false,
-      },
-    });
-    await passes({
-      blocks: ['attention', 'feed'],
-      columns: [60, 100],
-      attention: {
-        nHeads: 4,
-        nKvHeads: 2,
-        headSize: 32,
-        rope: { ...rope, magnitude: 1.2 },
-        temperature: { scale: 0.1, length: 50 },
-      },
-      feed: { kind: 'plain', activation: 'relu2' },
-    });
-    await passes({ blocks: ['head', 'embed'], head: { scale: 0.5, softcap: 10 }, embeddingScale: 8 });
-  });
 
   // All of them take minutes without a GPU.
   const some = sampled(TYPES, 4);
