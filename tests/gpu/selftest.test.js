@@ -24,7 +24,7 @@ import { GPU_TYPES as TYPES } from '../helpers/gpu-weights.js';
  */
 
 /** Faults that are tested. */
-const DRAWN = 10;
+const DRAWN = 6;
 
 /**
  * Small shapes: with tails everywhere, and columns enough to be summed in splits.

@@ -15,7 +15,8 @@ import { projectRoot } from '../helpers/test-data.js';
 const FILES = [
   ...[
     ...['kernels', 'abi', 'golden', 'matmul', 'robust-blocks', 'layer', 'layer-rows', 'layer-abi'],
-    ...['fused', 'fused-abi', 'attention', 'attention-abi'],
+    ...['fused', 'fused-abi', 'attention', 'attention-abi', 'experts', 'experts-abi'],
+    ...['recurrent', 'delta', 'delta-abi', 'scan'],
   ].map((name) => `kernels/${name}`),
   ...['loader', 'layer-api', 'fused-api', 'threads', 'thread-lifecycle', 'memory64'].map(
     (name) => `wasm/${name}`,
@@ -27,7 +28,7 @@ const FILES = [
  * How many models tests/llama/arch.test.js draws, about half of them for relaxed SIMD. This engine has
  * run all of them without.
  */
-const ARCHITECTURES = process.env.FM_TEST_DEEP ? {} : { FM_ARCH_DRAWN: '20' };
+const ARCHITECTURES = process.env.FM_TEST_DEEP ? {} : { FM_ARCH_DRAWN: '12' };
 /** The instruction sets that this engine has tested. */
 const TESTED_HERE = '/^(?!.*relaxed).*[:,] (scalar|simd128)/';
 /** Tests that run only in an engine with relaxed SIMD. */
