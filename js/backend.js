@@ -54,8 +54,8 @@
  */
 
 /**
- * What the tokens so far have left in one recurrent layer, in a fixed number of values, and a copy
- * from an earlier position. Computing can go on at both positions, and at 0 from a state of zeros.
+ * The state of one recurrent layer: a fixed number of values that the tokens so far have left there,
+ * and a copy from an earlier position. Computing can go on at both positions, and at 0 from a state of zeros.
  * Positions that are not there are -1.
  * @typedef {Resource & { readonly position: number, readonly savedAt: number }} State  position:
  *   tokens that the state has seen; savedAt: tokens that its copy has seen.

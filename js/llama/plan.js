@@ -145,7 +145,7 @@ import { ModelError } from './errors.js';
  */
 
 /**
- * What every recurrent block has: x += residualScale * postNorm(y * output^T), where y is computed
+ * The settings of every recurrent block: x += residualScale * postNorm(y * output^T), where y is computed
  * from norm(x) and the state that the tokens before have left. Products have factors and biases as in
  * attention. Tensors by role: norm, output; postNorm where it is set.
  * @typedef {object} RecurrentBlock
@@ -228,9 +228,9 @@ import { ModelError } from './errors.js';
 /**
  * Use of a tensor: a matrix to multiply by, a table of rows to look up, a row of numbers (vector),
  * rows of numbers (values), a row that is added to every row (bias), a number that products with a
- * matrix are multiplied by (factor), the matrices of all experts (experts) and rows that are added
- * to their products (biases), or one that changes nothing here and is not loaded (none).
- * @typedef {'matrix' | 'table' | 'vector' | 'values' | 'bias' | 'factor' | 'experts' | 'biases' | 'none'} TensorUse
+ * matrix are multiplied by (factor), the matrices of all experts (experts), or one that changes
+ * nothing here and is not loaded (none).
+ * @typedef {'matrix' | 'table' | 'vector' | 'values' | 'bias' | 'factor' | 'experts' | 'none'} TensorUse
  */
 
 /**

@@ -12,6 +12,7 @@
 import { ArgumentError, show } from '../errors.js';
 import { cachedPositions } from '../llama/cached-positions.js';
 import { checkNumbers, KV_LARGEST } from '../llama/numeric.js';
+import { addBias, cap, correct, multiplyBy } from './after-products.js';
 import { createKernels } from './create.js';
 import { feedExperts } from './feed-experts.js';
 import { countFitting, LARGEST_BATCH, lacks, sizes } from './fit.js';
@@ -23,7 +24,6 @@ import { loadModelWeights } from './model-weights.js';
 import { heat, turn } from './positions.js';
 import { recurrentBlock } from './recurrent/block.js';
 import { RecurrentState } from './recurrent/state.js';
-import { cap } from './softcap.js';
 import { viewOf } from './tensor-view.js';
 import { positionsOf, rowsOf, textsOf } from './texts.js';
 import { Tokens } from './tokens.js';
@@ -171,7 +171,7 @@ export class WasmBackend {
     fm.embed(weights.table, ids.subarray(position, position + nTokens), { out });
     if (settings.scale !== 1) fm.scale(out, settings.scale, { out });
     if (weights.positions) fm.add(out, fm.embed(weights.positions, positionsOf(at), { out: added }), { out });
-    this.#addBias(out, weights.types);
+    addBias(this.#fm, out, weights.types);
     if (settings.norm) this.#norm(out, weights, 'norm', settings.norm, out);
   }
 
@@ -195,12 +195,9 @@ export class WasmBackend {
     if (norm?.kind === 'rms')
       fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, out, activation });
     else fm.fusedMatmulMany(products, this.#normed(x, hidden, weights, norm), { out, activation });
-    this.#multiply(q, weights.qFactor);
-    this.#multiply(k, weights.kFactor);
-    this.#multiply(v, weights.vFactor);
-    this.#addBias(q, weights.qBias);
-    this.#addBias(k, weights.kBias);
-    this.#addBias(v, weights.vBias);
+    correct(fm, q, weights, 'q');
+    correct(fm, k, weights, 'k');
+    correct(fm, v, weights, 'v');
     if (qkNorm && !qkNorm.afterRope) this.#normQk(views, weights, qkNorm);
     for (const text of textsOf(at)) turn(fm, rowsOf(q, text), rowsOf(k, text), settings, weights, text);
     if (qkNorm?.afterRope) this.#normQk(views, weights, qkNorm);
@@ -212,7 +209,7 @@ export class WasmBackend {
     this.#check(k, { part: 'keys', layer, position }, largest);
     this.#check(v, { part: 'values', layer, position }, largest);
     if (gate) {
-      this.#multiply(gate, weights.gateFactor);
+      multiplyBy(this.#fm, gate, weights.gateFactor);
       this.#check(gate, { part: 'queries', layer, position });
     }
     const row = cache.rowFor(position, at.nTokens);
@@ -240,8 +237,7 @@ export class WasmBackend {
     }
     if (gate) this.#fm.gated(gate, attended, { act: 'sigmoid', out: attended });
     this.#fm.fusedMatmul(weights.output, attended, { out: added, activation: this.#activation });
-    this.#multiply(added, weights.outputFactor);
-    this.#addBias(added, weights.outputBias);
+    correct(this.#fm, added, weights, 'output');
     this.#addTo(x, added, settings, weights);
   }
 
@@ -257,29 +253,19 @@ export class WasmBackend {
   feed(hidden, { settings, weights }, at) {
     const { kind, norm, postNorm, sumNorm, residualScale } = settings;
     const { x, added } = hidden.states(at);
-    if (kind === 'experts') {
-      const h = this.#normed(x, hidden, weights, norm);
-      const work = hidden.experts(at, settings);
-      feedExperts(this.#fm, h, added, work, settings, weights, this.#activation);
-      this.#addTo(x, added, settings, weights);
-      return;
-    }
     const isRms = norm?.kind === 'rms';
+    const hasFactors = ['gate', 'up', 'down'].some((role) => weights[`${role}Factor`] !== undefined);
+    if (kind !== 'gated' || hasFactors) {
+      // Products of experts have no norm in front of them.
+      const h = isRms && kind !== 'experts' ? x : this.#normed(x, hidden, weights, norm);
+      if (kind === 'experts')
+        feedExperts(this.#fm, h, added, hidden.experts(at, settings), settings, weights, this.#activation);
+      else if (kind === 'plain') this.#feedPlain(h, added, hidden.inner(at, settings), settings, weights);
+      else this.#feedWithFactors(h, added, hidden.gated(at, settings), settings, weights);
+      this.#addTo(x, added, settings, weights);
+      return;
+    }
     const normed = isRms ? x : this.#normed(x, hidden, weights, norm);
-    if (kind === 'plain') {
-      this.#feedPlain(normed, added, hidden.inner(at, settings), settings, weights);
-      this.#addTo(x, added, settings, weights);
-      return;
-    }
-    if (
-      weights.gateFactor !== undefined ||
-      weights.upFactor !== undefined ||
-      weights.downFactor !== undefined
-    ) {
-      this.#feedWithFactors(normed, added, hidden.gated(at, settings), settings, weights);
-      this.#addTo(x, added, settings, weights);
-      return;
-    }
     const { gate, up, down } = weights;
     const ffn = { gate, up, down, norm: isRms ? weights.norm : undefined };
     const residual = !postNorm && residualScale === 1 && normed === x && !weights.downBias;
@@ -287,7 +273,7 @@ export class WasmBackend {
     const act = gateOf(settings);
     this.#fm.fusedFfn(ffn, normed, { eps: norm?.eps, act, residual, out, activation: this.#activation });
     if (!residual) {
-      this.#addBias(added, weights.downBias);
+      addBias(this.#fm, added, weights.downBias);
       this.#addTo(x, added, settings, weights);
     } else if (sumNorm) this.#norm(x, weights, 'sumNorm', sumNorm, x);
   }
@@ -309,11 +295,10 @@ export class WasmBackend {
       this.#fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, ...options });
     else this.#fm.fusedMatmulMany(products, x, options);
     const [gate, up] = work;
-    this.#multiply(gate, weights.gateFactor);
-    this.#multiply(up, weights.upFactor);
+    multiplyBy(this.#fm, gate, weights.gateFactor);
+    multiplyBy(this.#fm, up, weights.upFactor);
     this.#fm.fusedSwigluMatmul(weights.down, gate, up, { act: gateOf(settings), out, activation });
-    this.#multiply(out, weights.downFactor);
-    this.#addBias(out, weights.downBias);
+    correct(this.#fm, out, weights, 'down');
   }
 
   /**
@@ -330,12 +315,10 @@ export class WasmBackend {
     if (norm?.kind === 'rms')
       this.#fm.fusedRmsNormMatmul([up], x, weights.norm, { eps: norm.eps, out: [inner], activation });
     else this.#fm.fusedMatmul(up, x, { out: inner, activation });
-    this.#multiply(inner, weights.upFactor);
-    this.#addBias(inner, weights.upBias);
+    correct(this.#fm, inner, weights, 'up');
     if (act === 'relu2') this.#fm.fusedSwigluMatmul(down, inner, inner, { act: 'relu', out, activation });
     else this.#fm.fusedSwigluMatmul(down, inner, undefined, { act, out, activation });
-    this.#multiply(out, weights.downFactor);
-    this.#addBias(out, weights.downBias);
+    correct(this.#fm, out, weights, 'down');
   }
 
   /**
@@ -352,7 +335,7 @@ export class WasmBackend {
     if (norm?.kind === 'rms')
       this.#fm.fusedRmsNormMatmul([weights.output], states, weights.norm, { ...options, eps: norm.eps });
     else this.#fm.fusedMatmulMany([weights.output], this.#normed(states, x, weights, norm), options);
-    this.#multiply(out, weights.outputFactor);
+    multiplyBy(this.#fm, out, weights.outputFactor);
     if (settings.scale !== 1) this.#fm.scale(out, settings.scale, { out });
     cap(out, settings.softcap);
     this.#check(out, { part: 'output', position: rows.position });
@@ -421,20 +404,6 @@ export class WasmBackend {
     const memory = this.#memory;
     const from = addressIn(tensor, memory) / 4;
     checkNumbers(memory.f32, from, from + tensor.length, tensor.nCols, place, this.#advice, largest);
-  }
-
-  /** Adds a bias to every row. @param {Tensor} x @param {Tensor | undefined} bias */
-  #addBias(x, bias) {
-    if (bias) this.#fm.add(x, bias, { out: x });
-  }
-
-  /**
-   * Multiplies a product by the factor of its matrix.
-   * @param {Tensor} x
-   * @param {number | undefined} factor
-   */
-  #multiply(x, factor) {
-    if (factor !== undefined) this.#fm.scale(x, factor, { out: x });
   }
 
   /**

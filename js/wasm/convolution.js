@@ -8,9 +8,9 @@ import { asOperand, countRows } from './operands.js';
 
 /** Most tokens that a convolution covers. */
 export const LONGEST_CONVOLUTION = 16;
-/** By their numbers in fm_gate. */
+/** Activation functions in the order of their numbers in fm_gate. */
 const ACTIVATIONS = /** @type {const} */ (['silu', 'gelu', 'relu']);
-/** Of a convolution without an activation function. */
+/** The number for a convolution without an activation function. */
 const PLAIN = -1;
 
 /** @type {import('./core.js').Operation<'causalConv'>} */

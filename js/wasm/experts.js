@@ -1,14 +1,14 @@
 /* Mixtures of experts: the choice of experts for each token, products with their matrices, and the
  * weighted sum of the results. Rows are grouped by expert, as a Routing describes them. */
 
-import { checkNames, oneOf } from '../checks.js';
+import { checkLength, checkNames, oneOf } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
 import { Call } from './call.js';
 import { modeOf } from './core.js';
 import { addressIn } from './handles.js';
 import { GATES } from './layer.js';
 import { EXPERTS_OPTIONS, OUT_OPTIONS, ROUTE_OPTIONS } from './layer-options.js';
-import { asOperand, asWeight, checkNumber, countRows } from './operands.js';
+import { asOperand, asWeights, checkEntries, checkNumber, countRows } from './operands.js';
 
 /**
  * @template {keyof import('./kernels.js').Kernels} K
@@ -53,12 +53,7 @@ export const route = (core, logits, options) => {
   oneOf(SCORES, scores, 'scores');
   oneOf(OVER, over, 'over');
   checkNumber(scale, 'scale');
-  if (bias !== undefined && asOperand(bias, 'bias').length !== nExperts) {
-    throw new ShapeError(`bias has ${bias.length} values for ${nExperts} experts`, {
-      got: bias.length,
-      expected: nExperts,
-    });
-  }
+  if (bias !== undefined) checkLength(asOperand(bias, 'bias'), nExperts, 'bias');
   const nPairs = nTokens * nUsed;
   const softmax = over === 'chosen' ? SOFTMAX_CHOSEN : 0;
   const call = new Call(core);
@@ -90,46 +85,23 @@ export const route = (core, logits, options) => {
 export const fusedMatmulExperts = (core, weights, x, routing, options = {}) => {
   checkNames(options, EXPERTS_OPTIONS);
   const { act, up, biases, out, activation } = options;
-  if (!Array.isArray(weights) || weights.length === 0)
-    throw new ArgumentError(`weights must be a list of Weights, got ${show(weights)}`);
   const { nTokens, rows, ends } = checkRouting(routing);
   const nExperts = ends.length;
   const nPairs = rows.length;
-  const [first] = weights;
-  const pointers = weights.map((w, i) => addressIn(asWeight(w, `weights[${i}]`), core.memory));
+  const [first] = asWeights(weights);
+  const pointers = weights.map((w) => addressIn(w, core.memory));
   const { nCols } = first;
   for (const w of weights) {
-    if (w.nCols !== nCols) {
-      throw new ShapeError(`${w} has ${w.nCols} columns, ${first} has ${nCols}`, {
-        got: w.nCols,
-        expected: nCols,
-      });
-    }
     if (w.nRows % nExperts === 0) continue;
     throw new ShapeError(`${w.nRows} rows of ${w} are no multiple of the ${nExperts} experts`, {
       got: w.nRows,
       expected: nExperts,
     });
   }
-  const lists = { out, biases };
-  for (const [name, list] of Object.entries(lists)) {
-    if (list !== undefined && !Array.isArray(list))
-      throw new ArgumentError(`${name} must be a list, got ${show(list)}`);
-    if (list && list.length !== weights.length) {
-      throw new ShapeError(`${name} has ${list.length} entries for ${weights.length} weights`, {
-        got: list.length,
-        expected: weights.length,
-      });
-    }
-  }
-  for (const [i, w] of weights.entries()) {
-    const bias = biases?.[i];
-    if (bias === undefined || asOperand(bias, `biases[${i}]`).length === w.nRows) continue;
-    throw new ShapeError(`biases[${i}] has ${bias.length} values, ${w} has ${w.nRows} rows`, {
-      got: bias.length,
-      expected: w.nRows,
-    });
-  }
+  checkEntries(out, weights.length, 'out');
+  checkEntries(biases, weights.length, 'biases');
+  for (const [i, bias] of (biases ?? []).entries())
+    if (bias !== undefined) checkLength(asOperand(bias, `biases[${i}]`), weights[i].nRows, `biases[${i}]`);
   if (act !== undefined) oneOf(GATES, act, 'act');
   else if (up !== undefined) throw new ArgumentError('up needs act');
   const mode = modeOf(core, activation);
@@ -143,12 +115,7 @@ export const fusedMatmulExperts = (core, weights, x, routing, options = {}) => {
       expected,
     });
   }
-  if (up !== undefined && asOperand(up, 'up').length !== x.length) {
-    throw new ShapeError(`up has ${up.length} values, x has ${x.length}`, {
-      got: up.length,
-      expected: x.length,
-    });
-  }
+  if (up !== undefined) checkLength(asOperand(up, 'up'), x.length, 'up');
   const call = new Call(core);
   const [atX, atUp] = [call.input(x), call.optional(up)];
   const atRows = isGrouped ? call.optional(undefined) : list(core, call, rows);

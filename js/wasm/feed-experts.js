@@ -1,7 +1,7 @@
 /* Feed-forward blocks of experts on the CPU. The results of a token's experts, and of the shared
  * expert after them, are rows of one tensor, which mixRows adds. */
 
-import { floatsOf } from './handles.js';
+import { correct } from './after-products.js';
 
 /** @typedef {import('../llama/plan.js').FeedSettings} FeedSettings */
 /** @typedef {import('../llama/plan.js').ExpertSettings} ExpertSettings */
@@ -25,8 +25,7 @@ export function feedExperts(fm, h, out, work, settings, weights, activation) {
   const { nUsed, router, shared } = /** @type {ExpertSettings} */ (settings.experts);
   const { logits, gate, up, routed, results } = work;
   fm.fusedMatmul(weights.router, h, { out: logits, activation });
-  multiply(fm, logits, weights.routerFactor);
-  if (weights.routerBias) fm.add(logits, weights.routerBias, { out: logits });
+  correct(fm, logits, weights, 'router');
   const routing = fm.route(logits, { nUsed, ...router, bias: weights.selectBias });
   fm.fusedMatmulExperts([weights.gate, weights.up], h, routing, {
     ...{ biases: [weights.gateBias, weights.upBias], out: [gate, up], activation },
@@ -41,15 +40,15 @@ export function feedExperts(fm, h, out, work, settings, weights, activation) {
   const { sharedGate, sharedUp, sharedOut, sharedLogits } = work;
   const inner = { out: [sharedGate, sharedUp], activation };
   fm.fusedMatmulMany([weights.sharedGate, weights.sharedUp], h, inner);
-  multiply(fm, sharedGate, weights.sharedGateFactor);
-  multiply(fm, sharedUp, weights.sharedUpFactor);
+  correct(fm, sharedGate, weights, 'sharedGate');
+  correct(fm, sharedUp, weights, 'sharedUp');
   fm.fusedSwigluMatmul(weights.sharedDown, sharedGate, sharedUp, { act, out: sharedOut, activation });
-  multiply(fm, sharedOut, weights.sharedDownFactor);
+  correct(fm, sharedOut, weights, 'sharedDown');
   const factors = new Float32Array(h.nRows).fill(1);
   if (shared.gated) {
     fm.fusedMatmul(weights.sharedRouter, h, { out: sharedLogits, activation });
-    multiply(fm, sharedLogits, weights.sharedRouterFactor);
-    factors.set(floatsOf(sharedLogits).map((logit) => 1 / (1 + Math.exp(-logit))));
+    correct(fm, sharedLogits, weights, 'sharedRouter');
+    fm.gated(sharedLogits, factors, { act: 'sigmoid', out: factors });
   }
   fm.mixRows(results, withShared(routing, factors), { out });
 }
@@ -70,9 +69,4 @@ function withShared({ nTokens, rows, ends, weights }, factors) {
   for (let t = 0; t < nTokens; t++) allRows[rows.length + t] = t;
   allWeights.set(factors, rows.length);
   return { nTokens, rows: allRows, ends, weights: allWeights };
-}
-
-/** @param {Kernels} fm @param {Tensor} x @param {number | undefined} factor */
-function multiply(fm, x, factor) {
-  if (factor !== undefined) fm.scale(x, factor, { out: x });
 }

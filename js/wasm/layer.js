@@ -17,7 +17,7 @@ import { asOperand, asWeight, checkNumber, countRows } from './operands.js';
 /** @typedef {import('./operands.js').Floats} Floats */
 
 export const GATES = /** @type {const} */ (['silu', 'gelu', 'relu', 'clamped']);
-/** Those of gated: the numbers of fm_gate. */
+/** The gates of `gated`, in the order of their numbers in fm_gate. */
 const POINTWISE_GATES = /** @type {const} */ ([...GATES, 'sigmoid']);
 export const PAIRINGS = /** @type {const} */ (['adjacent', 'halves']);
 

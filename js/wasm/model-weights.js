@@ -67,7 +67,7 @@ export async function loadModelWeights(fm, gguf, plan, tensors, { otherBytes, on
 
 /**
  * Prepares a loaded weight for the blocks: vectors, values and biases become f32 tensors, factors
- * numbers. Of a bias with several rows the first one is used, unless they belong to experts.
+ * numbers. Of a bias with several rows the first one is used.
  * @param {Kernels} fm
  * @param {Weight} weight
  * @param {PlannedTensor['use']} use
@@ -76,7 +76,7 @@ export async function loadModelWeights(fm, gguf, plan, tensors, { otherBytes, on
  */
 function prepare(fm, weight, use, owned) {
   if (use === 'matrix' || use === 'table' || use === 'experts') return weight;
-  const nRows = use === 'values' || use === 'biases' ? weight.nRows : 1;
+  const nRows = use === 'values' ? weight.nRows : 1;
   const tensor = fm.tensor({ nRows, nCols: weight.nCols });
   owned.add(tensor);
   fm.dequantize(weight, { start: 0, end: nRows, out: tensor });

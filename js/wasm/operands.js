@@ -26,6 +26,41 @@ export function asWeight(value, what) {
 }
 
 /**
+ * Weights of one call, which all have as many columns as the first.
+ * @param {unknown} weights
+ * @returns {readonly Weight[]}
+ */
+export function asWeights(weights) {
+  if (!Array.isArray(weights) || weights.length === 0)
+    throw new ArgumentError(`weights must be a list of Weights, got ${show(weights)}`);
+  const [first, ...others] = weights.map((w, i) => asWeight(w, `weights[${i}]`));
+  for (const w of others) {
+    if (w.nCols === first.nCols) continue;
+    throw new ShapeError(`${w} has ${w.nCols} columns, ${first} has ${first.nCols}`, {
+      got: w.nCols,
+      expected: first.nCols,
+    });
+  }
+  return weights;
+}
+
+/**
+ * Checks a list that has an entry for each weight of a call, if it is given.
+ * @param {unknown} list
+ * @param {number} nWeights
+ * @param {string} what
+ */
+export function checkEntries(list, nWeights, what) {
+  if (list === undefined) return;
+  if (!Array.isArray(list)) throw new ArgumentError(`${what} must be a list, got ${show(list)}`);
+  if (list.length === nWeights) return;
+  throw new ShapeError(`${what} has ${list.length} entries for ${nWeights} weights`, {
+    got: list.length,
+    expected: nWeights,
+  });
+}
+
+/**
  * The number of rows in x, each of nCols values.
  * @param {Floats} x
  * @param {number} nCols

@@ -2,14 +2,14 @@
  * Tensor is used where it is. The result is `out`, by default a new one of x's kind. */
 
 import { asFloats, checkLength, checkNames, oneOf } from '../checks.js';
-import { ArgumentError, ShapeError, show, statusError } from '../errors.js';
+import { ArgumentError, ShapeError, statusError } from '../errors.js';
 import { Call } from './call.js';
 import { modeOf } from './core.js';
 import { addressIn, newTensor, Tensor, Weight } from './handles.js';
 import { checkMatmulOptions, DEQUANTIZE_OPTIONS } from './kernels-options.js';
 import { GATES } from './layer.js';
 import { FFN_OPTIONS, MANY_OPTIONS, NORM_MANY_OPTIONS, SWIGLU_OPTIONS } from './layer-options.js';
-import { asOperand, asWeight, checkNumber, countRows } from './operands.js';
+import { asOperand, asWeight, asWeights, checkEntries, checkNumber, countRows } from './operands.js';
 
 /** @typedef {import('./core.js').Core} Core */
 /**
@@ -238,29 +238,12 @@ export const fusedFfn = (core, weights, x, options = {}) => {
  * @returns {any[]}
  */
 function many(core, what, weights, x, norm, { out, activation }, run) {
-  if (!Array.isArray(weights) || weights.length === 0)
-    throw new ArgumentError(`weights must be a list of Weights, got ${show(weights)}`);
-  const [first] = weights;
-  const pointers = weights.map((w, i) => addressIn(asWeight(w, `weights[${i}]`), core.memory));
+  const [first] = asWeights(weights);
+  const pointers = weights.map((w) => addressIn(w, core.memory));
   const { nCols } = first;
-  for (const w of weights) {
-    if (w.nCols !== nCols) {
-      throw new ShapeError(`${w} has ${w.nCols} columns, ${first} has ${nCols}`, {
-        got: w.nCols,
-        expected: nCols,
-      });
-    }
-  }
   const mode = modeOf(core, activation);
   const nTokens = countRows(asOperand(x, 'x'), nCols, 'x', first);
-  if (out !== undefined && !Array.isArray(out))
-    throw new ArgumentError(`out must be a list, got ${show(out)}`);
-  if (out && out.length !== weights.length) {
-    throw new ShapeError(`out has ${out.length} entries for ${weights.length} weights`, {
-      got: out.length,
-      expected: weights.length,
-    });
-  }
+  checkEntries(out, weights.length, 'out');
   const call = new Call(core);
   const [atX, atNorm] = [call.input(x), call.optional(checkNorm(norm, nCols))];
   const outputs = weights.map((w, i) => call.output(out?.[i], x, nTokens, w.nRows, `out[${i}]`));

@@ -1,8 +1,7 @@
 /* The kernel of causal convolutions: channels first .. first + n_values - 1, n_values at most
- * FM_CONV_CHANNELS, without the activation function. The other channels are not touched. Reads a
- * token before it writes its result, so y may be x. The terms are added in the order bias, oldest
- * token
- * .. newest token, each product rounded; scalar and vector give the same bits. */
+ * FM_CONV_CHANNELS, without the activation function. The other channels are not touched. A token is
+ * read before its result is written, so y may be x. The bias comes first in a sum, then the tokens
+ * from the oldest to the newest, each product rounded; scalar and vector give the same bits. */
 #ifndef FM_KERNELS_CONV_H
 #define FM_KERNELS_CONV_H
 

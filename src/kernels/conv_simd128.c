@@ -10,7 +10,7 @@
  * compete for the same few places in a cache. */
 #define TOKENS 8
 
-/* Of four channels: the weights, and the tokens before, oldest first. */
+/* The weights of four channels, and the tokens before, oldest first. */
 typedef struct {
   v128_t weight[LONGEST], past[LONGEST - 1], bias;
 } channels;

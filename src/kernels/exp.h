@@ -82,6 +82,7 @@ static inline float fm_clamped_up(float x) {
   x = x < -FM_CLAMPED_LIMIT ? -FM_CLAMPED_LIMIT : x;
   return x + 1.0f;
 }
+
 /* 1 / (1 + e^-x), error <= 3 ulp; 0 below -88.72. NaN stays. */
 static inline float fm_sigmoid(float x) { return 1.0f / (1.0f + fm_expf(-x)); }
 

@@ -128,6 +128,7 @@ typedef struct {
 /* Contract: fm_delta_net in fused.h. */
 void fm_op_delta_net(const fm_delta *shape, const fm_delta_operands *with, float *state,
                      float *out);
+
 /* Contract: fm_ssm_scan in fused.h. */
 typedef struct {
   const float *x, *dt, *a, *d, *dt_bias;

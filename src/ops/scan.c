@@ -52,8 +52,6 @@ static void step_by_step(const scan_job *j, const scan_chunk *k) {
   }
 }
 
-/* What follows computes a whole chunk. */
-
 /* scores[t][s] = weight_ts * (C_t . B_s), s <= t, plus d where s is t. weight: those of the last
  * token. */
 static void score(const scan_job *j, const scan_chunk *k, float scores[CHUNK][CHUNK],

@@ -100,7 +100,7 @@ const isFull = (error) =>
   /^503 [12] requests are answered or wait already/.test(error.message);
 
 test('serve: more requests than the queue takes are refused, and those who leave free their place', async (t) => {
-  /** Of the requests that are answered: what answers them. @type {(() => void)[]} */
+  /** Functions that answer the requests which have arrived. @type {(() => void)[]} */
   const held = [];
   const server = makeServer({
     queue: 2,

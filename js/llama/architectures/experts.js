@@ -82,9 +82,9 @@ export function mixExperts(read, plan, options) {
     if (selectBias) add('selectBias', 'exp_probs_b.bias', 1, nExperts, 'bias');
     if (biases) {
       add('routerBias', 'ffn_gate_inp.bias', 1, nExperts, 'bias');
-      add('gateBias', 'ffn_gate_exps.bias', nExperts, nFf, 'biases');
-      add('upBias', 'ffn_up_exps.bias', nExperts, nFf, 'biases');
-      add('downBias', 'ffn_down_exps.bias', nExperts, nEmbd, 'biases');
+      add('gateBias', 'ffn_gate_exps.bias', nExperts, nFf, 'values');
+      add('upBias', 'ffn_up_exps.bias', nExperts, nFf, 'values');
+      add('downBias', 'ffn_down_exps.bias', nExperts, nEmbd, 'values');
     }
     if (!shared) continue;
     add('sharedGate', 'ffn_gate_shexp.weight', shared.nFf, nEmbd, 'matrix');

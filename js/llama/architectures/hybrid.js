@@ -11,8 +11,8 @@ import { ModelError } from '../errors.js';
 const KV_HEADS = 'attention.head_count_kv';
 
 /**
- * Which layers are recurrent, and a reader for the others: it gives the number of KV heads that they
- * share.
+ * Tells which layers are recurrent, and makes a reader for the others, which gives the number of KV
+ * heads that they share.
  * @param {MetadataReader} read
  * @returns {{ isRecurrent: boolean[], read: MetadataReader }}
  * @throws {ModelError} the list has another length, or layers with attention differ

@@ -1,6 +1,7 @@
 /* The recurrent block of a layer. All products are computed for all rows at once; only what goes from
  * token to token is computed text by text, and in a text first all tokens but the last one. */
 
+import { correct } from '../after-products.js';
 import { rowsOf, textsOf } from '../texts.js';
 import { KINDS } from './kinds.js';
 
@@ -9,7 +10,7 @@ import { KINDS } from './kinds.js';
 /** @typedef {import('../kernels.js').Kernels} Kernels */
 
 /**
- * What a block needs of the backend.
+ * The means of the backend that a block uses.
  * @typedef {object} Tools
  * @property {Kernels} fm
  * @property {import('../selftest.js').Activation} activation  Mode of all products.
@@ -55,17 +56,4 @@ export function recurrentBlock({ fm, activation, check }, hidden, { settings, we
   fm.fusedMatmul(weights.output, work[kind.result], { out: added, activation });
   correct(fm, added, weights, 'output');
   return added;
-}
-
-/**
- * Multiplies a product by the factor of its matrix, and adds its bias, where the file has them.
- * @param {Kernels} fm
- * @param {Tensor} x
- * @param {import('../../backend.js').Weights} weights
- * @param {string} role  of the matrix
- */
-function correct(fm, x, weights, role) {
-  const { [`${role}Factor`]: factor, [`${role}Bias`]: bias } = weights;
-  if (factor !== undefined) fm.scale(x, factor, { out: x });
-  if (bias) fm.add(x, bias, { out: x });
 }

@@ -1,5 +1,5 @@
-/* What the tokens so far have left in a recurrent layer: a state in wasm memory, and a copy of an
- * earlier one. */
+/* The state of a recurrent layer in wasm memory, which the tokens so far have left there, and a copy
+ * of an earlier one. */
 
 import { floatsOf } from '../handles.js';
 import { viewOf } from '../tensor-view.js';
