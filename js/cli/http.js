@@ -2,6 +2,8 @@
  * cannot use it. */
 
 import { createServer } from 'node:http';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { errorResponse } from '../openai/fetch.js';
 
 /** Most bytes of a request's body. */
@@ -102,8 +104,10 @@ async function answerOf(request, fetch, signal) {
   if (length > MOST_BYTES)
     return errorResponse(413, `the body has ${length} bytes, the most are ${MOST_BYTES}`);
   const { method = 'GET', url = '/' } = request;
+  const address = `http://127.0.0.1${url}`;
+  if (!URL.canParse(address)) return errorResponse(400, `the address ${url} is none`);
   const body = method === 'POST' ? Buffer.concat(chunks) : undefined;
-  return fetch(new URL(url, 'http://127.0.0.1').href, { method, signal, ...(body && { body }) });
+  return fetch(address, { method, signal, ...(body && { body }) });
 }
 
 /**
@@ -112,17 +116,6 @@ async function answerOf(request, fetch, signal) {
  */
 async function send(answer, response) {
   response.writeHead(answer.status, Object.fromEntries(answer.headers));
-  const reader = answer.body?.getReader();
-  if (reader) {
-    response.on('close', () => reader.cancel().catch(() => {}));
-    for (let step = await reader.read(); !step.done; step = await reader.read()) {
-      const isTaken = response.write(step.value);
-      if (!isTaken && !response.destroyed)
-        await new Promise((resolve) => {
-          response.once('drain', resolve);
-          response.once('close', resolve);
-        });
-    }
-  }
-  response.end();
+  if (answer.body) await pipeline(Readable.fromWeb(/** @type {any} */ (answer.body)), response);
+  else response.end();
 }

@@ -3,6 +3,7 @@
 import { FmError } from '../errors.js';
 import { openGguf } from '../gguf/index.js';
 import { ARCHITECTURES } from '../llama/architectures/index.js';
+import { POOLING_TYPES } from '../llama/embedding.js';
 import { ModelError } from '../llama/errors.js';
 import { isCausal } from '../llama/layers.js';
 import { planModel } from '../llama/plan.js';
@@ -15,8 +16,6 @@ import { COMMON } from './options.js';
 import { formatBytes, formatTable, modelSource } from './output.js';
 
 const LONGEST = 60;
-/** The pooling_type of rerankers. */
-const RANK = 4;
 
 /** @param {unknown} value */
 function shorten(value) {
@@ -38,7 +37,8 @@ function judge(gguf) {
     const lacking = lacks(plan, tensors);
     if (lacking.length > 0) throw new ModelError(lacking.join('; '));
     const causal = isCausal(plan.layers);
-    if (!causal && gguf.metadata[`${plan.architecture}.pooling_type`] === RANK)
+    const pooling = /** @type {any} */ (gguf.metadata[`${plan.architecture}.pooling_type`]);
+    if (!causal && POOLING_TYPES[pooling] === 'rank')
       throw new ModelError('it scores documents for a query (pooling_type 4): use Llama.rank');
     const { models: reason } = ARCHITECTURES[plan.architecture];
     return { runs: true, command: causal ? 'generate' : 'embed', reason };

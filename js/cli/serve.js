@@ -1,14 +1,20 @@
 /* The command serve: OpenAI's API over HTTP, for programs on the same machine. */
 
+import { checkRange } from '../llama/options.js';
+import { errorResponse } from '../openai/fetch.js';
 import { createOpenAI } from '../openai/index.js';
 import { makeServer } from './http.js';
 import { COMMON, MODEL, UsageError } from './options.js';
 import { engineText, loadModel } from './output.js';
 
-/** @param {unknown} value @param {string} option @param {number} from @param {number} to */
-function checkInteger(value, option, from, to) {
-  if (Number.isInteger(value) && Number(value) >= from && Number(value) <= to) return Number(value);
-  throw new UsageError(`--${option} must be an integer from ${from} to ${to}, got ${value}`);
+/**
+ * @param {string | undefined} cors
+ * @throws {UsageError} it is no origin, and would fit none
+ */
+function checkOrigin(cors) {
+  if (cors === undefined || cors === '*') return;
+  if (!URL.canParse(cors) || new URL(cors).origin !== cors)
+    throw new UsageError(`--cors must be an origin such as https://example.com, or *, got ${cors}`);
 }
 
 /**
@@ -55,14 +61,25 @@ export const serve = {
     '    -d \'{ "messages": [{ "role": "user", "content": "Hello" }] }\'',
   ].join('\n'),
   async run(values, [file], io) {
-    const port = checkInteger(values.port ?? 8080, 'port', 0, 65535);
-    const queue = checkInteger(values.queue ?? 16, 'queue', 1, 10_000);
-    const model = await loadModel(file, values, io);
+    const port = checkRange(values.port ?? 8080, '--port', { from: 0, to: 65535, integer: true });
+    const queue = checkRange(values.queue ?? 16, '--queue', { from: 1, to: 10_000, integer: true });
+    const { name, template, cors } = values;
+    checkOrigin(cors);
+    /** @type {import('../openai/index.js').LocalOpenAI | undefined} */
+    let api;
+    /** @type {import('../llama/model.js').Llama | undefined} */
+    let model;
+    const server = makeServer({
+      fetch: async (...request) =>
+        api ? api.fetch(...request) : errorResponse(503, 'the model is being loaded', 'server_error'),
+      queue,
+      ...(cors !== undefined && { cors }),
+    });
+    // A port that is in use is noticed before a large file is read.
+    const url = `http://127.0.0.1:${await listen(server, port)}/v1`;
     try {
-      const { name, template, cors } = values;
-      const api = createOpenAI(model, { name, template });
-      const server = makeServer({ fetch: api.fetch, queue, ...(cors !== undefined && { cors }) });
-      const url = `http://127.0.0.1:${await listen(server, port)}/v1`;
+      model = await loadModel(file, values, io);
+      api = createOpenAI(model, { name, template });
       const [{ id }] = (await api.models.list()).data;
       io.stdout.write(
         values.json
@@ -70,20 +87,17 @@ export const serve = {
           : `${url} answers with ${id}; Ctrl-C ends it\n`,
       );
       if (!values.json) io.stderr.write(`${engineText(model.info)}\n`);
-      if (!model.info.tokenizer.chat && template === undefined)
+      if (model.info.causal && !model.info.tokenizer.chat && template === undefined)
         io.stderr.write('fused-matmul: the file has no chat template: conversations need --template NAME\n');
       await new Promise((resolve) => {
-        server.once('close', resolve);
-        const end = () => {
-          server.close();
-          server.closeAllConnections();
-        };
-        if (io.signal.aborted) end();
-        else io.signal.addEventListener('abort', end, { once: true });
+        if (io.signal.aborted) resolve(undefined);
+        else io.signal.addEventListener('abort', resolve, { once: true });
       });
       io.signal.throwIfAborted();
     } finally {
-      model.dispose();
+      server.close();
+      server.closeAllConnections();
+      model?.dispose();
     }
   },
 };

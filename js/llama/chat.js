@@ -9,7 +9,7 @@ import { checkMessages, checkTools, messageValues } from './chat/messages.js';
 import { namedTemplate, TEMPLATE_NAMES } from './chat/names.js';
 import { dropOldest, OVERFLOWS, promptRoom } from './chat/overflow.js';
 import { ModelError } from './errors.js';
-import { checkGenerateOptions, FORMAT_OPTIONS } from './options.js';
+import { checkGenerateOptions, checkSignal, checkSwitch, FORMAT_OPTIONS } from './options.js';
 import { nextTask } from './pause.js';
 
 /** @typedef {import('./chat/messages.js').Message} Message */
@@ -25,7 +25,8 @@ import { nextTask } from './pause.js';
  * @property {boolean} [addGenerationPrompt]  Whether to end the text with the beginning of an
  *   answer. Default true.
  * @property {string | undefined} [answerStart]  Text that the answer begins with, and that the model
- *   continues; it is no part of the text that is generated. Default: none.
+ *   continues; it is no part of the text that is generated. Spellings of control tokens
+ *   in it become control tokens. Default: none.
  * @property {readonly Record<string, unknown>[]} [tools]  Tools that the model may call, as the
  *   template expects them: mostly { type: 'function', function: { name, description,
  *   parameters } }.
@@ -60,8 +61,7 @@ export async function chatPrompt(messages, options, { metadata, tokenizer, conte
     ...rest
   } = options;
   const { maxTokens, signal } = checkGenerateOptions(rest);
-  if (typeof special !== 'boolean')
-    throw new ArgumentError(`special must be true or false, got ${show(special)}`);
+  checkSwitch(special, 'special');
   oneOf(OVERFLOWS, overflow, 'overflow');
   const format = { template, addGenerationPrompt, answerStart, variables, tools, signal };
   const tokensOf = async (/** @type {readonly Message[]} */ some) => {
@@ -281,14 +281,12 @@ export function checkFormat(format) {
     throw new ArgumentError(`answerStart must be a text, got ${show(answerStart)}`);
   if (template !== undefined && typeof template !== 'string')
     throw new ArgumentError(`template must be a text, got ${show(template)}`);
-  if (addGenerationPrompt !== undefined && typeof addGenerationPrompt !== 'boolean')
-    throw new ArgumentError(`addGenerationPrompt must be true or false, got ${show(addGenerationPrompt)}`);
+  if (addGenerationPrompt !== undefined) checkSwitch(addGenerationPrompt, 'addGenerationPrompt');
   if (
     variables !== undefined &&
     (typeof variables !== 'object' || variables === null || Array.isArray(variables))
   )
     throw new ArgumentError(`variables must be an object, got ${show(variables)}`);
-  if (signal !== undefined && typeof signal?.throwIfAborted !== 'function')
-    throw new ArgumentError(`signal must be an AbortSignal, got ${show(signal)}`);
+  checkSignal(signal);
   return format;
 }

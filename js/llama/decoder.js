@@ -2,7 +2,7 @@
  * model was loaded to.
  *
  *   x = embedding[tokens]
- *   for each layer:  x += attention(x) + recurrent block(x), what there is;  x += feed-forward(x)
+ *   for each layer:  x += attention(x), recurrent block(x), or both;  x += feed-forward(x)
  *   logits = head(x)
  *
  * The settings of a layer say what it computes; the backend decides how. All memory is allocated

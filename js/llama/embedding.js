@@ -4,10 +4,10 @@
 import { oneOf } from '../checks.js';
 import { ArgumentError, show } from '../errors.js';
 import { ContextError, ModelError, NumericError } from './errors.js';
-import { checkRange } from './options.js';
+import { checkRange, checkSwitch } from './options.js';
 
 /** Kinds of pooling in the order of their numbers in GGUF. */
-const POOLING_TYPES = /** @type {const} */ (['none', 'mean', 'cls', 'last', 'rank']);
+export const POOLING_TYPES = /** @type {const} */ (['none', 'mean', 'cls', 'last', 'rank']);
 const POOLINGS = POOLING_TYPES.slice(0, 4);
 
 /**
@@ -17,16 +17,15 @@ const POOLINGS = POOLING_TYPES.slice(0, 4);
  */
 
 /**
- * @typedef {object} EmbedOptions
+ * @typedef {object} OwnEmbedOptions
  * @property {Pooling} [pooling]  How the hidden states become a vector. Default: what the file says
  *   (`<architecture>.pooling_type`), and 'mean' if it says nothing.
  * @property {boolean} [normalize]  Scale the vector to length 1. Default true.
  * @property {number} [dimensions]  Keep so many values from the start of the vector, before it is
  *   scaled: for models that were trained for it (Matryoshka). Default: all.
- * @property {AbortSignal} [signal]  Aborts the computation with its reason.
- * @property {boolean} [queue]  Wait in a line while other calls use the model, instead of failing
- *   with a BusyError. Default false.
  */
+
+/** Options of Llama.embed. @typedef {OwnEmbedOptions & import('./options.js').CallOptions} EmbedOptions */
 
 /** @typedef {import('./lease.js').Lease} Lease */
 /** @typedef {import('./model.js').Parts} Parts */
@@ -68,8 +67,7 @@ export async function embedTexts(parts, texts, options, pace, lease) {
   const { plan, metadata, tokenizer } = parts;
   const { nEmbd, dense } = plan;
   const { normalize = true } = options;
-  if (typeof normalize !== 'boolean')
-    throw new ArgumentError(`normalize must be true or false, got ${show(normalize)}`);
+  checkSwitch(normalize, 'normalize');
   const nOut = dense.at(-1) ?? nEmbd;
   const { dimensions = nOut } = options;
   checkRange(dimensions, 'dimensions', { from: 1, to: nOut, integer: true });

@@ -8,13 +8,13 @@ import { TextStream } from './text-stream.js';
 /**
  * @typedef {object} GenerationStats  Numbers of a generation; times in milliseconds
  * @property {number} promptTokens  Tokens of the whole prompt.
- * @property {number} reusedTokens  Tokens of the prompt whose keys and values were still in the
- *   cache.
+ * @property {number} reusedTokens  Tokens of the prompt that were in the context already.
  * @property {number} promptMs  Time until the prompt's last token had its logits; on a GPU, until
  *   the first token was chosen from them.
  * @property {number} promptTokensPerSecond  Speed of the prompt, counting the tokens that were
  *   computed.
- * @property {number} timeToFirstToken  Time from the call to the first token.
+ * @property {number} timeToFirstToken  Time from the first read to the first token, with the wait for
+ *   other calls.
  * @property {number} tokens  Tokens generated.
  * @property {number} decodeMs  Time for all generated tokens but the first.
  * @property {number} decodeTokensPerSecond  Speed of the tokens after the first.
@@ -195,8 +195,9 @@ export class Generation {
       if (this.#finish !== 'stopped') this.#options.signal?.throwIfAborted();
       if (this.#engine) yield* this.#write(this.#engine);
     } catch (error) {
-      // A generation that was left or stopped during a pending read has not failed.
-      if (error !== GIVEN_BACK) {
+      // A generation that was left or stopped during a pending read has not failed, whatever becomes
+      // of the read.
+      if (error !== GIVEN_BACK && this.#finish !== 'stopped') {
         this.#failure ??= { error };
         throw error;
       }
@@ -230,10 +231,10 @@ export class Generation {
     const asked = performance.now();
     if (lease.turn) await lease.turn;
     lease.check();
-    const start = performance.now();
-    const pace = new Pace(lease);
     const { sampler, all } = await this.#sampler(bytes);
     lease.check();
+    const start = performance.now();
+    const pace = new Pace(lease);
     const stream = new TextStream(stops);
     this.#stream = stream;
     const stats = this.#stats;

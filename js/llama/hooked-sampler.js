@@ -14,13 +14,13 @@ import { argmax, largest, Sampler } from './sampler.js';
  */
 
 /**
+ * The most likely tokens, as many as were asked for, the likeliest first.
+ * @typedef {{ top: TokenChance[] }} LikelyTokens
+ */
+
+/**
  * A token that was chosen, with its probability and those of the most likely tokens.
- * @typedef {object} TokenLogprob
- * @property {number} token  Id of the token.
- * @property {Uint8Array} bytes  Bytes of its text; a control token has those of its spelling.
- * @property {number} logprob  Natural logarithm of its probability as the model computed it: before the
- *   option `logits`, penalties and the temperature.
- * @property {TokenChance[]} top  The most likely tokens, as many as were asked for, the likeliest first.
+ * @typedef {TokenChance & LikelyTokens} TokenLogprob
  */
 
 /**
@@ -69,10 +69,13 @@ export class HookedSampler extends Sampler {
   /** @param {Float32Array} logits @param {LogitsHook} hook */
   #change(logits, hook) {
     const result = /** @type {any} */ (hook(logits, this.#tokens));
-    if (typeof result?.then === 'function')
+    if (typeof result?.then === 'function') {
+      // Its own error would go unheard.
+      result.then(undefined, () => {});
       throw new ArgumentError(
         'logits must not return a promise: the token is chosen as soon as the function returns',
       );
+    }
     for (let id = 0; id < logits.length; id++) {
       if (logits[id] < Number.POSITIVE_INFINITY) continue;
       throw new ArgumentError(

@@ -66,10 +66,11 @@
  * @property {number} parameters  Number of weights.
  * @property {number} nLayers  Number of layers.
  * @property {number} nEmbd  Width of the hidden state.
- * @property {number} nFf  Width inside the feed-forward block.
- * @property {number} nHeads  Query heads of the first layer with attention; so are the next two.
- * @property {number} nKvHeads  Key and value heads.
- * @property {number} headSize  Values of a head.
+ * @property {number} nFf  Width inside the feed-forward block of the first layer; with experts,
+ *   of one expert.
+ * @property {number} nHeads  Query heads of the first layer with attention.
+ * @property {number} nKvHeads  Key and value heads of that layer.
+ * @property {number} headSize  Values of a head of that layer.
  * @property {number} nVocab  Tokens of the vocabulary.
  * @property {boolean} tied  Whether the output matrix is the embedding.
  * @property {boolean} causal  Whether a token sees only itself and earlier tokens. Other models

@@ -44,13 +44,16 @@ import { ArgumentError, show } from '../errors.js';
  *   it without an error, call its `stop()`.
  */
 
+/** Numbers of alternatives that `logprobs` may ask for. */
+export const LOGPROBS = Object.freeze({ from: 0, to: 1000, integer: true });
+
 const SEED_LIMIT = Number.MAX_SAFE_INTEGER;
 
 /**
  * Default, smallest and largest value of each number, and whether it is an integer.
  * @type {Record<string, { by: number, from: number, to: number, integer?: boolean }>}
  */
-const NUMBERS = {
+export const NUMBERS = {
   maxTokens: { by: 256, from: 1, to: Number.POSITIVE_INFINITY, integer: true },
   temperature: { by: 0.8, from: 0, to: 100 },
   topK: { by: 40, from: 0, to: 2 ** 32, integer: true },
@@ -146,11 +149,10 @@ export function checkGenerateOptions(options) {
     );
   if (logits !== undefined && typeof logits !== 'function')
     throw new ArgumentError(`logits must be a function (row, tokens) => void, got ${show(logits)}`);
-  if (logprobs !== undefined) checkRange(logprobs, 'logprobs', { from: 0, to: 1000, integer: true });
+  if (logprobs !== undefined) checkRange(logprobs, 'logprobs', LOGPROBS);
   checkSwitch(ignoreEnd, 'ignoreEnd');
   checkSwitch(queue, 'queue');
-  if (signal !== undefined && typeof signal?.throwIfAborted !== 'function')
-    throw new ArgumentError(`signal must be an AbortSignal, got ${show(signal)}`);
+  checkSignal(signal);
   const checked = /** @type {import('./sampler.js').SamplerOptions & { maxTokens: number }} */ (values);
   return { ...checked, stops, ignoreEnd, queue, logits, logprobs, showTokens, signal };
 }
@@ -158,6 +160,12 @@ export function checkGenerateOptions(options) {
 /** @param {unknown} texts @returns {texts is string[]} */
 const areTexts = (texts) =>
   Array.isArray(texts) && texts.every((one) => typeof one === 'string' && one !== '');
+
+/** @param {any} signal */
+export function checkSignal(signal) {
+  if (signal !== undefined && typeof signal?.throwIfAborted !== 'function')
+    throw new ArgumentError(`signal must be an AbortSignal, got ${show(signal)}`);
+}
 
 /** @param {unknown} value @param {string} name */
 export function checkSwitch(value, name) {

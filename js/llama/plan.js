@@ -269,7 +269,10 @@ import { ModelError } from './errors.js';
  * @property {Record<string, SharedRole>} shared  Shared tensors by role.
  */
 
-/** A plan whose layers all have attention. @typedef {Omit<Plan, 'layers'> & { layers: AttentionLayer[] }} AttentionPlan */
+/**
+ * A plan whose layers all have attention.
+ * @typedef {Omit<Plan, 'layers'> & { layers: AttentionLayer[] }} AttentionPlan
+ */
 
 /**
  * An architecture that the runner supports.

@@ -10,12 +10,7 @@ import { ModelError } from './errors.js';
 /** @typedef {import('./pause.js').Pace} Pace */
 /** @typedef {import('./plan.js').RankerSettings} RankerSettings */
 
-/**
- * @typedef {object} RankOptions
- * @property {AbortSignal} [signal]  Aborts the computation with its reason.
- * @property {boolean} [queue]  Wait in a line while other calls use the model, instead of failing
- *   with a BusyError. Default false.
- */
+/** Options of Llama.rank. @typedef {import('./options.js').CallOptions} RankOptions */
 
 const TEMPLATE = 'tokenizer.chat_template.rerank';
 const HEAD = ['cls.weight', 'cls.output.weight'];

@@ -23,15 +23,16 @@ const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789'
 const randomId = (length) =>
   Array.from({ length }, () => LETTERS[Math.floor(Math.random() * LETTERS.length)]).join('');
 
+/** A message of a user that has nothing to do with calls or thoughts. */
+const SAID = Object.freeze({ role: 'user', content: 'x' });
+
 /** Ends of prompts in which the model begins with its thoughts. */
 const THOUGHT_BEGUN = /<think>\s*$/;
 
-/** Prompts that are known to begin thoughts, or not, by model and variables. */
+/** Questions about the chat template: whether prompts begin thoughts, and how a call begins. */
 export class Templates {
   #model;
   #template;
-  /** @type {Map<string, Promise<boolean>>} */
-  #thinking = new Map();
 
   /** @param {Llama | WorkerLlama} model @param {string | undefined} template */
   constructor(model, template) {
@@ -39,7 +40,7 @@ export class Templates {
     this.#template = template;
   }
 
-  /** Options of a template. @param {Plan['options']} options */
+  /** Options of `formatChat` for a plan. @param {Plan['options']} options */
   formatOf({ tools, variables }) {
     return {
       ...(this.#template !== undefined && { template: this.#template }),
@@ -52,20 +53,9 @@ export class Templates {
    * Whether prompts end with the beginning of thoughts.
    * @param {Plan['options']} options
    */
-  startsInThought({ variables }) {
-    const key = JSON.stringify(variables ?? {});
-    const known = this.#thinking.get(key) ?? this.#look(variables);
-    this.#thinking.set(key, known);
-    return known;
-  }
-
-  /** @param {Plan['options']['variables']} variables */
-  async #look(variables) {
+  async startsInThought({ variables }) {
     try {
-      const text = await this.#model.formatChat(
-        [{ role: 'user', content: 'x' }],
-        this.formatOf({ ...(variables && { variables }) }),
-      );
+      const text = await this.#model.formatChat([SAID], this.formatOf({ ...(variables && { variables }) }));
       return THOUGHT_BEGUN.test(text);
     } catch (error) {
       // The conversation itself will say what is wrong.
@@ -80,13 +70,12 @@ export class Templates {
    */
   async #sample(options) {
     const format = this.formatOf(options);
-    const said = { role: 'user', content: 'x' };
     const { name, argument } = SAMPLE;
     const call = { id: 'abcdefghi', function: { name, arguments: { [argument]: 1 } } };
     const answer = { role: 'assistant', content: '', tool_calls: [call] };
     try {
-      const before = await this.#model.formatChat([said], format);
-      const after = await this.#model.formatChat([said, answer], { ...format, addGenerationPrompt: false });
+      const before = await this.#model.formatChat([SAID], format);
+      const after = await this.#model.formatChat([SAID, answer], { ...format, addGenerationPrompt: false });
       const text = after.startsWith(before) ? after.slice(before.length) : '';
       const splitter = new Splitter(new Map([[name, [argument]]]), false);
       return [...splitter.push(text), ...splitter.end()].some((part) => 'call' in part) ? text : '';
@@ -101,11 +90,12 @@ export class Templates {
    * @param {Plan} plan
    * @returns {Promise<string>}
    */
-  async opening({ messages, options, force }) {
+  async opening({ options, force }) {
     if (force === false) return '';
-    const prompt = await this.#model.formatChat(messages, this.formatOf(options));
     const tool = typeof force === 'string' ? force : undefined;
-    const opening = openingOf(prompt, tool) ?? openingLike(await this.#sample(options), tool);
+    const opening =
+      openingLike(await this.#sample(options), tool) ??
+      openingOf(await this.#model.formatChat([SAID], this.formatOf(options)), tool);
     if (opening === undefined)
       throw new ArgumentError(
         `tool_choice ${force === true ? "'required'" : 'for a certain function'} needs a model whose template has a known format of calls (Hermes, Qwen, Llama 3, Mistral, LFM2, Phi); with this one, use 'auto'`,
@@ -202,12 +192,13 @@ const answeredCall = (call) => ({ id: randomId(9), type: 'function', function: c
 
 /**
  * Begins an answer.
- * @param {{ model: Llama | WorkerLlama, templates: Templates }} parts
+ * @param {{ model: Llama | WorkerLlama, templates: Templates, name: string }} parts
  * @param {ChatRequest} request
  * @param {AbortSignal | undefined} signal
  */
-async function begin({ model, templates }, request, signal) {
+async function begin({ model, templates, name }, request, signal) {
   const plan = readRequest(request);
+  const same = facts(name);
   signal?.throwIfAborted();
   const startsInThought = await templates.startsInThought(plan.options);
   const opening = await templates.opening(plan);
@@ -215,12 +206,12 @@ async function begin({ model, templates }, request, signal) {
   const answerStart = opening && startsInThought ? `</think>\n\n${opening}` : opening;
   const generation = await model.chat(plan.messages, {
     ...plan.options,
-    ...templates.formatOf(plan.options),
+    ...templates.formatOf({}),
     ...(answerStart && { answerStart }),
     ...(signal && { signal }),
   });
   const answer = new Answer(plan, generation, { opening: answerStart, startsInThought });
-  return { plan, answer };
+  return { plan, answer, same };
 }
 
 /** Facts that an answer and all its chunks have. @param {string} model */
@@ -237,7 +228,7 @@ const facts = (model) => ({
  * @returns {Promise<ChatCompletion>}
  */
 export async function completion(parts, request, signal) {
-  const { answer } = await begin(parts, request, signal);
+  const { answer, same } = await begin(parts, request, signal);
   let [content, reasoning] = ['', ''];
   /** @type {AnsweredCall[]} */
   const calls = [];
@@ -255,7 +246,7 @@ export async function completion(parts, request, signal) {
   };
   const { finishReason: finish_reason, usage } = answer;
   return {
-    ...facts(parts.name),
+    ...same,
     object: 'chat.completion',
     choices: [{ index: 0, message, finish_reason, logprobs: answer.logprobs() }],
     usage,
@@ -270,13 +261,13 @@ export class ChatStream {
 
   /**
    * @hideconstructor
-   * @param {string} name
+   * @param {ReturnType<typeof facts>} same
    * @param {Plan} plan
    * @param {Answer} answer
    */
-  constructor(name, plan, answer) {
+  constructor(same, plan, answer) {
     this.controller.signal.addEventListener('abort', () => answer.stop(), { once: true });
-    this.#chunks = chunks(name, plan, answer);
+    this.#chunks = chunks(same, plan, answer);
   }
 
   /** Iterates over the chunks. Leaving the loop ends the answer. */
@@ -291,19 +282,19 @@ export class ChatStream {
  * @param {AbortSignal | undefined} signal
  */
 export async function stream(parts, request, signal) {
-  const { plan, answer } = await begin(parts, request, signal);
-  return new ChatStream(parts.name, plan, answer);
+  const { plan, answer, same } = await begin(parts, request, signal);
+  return new ChatStream(same, plan, answer);
 }
 
 /**
- * @param {string} name
+ * @param {ReturnType<typeof facts>} ofAll
  * @param {Plan} plan
  * @param {Answer} answer
  * @returns {AsyncGenerator<ChatChunk, void, void>}
  */
-async function* chunks(name, plan, answer) {
+async function* chunks(ofAll, plan, answer) {
   const same = {
-    ...facts(name),
+    ...ofAll,
     object: /** @type {const} */ ('chat.completion.chunk'),
     ...(plan.usage && { usage: null }),
   };

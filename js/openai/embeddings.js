@@ -2,6 +2,7 @@
 
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, show } from '../errors.js';
+import { withoutNulls } from './request.js';
 
 const FIELDS = Object.freeze(['input', 'model', 'encoding_format', 'dimensions', 'user']);
 
@@ -14,7 +15,7 @@ const FIELDS = Object.freeze(['input', 'model', 'encoding_format', 'dimensions',
  */
 export async function embeddings({ model, name }, request, signal) {
   checkNames(request, FIELDS, 'field');
-  const { input, encoding_format = 'float', dimensions } = request;
+  const { input, encoding_format = 'float', dimensions } = withoutNulls(request);
   oneOf(['float', 'base64'], encoding_format, 'encoding_format');
   const texts = typeof input === 'string' ? [input] : input;
   if (!Array.isArray(texts) || texts.length === 0 || texts.some((text) => typeof text !== 'string'))

@@ -1,6 +1,6 @@
 /* Answers HTTP requests of clients of OpenAI's API: the objects of fetch, without a network. */
 
-import { ArgumentError, FmError, ShapeError } from '../errors.js';
+import { ArgumentError, FmError } from '../errors.js';
 
 /** @typedef {import('./index.js').LocalOpenAI} LocalOpenAI */
 
@@ -9,6 +9,8 @@ import { ArgumentError, FmError, ShapeError } from '../errors.js';
  * @type {Record<string, [status: number, type: string, code: string | null]>}
  */
 const STATUSES = {
+  FM_ARGUMENT: [400, 'invalid_request_error', null],
+  FM_SHAPE: [400, 'invalid_request_error', null],
   FM_CONTEXT: [400, 'invalid_request_error', 'context_length_exceeded'],
   FM_MODEL: [400, 'invalid_request_error', null],
   FM_BUSY: [503, 'server_error', 'busy'],
@@ -21,7 +23,6 @@ export const errorResponse = (status, message, type = 'invalid_request_error', c
 /** @param {unknown} error */
 function responseTo(error) {
   const message = error instanceof Error ? error.message : String(error);
-  if (error instanceof ArgumentError || error instanceof ShapeError) return errorResponse(400, message);
   const [status, type, code] = (error instanceof FmError && STATUSES[error.code]) || [
     500,
     'server_error',
@@ -30,14 +31,14 @@ function responseTo(error) {
   return errorResponse(status, message, type, code);
 }
 
-/** What an answer leaves out, as JSON. @param {Request} request @returns {Promise<any>} */
+/** The body of a request, which must be a JSON object. @param {Request} request @returns {Promise<any>} */
 async function bodyOf(request) {
   const text = await request.text();
   try {
     const body = JSON.parse(text);
     if (typeof body === 'object' && body !== null && !Array.isArray(body)) return body;
   } catch {}
-  throw new ArgumentError(`the body must be a JSON object, got ${text.length} characters of other text`);
+  throw new ArgumentError(`the body must be a JSON object, got ${text.length} characters that are none`);
 }
 
 /**
@@ -73,7 +74,7 @@ export async function respond(api, request) {
 async function models(api, route) {
   const list = await api.models.list();
   if (route === 'models') return Response.json(list);
-  const id = decodeURIComponent(route.slice('models/'.length));
+  const id = decoded(route.slice('models/'.length));
   const found = list.data.find((one) => one.id === id);
   if (found) return Response.json(found);
   const names = list.data.map((one) => one.id).join(', ');
@@ -83,6 +84,15 @@ async function models(api, route) {
     undefined,
     'model_not_found',
   );
+}
+
+/** The id in an address; what cannot be decoded is the id itself. @param {string} text */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 /**
@@ -109,6 +119,8 @@ function eventStream(stream, signal) {
       }
     },
     async cancel() {
+      // It ends a chunk that is being waited for, which return() alone would wait for too.
+      stream.controller.abort();
       await chunks.return();
     },
   });

@@ -2,6 +2,7 @@
 
 import { checkNames } from '../checks.js';
 import { ArgumentError, show } from '../errors.js';
+import { checkSignal } from '../llama/options.js';
 import { ChatStream, completion, stream, Templates } from './answer.js';
 import { embeddings } from './embeddings.js';
 import { respond } from './fetch.js';
@@ -172,5 +173,7 @@ export function createOpenAI(model, options = {}) {
 /** @param {RequestOptions} options */
 function signalOf(options) {
   checkNames(options, ['signal']);
-  return options.signal ?? undefined;
+  const signal = options.signal ?? undefined;
+  checkSignal(signal);
+  return signal;
 }

@@ -10,7 +10,7 @@ const ESCAPES = /** @type {Record<string, string>} */ ({ n: '\n', t: '\t', r: '\
 /** Deepest nesting of lists and dicts. */
 const DEEPEST = 64;
 
-/** A reader of Python's literals and calls. Its methods return undefined, or throw, for other text. */
+/** A reader of Python's literals and calls. Its methods throw a SyntaxError for other text. */
 class Reader {
   #text;
   #at = 0;
@@ -133,9 +133,10 @@ class Reader {
     /** @type {[string, unknown][]} */
     const items = [];
     while (!this.#takes('}')) {
-      const key = String(this.#value());
+      const key = this.#value();
+      if (typeof key === 'object' && key !== null) throw new SyntaxError('a key is no text');
       this.#need(':');
-      items.push([key, this.#value()]);
+      items.push([String(key), this.#value()]);
       if (!this.#takes(',')) {
         this.#need('}');
         break;

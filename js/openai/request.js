@@ -2,22 +2,22 @@
 
 import { checkNames } from '../checks.js';
 import { ArgumentError, show } from '../errors.js';
-import { checkRange } from '../llama/options.js';
+import { checkRange, checkSwitch, LOGPROBS, NUMBERS } from '../llama/options.js';
 import { MARKS } from './tool-calls.js';
 
 /** @typedef {import('./types.js').ChatRequest} ChatRequest */
 /** @typedef {import('./tool-calls.js').Tools} Tools */
 
-/** Fields that are numbers, their names as options, and their ranges. */
-const NUMBERS = Object.freeze({
-  max_tokens: { option: 'maxTokens', from: 1, to: Number.POSITIVE_INFINITY, integer: true },
-  max_completion_tokens: { option: 'maxTokens', from: 1, to: Number.POSITIVE_INFINITY, integer: true },
-  seed: { option: 'seed', from: 0, to: Number.MAX_SAFE_INTEGER, integer: true },
-  temperature: { option: 'temperature', from: 0, to: 100 },
-  top_p: { option: 'topP', from: 0, to: 1 },
-  top_k: { option: 'topK', from: 0, to: 2 ** 32, integer: true },
-  min_p: { option: 'minP', from: 0, to: 1 },
-  repeat_penalty: { option: 'repeatPenalty', from: 0.01, to: 100 },
+/** Fields that are numbers, and the options that they are. */
+const OPTIONS = Object.freeze({
+  max_tokens: 'maxTokens',
+  max_completion_tokens: 'maxTokens',
+  seed: 'seed',
+  temperature: 'temperature',
+  top_p: 'topP',
+  top_k: 'topK',
+  min_p: 'minP',
+  repeat_penalty: 'repeatPenalty',
 });
 
 /**
@@ -36,19 +36,29 @@ const UNSUPPORTED = {
   function_call: () => false,
   prediction: () => false,
   web_search_options: () => false,
+  verbosity: (value) => value === 'medium',
 };
 
 /** Fields that mean nothing to a model on this machine. */
 const IGNORED = [
   ...['metadata', 'moderation', 'prompt_cache_key', 'prompt_cache_options', 'prompt_cache_retention'],
-  ...['safety_identifier', 'service_tier', 'store', 'user', 'verbosity'],
+  ...['safety_identifier', 'service_tier', 'store', 'user'],
 ];
 
 const FIELDS = [
   ...['messages', 'model', 'stream', 'stream_options', 'stop', 'logprobs', 'top_logprobs', 'tools'],
   ...['tool_choice', 'parallel_tool_calls', 'reasoning_effort', 'chat_template_kwargs'],
-  ...Object.keys(NUMBERS),
+  ...Object.keys(OPTIONS),
 ];
+
+/**
+ * The fields of a request that are given: null leaves a field out, as in OpenAI's API.
+ * @template {object} R
+ * @param {R} request
+ * @returns {any}
+ */
+export const withoutNulls = (request) =>
+  Object.fromEntries(Object.entries(request).filter(([, value]) => value !== undefined && value !== null));
 
 /**
  * A request, checked.
@@ -71,9 +81,7 @@ export function readRequest(request) {
   if (typeof request !== 'object' || request === null)
     throw new ArgumentError(`the request must be an object with messages, got ${show(request)}`);
   /** @type {Record<string, any>} */
-  const given = Object.fromEntries(
-    Object.entries(request).filter(([, value]) => value !== undefined && value !== null),
-  );
+  const given = withoutNulls(request);
   const others = [...Object.keys(UNSUPPORTED), ...IGNORED];
   checkNames(
     Object.fromEntries(Object.entries(request).filter(([name]) => !others.includes(name))),
@@ -85,15 +93,14 @@ export function readRequest(request) {
     throw new ArgumentError(`${name} is not supported, got ${show(given[name])}; leave it out`);
   }
   for (const name of ['stream', 'logprobs', 'parallel_tool_calls']) {
-    if (given[name] !== undefined && typeof given[name] !== 'boolean')
-      throw new ArgumentError(`${name} must be true or false, got ${show(given[name])}`);
+    if (given[name] !== undefined) checkSwitch(given[name], name);
   }
   /** @type {Record<string, unknown>} */
   const numbers = { maxTokens: Number.POSITIVE_INFINITY };
-  for (const [name, { option, ...range }] of Object.entries(NUMBERS))
-    if (given[name] !== undefined) numbers[option] = checkRange(given[name], name, range);
+  for (const [name, option] of Object.entries(OPTIONS))
+    if (given[name] !== undefined) numbers[option] = checkRange(given[name], name, NUMBERS[option]);
   if (given.top_logprobs !== undefined) {
-    checkRange(given.top_logprobs, 'top_logprobs', { from: 0, to: 1000, integer: true });
+    checkRange(given.top_logprobs, 'top_logprobs', LOGPROBS);
     if (given.logprobs !== true)
       throw new ArgumentError(`top_logprobs needs logprobs: true, got logprobs ${show(given.logprobs)}`);
   }

@@ -73,7 +73,7 @@ export class Splitter {
     const at = this.#held.indexOf(end);
     const isOver = at >= 0 || isEnd;
     const length = at >= 0 ? at : this.#held.length - (isEnd ? 0 : overlap(this.#held, end));
-    // White space around thoughts is none of theirs.
+    // White space around thoughts is dropped.
     const text = this.#held.slice(0, length).trimEnd();
     const shown = this.#trims ? text.trimStart() : text;
     if (shown !== '') {

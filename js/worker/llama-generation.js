@@ -175,7 +175,9 @@ export class WorkerGeneration {
       this.#ask(PIECES);
       await ended;
     } catch (reason) {
-      if (!this.#left) this.#failure = { reason };
+      // A generation that was stopped has not failed, whatever becomes of its beginning.
+      if (this.#stopped) this.#stats.finishReason = 'stopped';
+      else if (!this.#left) this.#failure = { reason };
     } finally {
       this.#end();
     }

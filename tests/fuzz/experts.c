@@ -90,7 +90,7 @@ static void store_lists(fuzz *f, const arguments *a, unsigned at_rows, unsigned 
   }
 }
 
-/* The faults of the lists as they are in memory in the end, since operands may lie over one another. */
+/* Faults of the lists as they are in memory in the end: operands may lie over one another. */
 static void judge_lists(fuzz *f, const arguments *a, unsigned at_rows, unsigned at_ends) {
   for (uint32_t i = 0; a->rows && fuzz_is_readable(f, at_rows) && i < a->n_pairs; i++)
     fuzz_fault(f, a->rows[i] >= a->n_tokens, FM_ERR_RANGE);

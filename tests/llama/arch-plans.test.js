@@ -431,8 +431,8 @@ test('plans: experts have a width, a router, and in some architectures a shared 
   assert.equal(planOf('qwen2moe', MIXTURE).feed.nFf, 64);
   assert.deepEqual(planOf('qwen2moe', MIXTURE).feed.experts?.shared, { nFf: 128, gated: true });
   const scaled = planOf('olmoe', { ...MIXTURE, expert_weights_scale: 2.5 });
-  const { router } = scaled.feed.experts ?? {};
-  assert.deepEqual([scaled.feed.nFf, router?.normalize, router?.scale], [128, false, 2.5]);
+  const { router: own } = scaled.feed.experts ?? {};
+  assert.deepEqual([scaled.feed.nFf, own?.normalize, own?.scale], [128, false, 2.5]);
   const granite = { ...MIXTURE, logit_scale: 4 };
   assert.equal(planOf('granitemoe', granite).feed.experts?.shared, undefined);
   const shared = planOf('granitemoe', {
@@ -447,6 +447,19 @@ test('plans: experts have a width, a router, and in some architectures a shared 
   assert.throws(
     () => planOf('qwen3moe', { expert_count: 2, expert_used_count: 3 }),
     refusal(/expert_used_count" is 3, the file has 2 experts/),
+  );
+  const grouped = { ...MIXTURE, expert_group_count: 4, expert_group_used_count: 2 };
+  const router = planOf('qwen3moe', grouped).feed.experts?.router;
+  assert.deepEqual([router?.nGroups, router?.nGroupsUsed], [4, 2]);
+  for (const wrong of [{ expert_group_count: 3 }, { expert_group_used_count: 5 }])
+    assert.throws(() => planOf('qwen3moe', { ...grouped, ...wrong }), refusal(/expert_group_count.* for 8/));
+  // The function of the scores is that of the architecture.
+  planOf('qwen3moe', { ...MIXTURE, expert_gating_func: 1 });
+  planOf('lfm2moe', { ...MIXTURE, expert_gating_func: 2 });
+  planOf('gpt-oss', { ...MIXTURE, expert_gating_func: 3 });
+  assert.throws(
+    () => planOf('qwen3moe', { ...MIXTURE, expert_gating_func: 2 }),
+    refusal(/expert_gating_func" is 2 \(sigmoid over all\); supported is 1 \(softmax over all\)/),
   );
   assert.throws(
     () => planOf('qwen3moe', { expert_count: 8, expert_used_count: 3 }),

@@ -8,6 +8,8 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { ArgumentError, BusyError, createWorkerLlama, HandleError, Llama } from '../../js/llama/index.js';
 import { TINY_TALES } from '../helpers/llama.js';
+import { ReferenceBackend } from '../helpers/reference-backend.js';
+import { makeModel } from '../helpers/synthetic-llama.js';
 import { pause, rejection } from '../helpers/workers.js';
 
 /** @import { TestContext } from 'node:test' */
@@ -22,6 +24,22 @@ const PLACES = [
   ['in this thread', () => Llama.load(TINY_TALES, { threads: 1 })],
   ['in a worker', () => createWorkerLlama(TINY_TALES, { threads: 1 })],
 ];
+
+/** A backend whose next read of a token fails when it is told to. */
+class Failing extends ReferenceBackend {
+  /** @type {((error: Error) => void) | undefined} */
+  fail;
+
+  /** @type {ReferenceBackend['readTokens']} */
+  readTokens(...args) {
+    if (!this.isSlow) return super.readTokens(...args);
+    return new Promise((_, reject) => {
+      this.fail = reject;
+    });
+  }
+
+  isSlow = false;
+}
 
 /** The texts of a model that nothing disturbs. */
 const expected = (async () => {
@@ -272,4 +290,19 @@ test('queue: a generation that nobody can read any more passes the model on', as
     collect();
   }
   assert.equal(text, (await expected).text);
+});
+
+test('stop: a read that fails afterwards is no error', async (t) => {
+  const backend = new Failing();
+  const model = await Llama.loadTo(async () => backend, makeModel({ context: 64 }).bytes.buffer, {});
+  t.after(() => model.dispose());
+  const run = model.generate([3, 4, 5], { maxTokens: 20, temperature: 0, ignoreEnd: true });
+  await run.next();
+  backend.isSlow = true;
+  const reading = run.text();
+  for (let wait = 0; wait < 100 && !backend.fail; wait++) await pause(1);
+  run.stop();
+  backend.fail?.(new Error('of the device'));
+  assert.equal(await reading, run.written);
+  assert.equal(run.stats.finishReason, 'stopped');
 });

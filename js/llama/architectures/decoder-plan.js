@@ -20,15 +20,17 @@ const EPSILONS = { rms: 'attention.layer_norm_rms_epsilon', layer: 'attention.la
  * @typedef {ReturnType<typeof readShape>} Shape
  */
 
+/** Whether a file has experts. @param {MetadataReader} read */
+export const hasExperts = (read) => Number(read.value('expert_count') ?? 0) > 1;
+
 /**
  * Refuses a file with experts, for architectures that have none.
  * @param {MetadataReader} read
  */
 export function refuseExperts(read) {
-  const experts = Number(read.value('expert_count') ?? 0);
-  if (experts > 1) {
+  if (hasExperts(read)) {
     throw new ModelError(
-      `mixtures of experts are not supported for the architecture ${show(read.architecture)}: the file has ${experts} experts`,
+      `mixtures of experts are not supported for the architecture ${show(read.architecture)}: the file has ${read.value('expert_count')} experts`,
     );
   }
 }
@@ -68,6 +70,16 @@ export function readShape(read, norms = 'rms') {
  */
 export function tensor(role, name, nRows, nCols, use) {
   return { role, name: name.replace('?', ''), nRows, nCols, use, optional: name.endsWith('?') };
+}
+
+/**
+ * Changes names that tensors have in the file.
+ * @param {Pick<Plan, 'tensors'>} plan  changed
+ * @param {string | RegExp} from
+ * @param {string} to
+ */
+export function rename({ tensors }, from, to) {
+  for (const one of tensors) one.name = one.name.replace(from, to);
 }
 
 /**

@@ -21,14 +21,42 @@ const DENSE = /^layers\.(\d+)\.feed\.(gate|up|down|gateUp)$/;
  *   Default 0.
  * @property {'plain' | 'gated'} [shared]  Shared expert: without or with a factor of its own.
  *   Default: none.
- * @property {number} [sharedFf]  Values between its products. Default:
- *   expert_shared_feed_forward_length, or feed_forward_length.
  * @property {boolean} [selectBias]  Whether a bias is added to the scores for the choice.
  * @property {boolean} [biases]  Whether the router and the experts have biases.
  */
 
-/** Whether a file has experts. @param {MetadataReader} read */
-export const hasExperts = (read) => Number(read.value('expert_count') ?? 0) > 1;
+/** Scores and what a softmax is taken over, by the value of expert_gating_func. */
+const FUNCTIONS = ['', 'softmax over all', 'sigmoid over all', 'softmax over chosen'];
+
+/**
+ * @param {MetadataReader} read
+ * @param {RouterSettings} router  of the architecture
+ * @throws {ModelError} the file has another function
+ */
+function checkFunction(read, { scores, over }) {
+  const given = Number(read.value('expert_gating_func') ?? 0);
+  const expected = `${scores} over ${over}`;
+  if (given === 0 || FUNCTIONS[given] === expected) return;
+  throw new ModelError(
+    `${show(read.key('expert_gating_func'))} is ${given} (${FUNCTIONS[given] ?? 'unknown'}); supported is ${FUNCTIONS.indexOf(expected)} (${expected})`,
+  );
+}
+
+/**
+ * @param {MetadataReader} read
+ * @param {number} nExperts
+ * @returns {Pick<RouterSettings, 'nGroups' | 'nGroupsUsed'>}
+ * @throws {ModelError} the groups do not divide the experts, or more are used than there are
+ */
+function readGroups(read, nExperts) {
+  const [nGroups, nGroupsUsed] = ['expert_group_count', 'expert_group_used_count'].map((name) =>
+    read.value(name) ? read.count(name) : 1,
+  );
+  if (nExperts % nGroups === 0 && nGroupsUsed <= nGroups) return { nGroups, nGroupsUsed };
+  throw new ModelError(
+    `${show(read.key('expert_group_count'))} is ${nGroups}, of which ${nGroupsUsed} are used, for ${nExperts} experts`,
+  );
+}
 
 /**
  * Turns feed-forward blocks of a plan into mixtures of experts.
@@ -45,23 +73,26 @@ export function mixExperts(read, plan, options) {
       `${show(read.key('expert_used_count'))} is ${nUsed}, the file has ${nExperts} experts`,
     );
   }
-  const nFf = options.nFf ?? read.count('expert_feed_forward_length', plan.layers[first].feed.nFf / nUsed);
+  const dense = plan.layers[first].feed.nFf;
+  const nFf = options.nFf ?? read.count('expert_feed_forward_length', dense / nUsed);
   if (!Number.isInteger(nFf))
     throw new ModelError(`a width of ${nFf * nUsed} is not divisible by ${nUsed} experts`);
   const shared = options.shared && {
-    nFf: options.sharedFf ?? read.count('expert_shared_feed_forward_length', plan.layers[first].feed.nFf),
+    nFf: read.count('expert_shared_feed_forward_length', dense),
     gated: options.shared === 'gated',
   };
-  const scale = read.optional('expert_weights_scale', 1);
+  /** @type {RouterSettings} */
+  const settings = {
+    ...{ scores: 'softmax', over: 'all', normalize: false },
+    ...{ scale: read.optional('expert_weights_scale', 1), ...readGroups(read, nExperts), ...router },
+  };
+  checkFunction(read, settings);
   for (const { feed } of plan.layers.slice(first)) {
     feed.kind = 'experts';
     feed.nFf = nFf;
     feed.experts = {
       ...{ nExperts, nUsed, shared },
-      router: {
-        ...{ scores: 'softmax', over: 'all', normalize: false, scale, nGroups: 1, nGroupsUsed: 1 },
-        ...router,
-      },
+      router: { ...settings },
     };
   }
   plan.tensors = plan.tensors.filter(({ role }) => Number(DENSE.exec(role)?.[1] ?? -1) < first);

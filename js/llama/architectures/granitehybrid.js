@@ -1,8 +1,7 @@
 /* Granite 4 H: Mamba-2 blocks in most layers and attention in the others, with the scales of Granite
  * 3. The feed-forward blocks are dense or mixtures of experts with a shared one. */
 
-import { tensor } from './decoder-plan.js';
-import { hasExperts } from './experts.js';
+import { hasExperts } from './decoder-plan.js';
 import { granitePlan } from './granite.js';
 import { mixGranite } from './granitemoe.js';
 import { readKinds, replaceAttention } from './hybrid.js';
@@ -21,8 +20,7 @@ export const granitehybrid = {
     replaceAttention(plan, isRecurrent, (i) => {
       const recurrent = { ...readScan(read, norm), residualScale };
       const { tensors, shared } = scanTensors(i, nEmbd, recurrent);
-      const input = tensor(`layers.${i}.recurrent.norm`, `blk.${i}.attn_norm.weight`, 1, nEmbd, 'vector');
-      return { recurrent, tensors: [input, ...tensors], shared };
+      return { recurrent, tensors, shared };
     });
     return plan;
   },

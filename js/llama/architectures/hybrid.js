@@ -55,6 +55,9 @@ export function replaceAttention(plan, isRecurrent, make) {
     const layer = /^layers\.(\d+)\.attention\./.exec(role)?.[1];
     return layer !== undefined && isRecurrent[Number(layer)];
   };
+  // The norm of the input stays.
+  for (const one of plan.tensors)
+    if (isGone(one.role)) one.role = one.role.replace(/\.attention\.norm$/, '.recurrent.norm');
   plan.tensors = plan.tensors.filter(({ role }) => !isGone(role));
   plan.shared = Object.fromEntries(Object.entries(plan.shared).filter(([role]) => !isGone(role)));
   for (const [i, layer] of plan.layers.entries()) {

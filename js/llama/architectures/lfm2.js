@@ -1,8 +1,9 @@
 /* LFM 2: short convolutions in most layers; in the others attention with a norm of each head of
  * queries and keys. */
 
-import { decoderPlan, tensor } from './decoder-plan.js';
+import { decoderPlan, rename, tensor } from './decoder-plan.js';
 import { readKinds, replaceAttention } from './hybrid.js';
+import { slide } from './windows.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const lfm2 = {
@@ -18,10 +19,8 @@ export function lfm2Plan(given, options) {
   const { isRecurrent, read } = readKinds(given);
   const plan = decoderPlan(read, { pairing: 'halves', qkNorm: { span: 'head' }, ...options });
   const { nEmbd, layers, head } = plan;
-  const window =
-    read.value('attention.sliding_window') === undefined ? 0 : read.count('attention.sliding_window');
-  for (const { attention } of layers) attention.window = window;
-  for (const one of plan.tensors) if (one.role === 'head.norm') one.name = 'token_embd_norm.weight';
+  slide(read, layers, { period: 0 });
+  rename(plan, /^output_norm\./, 'token_embd_norm.');
   const norm = /** @type {import('../plan.js').Norm} */ (head.norm);
   const length = isRecurrent.includes(true) ? read.count('shortconv.l_cache') : 0;
   replaceAttention(plan, isRecurrent, (i) => convolution(i, { norm, nEmbd, length }));
@@ -43,7 +42,6 @@ function convolution(i, { norm, nEmbd, length }) {
       ...{ norm, postNorm: undefined, nChannels: nEmbd, length, residualScale: 1 },
     }),
     tensors: [
-      tensor(role('norm'), named('attn_norm.weight'), 1, nEmbd, 'vector'),
       tensor(input, named('shortconv.in_proj.weight'), 3 * nEmbd, nEmbd, 'matrix'),
       tensor(role('conv'), named('shortconv.conv.weight'), nEmbd, length, 'values'),
       tensor(role('output'), named('shortconv.out_proj.weight'), nEmbd, nEmbd, 'matrix'),

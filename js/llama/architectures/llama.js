@@ -1,8 +1,8 @@
 /* Llama and models with the same layers: RMS norms, rotary positions of adjacent values,
  * grouped-query attention, SwiGLU; or experts instead, whose weights sum to 1 for a token. */
 
-import { decoderPlan } from './decoder-plan.js';
-import { hasExperts, mixExperts } from './experts.js';
+import { decoderPlan, hasExperts } from './decoder-plan.js';
+import { mixExperts } from './experts.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const llama = {

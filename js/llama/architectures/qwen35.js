@@ -3,7 +3,7 @@
 
 import { show } from '../../errors.js';
 import { ModelError } from '../errors.js';
-import { decoderPlan, tensor } from './decoder-plan.js';
+import { decoderPlan, rename, tensor } from './decoder-plan.js';
 import { replaceAttention } from './hybrid.js';
 
 /** @typedef {import('./metadata.js').MetadataReader} MetadataReader */
@@ -20,8 +20,8 @@ export const qwen35 = {
       gateAttention(plan, i);
     }
     // The second norm of a layer is that of its feed-forward block.
-    for (const one of plan.tensors) one.name = one.name.replace('.ffn_norm.', '.post_attention_norm.');
-    leaveOut(plan, Number(read.value('nextn_predict_layers') ?? 0));
+    rename(plan, '.ffn_norm.', '.post_attention_norm.');
+    leaveOut(read, plan);
     const every = read.count('full_attention_interval', 4);
     const recurrent = readDelta(read);
     replaceAttention(
@@ -52,14 +52,17 @@ function gateAttention({ layers, tensors, shared }, i) {
 
 /**
  * Leaves the last blocks out of the layers. The file may have their tensors.
+ * @param {MetadataReader} read
  * @param {Plan} plan  changed
- * @param {number} nBlocks
  */
-function leaveOut(plan, nBlocks) {
+function leaveOut(read, plan) {
+  const nBlocks = Number(read.value('nextn_predict_layers') ?? 0);
   const { layers, tensors, nEmbd, nVocab } = plan;
   const nLayers = layers.length - nBlocks;
   if (!Number.isInteger(nLayers) || nLayers < 1 || nBlocks < 0)
-    throw new ModelError(`of ${layers.length} blocks, ${nBlocks} cannot be left out (nextn_predict_layers)`);
+    throw new ModelError(
+      `${show(read.key('nextn_predict_layers'))} is ${nBlocks}, the file has ${layers.length} blocks`,
+    );
   const isLeft = (/** @type {string} */ role) => Number(/^layers\.(\d+)\./.exec(role)?.[1] ?? 0) >= nLayers;
   for (const one of tensors) if (isLeft(one.role)) Object.assign(one, { use: 'none', optional: true });
   for (const role of Object.keys(plan.shared)) if (isLeft(role)) delete plan.shared[role];
