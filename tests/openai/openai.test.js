@@ -1,94 +1,18 @@
 /**
- * A model with the interface of OpenAI's API, in this thread and in a worker: what the library gives,
- * and what the `openai` client reads from it. The lint run checks the objects against its types.
+ * A model with the interface of OpenAI's API, in this thread and in a worker. The lint run checks the
+ * objects against the types of the `openai` client.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { OpenAI } from 'openai';
-import { ArgumentError, createWorkerLlama, Llama } from '../../js/llama/index.js';
+import { ArgumentError, createWorkerLlama } from '../../js/llama/index.js';
 import { createOpenAI } from '../../js/openai/index.js';
 import { readCases } from '../helpers/chat-cases.js';
 import { TINY_TALES } from '../helpers/llama.js';
+import { added, all, KERNELS, messages, open, scripted, TEMPLATE, weather } from '../helpers/openai.js';
 import { rejection } from '../helpers/workers.js';
 
 /** @import { TestContext } from 'node:test' */
-
-/** A template with tools in the way of Hermes, and thoughts if they are asked for. */
-const TEMPLATE = `{%- if tools %}Tools in <tool_call></tool_call>: {{ tools | tojson }}\n{% endif -%}
-{%- for m in messages %}{{ m.role }}: {{ m.content }}
-{%- if m.reasoning_content %} ({{ m.reasoning_content }}){% endif %}
-{%- for call in m.tool_calls or [] %} calls {{ call.function.name }}({{ call.function.arguments | tojson }}){% endfor %}{{ '\\n' }}
-{%- endfor %}assistant:{% if thinking %} <think>\n{% endif %}`;
-
-const messages = [{ role: 'user', content: 'Tell me of a fox' }];
-const weather = {
-  type: /** @type {const} */ ('function'),
-  function: {
-    name: 'get_weather',
-    description: 'Weather of a city',
-    parameters: { type: 'object', properties: { city: { type: 'string' } } },
-  },
-};
-const KERNELS = /** @type {const} */ ({ threads: 1, activation: 'f32', kvType: 'F32', contextLength: 512 });
-
-/** @param {TestContext} t */
-async function open(t) {
-  const model = await Llama.load(TINY_TALES, KERNELS);
-  t.after(() => model.dispose());
-  return model;
-}
-
-/**
- * A model that writes a certain text: its logits are those of the text's tokens.
- * @param {Llama} model @param {string} text
- */
-function scripted(model, text) {
-  const script = model.tokenize(text, { bos: false });
-  const end = model.info.tokenizer.ends[0];
-  const prompts = /** @type {string[]} */ ([]);
-  const fake = Object.create(model, {
-    info: { value: model.info },
-    formatChat: { value: model.formatChat.bind(model) },
-    chat: {
-      value: async (/** @type {any} */ messages, /** @type {any} */ options) => {
-        let at = 0;
-        const { template, variables, tools, answerStart } = options;
-        const format = JSON.parse(JSON.stringify({ template, variables, tools, answerStart }));
-        prompts.push(await model.formatChat(messages, format));
-        const logits = (/** @type {Float32Array} */ row) => {
-          row.fill(Number.NEGATIVE_INFINITY);
-          row[script[at++] ?? end] = 0;
-        };
-        return model.chat(messages, { ...options, logits });
-      },
-    },
-  });
-  return { model: /** @type {Llama} */ (fake), prompts };
-}
-
-/** @param {AsyncIterable<any>} stream @returns {Promise<any[]>} */
-async function all(stream) {
-  const chunks = [];
-  for await (const chunk of stream) chunks.push(chunk);
-  return chunks;
-}
-
-/** The message that chunks add up to. @param {any[]} chunks */
-function added(chunks) {
-  /** @type {any} */
-  const message = { content: '' };
-  for (const { choices } of chunks)
-    for (const { delta } of choices) {
-      message.content += delta.content ?? '';
-      if (delta.reasoning) message.reasoning = (message.reasoning ?? '') + delta.reasoning;
-      for (const { index, ...call } of delta.tool_calls ?? []) {
-        message.tool_calls ??= [];
-        assert.equal(index, message.tool_calls.length);
-        message.tool_calls.push(call);
-      }
-    }
-  return message;
-}
 
 for (const place of ['in this thread', 'in a worker']) {
   /** @param {TestContext} t */
@@ -304,6 +228,8 @@ test('openai: templates of models show the format of a call that must be made', 
   const base = await open(t);
   const templates = new Map(readCases('chat-templates.jsonl').map(({ name, template }) => [name, template]));
   const short = { type: 'function', function: { name: 'now', description: '', parameters: {} } };
+  // Marks of another format in a message change nothing.
+  const marked = [{ role: 'user', content: 'x <tool_call> [AVAILABLE_TOOLS]' }];
   for (const [name, begin, rest] of [
     ['qwen2.5', '<tool_call>\n{"name": "now", "arguments": ', '{}}\n</tool_call>'],
     ['qwen3', '<think>\n\n</think>\n\n<tool_call>\n{"name": "now", "arguments": ', '{}}\n</tool_call>'],
@@ -313,7 +239,7 @@ test('openai: templates of models show the format of a call that must be made', 
     const { model, prompts } = scripted(base, rest);
     const api = createOpenAI(model, { template: templates.get(name) ?? assert.fail(name) });
     const tool_choice = { type: 'function', function: { name: 'now' } };
-    const request = { messages: [{ role: 'user', content: 'x' }], tools: [short], tool_choice };
+    const request = { messages: marked, tools: [short], tool_choice };
     const { choices } = await api.chat.completions.create(request);
     assert.ok(prompts[0].endsWith(begin), `${name}: ${prompts[0]}`);
     const calls = choices[0].message.tool_calls?.map((one) => one.function);
@@ -421,110 +347,4 @@ test('openai: mistakes are errors that name the field', async (t) => {
     (await rejection(api.embeddings.create(/** @type {any} */ ({ input: [1] })))).message,
     /input must be a text/,
   );
-});
-
-test('the openai client: answers, streams, tools, logprobs, embeddings, models, errors and aborts', async (t) => {
-  const model = await open(t);
-  const api = createOpenAI(model, { name: 'tales', template: TEMPLATE });
-  const client = new OpenAI({ apiKey: 'none', baseURL: 'http://model/v1', fetch: api.fetch, maxRetries: 0 });
-  /** @type {OpenAI.ChatCompletionCreateParamsNonStreaming} */
-  const request = {
-    model: 'tales',
-    messages: [{ role: 'user', content: 'Tell me of a fox' }],
-    max_completion_tokens: 20,
-    temperature: 0,
-  };
-  // The types of the client's requests fit the library's.
-  const own = await api.chat.completions.create(request);
-  const answer = await client.chat.completions.create({ ...request, logprobs: true });
-  assert.equal(answer.choices[0].message.content, own.choices[0].message.content);
-  assert.equal(answer.choices[0].logprobs?.content?.length, 20);
-  assert.equal(answer.usage?.completion_tokens, 20);
-  let text = '';
-  for await (const chunk of await client.chat.completions.create({ ...request, stream: true }))
-    text += chunk.choices[0]?.delta.content ?? '';
-  assert.equal(text, own.choices[0].message.content);
-  const helper = client.chat.completions.stream({ ...request, stream: true });
-  assert.equal((await helper.finalChatCompletion()).choices[0].message.content, text);
-  const vectors = await client.embeddings.create({ model: 'tales', input: ['a fox', 'a bear'] });
-  assert.deepEqual(
-    vectors.data.map(({ embedding }) => [...embedding]),
-    (await model.embed(['a fox', 'a bear'])).map((one) => [...one]),
-    'as base64, which the client asks for',
-  );
-  const names = [];
-  for await (const { id } of client.models.list()) names.push(id);
-  assert.deepEqual(names, ['tales']);
-  assert.equal((await client.models.retrieve('tales')).id, 'tales');
-  await assert.rejects(client.models.retrieve('gpt'), OpenAI.NotFoundError);
-  await assert.rejects(client.chat.completions.create({ ...request, n: 2 }), OpenAI.BadRequestError);
-  const long = {
-    ...request,
-    messages: [{ role: /** @type {const} */ ('user'), content: 'fox '.repeat(400) }],
-  };
-  await assert.rejects(
-    client.chat.completions.create(long),
-    (error) =>
-      error instanceof OpenAI.BadRequestError &&
-      error.code === 'context_length_exceeded' &&
-      /\d+ tokens, the context has room for 512/.test(error.message),
-  );
-  const controller = new AbortController();
-  const endless = { ...request, max_completion_tokens: 200, stream: /** @type {const} */ (true) };
-  const stream = await client.chat.completions.create(endless, { signal: controller.signal });
-  let chunks = 0;
-  for await (const _ of stream) if (++chunks === 4) controller.abort();
-  assert.ok(chunks < 100);
-  assert.equal(
-    (await client.chat.completions.create(request)).choices[0].message.content,
-    text,
-    'the model is free',
-  );
-  const other = await api.fetch('http://model/v1/completions', { method: 'POST' });
-  assert.equal(other.status, 404);
-  assert.equal((await api.fetch('http://model/v1/embeddings')).status, 405);
-  const broken = await api.fetch('http://model/v1/embeddings', { method: 'POST', body: '{' });
-  assert.equal(broken.status, 400);
-  assert.match((await broken.json()).error.message, /must be a JSON object/);
-});
-
-test('the openai client: a loop that calls a tool by its helper', async (t) => {
-  const base = await open(t);
-  const { model } = scripted(
-    base,
-    '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>',
-  );
-  let asked = 0;
-  const answering = createOpenAI(scripted(base, 'It is sunny.').model, { template: TEMPLATE });
-  const calling = createOpenAI(model, { template: TEMPLATE });
-  const client = new OpenAI({
-    apiKey: 'none',
-    baseURL: 'http://model/v1',
-    fetch: (input, init) => (asked++ === 0 ? calling : answering).fetch(/** @type {any} */ (input), init),
-  });
-  /** @type {string[]} */
-  const cities = [];
-  const run = client.chat.completions.runTools({
-    model: 'tales',
-    messages: [{ role: 'user', content: 'What is the weather?' }],
-    tools: [
-      {
-        type: 'function',
-        function: {
-          name: 'get_weather',
-          description: 'Weather',
-          parameters: { type: 'object', properties: { city: { type: 'string' } } },
-          parse: JSON.parse,
-          function: (/** @type {{ city: string }} */ { city }) => {
-            cities.push(city);
-            return 'sunny';
-          },
-        },
-      },
-    ],
-  });
-  const final = await run.finalContent();
-  assert.deepEqual(cities, ['Paris']);
-  assert.equal(asked, 2);
-  assert.equal(final?.trim(), 'It is sunny.');
 });

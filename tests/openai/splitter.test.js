@@ -213,7 +213,17 @@ test('python: literals of every kind, and nothing else', () => {
     { name: 'a.b', args: { c: '2' }, positional: [1] },
     { name: 'd', args: {}, positional: [] },
   ]);
-  for (const text of ['', 'f', 'f(', 'f(1', 'f(1) g', 'f(,)', 'x = f(1)'])
+  for (const text of [
+    '',
+    'f',
+    'f(',
+    'f(1',
+    'f(1) g',
+    'f(,)',
+    'x = f(1)',
+    'f(x={{}: 1})',
+    'f(x={{"toString": 1}: 2})',
+  ])
     assert.equal(pythonCalls(text), undefined, text);
 });
 
