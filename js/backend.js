@@ -186,8 +186,8 @@
  *   void} attend  x += attention of these queries over the cache.
  * @property {(x: H['hidden'], recurrent: Block<RecurrentSettings>, state: H['state'], at: Step) =>
  *   void} recur  x += recurrent block of x, which goes on from the state at this position, and
- *   leaves it after the last token. Of several tokens the state before the last one is kept as a
- *   copy. In a layer with attention it is called between project and attend. A state that is not
+ *   leaves it after the last token. Before the last of several tokens it keeps a copy of the
+ *   state. In a layer with attention it is called between project and attend. A state that is not
  *   there is an error.
  * @property {(x: H['hidden'], feed: Block<FeedSettings>, at: Step) => void} feed  x += feed-forward
  *   block of x.

@@ -110,6 +110,20 @@ export function checkLength({ length }, expected, what) {
 }
 
 /**
+ * @param {unknown} n
+ * @param {number} of  what it must divide
+ * @param {string} what
+ * @param {string} whole  name of what it must divide
+ */
+export function checkDivisor(n, of, what, whole) {
+  if (Number.isInteger(n) && Number(n) >= 1 && of % Number(n) === 0) return;
+  throw new ShapeError(`${what} is ${show(n)}, which does not divide ${of} ${whole}`, {
+    got: typeof n === 'number' ? n : undefined,
+    expected: of,
+  });
+}
+
+/**
  * @param {unknown} value
  * @param {string} what
  * @returns {Float32Array}

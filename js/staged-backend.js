@@ -271,10 +271,10 @@ export class StagedBackend {
     const s = this.#stageAt(block);
     const { backend, from } = this.#stages[s];
     if (block.layer === from) this.#cross(x, s, at);
-    const call = ++cache.asked;
+    const done = cache.ask();
     this.#call(() => {
       backend.project(x.all[s], block, cache.all[0], at);
-      cache.done = call;
+      done();
     });
     x.at = s;
   }
@@ -301,10 +301,10 @@ export class StagedBackend {
     const { backend, from, slice } = this.#stages[s];
     // Where the layer has attention too, project has brought the rows.
     if (block.layer === from && !slice.plan.layers[0].attention) this.#cross(x, s, at);
-    const call = ++state.asked;
+    const done = state.ask();
     this.#call(() => {
       backend.recur(x.all[s], block, state.all[0], at);
-      state.done = call;
+      done();
     });
     x.at = s;
   }

@@ -42,11 +42,28 @@ export class StagedTensor extends Parts {
   }
 }
 
-/** Keys and values of a layer, of its stage. */
-export class StagedCache extends Parts {
+/** A handle whose calls are queued. */
+class Waiting extends Parts {
   /** Calls that were queued, and the last one that was done. */
-  asked = 0;
-  done = 0;
+  #asked = 0;
+  #done = 0;
+
+  /** Whether no call waits. */
+  get isDone() {
+    return this.#asked === this.#done;
+  }
+
+  /** Counts a call that is queued. @returns {() => void} to be called when it is done */
+  ask() {
+    const call = ++this.#asked;
+    return () => {
+      this.#done = call;
+    };
+  }
+}
+
+/** Keys and values of a layer, of its stage. */
+export class StagedCache extends Waiting {
   #isWindow;
 
   /** @param {any} one @param {boolean} isWindow  it may keep only the latest positions */
@@ -58,16 +75,12 @@ export class StagedCache extends Parts {
   /** Infinity while calls wait: then no position counts as kept. */
   get first() {
     if (!this.#isWindow) return 0;
-    return this.asked === this.done ? (this.all[0].first ?? 0) : Number.POSITIVE_INFINITY;
+    return this.isDone ? (this.all[0].first ?? 0) : Number.POSITIVE_INFINITY;
   }
 }
 
 /** The state of a layer, of its stage. */
-export class StagedState extends Parts {
-  /** Calls that were queued, and the last one that was done. */
-  asked = 0;
-  done = 0;
-
+export class StagedState extends Waiting {
   /** @param {any} one */
   constructor(one) {
     super([one]);
@@ -83,7 +96,7 @@ export class StagedState extends Parts {
 
   /** While calls wait, no position is there. @param {'position' | 'savedAt'} what */
   #whenDone(what) {
-    return this.asked === this.done ? this.all[0][what] : -1;
+    return this.isDone ? this.all[0][what] : -1;
   }
 }
 

@@ -22,7 +22,7 @@ import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
 
 /**
  * @typedef {import('../backend.js').Backend<
- *   { hidden: GpuHidden, tensor: GpuTensor, cache: GpuCache, state: any, tokens: GpuTokens }>} Backend
+ *   { hidden: GpuHidden, tensor: GpuTensor, cache: GpuCache, state: never, tokens: GpuTokens }>} Backend
  */
 /** @typedef {import('../backend.js').BatchRows} BatchRows */
 /** @typedef {import('../backend.js').Rows} Rows */

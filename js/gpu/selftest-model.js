@@ -205,25 +205,25 @@ export async function toGpu({ gpu, pipelines }, trees) {
       await writer.write(data);
       writer.end();
     }
+    const vector = (/** @type {Float32Array} */ values) => {
+      const padded = new Float32Array(up16(values.length));
+      padded.set(values);
+      const made = new GpuVector(gpu.bufferOf(padded, { label: 'vector' }), values.length);
+      owned.push(made);
+      return made;
+    };
+    let next = 0;
+    const made = trees.map((tree) =>
+      mapLeaves(tree, (leaf) => (leaf instanceof Float32Array ? vector(leaf) : weights[next++])),
+    );
+    return { trees: made, owned };
   } catch (error) {
-    for (const weight of weights) weight.free();
+    for (const one of owned) one.free();
     throw error;
   } finally {
     uploader.free();
     commands.free();
   }
-  const vector = (/** @type {Float32Array} */ values) => {
-    const padded = new Float32Array(up16(values.length));
-    padded.set(values);
-    const made = new GpuVector(gpu.bufferOf(padded, { label: 'vector' }), values.length);
-    owned.push(made);
-    return made;
-  };
-  let next = 0;
-  const made = trees.map((tree) =>
-    mapLeaves(tree, (leaf) => (leaf instanceof Float32Array ? vector(leaf) : weights[next++])),
-  );
-  return { trees: made, owned };
 }
 
 /**
@@ -250,10 +250,10 @@ export function toWasm(fm, trees) {
 
 /**
  * @param {Tree} tree
- * @param {(leaf: Matrix | Float32Array, name: string) => any} map
+ * @param {(leaf: Matrix | Float32Array) => any} map
  * @returns {import('../backend.js').Weights}
  */
 const mapLeaves = (tree, map) =>
   Object.fromEntries(
-    Object.entries(tree).flatMap(([name, leaf]) => (leaf === undefined ? [] : [[name, map(leaf, name)]])),
+    Object.entries(tree).flatMap(([name, leaf]) => (leaf === undefined ? [] : [[name, map(leaf)]])),
   );

@@ -1,7 +1,7 @@
 /* Attention: the scores of one head, and grouped-query attention over a cache of keys and
  * values. */
 
-import { checkNames } from '../checks.js';
+import { checkLength, checkNames } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
 import { Call } from './call.js';
 import { addressIn } from './handles.js';
@@ -81,12 +81,7 @@ export const flashAttention = (core, q, kCache, vCache, options = {}) => {
   const scale = options.scale ?? 1 / Math.sqrt(headSize);
   checkNumber(scale, 'scale');
   checkNumber(softcap, 'softcap', { from: 0 });
-  if (sinks !== undefined && asOperand(sinks, 'sinks').length !== nHeads) {
-    throw new ShapeError(`sinks has ${sinks.length} values for ${nHeads} heads`, {
-      got: sinks.length,
-      expected: nHeads,
-    });
-  }
+  if (sinks !== undefined) checkLength(asOperand(sinks, 'sinks'), nHeads, 'sinks');
   const call = new Call(core);
   const [atQ, atY] = [call.input(q), call.output(out, q, nTokens, nCols)];
   const atSinks = call.optional(sinks);

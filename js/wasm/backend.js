@@ -210,7 +210,7 @@ export class WasmBackend {
     this.#check(v, { part: 'values', layer, position }, largest);
     if (gate) {
       multiplyBy(this.#fm, gate, weights.gateFactor);
-      this.#check(gate, { part: 'queries', layer, position });
+      this.#check(gate, { part: 'attention', layer, position });
     }
     const row = cache.rowFor(position, at.nTokens);
     cache.keys.write(k, row);

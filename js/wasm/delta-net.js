@@ -1,6 +1,6 @@
 /* The gated delta net: tokens go through the states of its value heads. */
 
-import { checkLength, checkNames } from '../checks.js';
+import { checkDivisor, checkLength, checkNames } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
 import { Call } from './call.js';
 import { Tensor } from './handles.js';
@@ -34,28 +34,20 @@ export const deltaNet = (core, qkv, gates, state, options = {}) => {
   ])) {
     if (isDeltaHead(size)) continue;
     throw new ShapeError(
-      `state has ${got} ${what}: a head must have a multiple of 8 up to ${LARGEST_DELTA_HEAD} of each`,
+      `state has ${got} ${what}: the rows and the columns of a head must be multiples of 8, at most ${LARGEST_DELTA_HEAD}`,
       { got, expected: LARGEST_DELTA_HEAD },
     );
   }
-  if (!Number.isInteger(nKeyHeads) || nKeyHeads < 1 || nValueHeads % nKeyHeads !== 0) {
-    throw new ShapeError(
-      `nKeyHeads is ${show(nKeyHeads)}, which does not divide ${nValueHeads} value heads`,
-      {
-        got: nKeyHeads,
-        expected: nValueHeads,
-      },
-    );
-  }
+  checkDivisor(nKeyHeads, nValueHeads, 'nKeyHeads', 'value heads');
   const nCols = nValueHeads * valueSize;
   const ofToken = `a token of ${nKeyHeads} key head(s) of ${keySize} and ${nValueHeads} value head(s) of ${valueSize}`;
   const nTokens = countRows(qkv, 2 * nKeyHeads * keySize + nCols, 'qkv', ofToken);
   checkLength(alpha, nTokens * nValueHeads, 'gates.alpha');
   checkLength(beta, nTokens * nValueHeads, 'gates.beta');
   checkLength(dtBias, nValueHeads, 'gates.dtBias');
-  const z = gate ? asOperand(gate, 'gate') : undefined;
+  const z = gate === undefined ? undefined : asOperand(gate, 'gate');
   if (z) checkLength(z, nTokens * nCols, 'gate');
-  const weight = normWeight ? asOperand(normWeight, 'normWeight') : undefined;
+  const weight = normWeight === undefined ? undefined : asOperand(normWeight, 'normWeight');
   if (weight) checkLength(weight, valueSize, 'normWeight');
   const call = new Call(core);
   const [atQkv, atAlpha, atBeta, atBias, atA] = [qkv, alpha, beta, dtBias, a].map((x) => call.input(x));

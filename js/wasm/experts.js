@@ -1,11 +1,11 @@
 /* Mixtures of experts: the choice of experts for each token, products with their matrices, and the
  * weighted sum of the results. Rows are grouped by expert, as a Routing describes them. */
 
-import { checkLength, checkNames, oneOf } from '../checks.js';
+import { checkDimension, checkDivisor, checkLength, checkNames, oneOf } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
 import { Call } from './call.js';
 import { modeOf } from './core.js';
-import { addressIn } from './handles.js';
+import { addressIn, Tensor } from './handles.js';
 import { GATES } from './layer.js';
 import { EXPERTS_OPTIONS, OUT_OPTIONS, ROUTE_OPTIONS } from './layer-options.js';
 import { asOperand, asWeights, checkEntries, checkNumber, countRows } from './operands.js';
@@ -14,7 +14,6 @@ import { asOperand, asWeights, checkEntries, checkNumber, countRows } from './op
  * @template {keyof import('./kernels.js').Kernels} K
  * @typedef {import('./core.js').Operation<K>} Operation
  */
-/** @typedef {import('./handles.js').Tensor} Tensor */
 /** @typedef {import('./kernel-types.js').Routing} Routing */
 
 const SCORES = /** @type {const} */ (['softmax', 'sigmoid']);
@@ -32,22 +31,12 @@ export const route = (core, logits, options) => {
   checkNames(options, ROUTE_OPTIONS);
   const { nUsed, scores = 'softmax', over = 'all', normalize = false, scale = 1, bias } = options;
   const { nGroups = 1, nGroupsUsed = nGroups } = options;
-  const nExperts = options.nExperts ?? /** @type {Tensor} */ (asOperand(logits, 'logits')).nCols;
+  const given = asOperand(logits, 'logits');
+  const nExperts = options.nExperts ?? (given instanceof Tensor ? given.nCols : undefined);
   if (nExperts === undefined) throw new ArgumentError('nExperts is needed where logits is a Float32Array');
   checkCount(nExperts, 'nExperts', LARGEST_MIXTURE);
-  const nTokens = countRows(
-    asOperand(logits, 'logits'),
-    nExperts,
-    'logits',
-    `a token of ${nExperts} experts`,
-  );
-  checkCount(nGroups, 'nGroups', nExperts);
-  if (nExperts % nGroups !== 0) {
-    throw new ShapeError(`${nExperts} experts are no multiple of the ${nGroups} groups`, {
-      got: nExperts,
-      expected: nGroups,
-    });
-  }
+  const nTokens = countRows(given, nExperts, 'logits', `a token of ${nExperts} experts`);
+  checkDivisor(nGroups, nExperts, 'nGroups', 'experts');
   checkCount(nGroupsUsed, 'nGroupsUsed', nGroups);
   checkCount(nUsed, 'nUsed', (nExperts / nGroups) * nGroupsUsed);
   oneOf(SCORES, scores, 'scores');
@@ -155,6 +144,12 @@ export const mixRows = (core, x, routing, options = {}) => {
   const { nTokens, rows, weights } = checkRouting(routing);
   const nPairs = rows.length;
   const nCols = asOperand(x, 'x').length / nPairs;
+  if (x instanceof Tensor && x.nRows !== nPairs) {
+    throw new ShapeError(`x has ${x.nRows} row(s), the routing has ${nPairs}`, {
+      got: x.nRows,
+      expected: nPairs,
+    });
+  }
   if (!Number.isInteger(nCols) || nCols === 0) {
     throw new ShapeError(`x has ${x.length} values, the routing has ${nPairs} rows`, {
       got: x.length,
@@ -202,14 +197,9 @@ function checkRouting(routing) {
   const { nTokens, rows, ends, weights } = routing ?? {};
   if (!(rows instanceof Uint32Array && ends instanceof Uint32Array && weights instanceof Float32Array))
     throw new ArgumentError(`routing must come from route, got ${show(routing)}`);
-  checkCount(nTokens, 'nTokens of the routing', 0xffffffff);
+  checkDimension(nTokens, 'nTokens of the routing');
   if (rows.length === 0 || ends.length === 0)
     throw new ShapeError('the routing has no rows', { got: 0, expected: 1 });
-  if (weights.length !== rows.length) {
-    throw new ShapeError(`the routing has ${weights.length} weights for ${rows.length} rows`, {
-      got: weights.length,
-      expected: rows.length,
-    });
-  }
+  checkLength(weights, rows.length, 'weights of the routing');
   return { nTokens, rows, ends, weights };
 }

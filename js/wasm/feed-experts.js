@@ -33,11 +33,11 @@ export function feedExperts(fm, h, out, work, settings, weights, activation) {
   fm.fusedMatmulExperts([weights.down], gate, routing, {
     ...{ act, up, biases: [weights.downBias], out: [routed], activation },
   });
-  if (!shared) {
+  if (!shared || !work.shared) {
     fm.mixRows(results, routing, { out });
     return;
   }
-  const { sharedGate, sharedUp, sharedOut, sharedLogits } = work;
+  const { gate: sharedGate, up: sharedUp, out: sharedOut, logits: sharedLogits } = work.shared;
   const inner = { out: [sharedGate, sharedUp], activation };
   fm.fusedMatmulMany([weights.sharedGate, weights.sharedUp], h, inner);
   correct(fm, sharedGate, weights, 'sharedGate');

@@ -7,7 +7,7 @@ import { attentionsOf, isCausal, recurrentsOf } from '../llama/layers.js';
 import { withoutKernels } from '../llama/unserved.js';
 import { findType, weightBytes } from '../types.js';
 import { LARGEST_MIXTURE } from './experts.js';
-import { bufferCols, widths } from './hidden.js';
+import { bufferCols, sumOf, widths } from './hidden.js';
 import { GATES, PAIRINGS } from './layer.js';
 import { KINDS, stateValues } from './recurrent/kinds.js';
 
@@ -94,13 +94,12 @@ export function lacks({ embedding, layers, head }, tensors) {
 export function sizes(plan, { contextLength, kvType }) {
   const { layers, nVocab } = plan;
   const cols = bufferCols(plan);
-  const sum = (/** @type {Record<string, number>} */ of) =>
-    Object.values(of).reduce((total, n) => total + n, 0);
   // Bytes for each token of a batch, and more bytes for each token of a part: its buffers, and the
   // workspace of the feed-forward block.
-  const ofBatch = 4 * sum(cols.batch);
+  const ofBatch = 4 * sumOf(cols.batch);
   const ofPart =
-    4 * (sum(cols.part) + 2 * Math.max(...layers.map(({ feed }) => (feed.kind === 'gated' ? feed.nFf : 0))));
+    4 *
+    (sumOf(cols.part) + 2 * Math.max(...layers.map(({ feed }) => (feed.kind === 'gated' ? feed.nFf : 0))));
   const fitting = (/** @type {number} */ bytes, /** @type {number} */ step) =>
     step * Math.floor(bytes / (ofBatch + ofPart) / step);
   const blocks = Math.min(LARGEST_BATCH, fitting(BLOCKS_BYTES, TOKEN_BLOCK));

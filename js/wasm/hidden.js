@@ -18,7 +18,7 @@ import { viewOf } from './tensor-view.js';
 export const widths = ({ nHeads, nKvHeads, headSize }) => ({ q: nHeads * headSize, kv: nKvHeads * headSize });
 
 /** @param {Record<string, number>} cols */
-const sumOf = (cols) => Object.values(cols).reduce((sum, n) => sum + n, 0);
+export const sumOf = (cols) => Object.values(cols).reduce((sum, n) => sum + n, 0);
 
 /**
  * Columns of the buffers of a block of experts: products with gate and up, which the shared expert
@@ -32,7 +32,7 @@ function expertCols({ nFf, experts }, nEmbd) {
   return {
     inner: Math.max(nUsed * nFf, shared?.nFf ?? 0),
     results: (nUsed + (shared ? 1 : 0)) * nEmbd,
-    logits: nExperts + (shared?.gated ? 1 : 0),
+    logits: nExperts,
   };
 }
 
@@ -63,7 +63,7 @@ export function bufferCols({ nEmbd, layers }) {
     gate: most(({ attention }) => (attention?.outputGate ? widths(attention).q : 0)),
     // Between the products of a feed-forward block without a gate.
     inner: most(({ feed }) => (feed.kind === 'plain' ? feed.nFf : 0)),
-    // All work tensors of a recurrent block. Queries wait in theirs until the block is done.
+    // All work tensors of a recurrent block; meanwhile the layer's queries stay in theirs.
     recurrent: most(({ recurrent }) => (recurrent ? sumOf(workCols(recurrent, nEmbd)) : 0)),
     expertGate: Math.max(...ofExperts.map(({ inner }) => inner)),
     expertUp: Math.max(...ofExperts.map(({ inner }) => inner)),
@@ -228,7 +228,6 @@ export class WasmHidden {
       const { expertGate, expertUp, expertResults, expertLogits } = this.#buffers;
       const nPairs = nTokens * nUsed;
       const inner = { nRows: nPairs, nCols: feed.nFf };
-      const ofShared = { nRows: nTokens, nCols: shared?.nFf ?? 1 };
       const { nCols } = this;
       const results = viewOf(expertResults, { nRows: nPairs + (shared ? nTokens : 0), nCols });
       return {
@@ -237,10 +236,12 @@ export class WasmHidden {
         up: viewOf(expertUp, inner),
         routed: viewOf(expertResults, { nRows: nPairs, nCols }),
         results,
-        sharedGate: viewOf(expertGate, ofShared),
-        sharedUp: viewOf(expertUp, ofShared),
-        sharedOut: shared ? viewOf(results, { start: nPairs, nRows: nTokens }) : results,
-        sharedLogits: viewOf(expertLogits, { nRows: nTokens, nCols: 1 }),
+        shared: shared && {
+          gate: viewOf(expertGate, { nRows: nTokens, nCols: shared.nFf }),
+          up: viewOf(expertUp, { nRows: nTokens, nCols: shared.nFf }),
+          out: viewOf(results, { start: nPairs, nRows: nTokens }),
+          logits: viewOf(expertLogits, { nRows: nTokens, nCols: 1 }),
+        },
       };
     });
   }

@@ -174,7 +174,7 @@
  * @template {Floats} U
  * @typedef {object} ExpertsOptions
  * @property {Gate} [act]  Multiply act(x) * up instead of x. Both have a row for each pair then.
- * @property {Floats} [up]  As many values as x. Default: ones.
+ * @property {Floats} [up]  As many values as x. Without it, act(x) is multiplied as it is.
  * @property {readonly (Floats | undefined)[]} [biases]  For each weight as many values as it has
  *   rows, or undefined for zeros.
  * @property {readonly U[]} [out]  Where the results go.

@@ -1,4 +1,4 @@
-/* The choice of kernels: how it was made, another one, and the weight types that they serve. */
+/* Tells how kernels were chosen and which weight types they serve, and selects others. */
 
 import { checkNames, oneOf } from '../checks.js';
 import { ArgumentError, IsaError, show } from '../errors.js';

@@ -22,16 +22,6 @@ export const SCORE_OPTIONS = Object.freeze(['headSize', 'scale', 'causal', 'out'
 export const SCAN_OPTIONS = Object.freeze(['nGroups', 'out']);
 export const DELTA_OPTIONS = Object.freeze(['nKeyHeads', 'gate', 'normWeight', 'eps', 'out']);
 export const FLASH_OPTIONS = Object.freeze([
-  ...[
-    'nHeads',
-    'firstPosition',
-    'nPositions',
-    'causal',
-    'window',
-    'start',
-    'scale',
-    'softcap',
-    'sinks',
-    'out',
-  ],
+  ...['nHeads', 'firstPosition', 'nPositions', 'causal', 'window'],
+  ...['start', 'scale', 'softcap', 'sinks', 'out'],
 ]);

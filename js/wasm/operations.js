@@ -1,7 +1,7 @@
 /* The operations behind the methods of Kernels, under the same names. */
 
 export { flashAttention, fusedAttentionScore } from './attention.js';
-export { causalConv } from './convolution.js';
+export { causalConv } from './causal-conv.js';
 export { deltaNet } from './delta-net.js';
 export { fusedMatmulExperts, mixRows, route } from './experts.js';
 export { kvCache } from './kv-cache.js';

@@ -1,6 +1,6 @@
 /* The selective scan of Mamba-2: tokens go through the states of its heads. */
 
-import { checkLength, checkNames } from '../checks.js';
+import { checkDivisor, checkLength, checkNames } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
 import { Call } from './call.js';
 import { Tensor } from './handles.js';
@@ -25,12 +25,7 @@ export const ssmScan = (core, x, steps, state, options = {}) => {
       expected: nHeads,
     });
   }
-  if (!Number.isInteger(nGroups) || nGroups < 1 || nHeads % nGroups !== 0) {
-    throw new ShapeError(`nGroups is ${show(nGroups)}, which does not divide ${nHeads} heads`, {
-      got: nGroups,
-      expected: nHeads,
-    });
-  }
+  checkDivisor(nGroups, nHeads, 'nGroups', 'heads');
   checkLength(dtBias, nHeads, 'steps.dtBias');
   checkLength(d, nHeads, 'steps.d');
   const nCols = nHeads * headSize;

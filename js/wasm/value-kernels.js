@@ -1,9 +1,9 @@
-/* The methods of Kernels that compute with f32 values alone. */
+/* The methods of Kernels that combine values one by one, and those of recurrent layers. */
 
 /** @typedef {import('./kernel-types.js').Gate} Gate */
 /** @typedef {import('./operands.js').Floats} Floats */
 
-/** Operations on f32 values, without weights in blocks: a part of Kernels. */
+/** A part of Kernels: operations on values, without weights in blocks. */
 export class ValueKernels {
   #core;
   #run;
@@ -105,8 +105,9 @@ export class ValueKernels {
 
   /**
    * Runs tokens through a gated delta net: for each value head, whose state S it reads and writes,
-   * S = decay * S; r = beta * (v - S^T k); S = S + k r^T; o = S^T q. More than 8 tokens are computed
-   * together, up to 32 at once.
+   * S = decay * S; r = sigmoid(beta) * (v - S^T k); S = S + k r^T; o = S^T q. There decay is
+   * e^(a * softplus(alpha + dtBias)), q and k are divided by sqrt(sum of squares + eps), and q by
+   * sqrt(keySize) too. More than 8 tokens are computed together, up to 32 at once.
    * @template {Floats} T
    * @template {Floats} [U=T]
    * @param {T} qkv  a row a token: queries and keys of all key heads, values of all value heads

@@ -17,7 +17,7 @@ import { SEED, sampled } from '../helpers/gpu.js';
 const MS = 240_000;
 const MIB = 2 ** 20;
 
-/** @type {[string, RegExp, number][]} */
+/** Tests of products and attention, of which one is drawn. @type {[string, RegExp, number][]} */
 const PRODUCTS = [
   ['matvec', /subgroups|parts/, 3],
   ['matmul', /f16 in/, 1],
@@ -32,7 +32,7 @@ const TESTS = [
     process.env.FM_TEST_DEEP
       ? [
           ['matvec', /1 to 8/, 1],
-          ['choice', /f16/, 1],
+          ['choice', /"f16":true/, 1],
           ['selftest', /f16/, 1],
         ]
       : []

@@ -312,7 +312,7 @@ test('layer api: what cannot be is refused, with both numbers, and leaves nothin
     [() => gone.write(five, 0), HandleError, /is freed/],
     [() => any.deltaNet(x, gates, x), ArgumentError, /state must be a Tensor/],
     [() => any.deltaNet(x, { ...gates, a: 3 }, t), ArgumentError, /gates\.a must be.*3/],
-    [() => fm.deltaNet(x, gates, t), ShapeError, /2 rows for 1 heads.*multiple of 8/],
+    [() => fm.deltaNet(x, gates, t), ShapeError, /2 rows for 1 heads.*multiples of 8/],
     [() => fm.deltaNet(x, gates, head, { nKeyHeads: 2 }), ShapeError, /nKeyHeads is 2.*1 value heads/],
     [() => fm.deltaNet(five, gates, head), ShapeError, /5 values.*24/],
     [() => fm.deltaNet(new Float32Array(48), gates, head), ShapeError, /gates\.alpha: 1 values, expected 2/],

@@ -1,6 +1,6 @@
 /* Short convolutions: y = c * conv(b * x). */
 
-import { LONGEST_CONVOLUTION } from '../convolution.js';
+import { LONGEST_CONVOLUTION } from '../causal-conv.js';
 
 /** @typedef {import('../../llama/plan.js').ConvolutionSettings} ConvolutionSettings */
 

@@ -1,6 +1,7 @@
 /* The state of a recurrent layer in wasm memory, which the tokens so far have left there, and a copy
  * of an earlier one. */
 
+import { ShapeError } from '../../errors.js';
 import { floatsOf } from '../handles.js';
 import { viewOf } from '../tensor-view.js';
 import { KINDS, stateValues } from './kinds.js';
@@ -51,7 +52,7 @@ export class RecurrentState {
    * tokens.
    * @param {{ position: number, nTokens: number }} text
    * @param {(rows: Rows) => void} run  computes rows of the text from the state, and changes it
-   * @throws {RangeError} the state of that position is not there
+   * @throws {ShapeError} the state of that position is not there
    */
   over({ position, nTokens }, run) {
     this.#begin(position);
@@ -79,8 +80,9 @@ export class RecurrentState {
       this.savedAt = 0;
     } else if (position !== this.position) {
       if (position !== this.savedAt) {
-        throw new RangeError(
+        throw new ShapeError(
           `a recurrent layer cannot go on at position ${position}: its states are those of ${this.position} and ${this.savedAt}`,
+          { got: position, expected: this.position },
         );
       }
       this.#copy(1, 0);
