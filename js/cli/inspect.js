@@ -2,7 +2,7 @@
 
 import { FmError } from '../errors.js';
 import { openGguf } from '../gguf/index.js';
-import { ARCHITECTURES } from '../llama/architectures/index.js';
+import { ARCHITECTURES } from '../llama/architectures/names.js';
 import { POOLING_TYPES } from '../llama/embedding.js';
 import { ModelError } from '../llama/errors.js';
 import { isCausal } from '../llama/layers.js';

@@ -17,15 +17,17 @@ const POOLINGS = POOLING_TYPES.slice(0, 4);
  */
 
 /**
- * @typedef {object} OwnEmbedOptions
+ * Options of Llama.embed.
+ * @typedef {object} EmbedOptions
  * @property {Pooling} [pooling]  How the hidden states become a vector. Default: what the file says
  *   (`<architecture>.pooling_type`), and 'mean' if it says nothing.
  * @property {boolean} [normalize]  Scale the vector to length 1. Default true.
  * @property {number} [dimensions]  Keep so many values from the start of the vector, before it is
  *   scaled: for models that were trained for it (Matryoshka). Default: all.
+ * @property {AbortSignal | undefined} [signal]  Aborts the call: it rejects with the signal's reason.
+ * @property {boolean | undefined} [queue]  Wait in a line while other calls use the model, instead of
+ *   failing with a BusyError. Default false.
  */
-
-/** Options of Llama.embed. @typedef {OwnEmbedOptions & import('./options.js').CallOptions} EmbedOptions */
 
 /** @typedef {import('./lease.js').Lease} Lease */
 /** @typedef {import('./model.js').Parts} Parts */

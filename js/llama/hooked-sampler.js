@@ -14,13 +14,12 @@ import { argmax, largest, Sampler } from './sampler.js';
  */
 
 /**
- * The most likely tokens, as many as were asked for, the likeliest first.
- * @typedef {{ top: TokenChance[] }} LikelyTokens
- */
-
-/**
  * A token that was chosen, with its probability and those of the most likely tokens.
- * @typedef {TokenChance & LikelyTokens} TokenLogprob
+ * @typedef {object} TokenLogprob
+ * @property {number} token  Id of the token.
+ * @property {Uint8Array} bytes  Bytes of its text; a control token has those of its spelling.
+ * @property {number} logprob  Natural logarithm of its probability, as in TokenChance.
+ * @property {TokenChance[]} top  The most likely tokens, as many as were asked for, the likeliest first.
  */
 
 /**

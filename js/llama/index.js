@@ -1,7 +1,7 @@
 /* fused-matmul/llama: runs GGUF models of the llama family with the operations of
  * fused-matmul/layer. */
 
-import { ARCHITECTURES } from './architectures/index.js';
+import { ARCHITECTURES } from './architectures/names.js';
 
 export * from '../index.js';
 export { BusyError, ContextError, ModelError, NumericError } from './errors.js';
@@ -9,10 +9,7 @@ export { Llama } from './model.js';
 export { PRE_TOKENIZERS as preTokenizers } from './tokenizer/pre-tokenizer-names.js';
 export { createWorkerLlama } from './worker.js';
 
-/**
- * Architectures that the runner supports, by `general.architecture`.
- * @type {Readonly<Record<string, Readonly<Architecture>>>}
- */
+/** Architectures that the runner supports, by `general.architecture`. */
 export const architectures = ARCHITECTURES;
 
 // Types that users may want to name.

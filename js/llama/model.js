@@ -4,7 +4,6 @@ import { checkNames } from '../checks.js';
 import { dispose } from '../dispose.js';
 import { ArgumentError, HandleError, show } from '../errors.js';
 import { GgufFile, openGguf } from '../gguf/index.js';
-import { DEFAULT_CONTEXT } from './architectures/metadata.js';
 import { Context } from './context.js';
 import { ContextError, ModelError } from './errors.js';
 import { Generation } from './generation.js';
@@ -19,13 +18,13 @@ import {
   CHAT_OPTIONS,
   checkGenerateOptions,
   checkSwitch,
+  DEFAULT_CONTEXT,
   EMBED_OPTIONS,
   FORMAT_OPTIONS,
   OPEN_OPTIONS,
 } from './options.js';
 import { Pace } from './pause.js';
 import { deviceCode, freeParts, loadParts, openOwnBackend, wasmBackend } from './place.js';
-import { planModel } from './plan.js';
 import { checkTensors } from './weights.js';
 
 /** @typedef {import('./options.js').CallOptions} CallOptions */
@@ -117,16 +116,16 @@ export class Llama {
       since = now;
     };
     // This code is needed only for models; it is fetched while the file's header is read.
-    const tokenizerCode = import('./tokenizer/tokenizer.js');
-    tokenizerCode.catch(() => {});
+    const code = Promise.all([import('./plan.js'), import('./tokenizer/tokenizer.js')]);
+    code.catch(() => {});
     const isOpen = source instanceof GgufFile;
     const gguf = isOpen ? source : await openGguf(source, { signal, ...pick(options, OPEN_OPTIONS) });
     lap('header');
     let isKept = false;
     try {
       const { metadata } = gguf;
+      const [{ planModel }, { Tokenizer }] = await code;
       const plan = planModel(metadata, asked);
-      const { Tokenizer } = await tokenizerCode;
       const tokenizer = new Tokenizer(metadata);
       const planned = checkTensors(gguf, plan);
       const tensors = planned.map(({ name }) => gguf.tensor(name));

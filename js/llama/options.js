@@ -68,6 +68,9 @@ export const NUMBERS = {
  * Options of Llama.load: those that choose devices, those for its own CPU kernels, those for files,
  * and all of them.
  */
+/** Most positions of a context that was not asked for. */
+export const DEFAULT_CONTEXT = 4096;
+
 export const DEVICE_OPTIONS = /** @type {const} */ (['backend', 'gpu']);
 export const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'memory64', 'isa', 'dot', 'wasm']);
 export const OPEN_OPTIONS = /** @type {const} */ ([

@@ -3,8 +3,9 @@
  * read the plan, so no other code asks for an architecture's name. */
 
 import { show } from '../errors.js';
-import { ARCHITECTURES, REFUSED } from './architectures/index.js';
+import { PLANS } from './architectures/index.js';
 import { metadataReader } from './architectures/metadata.js';
+import { ARCHITECTURES, REFUSED } from './architectures/names.js';
 import { ModelError } from './errors.js';
 
 /** @typedef {import('../gguf/index.js').MetadataValue} MetadataValue */
@@ -283,8 +284,8 @@ import { ModelError } from './errors.js';
 /**
  * The export of a file in js/llama/architectures. It makes the plan from the metadata of a model's
  * file.
- * @typedef {Architecture & { plan: (read: import('./architectures/metadata.js').MetadataReader) =>
- *   Plan }} ArchitectureFile
+ * @typedef {object} ArchitectureFile
+ * @property {(read: import('./architectures/metadata.js').MetadataReader) => Plan} plan  Makes the plan.
  */
 
 /**
@@ -305,7 +306,7 @@ export function planModel(metadata, contextLength) {
       `the architecture ${show(given)} is not supported; supported are ${Object.keys(ARCHITECTURES).join(', ')}`,
     );
   }
-  return withFactors(ARCHITECTURES[name].plan(metadataReader(metadata, name, contextLength)));
+  return withFactors(PLANS[name].plan(metadataReader(metadata, name, contextLength)));
 }
 
 /**

@@ -329,7 +329,7 @@ pageTest('an unknown architecture is named, and its tensors can be multiplied by
   await chooseFile(page, writeTemporary('gemma.gguf', renamedArchitecture('gemma')));
   await alert(page).getByText('gemma.gguf cannot write').waitFor();
   const text = (await alert(page).textContent()) ?? '';
-  assert.match(text, /architecture "gemma" is not supported; supported are llama, qwen2, qwen3/);
+  assert.match(text, /architecture "gemma" is not supported; supported are llama, /);
   assert.match(text, /under the hood/);
   assert.equal(await page.locator('#write-button').isEnabled(), false);
   await page.locator('#table-note', { hasText: /^29 tensors/ }).waitFor({ state: 'attached' });

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { createGpuKernels } from '../../js/gpu/index.js';
-import { ARCHITECTURES } from '../../js/llama/architectures/index.js';
+import { ARCHITECTURES } from '../../js/llama/architectures/names.js';
 import { Llama, ModelError } from '../../js/llama/index.js';
 import { gpuSkip, SEED, sampled, webGpu } from '../helpers/gpu.js';
 import { distance, readReference } from '../helpers/llama.js';

@@ -5,7 +5,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { lacks as lacksOnGpu } from '../../js/gpu/fit.js';
-import { ModelError } from '../../js/llama/index.js';
+import { PLANS } from '../../js/llama/architectures/index.js';
+import { architectures, ModelError } from '../../js/llama/index.js';
 import { planModel } from '../../js/llama/plan.js';
 import { lacks } from '../../js/wasm/fit.js';
 
@@ -47,6 +48,10 @@ function planOf(architecture, keys = {}, contextLength = undefined) {
 /** @param {RegExp} message */
 const refusal = (message) => (/** @type {unknown} */ error) =>
   error instanceof ModelError && message.test(error.message);
+
+test('plans: each architecture of the package has one', () => {
+  assert.deepEqual(Object.keys(PLANS).sort(), Object.keys(architectures).sort());
+});
 
 test('plans: granite has scales, of which 0 means none, and may have no rotation', () => {
   const given = { embedding_scale: 12, residual_scale: 0.25, 'attention.scale': 0.5, logit_scale: 4 };

@@ -6,7 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ARCHITECTURES } from '../../js/llama/architectures/index.js';
+import { ARCHITECTURES } from '../../js/llama/architectures/names.js';
 import { Llama, ModelError, types } from '../../js/llama/index.js';
 import { attentionsOf, recurrentsOf } from '../../js/llama/layers.js';
 import { openWasmBackend } from '../../js/wasm/backend.js';

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { openGguf } from '../../js/gguf/index.js';
-import { ARCHITECTURES } from '../../js/llama/architectures/index.js';
+import { ARCHITECTURES } from '../../js/llama/architectures/names.js';
 import { Llama, NumericError } from '../../js/llama/index.js';
 import { planModel } from '../../js/llama/plan.js';
 import { openWasmBackend } from '../../js/wasm/backend.js';

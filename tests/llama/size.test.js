@@ -14,13 +14,13 @@ import { projectRoot } from '../helpers/test-data.js';
  * Sizes, minified and gzipped: the runner with all its imports, and the part that it adds to the
  * layer operations.
  */
-const LLAMA_BUDGET = 33 * 1024;
-const RUNNER_BUDGET = 19 * 1024;
+const LLAMA_BUDGET = 27 * 1024;
+const RUNNER_BUDGET = 12 * 1024;
 /**
- * Size of the code that is fetched beside a file's header: the tokenizers (byte pairs, SentencePiece,
- * unigrams, WordPiece), the CPU's blocks and their operations.
+ * Size of the code that is fetched beside a file's header: the architectures, the tokenizers (byte
+ * pairs, SentencePiece, unigrams, WordPiece), the CPU's blocks and their operations.
  */
-const LATER_BUDGET = 23 * 1024;
+const LATER_BUDGET = 30 * 1024;
 
 /** @param {string} entry */
 const bundle = (entry) => bundleForBrowser(`export * from './js/${entry}';`);
@@ -31,8 +31,13 @@ test('llama: it is small, and the template engine waits for a conversation', asy
   t.diagnostic(
     `llama: ${llama.contents.length} bytes minified, ${llama.bytes} gzipped, ${added} of them its own`,
   );
-  assert.ok(llama.contents.includes('tokenizer.ggml.tokens'));
-  const marks = ['add_bos_token', 'types without kernels', 'fused_matmul_many('];
+  assert.ok(llama.contents.includes('the prompt has no tokens'));
+  const marks = [
+    'is not supported; supported are',
+    'add_bos_token',
+    'types without kernels',
+    'fused_matmul_many(',
+  ];
   const isMarked = (/** @type {string} */ text) => marks.some((mark) => text.includes(mark));
   const later = new Set(
     llama.chunks

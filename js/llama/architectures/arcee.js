@@ -4,6 +4,5 @@ import { decoderPlan } from './decoder-plan.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const arcee = {
-  models: 'Arcee AFM',
   plan: (read) => decoderPlan(read, { pairing: 'adjacent', kind: 'plain', activation: 'relu2' }),
 };

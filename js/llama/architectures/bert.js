@@ -5,7 +5,6 @@ import { encoderPlan } from './encoder-plan.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const bert = {
-  models: 'BERT, BGE, GTE, E5, MiniLM, Arctic Embed',
   plan: (read) =>
     encoderPlan(read, {
       ...{ norms: 'sum', positions: 'learned', kind: 'plain', activation: 'gelu' },

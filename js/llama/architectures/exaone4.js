@@ -9,7 +9,6 @@ const LAYERS_32B = 64;
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const exaone4 = {
-  models: 'EXAONE 4',
   plan(read) {
     const plan = decoderPlan(read, { pairing: 'halves', norms: 'after', qkNorm: { span: 'head' } });
     if (plan.layers.length !== LAYERS_32B) return plan;

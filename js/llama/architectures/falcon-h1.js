@@ -6,7 +6,6 @@ import { readScan, scanTensors } from './scan.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const falconH1 = {
-  models: 'Falcon H1',
   plan(read) {
     const { layers, shared, ...plan } = decoderPlan(read, { pairing: 'halves' });
     // Converters give this norm no suffix.

@@ -9,7 +9,6 @@ import { gemma3 } from './gemma3.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const gemmaEmbedding = {
-  models: 'EmbeddingGemma',
   plan(read) {
     const plan = gemma3.plan(read);
     for (const attention of attentionsOf(plan.layers)) {

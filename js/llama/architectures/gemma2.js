@@ -9,7 +9,6 @@ const LAYERS_27B = 46;
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const gemma2 = {
-  models: 'Gemma 2',
   plan(read) {
     const plan = gemmaPlan(read, { wideScores: LAYERS_27B });
     const isLocal = slide(read, plan.layers, { period: 2, window: 4096 });

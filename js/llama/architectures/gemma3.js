@@ -11,7 +11,6 @@ const LOCAL_BASE = 10000;
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const gemma3 = {
-  models: 'Gemma 3 (text)',
   plan(read) {
     const plan = gemmaPlan(read, { qkNorm: { span: 'head' }, wideScores: LAYERS_27B });
     const isLocal = slide(read, plan.layers, { period: 6 });

@@ -5,7 +5,6 @@ import { decoderPlan } from './decoder-plan.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const glm4 = {
-  models: 'GLM 4, GLM Z1',
   plan: (read) =>
     decoderPlan(read, { pairing: 'adjacent', norms: 'both', fused: { attention: false, feed: true } }),
 };

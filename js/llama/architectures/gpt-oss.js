@@ -7,7 +7,6 @@ import { slide } from './windows.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const gptOss = {
-  models: 'gpt-oss',
   plan(read) {
     const plan = decoderPlan(read, { pairing: 'halves', biases: 'required', experts: true });
     slide(read, plan.layers, { period: 2 });

@@ -25,4 +25,4 @@ export function granitePlan(read, options) {
 }
 
 /** @type {import('../plan.js').ArchitectureFile} */
-export const granite = { models: 'Granite 3', plan: (read) => granitePlan(read) };
+export const granite = { plan: (read) => granitePlan(read) };

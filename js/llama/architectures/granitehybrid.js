@@ -9,7 +9,6 @@ import { readScan, scanTensors } from './scan.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const granitehybrid = {
-  models: 'Granite 4 H',
   plan(given) {
     const { isRecurrent, read } = readKinds(given);
     const plan = granitePlan(read, { experts: true });

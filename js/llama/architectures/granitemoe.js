@@ -18,7 +18,6 @@ export function mixGranite(read, plan) {
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const granitemoe = {
-  models: 'Granite 3 MoE',
   plan(read) {
     const plan = granitePlan(read, { experts: true });
     mixGranite(read, plan);

@@ -6,7 +6,6 @@ import { freqBase } from './rope.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const hunyuanDense = {
-  models: 'Hunyuan (dense)',
   plan(read) {
     const { count } = read;
     const headSize = count('attention.key_length', count('embedding_length') / count('attention.head_count'));

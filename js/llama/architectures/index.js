@@ -1,4 +1,5 @@
-/* Architectures that the runner supports, by general.architecture. */
+/* How the plan of a model is made, by general.architecture. A file of its own beside names.js, since
+ * it is fetched with the first model. */
 
 import { arcee } from './arcee.js';
 import { bert } from './bert.js';
@@ -31,7 +32,7 @@ import { qwen35 } from './qwen35.js';
 import { smollm3 } from './smollm3.js';
 
 /** @type {Readonly<Record<string, import('../plan.js').ArchitectureFile>>} */
-export const ARCHITECTURES = Object.freeze({
+export const PLANS = Object.freeze({
   ...{ llama, qwen2, qwen3, granite, smollm3, gemma2, gemma3, phi3, arcee, olmo2, exaone4 },
   ...{ qwen2moe, qwen3moe, granitemoe, olmoe },
   'hunyuan-dense': hunyuanDense,
@@ -44,13 +45,4 @@ export const ARCHITECTURES = Object.freeze({
   'nomic-bert': nomicBert,
   'modern-bert': modernBert,
   'gemma-embedding': gemmaEmbedding,
-});
-
-/**
- * Architectures that resemble supported ones, and why they are not.
- * @type {Readonly<Record<string, string>>}
- */
-export const REFUSED = Object.freeze({
-  'nomic-bert-moe': 'its feed-forward blocks are mixtures of experts',
-  'jina-bert-v2': 'its attention knows positions by ALiBi',
 });

@@ -7,7 +7,6 @@ import { slide } from './windows.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const lfm2 = {
-  models: 'LFM 2',
   plan: (read) => lfm2Plan(read),
 };
 

@@ -11,7 +11,6 @@ const DENSE = 'leading_dense_block_count';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const lfm2moe = {
-  models: 'LFM 2 MoE',
   plan(read) {
     const plan = lfm2Plan(read, { experts: true });
     const first = read.value(DENSE) ? read.count(DENSE) : 0;

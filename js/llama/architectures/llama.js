@@ -6,7 +6,6 @@ import { mixExperts } from './experts.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const llama = {
-  models: 'Llama 1 to 3.x, Mistral, Mixtral, SmolLM, TinyLlama',
   plan(read) {
     const plan = decoderPlan(read, { pairing: 'adjacent', experts: true });
     if (hasExperts(read))

@@ -2,11 +2,9 @@
 
 import { show } from '../../errors.js';
 import { ModelError } from '../errors.js';
+import { DEFAULT_CONTEXT } from '../options.js';
 
 /** @typedef {import('../../gguf/index.js').MetadataValue} MetadataValue */
-
-/** Most positions of a context that was not asked for. */
-export const DEFAULT_CONTEXT = 4096;
 
 /**
  * Reads metadata. Names are keys without the architecture in front: `block_count` is

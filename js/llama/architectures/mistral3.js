@@ -5,7 +5,6 @@ import { originalContext } from './rope.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const mistral3 = {
-  models: 'Ministral 3',
   plan(read) {
     const plan = decoderPlan(read, { pairing: 'adjacent', rope: { logMultiplier: true } });
     const scale = read.optional('attention.temperature_scale', 0);

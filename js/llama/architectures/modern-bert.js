@@ -11,7 +11,6 @@ const ACTIVATIONS = ['gelu', 'silu'];
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const modernBert = {
-  models: 'ModernBERT, Granite Embedding R2',
   plan(read) {
     const activation = /** @type {'gelu' | 'silu'} */ (read.value('hidden_activation') ?? 'gelu');
     if (!ACTIVATIONS.includes(activation)) {

@@ -5,7 +5,6 @@ import { encoderPlan } from './encoder-plan.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const nomicBert = {
-  models: 'Nomic Embed 1, 1.5',
   plan: (read) =>
     encoderPlan(read, {
       ...{ norms: 'sum', positions: 'rotary', kind: 'gated', activation: 'silu' },

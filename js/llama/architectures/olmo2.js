@@ -7,7 +7,6 @@ import { slide } from './windows.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const olmo2 = {
-  models: 'OLMo 2, OLMo 3',
   plan(read) {
     const plan = decoderPlan(read, { pairing: 'halves', norms: 'after', qkNorm: { span: 'row' } });
     const isLocal = slide(read, plan.layers, { period: 4 });

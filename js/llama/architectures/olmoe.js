@@ -5,7 +5,6 @@ import { mixExperts } from './experts.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const olmoe = {
-  models: 'OLMoE',
   plan(read) {
     const plan = decoderPlan(read, { pairing: 'halves', qkNorm: { span: 'row' }, experts: true });
     mixExperts(read, plan, { router: {}, nFf: read.count('feed_forward_length') });

@@ -6,6 +6,5 @@ import { decoderPlan } from './decoder-plan.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const phi3 = {
-  models: 'Phi 3, Phi 3.5, Phi 4',
   plan: (read) => decoderPlan(read, { pairing: 'halves', fused: { attention: true, feed: true } }),
 };

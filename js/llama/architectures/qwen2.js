@@ -5,6 +5,5 @@ import { decoderPlan } from './decoder-plan.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const qwen2 = {
-  models: 'Qwen 2, Qwen 2.5',
   plan: (read) => decoderPlan(read, { pairing: 'halves', biases: 'required' }),
 };

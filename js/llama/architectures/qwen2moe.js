@@ -5,7 +5,6 @@ import { mixExperts } from './experts.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const qwen2moe = {
-  models: 'Qwen 1.5 MoE, Qwen 2 MoE',
   plan(read) {
     const plan = decoderPlan(read, { pairing: 'halves', biases: 'required', experts: true });
     mixExperts(read, plan, { router: {}, shared: 'gated' });

@@ -6,7 +6,6 @@ import { rankerTensors } from './encoder-plan.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const qwen3 = {
-  models: 'Qwen 3',
   plan(read) {
     const plan = decoderPlan(read, { pairing: 'halves', qkNorm: { span: 'head' } });
     plan.tensors.push(...rankerTensors(read, plan.nEmbd));

@@ -12,7 +12,6 @@ import { replaceAttention } from './hybrid.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const qwen35 = {
-  models: 'Qwen 3.5',
   plan(read) {
     const plan = decoderPlan(read, { pairing: 'halves', qkNorm: { span: 'head' } });
     for (const [i, { attention }] of plan.layers.entries()) {

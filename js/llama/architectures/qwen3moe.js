@@ -5,7 +5,6 @@ import { mixExperts } from './experts.js';
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const qwen3moe = {
-  models: 'Qwen 3 MoE',
   plan(read) {
     const plan = decoderPlan(read, { pairing: 'halves', qkNorm: { span: 'head' }, experts: true });
     mixExperts(read, plan, { router: { normalize: true } });

@@ -6,7 +6,6 @@ const PERIOD = 4;
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const smollm3 = {
-  models: 'SmolLM 3',
   plan(read) {
     const plan = decoderPlan(read, { pairing: 'adjacent' });
     for (const [i, { attention }] of plan.layers.entries())
