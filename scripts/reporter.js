@@ -46,7 +46,7 @@ const ENGINE = /\b(?:Node|Chromium|Firefox|WebKit|Deno|deno|Bun) v?\d+[\d.]*/g;
 
 /** Most names shown of the tests that were skipped for the same reason. */
 const MAX_NAMES = 3;
-const MAX_FILES = 8;
+const MAX_FILES = 20;
 
 /** Names and values in the runner's summary. */
 const SUMMARY = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) ([\d.]+)$/;
@@ -94,7 +94,10 @@ const longest = (ms) =>
   Object.entries(ms)
     .sort(([, a], [, b]) => b - a)
     .slice(0, MAX_FILES)
-    .map(([file, time]) => `${path.basename(file)} ${(time / 1000).toFixed(0)} s`)
+    .map(
+      ([file, time]) =>
+        `${path.basename(path.dirname(file))}/${path.basename(file, '.test.js')} ${(time / 1000).toFixed(0)} s`,
+    )
     .join(', ');
 
 /** @param {Report} report @returns {string[]} */

@@ -39,6 +39,19 @@ static inline bool overlap(span a, span b) {
   return a.start < b.start + b.bytes && b.start < a.start + a.bytes;
 }
 
+/* Whether no two of the outputs overlap, nor one of them and an input. */
+static inline bool are_apart(const span *outputs, int n_outputs, const span *inputs, int n_inputs) {
+  for (int i = 0; i < n_outputs; i++) {
+    for (int k = 0; k < n_inputs; k++) {
+      if (overlap(outputs[i], inputs[k])) return false;
+    }
+    for (int k = 0; k < i; k++) {
+      if (overlap(outputs[i], outputs[k])) return false;
+    }
+  }
+  return true;
+}
+
 static inline bool is_aligned(const void *p, uintptr_t alignment) {
   return ((uintptr_t)p & (alignment - 1)) == 0;
 }

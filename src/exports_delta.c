@@ -63,10 +63,7 @@ EXPORT int32_t fm_delta_net(const fm_delta *shape, const float *qkv, const float
     bool is_absent = (i == GATE || i == NORM_WEIGHT) && !at[i];
     if (!is_absent && !in_heap(o[i])) return FM_ERR_RANGE;
   }
-  for (int i = 0; i < N_INPUTS; i++) {
-    if (overlap(o[STATE], o[i]) || overlap(o[OUT], o[i])) return FM_ERR_OVERLAP;
-  }
-  if (overlap(o[STATE], o[OUT])) return FM_ERR_OVERLAP;
+  if (!are_apart(o + STATE, 2, o, N_INPUTS)) return FM_ERR_OVERLAP;
   const fm_delta_operands with = {qkv, alpha, beta, dt_bias, a, gate, norm_weight};
   fm_op_delta_net(&s, &with, state, out);
   return FM_OK;

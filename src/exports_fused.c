@@ -39,10 +39,10 @@ static uint32_t check_floats(const float *x, uint32_t n_rows, uint32_t n_cols, s
   return check_words(x, n_rows, n_cols, sizeof *x, out);
 }
 
-/* Checks the weight of a norm. NULL is allowed, and overlaps nothing. */
-static uint32_t check_norm_weight(const float *norm_weight, uint32_t n_cols, span *out) {
+/* Checks a vector that may be NULL, which overlaps nothing. */
+static uint32_t check_optional(const float *x, uint32_t n_cols, span *out) {
   *out = (span){0, 0};
-  return norm_weight ? check_floats(norm_weight, 1, n_cols, out) : 0;
+  return x ? check_floats(x, 1, n_cols, out) : 0;
 }
 
 static __attribute__((noinline)) uint32_t check_matrix(int32_t type, const void *w, uint32_t n_rows,
@@ -69,7 +69,7 @@ static int32_t matmul_many(const fm_target *targets, uint32_t n_targets, const f
   if (!is_aligned(targets, _Alignof(fm_target))) faults |= BAD_ALIGN;
   if (faults) return status_of(faults);
   faults = check_modes(FM_GATE_SILU, activation) | check_floats(source->x, n_tokens, n_cols, &s_x);
-  faults |= check_norm_weight(source->other, n_cols, &s_norm);
+  faults |= check_optional(source->other, n_cols, &s_norm);
   for (uint32_t i = 0; i < n_targets; i++)
     faults |= check_target(&targets[i], n_tokens, n_cols, &w, &y);
   if (faults) return status_of(faults);
@@ -131,7 +131,7 @@ EXPORT int32_t fused_ffn(const fm_ffn_weights *weights, const float *x, const fl
   uint32_t faults = check_words(weights, 1, 1, sizeof *weights, &in[WEIGHTS]);
   if (!is_aligned(weights, _Alignof(fm_ffn_weights))) faults |= BAD_ALIGN;
   if (faults) return status_of(faults);
-  faults = check_modes(act, activation) | check_norm_weight(norm_weight, n_embd, &in[NORM]);
+  faults = check_modes(act, activation) | check_optional(norm_weight, n_embd, &in[NORM]);
   faults |= check_matrix(weights->gate_type, weights->gate, n_ff, n_embd, &in[GATE]);
   faults |= check_matrix(weights->up_type, weights->up, n_ff, n_embd, &in[UP]);
   faults |= check_matrix(weights->down_type, weights->down, n_embd, n_ff, &in[DOWN]);
@@ -157,19 +157,6 @@ static uint32_t check_routing(const fm_routing *r) {
   return known ? 0 : BAD_TYPE;
 }
 
-/* Whether no two of the outputs overlap, nor one of them and an input. */
-static bool are_apart(const span *outputs, int n_outputs, const span *inputs, int n_inputs) {
-  for (int i = 0; i < n_outputs; i++) {
-    for (int k = 0; k < n_inputs; k++) {
-      if (overlap(outputs[i], inputs[k])) return false;
-    }
-    for (int k = 0; k < i; k++) {
-      if (overlap(outputs[i], outputs[k])) return false;
-    }
-  }
-  return true;
-}
-
 EXPORT int32_t fm_route(const fm_routing *routing, const float *logits, const float *bias,
                         uint32_t *rows, uint32_t *ends, float *weights, uint32_t *workspace) {
   span in[3], out[4];
@@ -178,7 +165,7 @@ EXPORT int32_t fm_route(const fm_routing *routing, const float *logits, const fl
   const fm_routing r = *routing;
   faults = check_routing(&r);
   faults |= check_floats(logits, r.n_tokens, r.n_experts, &in[1]);
-  faults |= check_norm_weight(bias, r.n_experts, &in[2]);
+  faults |= check_optional(bias, r.n_experts, &in[2]);
   faults |= check_words(rows, r.n_tokens, r.n_used, sizeof *rows, &out[0]);
   faults |= check_words(ends, r.n_experts, 1, sizeof *ends, &out[1]);
   faults |= check_floats(weights, r.n_tokens, r.n_used, &out[2]);

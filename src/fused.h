@@ -250,7 +250,8 @@ typedef enum {
  * ends      [n_experts]
  * workspace [2 * n_tokens * n_used] words
  * n_experts 1..FM_EXPERTS_MAX, n_used 1..n_experts and at most as many as the groups have. Any
- * logits are allowed: a NaN among them makes weights of its token NaN, and changes no other token.
+ * logits are allowed: an expert whose score + bias is NaN is chosen first, so that weights of its
+ * token are NaN; no other token changes.
  * Returns FM_OK, FM_ERR_TYPE (unknown scores), FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or
  * FM_ERR_OVERLAP (an output or the workspace overlaps anything). */
 typedef struct {
@@ -409,12 +410,14 @@ int32_t fm_multiply(const float *a, const float *b, float *y, uint32_t n);
 /* A causal convolution of each channel over the tokens, x and y [n_tokens][n_channels]:
  *   y[t][c] = act(bias[c] + sum_j weight[c][j] * x[t - length + 1 + j][c]), j = 0 .. length - 1.
  * weight [n_channels][length]; bias [n_channels] or NULL. state [length - 1][n_channels]: the
- * tokens before x[0], oldest first; replaced by the last ones of x. act: an fm_gate or
- * FM_CONV_PLAIN, else FM_ERR_ACTIVATION. y may be x. FM_ERR_SHAPE where length is not 2 to
- * FM_CONV_LONGEST. */
+ * tokens before x[0], oldest first; replaced by the last ones of x. act: FM_CONV_PLAIN or an
+ * fm_gate up to FM_GATE_RELU, else FM_ERR_ACTIVATION. y may be x. FM_ERR_SHAPE where length is not
+ * 2 to FM_CONV_LONGEST. */
 int32_t fm_causal_conv(const float *x, const float *weight, const float *bias, float *state,
                        float *y, uint32_t n_tokens, uint32_t n_channels, uint32_t length,
                        int32_t act);
+
+#define FM_DELTA_SIZE_MAX 256 /* values of a key or value of the delta net at most */
 
 /* The gated delta net: every value head has a state S [key_size][value_size], which a token reads
  * and writes:
@@ -431,7 +434,7 @@ int32_t fm_causal_conv(const float *x, const float *weight, const float *bias, f
  * norm_weight  [value_size], or NULL for ones
  * state    [n_value_heads][key_size][value_size], read and written; it overlaps nothing
  * out      [n_tokens][n_value_heads][value_size]; it overlaps nothing
- * key_size, value_size  multiples of 8, up to 256
+ * key_size, value_size  multiples of 8, up to FM_DELTA_SIZE_MAX
  * n_value_heads  a multiple of n_key_heads; value head h reads key head h % n_key_heads
  *
  * Tokens go through the state in order. One call for many tokens computes the same as a call for
@@ -445,6 +448,7 @@ typedef struct {
 int32_t fm_delta_net(const fm_delta *shape, const float *qkv, const float *alpha, const float *beta,
                      const float *dt_bias, const float *a, const float *gate,
                      const float *norm_weight, float *state, float *out);
+
 /* The selective scan of Mamba-2. Every head has a state h [state_size][head_size], which n_tokens
  * tokens go through one after another:
  *
@@ -459,10 +463,10 @@ int32_t fm_delta_net(const fm_delta *shape, const float *qkv, const float *alpha
  * a, d, dt_bias  [n_heads]; a is below 0 in models
  * state    [n_heads][state_size][head_size], read and written
  * y        [n_tokens][n_heads][head_size]
- * y and state must overlap neither each other nor any other argument. What has decayed to less than
- * 2^-100 of itself counts as 0. Tokens are computed 16 at a time, the rest one by one. NaN and Inf
- * reach the results of their own token and of later ones only.
- * Returns FM_OK, FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP. */
+ * y and state must overlap neither each other nor any other argument. Of several tokens, what has
+ * decayed to less than 2^-100 of itself may count as 0. Tokens are computed 16 at a time, the rest
+ * one by one. NaN and Inf reach the results of their own token and of later ones only. Returns
+ * FM_OK, FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or FM_ERR_OVERLAP. */
 typedef struct {
   uint32_t n_tokens, n_heads, n_groups, head_size, state_size;
 } fm_scan;

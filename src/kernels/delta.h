@@ -1,19 +1,21 @@
-/* The kernels of the gated delta net: the products of a chunk of tokens, and one token against the
- * state of a head. All sizes are multiples of 8, up to FM_DELTA_SIZE_MAX.
+/* The kernels of the gated delta net. Sizes are multiples of 8, up to FM_DELTA_SIZE_MAX.
  *
- *   products  y[m][n] = factor * y[m][n] + sum over p < depth of a[m][p] * b[p][n], or without the
- *             first term where is_new. a[m][p] is at a + m * a_row + p * a_col; rows of b and y are
- *             b_row and y_row floats apart. n_rows is a multiple of 4, n_cols of 8, depth any
- * number up to FM_DELTA_SIZE_MAX. y overlaps neither a nor b step      state
- * [key_size][value_size], read and written: r = beta * (v - decay * state^T k);  state = decay *
- * state + k r^T; out = state^T q */
+ *   products  of a chunk of tokens: y[m][n] = factor * y[m][n] + sum over p < depth of
+ *             a[m][p] * b[p][n], where is_new without the first term. a[m][p] is at
+ *             a + m * a_row + p * a_col; rows of b and y are b_row and y_row floats apart.
+ *             n_rows is a multiple of 4, n_cols of 8, depth any number up to FM_DELTA_SIZE_MAX.
+ *             y overlaps neither a nor b.
+ *
+ *   step      one token of a head, whose state S [key_size][value_size] is read and written:
+ *             S = decay * S;  r = beta * (v - S^T k);  S = S + k r^T;  out = S^T q
+ */
 #ifndef FM_KERNELS_DELTA_H
 #define FM_KERNELS_DELTA_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-#define FM_DELTA_SIZE_MAX 256
+#include "fused.h"
 
 typedef struct {
   const float *a, *b;

@@ -80,17 +80,6 @@ FM_INLINE void mix_patch(fm_strided a, const float *x, size_t x_stride, float *y
   }
 }
 
-/* Columns at the end that fill no vector. */
-static __attribute__((noinline)) void mix_rest(fm_strided a, const float *x, size_t x_stride,
-                                               float *y, size_t n_k, size_t n_cols) {
-  for (size_t p = 0; p < n_cols; p++) {
-    float sum = y[p];
-    FM_NO_UNROLL
-    for (size_t k = 0; k < n_k; k++) sum += a.at[k * a.col] * x[k * x_stride + p];
-    y[p] = sum;
-  }
-}
-
 /* n_rows: 1 or 4, a constant. */
 FM_INLINE void mix_rows(fm_strided a, const float *x, size_t x_stride, float *y, size_t y_stride,
                         size_t n_k, size_t n_cols, size_t n_rows) {
@@ -101,12 +90,8 @@ FM_INLINE void mix_rows(fm_strided a, const float *x, size_t x_stride, float *y,
     mix_patch(a, x + p, x_stride, y + p, y_stride, n_k, n_rows, 1);
     p += 4;
   }
-  if (p == n_cols) return;
-  FM_NO_UNROLL
-  for (size_t i = 0; i < n_rows; i++) {
-    fm_strided row = {a.at + i * a.row, 0, a.col};
-    mix_rest(row, x + p, x_stride, y + i * y_stride + p, n_k, n_cols - p);
-  }
+  if (p < n_cols) /* the columns at the end fill no vector */
+    fm_scan__scalar.mix(a, x + p, x_stride, y + p, y_stride, n_rows, n_k, n_cols - p);
 }
 
 static void mix(fm_strided a, const float *x, size_t x_stride, float *y, size_t y_stride,

@@ -1,6 +1,7 @@
 /* Mixtures of experts: the choice of experts, products with their matrices, and the sum of their
- * results. A product is one of fm_op_matmul for each expert that has rows: the rows are gathered
- * while activations are made, so nothing is copied. */
+ * results. A product is one of fm_op_matmul for each expert that has rows; its rows are gathered
+ * while activations are made. */
+#include <math.h>
 #include <string.h>
 
 #include "kernels/exp.h"
@@ -20,11 +21,13 @@ typedef struct {
   float *weights;
 } route_job;
 
-/* The largest rank that is still there, of equal ones the first; NaN is not larger. */
+/* The largest rank that is still there, of equal ones the first. NaN is the largest, so that it is
+ * chosen and its token's weights show it. */
 static size_t best_of(const float *ranks, const uint8_t *gone, size_t first, size_t end) {
   size_t best = end;
   for (size_t e = first; e < end; e++) {
-    if (!gone[e] && (best == end || ranks[e] > ranks[best])) best = e;
+    if (gone[e]) continue;
+    if (best == end || (!isnan(ranks[best]) && !(ranks[e] <= ranks[best]))) best = e;
   }
   return best;
 }
@@ -51,7 +54,7 @@ static void score_token(const route_job *j, const float *logits, float *scores) 
   if (j->routing->scores == FM_SCORES_SOFTMAX) {
     j->softmax(logits, scores, n);
   } else if (j->routing->scores == FM_SCORES_SIGMOID) {
-    for (size_t e = 0; e < n; e++) scores[e] = 1.0f / (1.0f + fm_expf(-logits[e]));
+    for (size_t e = 0; e < n; e++) scores[e] = fm_sigmoid(logits[e]);
   } else {
     memcpy(scores, logits, n * sizeof *scores);
   }
@@ -74,7 +77,7 @@ static void route_token(const route_job *j, size_t token, float *scores, float *
   if (s->scores == FM_SCORES_SOFTMAX_CHOSEN) j->softmax(weights, weights, s->n_used);
   float sum = 0, factor = s->scale;
   for (size_t i = 0; i < s->n_used; i++) sum += weights[i];
-  if (s->normalize) factor /= sum > LEAST_SUM ? sum : LEAST_SUM;
+  if (s->normalize) factor /= sum < LEAST_SUM ? LEAST_SUM : sum;
   for (size_t i = 0; i < s->n_used; i++) weights[i] *= factor;
 }
 

@@ -99,8 +99,6 @@ const wide = { width: 1280, height: 800 };
 const narrow = { width: 360, height: 740 };
 const views = /** @type {const} */ ([
   ['light', wide],
-  ['dark', wide],
-  ['light', narrow],
   ['dark', narrow],
 ]);
 for (const [colorScheme, viewport] of views) {

@@ -350,6 +350,6 @@ function gatedWithin(y, gate, up, act) {
         (lost + 2 * TINY) * (1 + abs(up[i]))
       );
     },
-    ['silu', 'gelu', '', 'sigmoid'][act],
+    ['silu', 'gelu', 'relu', 'clamped', 'sigmoid'][act],
   );
 }
