@@ -22,7 +22,7 @@ const FILES = [
     (name) => `wasm/${name}`,
   ),
   'gguf/models',
-  ...['logits', 'architectures', 'arch', 'model'].map((name) => `llama/${name}`),
+  ...['logits', 'arch', 'model'].map((name) => `llama/${name}`),
 ].map((name) => `tests/${name}.test.js`);
 /**
  * How many models tests/llama/arch.test.js draws, about half of them for relaxed SIMD. This engine has
