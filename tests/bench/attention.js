@@ -11,7 +11,7 @@ import { parseArgs } from 'node:util';
 import { KV, makeCase, makeShape, referenceAttention, shapeBytes } from '../helpers/attention.js';
 import { numberToF16 } from '../helpers/floats.js';
 import { Prng } from '../helpers/prng.js';
-import { ISA_NAMES, openModule, STATUS } from '../helpers/raw.js';
+import { bestModule, checked, put } from './best.js';
 import { race } from './lab.js';
 import { COLD_BYTES, readLimit } from './limits.js';
 import { table } from './report.js';
@@ -29,27 +29,6 @@ const { values: options } = parseArgs({
 });
 const LIMITS = { minRounds: 5, maxRounds: 200, budgetMs: 1000 * Number(options.seconds) };
 const READ_LOOP = 'read loop';
-
-/** @returns {RawModule} */
-function bestModule() {
-  for (const name of [...ISA_NAMES].reverse()) {
-    const { module } = openModule(name);
-    if (module) return module;
-  }
-  throw new Error('this engine takes none of the modules');
-}
-
-/** @param {number} status */
-function checked(status) {
-  if (status !== STATUS.OK) throw new Error(`status ${status}`);
-}
-
-/** @param {RawModule} module @param {ArrayBufferView} data @returns {number} */
-function put(module, data) {
-  const p = module.alloc(data.byteLength);
-  module.u8.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), p);
-  return p;
-}
 
 /**
  * The same sums from dequantised keys: scores, softmax, and a product with transposed values, head

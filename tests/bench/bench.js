@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { relaxedNode } from '../../scripts/setup/engines.js';
 import { openModule } from '../helpers/raw.js';
+import { bestModule } from './best.js';
 import { drawCharts } from './charts.js';
 import { growthCases } from './growth.js';
 import { selectCases } from './lab.js';
@@ -54,8 +55,8 @@ const HELP = `npm run bench -- [options]
   --json FILE      writes the results into FILE, one JSON record a line; cases that it already has stay, unless measured again
   --charts FOLDER  draws the results (with --json: all that the file has) as SVG; Vega comes as --peers do
   --seconds N      time for each case (default 1.5)
-  --layer          instead: norm + matmuls, feed-forward block, experts, attention, against their unfused sequences, --cold: from memory;
-                   the gated delta net, in chunks and token by token
+  --layer          instead: norm + matmuls, feed-forward block, experts, attention, convolutions, recurrent
+                   layers, against their unfused, dense or plain forms; --cold: from memory
   --threads        instead: one thread against several (--count N), and what sharing costs
   --engines        instead: the demo page's benchmark in Chromium, Firefox and WebKit
   --gpu            instead: the kernels of the GPU, by WebGPU in Node; --filter, --json, --quick, --seconds and --list as above;
@@ -84,15 +85,6 @@ const OPTIONS = /** @type {const} */ ({
   list: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
 });
-
-/** The best module that this engine accepts. @returns {RawModule} */
-function bestModule() {
-  for (const name of ['relaxed', 'simd128', 'scalar']) {
-    const { module } = openModule(name);
-    if (module) return module;
-  }
-  throw new Error('this engine takes none of the modules');
-}
 
 /**
  * Runs this program under a Node with relaxed SIMD.
@@ -136,6 +128,7 @@ function layer({ seconds, cold }) {
     ['fused.js'],
     ['experts.js'],
     ['attention.js', ...(cold ? ['--cold'] : [])],
+    ['recurrent.js'],
     ['delta.js'],
     ['scan.js'],
   ];

@@ -9,7 +9,8 @@ import { parseArgs } from 'node:util';
 import { createKernels } from '../../js/layer-index.js';
 import { deltaBytes, deltaCase, deltaCols, deltaShape } from '../helpers/delta.js';
 import { Prng } from '../helpers/prng.js';
-import { ISA_NAMES, openModule, STATUS } from '../helpers/raw.js';
+import { STATUS } from '../helpers/raw.js';
+import { bestModule, put } from './best.js';
 import { race } from './lab.js';
 import { table } from './report.js';
 
@@ -25,31 +26,18 @@ const { values: options } = parseArgs({
 });
 const LIMITS = { minRounds: 5, maxRounds: 200, budgetMs: 1000 * Number(options.seconds) };
 
-/** @returns {RawModule} */
-function bestModule() {
-  for (const name of [...ISA_NAMES].reverse()) {
-    const { module } = openModule(name);
-    if (module) return module;
-  }
-  throw new Error('this engine takes none of the modules');
-}
-
 /**
- * Calls for a prompt, `part` tokens at a time, always from the same state.
+ * Calls for a prompt, `part` tokens at a time. Each goes on from the state that the call before left.
  * @param {RawModule} module @param {DeltaShape} shape
  */
 function prompt(module, shape) {
   const { nTokens, nValueHeads } = shape;
   const made = deltaCase(shape, new Prng(1));
-  const put = (/** @type {ArrayBufferView} */ data) => {
-    const at = module.alloc(data.byteLength);
-    module.u8.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), at);
-    return at;
-  };
+  const store = (/** @type {ArrayBufferView} */ data) => put(module, data);
   const { qkv, alpha, beta, dtBias, a, gate, normWeight, state } = made;
   if (!gate || !normWeight) throw new Error('the case has a gate');
-  const [qkvAt, alphaAt, betaAt, biasAt, aAt] = [qkv, alpha, beta, dtBias, a].map(put);
-  const [gateAt, weightAt, stateAt] = [gate, normWeight, state].map(put);
+  const [qkvAt, alphaAt, betaAt, biasAt, aAt] = [qkv, alpha, beta, dtBias, a].map(store);
+  const [gateAt, weightAt, stateAt] = [gate, normWeight, state].map(store);
   const cols = deltaCols(shape);
   const outAt = module.alloc(4 * nTokens * cols.out);
   const shapeAt = module.alloc(24);

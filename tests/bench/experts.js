@@ -10,12 +10,10 @@ import { parseArgs } from 'node:util';
 import { makeWeights } from '../helpers/blocks.js';
 import { ACTIVATION_NAMES } from '../helpers/bounds.js';
 import { Prng } from '../helpers/prng.js';
-import { ISA_NAMES, openModule, STATUS } from '../helpers/raw.js';
 import { referenceByName } from '../helpers/reference.js';
+import { bestModule, checked, put } from './best.js';
 import { race } from './lab.js';
 import { table } from './report.js';
-
-/** @import { RawModule } from '../helpers/raw.js' */
 
 const { values: options } = parseArgs({
   options: {
@@ -29,48 +27,31 @@ const LIMITS = { minRounds: 9, maxRounds: 400, budgetMs: 1000 * Number(options.s
 const [N_EXPERTS, N_USED, N_ROWS, N_COLS] = [8, 2, 1024, 2048];
 const NO_GATE = -1;
 
-const type = referenceByName.get(options.type) ?? assertType();
+/** The type that was asked for. @param {string} name */
+function typeNamed(name) {
+  const found = referenceByName.get(name);
+  if (!found) throw new Error(`no type ${name}`);
+  return found;
+}
+
+const type = typeNamed(options.type);
 const prng = new Prng(1);
-
-/** @returns {never} */
-function assertType() {
-  throw new Error(`no type ${options.type}`);
-}
-
-/** @returns {RawModule} */
-function bestModule() {
-  for (const name of [...ISA_NAMES].reverse()) {
-    const { module } = openModule(name);
-    if (module) return module;
-  }
-  throw new Error('this engine takes none of the modules');
-}
 
 const module = bestModule();
 const wasm = module.exports;
 
-/** @param {number} status */
-function checked(status) {
-  if (status !== STATUS.OK) throw new Error(`status ${status}`);
-}
-
-/** @param {ArrayBufferView} data @returns {number} */
-function put(data) {
-  const p = module.alloc(data.byteLength);
-  module.u8.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), p);
-  return p;
-}
+const store = (/** @type {ArrayBufferView} */ data) => put(module, data);
 
 /** The matrices of all experts, in which the blocks of one row repeat. */
 function weight() {
   const row = makeWeights(type, 'natural', 1, N_COLS, prng);
   const bytes = new Uint8Array(N_EXPERTS * N_ROWS * row.length);
   for (let r = 0; r < N_EXPERTS * N_ROWS; r++) bytes.set(row, r * row.length);
-  return put(bytes);
+  return store(bytes);
 }
 
 /** Random numbers of a normal distribution. @param {number} n */
-const gaussians = (n) => put(Float32Array.from({ length: n }, () => prng.gaussian()));
+const gaussians = (n) => store(Float32Array.from({ length: n }, () => prng.gaussian()));
 
 const w = weight();
 /** Work of the two products in one call, in operations. @param {number} nTokens */
@@ -86,8 +67,8 @@ function enter(nTokens, mode) {
   const [y, mixed] = [module.alloc(4 * nPairs * N_ROWS), module.alloc(4 * nTokens * N_ROWS)];
   const shape = Int32Array.of(nTokens, N_EXPERTS, N_USED, 1, 1, 0, 1, 0);
   new Float32Array(shape.buffer)[7] = 1;
-  const routing = put(shape);
-  const target = put(Int32Array.of(type.id, N_ROWS, w, 0, y));
+  const routing = store(shape);
+  const target = store(Int32Array.of(type.id, N_ROWS, w, 0, y));
   const route = () => checked(wasm.fm_route(routing, logits, 0, rows, ends, weights, workspace));
   route();
   const dense =

@@ -12,12 +12,11 @@ import { makeWeights } from '../helpers/blocks.js';
 import { ACTIVATION_NAMES } from '../helpers/bounds.js';
 import { GATES } from '../helpers/fused.js';
 import { Prng } from '../helpers/prng.js';
-import { ISA_NAMES, openModule, STATUS } from '../helpers/raw.js';
 import { referenceByName } from '../helpers/reference.js';
+import { bestModule, checked, put } from './best.js';
 import { race } from './lab.js';
 import { table } from './report.js';
 
-/** @import { RawModule } from '../helpers/raw.js' */
 /** @import { Contender } from './lab.js' */
 
 const { values: options } = parseArgs({
@@ -36,29 +35,10 @@ const type = referenceByName.get(options.type);
 if (!type) throw new Error(`no type ${options.type}`);
 const prng = new Prng(1);
 
-/** @returns {RawModule} */
-function bestModule() {
-  for (const name of [...ISA_NAMES].reverse()) {
-    const { module } = openModule(name);
-    if (module) return module;
-  }
-  throw new Error('this engine takes none of the modules');
-}
-
 const module = bestModule();
 const wasm = module.exports;
 
-/** @param {number} status */
-function checked(status) {
-  if (status !== STATUS.OK) throw new Error(`status ${status}`);
-}
-
-/** @param {ArrayBufferView} data @returns {number} */
-function put(data) {
-  const p = module.alloc(data.byteLength);
-  module.u8.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), p);
-  return p;
-}
+const store = (/** @type {ArrayBufferView} */ data) => put(module, data);
 
 const floats = (/** @type {number} */ n) => module.alloc(4 * n);
 const view = (/** @type {number} */ at, /** @type {number} */ n) =>
@@ -69,12 +49,12 @@ function weight(nRows, nCols) {
   const row = makeWeights(/** @type {any} */ (type), 'natural', 1, nCols, prng);
   const bytes = new Uint8Array(nRows * row.length);
   for (let r = 0; r < nRows; r++) bytes.set(row, r * row.length);
-  return { at: put(bytes), nRows, nCols };
+  return { at: store(bytes), nRows, nCols };
 }
 
 /** @param {{ at: number, nRows: number }[]} weights @param {number[]} outputs  addresses */
 const targetList = (weights, outputs) =>
-  put(
+  store(
     Int32Array.from(
       weights.flatMap(({ at, nRows }, i) => [/** @type {any} */ (type).id, nRows, at, outputs[i]]),
     ),
@@ -82,12 +62,12 @@ const targetList = (weights, outputs) =>
 
 /** @param {number} nTokens @param {number} nCols */
 const gaussians = (nTokens, nCols) =>
-  put(Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian()));
+  store(Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian()));
 
 const qkv = [N_EMBD, N_KV, N_KV].map((nRows) => weight(nRows, N_EMBD));
 const [gate, up] = [weight(N_FF, N_EMBD), weight(N_FF, N_EMBD)];
 const down = weight(N_EMBD, N_FF);
-const norm = put(Float32Array.from({ length: N_EMBD }, () => 1 + 0.1 * prng.gaussian()));
+const norm = store(Float32Array.from({ length: N_EMBD }, () => 1 + 0.1 * prng.gaussian()));
 
 /** @param {{ at: number, nRows: number, nCols: number }} w */
 const matmul = (
@@ -176,7 +156,7 @@ function enterFfn(nTokens, mode, act) {
   const workspace = floats(2 * nTokens * N_FF);
   const [gateAt, upAt] = [workspace, workspace + 4 * nTokens * N_FF];
   const { id } = /** @type {any} */ (type);
-  const list = put(Int32Array.from([id, id, id, gate.at, up.at, down.at]));
+  const list = store(Int32Array.from([id, id, id, gate.at, up.at, down.at]));
   const contenders = [
     {
       name: 'its matmuls alone',

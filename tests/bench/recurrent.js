@@ -7,11 +7,9 @@
  */
 import { parseArgs } from 'node:util';
 import { Prng } from '../helpers/prng.js';
-import { ISA_NAMES, openModule, STATUS } from '../helpers/raw.js';
+import { bestModule, checked } from './best.js';
 import { race } from './lab.js';
 import { table } from './report.js';
-
-/** @import { RawModule } from '../helpers/raw.js' */
 
 const { values: options } = parseArgs({
   options: {
@@ -24,20 +22,6 @@ const { values: options } = parseArgs({
 const LIMITS = { minRounds: 5, maxRounds: 200, budgetMs: 1000 * Number(options.seconds) };
 const [nChannels, length] = [Number(options.channels), Number(options.length)];
 const PLAIN = -1;
-
-/** @returns {RawModule} */
-function bestModule() {
-  for (const name of [...ISA_NAMES].reverse()) {
-    const { module } = openModule(name);
-    if (module) return module;
-  }
-  throw new Error('this engine takes none of the modules');
-}
-
-/** @param {number} status */
-function checked(status) {
-  if (status !== STATUS.OK) throw new Error(`status ${status}`);
-}
 
 /**
  * @param {Float32Array} x @param {Float32Array} weight @param {Float32Array} state  changed

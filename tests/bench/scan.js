@@ -7,12 +7,12 @@
  */
 import { parseArgs } from 'node:util';
 import { Prng } from '../helpers/prng.js';
-import { ISA_NAMES, openModule, STATUS } from '../helpers/raw.js';
+import { STATUS } from '../helpers/raw.js';
 import { makeScan, scanBytes, scanCols, softplus } from '../helpers/scan.js';
+import { bestModule, put } from './best.js';
 import { race } from './lab.js';
 import { table } from './report.js';
 
-/** @import { RawModule } from '../helpers/raw.js' */
 /** @import { ScanCase } from '../helpers/scan.js' */
 
 const { values: options } = parseArgs({
@@ -21,23 +21,9 @@ const { values: options } = parseArgs({
 const LIMITS = { minRounds: 5, maxRounds: 200, budgetMs: 1000 * Number(options.seconds) };
 const SHAPE = { nHeads: 48, nGroups: 1, headSize: 64, stateSize: 128 };
 
-/** @returns {RawModule} */
-function bestModule() {
-  for (const name of [...ISA_NAMES].reverse()) {
-    const { module } = openModule(name);
-    if (module) return module;
-  }
-  throw new Error('this engine takes none of the modules');
-}
-
 const module = bestModule();
 
-/** @param {ArrayBufferView} data @returns {number} */
-function put(data) {
-  const p = module.alloc(data.byteLength);
-  module.u8.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), p);
-  return p;
-}
+const store = (/** @type {ArrayBufferView} */ data) => put(module, data);
 
 /** The recurrence in f32 arrays, with simple loops. @param {ScanCase} given */
 function plainJavaScript({ shape: s, x, dt, a, d, dtBias, state: before }) {
@@ -68,9 +54,9 @@ for (const nTokens of options.tokens.split(',').map(Number)) {
   const shape = { ...SHAPE, nTokens };
   const given = makeScan(shape, new Prng(1));
   const [row, inner] = [scanCols(shape), shape.nHeads * shape.headSize];
-  const [all, one] = [put(scanBytes(shape)), put(scanBytes({ ...shape, nTokens: 1 }))];
+  const [all, one] = [store(scanBytes(shape)), store(scanBytes({ ...shape, nTokens: 1 }))];
   const [x, dt, a, d, bias, state] = [given.x, given.dt, given.a, given.d, given.dtBias, given.state].map(
-    put,
+    store,
   );
   const y = module.alloc(4 * nTokens * inner);
   const scan = (/** @type {number} */ struct, /** @type {number} */ t) => {

@@ -23,7 +23,7 @@ import { CHROMIUM, FIREFOX, openSelfDriven, StartError } from './self-driven.js'
 /** @import { Engine, Opened } from './self-driven.js' */
 
 const PAGE = 'tests/browser/fixtures/gpu.html';
-/** Weights that are drawn for workers. */
+/** Weights that are drawn. */
 const DRAWN = 8;
 const u = 2 ** -24;
 const driver = softwareVulkan();
