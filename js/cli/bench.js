@@ -19,7 +19,7 @@ export const bench = {
   nArguments: 1,
   options: {
     'prompt-tokens': { kind: 'number', value: 'N', help: 'tokens of the prompt (128)' },
-    tokens: { kind: 'number', value: 'N', help: 'tokens written (64)' },
+    tokens: { kind: 'number', short: 'n', also: 'max-tokens', value: 'N', help: 'tokens written (64)' },
     runs: { kind: 'number', value: 'N', help: 'measured runs, after one to warm up (5)' },
     ...MODEL,
     ...COMMON,

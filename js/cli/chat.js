@@ -5,7 +5,7 @@ import { takesSystem, withSystem } from '../llama/chat/system.js';
 import { ContextError, ModelError } from '../llama/errors.js';
 import { statsText } from './generate.js';
 import { COMMON, given, MODEL, SAMPLING } from './options.js';
-import { engineText, loadModel } from './output.js';
+import { engineText, loadModel, promptProgress } from './output.js';
 
 /** @typedef {import('../llama/chat/messages.js').Message} Message */
 /** @typedef {import('../llama/model.js').Llama} Llama */
@@ -94,7 +94,7 @@ export const chat = {
     try {
       if (!model.info.tokenizer.chat)
         throw new ModelError('the file has no chat template (tokenizer.chat_template): use generate');
-      const options = { ...given(values, SAMPLING), signal: io.signal };
+      const options = { ...given(values, SAMPLING), signal: io.signal, onProgress: promptProgress(io) };
       const note = (/** @type {string} */ text) => io.stderr.write(`fused-matmul: ${text}\n`);
       const system = values.system ?? '';
       const conversation = new Conversation(model, { system, options, note });

@@ -1,7 +1,7 @@
 /* The command generate: continues a text. */
 
 import { COMMON, given, MODEL, SAMPLING, UsageError } from './options.js';
-import { engineText, formatRate, loadModel, readStdin } from './output.js';
+import { engineText, formatRate, loadModel, promptProgress, readStdin } from './output.js';
 
 /** @typedef {import('../llama/generation.js').GenerationStats} Stats */
 
@@ -42,10 +42,17 @@ export const generate = {
     const prompt = values.prompt === '-' ? await readStdin(io) : values.prompt;
     const model = await loadModel(file, values, io);
     try {
-      const run = model.generate(prompt, { ...given(values, SAMPLING), signal: io.signal });
+      const showProgress = promptProgress(io);
+      const run = model.generate(prompt, {
+        ...given(values, SAMPLING),
+        signal: io.signal,
+        onProgress: (step) => {
+          showProgress(step);
+          if (step.done === step.total && !values.json) io.stdout.write(prompt);
+        },
+      });
       let text = '';
       try {
-        if (!values.json) io.stdout.write(prompt);
         for await (const piece of run) {
           text += piece;
           if (!values.json) io.stdout.write(piece);

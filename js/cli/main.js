@@ -8,7 +8,7 @@ import { chat } from './chat.js';
 import { embed } from './embed.js';
 import { generate } from './generate.js';
 import { inspect } from './inspect.js';
-import { helpText, readArguments, UsageError } from './options.js';
+import { asTyped, helpText, readArguments, UsageError } from './options.js';
 import { serve } from './serve.js';
 
 const COMMANDS = [generate, chat, embed, serve, inspect, bench];
@@ -39,7 +39,20 @@ async function run([name, ...rest], io) {
     }
     const { values, args } = readArguments(command, rest);
     if (values.help) io.stdout.write(helpText(command));
-    else await command.run(values, args, io);
+    else await runCommand(command, values, args, io);
+  }
+}
+
+/**
+ * @param {import('./options.js').Command} command
+ * @param {Parameters<import('./options.js').Command['run']>} args
+ */
+async function runCommand(command, ...args) {
+  try {
+    await command.run(...args);
+  } catch (error) {
+    if (error instanceof ArgumentError) error.message = asTyped(error.message, command.options);
+    throw error;
   }
 }
 

@@ -12,6 +12,8 @@ export class UsageError extends Error {}
  * @property {string} help
  * @property {boolean} [many]  Whether the option may be given several times.
  * @property {string} [short]
+ * @property {string} [also]  Another name of the option.
+ * @property {string} [as]  Name of the option in the library, where it is not the same in camel case.
  */
 
 /** @typedef {Record<string, Option>} Options */
@@ -24,7 +26,12 @@ export const COMMON = {
 
 /** @type {Options} */
 export const MODEL = {
-  context: { kind: 'number', value: 'N', help: "positions of the context (the model's own, at most 4096)" },
+  context: {
+    kind: 'number',
+    value: 'N',
+    help: "positions of the context (the model's own, at most 4096)",
+    as: 'contextLength',
+  },
   'kv-type': { kind: 'text', value: 'TYPE', help: 'of the KV cache: F32, F16 or Q8_0 (F16)' },
   activation: { kind: 'text', value: 'MODE', help: 'f32, int16 or int8: exact to fast (int8)' },
   threads: { kind: 'number', value: 'N', help: 'threads of the kernels (a share of the processors)' },
@@ -38,7 +45,13 @@ export const MODEL = {
 
 /** @type {Options} */
 export const SAMPLING = {
-  'max-tokens': { kind: 'number', value: 'N', help: 'tokens to write at most (256)' },
+  'max-tokens': {
+    kind: 'number',
+    short: 'n',
+    also: 'tokens',
+    value: 'N',
+    help: 'tokens to write at most (256)',
+  },
   temperature: { kind: 'number', value: 'T', help: '0 takes the most likely token each time (0.8)' },
   'top-k': { kind: 'number', value: 'K', help: 'only the K most likely tokens, 0: all (40)' },
   'top-p': { kind: 'number', value: 'P', help: 'of them the smallest set with probability P (0.95)' },
@@ -69,27 +82,30 @@ export const SAMPLING = {
  * @returns {{ values: Values, args: string[] }}
  */
 export function readArguments({ name, options, nArguments, more = false, usage }, args) {
-  const config = Object.fromEntries(
-    Object.entries(options).map(([option, { kind, many = false, short }]) => [
-      option,
-      {
-        type: /** @type {'string' | 'boolean'} */ (kind === 'switch' ? 'boolean' : 'string'),
-        multiple: many,
-        ...(short ? { short } : {}),
-      },
-    ]),
-  );
+  /** @type {import('node:util').ParseArgsConfig['options']} */
+  const config = {};
+  /** @type {Record<string, string>} */
+  const names = {};
+  for (const [option, { kind, many: multiple = false, short, also }] of Object.entries(options)) {
+    const type = /** @type {'string' | 'boolean'} */ (kind === 'switch' ? 'boolean' : 'string');
+    config[option] = { type, multiple, ...(short && { short }) };
+    names[option] = option;
+    if (!also) continue;
+    config[also] = { type, multiple };
+    names[also] = option;
+  }
   let parsed;
   try {
-    parsed = parseArgs({ args, options: config, allowPositionals: true });
+    parsed = parseArgs({ args: joinNegative(args), options: config, allowPositionals: true });
   } catch (error) {
     const [first] = /** @type {Error} */ (error).message.split(/\.? To specify|\.\s/);
     throw new UsageError(`${first}; see fused-matmul ${name} --help`);
   }
   /** @type {Values} */
   const values = {};
-  for (const [option, text] of Object.entries(parsed.values)) {
-    values[option] = options[option].kind === 'number' ? readNumber(String(text), option) : text;
+  for (const [typed, text] of Object.entries(parsed.values)) {
+    const option = names[typed];
+    values[option] = options[option].kind === 'number' ? readNumber(String(text), typed) : text;
   }
   const { positionals } = parsed;
   const { length } = positionals;
@@ -99,6 +115,22 @@ export function readArguments({ name, options, nArguments, more = false, usage }
     );
   }
   return { values, args: positionals };
+}
+
+/**
+ * Joins an option and the negative number behind it, which would be taken for another option.
+ * @param {readonly string[]} args
+ */
+function joinNegative(args) {
+  /** @type {string[]} */
+  const joined = [];
+  for (const arg of args) {
+    const before = joined.at(-1);
+    if (/^-[\d.]/.test(arg) && before?.startsWith('--') && !before.includes('='))
+      joined[joined.length - 1] = `${before}=${arg}`;
+    else joined.push(arg);
+  }
+  return joined;
 }
 
 /** @param {string} text @param {string} option */
@@ -111,8 +143,8 @@ function readNumber(text, option) {
 
 /** @param {Command} command */
 export function helpText({ name, summary, usage, options, examples }) {
-  const rows = Object.entries(options).map(([option, { value, short, help }]) => [
-    `${short ? `-${short}, ` : ''}--${option}${value ? ` ${value}` : ''}`,
+  const rows = Object.entries(options).map(([option, { value, short, also, help }]) => [
+    `${short ? `-${short}, ` : ''}${also ? `--${also}, ` : ''}--${option}${value ? ` ${value}` : ''}`,
     help,
   ]);
   const width = Math.max(...rows.map(([left]) => left.length)) + 2;
@@ -130,5 +162,18 @@ const camel = (option) => option.replace(/-(.)/g, (_, letter) => letter.toUpperC
  */
 export function given(values, table) {
   const names = Object.keys(table).filter((option) => values[option] !== undefined);
-  return Object.fromEntries(names.map((option) => [camel(option), values[option]]));
+  return Object.fromEntries(names.map((option) => [nameOf(option, table), values[option]]));
+}
+
+/** The name of an option in the library. @param {string} option @param {Options} table */
+const nameOf = (option, table) => table[option].as ?? camel(option);
+
+/**
+ * The message of the library about an option, with the name that the command has for it.
+ * @param {string} message  it begins with the name of the option in the library
+ * @param {Options} table
+ */
+export function asTyped(message, table) {
+  const option = Object.keys(table).find((one) => message.startsWith(`${nameOf(one, table)} must be `));
+  return option ? `--${option}${message.slice(nameOf(option, table).length)}` : message;
 }

@@ -1,6 +1,7 @@
 /* Output of the commands: text and results go to stdout, progress and notes to stderr. */
 
 import { existsSync } from 'node:fs';
+import { addAbortSignal } from 'node:stream';
 import { resolveLink } from '../gguf/links.js';
 import { Llama } from '../llama/model.js';
 import { modelFile } from './folder.js';
@@ -67,6 +68,18 @@ export class Progress {
 }
 
 /**
+ * The progress of a prompt, for the option onProgress. The line goes away when all is computed.
+ * @param {Io} io
+ */
+export function promptProgress(io) {
+  const line = new Progress(io, 'reading the prompt');
+  return (/** @type {import('../llama/options.js').PromptProgress} */ { done: loaded, total }) => {
+    if (loaded < total) line.update({ loaded, total, note: `${loaded} of ${total} tokens` });
+    else line.done();
+  };
+}
+
+/**
  * The source of a model: a path if the file exists, or a URL. A link to Hugging Face becomes the
  * URL of the file.
  * @param {string} text
@@ -87,12 +100,10 @@ export function modelSource(text) {
  * @param {Io} io
  */
 export async function loadModel(model, values, io) {
-  const { context, ...options } = given(values, MODEL);
   const progress = new Progress(io, 'loading');
   try {
     return await Llama.load(await modelFile(modelSource(model)), {
-      ...options,
-      ...(context === undefined ? {} : { contextLength: context }),
+      ...given(values, MODEL),
       signal: io.signal,
       onProgress: (state) => progress.update(state),
     });
@@ -115,11 +126,12 @@ export function engineText({ kernels, memory, activation, kvType }) {
  * @param {Io} io
  * @param {string} [what]  what is read, for the message about a terminal
  */
-export async function readStdin({ stdin }, what = 'the prompt is') {
+export async function readStdin({ stdin, signal }, what = 'the prompt is') {
   if (stdin.isTTY) throw new UsageError(`${what} to come from stdin, which is a terminal`);
   /** @type {Buffer[]} */
   const chunks = [];
-  for await (const chunk of stdin) chunks.push(Buffer.from(chunk));
+  const readable = addAbortSignal(signal, /** @type {import('node:stream').Readable} */ (stdin));
+  for await (const chunk of readable) chunks.push(Buffer.from(chunk));
   return Buffer.concat(chunks)
     .toString('utf8')
     .replace(/\r?\n$/, '');

@@ -225,6 +225,24 @@ export class Generation {
     return { sampler: new HookedSampler(this.#options, { hook, tokens: all, nTop, bytes }), all };
   }
 
+  /**
+   * Computes the tokens of the prompt that the context lacks.
+   * @param {Engine['context']} context
+   * @param {Pace} pace
+   */
+  async #compute(context, pace) {
+    const { onProgress } = this.#options;
+    const { reused } = this.#stats;
+    const [rest, total] = [this.#prompt.slice(reused), this.#prompt.length];
+    if (!onProgress) return context.extend(rest, pace);
+    return context.extend(rest, pace, async (start, nTokens, decoder) => {
+      const done = reused + start + nTokens;
+      if (done < total) await decoder.idle();
+      pace.check();
+      onProgress({ phase: 'prompt', done, total });
+    });
+  }
+
   /** @param {Engine} engine @returns {AsyncGenerator<string, void, void>} */
   async *#write({ context, bytes, ends, lease }) {
     const { maxTokens, stops, ignoreEnd, showTokens } = this.#options;
@@ -239,7 +257,7 @@ export class Generation {
     this.#stream = stream;
     const stats = this.#stats;
     stats.reused = context.rewind(this.#prompt);
-    await context.extend(this.#prompt.slice(stats.reused), pace);
+    await this.#compute(context, pace);
     lease.check();
     stats.promptMs = performance.now() - start;
     // The reader's time between two pieces is not counted, unless tokens are computed in it.

@@ -39,6 +39,7 @@ export const architectures = ARCHITECTURES;
 /** @typedef {import('./info.js').ModelMemory} ModelMemory */
 /** @typedef {import('./errors.js').NumericPart} NumericPart */
 /** @typedef {import('./embedding.js').Pooling} Pooling */
+/** @typedef {import('./options.js').PromptProgress} PromptProgress */
 /** @typedef {import('./ranking.js').RankOptions} RankOptions */
 /** @typedef {import('./info.js').RopeInfo} RopeInfo */
 /** @typedef {import('./hooked-sampler.js').TokenChance} TokenChance */

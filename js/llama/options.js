@@ -12,6 +12,15 @@ import { ArgumentError, show } from '../errors.js';
  */
 
 /**
+ * How much of a prompt is computed.
+ * @typedef {object} PromptProgress
+ * @property {'prompt'} phase  What is being done.
+ * @property {number} done  Tokens of the prompt that are in the context, those included that were
+ *   there before.
+ * @property {number} total  Tokens of the prompt.
+ */
+
+/**
  * @typedef {object} GenerateOptions
  * @property {number} [maxTokens]  The most tokens to generate. The text also ends when the context
  *   is full. Default 256.
@@ -38,6 +47,9 @@ import { ArgumentError, show } from '../errors.js';
  *   the generation, with so many of the most likely tokens beside it: 0 to 1000. Default: none is reported.
  * @property {readonly string[] | undefined} [showTokens]  Spellings of control tokens that become part
  *   of the text, e.g. '[TOOL_CALLS]'. Default: none, control tokens are left out.
+ * @property {((progress: PromptProgress) => void) | undefined} [onProgress]  A function that is called
+ *   while a long prompt is computed, after each batch of tokens. An error that it throws ends the
+ *   generation.
  * @property {boolean} [queue]  Wait in a line while other calls use the model, instead of failing
  *   with a BusyError. Default false.
  * @property {AbortSignal} [signal]  Aborts the generation: reading rejects with its reason. To end
@@ -98,7 +110,7 @@ export const asksForDevices = ({ backend, gpu }) =>
 export const CALL_OPTIONS = Object.freeze(['signal', 'queue']);
 const GENERATE_OPTIONS = [
   ...Object.keys(NUMBERS),
-  ...['stop', 'ignoreEnd', 'logits', 'logprobs', 'showTokens', ...CALL_OPTIONS],
+  ...['stop', 'ignoreEnd', 'logits', 'logprobs', 'showTokens', 'onProgress', ...CALL_OPTIONS],
 ];
 export const FORMAT_OPTIONS = Object.freeze([
   'template',
@@ -135,7 +147,7 @@ export function asList(texts) {
 export function checkGenerateOptions(options) {
   checkNames(options, GENERATE_OPTIONS);
   const { stop = [], ignoreEnd = false, queue = false, showTokens = [], signal, ...others } = options;
-  const { logits, logprobs, ...numbers } = others;
+  const { logits, logprobs, onProgress, ...numbers } = others;
   /** @type {Record<string, number>} */
   const values = {};
   for (const [name, { by, from, to, integer }] of Object.entries(NUMBERS)) {
@@ -152,12 +164,14 @@ export function checkGenerateOptions(options) {
     );
   if (logits !== undefined && typeof logits !== 'function')
     throw new ArgumentError(`logits must be a function (row, tokens) => void, got ${show(logits)}`);
+  if (onProgress !== undefined && typeof onProgress !== 'function')
+    throw new ArgumentError(`onProgress must be a function (progress) => void, got ${show(onProgress)}`);
   if (logprobs !== undefined) checkRange(logprobs, 'logprobs', LOGPROBS);
   checkSwitch(ignoreEnd, 'ignoreEnd');
   checkSwitch(queue, 'queue');
   checkSignal(signal);
   const checked = /** @type {import('./sampler.js').SamplerOptions & { maxTokens: number }} */ (values);
-  return { ...checked, stops, ignoreEnd, queue, logits, logprobs, showTokens, signal };
+  return { ...checked, stops, ignoreEnd, queue, logits, logprobs, showTokens, onProgress, signal };
 }
 
 /** @param {unknown} texts @returns {texts is string[]} */

@@ -40,8 +40,9 @@ const WORKER_LLAMA_OPTIONS = [...LOAD_OPTIONS.filter((name) => name !== 'kernels
  */
 
 /**
- * The call that made a generation: its number, and the signal that ends both.
- * @typedef {{ id: number, signal: AbortSignal | undefined }} Opening
+ * The call that made a generation: its number, the signal that ends both, and what is told of the
+ * prompt.
+ * @typedef {{ id: number } & Pick<GenerateOptions, 'signal' | 'onProgress'>} Opening
  */
 
 /**
@@ -147,9 +148,9 @@ export class WorkerLlama {
   generate(prompt, options = {}) {
     const { seed } = checkGenerateOptions(options);
     checkHook(options);
-    const { signal, ...rest } = options;
+    const { signal, onProgress, ...rest } = options;
     const message = { kind: 'open', method: 'generate', input: prompt, options: { ...rest, seed } };
-    const opening = { id: 0, signal };
+    const opening = { id: 0, signal, onProgress };
     const open = async () => (await this.#open(message, opening)).generation;
     return new WorkerGeneration(this.#link(open, opening), seed);
   }
@@ -162,10 +163,10 @@ export class WorkerLlama {
    */
   async chat(messages, options = {}) {
     checkHook(options);
-    const { signal, ...rest } = options;
+    const { signal, onProgress, ...rest } = options;
     const seed = rest.seed ?? Math.floor(Math.random() * 2 ** 32);
     const message = { kind: 'open', method: 'chat', input: messages, options: { ...rest, seed } };
-    const opening = { id: 0, signal };
+    const opening = { id: 0, signal, onProgress };
     const { generation, droppedMessages } = await this.#open(message, opening);
     const link = this.#link(() => Promise.resolve(generation), opening);
     const answer = new WorkerGeneration(link, seed, generation);
@@ -263,7 +264,8 @@ export class WorkerLlama {
     const onId = (/** @type {number} */ id) => {
       opening.id = id;
     };
-    return this.#calls.request(message, { signal: opening.signal, onId });
+    const progress = opening.onProgress !== undefined;
+    return this.#calls.request({ ...message, progress }, { signal: opening.signal, onId });
   }
 
   /**
@@ -272,14 +274,23 @@ export class WorkerLlama {
    * @returns {import('./llama-generation.js').Link}
    */
   #link(open, opening) {
-    const { signal } = opening;
+    const { signal, onProgress } = opening;
     return {
       open,
-      run: async (generation, onEvent) => {
+      run: async (generation, onPieces) => {
         const abort = () => this.#calls.post({ kind: 'abort', id: opening.id });
         signal?.addEventListener('abort', abort);
         if (signal?.aborted) abort();
         try {
+          const onEvent = (/** @type {any} */ message) => {
+            if (!message.progress) return onPieces(message);
+            try {
+              onProgress?.(message.progress);
+            } catch (error) {
+              this.#calls.post({ kind: 'cancel', generation });
+              throw error;
+            }
+          };
           this.#info = await this.#calls.request({ kind: 'run', generation }, { onEvent });
         } catch (error) {
           throw signal?.aborted && !this.disposed ? signal.reason : error;

@@ -7,7 +7,7 @@
  * @typedef {object} Link
  * @property {() => Promise<number>} open  Makes the generation in the worker and returns its number
  *   there.
- * @property {(generation: number, onEvent: (message: any) => void) => Promise<void>} run  Settles
+ * @property {(generation: number, onPieces: (message: any) => void) => Promise<void>} run  Settles
  *   when the generation has ended.
  * @property {(generation: number, count: number) => void} more  Asks for this many more pieces.
  * @property {(generation: number) => void} stop  Ends the text where it is; its last pieces are sent.

@@ -19,9 +19,9 @@ const PROGRESS_STEP = 33;
 const PIECES_STEP = 8;
 
 /**
- * A running generation: how many more pieces may be sent, whether its reader has left, and a function
- * that wakes its loop.
- * @typedef {{ credit: number, left: boolean, wake: () => void }} Running
+ * A running generation: the number of the call that runs it, how many more pieces may be sent, whether
+ * its reader has left, and a function that wakes its loop.
+ * @typedef {{ id: number, credit: number, left: boolean, wake: () => void }} Running
  */
 
 /**
@@ -140,13 +140,20 @@ export class LlamaServer {
   }
 
   /** @param {any} message @param {AbortSignal} signal */
-  async #open({ id, method, input, options }, signal) {
+  async #open({ id, method, input, options, progress }, signal) {
     const model = this.#ready();
+    /** @type {Entry | undefined} */
+    let entry;
+    if (progress) {
+      options.onProgress = (/** @type {object} */ step) =>
+        this.#post({ kind: 'progress', id: entry?.running?.id, progress: step });
+    }
     const generation = await model[/** @type {'generate' | 'chat'} */ (method)](input, {
       ...options,
       signal,
     });
-    this.#generations.set(++this.#lastGeneration, { generation, opened: id });
+    entry = { generation, opened: id };
+    this.#generations.set(++this.#lastGeneration, entry);
     const { droppedMessages } = generation;
     this.#post({ id, value: { generation: this.#lastGeneration, droppedMessages } });
   }
@@ -158,7 +165,7 @@ export class LlamaServer {
     const { generation, opened } = entry;
     const { signal } = /** @type {AbortController} */ (this.#active.get(opened));
     /** @type {Running} */
-    const running = { credit: 0, left: false, wake: () => {} };
+    const running = { id, credit: 0, left: false, wake: () => {} };
     entry.running = running;
     let sent = 0;
     let last = -Infinity;

@@ -6,12 +6,13 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { helpText, readArguments, UsageError } from '../../js/cli/options.js';
-import { formatBytes, formatTable, modelSource, Progress } from '../../js/cli/output.js';
+import { formatBytes, formatTable, modelSource, Progress, promptProgress } from '../../js/cli/output.js';
 import { Llama } from '../../js/llama/index.js';
 import { TINY_TALES } from '../helpers/llama.js';
 import { startServer } from '../helpers/range-server.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 import { projectRoot } from '../helpers/test-data.js';
+import { pause } from '../helpers/workers.js';
 
 const MAIN = path.join(projectRoot, 'js/cli/main.js');
 const COMMANDS = ['generate', 'chat', 'embed', 'serve', 'inspect', 'bench'];
@@ -233,12 +234,14 @@ test('cli: mistakes end with 2 and one line, failures with 1', async () => {
       /'--temperture'; see fused-matmul generate --help/,
     ],
     [['generate', TINY_TALES, '-p', 'x', '--top-k', 'many'], 2, /--top-k must be a number, got "many"/],
-    [['generate', TINY_TALES, '-p', 'x', '--top-p', '7'], 2, /topP must be a number from 0 to 1, got 7/],
+    [['generate', TINY_TALES, '-p', 'x', '--top-p', '7'], 2, /--top-p must be a number from 0 to 1, got 7/],
     [
       ['generate', TINY_TALES, '-p', 'x', '--kv-type', 'Q4_0'],
       2,
-      /kvType must be one of F32, F16, Q8_0, got "Q4_0"/,
+      /--kv-type must be one of F32, F16, Q8_0, got "Q4_0"/,
     ],
+    [['generate', TINY_TALES, '-p', 'x', '--top-k', '-1'], 2, /--top-k must be an integer from 0 .*, got -1/],
+    [['chat', TINY_TALES, '--context', '0'], 2, /--context must be an integer from 1 .*, got 0/],
     [['bench', TINY_TALES, '--runs', '0'], 2, /--runs must be an integer from 1 on, got 0/],
     [['generate', 'nowhere.gguf', '-p', 'x'], 1, /cannot read nowhere\.gguf/],
     [['inspect', MAIN], 1, /no GGUF file/],
@@ -276,6 +279,37 @@ test('cli: Ctrl-C ends it cleanly', { skip: process.platform === 'win32' && 'no 
   assert.equal(code, 130, err);
   assert.equal(err, '');
   assert.ok(out.startsWith('Once') && out.endsWith('\n'));
+});
+
+test('cli: Ctrl-C ends it while it waits for stdin', {
+  skip: process.platform === 'win32' && 'no signals',
+}, async () => {
+  const child = spawn(process.execPath, [MAIN, 'generate', 'missing.gguf', '-p', '-']);
+  let err = '';
+  child.stderr.on('data', (text) => {
+    err += text;
+  });
+  const ended = new Promise((resolve) => child.on('close', resolve));
+  child.stdin.write('Once ');
+  await pause(1000);
+  child.kill('SIGINT');
+  assert.deepEqual([await ended, err], [130, '']);
+});
+
+test('cli: the number of tokens has three names', async () => {
+  for (const name of ['-n', '--tokens', '--max-tokens']) {
+    const { out, err } = await run([
+      'generate',
+      TINY_TALES,
+      '-p',
+      'Once',
+      name,
+      '3',
+      '--ignore-end',
+      '--json',
+    ]);
+    assert.equal(JSON.parse(out).tokens, 3, err);
+  }
 });
 
 test('cli: a reader that goes away is no error', {
@@ -348,6 +382,12 @@ test('cli: options, tables and the progress bar', () => {
   bar.done();
   const shown = `loading [${'#'.repeat(12)}${'.'.repeat(12)}]  50 %  5.0 MB of 10.0 MB`;
   assert.equal(written, `\r\x1b[K${shown}\r\x1b[K`);
+  written = '';
+  const ofPrompt = promptProgress(io(true));
+  ofPrompt({ phase: 'prompt', done: 512, total: 2048 });
+  ofPrompt({ phase: 'prompt', done: 2048, total: 2048 });
+  const read = `reading the prompt [${'#'.repeat(6)}${'.'.repeat(18)}]  25 %  512 of 2048 tokens`;
+  assert.equal(written, `\r\x1b[K${read}\r\x1b[K`);
   written = '';
   new Progress(io(false), 'loading').update({ loaded: 1, total: 2 });
   assert.equal(written, '');
