@@ -1,7 +1,7 @@
 /** The package as users get it: packed, installed into an empty folder, imported, bundled. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
@@ -54,7 +54,7 @@ function runInApp(code) {
   return stdout.trim();
 }
 
-/** The files that the exports of package.json lead to, and the documents of every package. */
+/** The files that the exports of package.json lead to, the documents of every package, and the examples. */
 function reachable() {
   /** @param {any} entry @returns {string[]} */
   const conditions = (entry) =>
@@ -72,7 +72,9 @@ function reachable() {
       found.add(file.endsWith('.d.ts') ? target.replace(/\.js$/, '.d.ts') : target);
     }
   }
-  return new Set([...found, 'README.md', 'js/README.md', 'CHANGELOG.md', 'LICENSE']);
+  const all = /** @type {string[]} */ (readdirSync(path.join(root, 'examples'), { recursive: true }));
+  const examples = all.filter((name) => path.extname(name)).map((name) => path.posix.join('examples', name));
+  return new Set([...found, ...examples, 'README.md', 'js/README.md', 'CHANGELOG.md', 'LICENSE']);
 }
 
 test('the tarball holds what is needed to run, and nothing else', (t) => {

@@ -1,0 +1,2 @@
+/** A static export. fused-matmul needs no settings. */
+export default { output: 'export' };
