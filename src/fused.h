@@ -293,7 +293,7 @@ int32_t fm_mix_rows(const float *x, const uint32_t *rows, const float *weights, 
                     uint32_t n_pairs, uint32_t n_tokens, uint32_t n_cols);
 
 /* Attention scores, written out: scores[i][j] = softmax_j(scale * sum_c q[i][c] * k[j][c] + mask),
- * q [n_q][head_size], k [n_k][head_size], head_size 1..256, scores [n_q][n_k]. causal != 0: entries
+ * q [n_q][head_size], k [n_k][head_size], head_size 1..576, scores [n_q][n_k]. causal != 0: entries
  * with j > i + n_k - n_q are masked. Rows sum to 1, masked entries are exactly 0, and a row whose
  * entries are all masked is all 0. Scores of -Inf count as masked. A score of NaN or +Inf makes the
  * unmasked entries of its row NaN or 0, and at least one of them NaN. Masked keys change nothing,
@@ -313,7 +313,7 @@ typedef enum {
  *
  * q        [n_tokens][n_heads][head_size]    out  the same shape; must not overlap the others
  * k, v     [n_positions][n_kv_heads][head_size] of kv_type; Q8_0: head_size % 32 == 0
- * head_size 1..256
+ * head_size 1..576
  * n_heads  a multiple of n_kv_heads; query head h reads KV head h / (n_heads / n_kv_heads)
  * first_position  position of q[0]; causal: token t sees positions j <= first_position + t
  * window   0: all of these positions; > 0 and causal: a token sees only the last `window` of them;

@@ -5,7 +5,7 @@ import { checkLength, checkNames } from '../checks.js';
 import { ArgumentError, ShapeError, show } from '../errors.js';
 import { Call } from './call.js';
 import { addressIn } from './handles.js';
-import { KvCache } from './kv-cache.js';
+import { KvCache, LARGEST_HEAD } from './kv-cache.js';
 import { checkPosition, headsOf } from './layer.js';
 import { FLASH_OPTIONS, SCORE_OPTIONS } from './layer-options.js';
 import { asOperand, checkNumber, countRows } from './operands.js';
@@ -97,10 +97,10 @@ export const flashAttention = (core, q, kCache, vCache, options = {}) => {
 
 /** @param {number} headSize */
 function checkHeadSize(headSize) {
-  if (Number.isInteger(headSize) && headSize >= 1 && headSize <= 256) return;
-  throw new ShapeError(`headSize must be an integer from 1 to 256, got ${show(headSize)}`, {
+  if (Number.isInteger(headSize) && headSize >= 1 && headSize <= LARGEST_HEAD) return;
+  throw new ShapeError(`headSize must be an integer from 1 to ${LARGEST_HEAD}, got ${show(headSize)}`, {
     got: headSize,
-    expected: 256,
+    expected: LARGEST_HEAD,
   });
 }
 

@@ -9,6 +9,9 @@ import { asOperand, countRows } from './operands.js';
 
 export const KV_TYPES = /** @type {const} */ (['F32', 'F16', 'Q8_0']);
 
+/** Most values of a head. */
+export const LARGEST_HEAD = 576;
+
 /** Type that a KV cache stores. @typedef {'F32' | 'F16' | 'Q8_0'} KvType */
 
 /**
@@ -16,7 +19,7 @@ export const KV_TYPES = /** @type {const} */ (['F32', 'F16', 'Q8_0']);
  * @property {KvType} [type]  Type that keys or values are stored in. Default 'F16'.
  * @property {number} nPositions  Number of positions.
  * @property {number} nKvHeads  Heads of a position.
- * @property {number} headSize  Values of a head, 1 to 256; a multiple of 32 for Q8_0.
+ * @property {number} headSize  Values of a head, 1 to 576; a multiple of 32 for Q8_0.
  */
 
 const SHAPE_FIELDS = ['type', 'nPositions', 'nKvHeads', 'headSize'];
@@ -42,8 +45,11 @@ export class KvCache extends Handle {
     checkDimension(nPositions, 'nPositions');
     checkDimension(nKvHeads, 'nKvHeads');
     checkDimension(headSize, 'headSize');
-    if (headSize > 256) {
-      throw new ShapeError(`headSize is ${headSize}, and 256 at most`, { got: headSize, expected: 256 });
+    if (headSize > LARGEST_HEAD) {
+      throw new ShapeError(`headSize is ${headSize}, and ${LARGEST_HEAD} at most`, {
+        got: headSize,
+        expected: LARGEST_HEAD,
+      });
     }
     if (headSize % type.blockValues !== 0) {
       throw new ShapeError(

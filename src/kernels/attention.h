@@ -14,7 +14,7 @@
 
 #define FM_PACK_ROWS 4
 #define FM_SLICE_POSITIONS 32
-#define FM_HEAD_SIZE_MAX 256
+#define FM_HEAD_SIZE_MAX 576
 
 /* The keys or the values of a slice. Row r's head at position j starts start + offset[r] + j *
  * stride, in bytes. */

@@ -24,14 +24,14 @@ static void run_flash(fuzz *f) {
   s.n_kv_heads = fuzz_dimension(f, 3);
   uint32_t group = fuzz_dimension(f, 5);
   s.n_heads = fuzz_rarely(f) ? fuzz_dimension(f, 8) : s.n_kv_heads * group;
-  s.head_size = fuzz_columns(f, s.kv_type, fuzz_u8(f) >= 240 ? 260 : 64);
+  s.head_size = fuzz_columns(f, s.kv_type, fuzz_u8(f) >= 240 ? 580 : 64);
   s.n_positions = fuzz_dimension(f, fuzz_u8(f) >= 224 ? 70 : 20);
   s.first_position = fuzz_u8(f) >= 224 ? fuzz_u32(f) : fuzz_below(f, 80);
   s.causal = (int32_t)fuzz_u8(f) - 128;
   s.window = fuzz_u8(f) >= 224 ? fuzz_u32(f) : fuzz_below(f, 20);
   s.scale = fuzz_parameter(f);
   s.softcap = fuzz_parameter(f);
-  fuzz_fault(f, s.head_size > 256 || s.n_positions > INT32_MAX, FM_ERR_SHAPE);
+  fuzz_fault(f, s.head_size > 576 || s.n_positions > INT32_MAX, FM_ERR_SHAPE);
   fuzz_fault(f, s.n_kv_heads == 0 || s.n_heads % (s.n_kv_heads + !s.n_kv_heads) != 0, FM_ERR_SHAPE);
   arguments a = {0};
   size_t q_bytes = fuzz_bytes(f, (uint64_t)s.n_tokens * s.n_heads, s.head_size, sizeof *a.q);
@@ -61,8 +61,8 @@ static void run_score(fuzz *f) {
   arguments a = {.scale = fuzz_parameter(f), .causal = (int32_t)fuzz_u8(f) - 128};
   a.n_q = fuzz_dimension(f, 9);
   a.n_k = fuzz_dimension(f, fuzz_u8(f) >= 224 ? 90 : 20);
-  a.head_size = fuzz_dimension(f, fuzz_u8(f) >= 224 ? 260 : 70);
-  fuzz_fault(f, a.head_size > 256, FM_ERR_SHAPE);
+  a.head_size = fuzz_dimension(f, fuzz_u8(f) >= 224 ? 580 : 70);
+  fuzz_fault(f, a.head_size > 576, FM_ERR_SHAPE);
   a.q = fuzz_place(f, FUZZ_IN, fuzz_bytes(f, a.n_q, a.head_size, sizeof *a.q), 4);
   a.k = fuzz_place(f, FUZZ_IN, fuzz_bytes(f, a.n_k, a.head_size, sizeof(float)), 4);
   a.out = fuzz_place(f, FUZZ_OUT, fuzz_bytes(f, a.n_q, a.n_k, sizeof *a.out), 4);

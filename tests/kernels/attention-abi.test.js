@@ -74,7 +74,7 @@ for (const module of modules) {
       for (const zero of ['nTokens', 'nHeads', 'nKvHeads', 'headSize', 'nPositions']) {
         call({ [zero]: 0 }, {}, STATUS.SHAPE);
       }
-      for (const headSize of [257, 288, 2 ** 31, 2 ** 32 - 32]) call({ headSize }, {}, STATUS.SHAPE);
+      for (const headSize of [577, 608, 2 ** 31, 2 ** 32 - 32]) call({ headSize }, {}, STATUS.SHAPE);
       if (kvType === KV.Q8_0)
         for (const headSize of [1, 16, 31, 33, 48]) call({ headSize }, {}, STATUS.SHAPE);
       for (const nHeads of [1, 3, 5]) call({ nHeads }, {}, STATUS.SHAPE);
@@ -150,7 +150,7 @@ for (const module of modules) {
     };
     for (const zero of ['nQ', 'nK', 'headSize']) call({ [zero]: 0 }, STATUS.SHAPE);
     for (const changes of [
-      { headSize: 257 },
+      { headSize: 577 },
       { nQ: 2 ** 32 - 1 },
       { nK: 2 ** 32 - 1 },
       { nQ: 2 ** 16, nK: 2 ** 16, headSize: 1 },

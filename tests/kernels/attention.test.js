@@ -124,7 +124,7 @@ everywhere('test_fused_attention_score_with_causal_mask', (module) => {
 
 everywhere('fused_attention_score: sizes', (module) => {
   const prng = new Prng(4);
-  for (const headSize of [1, 2, 3, 4, 5, 7, 8, 12, 20, 33, 64, 80, 100, 128, 255, 256]) {
+  for (const headSize of [1, 2, 3, 4, 5, 7, 8, 12, 20, 33, 64, 80, 100, 128, 255, 256, 576]) {
     for (const [nQ, nK] of [
       [1, 1],
       [2, 3],
@@ -221,7 +221,7 @@ checkCases(
 );
 
 checkCases(
-  [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 20, 31, 33, 36, 40, 72, 80, 100, 128, 160, 192, 255, 256].flatMap(
+  [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 20, 31, 33, 36, 40, 72, 80, 100, 128, 160, 192, 255, 256, 576].flatMap(
     (headSize) => {
       const prng = new Prng(1000 + headSize);
       const types = headSize % 32 === 0 ? Object.values(KV) : [KV.F32, KV.F16];
@@ -235,7 +235,7 @@ checkCases(
       );
     },
   ),
-  'head sizes 1..256',
+  'head sizes 1..576',
 );
 
 checkCases(
