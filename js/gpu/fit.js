@@ -76,6 +76,7 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
   for (const attention of attentionsOf(layers)) {
     const { kind, headSize, rope } = attention;
     check(kind === 'attention', `layers of kind ${show(kind)} are not supported on the GPU`);
+    check(!attention.latent, 'latent attention is not supported on the GPU');
     check(!attention.outputGate, 'output gates of attention are not supported on the GPU');
     check(
       headSize <= LARGEST_HEAD && headSize % 4 === 0,

@@ -44,6 +44,20 @@ import { ModelError } from './errors.js';
  */
 
 /**
+ * Latent attention: all query heads share one head of keys, and its values are a part of the keys.
+ * With h = norm(x), c = latentNorm(h * latent^T) and r the turned h * kRope^T, a key is [r, c], where
+ * rope.nDims values turn. The queries are h * q^T or, with a qRank, qDownNorm(h * qDown^T) * q^T.
+ * Each head has nopeSize values n and then those that turn, t; its query is [turned t, n *
+ * keyUp_head^T]. The result of a head is (the sum of its weights times c) * valueUp_head^T.
+ * @typedef {object} Latent
+ * @property {number} rank  Values of c.
+ * @property {number} qRank  Values between the two products of queries; 0: there is one product.
+ * @property {number} nopeSize  Values of a head of the queries that do not turn.
+ * @property {number} valueSize  Values of the result of a head.
+ * @property {Norm} norm  Norm of c, and of the values between the products of queries.
+ */
+
+/**
  * Factor of the queries, by position: 1 + scale * ln(1 + floor(position / length)).
  * @typedef {{ scale: number, length: number }} Temperature
  */
@@ -54,6 +68,9 @@ import { ModelError } from './errors.js';
  * output; gate with an output gate; where the file has them qBias, kBias, vBias, outputBias, qNorm,
  * kNorm, postNorm, sumNorm, ropeFactors, sinks, and biases of the norms. A sink is one more score of
  * its head, after scale and softcap, whose value is 0.
+ *
+ * Latent attention has other tensors in place of k and v: latent, kRope, latentNorm, qDown and
+ * qDownNorm with a qRank, and keyUp and valueUp with the rows of all heads, one after another.
  * @typedef {object} AttentionSettings
  * @property {'attention'} kind  Softmax attention over a cache of keys and values.
  * @property {Norm | undefined} norm  Norm of the input.
@@ -62,6 +79,8 @@ import { ModelError } from './errors.js';
  * @property {number} nHeads  Query heads.
  * @property {number} nKvHeads  Key and value heads, a divisor of nHeads.
  * @property {number} headSize  Values of a head.
+ * @property {Latent} [latent]  Set where attention is latent; nKvHeads is 1 then, and headSize
+ *   rope.nDims + rank.
  * @property {QkNorm | undefined} qkNorm  Norm of queries and keys.
  * @property {Rope | undefined} rope  Undefined: attention does not know positions.
  * @property {Temperature | undefined} temperature  Undefined: the factor of the queries is 1.
@@ -229,8 +248,8 @@ import { ModelError } from './errors.js';
 /**
  * Use of a tensor: a matrix to multiply by, a table of rows to look up, a row of numbers (vector),
  * rows of numbers (values), a row that is added to every row (bias), a number that products with a
- * matrix are multiplied by (factor), the matrices of all experts (experts), or one that changes
- * nothing here and is not loaded (none).
+ * matrix are multiplied by (factor), the matrices of all experts or all heads (experts), or one that
+ * changes nothing here and is not loaded (none).
  * @typedef {'matrix' | 'table' | 'vector' | 'values' | 'bias' | 'factor' | 'experts' | 'none'} TensorUse
  */
 

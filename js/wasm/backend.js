@@ -19,6 +19,7 @@ import { countFitting, LARGEST_BATCH, lacks, sizes } from './fit.js';
 import { addressIn, floatsOf } from './handles.js';
 import { WasmHidden } from './hidden.js';
 import { Kernels, memoryOf } from './kernels.js';
+import { latentValues, projectLatent } from './latent.js';
 import { LayerCache } from './layer-cache.js';
 import { loadModelWeights } from './model-weights.js';
 import { heat, turn } from './positions.js';
@@ -76,6 +77,12 @@ export class WasmBackend {
     this.#memory = memoryOf(fm);
     this.#advice = { activation, kvType };
     this.#ownsKernels = ownsKernels;
+  }
+
+  /** What blocks in files of their own use. */
+  get #tools() {
+    const check = (/** @type {Tensor} */ x, /** @type {Place} */ place) => this.#check(x, place);
+    return { fm: this.#fm, memory: this.#memory, activation: this.#activation, check };
   }
 
   get kernels() {
@@ -141,12 +148,12 @@ export class WasmBackend {
 
   /** @param {AttentionSettings} attention @param {RunSettings} settings */
   cache(attention, { contextLength, kvType }) {
-    const { nKvHeads, headSize, window } = attention;
+    const { nKvHeads, headSize, window, latent } = attention;
     const nPositions = cachedPositions(attention, contextLength, LARGEST_BATCH);
     const shape = { type: kvType, nPositions, nKvHeads, headSize };
     const keys = this.#fm.kvCache(shape);
     try {
-      return new LayerCache(keys, this.#fm.kvCache(shape), window);
+      return new LayerCache(keys, latent ? keys : this.#fm.kvCache(shape), window);
     } catch (error) {
       keys.free();
       throw error;
@@ -188,16 +195,21 @@ export class WasmBackend {
     const { norm, qkNorm } = settings;
     const { x } = hidden.states(at);
     const views = hidden.attention(at, settings);
-    const { qkv, gate } = views;
+    const { qkv, gate, latent } = views;
     const [q, k, v] = qkv;
-    const products = [weights.q, weights.k, weights.v, ...(gate ? [weights.gate] : [])];
-    const out = gate ? [...qkv, gate] : qkv;
-    if (norm?.kind === 'rms')
-      fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, out, activation });
-    else fm.fusedMatmulMany(products, this.#normed(x, hidden, weights, norm), { out, activation });
-    correct(fm, q, weights, 'q');
-    correct(fm, k, weights, 'k');
-    correct(fm, v, weights, 'v');
+    const multiply = (/** @type {any[]} */ products, /** @type {Tensor[]} */ out) => {
+      if (norm?.kind === 'rms')
+        fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, out, activation });
+      else fm.fusedMatmulMany(products, this.#normed(x, hidden, weights, norm), { out, activation });
+    };
+    if (latent) projectLatent(this.#tools, multiply, { qkv, latent }, settings, weights);
+    else {
+      const products = [weights.q, weights.k, weights.v, ...(gate ? [weights.gate] : [])];
+      multiply(products, gate ? [...qkv, gate] : qkv);
+      correct(fm, q, weights, 'q');
+      correct(fm, k, weights, 'k');
+      correct(fm, v, weights, 'v');
+    }
     if (qkNorm && !qkNorm.afterRope) this.#normQk(views, weights, qkNorm);
     for (const text of textsOf(at)) turn(fm, rowsOf(q, text), rowsOf(k, text), settings, weights, text);
     if (qkNorm?.afterRope) this.#normQk(views, weights, qkNorm);
@@ -207,14 +219,14 @@ export class WasmBackend {
     const largest = KV_LARGEST[this.#kvType];
     this.#check(q, { part: 'queries', layer, position });
     this.#check(k, { part: 'keys', layer, position }, largest);
-    this.#check(v, { part: 'values', layer, position }, largest);
+    if (v) this.#check(v, { part: 'values', layer, position }, largest);
     if (gate) {
       multiplyBy(this.#fm, gate, weights.gateFactor);
       this.#check(gate, { part: 'attention', layer, position });
     }
     const row = cache.rowFor(position, at.nTokens);
     cache.keys.write(k, row);
-    cache.values.write(v, row);
+    if (v) cache.values.write(v, row);
   }
 
   /**
@@ -226,7 +238,7 @@ export class WasmBackend {
   attend(hidden, { settings, weights }, { keys, values, first }, at) {
     const { causal, window, scale, softcap } = settings;
     const { x, added } = hidden.states(at);
-    const { qkv, attended, gate } = hidden.attention(at, settings);
+    const { qkv, attended, gate, latent } = hidden.attention(at, settings);
     for (const text of textsOf(at)) {
       const { position, seen, cached: start } = text;
       const [firstPosition, nPositions] = [position - first, seen - first];
@@ -236,16 +248,15 @@ export class WasmBackend {
       this.#fm.flashAttention(rowsOf(qkv[0], text), keys, values, options);
     }
     if (gate) this.#fm.gated(gate, attended, { act: 'sigmoid', out: attended });
-    this.#fm.fusedMatmul(weights.output, attended, { out: added, activation: this.#activation });
+    const mixed = latent ? latentValues(this.#tools, attended, latent, settings, weights) : attended;
+    this.#fm.fusedMatmul(weights.output, mixed, { out: added, activation: this.#activation });
     correct(this.#fm, added, weights, 'output');
     this.#addTo(x, added, settings, weights);
   }
 
   /** @type {Backend['recur']} */
   recur(hidden, block, state, at) {
-    const check = (/** @type {Tensor} */ x, /** @type {Place} */ place) => this.#check(x, place);
-    const tools = { fm: this.#fm, activation: this.#activation, check };
-    const added = recurrentBlock(tools, hidden, block, state, at);
+    const added = recurrentBlock(this.#tools, hidden, block, state, at);
     this.#addTo(hidden.states(at).x, added, block.settings, block.weights);
   }
 

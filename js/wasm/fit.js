@@ -8,6 +8,7 @@ import { withoutKernels } from '../llama/unserved.js';
 import { findType, weightBytes } from '../types.js';
 import { LARGEST_MIXTURE } from './experts.js';
 import { bufferCols, sumOf, widths } from './hidden.js';
+import { LARGEST_HEAD } from './kv-cache.js';
 import { GATES, PAIRINGS } from './layer.js';
 import { KINDS, stateValues } from './recurrent/kinds.js';
 
@@ -15,7 +16,6 @@ import { KINDS, stateValues } from './recurrent/kinds.js';
 /** @typedef {import('../llama/plan.js').Norm} Norm */
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 
-const LARGEST_HEAD = 256;
 /** Activation functions by kind of feed-forward block. @type {Record<string, readonly string[]>} */
 const ACTIVATIONS = { gated: GATES, plain: [...GATES, 'relu2'], experts: GATES };
 const NORMS = ['rms', 'layer'];
@@ -50,8 +50,11 @@ export function lacks({ embedding, layers, head }, tensors) {
   };
   const checkNorm = (/** @type {Norm | undefined} */ norm) =>
     check(!norm || NORMS.includes(norm.kind), `norms of kind ${show(norm?.kind)} are not supported`);
-  for (const { kind, headSize, rope, causal, outputGate } of attentionsOf(layers)) {
+  for (const { kind, headSize, rope, causal, outputGate, latent } of attentionsOf(layers)) {
     check(causal || !outputGate, 'output gates of attention that is not causal are not supported');
+    check(!latent || !outputGate, 'output gates of latent attention are not supported');
+    const latentNorm = latent?.norm.kind ?? 'rms';
+    check(latentNorm === 'rms', `norms of kind ${show(latentNorm)} in latent attention are not supported`);
     check(kind === 'attention', `layers of kind ${show(kind)} are not supported`);
     check(headSize <= LARGEST_HEAD, `heads of ${headSize} values are not supported; ${LARGEST_HEAD} at most`);
     check(!rope || PAIRINGS.includes(rope.pairing), `RoPE of pairs ${show(rope?.pairing)} is not supported`);
@@ -111,7 +114,8 @@ export function sizes(plan, { contextLength, kvType }) {
   const cacheBytes = attentionsOf(layers).reduce(
     (total, attention) =>
       total +
-      2 *
+      // In latent attention, values are a part of the keys.
+      (attention.latent ? 1 : 2) *
         weightBytes(
           type,
           cachedPositions(attention, contextLength, LARGEST_BATCH),

@@ -2,6 +2,7 @@
  * are allocated once, for the largest batch (or part of one) and the widest layer. Smaller ones use
  * the first rows. */
 
+import { latentCols, latentViews } from './latent.js';
 import { workCols } from './recurrent/kinds.js';
 import { viewOf } from './tensor-view.js';
 
@@ -56,7 +57,9 @@ export function bufferCols({ nEmbd, layers }) {
   };
   const part = {
     k: kv,
-    v: kv,
+    v: most(({ attention }) => (attention && !attention.latent ? widths(attention).kv : 0)),
+    // All work tensors of latent attention.
+    latent: most(({ attention }) => (attention ? latentCols(attention) : 0)),
     // The result of attention. Before and after it, hidden states after a norm.
     attended: storesNorms ? Math.max(q, nEmbd) : q,
     // The gate of that result.
@@ -148,7 +151,7 @@ export class WasmHidden {
   attention(step, attention) {
     return this.#cached(step, attention, () => {
       const { k, v, attended, gate } = this.#buffers;
-      const { nHeads, nKvHeads, headSize } = attention;
+      const { nHeads, nKvHeads, headSize, latent } = attention;
       const cols = widths(attention);
       const nRows = step.nTokens;
       const q = this.#queries(step);
@@ -156,13 +159,14 @@ export class WasmHidden {
         qkv: [
           viewOf(q, { nRows, nCols: cols.q }),
           viewOf(k, { nRows, nCols: cols.kv }),
-          viewOf(v, { nRows, nCols: cols.kv }),
+          ...(latent ? [] : [viewOf(v, { nRows, nCols: cols.kv })]),
         ],
         heads: [
           viewOf(q, { nRows: nRows * nHeads, nCols: headSize }),
           viewOf(k, { nRows: nRows * nKvHeads, nCols: headSize }),
         ],
         attended: viewOf(attended, { nRows, nCols: cols.q }),
+        latent: latent && latentViews(this.#buffers.latent, nRows, attention),
         gate: attention.outputGate ? viewOf(gate, { nRows, nCols: cols.q }) : undefined,
       };
     });

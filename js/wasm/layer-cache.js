@@ -1,4 +1,4 @@
-/* Keys and values of one attention layer, by position. */
+/* Keys and values of one attention layer, by position. They may be the same rows. */
 
 /** @typedef {import('../backend.js').Resource} Resource */
 /** @typedef {import('./kv-cache.js').KvCache} KvCache */
@@ -20,13 +20,17 @@ export class LayerCache {
     this.#window = window;
   }
 
+  /** The memory that keys and values take. */
+  get #parts() {
+    return new Set([this.keys, this.values]);
+  }
+
   get freed() {
     return this.keys.freed;
   }
 
   free() {
-    this.keys.free();
-    this.values.free();
+    for (const one of this.#parts) one.free();
   }
 
   /**
@@ -42,7 +46,7 @@ export class LayerCache {
     if (this.first > 0 && earliest < this.first)
       throw new RangeError(`position ${earliest} is not in the cache any more; it begins at ${this.first}`);
     if (position + nTokens - this.first > nRows) {
-      for (const one of [this.keys, this.values]) one.keep(earliest - this.first, position - this.first);
+      for (const one of this.#parts) one.keep(earliest - this.first, position - this.first);
       this.first = earliest;
     }
     return position - this.first;

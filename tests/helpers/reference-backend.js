@@ -10,6 +10,7 @@ import { checkNumbers } from '../../js/llama/numeric.js';
 import { arrange } from '../../js/llama/weights.js';
 import { dequantizeF64, referenceByName } from './reference.js';
 import { mixReference } from './reference-experts.js';
+import { latentProjection, latentResults } from './reference-latent.js';
 import { ReferenceState, recurrentRow } from './reference-recurrent.js';
 import { ACTIVATIONS, CLAMP, Freeable, Matrix, multiply, plus } from './reference-rows.js';
 
@@ -288,11 +289,13 @@ export class ReferenceBackend {
    */
   project(x, { settings, weights }, cache, step) {
     const { start, nTokens } = step;
-    const { norm, qkNorm, rope, temperature, headSize } = settings;
+    const { norm, qkNorm, rope, temperature, headSize, latent } = settings;
     this.#note('project', () => {
-      /** @param {Float64Array} h @param {'q' | 'k'} name @param {number} at */
-      const queryOrKey = (h, name, at) => {
-        let y = plus(multiply(weights[name], h, weights[`${name}Factor`]), weights[`${name}Bias`]);
+      /** @param {Float64Array} h @param {'q' | 'k' | 'v'} name */
+      const product = (h, name) =>
+        plus(multiply(weights[name], h, weights[`${name}Factor`]), weights[`${name}Bias`]);
+      /** @param {Float64Array} y @param {'q' | 'k'} name @param {number} at */
+      const placed = (y, name, at) => {
         const weight = weights[`${name}Norm`];
         if (!qkNorm?.afterRope) y = normalizeQk(y, qkNorm, weight, headSize);
         if (rope) y = byHead(y, headSize, (head) => turn(head, rope, at, weights.ropeFactors));
@@ -305,9 +308,13 @@ export class ReferenceBackend {
           ? 1 + temperature.scale * Math.log(1 + Math.floor(position / temperature.length))
           : 1;
         if (weights.gate) x.gates[start + t] = multiply(weights.gate, h, weights.gateFactor);
-        x.queries[start + t] = queryOrKey(h, 'q', position).map((value) => heat * value);
-        cache.keys.row(base + position).set(queryOrKey(h, 'k', position));
-        cache.values.row(base + position).set(plus(multiply(weights.v, h, weights.vFactor), weights.vBias));
+        const { q, k } = latent
+          ? latentProjection(h, settings, weights, normalize)
+          : { q: product(h, 'q'), k: product(h, 'k') };
+        x.queries[start + t] = placed(q, 'q', position).map((value) => heat * value);
+        const key = placed(k, 'k', position);
+        cache.keys.row(base + position).set(key);
+        cache.values.row(base + position).set(latent ? key : product(h, 'v'));
       }
     });
   }
@@ -329,7 +336,8 @@ export class ReferenceBackend {
         );
         if (settings.outputGate)
           for (const [i, gate] of x.gates[start + t].entries()) attended[i] /= 1 + Math.exp(-gate);
-        const y = plus(multiply(weights.output, attended, weights.outputFactor), weights.outputBias);
+        const values = settings.latent ? latentResults(attended, settings, weights) : attended;
+        const y = plus(multiply(weights.output, values, weights.outputFactor), weights.outputBias);
         addTo(x.row(start + t), y, settings, weights);
       }
     });

@@ -151,7 +151,7 @@ test('architecture: what is not supported is refused before a weight is read', a
     /64 values is not divisible by 6 heads/,
   );
   await refused(pair('tokenizer.ggml.model', 'string', 'rwkv'), ModelError, /"rwkv" is not supported/);
-  await refused({ headSize: 512 }, ModelError, /heads of 512 values are not supported; 256 at most/);
+  await refused({ headSize: 640 }, ModelError, /heads of 640 values are not supported; 576 at most/);
   await refused(
     {
       pairs: {

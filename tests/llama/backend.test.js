@@ -13,6 +13,7 @@ import { planModel } from '../../js/llama/plan.js';
 import { Sampler } from '../../js/llama/sampler.js';
 import { checkTensors } from '../../js/llama/weights.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
+import { latentModel } from '../helpers/latent-model.js';
 import {
   checkGreedy,
   close,
@@ -284,6 +285,9 @@ const SETTINGS = {
       plan.shared['layers.1.attention.v'] = { of, start: 96, nRows: 32 };
     },
   ],
+  'latent attention': latentModel(),
+  'latent attention with queries from two products': latentModel({ layer: 1, latent: { qRank: 20 } }),
+  'latent attention with factors of its matrices': latentModel({ factors: true, latent: { qRank: 20 } }),
 };
 /** Settings whose change is another form of the same model. */
 const NEUTRAL = ['as it is', 'queries, keys and values in one matrix'];
@@ -455,7 +459,9 @@ test('backend: what it lacks is said before a weight is read, each by name', asy
   const { plan, gguf, tensors } = await planned({}, () => {});
   const present = tensors.map(({ name }) => gguf.tensor(name));
   const broken = structuredClone(plan);
-  Object.assign(broken.layers[0].attention, { kind: 'convolution', headSize: 512 });
+  Object.assign(broken.layers[0].attention, { kind: 'convolution', headSize: 640 });
+  const latent = { rank: 8, qRank: 0, nopeSize: 8, valueSize: 8, norm: { kind: 'layer', eps: 1 } };
+  Object.assign(broken.layers[1].attention, { latent, outputGate: true });
   Object.assign(broken.layers[0].feed, { activation: 'relu2' });
   Object.assign(broken.layers[1].feed, { kind: 'memory' });
   Object.assign(broken.layers[1].attention, { norm: { kind: 'group', eps: 1 } });
@@ -463,17 +469,19 @@ test('backend: what it lacks is said before a weight is read, each by name', asy
   const reasons = wasm.lacks(broken, present, settings);
   for (const reason of [
     /layers of kind "convolution"/,
-    /heads of 512 values are not supported; 256 at most/,
+    /heads of 640 values are not supported; 576 at most/,
     /feed-forward blocks of kind "memory"/,
     /activations "relu2" in gated feed-forward blocks are not supported; supported are silu, gelu, relu/,
     /norms of kind "group"/,
     /RoPE of pairs "thirds"/,
+    /output gates of latent attention/,
+    /norms of kind "layer" in latent attention/,
   ])
     assert.ok(
       reasons.some((one) => reason.test(one)),
       `${reason} in ${reasons.join('; ')}`,
     );
-  assert.equal(reasons.length, 6);
+  assert.equal(reasons.length, 8);
 
   const backend = new ReferenceBackend();
   backend.lacks = () => ['it has no time', 'it is closed'];

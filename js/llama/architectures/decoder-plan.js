@@ -35,8 +35,12 @@ export function refuseExperts(read) {
   }
 }
 
-/** @param {MetadataReader} read @param {Norm['kind']} [norms]  kind of the norms */
-export function readShape(read, norms = 'rms') {
+/**
+ * @param {MetadataReader} read
+ * @param {Norm['kind']} [norms]  kind of the norms
+ * @param {boolean} [areValuesInKeys]  whether values are a part of the keys, and so may be smaller
+ */
+export function readShape(read, norms = 'rms', areValuesInKeys = false) {
   const { count, positive } = read;
   const nEmbd = count('embedding_length');
   const nHeads = count('attention.head_count');
@@ -47,7 +51,7 @@ export function readShape(read, norms = 'rms') {
   if (!Number.isInteger(headSize))
     throw new ModelError(`an embedding of ${nEmbd} values is not divisible by ${nHeads} heads`);
   const valueSize = count('attention.value_length', headSize);
-  if (valueSize !== headSize)
+  if (valueSize !== headSize && !areValuesInKeys)
     throw new ModelError(`keys of ${headSize} and values of ${valueSize} values a head are not supported`);
   return {
     nVocab: read.nVocab,
@@ -97,6 +101,7 @@ export function rename({ tensors }, from, to) {
  *   matrix, and whether gate and up do; default: neither.
  * @property {FeedSettings['kind']} [kind]  Kind of the feed-forward blocks; default 'gated'.
  * @property {FeedSettings['activation']} [activation]  Their activation function; default 'silu'.
+ * @property {boolean} [areValuesInKeys]  Whether values are a part of the keys; default false.
  * @property {boolean} [experts]  Whether the file may have experts, which mixExperts adds to the
  *   plan.
  */
@@ -109,7 +114,7 @@ export function rename({ tensors }, from, to) {
 export function decoderPlan(read, options) {
   const { pairing, qkNorm, norms = 'before', kind = 'gated', activation = 'silu' } = options;
   if (!options.experts) refuseExperts(read);
-  const shape = readShape(read);
+  const shape = readShape(read, 'rms', options.areValuesInKeys);
   const { nVocab, nEmbd, nFf, nHeads, nKvHeads, headSize, eps, trainedContext } = shape;
   const norm = /** @type {const} */ ({ kind: 'rms', eps });
   const ofBlock = {

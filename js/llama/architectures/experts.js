@@ -21,9 +21,26 @@ const DENSE = /^layers\.(\d+)\.feed\.(gate|up|down|gateUp)$/;
  *   Default 0.
  * @property {'plain' | 'gated'} [shared]  Shared expert: without or with a factor of its own.
  *   Default: none.
+ * @property {number} [sharedFf]  Values between the products of the shared expert. Default:
+ *   expert_shared_feed_forward_length, or feed_forward_length.
  * @property {boolean} [selectBias]  Whether a bias is added to the scores for the choice.
  * @property {boolean} [biases]  Whether the router and the experts have biases.
  */
+
+/** How many layers at the start have no experts. */
+const DENSE_LAYERS = 'leading_dense_block_count';
+
+/**
+ * The number of layers at the start that have no experts.
+ * @param {MetadataReader} read
+ * @param {number} nLayers
+ * @throws {ModelError} these are all layers
+ */
+export function readDenseLayers(read, nLayers) {
+  const first = read.value(DENSE_LAYERS) ? read.count(DENSE_LAYERS) : 0;
+  if (first < nLayers) return first;
+  throw new ModelError(`${show(read.key(DENSE_LAYERS))} is ${first}, the model has ${nLayers} layers`);
+}
 
 /** Scores and what a softmax is taken over, by the value of expert_gating_func. */
 const FUNCTIONS = ['', 'softmax over all', 'sigmoid over all', 'softmax over chosen'];
@@ -78,7 +95,7 @@ export function mixExperts(read, plan, options) {
   if (!Number.isInteger(nFf))
     throw new ModelError(`a width of ${nFf * nUsed} is not divisible by ${nUsed} experts`);
   const shared = options.shared && {
-    nFf: read.count('expert_shared_feed_forward_length', dense),
+    nFf: options.sharedFf ?? read.count('expert_shared_feed_forward_length', dense),
     gated: options.shared === 'gated',
   };
   /** @type {RouterSettings} */

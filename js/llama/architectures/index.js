@@ -3,6 +3,7 @@
 
 import { arcee } from './arcee.js';
 import { bert } from './bert.js';
+import { deepseek2 } from './deepseek2.js';
 import { ernie45 } from './ernie4-5.js';
 import { exaone4 } from './exaone4.js';
 import { falconH1 } from './falcon-h1.js';
@@ -34,7 +35,7 @@ import { smollm3 } from './smollm3.js';
 /** @type {Readonly<Record<string, import('../plan.js').ArchitectureFile>>} */
 export const PLANS = Object.freeze({
   ...{ llama, qwen2, qwen3, granite, smollm3, gemma2, gemma3, phi3, arcee, olmo2, exaone4 },
-  ...{ qwen2moe, qwen3moe, granitemoe, olmoe },
+  ...{ qwen2moe, qwen3moe, granitemoe, olmoe, deepseek2 },
   'hunyuan-dense': hunyuanDense,
   'gpt-oss': gptOss,
   ernie4_5: ernie45,

@@ -28,6 +28,7 @@ export const ARCHITECTURES = Object.freeze({
   granitemoe: { models: 'Granite 3 MoE' },
   lfm2moe: { models: 'LFM 2 MoE' },
   olmoe: { models: 'OLMoE' },
+  deepseek2: { models: 'DeepSeek V2, V3, Moonlight, Kimi K2, GigaChat 3' },
   bert: { models: 'BERT, BGE, GTE, E5, MiniLM, Arctic Embed' },
   'nomic-bert': { models: 'Nomic Embed 1, 1.5' },
   'modern-bert': { models: 'ModernBERT, Granite Embedding R2' },

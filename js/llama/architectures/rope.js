@@ -63,7 +63,7 @@ export const originalContext = (read) =>
  * How far positions are stretched. The factor also has an older key; 0 means that there is none.
  * @param {MetadataReader} read
  */
-function scalingFactor({ value, optional }) {
+export function scalingFactor({ value, optional }) {
   const name = ['rope.scaling.factor', 'rope.scale_linear'].find((one) => value(one) !== undefined);
   return name === undefined ? 1 : optional(name, 1);
 }
@@ -87,5 +87,6 @@ function yarnDivisors(read, { nDims, base, factor }) {
   });
 }
 
-/** @param {number} factor @param {number} multiplier */
-const yarnMagnitude = (factor, multiplier) => (factor <= 1 ? 1 : 1 + 0.1 * multiplier * Math.log(factor));
+/** YaRN's factor of a magnitude. @param {number} factor @param {number} multiplier */
+export const yarnMagnitude = (factor, multiplier) =>
+  factor <= 1 ? 1 : 1 + 0.1 * multiplier * Math.log(factor);
