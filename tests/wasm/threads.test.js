@@ -323,7 +323,7 @@ for (const { name, skip } of MODULES) {
     const worked = () => {
       const now = new Uint8Array(memory.buffer);
       return pool.stacks.filter((top) => {
-        const [start, end] = [top - 0x10000 - 200_000, top - 0x10000];
+        const [start, end] = [top - 0x10000 - 450_000, top - 0x10000];
         for (let i = start; i < end; i++) if (now[i] !== before[i]) return true;
         return false;
       }).length;
