@@ -70,7 +70,8 @@ import { ModelError } from './errors.js';
  * its head, after scale and softcap, whose value is 0.
  *
  * Latent attention has other tensors in place of k and v: latent, kRope, latentNorm, qDown and
- * qDownNorm with a qRank, and keyUp and valueUp with the rows of all heads, one after another.
+ * qDownNorm with a qRank, and keyUp and valueUp with the rows of all heads, one after another. In
+ * place of keyUp there may be keyRows, with the columns of each head as rows.
  * @typedef {object} AttentionSettings
  * @property {'attention'} kind  Softmax attention over a cache of keys and values.
  * @property {Norm | undefined} norm  Norm of the input.

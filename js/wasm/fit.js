@@ -126,7 +126,12 @@ export function sizes(plan, { contextLength, kvType }) {
   // States are there twice.
   const stateBytes = recurrentsOf(layers).reduce((total, recurrent) => total + 8 * stateValues(recurrent), 0);
   const kvBytes = cacheBytes + stateBytes;
-  const workspaceBytes = batch * ofBatch + part * ofPart + 4 * logitRows * nVocab;
+  // Matrices of latent attention that are transposed.
+  const transposed = plan.tensors.reduce(
+    (sum, { role, nRows, nCols }) => sum + (role.endsWith('.kvUp') ? (nRows / 2) * nCols : 0),
+    0,
+  );
+  const workspaceBytes = batch * ofBatch + part * ofPart + 4 * (logitRows * nVocab + transposed);
   return { batch, part, logitRows, kvBytes, workspaceBytes };
 }
 

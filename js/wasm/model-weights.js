@@ -52,6 +52,7 @@ export async function loadModelWeights(fm, gguf, plan, tensors, { otherBytes, on
     }
     const arranged = arrange(plan, byRole, rowsOf);
     divideFrequencies(fm, plan, arranged, owned);
+    transposeKeys(fm, plan, arranged, owned);
     return {
       byRole: arranged,
       free,
@@ -143,5 +144,33 @@ function divideFrequencies(fm, { layers }, byRole, owned) {
     made.set(key, tensor);
     owned.add(tensor);
     weights.ropeFactors = tensor;
+  }
+}
+
+/**
+ * Makes the matrices keyUp of latent attention, in f32, where a file has keyRows.
+ * @param {Kernels} fm
+ * @param {Plan} plan
+ * @param {import('../backend.js').Weights} byRole
+ * @param {Set<Weight | Tensor>} owned
+ */
+function transposeKeys(fm, { layers }, byRole, owned) {
+  for (const [i, { attention }] of layers.entries()) {
+    if (!attention?.latent) continue;
+    const weights = byRole.layers[i].attention;
+    const { keyRows } = weights;
+    if (!keyRows) continue;
+    const { rank, nopeSize } = attention.latent;
+    const rows = fm.dequantize(keyRows);
+    const columns = new Float32Array(rows.length);
+    const perHead = rank * nopeSize;
+    for (let first = 0; first < rows.length; first += perHead) {
+      for (let i = 0; i < perHead; i++)
+        columns[first + (i % rank) * nopeSize + Math.floor(i / rank)] = rows[first + i];
+    }
+    const shape = { type: 'F32', nRows: attention.nHeads * rank, nCols: nopeSize };
+    const keyUp = fm.weight({ ...shape, data: new Uint8Array(columns.buffer), name: keyRows.name });
+    owned.add(keyUp);
+    weights.keyUp = keyUp;
   }
 }

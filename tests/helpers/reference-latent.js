@@ -12,6 +12,12 @@ import { Matrix, multiply } from './reference-rows.js';
 const ofHead = (all, head, nRows) =>
   new Matrix(nRows, all.nCols, all.values.subarray(head * nRows * all.nCols, (head + 1) * nRows * all.nCols));
 
+/** @param {Matrix} matrix */
+function transposed({ nRows, nCols, values }) {
+  const columns = Float64Array.from(values, (_, i) => values[(i % nRows) * nCols + Math.floor(i / nRows)]);
+  return new Matrix(nCols, nRows, columns);
+}
+
 /**
  * The queries of all heads, and the key that they share, before they are turned.
  * @param {Float64Array} h  a token's hidden states after the norm
@@ -32,7 +38,10 @@ export function latentProjection(h, { nHeads, headSize, latent }, weights, norma
     const values = raw.subarray(head * (nopeSize + nTurned), (head + 1) * (nopeSize + nTurned));
     q.set(values.subarray(nopeSize), head * headSize);
     const nope = values.subarray(0, nopeSize);
-    q.set(multiply(ofHead(weights.keyUp, head, rank), nope), head * headSize + nTurned);
+    const up = weights.keyUp
+      ? ofHead(weights.keyUp, head, rank)
+      : transposed(ofHead(weights.keyRows, head, nopeSize));
+    q.set(multiply(up, nope), head * headSize + nTurned);
   }
   return { q, k };
 }

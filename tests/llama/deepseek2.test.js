@@ -14,13 +14,16 @@ import { checkTensors } from '../../js/llama/weights.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
 import { lacks, sizes } from '../../js/wasm/fit.js';
 import { LayerCache } from '../../js/wasm/layer-cache.js';
+import { ggufBytes } from '../helpers/gguf-bytes.js';
 import { latentModel } from '../helpers/latent-model.js';
 import { close, distance, peakOf, readReference } from '../helpers/llama.js';
+import { dequantizeF64, referenceByName } from '../helpers/reference.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 import { dataPath, skipWithout } from '../helpers/test-data.js';
 
 /** @import { Backend } from '../../js/backend.js' */
+/** @import { Pair, TensorSpec } from '../helpers/gguf-bytes.js' */
 /** @import { MetadataValue } from '../../js/gguf/index.js' */
 /** @import { AttentionPlan } from '../../js/llama/plan.js' */
 /** @import { Routing } from '../../js/wasm/kernel-types.js' */
@@ -115,9 +118,8 @@ test('deepseek2: the plan has latent attention, and experts in groups after the 
 
   const refused = (/** @type {object} */ keys, /** @type {RegExp} */ message) =>
     assert.throws(() => planOf({ ...keys }), refusal(message));
-  refused({ 'attention.key_length_mla': undefined }, /attn_kv_b instead of attn_k_b and attn_v_b/);
   refused({ 'attention.value_length_mla': undefined }, /value_length_mla" must be an integer over 0/);
-  refused({ 'attention.key_length_mla': 16 }, /key_length_mla" is 16, of which 16 turn/);
+  refused({ 'attention.key_length_mla': 16 }, /heads have 16 values, of which 16 turn/);
   refused({ 'attention.head_count_kv': 4 }, /4 KV heads of 144 values .* one of 128 \+ 16/);
   refused({ 'attention.key_length': 128 }, /1 KV heads of 128 values/);
   refused({ 'attention.temperature_scale': 0.1 }, /temperature_scale" is not supported/);
@@ -131,6 +133,40 @@ test('deepseek2: the plan has latent attention, and experts in groups after the 
   const large = { 'attention.key_length': 576 + 64, 'attention.kv_lora_rank': 576 };
   const { plan: wide } = planOf({ ...large, 'rope.dimension_count': 64, 'attention.key_length_mla': 192 });
   assert.deepEqual(lacks(wide, []), ['heads of 640 values are not supported; 576 at most']);
+});
+
+/** The same model in an older form. */
+const OLD = {
+  'attention.head_count_kv': 4,
+  'attention.key_length': 48,
+  'attention.value_length': 32,
+  'attention.key_length_mla': undefined,
+  'attention.value_length_mla': undefined,
+};
+
+test('deepseek2: older files have keys and values of a head in one matrix', () => {
+  const [{ plan, attention }, other] = [planOf(OLD), planOf({})];
+  assert.deepEqual(plan.layers, other.plan.layers);
+  const isOther = (/** @type {{ role: string }} */ { role }) => !/\.(keyUp|valueUp|kvUp)/.test(role);
+  assert.deepEqual(plan.tensors.filter(isOther), other.plan.tensors.filter(isOther));
+  const of = 'layers.3.attention.kvUp';
+  assert.deepEqual(
+    plan.tensors.find(({ role }) => role === of),
+    {
+      ...{ role: of, name: 'blk.3.attn_kv_b.weight', nRows: 4 * 64, nCols: 128, use: 'experts' },
+      ...{ optional: false, alternating: 32 },
+    },
+  );
+  assert.deepEqual(plan.shared['layers.3.attention.keyRows'], { of, start: 0, nRows: 128 });
+  assert.deepEqual(plan.shared['layers.3.attention.valueUp'], { of, start: 128, nRows: 128 });
+  assert.deepEqual([attention[0].nKvHeads, attention[0].headSize], [1, 144]);
+  const run = /** @type {const} */ ({ contextLength: 64, kvType: 'F16' });
+  const more = sizes(plan, run).workspaceBytes - sizes(other.plan, run).workspaceBytes;
+  assert.equal(more, 8 * 4 * 32 * 128 * 4, 'the transposed matrices in f32');
+  assert.throws(
+    () => planOf({ ...OLD, 'attention.value_length': 48 }),
+    refusal(/attn_kv_b with 32 rows for keys and 48 for values/),
+  );
 });
 
 test("deepseek2: the plan has YaRN's factor of the magnitude in the scale of the scores", () => {
@@ -309,6 +345,70 @@ test('deepseek2: int8 with the experts that f32 chooses', { skip: absent }, asyn
   for (const { max, cosine } of rows) {
     assert.ok(max <= 1.5 * factor * theirs.max_abs, `largest difference ${max}`);
     assert.ok(cosine >= 1 - 2 * factor ** 2 * (1 - theirs.cos_min), `cosine ${cosine}`);
+  }
+});
+
+/**
+ * A file whose matrices of keys and values are in the older form, in f32.
+ * @param {import('../../js/gguf/index.js').GgufFile} gguf
+ */
+async function inOlderForm(gguf) {
+  const [nHeads, rank, size] = [4, 128, 32];
+  /** @param {string} name */
+  const floats = async (name) => {
+    const type = referenceByName.get(gguf.tensor(name).type) ?? assert.fail(name);
+    return dequantizeF64(type, await gguf.read(name)).values;
+  };
+  /** @type {TensorSpec[]} */
+  const tensors = [];
+  for (const [name, { typeId, shape }] of gguf.tensors) {
+    if (name.endsWith('attn_v_b.weight')) continue;
+    if (!name.endsWith('attn_k_b.weight')) {
+      tensors.push({ name, typeId, shape: [...shape], data: await gguf.read(name) });
+      continue;
+    }
+    const [keys, values] = [await floats(name), await floats(name.replace('k_b', 'v_b'))];
+    const data = Float32Array.from({ length: 2 * nHeads * size * rank }, (_, i) => {
+      const [column, row] = [i % rank, Math.floor(i / rank)];
+      const [head, at] = [Math.floor(row / (2 * size)), row % (2 * size)];
+      if (at >= size) return values[(head * size + at - size) * rank + column];
+      return keys[(head * rank + column) * size + at];
+    });
+    const both = { name: name.replace('k_b', 'kv_b'), typeId: 0, shape: [rank, 2 * nHeads * size] };
+    tensors.push({ ...both, data: new Uint8Array(data.buffer) });
+  }
+  /** @type {Pair[]} */
+  const pairs = [];
+  for (const [key, given] of Object.entries(gguf.metadata)) {
+    const name = key.replace(/^deepseek2\./, '');
+    if (name.endsWith('_mla')) continue;
+    const value = /** @type {Record<string, unknown>} */ (OLD)[name] ?? given;
+    pairs.push([key, ...typed(key, value)]);
+  }
+  return ggufBytes({ pairs, tensors }).bytes.buffer;
+}
+
+/** @param {string} key @param {any} value @returns {[Pair[1], any]} */
+function typed(key, value) {
+  if (Array.isArray(value)) {
+    const of = typeof value[0] === 'string' ? 'string' : key.endsWith('scores') ? 'f32' : 'i32';
+    return ['array', { of, items: value }];
+  }
+  if (typeof value === 'number') return [Number.isInteger(value) ? 'u32' : 'f32', value];
+  return [typeof value === 'boolean' ? 'bool' : 'string', value];
+}
+
+test('deepseek2: the older form of a file gives the same logits', { skip: absent }, async (t) => {
+  const bytes = await inOlderForm(await openGguf(dataPath(`arch/models/${NAME}.gguf`)));
+  const { reference, logits } = readReference(NAME, 'arch/logits');
+  const options = /** @type {const} */ ({ activation: 'f32', kvType: 'F32', contextLength: 256 });
+  for (const open of [() => onWasm(t)(options), onReference]) {
+    const llama = await Llama.loadTo(open, bytes, options);
+    const [prompt] = reference.prompts;
+    const { max } = distance(await llama.logits(prompt.tokens), logits(prompt));
+    llama.dispose();
+    t.diagnostic(`ran: largest difference ${max.toExponential(1)}`);
+    assert.ok(max <= 5e-4, `largest difference ${max}`);
   }
 });
 

@@ -10,8 +10,9 @@ import { scalingFactor, yarnMagnitude } from './rope.js';
 /** @typedef {import('./metadata.js').MetadataReader} MetadataReader */
 /** @typedef {import('../plan.js').Rope} Rope */
 
-/** Values of a head of keys before they are compressed. */
+/** Values of a head of keys before they are compressed, which older files have in another key. */
 const KEY_SIZE = 'attention.key_length_mla';
+const OLD_KEY_SIZE = 'attention.key_length';
 const TEMPERATURE = 'attention.temperature_scale';
 /** Tensors of attention that latent attention has in another form. */
 const REPLACED = /\.attention\.([qkv](Bias)?|output)$/;
@@ -21,25 +22,30 @@ const SIGMOID = 2;
 /** @type {import('../plan.js').ArchitectureFile} */
 export const deepseek2 = {
   plan(read) {
-    if (read.value(KEY_SIZE) === undefined) {
-      throw new ModelError(
-        `files without ${show(read.key(KEY_SIZE))} are not supported: they have the matrices of attention in an older form (attn_kv_b instead of attn_k_b and attn_v_b); convert the model again`,
-      );
-    }
     if (read.value(TEMPERATURE))
       throw new ModelError(`${show(read.key(TEMPERATURE))} is not supported for this architecture`);
     const plan = decoderPlan(read, { pairing: 'adjacent', experts: true, areValuesInKeys: true });
     plan.tensors = plan.tensors.filter(({ role }) => !REPLACED.test(role));
     for (const [i, { attention }] of plan.layers.entries()) {
       const rope = /** @type {Rope} */ (attention.rope);
-      attention.latent = readLatent(read, attention, rope);
-      addTensors(plan, i, attention.latent);
-      Object.assign(attention, stretch(read, rope));
+      const latent = readLatent(read, attention, rope);
+      const headSize = rope.nDims + latent.rank;
+      Object.assign(attention, { latent, nKvHeads: 1, headSize, ...stretch(read, rope) });
+      addTensors(plan, i, latent, isOld(read));
     }
     if (hasExperts(read)) mix(read, plan);
     return plan;
   },
 };
+
+/**
+ * Whether a file has attn_kv_b, where others have attn_k_b and attn_v_b.
+ * @param {MetadataReader} read
+ */
+const isOld = (read) => read.value(KEY_SIZE) === undefined;
+
+/** @param {MetadataReader} read */
+const keySizeOf = (read) => read.count(isOld(read) ? OLD_KEY_SIZE : KEY_SIZE);
 
 /**
  * @param {MetadataReader} read
@@ -49,19 +55,25 @@ export const deepseek2 = {
  */
 function readLatent(read, { nKvHeads, headSize, norm }, { nDims }) {
   const rank = read.count('attention.kv_lora_rank');
-  if (nKvHeads !== 1 || headSize !== rank + nDims) {
+  if (!isOld(read) && (nKvHeads !== 1 || headSize !== rank + nDims)) {
     throw new ModelError(
       `${nKvHeads} KV heads of ${headSize} values are not supported; latent attention has one of ${rank} + ${nDims}`,
     );
   }
-  const keySize = read.count(KEY_SIZE);
-  if (keySize <= nDims)
-    throw new ModelError(`${show(read.key(KEY_SIZE))} is ${keySize}, of which ${nDims} turn`);
+  const keySize = keySizeOf(read);
+  const valueSize = read.count(isOld(read) ? 'attention.value_length' : 'attention.value_length_mla');
+  if (keySize <= nDims) throw new ModelError(`heads have ${keySize} values, of which ${nDims} turn`);
+  const nopeSize = keySize - nDims;
+  if (isOld(read) && nopeSize !== valueSize) {
+    throw new ModelError(
+      `attn_kv_b with ${nopeSize} rows for keys and ${valueSize} for values of a head is not supported; convert the model again`,
+    );
+  }
   return {
     rank,
     qRank: read.optional('attention.q_lora_rank', 0),
-    nopeSize: keySize - nDims,
-    valueSize: read.count('attention.value_length_mla'),
+    nopeSize,
+    valueSize,
     norm: /** @type {import('../plan.js').Norm} */ (norm),
   };
 }
@@ -78,7 +90,7 @@ function stretch(read, rope) {
   const isYarn = read.value('rope.scaling.type') === 'yarn';
   const magnitude = isYarn && multiplier > 0 ? read.positive('rope.scaling.attn_factor', 1) : rope.magnitude;
   const factor = magnitude * (isYarn ? yarnMagnitude(scalingFactor(read), multiplier) : 1);
-  return { scale: factor ** 2 / Math.sqrt(read.count(KEY_SIZE)), rope: { ...rope, magnitude } };
+  return { scale: factor ** 2 / Math.sqrt(keySizeOf(read)), rope: { ...rope, magnitude } };
 }
 
 /**
@@ -86,8 +98,9 @@ function stretch(read, rope) {
  * @param {import('../plan.js').AttentionPlan} plan  changed
  * @param {number} i  index of the layer
  * @param {import('../plan.js').Latent} latent
+ * @param {boolean} old  whether the matrices of keys and values alternate, head by head, in one tensor
  */
-function addTensors({ layers, nEmbd, tensors, shared }, i, { rank, qRank, nopeSize, valueSize }) {
+function addTensors({ layers, nEmbd, tensors, shared }, i, { rank, qRank, nopeSize, valueSize }, old) {
   const { nHeads, headSize } = layers[i].attention;
   const nQ = nHeads * (nopeSize + headSize - rank);
   const role = (/** @type {string} */ part) => `layers.${i}.attention.${part}`;
@@ -109,8 +122,17 @@ function addTensors({ layers, nEmbd, tensors, shared }, i, { rank, qRank, nopeSi
   shared[role('latent')] = { of: role('kv'), start: 0, nRows: rank };
   shared[role('kRope')] = { of: role('kv'), start: rank, nRows: headSize - rank };
   add('latentNorm', 'attn_kv_a_norm', 1, rank, 'vector');
-  add('keyUp', 'attn_k_b', nHeads * rank, nopeSize, 'experts');
-  add('valueUp', 'attn_v_b', nHeads * valueSize, rank, 'experts');
+  if (old) {
+    const [nKeys, nValues] = [nHeads * nopeSize, nHeads * valueSize];
+    const of = role('kvUp');
+    const both = tensor(of, `blk.${i}.attn_kv_b.weight`, nKeys + nValues, rank, 'experts');
+    tensors.push({ ...both, alternating: nopeSize });
+    shared[role('keyRows')] = { of, start: 0, nRows: nKeys };
+    shared[role('valueUp')] = { of, start: nKeys, nRows: nValues };
+  } else {
+    add('keyUp', 'attn_k_b', nHeads * rank, nopeSize, 'experts');
+    add('valueUp', 'attn_v_b', nHeads * valueSize, rank, 'experts');
+  }
   add('output', 'attn_output', nEmbd, nHeads * valueSize);
 }
 
