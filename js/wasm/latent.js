@@ -21,14 +21,14 @@ import { viewOf } from './tensor-view.js';
  */
 
 /**
- * A value of every head of every token: the first one's place in a tensor, and the steps from token to
- * token and from head to head.
+ * Where every head of every token has some values: the place of the first value in a tensor, and the
+ * steps from token to token and from head to head, in values.
  * @typedef {{ tensor: Tensor, start?: number, token: number, head: number }} Layout
  */
 
 /**
- * Columns of the work tensors of a layer, which share a buffer. One of the inputs of a product by
- * heads, its results head by head, and those token by token are there at a time.
+ * Columns of the work tensors of a layer, which share a buffer. A product by heads takes `input`, token
+ * by token, and leaves `result`, head by head.
  * @param {AttentionSettings} attention
  * @returns {Record<string, number>}
  */
