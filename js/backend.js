@@ -178,10 +178,12 @@
  *   state  Makes the state of one layer.
  *
  * @property {(tokens: H['tokens'], x: H['hidden'], embedding: Block<EmbeddingSettings>,
- *   at: Step) => void} embed  x = embeddings of the tokens at these positions.
+ *   at: Step) => void} embed  x = embeddings of the tokens at these positions. What layers get for a
+ *   token beside x stays with x.
  * @property {(x: H['hidden'], attention: Block<AttentionSettings>, cache: H['cache'], at: Step) =>
  *   void} project  Computes queries, keys and values of x. Keys and values go into the cache,
- *   queries stay with x. A number that the cache cannot store is an error.
+ *   queries stay with x. A number that the cache cannot store is an error. A layer that reads the
+ *   keys and values of an earlier one comes with the cache of that one, and stores nothing.
  * @property {(x: H['hidden'], attention: Block<AttentionSettings>, cache: H['cache'], at: Step) =>
  *   void} attend  x += attention of these queries over the cache.
  * @property {(x: H['hidden'], recurrent: Block<RecurrentSettings>, state: H['state'], at: Step) =>

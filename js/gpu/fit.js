@@ -2,7 +2,7 @@
 
 import { show } from '../errors.js';
 import { cachedPositions } from '../llama/cached-positions.js';
-import { attentionsOf, isCausal, recurrentsOf } from '../llama/layers.js';
+import { attentionsOf, cachingOf, isCausal, recurrentsOf } from '../llama/layers.js';
 import { withoutKernels } from '../llama/unserved.js';
 import { bufferCols } from './hidden.js';
 import { FEW, LARGEST_BATCH } from './products.js';
@@ -49,6 +49,7 @@ const UNSERVED = [
   [/^embedding\.types$/, 'token types'],
   [/\.attention\.sinks$/, 'attention sinks'],
   [/\.feed\.(up|down)Bias$/, 'biases of feed-forward blocks'],
+  [/\.feed\.sumFactor$/, 'factors of hidden states'],
   [/[nN]ormBias$/, 'biases of norms'],
   [/\.attention\.qkvBias$/, 'biases that queries, keys and values share'],
   [/^dense\./, 'products after the pooling'],
@@ -76,6 +77,8 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
   for (const attention of attentionsOf(layers)) {
     const { kind, headSize, rope } = attention;
     check(kind === 'attention', `layers of kind ${show(kind)} are not supported on the GPU`);
+    check(!attention.valueNorm, 'norms of values are not supported on the GPU');
+    check(!attention.kvBack, 'keys and values of earlier layers are not supported on the GPU');
     check(!attention.latent, 'latent attention is not supported on the GPU');
     check(!attention.outputGate, 'output gates of attention are not supported on the GPU');
     check(
@@ -119,6 +122,7 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
       ['silu', 'gelu', 'relu', 'relu2'].includes(feed.activation),
       `activations of the kind ${show(feed.activation)} are not supported on the GPU`,
     );
+    check(!feed.layerInput, 'inputs of layers beside the hidden states are not supported on the GPU');
     check(!attention?.sumNorm && !feed.sumNorm, 'norms of the sums are not supported on the GPU');
     for (const norm of [attention?.norm, attention?.postNorm, feed.norm, feed.postNorm, head.norm])
       check(!norm || norm.kind === 'rms', `norms of kind ${show(norm?.kind)} are not supported on the GPU`);
@@ -160,7 +164,7 @@ export function sizes(plan, { contextLength, kvType }) {
   const logitRows = Math.min(FEW, part);
   const rowBytes = 4 * Object.values(bufferCols(plan)).reduce((sum, n) => sum + n, 0);
   const attentions = attentionsOf(layers);
-  const kvBytes = attentions.reduce(
+  const kvBytes = cachingOf(layers).reduce(
     (sum, attention) => sum + cacheLayout(cacheShape(attention, contextLength, kvType)).bytes,
     0,
   );

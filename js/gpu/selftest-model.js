@@ -168,6 +168,7 @@ export function makeModel(options, fm) {
       nEmbd,
       nVocab: VOCABULARY,
       layers: [{ attention, feed }],
+      embedding: {},
       tensors: outputBias ? [{ role: 'layers.0.attention.outputBias' }] : [],
     })
   );

@@ -75,13 +75,19 @@ export class Decoder {
     this.#nVocab = plan.nVocab;
     this.#embedding = { settings: plan.embedding, weights: weights.embedding };
     this.#head = { settings: plan.head, weights: weights.head ?? {} };
+    /** @type {import('../backend.js').Cache[]} */
+    const caches = [];
     try {
       this.#layers = plan.layers.map(({ attention, recurrent, feed }, i) => {
         const of = weights.layers[i];
+        if (attention)
+          caches[i] = attention.kvBack
+            ? caches[i - attention.kvBack]
+            : this.#own(backend.cache(attention, settings, i));
         return {
           attention: attention && {
             block: { settings: attention, weights: of.attention, layer: i },
-            cache: this.#own(backend.cache(attention, settings, i)),
+            cache: caches[i],
           },
           recurrent: recurrent && {
             block: { settings: recurrent, weights: of.recurrent, layer: i },

@@ -5,6 +5,12 @@
 /** Attention of those layers that have it. @param {readonly LayerSettings[]} layers */
 export const attentionsOf = (layers) => layers.flatMap(({ attention }) => attention ?? []);
 
+/**
+ * Attention of those layers that have keys and values of their own.
+ * @param {readonly LayerSettings[]} layers
+ */
+export const cachingOf = (layers) => attentionsOf(layers).filter(({ kvBack = 0 }) => kvBack === 0);
+
 /** Recurrent blocks of those layers that have one. @param {readonly LayerSettings[]} layers */
 export const recurrentsOf = (layers) => layers.flatMap(({ recurrent }) => recurrent ?? []);
 

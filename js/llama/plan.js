@@ -67,7 +67,8 @@ import { ModelError } from './errors.js';
  * is multiplied by its factor (qFactor, ..), where the file has one. Tensors by role: norm, q, k, v,
  * output; gate with an output gate; where the file has them qBias, kBias, vBias, outputBias, qNorm,
  * kNorm, postNorm, sumNorm, ropeFactors, sinks, and biases of the norms. A sink is one more score of
- * its head, after scale and softcap, whose value is 0.
+ * its head, after scale and softcap, whose value is 0. A layer that reads the keys and values of
+ * another one has no tensors for them.
  *
  * Latent attention has other tensors in place of k and v: latent, kRope, latentNorm, qDown and
  * qDownNorm with a qRank, and keyUp and valueUp with the rows of all heads, one after another. In
@@ -83,6 +84,10 @@ import { ModelError } from './errors.js';
  * @property {Latent} [latent]  Set where attention is latent; nKvHeads is 1 then, and headSize
  *   rope.nDims + rank.
  * @property {QkNorm | undefined} qkNorm  Norm of queries and keys.
+ * @property {{ eps: number }} [valueNorm]  RMS norm of each head of the values, without a weight.
+ *   Default: none.
+ * @property {number} [kvBack]  How many layers before this one the layer is whose keys and values it
+ *   reads. Default 0: it has its own.
  * @property {Rope | undefined} rope  Undefined: attention does not know positions.
  * @property {Temperature | undefined} temperature  Undefined: the factor of the queries is 1.
  * @property {boolean} causal  Whether a token sees only positions up to its own.
@@ -119,6 +124,10 @@ import { ModelError } from './errors.js';
  * @property {{ nFf: number, gated: boolean } | undefined} shared  An expert that computes every
  *   token: values between its products, and whether its result has a factor, which is the sigmoid
  *   of a product.
+ * @property {{ eps: number, scale: number }} [routerNorm]  RMS norm of the router's input, and a factor
+ *   of its product. Default: its input is that of the experts.
+ * @property {{ eps: number }} [norms]  RMS norms of a shared expert and of the others, each by
+ *   itself; a shared expert with a factor has none. Default: none.
  */
 
 /**
@@ -127,13 +136,23 @@ import { ModelError } from './errors.js';
  * Tensors by role: norm, up, down; gate, postNorm and sumNorm where they are set; upBias, downBias
  * and biases of the norms where the file has them.
  *
+ * Where layerInput is set, x = x + norm((activation(x * inputGate^T) * input) * inputOutput^T)
+ * follows, with the values that LayerInputs has for the layer, and an RMS norm whose tensor is
+ * inputNorm. Where the file has a number sumFactor, x is multiplied by it in the end.
+ *
  * With experts, y is the sum over the experts e of a token of weight_e * (inner_e * down_e^T +
  * downBias_e), with inner_e = activation(h * gate_e^T + gateBias_e) * (h * up_e^T + upBias_e), plus
  * sigmoid(h * sharedRouter^T) * (activation(h * sharedGate^T) * (h * sharedUp^T)) * sharedDown^T. The
  * logits of the experts are h * router^T + routerBias. Tensors by role: router, routerBias,
  * selectBias; gate, up, down with the rows of all experts, one expert after another, and gateBias,
  * upBias, downBias with a row for each; sharedRouter, sharedGate, sharedUp, sharedDown. Biases are
- * there where the file has them, and tensors of the shared expert where it is set.
+ * there where the file has them, and tensors of the shared expert where it is set. Where the file has
+ * them, gateFactor, upFactor and downFactor have a number for each expert, by which its product is
+ * multiplied.
+ *
+ * With routerNorm, the logits are scale * routerNorm(x) * router^T + routerBias. With norms, the shared
+ * expert reads sharedNorm(x) instead of h, and y is expertsNorm(sum over the experts) +
+ * sharedPostNorm(result of the shared expert). The tensors have the names of the norms.
  * @typedef {object} FeedSettings
  * @property {'gated' | 'plain' | 'experts'} kind  Two products in and one out, one in and one out,
  *   or several blocks of the first kind, of which each token uses some.
@@ -146,14 +165,30 @@ import { ModelError } from './errors.js';
  * @property {Norm | undefined} postNorm  Norm of the output, before it is added.
  * @property {Norm | undefined} sumNorm  Norm of the sum.
  * @property {number} residualScale  Factor of the sum's second term.
+ * @property {{ activation: 'silu' | 'gelu' | 'relu', eps: number }} [layerInput]  What is done with the
+ *   values that LayerInputs has for the layer; eps belongs to the norm. Default: none.
+ */
+
+/**
+ * Values that every layer gets for a token beside its hidden state, for all layers in one row:
+ * scale * (tableScale * layerTable[token] + norm(projectionScale * x * layerProjection^T)), where x is
+ * the embedding. The norm is an RMS norm of the values of each layer by themselves. Tensors by role:
+ * layerTable, layerProjection, layerNorm.
+ * @typedef {object} LayerInputs
+ * @property {number} size  Values for a layer.
+ * @property {number} tableScale  Factor of the table's rows.
+ * @property {number} projectionScale  Factor of the product.
+ * @property {number} eps  Added to the mean square.
+ * @property {number} scale  Factor of the sum.
  */
 
 /**
  * x = norm(scale * table[token] + positions[position] + types[0]). Tensors by role: table, and where
- * the file has them positions, types, norm, normBias.
+ * the file has them positions, types, norm, normBias; those of layerInputs where it is set.
  * @typedef {object} EmbeddingSettings
  * @property {number} scale  Factor of the table's rows.
  * @property {Norm | undefined} norm  Norm of the sum.
+ * @property {LayerInputs} [layerInputs]  Default: none.
  */
 
 /**
@@ -332,21 +367,27 @@ export function planModel(metadata, contextLength) {
 /**
  * Adds the factors that a file may have for its matrices (NVFP4): the factor of the role
  * `layers.0.attention.q` has the role `layers.0.attention.qFactor`, and `.scale` instead of
- * `.weight` in its name. `.input_scale` is for devices that round activations to 4 bits too.
+ * `.weight` in its name. The matrices of experts have one for each expert. `.input_scale` is for
+ * devices that round activations to 4 bits too.
  * @param {Plan} plan
  * @returns {Plan}
  */
 function withFactors(plan) {
+  const names = new Set(plan.tensors.map(({ name }) => name));
   const factors = plan.tensors
-    .filter(({ use, name }) => use === 'matrix' && name.endsWith('.weight'))
-    .flatMap(({ role, name }) => {
-      const base = { nRows: 1, nCols: 1, optional: true };
+    .filter(({ use, name }) => (use === 'matrix' || use === 'experts') && name.endsWith('.weight'))
+    .flatMap(({ role, name, use: ofMatrix }) => {
+      const experts = ofMatrix === 'experts' && plan.layers[Number(role.split('.')[1])].feed.experts;
+      const use = experts ? 'vector' : 'factor';
+      const base = { nRows: 1, nCols: experts ? experts.nExperts : 1, optional: true };
       const stem = name.slice(0, -'.weight'.length);
       return /** @type {PlannedTensor[]} */ ([
-        { ...base, role: `${role}Factor`, name: `${stem}.scale`, use: 'factor' },
+        { ...base, role: `${role}Factor`, name: `${stem}.scale`, use },
         { ...base, role: `${role}InputFactor`, name: `${stem}.input_scale`, use: 'none' },
       ]);
-    });
+    })
+    // The architecture has another use for a tensor of that name.
+    .filter(({ name }) => !names.has(name));
   const roles = new Set(factors.map(({ role }) => role));
   const shared = Object.entries(plan.shared).flatMap(([role, { of, nRows }]) =>
     nRows !== undefined && roles.has(`${of}Factor`) ? [[`${role}Factor`, { of: `${of}Factor` }]] : [],

@@ -21,7 +21,8 @@ import { slicePlan } from './plan-slice.js';
  * @param {boolean} mayMoveAll  whether all layers may go to the CPU
  * @returns {Promise<Opened>}
  * @throws {ArgumentError} the numbers of layers do not add up to those of the model
- * @throws {ModelError} the devices have no room for all layers, or cannot compute any
+ * @throws {ModelError} the devices have no room for all layers, or cannot compute any; or layers that
+ *   share something are on different devices
  */
 export async function openStages(list, facts, open, mayMoveAll) {
   /** @type {Device[]} */
@@ -38,6 +39,7 @@ export async function openStages(list, facts, open, mayMoveAll) {
     const owners = await divide(devices, facts, steps);
     const moved = await moveUnsupported(owners, facts, devices, open, mayMoveAll);
     steps.push(...moved);
+    checkShared(owners, facts.plan);
     const used = new Set(owners);
     for (const { backend } of devices.filter((one) => !used.has(one))) backend.dispose();
     return openedOf(stagesOf(owners, facts), moved, steps, facts);
@@ -160,6 +162,27 @@ async function moveUnsupported(owners, facts, devices, open, mayMoveAll) {
     ([reason, layers]) =>
       `the CPU computes ${layers.length === 1 ? 'layer' : 'layers'} ${layers.join(', ')}: ${reason}`,
   );
+}
+
+/**
+ * Refuses a division in which a layer lacks what only another device has.
+ * @param {readonly Device[]} owners
+ * @param {import('./plan.js').Plan} plan
+ */
+function checkShared(owners, { layers, embedding }) {
+  for (const [i, { attention }] of layers.entries()) {
+    const owner = i - (attention?.kvBack ?? 0);
+    if (owners[owner] !== owners[i]) {
+      throw new ModelError(
+        `layer ${i} reads the keys and values of layer ${owner}: both must be on the same device`,
+      );
+    }
+    if (embedding.layerInputs && owners[i] !== owners[0]) {
+      throw new ModelError(
+        `each layer reads inputs that are computed with the embedding: layer ${i} must be on the same device as layer 0`,
+      );
+    }
+  }
 }
 
 /**

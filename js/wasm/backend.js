@@ -1,12 +1,13 @@
 /* The CPU as a backend of models. Each block is a few operations of the kernels, finished when the
  * call returns. With norms of the sums, x += .. means x = norm(x + ..).
  *
- *   project  q, k, v = norm(x) Wqkv^T (+ biases); q, k = norm; q, k = rope; store k, v in the cache
+ *   project  q, k, v = norm(x) Wqkv^T (+ biases); q, k, v = norm; q, k = rope; store k, v in the
+ *            cache; only q, where the layer reads keys and values of another one
  *   attend   x += (attention(q, cache) * sigmoid(gate)) Wo^T; the gate, where there is one, comes
  *            from project
  *   recur    x += recurrent block of norm(x): js/wasm/recurrent
  *   feed     x += (act(h gate^T) * (h up^T)) down^T, h = norm(x); or x += act(h up^T) down^T;
- *            with biases of up and down; or experts: feed-experts.js
+ *            with biases of up and down; or experts: feed-experts.js; then layer-inputs.js
  *   head     logits = norm(x) output^T */
 
 import { ArgumentError, show } from '../errors.js';
@@ -14,6 +15,7 @@ import { cachedPositions } from '../llama/cached-positions.js';
 import { checkNumbers, KV_LARGEST } from '../llama/numeric.js';
 import { addBias, cap, correct, multiplyBy } from './after-products.js';
 import { createKernels } from './create.js';
+import { feedPlain, feedWithFactors, gateOf } from './feed-dense.js';
 import { feedExperts } from './feed-experts.js';
 import { countFitting, LARGEST_BATCH, lacks, sizes } from './fit.js';
 import { addressIn, floatsOf } from './handles.js';
@@ -21,6 +23,7 @@ import { WasmHidden } from './hidden.js';
 import { Kernels, memoryOf } from './kernels.js';
 import { latentValues, projectLatent } from './latent.js';
 import { LayerCache } from './layer-cache.js';
+import { addLayerInput, makeLayerInputs } from './layer-inputs.js';
 import { loadModelWeights } from './model-weights.js';
 import { heat, turn } from './positions.js';
 import { recurrentBlock } from './recurrent/block.js';
@@ -53,6 +56,8 @@ import { Tokens } from './tokens.js';
 /** @typedef {import('./selftest.js').Activation} Activation */
 
 /** @template S @typedef {import('../backend.js').Block<S>} Block */
+
+const QKV = ['q', 'k', 'v'];
 
 /** @implements {Backend} */
 export class WasmBackend {
@@ -180,6 +185,7 @@ export class WasmBackend {
     if (weights.positions) fm.add(out, fm.embed(weights.positions, positionsOf(at), { out: added }), { out });
     addBias(this.#fm, out, weights.types);
     if (settings.norm) this.#norm(out, weights, 'norm', settings.norm, out);
+    makeLayerInputs(fm, hidden, ids, { settings, weights }, at, this.#activation);
   }
 
   /**
@@ -192,11 +198,13 @@ export class WasmBackend {
     const fm = this.#fm;
     const activation = this.#activation;
     const { position } = at;
-    const { norm, qkNorm } = settings;
+    const { norm, qkNorm, valueNorm } = settings;
     const { x } = hidden.states(at);
     const views = hidden.attention(at, settings);
     const { qkv, gate, latent } = views;
-    const [q, k, v] = qkv;
+    /** @type {(Tensor | undefined)[]} */
+    const [, k, v] = qkv;
+    const [q] = qkv;
     const multiply = (/** @type {any[]} */ products, /** @type {Tensor[]} */ out) => {
       if (norm?.kind === 'rms')
         fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, out, activation });
@@ -204,26 +212,27 @@ export class WasmBackend {
     };
     if (latent) projectLatent(this.#tools, multiply, { qkv, latent }, settings, weights);
     else {
-      const products = [weights.q, weights.k, weights.v, ...(gate ? [weights.gate] : [])];
+      const products = [weights.q, ...(k ? [weights.k, weights.v] : []), ...(gate ? [weights.gate] : [])];
       multiply(products, gate ? [...qkv, gate] : qkv);
-      correct(fm, q, weights, 'q');
-      correct(fm, k, weights, 'k');
-      correct(fm, v, weights, 'v');
+      for (const [i, role] of QKV.entries()) if (qkv[i]) correct(fm, qkv[i], weights, role);
     }
+    const [, , ofValues] = views.heads;
+    if (valueNorm && ofValues) fm.rmsNorm(ofValues, undefined, { eps: valueNorm.eps, out: ofValues });
     if (qkNorm && !qkNorm.afterRope) this.#normQk(views, weights, qkNorm);
-    for (const text of textsOf(at)) turn(fm, rowsOf(q, text), rowsOf(k, text), settings, weights, text);
+    for (const text of textsOf(at)) turn(fm, rowsOf(q, text), k && rowsOf(k, text), settings, weights, text);
     if (qkNorm?.afterRope) this.#normQk(views, weights, qkNorm);
     if (settings.temperature)
       for (const text of textsOf(at)) heat(fm, rowsOf(q, text), settings.temperature, text.position);
     // Infinite queries or keys may only give weights of 0, which no later check would find.
     const largest = KV_LARGEST[this.#kvType];
     this.#check(q, { part: 'queries', layer, position });
-    this.#check(k, { part: 'keys', layer, position }, largest);
+    if (k) this.#check(k, { part: 'keys', layer, position }, largest);
     if (v) this.#check(v, { part: 'values', layer, position }, largest);
     if (gate) {
       multiplyBy(this.#fm, gate, weights.gateFactor);
       this.#check(gate, { part: 'attention', layer, position });
     }
+    if (!k) return;
     const row = cache.rowFor(position, at.nTokens);
     cache.keys.write(k, row);
     if (v) cache.values.write(v, row);
@@ -261,7 +270,14 @@ export class WasmBackend {
   }
 
   /** @param {WasmHidden} hidden @param {Block<FeedSettings>} block @param {Step} at */
-  feed(hidden, { settings, weights }, at) {
+  feed(hidden, block, at) {
+    this.#feed(hidden, block, at);
+    addLayerInput(this.#fm, hidden, block, at, this.#activation);
+    multiplyBy(this.#fm, hidden.states(at).x, block.weights.sumFactor);
+  }
+
+  /** @param {WasmHidden} hidden @param {Block<FeedSettings>} block @param {Step} at */
+  #feed(hidden, { settings, weights }, at) {
     const { kind, norm, postNorm, sumNorm, residualScale } = settings;
     const { x, added } = hidden.states(at);
     const isRms = norm?.kind === 'rms';
@@ -270,9 +286,11 @@ export class WasmBackend {
       // Products of experts have no norm in front of them.
       const h = isRms && kind !== 'experts' ? x : this.#normed(x, hidden, weights, norm);
       if (kind === 'experts')
-        feedExperts(this.#fm, h, added, hidden.experts(at, settings), settings, weights, this.#activation);
-      else if (kind === 'plain') this.#feedPlain(h, added, hidden.inner(at, settings), settings, weights);
-      else this.#feedWithFactors(h, added, hidden.gated(at, settings), settings, weights);
+        feedExperts(this.#fm, x, h, added, hidden.experts(at, settings), settings, weights, this.#activation);
+      else if (kind === 'plain')
+        feedPlain(this.#fm, h, added, hidden.inner(at, settings), settings, weights, this.#activation);
+      else
+        feedWithFactors(this.#fm, h, added, hidden.gated(at, settings), settings, weights, this.#activation);
       this.#addTo(x, added, settings, weights);
       return;
     }
@@ -287,49 +305,6 @@ export class WasmBackend {
       addBias(this.#fm, added, weights.downBias);
       this.#addTo(x, added, settings, weights);
     } else if (sumNorm) this.#norm(x, weights, 'sumNorm', sumNorm, x);
-  }
-
-  /**
-   * A block with a gate, whose products are multiplied by factors of their own.
-   * @param {Tensor} x  h, or what becomes h by an RMS norm
-   * @param {Tensor} out
-   * @param {Tensor[]} work  for the products with gate and up
-   * @param {FeedSettings} settings
-   * @param {import('../backend.js').Weights} weights
-   */
-  #feedWithFactors(x, out, work, settings, weights) {
-    const activation = this.#activation;
-    const { norm } = settings;
-    const products = [weights.gate, weights.up];
-    const options = { out: work, activation };
-    if (norm?.kind === 'rms')
-      this.#fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, ...options });
-    else this.#fm.fusedMatmulMany(products, x, options);
-    const [gate, up] = work;
-    multiplyBy(this.#fm, gate, weights.gateFactor);
-    multiplyBy(this.#fm, up, weights.upFactor);
-    this.#fm.fusedSwigluMatmul(weights.down, gate, up, { act: gateOf(settings), out, activation });
-    correct(this.#fm, out, weights, 'down');
-  }
-
-  /**
-   * out = act(h up^T) down^T. The square of ReLU is a ReLU gate of the values by themselves.
-   * @param {Tensor} x  h, or what becomes h by an RMS norm
-   * @param {Tensor} out
-   * @param {Tensor} inner  work memory
-   * @param {FeedSettings} settings
-   * @param {import('../backend.js').Weights} weights
-   */
-  #feedPlain(x, out, inner, { norm, activation: act }, weights) {
-    const activation = this.#activation;
-    const { up, down } = weights;
-    if (norm?.kind === 'rms')
-      this.#fm.fusedRmsNormMatmul([up], x, weights.norm, { eps: norm.eps, out: [inner], activation });
-    else this.#fm.fusedMatmul(up, x, { out: inner, activation });
-    correct(this.#fm, inner, weights, 'up');
-    if (act === 'relu2') this.#fm.fusedSwigluMatmul(down, inner, inner, { act: 'relu', out, activation });
-    else this.#fm.fusedSwigluMatmul(down, inner, undefined, { act, out, activation });
-    correct(this.#fm, out, weights, 'down');
   }
 
   /**
@@ -448,7 +423,7 @@ export class WasmBackend {
   #normQk({ qkv, heads }, { qNorm, kNorm }, { eps, span }) {
     const [q, k] = span === 'head' ? heads : qkv;
     this.#fm.rmsNorm(q, qNorm, { eps, out: q });
-    this.#fm.rmsNorm(k, kNorm, { eps, out: k });
+    if (k) this.#fm.rmsNorm(k, kNorm, { eps, out: k });
   }
 
   /**
@@ -465,9 +440,6 @@ export class WasmBackend {
     if (sumNorm) this.#norm(x, weights, 'sumNorm', sumNorm, x);
   }
 }
-
-/** @param {FeedSettings} settings */
-const gateOf = ({ activation }) => /** @type {import('./kernel-types.js').Gate} */ (activation);
 
 /**
  * Makes the backend of one model, on the given kernels or on new ones that end with it.

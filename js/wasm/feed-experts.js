@@ -1,7 +1,10 @@
 /* Feed-forward blocks of experts on the CPU. The results of a token's experts, and of the shared
- * expert after them, are rows of one tensor, which mixRows adds. */
+ * expert after them, are rows of one tensor, which mixRows adds. With norms of their own, both results
+ * are added after these. */
 
-import { correct } from './after-products.js';
+import { addBias, correct } from './after-products.js';
+import { floatsOf } from './handles.js';
+import { viewOf } from './tensor-view.js';
 
 /** @typedef {import('../llama/plan.js').FeedSettings} FeedSettings */
 /** @typedef {import('../llama/plan.js').ExpertSettings} ExpertSettings */
@@ -13,6 +16,7 @@ import { correct } from './after-products.js';
 /**
  * out = the result of a block of experts, before the norm and the sum that follow it.
  * @param {Kernels} fm
+ * @param {Tensor} x  hidden states
  * @param {Tensor} h  hidden states after the norm of the block
  * @param {Tensor} out
  * @param {ReturnType<import('./hidden.js').WasmHidden['experts']>} work
@@ -20,30 +24,38 @@ import { correct } from './after-products.js';
  * @param {import('../backend.js').Weights} weights
  * @param {import('./selftest.js').Activation} activation
  */
-export function feedExperts(fm, h, out, work, settings, weights, activation) {
+export function feedExperts(fm, x, h, out, work, settings, weights, activation) {
   const act = /** @type {Gate} */ (settings.activation);
-  const { nUsed, router, shared } = /** @type {ExpertSettings} */ (settings.experts);
+  const { nUsed, router, shared, routerNorm, norms } = /** @type {ExpertSettings} */ (settings.experts);
   const { logits, gate, up, routed, results } = work;
-  fm.fusedMatmul(weights.router, h, { out: logits, activation });
+  const given = routerNorm ? fm.rmsNorm(x, weights.routerNorm, { eps: routerNorm.eps, out }) : h;
+  fm.fusedMatmul(weights.router, given, { out: logits, activation });
+  if (routerNorm) fm.scale(logits, routerNorm.scale, { out: logits });
   correct(fm, logits, weights, 'router');
   const routing = fm.route(logits, { nUsed, ...router, bias: weights.selectBias });
-  fm.fusedMatmulExperts([weights.gate, weights.up], h, routing, {
-    ...{ biases: [weights.gateBias, weights.upBias], out: [gate, up], activation },
-  });
-  fm.fusedMatmulExperts([weights.down], gate, routing, {
-    ...{ act, up, biases: [weights.downBias], out: [routed], activation },
-  });
-  if (!shared || !work.shared) {
-    fm.mixRows(results, routing, { out });
-    return;
+  multiplyExperts(fm, ['gate', 'up'], h, routing, weights, { out: [gate, up], activation });
+  multiplyExperts(fm, ['down'], gate, routing, weights, { act, up, out: [routed], activation });
+  if (norms || !shared) {
+    fm.mixRows(routed, routing, { out });
+    if (norms) fm.rmsNorm(out, weights.expertsNorm, { eps: norms.eps, out });
   }
+  if (!shared || !work.shared) return;
+  // The results of the other experts are added by now.
+  const ofShared = norms
+    ? fm.rmsNorm(x, weights.sharedNorm, { eps: norms.eps, out: viewOf(results, { nRows: x.nRows }) })
+    : h;
   const { gate: sharedGate, up: sharedUp, out: sharedOut, logits: sharedLogits } = work.shared;
   const inner = { out: [sharedGate, sharedUp], activation };
-  fm.fusedMatmulMany([weights.sharedGate, weights.sharedUp], h, inner);
+  fm.fusedMatmulMany([weights.sharedGate, weights.sharedUp], ofShared, inner);
   correct(fm, sharedGate, weights, 'sharedGate');
   correct(fm, sharedUp, weights, 'sharedUp');
   fm.fusedSwigluMatmul(weights.sharedDown, sharedGate, sharedUp, { act, out: sharedOut, activation });
   correct(fm, sharedOut, weights, 'sharedDown');
+  if (norms) {
+    fm.rmsNorm(sharedOut, weights.sharedPostNorm, { eps: norms.eps, out: sharedOut });
+    fm.add(out, sharedOut, { out });
+    return;
+  }
   const factors = new Float32Array(h.nRows).fill(1);
   if (shared.gated) {
     fm.fusedMatmul(weights.sharedRouter, h, { out: sharedLogits, activation });
@@ -51,6 +63,36 @@ export function feedExperts(fm, h, out, work, settings, weights, activation) {
     fm.gated(sharedLogits, factors, { act: 'sigmoid', out: factors });
   }
   fm.mixRows(results, withShared(routing, factors), { out });
+}
+
+/**
+ * Products with the matrices of experts, with their factors and biases.
+ * @param {Kernels} fm
+ * @param {readonly string[]} roles
+ * @param {Tensor} x
+ * @param {Routing} routing
+ * @param {import('../backend.js').Weights} weights
+ * @param {import('./kernel-types.js').ExpertsOptions<Tensor> & { out: Tensor[] }} options
+ */
+function multiplyExperts(fm, roles, x, routing, weights, options) {
+  const matrices = roles.map((role) => weights[role]);
+  const factors = roles.map((role) => weights[`${role}Factor`]);
+  const biases = roles.map((role) => weights[`${role}Bias`]);
+  // A bias is added after the factor.
+  const early = biases.map((bias, i) => (factors[i] ? undefined : bias));
+  fm.fusedMatmulExperts(matrices, x, routing, { ...options, biases: early });
+  for (const [i, ofExperts] of factors.entries()) {
+    if (!ofExperts) continue;
+    const values = floatsOf(ofExperts).slice();
+    let start = 0;
+    for (const [e, end] of routing.ends.entries()) {
+      if (end === start) continue;
+      const rows = viewOf(options.out[i], { start, nRows: end - start });
+      fm.scale(rows, values[e], { out: rows });
+      addBias(fm, rows, biases[i] && viewOf(biases[i], { start: e, nRows: 1 }));
+      start = end;
+    }
+  }
 }
 
 /**

@@ -3,7 +3,7 @@
 
 import { show } from '../errors.js';
 import { cachedPositions } from '../llama/cached-positions.js';
-import { attentionsOf, isCausal, recurrentsOf } from '../llama/layers.js';
+import { attentionsOf, cachingOf, isCausal, recurrentsOf } from '../llama/layers.js';
 import { withoutKernels } from '../llama/unserved.js';
 import { findType, weightBytes } from '../types.js';
 import { LARGEST_MIXTURE } from './experts.js';
@@ -78,6 +78,10 @@ export function lacks({ embedding, layers, head }, tensors) {
       nExperts <= LARGEST_MIXTURE,
       `blocks of ${nExperts} experts are not supported; ${LARGEST_MIXTURE} at most`,
     );
+    check(
+      !feed.experts?.norms || !feed.experts.shared?.gated,
+      'shared experts with norms and a factor are not supported',
+    );
     for (const block of [attention, feed])
       for (const norm of [block?.norm, block?.postNorm, block?.sumNorm]) checkNorm(norm);
     checkNorm(recurrent?.postNorm);
@@ -111,7 +115,7 @@ export function sizes(plan, { contextLength, kvType }) {
   const batch = isCausal(layers) ? part : contextLength;
   const logitRows = Math.max(1, Math.min(part, Math.floor(LOGIT_BYTES / (4 * nVocab))));
   const type = /** @type {import('../types.js').GgmlType} */ (findType(kvType));
-  const cacheBytes = attentionsOf(layers).reduce(
+  const cacheBytes = cachingOf(layers).reduce(
     (total, attention) =>
       total +
       // In latent attention, values are a part of the keys.

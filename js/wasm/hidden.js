@@ -42,18 +42,22 @@ function expertCols({ nFf, experts }, nEmbd) {
  * batch, the other buffers for a part of one.
  * @param {Plan} plan
  */
-export function bufferCols({ nEmbd, layers }) {
+export function bufferCols({ nEmbd, layers, embedding }) {
   const most = (/** @type {(layer: Plan['layers'][0]) => number} */ of) => Math.max(...layers.map(of));
   const q = most(({ attention }) => (attention ? widths(attention).q : 0));
   const kv = most(({ attention }) => (attention ? widths(attention).kv : 0));
   const storesNorms = layers.some(
     ({ attention, feed }) => attention?.norm?.kind === 'layer' || feed.norm?.kind === 'layer' || feed.experts,
   );
+  const inputSize = embedding.layerInputs?.size ?? 0;
   const ofExperts = layers.map(({ feed }) => expertCols(feed, nEmbd));
   const batch = {
     x: nEmbd,
     // Queries; later the block's result, which is added to x.
     q: Math.max(q, nEmbd),
+    layerInputs: layers.length * inputSize,
+    // Rows of a table; later values and gates of one layer.
+    layerTable: Math.max(layers.length, 2) * inputSize,
   };
   const part = {
     k: kv,
@@ -102,7 +106,7 @@ export class WasmHidden {
     try {
       const cols = bufferCols(plan);
       for (const [name, nCols] of Object.entries(cols.batch))
-        buffers[name] = fm.tensor({ nRows: batch, nCols });
+        if (nCols > 0) buffers[name] = fm.tensor({ nRows: batch, nCols });
       for (const [name, nCols] of Object.entries(cols.part))
         if (nCols > 0) buffers[name] = fm.tensor({ nRows: part, nCols });
     } catch (error) {
@@ -144,6 +148,26 @@ export class WasmHidden {
   }
 
   /**
+   * Memory for the values that every layer gets beside the hidden states.
+   * @param {{ start: number, nTokens: number }} step
+   * @param {number} size  values of a layer
+   * @returns {import('./layer-inputs.js').InputWork}
+   */
+  layerInputs(step, size) {
+    const { layerInputs, layerTable } = this.#buffers;
+    return this.#cached(step, layerInputs, () => {
+      const { start, nTokens: nRows } = step;
+      const rows = viewOf(layerTable, { start, nRows });
+      return {
+        all: viewOf(layerInputs, { start, nRows }),
+        table: viewOf(rows, { nRows, nCols: layerInputs.nCols }),
+        own: viewOf(rows, { nRows, nCols: size }),
+        gate: viewOf(rows, { start: nRows, nRows, nCols: size }),
+      };
+    });
+  }
+
+  /**
    * The buffers in the shapes of an attention layer.
    * @param {{ start: number, nTokens: number }} step
    * @param {AttentionSettings} attention
@@ -151,19 +175,21 @@ export class WasmHidden {
   attention(step, attention) {
     return this.#cached(step, attention, () => {
       const { k, v, attended, gate } = this.#buffers;
-      const { nHeads, nKvHeads, headSize, latent } = attention;
+      const { nHeads, nKvHeads, headSize, latent, kvBack = 0 } = attention;
+      const own = kvBack > 0 ? [] : latent ? [k] : [k, v];
       const cols = widths(attention);
       const nRows = step.nTokens;
       const q = this.#queries(step);
+      const ofHeads = { nRows: nRows * nKvHeads, nCols: headSize };
+      // Keys and values only where they are the layer's own.
       return {
         qkv: [
           viewOf(q, { nRows, nCols: cols.q }),
-          viewOf(k, { nRows, nCols: cols.kv }),
-          ...(latent ? [] : [viewOf(v, { nRows, nCols: cols.kv })]),
+          ...own.map((one) => viewOf(one, { nRows, nCols: cols.kv })),
         ],
         heads: [
           viewOf(q, { nRows: nRows * nHeads, nCols: headSize }),
-          viewOf(k, { nRows: nRows * nKvHeads, nCols: headSize }),
+          ...own.map((one) => viewOf(one, ofHeads)),
         ],
         attended: viewOf(attended, { nRows, nCols: cols.q }),
         latent: latent && latentViews(this.#buffers.latent, nRows, attention),

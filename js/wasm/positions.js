@@ -9,7 +9,7 @@ import { viewOf } from './tensor-view.js';
  * Turns queries and keys by their positions.
  * @param {Kernels} fm
  * @param {Tensor} q
- * @param {Tensor} k
+ * @param {Tensor | undefined} k  undefined: only the queries
  * @param {import('../llama/plan.js').AttentionSettings} settings
  * @param {import('../backend.js').Weights} weights
  * @param {{ position: number }} text
@@ -19,7 +19,7 @@ export function turn(fm, q, k, { headSize, rope }, { ropeFactors: factors }, { p
   // Written out because it runs for every token, and copying properties takes longer than the call.
   const { pairing, nDims, base, linearScale, magnitude } = rope;
   fm.rope(q, { headSize, position, nDims, base, linearScale, factors, magnitude, pairing, out: q });
-  fm.rope(k, { headSize, position, nDims, base, linearScale, factors, magnitude, pairing, out: k });
+  if (k) fm.rope(k, { headSize, position, nDims, base, linearScale, factors, magnitude, pairing, out: k });
 }
 
 /**

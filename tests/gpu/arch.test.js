@@ -14,8 +14,8 @@ import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
 
 const ALL = process.env.FM_ARCH_ALL === '1';
 const DRAWN = 2;
-/** Metadata of experts and of recurrent blocks, which the GPU does not compute. */
-const REFUSED_KEYS = /expert_count|^ssm\.|^shortconv\./;
+/** Metadata of experts, recurrent blocks and inputs of layers, which the GPU does not compute. */
+const REFUSED_KEYS = /expert_count|^ssm\.|^shortconv\.|per_layer_input/;
 
 /** llama.cpp takes GELU from a table with 16-bit values. @param {string} architecture */
 const limitOf = (architecture) => (/^gemma/.test(architecture) ? 0.03 : 5e-4);

@@ -10,6 +10,7 @@ import { checkNumbers } from '../../js/llama/numeric.js';
 import { arrange } from '../../js/llama/weights.js';
 import { dequantizeF64, referenceByName } from './reference.js';
 import { mixReference } from './reference-experts.js';
+import { addInput, inputsReference } from './reference-inputs.js';
 import { latentProjection, latentResults } from './reference-latent.js';
 import { ReferenceState, recurrentRow } from './reference-recurrent.js';
 import { ACTIVATIONS, CLAMP, Freeable, Matrix, multiply, plus } from './reference-rows.js';
@@ -31,12 +32,14 @@ import { ACTIVATIONS, CLAMP, Freeable, Matrix, multiply, plus } from './referenc
  *   state: ReferenceState, tokens: ReferenceTokens }>} Backend
  */
 
-/** Hidden states, and the queries and output gates that wait for attention. */
+/** Hidden states, queries and output gates that wait for attention, and values for all layers. */
 class ReferenceHidden extends Matrix {
   /** @type {Float64Array[]} */
   queries = [];
   /** @type {Float64Array[]} */
   gates = [];
+  /** @type {Float64Array[]} */
+  inputs = [];
 }
 
 class ReferenceTokens extends Freeable {
@@ -279,6 +282,9 @@ export class ReferenceBackend {
         if (positions) row = row.map((value, i) => value + positions.row(placeOf(at, t).position)[i]);
         if (types) row = row.map((value, i) => value + types.row(0)[i]);
         x.row(start + t).set(normalize(row, settings.norm, norm, normBias));
+        const { layerInputs } = settings;
+        const token = tokens.ids[position + t];
+        if (layerInputs) x.inputs[start + t] = inputsReference(x.row(start + t), token, layerInputs, weights);
       }
     });
   }
@@ -289,7 +295,7 @@ export class ReferenceBackend {
    */
   project(x, { settings, weights }, cache, step) {
     const { start, nTokens } = step;
-    const { norm, qkNorm, rope, temperature, headSize, latent } = settings;
+    const { norm, qkNorm, valueNorm, kvBack, rope, temperature, headSize, latent } = settings;
     this.#note('project', () => {
       /** @param {Float64Array} h @param {'q' | 'k' | 'v'} name */
       const product = (h, name) =>
@@ -310,11 +316,17 @@ export class ReferenceBackend {
         if (weights.gate) x.gates[start + t] = multiply(weights.gate, h, weights.gateFactor);
         const { q, k } = latent
           ? latentProjection(h, settings, weights, normalize)
-          : { q: product(h, 'q'), k: product(h, 'k') };
+          : { q: product(h, 'q'), k: kvBack ? undefined : product(h, 'k') };
         x.queries[start + t] = placed(q, 'q', position).map((value) => heat * value);
+        if (!k) continue;
         const key = placed(k, 'k', position);
         cache.keys.row(base + position).set(key);
-        cache.values.row(base + position).set(latent ? key : product(h, 'v'));
+        const ones = new Matrix(1, headSize, new Float64Array(headSize).fill(1));
+        const norms = valueNorm && /** @type {const} */ ({ kind: 'rms', eps: valueNorm.eps });
+        const values = latent
+          ? key
+          : byHead(product(h, 'v'), headSize, (head) => normalize(head, norms, ones));
+        cache.values.row(base + position).set(values);
       }
     });
   }
@@ -367,29 +379,38 @@ export class ReferenceBackend {
   }
 
   /** @param {ReferenceHidden} x @param {Block<FeedSettings>} block @param {Step} at */
-  feed(x, { settings, weights }, { start, nTokens }) {
+  feed(x, { settings, weights, layer = 0 }, { start, nTokens }) {
+    const { layerInput } = settings;
     this.#note('feed', () => {
       for (let t = 0; t < nTokens; t++) {
         const row = x.row(start + t);
-        const h = normalize(row, settings.norm, weights.norm, weights.normBias);
-        const act = ACTIVATIONS[settings.activation];
-        if (settings.kind === 'experts') {
-          const gated = (/** @type {number} */ gate, /** @type {number} */ up) =>
-            act(gate) * factorOf(settings.activation, up);
-          addTo(row, mixReference(h, settings, weights, gated), settings, weights);
-          continue;
-        }
-        const up = plus(multiply(weights.up, h, weights.upFactor), weights.upBias);
-        const isGated = settings.kind === 'gated';
-        const inner = isGated
-          ? multiply(weights.gate, h, weights.gateFactor).map(
-              (gate, i) => act(gate) * factorOf(settings.activation, up[i]),
-            )
-          : up.map(act);
-        const down = multiply(weights.down, inner, weights.downFactor);
-        addTo(row, plus(down, weights.downBias), settings, weights);
+        this.#feedRow(row, settings, weights);
+        if (layerInput) addInput(row, x.inputs[start + t], layer, layerInput, weights);
+        const factor = weights.sumFactor?.values[0] ?? 1;
+        row.set(row.map((value) => factor * value));
       }
     });
+  }
+
+  /** @param {Float64Array} row @param {FeedSettings} settings @param {Record<string, Matrix>} weights */
+  #feedRow(row, settings, weights) {
+    const h = normalize(row, settings.norm, weights.norm, weights.normBias);
+    const act = ACTIVATIONS[settings.activation];
+    if (settings.kind === 'experts') {
+      const gated = (/** @type {number} */ gate, /** @type {number} */ up) =>
+        act(gate) * factorOf(settings.activation, up);
+      addTo(row, mixReference(row, h, settings, weights, gated), settings, weights);
+      return;
+    }
+    const up = plus(multiply(weights.up, h, weights.upFactor), weights.upBias);
+    const isGated = settings.kind === 'gated';
+    const inner = isGated
+      ? multiply(weights.gate, h, weights.gateFactor).map(
+          (gate, i) => act(gate) * factorOf(settings.activation, up[i]),
+        )
+      : up.map(act);
+    const down = multiply(weights.down, inner, weights.downFactor);
+    addTo(row, plus(down, weights.downBias), settings, weights);
   }
 
   /**

@@ -2,6 +2,7 @@
  * Mixtures of experts in plain float64 JavaScript, with the formulas of js/llama/plan.js: one token at
  * a time, one expert after another.
  */
+import { rms } from './reference-rows.js';
 
 /** @import { ExpertSettings, FeedSettings, RouterSettings } from '../../js/llama/plan.js' */
 /** @import { Matrix } from './reference-rows.js' */
@@ -71,28 +72,43 @@ function product(w, x, first = 0, nRows = w.nRows, bias) {
 
 /**
  * The result of a block for one token, before it is added.
+ * @param {Float64Array} x  hidden state
  * @param {Float64Array} h  hidden state after the norm of the block
  * @param {FeedSettings} settings
  * @param {Record<string, Matrix>} weights
  * @param {(gate: number, up: number) => number} gated  activation function and product
  */
-export function mixReference(h, { nFf, experts }, weights, gated) {
-  const { nUsed, router, shared } = /** @type {ExpertSettings} */ (experts);
+export function mixReference(x, h, { nFf, experts }, weights, gated) {
+  const { nUsed, router, shared, routerNorm, norms } = /** @type {ExpertSettings} */ (experts);
   const nEmbd = h.length;
   const bias = weights.routerBias?.row(0);
-  const logits = product(weights.router, h, 0, weights.router.nRows, bias);
+  const given = routerNorm
+    ? rms(x, routerNorm.eps, weights.routerNorm).map((value) => routerNorm.scale * value)
+    : h;
+  const logits = product(weights.router, given, 0, weights.router.nRows, bias);
   const routed = routeReference(logits, { ...router, nUsed }, weights.selectBias?.row(0));
   const y = new Float64Array(nEmbd);
   for (const [i, e] of routed.chosen.entries()) {
-    const gate = product(weights.gate, h, e * nFf, nFf, weights.gateBias?.row(e));
-    const up = product(weights.up, h, e * nFf, nFf, weights.upBias?.row(e));
+    /** @param {string} role @param {Float64Array} from @param {number} nRows */
+    const ofExpert = (role, from, nRows) => {
+      const factor = weights[`${role}Factor`]?.values[e] ?? 1;
+      const y = product(weights[role], from, e * nRows, nRows).map((value) => factor * value);
+      const bias = weights[`${role}Bias`]?.row(e);
+      return bias ? y.map((value, i) => value + bias[i]) : y;
+    };
+    const gate = ofExpert('gate', h, nFf);
+    const up = ofExpert('up', h, nFf);
     const inner = gate.map((value, c) => gated(value, up[c]));
-    const down = product(weights.down, inner, e * nEmbd, nEmbd, weights.downBias?.row(e));
+    const down = ofExpert('down', inner, nEmbd);
     for (let c = 0; c < nEmbd; c++) y[c] += routed.weights[i] * down[c];
   }
-  if (!shared) return y;
-  const up = product(weights.sharedUp, h);
-  const inner = product(weights.sharedGate, h).map((value, c) => gated(value, up[c]));
-  const factor = shared.gated ? sigmoid(product(weights.sharedRouter, h)[0]) : 1;
-  return product(weights.sharedDown, inner).map((value, c) => y[c] + factor * value);
+  const mixed = norms ? rms(y, norms.eps, weights.expertsNorm) : y;
+  if (!shared) return mixed;
+  const own = norms ? rms(x, norms.eps, weights.sharedNorm) : h;
+  const up = product(weights.sharedUp, own);
+  const inner = product(weights.sharedGate, own).map((value, c) => gated(value, up[c]));
+  const factor = shared.gated ? sigmoid(product(weights.sharedRouter, own)[0]) : 1;
+  const result = product(weights.sharedDown, inner).map((value) => factor * value);
+  const after = norms ? rms(result, norms.eps, weights.sharedPostNorm) : result;
+  return after.map((value, c) => mixed[c] + value);
 }

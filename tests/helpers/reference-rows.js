@@ -42,6 +42,12 @@ export function multiply(w, x, factor) {
 /** @param {Float64Array} x @param {Matrix | undefined} bias */
 export const plus = (x, bias) => (bias ? x.map((value, i) => value + bias.values[i]) : x);
 
+/** An RMS norm. @param {Float64Array} x @param {number} eps @param {Matrix} weight */
+export function rms(x, eps, weight) {
+  const square = x.reduce((sum, value) => sum + value ** 2, 0) / x.length;
+  return x.map((value, i) => (value / Math.sqrt(square + eps)) * weight.values[i]);
+}
+
 /** Largest gate, and size of the other factor, of 'clamped'. */
 export const CLAMP = 7;
 export const ACTIVATIONS = {

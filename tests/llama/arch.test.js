@@ -222,6 +222,17 @@ const turned = (change) => inLayers(({ rope }) => Object.assign(rope ?? {}, chan
 const mixed = (change) => inLayers((_, { experts }) => Object.assign(experts ?? {}, change));
 /** @param {Partial<import('../../js/llama/plan.js').RouterSettings>} change */
 const routed = (change) => inLayers((_, { experts }) => Object.assign(experts?.router ?? {}, change));
+/** @param {Partial<AttentionLayer['attention']>} change */
+const attending = (change) => inLayers((attention) => Object.assign(attention, change));
+/** @param {Partial<AttentionLayer['feed']>} change */
+const feeding = (change) => inLayers((_, feed) => Object.assign(feed, change));
+/** @param {Partial<import('../../js/llama/plan.js').LayerInputs>} change */
+const ofInputs = (change) => (/** @type {Plan} */ plan) =>
+  Object.assign(plan.embedding.layerInputs ?? {}, change);
+/** @param {string} end  of the roles that no tensor has any more */
+const withoutRoles = (end) => (/** @type {Plan} */ plan) => {
+  for (const one of plan.tensors) if (one.role.endsWith(end)) one.role = `unknown.${one.role}`;
+};
 /** @param {Partial<import('../../js/llama/plan.js').ScanSettings>} change */
 const inScans = (change) => (/** @type {Plan} */ plan) => {
   for (const { recurrent } of plan.layers) if (recurrent?.kind === 'scan') Object.assign(recurrent, change);
@@ -409,6 +420,46 @@ const MISTAKES = [
       ]),
   ),
   ['qwen2moe-A', 'factor of the shared expert', mixed({ shared: { nFf: 64, gated: false } })],
+  ['gemma4-A', 'windows', noWindows],
+  ['gemma4-A', 'norms of values', attending({ valueNorm: undefined })],
+  ['gemma4-A', 'epsilon of the norms of values', attending({ valueNorm: { eps: 0.5 } })],
+  ['gemma4-A', 'scale of the scores', attending({ scale: 1 / 8 })],
+  [
+    'gemma4-A',
+    'whose keys and values a layer reads',
+    ({ layers }) => Object.assign(layers[4].attention, { kvBack: 4 }),
+  ],
+  ['gemma4-A', 'base of the layers with windows', turned({ base: 40000 })],
+  [
+    'gemma4-A',
+    'values that do not turn',
+    ({ shared, layers }) => {
+      for (const i of layers.keys()) delete shared[`layers.${i}.attention.ropeFactors`];
+    },
+  ],
+  ['gemma4-A', 'scale of the table of the inputs', ofInputs({ tableScale: 1 })],
+  ['gemma4-A', 'scale of the projection of the inputs', ofInputs({ projectionScale: 1e-3 })],
+  ['gemma4-A', 'epsilon of the inputs', ofInputs({ eps: 1 })],
+  ['gemma4-A', 'inputs of layers', feeding({ layerInput: undefined })],
+  ['gemma4-A', 'GELU of the inputs', feeding({ layerInput: { activation: 'relu', eps: 0.005 } })],
+  ['gemma4-A', 'epsilon of the layer inputs', feeding({ layerInput: { activation: 'gelu', eps: 0.5 } })],
+  ['gemma4-A', 'factors of the hidden states', withoutRoles('.sumFactor')],
+  ['gemma4-A', 'softcap of the logits', ({ head }) => Object.assign(head, { softcap: 0 })],
+  ['gemma4-A', 'scale of the embeddings', ({ embedding }) => Object.assign(embedding, { scale: 1 })],
+  ['gemma4-moe-A', 'norm of the router', mixed({ routerNorm: undefined })],
+  ['gemma4-moe-A', 'scale of the router', mixed({ routerNorm: { eps: 0.005, scale: 1 } })],
+  ['gemma4-moe-A', 'epsilon of the router', mixed({ routerNorm: { eps: 5, scale: 1 / 16 } })],
+  ['gemma4-moe-A', 'norms of the experts', mixed({ norms: undefined })],
+  ['gemma4-moe-A', 'epsilon of the experts', mixed({ norms: { eps: 0.5 } })],
+  ['gemma4-moe-A', 'shared expert', mixed({ shared: undefined })],
+  ['gemma4-moe-A', 'factors of the experts', withoutRoles('.downFactor')],
+  [
+    'gemma4-moe-A',
+    'order of gate and up',
+    ({ tensors }) => {
+      for (const one of tensors) one.alternating = undefined;
+    },
+  ],
   ['deepseek2-A', 'pairs of neighbours', turned({ pairing: 'halves' })],
   ['deepseek2-A', 'frequencies of YaRN', turned({ divisors: undefined })],
   ['deepseek2-A', 'magnitude of YaRN in the scale only', turned({ magnitude: 1 + 0.1 * Math.log(8) })],

@@ -121,7 +121,7 @@ test('architecture: what is not supported is refused before a weight is read', a
   await refused(
     { architecture: 'gemma9' },
     ModelError,
-    /"gemma9" is not supported; supported are llama, .*gemma3, phi3/,
+    /"gemma9" is not supported; supported are llama, .*gemma3, gemma4, phi3/,
   );
   await refused(
     pair('general.architecture', 'string', 'toString'),

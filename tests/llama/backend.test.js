@@ -5,14 +5,8 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Decoder } from '../../js/llama/decoder.js';
-import { createKernels, Llama, ModelError, NumericError, openGguf } from '../../js/llama/index.js';
-import { Lease } from '../../js/llama/lease.js';
-import { Pace } from '../../js/llama/pause.js';
-import { planModel } from '../../js/llama/plan.js';
+import { Llama, ModelError, NumericError } from '../../js/llama/index.js';
 import { Sampler } from '../../js/llama/sampler.js';
-import { checkTensors } from '../../js/llama/weights.js';
-import { WasmBackend } from '../../js/wasm/backend.js';
 import { latentModel } from '../helpers/latent-model.js';
 import {
   checkGreedy,
@@ -24,6 +18,7 @@ import {
   SMALL_MODELS,
   TOKENS,
 } from '../helpers/llama.js';
+import { load, logitsOf, matrix, planned, settings, vector, wasmBackend } from '../helpers/planned.js';
 import { Prng } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
@@ -40,7 +35,6 @@ const SAME = 1e-6;
  * up to a few times the outputs.
  */
 const RELATIVE = 3e-5;
-const settings = /** @type {const} */ ({ contextLength: 16, kvType: 'F32' });
 
 /**
  * @param {import('../../js/gguf/source.js').GgufSource} source @param {ReferenceBackend} backend
@@ -89,13 +83,6 @@ for (const [name, path, skip] of MODELS.filter(([name]) => SAMPLED.test(name))) 
     await run.text();
     assert.deepEqual(run.tokens, reference.greedy.tokens.slice(0, 3));
   });
-}
-
-/** @param {string} name @param {number} n @param {number} seed */
-function vector(name, n, seed) {
-  const prng = new Prng(seed);
-  const values = Float32Array.from({ length: n }, () => 1 + 0.3 * prng.gaussian());
-  return { name, typeId: 0, shape: [n], data: new Uint8Array(values.buffer) };
 }
 
 /**
@@ -285,60 +272,71 @@ const SETTINGS = {
       plan.shared['layers.1.attention.v'] = { of, start: 96, nRows: 32 };
     },
   ],
+  'values that are normalised': [
+    {},
+    ({ layers }) => Object.assign(layers[1].attention, { valueNorm: { eps: 0.1 } }),
+  ],
+  'values that are the product of the keys': [
+    { change: (list) => list.filter(({ name }) => name !== 'blk.1.attn_v.weight') },
+    (plan) => {
+      plan.tensors = plan.tensors.filter(({ name }) => name !== 'blk.1.attn_v.weight');
+      plan.shared['layers.1.attention.v'] = { of: 'layers.1.attention.k' };
+    },
+  ],
+  'keys and values of an earlier layer': [
+    { nLayers: 3 },
+    ({ layers }) => {
+      for (const i of [0, 2]) layers[i].attention.window = 3;
+      layers[2].attention.kvBack = 2;
+    },
+  ],
+  'a factor of the hidden states': [
+    { change: (list) => [...list, vector('blk.0.layer_output_scale.weight', 1, 6)] },
+    ({ tensors }) => {
+      const one = /** @type {const} */ ({ nRows: 1, nCols: 1, use: 'factor', optional: false });
+      tensors.push({ role: 'layers.0.feed.sumFactor', name: 'blk.0.layer_output_scale.weight', ...one });
+    },
+  ],
+  'inputs of layers': [
+    {
+      change: (list) => [
+        ...list,
+        matrix('per_layer_token_embd.weight', 40, 16, 7),
+        matrix('per_layer_model_proj.weight', 16, 64, 8),
+        vector('per_layer_proj_norm.weight', 8, 9),
+        ...[0, 1].flatMap((i) => [
+          matrix(`blk.${i}.inp_gate.weight`, 8, 64, 10 + i),
+          matrix(`blk.${i}.proj.weight`, 64, 8, 12 + i),
+          vector(`blk.${i}.post_norm.weight`, 64, 14 + i),
+        ]),
+      ],
+    },
+    ({ embedding, layers, tensors }) => {
+      embedding.layerInputs = { size: 8, tableScale: 3, projectionScale: 0.5, eps: 0.1, scale: 0.7 };
+      const add = (
+        /** @type {string} */ role,
+        /** @type {string} */ name,
+        /** @type {number} */ nRows,
+        /** @type {number} */ nCols,
+        /** @type {'matrix' | 'table' | 'vector'} */ use = 'matrix',
+      ) => tensors.push({ role, name: `${name}.weight`, nRows, nCols, use, optional: false });
+      add('embedding.layerTable', 'per_layer_token_embd', 40, 16, 'table');
+      add('embedding.layerProjection', 'per_layer_model_proj', 16, 64);
+      add('embedding.layerNorm', 'per_layer_proj_norm', 1, 8, 'vector');
+      for (const [i, { feed }] of layers.entries()) {
+        feed.layerInput = { activation: i === 0 ? 'gelu' : 'silu', eps: 0.2 };
+        add(`layers.${i}.feed.inputGate`, `blk.${i}.inp_gate`, 8, 64);
+        add(`layers.${i}.feed.inputOutput`, `blk.${i}.proj`, 64, 8);
+        add(`layers.${i}.feed.inputNorm`, `blk.${i}.post_norm`, 1, 64, 'vector');
+      }
+    },
+  ],
   'latent attention': latentModel(),
   'latent attention with queries from two products': latentModel({ layer: 1, latent: { qRank: 20 } }),
   'latent attention with factors of its matrices': latentModel({ factors: true, latent: { qRank: 20 } }),
 };
 /** Settings whose change is another form of the same model. */
 const NEUTRAL = ['as it is', 'queries, keys and values in one matrix'];
-
-/** @param {Spec} spec @param {(plan: Plan) => void} change */
-async function planned(spec, change) {
-  const gguf = await openGguf(makeModel(spec).bytes.buffer);
-  const plan = /** @type {Plan} */ (planModel(gguf.metadata));
-  change(plan);
-  return { gguf, plan, tensors: checkTensors(gguf, plan) };
-}
-
-/** @param {Awaited<ReturnType<typeof planned>>} model @param {Backend} backend */
-async function load({ gguf, plan, tensors }, backend) {
-  assert.deepEqual(
-    backend.lacks(
-      plan,
-      tensors.map(({ name }) => gguf.tensor(name)),
-      settings,
-    ),
-    [],
-  );
-  return backend.loadWeights(gguf, plan, tensors, { otherBytes: 0 });
-}
-
-/**
- * Logits of all tokens, as a batch and then token by token.
- * @param {Awaited<ReturnType<typeof planned>>} model @param {Backend} backend
- */
-async function logitsOf(model, backend) {
-  const weights = await load(model, backend);
-  const decoder = new Decoder(backend, model.plan, weights.byRole, settings);
-  const pace = () => new Pace(new Lease('logits', TOKENS.length, undefined));
-  const rows = [];
-  for (let start = 0; start < TOKENS.length; ) {
-    const n = start < 9 ? 3 : 1;
-    await decoder.forward(TOKENS.slice(start, start + n), start, pace());
-    for (let row = 0; row < n; row++) rows.push(...(await decoder.logits(row, 1)));
-    start += n;
-  }
-  decoder.free();
-  weights.free();
-  return Float32Array.from(rows);
-}
-
-/** @param {import('node:test').TestContext} t */
-async function wasmBackend(t) {
-  const fm = await createKernels({ threads: 1 });
-  t.after(() => fm.dispose());
-  return new WasmBackend(fm, { activation: 'f32', kvType: 'F32', ownsKernels: false });
-}
 
 for (const [name, [spec, change]] of Object.entries(SETTINGS)) {
   test(`backend: wasm computes what float64 JavaScript does, ${name}`, async (t) => {

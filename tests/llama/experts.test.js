@@ -4,19 +4,23 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createKernels } from '../../js/llama/index.js';
+import { createKernels, Llama } from '../../js/llama/index.js';
 import { planModel } from '../../js/llama/plan.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
-import { peakOf } from '../helpers/llama.js';
+import { changedGguf, floats } from '../helpers/changed-gguf.js';
+import { distance, peakOf } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { Matrix } from '../helpers/reference-rows.js';
+import { dataPath, skipWithout } from '../helpers/test-data.js';
 import { libraryVariants } from '../helpers/variants.js';
 
 /** @import { Kernels } from '../../js/layer-index.js' */
 /** @import { ExpertSettings, FeedSettings, Plan, RouterSettings } from '../../js/llama/plan.js' */
 
 const [N_EMBD, N_FF, N_EXPERTS, N_TOKENS] = [64, 32, 8, 7];
+const FACTORS = ['gateFactor', 'upFactor', 'downFactor'];
+const NORMS = ['routerNorm', 'expertsNorm', 'sharedNorm', 'sharedPostNorm'];
 /** As in backend.test.js. */
 const RELATIVE = 3e-5;
 
@@ -26,6 +30,7 @@ const RELATIVE = 3e-5;
  * @property {Partial<RouterSettings>} [router]
  * @property {Partial<FeedSettings>} [feed]
  * @property {readonly string[]} [biases]  roles
+ * @property {readonly string[]} [factors]  roles
  */
 
 /** @type {Record<string, Change>} */
@@ -45,6 +50,16 @@ const SETTINGS = {
   'norm after the block': { feed: { postNorm: { kind: 'rms', eps: 1e-3 } } },
   'biases of the experts': { biases: ['gateBias', 'upBias', 'downBias'] },
   'a bias of the router': { biases: ['routerBias'] },
+  'a norm of the router': { experts: { routerNorm: { eps: 0.2, scale: 0.5 } }, biases: ['routerBias'] },
+  'norms of the experts': { experts: { norms: { eps: 0.2 } } },
+  'norms of the experts and of a shared one': {
+    experts: { norms: { eps: 0.2 }, shared: { nFf: 48, gated: false } },
+    feed: { norm: undefined },
+  },
+  'factors of the experts': { factors: ['gateFactor', 'downFactor'] },
+  'factors and biases of the experts': {
+    ...{ factors: ['gateFactor', 'upFactor', 'downFactor'], biases: ['gateBias', 'upBias', 'downBias'] },
+  },
 };
 
 /** @param {Change} change */
@@ -89,6 +104,8 @@ function shapesOf(plan) {
     sharedUp: [sharedFf, N_EMBD, true],
     sharedDown: [N_EMBD, sharedFf, true],
     sharedRouter: [1, N_EMBD, true],
+    ...Object.fromEntries(FACTORS.map((role) => [role, [1, N_EXPERTS, false]])),
+    ...Object.fromEntries(NORMS.map((role) => [role, [1, N_EMBD, false]])),
   });
 }
 
@@ -118,7 +135,7 @@ async function run(backend, plan, weights, states) {
 async function compare(fm, change) {
   const plan = planOf(change);
   const prng = new Prng(20261127);
-  const biases = change.biases ?? [];
+  const chosen = [...(change.biases ?? []), ...(change.factors ?? [])];
   /** @type {Record<string, any>} */
   const ofWasm = {};
   /** @type {Record<string, any>} */
@@ -126,7 +143,7 @@ async function compare(fm, change) {
   for (const [role, [nRows, nCols, isMatrix]] of Object.entries(shapesOf(plan))) {
     const size = isMatrix ? 0.2 : 1;
     const data = Float32Array.from({ length: nRows * nCols }, () => size * prng.gaussian());
-    if (role.endsWith('Bias') && !biases.includes(role)) continue;
+    if (/(Bias|Factor)$/.test(role) && !chosen.includes(role)) continue;
     ofReference[role] = new Matrix(nRows, nCols, Float64Array.from(data));
     ofWasm[role] = isMatrix
       ? fm.weight({ type: 'F32', nRows, nCols, data })
@@ -161,3 +178,29 @@ for (const { isa, dot, label, skip } of libraryVariants) {
     }
   });
 }
+
+const path = dataPath('arch/models/qwen3moe-A.gguf');
+const absent = skipWithout('arch/models/qwen3moe-A.gguf');
+
+test('experts: a file may have a factor for each of them', { skip: absent }, async () => {
+  const factors = Float32Array.from({ length: N_EXPERTS }, (_, e) => 2 ** (e - 3));
+  /** @param {readonly string[]} inverse  matrices with the inverse factors */
+  const logits = async (...inverse) => {
+    const tensors = [...new Set(['ffn_up_exps', ...inverse])].map((name) =>
+      floats(
+        `blk.1.${name}.scale`,
+        [N_EXPERTS],
+        factors.map((factor) => (inverse.includes(name) ? 1 / factor : factor)),
+      ),
+    );
+    const source = inverse.length > 0 ? await changedGguf(path, { tensors }) : path;
+    const model = await Llama.load(source, { threads: 1, activation: 'f32', kvType: 'F32' });
+    const values = await model.logits([1, 17, 5, 30, 9, 9, 22, 3]);
+    model.dispose();
+    return values;
+  };
+  const plain = await logits();
+  // Powers of 2 for up, and their inverses for down, change nothing at all.
+  assert.deepEqual(await logits('ffn_down_exps'), plain);
+  assert.ok(distance(await logits('ffn_up_exps'), plain).max > 0.1);
+});

@@ -62,7 +62,7 @@ function loadTo(source, list, make, options = {}, mayMoveAll = true) {
 }
 
 const arch = skipWithout('arch/models');
-for (const name of ['llama-rope3-A', 'gemma3-A', 'qwen3-A', 'phi3-A', 'lfm2-A']) {
+for (const name of ['llama-rope3-A', 'gemma3-A', 'qwen3-A', 'phi3-A', 'lfm2-A', 'gemma4-moe-A']) {
   test(`two and more CPUs give the bits of one, ${name}`, { skip: arch }, async () => {
     const path = dataPath(`arch/models/${name}.gguf`);
     const options = /** @type {const} */ ({ threads: 1, contextLength: 96 });

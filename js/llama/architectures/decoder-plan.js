@@ -104,6 +104,8 @@ export function rename({ tensors }, from, to) {
  * @property {boolean} [areValuesInKeys]  Whether values are a part of the keys; default false.
  * @property {boolean} [experts]  Whether the file may have experts, which mixExperts adds to the
  *   plan.
+ * @property {(layer: number) => MetadataReader} [ofLayer]  Readers of the layers, where their shapes
+ *   differ.
  */
 
 /**
@@ -114,23 +116,24 @@ export function rename({ tensors }, from, to) {
 export function decoderPlan(read, options) {
   const { pairing, qkNorm, norms = 'before', kind = 'gated', activation = 'silu' } = options;
   if (!options.experts) refuseExperts(read);
-  const shape = readShape(read, 'rms', options.areValuesInKeys);
-  const { nVocab, nEmbd, nFf, nHeads, nKvHeads, headSize, eps, trainedContext } = shape;
+  const { ofLayer = () => read, areValuesInKeys } = options;
+  const shapeOf = (/** @type {number} */ i) => readShape(ofLayer(i), 'rms', areValuesInKeys);
+  const { nVocab, nEmbd, nLayers, eps, trainedContext } = shapeOf(0);
+  const shapes = Array.from({ length: nLayers }, (_, i) => shapeOf(i));
   const norm = /** @type {const} */ ({ kind: 'rms', eps });
   const ofBlock = {
     norm: norms === 'after' ? undefined : norm,
     postNorm: norms === 'before' ? undefined : norm,
     sumNorm: undefined,
   };
-  const rope = readRope(read, headSize, options.rope);
-  /** @type {import('../plan.js').AttentionLayer} */
-  const layer = {
+  /** @type {import('../plan.js').AttentionLayer[]} */
+  const layers = shapes.map(({ nHeads, nKvHeads, headSize, nFf }, i) => ({
     attention: {
       kind: 'attention',
-      ...ofBlock,
+      ...structuredClone(ofBlock),
       ...{ nHeads, nKvHeads, headSize },
       qkNorm: qkNorm && { kind: 'rms', eps, afterRope: false, ...qkNorm },
-      rope: { pairing, ...rope },
+      rope: { pairing, ...readRope(ofLayer(i), headSize, options.rope) },
       temperature: undefined,
       causal: read.flag('attention.causal', true),
       window: 0,
@@ -138,11 +141,11 @@ export function decoderPlan(read, options) {
       softcap: 0,
       residualScale: 1,
     },
-    feed: { kind, activation, nFf, ...ofBlock, residualScale: 1 },
-  };
-  const layers = Array.from({ length: shape.nLayers }, () => structuredClone(layer));
+    feed: { kind, activation, nFf, ...structuredClone(ofBlock), residualScale: 1 },
+  }));
+  const nPairs = Math.max(...layers.map(({ attention: { rope } }) => rope?.nDims ?? 0)) / 2;
   const { attention = false, feed = false } = options.fused ?? {};
-  const ofLayers = layers.map((_, i) => [
+  const ofLayers = shapes.map((shape, i) => [
     attentionTensors(i, shape, { ...options, fused: attention }),
     feedTensors(i, shape, { ...options, fused: feed }),
   ]);
@@ -166,9 +169,9 @@ export function decoderPlan(read, options) {
       tensor('embedding.table', 'token_embd.weight', nVocab, nEmbd, 'table'),
       tensor('head.norm', 'output_norm.weight', 1, nEmbd, 'vector'),
       tensor('head.output', 'output.weight?', nVocab, nEmbd, 'matrix'),
-      tensor('rope.factors', 'rope_freqs.weight?', 1, rope.nDims / 2, 'vector'),
-      tensor('rope.longFactors', 'rope_factors_long.weight?', 1, rope.nDims / 2, 'vector'),
-      tensor('rope.shortFactors', 'rope_factors_short.weight?', 1, rope.nDims / 2, 'vector'),
+      tensor('rope.factors', 'rope_freqs.weight?', 1, nPairs, 'vector'),
+      tensor('rope.longFactors', 'rope_factors_long.weight?', 1, nPairs, 'vector'),
+      tensor('rope.shortFactors', 'rope_factors_short.weight?', 1, nPairs, 'vector'),
       ...ofLayers.flat().flatMap(({ tensors }) => tensors),
     ],
     shared,

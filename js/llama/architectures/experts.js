@@ -25,6 +25,7 @@ const DENSE = /^layers\.(\d+)\.feed\.(gate|up|down|gateUp)$/;
  *   expert_shared_feed_forward_length, or feed_forward_length.
  * @property {boolean} [selectBias]  Whether a bias is added to the scores for the choice.
  * @property {boolean} [biases]  Whether the router and the experts have biases.
+ * @property {boolean} [fused]  Whether gate and up of an expert share a matrix.
  */
 
 /** How many layers at the start have no experts. */
@@ -82,7 +83,7 @@ function readGroups(read, nExperts) {
  * @param {MixtureOptions} options
  */
 export function mixExperts(read, plan, options) {
-  const { router, first = 0, selectBias = false, biases = false } = options;
+  const { router, first = 0, selectBias = false, biases = false, fused = false } = options;
   const nExperts = read.count('expert_count');
   const nUsed = read.count('expert_used_count');
   if (nUsed > nExperts) {
@@ -124,8 +125,17 @@ export function mixExperts(read, plan, options) {
     ) => plan.tensors.push(tensor(`layers.${i}.feed.${role}`, `blk.${i}.${name}`, nRows, nCols, use));
     const { nEmbd } = plan;
     add('router', 'ffn_gate_inp.weight', nExperts, nEmbd, 'matrix');
-    add('gate', 'ffn_gate_exps.weight', nExperts * nFf, nEmbd, 'experts');
-    add('up', 'ffn_up_exps.weight', nExperts * nFf, nEmbd, 'experts');
+    if (fused) {
+      const nRows = nExperts * nFf;
+      const of = `layers.${i}.feed.gateUp`;
+      add('gateUp', 'ffn_gate_up_exps.weight', 2 * nRows, nEmbd, 'experts');
+      Object.assign(plan.tensors[plan.tensors.length - 1], { alternating: nFf });
+      plan.shared[`layers.${i}.feed.gate`] = { of, start: 0, nRows };
+      plan.shared[`layers.${i}.feed.up`] = { of, start: nRows, nRows };
+    } else {
+      add('gate', 'ffn_gate_exps.weight', nExperts * nFf, nEmbd, 'experts');
+      add('up', 'ffn_up_exps.weight', nExperts * nFf, nEmbd, 'experts');
+    }
     add('down', 'ffn_down_exps.weight', nExperts * nEmbd, nFf, 'experts');
     if (selectBias) add('selectBias', 'exp_probs_b.bias', 1, nExperts, 'bias');
     if (biases) {

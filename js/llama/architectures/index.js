@@ -10,6 +10,7 @@ import { falconH1 } from './falcon-h1.js';
 import { gemmaEmbedding } from './gemma-embedding.js';
 import { gemma2 } from './gemma2.js';
 import { gemma3 } from './gemma3.js';
+import { gemma4 } from './gemma4.js';
 import { glm4 } from './glm4.js';
 import { gptOss } from './gpt-oss.js';
 import { granite } from './granite.js';
@@ -34,7 +35,7 @@ import { smollm3 } from './smollm3.js';
 
 /** @type {Readonly<Record<string, import('../plan.js').ArchitectureFile>>} */
 export const PLANS = Object.freeze({
-  ...{ llama, qwen2, qwen3, granite, smollm3, gemma2, gemma3, phi3, arcee, olmo2, exaone4 },
+  ...{ llama, qwen2, qwen3, granite, smollm3, gemma2, gemma3, gemma4, phi3, arcee, olmo2, exaone4 },
   ...{ qwen2moe, qwen3moe, granitemoe, olmoe, deepseek2 },
   'hunyuan-dense': hunyuanDense,
   'gpt-oss': gptOss,

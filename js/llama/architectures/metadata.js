@@ -19,6 +19,8 @@ import { DEFAULT_CONTEXT } from '../options.js';
  * @property {(name: string, fallback: number) => number} optional  A number over 0; 0 is as good as
  *   none.
  * @property {(name: string, fallback: boolean) => boolean} flag  True or false.
+ * @property {(layer: number, suffix?: string) => MetadataReader} ofLayer  Reads the entry of one layer
+ *   where the file has a list, and the key with the suffix where it has that.
  * @property {number} nVocab  Entries of the tokenizer's list.
  * @property {number} nTokenTypes  Token types that a tokenizer tells apart.
  * @property {number} contextLength  Positions of the context that the model is loaded with.
@@ -32,9 +34,31 @@ import { DEFAULT_CONTEXT } from '../options.js';
  * @returns {MetadataReader}
  */
 export function metadataReader(metadata, architecture, contextLength) {
-  const key = (/** @type {string} */ name) => `${architecture}.${name}`;
-  const value = (/** @type {string} */ name) => metadata[key(name)];
   const tokens = metadata['tokenizer.ggml.tokens'];
+  const key = (/** @type {string} */ name) => `${architecture}.${name}`;
+  /** @param {MetadataReader['value']} value @returns {MetadataReader} */
+  const readerOf = (value) => ({
+    ...{ architecture, key, value, ...checksOf(key, value) },
+    ofLayer: (layer, suffix = '') =>
+      readerOf((name) => {
+        const given = value(name + suffix) ?? value(name);
+        return Array.isArray(given) ? given[layer] : given;
+      }),
+    nVocab: Array.isArray(tokens) ? tokens.length : 0,
+    nTokenTypes: Number(metadata['tokenizer.ggml.token_type_count'] ?? 1),
+    get contextLength() {
+      return contextLength ?? Math.min(this.count('context_length'), DEFAULT_CONTEXT);
+    },
+  });
+  return readerOf((name) => metadata[key(name)]);
+}
+
+/**
+ * @param {MetadataReader['key']} key
+ * @param {MetadataReader['value']} value
+ * @returns {Pick<MetadataReader, 'count' | 'positive' | 'optional' | 'flag'>}
+ */
+function checksOf(key, value) {
   /** @type {MetadataReader['count']} */
   const count = (name, fallback) => {
     const given = value(name);
@@ -51,18 +75,13 @@ export function metadataReader(metadata, architecture, contextLength) {
     throw new ModelError(`metadata ${show(key(name))} must be a number over 0, got ${show(given)}`);
   };
   return {
-    ...{ architecture, key, value, count, positive },
+    ...{ count, positive },
     optional: (name, fallback) =>
       value(name) === undefined || value(name) === 0 ? fallback : positive(name),
     flag(name, fallback) {
       const given = value(name) ?? fallback;
       if (typeof given === 'boolean') return given;
       throw new ModelError(`metadata ${show(key(name))} must be true or false, got ${show(given)}`);
-    },
-    nVocab: Array.isArray(tokens) ? tokens.length : 0,
-    nTokenTypes: Number(metadata['tokenizer.ggml.token_type_count'] ?? 1),
-    get contextLength() {
-      return contextLength ?? Math.min(count('context_length'), DEFAULT_CONTEXT);
     },
   };
 }

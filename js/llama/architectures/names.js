@@ -10,6 +10,7 @@ export const ARCHITECTURES = Object.freeze({
   qwen35: { models: 'Qwen 3.5' },
   gemma2: { models: 'Gemma 2' },
   gemma3: { models: 'Gemma 3 (text)' },
+  gemma4: { models: 'Gemma 4 (text)' },
   phi3: { models: 'Phi 3, Phi 3.5, Phi 4' },
   granite: { models: 'Granite 3' },
   granitehybrid: { models: 'Granite 4 H' },
