@@ -1,4 +1,4 @@
-/* The context of a model: the tokens whose keys and values are in the cache, and which the states of
+/* A context of a model: the tokens whose keys and values are in the cache, and which the states of
  * recurrent layers have seen.
  *
  * On a device that chooses tokens by itself, some are in flight: the passes of tokens that nobody
@@ -7,11 +7,17 @@
  * and values. States cannot forget a token: `rewind` tells where computing can go on.
  *
  * Where a device is lost, a keeper replaces it. The tokens are here, so they are computed again, and
- * the call that failed goes on. */
+ * the call that failed goes on.
+ *
+ * Several contexts of a model take turns: for a batch, or for a pass and the choices after it, which
+ * need its hidden states. */
+
+import { Lease, Line } from './lease.js';
+import { checkSignal, checkSwitch } from './options.js';
+import { Pace } from './pause.js';
 
 /** @typedef {import('./decoder.js').Choice} Choice */
 /** @typedef {import('./decoder.js').Decoder} Decoder */
-/** @typedef {import('./pause.js').Pace} Pace */
 
 /**
  * Replaces the decoder of a model that owns its devices.
@@ -19,14 +25,17 @@
  * @property {(error: unknown, decoder: Decoder) => boolean} isLoss  Whether a decoder failed because
  *   its device is lost.
  * @property {(error: unknown, decoder: Decoder, nTokens: number, lease: import('./lease.js').Lease) =>
- *   Promise<Decoder>} replace  Gives another decoder, with an empty cache. nTokens: tokens of the
- *   context.
+ *   Promise<Decoder>} replace  Gives the decoder of the model's first context on another device, with
+ *   an empty cache. nTokens: tokens of the context.
  */
 
 export class Context {
   #decoder;
+  #remake;
   /** @type {number[]} */
   #past = [];
+  /** Tokens to be computed before the next choice. @type {number[]} */
+  #due = [];
   #lastRow = 0;
   /** The token that next() gave, which is not in the past yet. @type {number | undefined} */
   #given;
@@ -36,19 +45,57 @@ export class Context {
   #arrived = 0;
   /** Without it a lost device is an error. @type {Keeper | undefined} */
   keeper;
+  /** The call that has the context, and those that wait for it. */
+  line = new Line();
 
   /**
    * @param {Decoder} decoder
    * @param {number} length  number of positions
+   * @param {(first: Decoder) => Decoder} [remake]  makes a decoder for this context from the one of
+   *   the model's first context
    */
-  constructor(decoder, length) {
+  constructor(decoder, length, remake = (first) => first) {
     this.#decoder = decoder;
+    this.#remake = remake;
     this.length = length;
+  }
+
+  /** The decoder, which changes when a device is replaced. */
+  get decoder() {
+    return this.#decoder;
+  }
+
+  /** The tokens. @returns {readonly number[]} */
+  get past() {
+    return this.#past;
   }
 
   /** Number of free positions. */
   get room() {
     return this.length - this.#past.length;
+  }
+
+  /**
+   * Has the context during a call.
+   * @template T
+   * @param {import('./lease.js').Holder} holder
+   * @param {import('./options.js').CallOptions} options
+   * @param {(pace: Pace, lease: Lease) => Promise<T>} work
+   * @returns {Promise<T>}
+   */
+  async during(holder, { signal, queue = false }, work) {
+    checkSwitch(queue, 'queue');
+    checkSignal(signal);
+    signal?.throwIfAborted();
+    const lease = new Lease(holder, 0, signal);
+    this.line.join(lease, queue);
+    try {
+      if (lease.turn) await lease.turn;
+      lease.check();
+      return await work(new Pace(lease), lease);
+    } finally {
+      lease.end();
+    }
   }
 
   /**
@@ -75,6 +122,15 @@ export class Context {
   }
 
   /**
+   * Takes over tokens whose keys, values and states were put into the decoder.
+   * @param {readonly number[]} tokens
+   */
+  adopt(tokens) {
+    this.clear();
+    this.#past.push(...tokens);
+  }
+
+  /**
    * Computes more tokens, in batches.
    * @param {readonly number[]} tokens
    * @param {Pace} pace
@@ -89,16 +145,13 @@ export class Context {
       const some = tokens.slice(start, start + decoder.batch);
       const end = start + some.length;
       try {
-        await decoder.forward(some, before, pace);
-        // Another call may have taken the model during the wait.
-        pace.check();
-        // The tokens are added after the pass, so that an aborted pass is repeated.
-        for (const token of some) this.#past.push(token);
-        this.#lastRow = some.length - 1;
-        if (afterBatch) await afterBatch(start, some.length, decoder);
-        else if (end < tokens.length) await decoder.idle();
+        await decoder.turns.take(pace.lease, async () => {
+          await this.#compute(some, pace);
+          if (afterBatch) await afterBatch(start, some.length, decoder);
+          else if (end < tokens.length) await decoder.idle();
+        });
       } catch (error) {
-        await this.#recover(error, pace, before);
+        await this.extend(await this.#recover(error, pace, before), pace);
         continue;
       }
       pace.check();
@@ -107,9 +160,16 @@ export class Context {
     }
   }
 
-  /** Whether next() waits for what extend() has only begun. */
-  get queues() {
-    return this.#decoder.queues;
+  /**
+   * Computes a prompt. Its last batch is left to next(), which needs the hidden states.
+   * @param {readonly number[]} tokens
+   * @param {Pace} pace
+   */
+  async begin(tokens, pace) {
+    const { batch } = this.#decoder;
+    const nFirst = batch * Math.floor((tokens.length - 1) / batch);
+    await this.extend(tokens.slice(0, nFirst), pace, (_, __, decoder) => decoder.idle());
+    this.#due = tokens.slice(nFirst);
   }
 
   /**
@@ -125,26 +185,32 @@ export class Context {
     const given = this.#given;
     if (given !== undefined) {
       this.#given = undefined;
-      if (this.#flight.length === 0) await this.extend([given], pace);
+      if (this.#flight.length === 0) this.#due = [given];
       else this.#past.push(given);
-      // Another call may have taken the model during a wait, here and below.
-      pace.check();
     }
     const { draws = 0 } = sampler;
     for (;;) {
       try {
-        await this.#fill(sampler, pace, Math.min(this.#decoder.ahead(sampler) + 1, most));
+        const decoder = this.#decoder;
+        await decoder.turns.take(pace.lease, async () => {
+          while (this.#due.length > 0) {
+            await this.#compute(this.#due.slice(0, decoder.batch), pace);
+            this.#due = this.#due.slice(decoder.batch);
+          }
+          await this.#fill(sampler, pace, Math.min(decoder.ahead(sampler) + 1, most));
+        });
         pace.check();
         const choice = /** @type {Choice} */ (this.#flight.shift());
-        const { token, arrived } = await this.#decoder.token(choice, pace);
-        // Another call may have taken the model during the wait.
+        const { token, arrived } = await decoder.token(choice, pace);
+        // Another call may have taken the context during the wait.
         pace.check();
         this.#given = token;
         const start = Math.max(Math.min(since, choice.asked), this.#arrived);
         this.#arrived = arrived;
         return { token, ms: Math.max(0, arrived - start) };
       } catch (error) {
-        await this.#recover(error, pace, this.#past.length);
+        const due = this.#due;
+        this.#due = [...(await this.#recover(error, pace, this.#past.length)), ...due];
         // The choice that was lost may have drawn a random number.
         sampler.rewind?.(draws);
       }
@@ -152,24 +218,38 @@ export class Context {
   }
 
   /**
-   * Computes the tokens again after a loss.
+   * Computes tokens of one batch, and adds them to the past.
+   * @param {readonly number[]} some
+   * @param {Pace} pace
+   */
+  async #compute(some, pace) {
+    await this.#decoder.forward(some, this.#past.length, pace);
+    // Another call may have taken the context during the wait.
+    pace.check();
+    // The tokens are added after the pass, so that an aborted pass is repeated.
+    for (const token of some) this.#past.push(token);
+    this.#lastRow = some.length - 1;
+  }
+
+  /**
+   * Takes another decoder after a loss. The past is empty then.
    * @param {unknown} error
    * @param {Pace} pace
    * @param {number} nTokens  that are kept
+   * @returns {Promise<number[]>} these tokens, which must be computed again
    * @throws {unknown} the error, if it is another one, or there is no other device
    */
   async #recover(error, pace, nTokens) {
     const { keeper } = this;
     if (!keeper?.isLoss(error, this.#decoder)) throw error;
-    // Another call may have taken the model before the loss was noticed.
+    // Another call may have taken the context before the loss was noticed.
     pace.check();
     const past = this.#past.slice(0, nTokens);
-    this.#drop();
-    this.#past = [];
-    const decoder = await keeper.replace(error, this.#decoder, nTokens, pace.lease);
+    this.clear();
+    const first = await keeper.replace(error, this.#decoder, nTokens, pace.lease);
     pace.check();
-    this.#decoder = decoder;
-    await this.extend(past, pace);
+    this.#decoder = this.#remake(first);
+    return past;
   }
 
   /**
@@ -194,5 +274,6 @@ export class Context {
   #drop() {
     this.#given = undefined;
     this.#flight = [];
+    this.#due = [];
   }
 }

@@ -7,11 +7,13 @@
  *
  * The settings of a layer say what it computes; the backend decides how. All memory is allocated
  * once, for the largest batch; only the logits of many tokens take theirs when they are first asked
- * for. Where attention is not causal, each token sees all others: a batch is then a whole text,
+ * for. A decoder has the caches and states of one context; those of further contexts share the
+ * hidden states and the logits, and take turns. Where attention is not causal, each token sees all others: a batch is then a whole text,
  * computed in parts, first all keys and values and then the rest. Short texts may share a batch. */
 
 import { NumericError } from './errors.js';
 import { isCausal } from './layers.js';
+import { Turns } from './lease.js';
 
 /** @typedef {import('../backend.js').Backend} Backend */
 /** @typedef {import('../backend.js').Resource} Resource */
@@ -38,14 +40,17 @@ import { isCausal } from './layers.js';
 
 export class Decoder {
   #backend;
+  #plan;
+  #weights;
   #isCausal;
   /** The last forward pass. @type {Pass} */
   #last = { position: 0, nTokens: 0 };
   #embedding;
   #layers;
   #head;
+  /** @type {import('../backend.js').Hidden} */
   #x;
-  /** Logits that a token is chosen from. */
+  /** Logits that a token is chosen from. @type {import('../backend.js').DeviceTensor} */
   #logits;
   /** More rows of logits, from the first call of logits() on. @type {Resource | undefined} */
   #manyLogits;
@@ -53,18 +58,25 @@ export class Decoder {
   #tokens;
   /** @type {Resource[]} */
   #owned = [];
+  /** The turns of all contexts of the model. @type {Turns} */
+  turns;
 
   /**
    * @param {Backend} backend
    * @param {Plan} plan
    * @param {import('../backend.js').Weights} weights  weights by role
    * @param {RunSettings} settings
+   * @param {Decoder} [first]  the decoder of the model's first context, which it shares memory with
    */
-  constructor(backend, plan, weights, settings) {
+  constructor(backend, plan, weights, settings, first) {
     this.#backend = backend;
+    this.#plan = plan;
+    this.#weights = weights;
     this.#isCausal = isCausal(plan.layers);
-    const { batch, part, logitRows, kvBytes, workspaceBytes } = backend.sizes(plan, settings);
-    this.kvBytes = kvBytes;
+    const sizes = backend.sizes(plan, settings);
+    /** @type {Omit<import('../backend.js').Sizes, 'kvBytes'>} */
+    const { batch, part, logitRows, workspaceBytes } = first ?? sizes;
+    this.kvBytes = sizes.kvBytes;
     this.workspaceBytes = workspaceBytes;
     /** Most tokens of one forward pass. */
     this.batch = batch;
@@ -72,6 +84,7 @@ export class Decoder {
     this.part = part;
     /** Most rows that logits() returns at a time. */
     this.logitRows = logitRows;
+    this.turns = first ? first.turns : new Turns();
     this.#nVocab = plan.nVocab;
     this.#embedding = { settings: plan.embedding, weights: weights.embedding };
     this.#head = { settings: plan.head, weights: weights.head ?? {} };
@@ -96,14 +109,28 @@ export class Decoder {
           feed: { settings: feed, weights: of.feed, layer: i },
         };
       });
-      this.#x = this.#own(backend.hidden(plan, { batch, part }));
-      this.#logits = this.#own(backend.tensor({ nRows: 1, nCols: plan.nVocab }));
+      this.#x = first ? first.#x : this.#own(backend.hidden(plan, { batch, part }));
+      this.#logits = first ? first.#logits : this.#own(backend.tensor({ nRows: 1, nCols: plan.nVocab }));
       // One more than the positions: the token that is chosen when the context is full.
       this.#tokens = this.#own(backend.tokens(settings.contextLength + 1));
     } catch (error) {
       this.free();
       throw error;
     }
+  }
+
+  /**
+   * A decoder with caches and states of its own, for another context. It can be used as long as this
+   * one is not freed.
+   * @param {RunSettings} settings  no more positions than those of this decoder
+   */
+  another(settings) {
+    return new Decoder(this.#backend, this.#plan, this.#weights, settings, this);
+  }
+
+  /** The backend that it computes on. */
+  get backend() {
+    return this.#backend;
   }
 
   /**
@@ -242,11 +269,6 @@ export class Decoder {
     return this.#traced(() => backend.read(logits, { start: 0, nRows }), this.#last);
   }
 
-  /** Whether the backend queues work, so that a pass has hardly begun when it is called. */
-  get queues() {
-    return this.#backend.ahead !== undefined;
-  }
-
   /** Tokens that may be chosen ahead of the one that is read. @param {TokenSampler} sampler */
   ahead(sampler) {
     return this.#backend.ahead?.(sampler) ?? 0;
@@ -275,13 +297,18 @@ export class Decoder {
   }
 
   /**
-   * Waits for a token.
+   * Waits for a token. Meanwhile other contexts may compute.
    * @param {Choice} choice
    * @param {Pace} pace
    * @throws {NumericError} a logit is NaN or infinite
    */
-  token({ reading, pass }, pace) {
-    return this.#traced(() => reading, pass, pace);
+  async token({ reading, pass }, pace) {
+    try {
+      return await reading;
+    } catch (error) {
+      const fail = () => Promise.reject(error);
+      return this.turns.take(pace.lease, () => this.#traced(fail, pass, pace));
+    }
   }
 
   /**

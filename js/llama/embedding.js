@@ -174,7 +174,7 @@ export async function poolTexts({ backend, decoder, context, plan }, lists, pool
   for (const group of groupsOf(lists, backend.packs ? decoder.part : 0)) {
     if (group.length > 1) {
       try {
-        await runTogether(group);
+        await decoder.turns.take(pace.lease, () => runTogether(group));
         continue;
       } catch (error) {
         // Alone, the text with the wrong number says at which of its tokens it is.

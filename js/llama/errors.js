@@ -37,18 +37,18 @@ export class ContextError extends FmError {
   }
 }
 
-/** The model's one context is in use by another call. */
+/** The context is in use by another call. */
 export class BusyError extends FmError {
   code = 'FM_BUSY';
 
   /**
    * @param {string} message
-   * @param {'generate' | 'logits' | 'embed' | 'rank'} holder
+   * @param {'generate' | 'logits' | 'embed' | 'rank' | 'clear' | 'save' | 'fork'} holder
    */
   constructor(message, holder) {
     super(message);
     this.name = 'BusyError';
-    /** The call that has the model. */
+    /** The call that has the context. */
     this.holder = holder;
   }
 }

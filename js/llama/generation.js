@@ -9,8 +9,7 @@ import { TextStream } from './text-stream.js';
  * @typedef {object} GenerationStats  Numbers of a generation; times in milliseconds
  * @property {number} promptTokens  Tokens of the whole prompt.
  * @property {number} reusedTokens  Tokens of the prompt that were in the context already.
- * @property {number} promptMs  Time until the prompt's last token had its logits; on a GPU, until
- *   the first token was chosen from them.
+ * @property {number} promptMs  Time until the first token was chosen from the logits of the prompt.
  * @property {number} promptTokensPerSecond  Speed of the prompt, counting the tokens that were
  *   computed.
  * @property {number} timeToFirstToken  Time from the first read to the first token, with the wait for
@@ -225,27 +224,10 @@ export class Generation {
     return { sampler: new HookedSampler(this.#options, { hook, tokens: all, nTop, bytes }), all };
   }
 
-  /**
-   * Computes the tokens of the prompt that the context lacks.
-   * @param {Engine['context']} context
-   * @param {Pace} pace
-   */
-  async #compute(context, pace) {
-    const { onProgress } = this.#options;
-    const { reused } = this.#stats;
-    const [rest, total] = [this.#prompt.slice(reused), this.#prompt.length];
-    if (!onProgress) return context.extend(rest, pace);
-    return context.extend(rest, pace, async (start, nTokens, decoder) => {
-      const done = reused + start + nTokens;
-      if (done < total) await decoder.idle();
-      pace.check();
-      onProgress({ phase: 'prompt', done, total });
-    });
-  }
-
   /** @param {Engine} engine @returns {AsyncGenerator<string, void, void>} */
   async *#write({ context, bytes, ends, lease }) {
-    const { maxTokens, stops, ignoreEnd, showTokens } = this.#options;
+    const { maxTokens, stops, ignoreEnd, showTokens, onProgress } = this.#options;
+    const total = this.#prompt.length;
     const asked = performance.now();
     if (lease.turn) await lease.turn;
     lease.check();
@@ -257,9 +239,11 @@ export class Generation {
     this.#stream = stream;
     const stats = this.#stats;
     stats.reused = context.rewind(this.#prompt);
-    await this.#compute(context, pace);
+    const report = (/** @type {number} */ nTokens) =>
+      onProgress?.({ phase: 'prompt', done: stats.reused + nTokens, total });
+    const rest = this.#prompt.slice(stats.reused);
+    await context.begin(rest, pace, report);
     lease.check();
-    stats.promptMs = performance.now() - start;
     // The reader's time between two pieces is not counted, unless tokens are computed in it.
     for (;;) {
       const { token, ms } = await context.next(sampler, pace, maxTokens - this.tokens.length);
@@ -268,7 +252,8 @@ export class Generation {
       else {
         const now = performance.now();
         stats.first = now - asked;
-        if (context.queues) stats.promptMs = now - start;
+        stats.promptMs = now - start;
+        report(rest.length);
       }
       const isEnd = !ignoreEnd && ends.has(token);
       if (!isEnd) {

@@ -21,12 +21,14 @@ export const architectures = ARCHITECTURES;
 /** @typedef {import('./options.js').CallOptions} CallOptions */
 /** @typedef {import('./chat.js').ChatFormat} ChatFormat */
 /** @typedef {import('./chat/overflow.js').ChatLimits} ChatLimits */
+/** @typedef {import('./llama-context.js').ContextOptions} ContextOptions */
 /** @typedef {import('./embedding.js').EmbedOptions} EmbedOptions */
 /** Older name of Kernels. @typedef {import('../wasm/kernels.js').Kernels} FusedKernels */
 /** @typedef {import('./options.js').GenerateOptions} GenerateOptions */
 /** @typedef {import('./generation.js').Generation} Generation */
 /** @typedef {import('./generation.js').GenerationStats} GenerationStats */
 /** @typedef {import('../wasm/kv-cache.js').KvType} KvType */
+/** @typedef {import('./llama-context.js').LlamaContext} LlamaContext */
 /** @typedef {import('./load-options.js').LlamaOptions} LlamaOptions */
 /** @typedef {import('./chat/messages.js').CallingMessage} CallingMessage */
 /** @typedef {import('./hooked-sampler.js').LogitsHook} LogitsHook */

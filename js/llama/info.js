@@ -38,7 +38,7 @@
  * @typedef {object} ModelMemory
  * @property {number} weights  Bytes of the weights, quantised as in the file.
  * @property {number} kvCache  Bytes of the keys and values of all positions, and of the states of
- *   recurrent layers.
+ *   recurrent layers, in all contexts.
  * @property {number} workspace  Bytes of the activations.
  * @property {number} linear  All bytes that the devices hold for the model; on the CPU the
  *   whole wasm memory.
@@ -104,6 +104,7 @@ const NO_ATTENTION = /** @type {const} */ ({ nHeads: 0, nKvHeads: 0, headSize: 0
 /** @param {Parts} parts @returns {ModelInfo} */
 export function describe(parts) {
   const { backend, choice, plan, weights, decoder, tokenizer, metadata, tensors, settings, timings } = parts;
+  const decoders = [decoder, ...[...parts.contexts].map((context) => context.decoder)];
   const { architecture, layers, nEmbd, nVocab, trainedContext } = plan;
   const [{ feed }] = layers;
   const first = layers.findIndex((layer) => layer.attention);
@@ -142,7 +143,7 @@ export function describe(parts) {
     types,
     memory: {
       weights: weightBytes,
-      kvCache: decoder.kvBytes,
+      kvCache: decoders.reduce((sum, { kvBytes }) => sum + kvBytes, 0),
       workspace: decoder.workspaceBytes,
       linear: info.memoryBytes,
     },

@@ -1,6 +1,6 @@
-/* The right to use the one context of a model. One call at a time has it; others may wait in a line. A
+/* The right to use a context of a model. One call at a time has it; others may wait in a line. A
  * call may lose it at any moment, also while it waits for something. The call checks it after each
- * wait, and so does any other call that wants the model. */
+ * wait, and so does any other call that wants the context. Calls of several contexts take turns. */
 
 import { BusyError } from './errors.js';
 
@@ -20,8 +20,8 @@ export class Lease {
   #end;
   #signal;
   #owner;
-  /** Told when the lease ends. @type {(() => void)[]} */
-  #tell = [];
+  /** Told when the lease ends. @type {Set<() => void>} */
+  #tell = new Set();
   /** @type {() => void} */
   #begin = () => {};
   /** Ends the lease with the signal's reason. */
@@ -77,7 +77,8 @@ export class Lease {
     this.#signal?.removeEventListener('abort', this.#abort);
     owners.unregister(this);
     this.#begin();
-    for (const tell of this.#tell.splice(0)) tell();
+    for (const tell of this.#tell) tell();
+    this.#tell.clear();
   }
 
   /** Makes the call wait. */
@@ -92,9 +93,13 @@ export class Lease {
     this.#begin();
   }
 
-  /** @param {() => void} tell  called when the lease ends */
+  /**
+   * @param {() => void} tell  called when the lease ends
+   * @returns {() => void} forgets it
+   */
   onEnd(tell) {
-    this.#tell.push(tell);
+    this.#tell.add(tell);
+    return () => void this.#tell.delete(tell);
   }
 
   /**
@@ -105,34 +110,69 @@ export class Lease {
    */
   async during(work) {
     const ending = new AbortController();
-    const tell = () => ending.abort(this.#end?.reason);
-    this.onEnd(tell);
+    const forget = this.onEnd(() => ending.abort(this.#end?.reason));
     try {
       return await work(ending.signal);
     } finally {
-      this.#tell = this.#tell.filter((one) => one !== tell);
+      forget();
     }
   }
 }
 
-/** The call that has the model, and those that wait for it. */
-export class Line {
-  /** Leases that have not ended; the first one has the model. @type {Lease[]} */
-  #leases = [];
+/** Contexts of a model share its hidden states and logits, so that one of them computes at a time. */
+export class Turns {
+  /** Settles when nobody computes. @type {Promise<unknown>} */
+  #free = Promise.resolve();
 
-  /** The lease of the call that has the model. */
+  /**
+   * Does work while no other context computes. The turn ends with the work, and with the lease: work
+   * that has lost it checks that after each wait.
+   * @template T
+   * @param {Lease} lease
+   * @param {() => Promise<T>} work  it takes no turn itself
+   * @returns {Promise<T>}
+   */
+  async take(lease, work) {
+    lease.check();
+    const before = this.#free;
+    let end = () => {};
+    const over = new Promise((resolve) => {
+      end = () => resolve(undefined);
+    });
+    this.#free = before.then(() => over);
+    const forget = lease.onEnd(end);
+    try {
+      await before;
+      lease.check();
+      return await work();
+    } finally {
+      forget();
+      end();
+    }
+  }
+}
+
+/** The call that has a context, and those that wait for it. */
+export class Line {
+  /** Leases that have not ended; the first one has the context. @type {Lease[]} */
+  #leases = [];
+  /** @type {{ reason: unknown } | undefined} */
+  #end;
+
+  /** The lease of the call that has the context. */
   get first() {
     this.#advance();
     return this.#leases.at(0);
   }
 
   /**
-   * Gives a call the model, or a place in the line.
+   * Gives a call the context, or a place in the line.
    * @param {Lease} lease
    * @param {boolean} queue  whether the call may wait
-   * @throws {BusyError} another call has the model, and this one may not wait
+   * @throws {BusyError} another call has the context, and this one may not wait
    */
   join(lease, queue) {
+    if (this.#end) throw this.#end.reason;
     const { first } = this;
     if (first && !queue) {
       lease.end();
@@ -143,8 +183,9 @@ export class Line {
     lease.onEnd(() => this.#advance());
   }
 
-  /** Ends all leases. @param {unknown} reason */
+  /** Ends all leases, and refuses others. @param {unknown} reason */
   end(reason) {
+    this.#end ??= { reason };
     const leases = this.#leases;
     this.#leases = [];
     for (const lease of leases) lease.end(reason);
@@ -163,10 +204,10 @@ export class Line {
 function busy({ holder }, first) {
   const free =
     first.holder === 'generate'
-      ? 'read that generation to its end, or call its stop() or cancel(), or stop() of the model'
+      ? 'read that generation to its end, or call its stop() or cancel(), or stop() of the model or the context'
       : 'wait for its result, or abort its signal';
   return new BusyError(
-    `${holder}: the model is busy with ${first.holder} (${first.nTokens} tokens), and has one context. To wait in a line, pass queue: true; to free the model, ${free}`,
+    `${holder}: the model is busy with ${first.holder} (${first.nTokens} tokens) in this context. To wait in a line, pass queue: true; to free it, ${free}; for a text of its own, take another context: model.context()`,
     first.holder,
   );
 }

@@ -9,7 +9,7 @@ import { ContextError, ModelError } from './errors.js';
 import { Generation } from './generation.js';
 import { describe } from './info.js';
 import { isCausal } from './layers.js';
-import { Lease, Line } from './lease.js';
+import { Lease } from './lease.js';
 import { checkLoadOptions, isDevice, pick } from './load-options.js';
 import {
   asksForDevices,
@@ -17,13 +17,11 @@ import {
   CALL_OPTIONS,
   CHAT_OPTIONS,
   checkGenerateOptions,
-  checkSwitch,
   DEFAULT_CONTEXT,
   EMBED_OPTIONS,
   FORMAT_OPTIONS,
   OPEN_OPTIONS,
 } from './options.js';
-import { Pace } from './pause.js';
 import { deviceCode, freeParts, loadParts, openOwnBackend, wasmBackend } from './place.js';
 import { checkTensors } from './weights.js';
 
@@ -49,7 +47,8 @@ import { checkTensors } from './weights.js';
  * @property {import('../backend.js').LoadedWeights} weights
  * @property {import('./info.js').BackendChoice} choice
  * @property {import('./decoder.js').Decoder} decoder
- * @property {Context} context
+ * @property {Context} context  The context of the model's own methods.
+ * @property {Set<Context>} contexts  Further contexts.
  * @property {import('./tokenizer/tokenizer.js').Tokenizer} tokenizer
  * @property {Record<string, import('../gguf/index.js').MetadataValue>} metadata
  * @property {import('../gguf/index.js').GgufTensor[]} tensors
@@ -60,12 +59,11 @@ import { checkTensors } from './weights.js';
  */
 
 /**
- * A loaded model with one context, so that one generation runs at a time. `Llama.load` makes it.
+ * A loaded model. `Llama.load` makes it. Its methods use one context, so that one of them runs at a
+ * time; `context()` makes further ones.
  */
 export class Llama {
   #parts;
-  /** The call that computes, and those that wait. */
-  #line = new Line();
   #disposed = false;
 
   /** @hideconstructor @param {Parts} parts */
@@ -139,7 +137,8 @@ export class Llama {
       const loaded = await loadParts(opened, facts, options);
       lap('weights');
       const context = new Context(loaded.decoder, contextLength);
-      const parts = { ...loaded, plan, context, tokenizer, metadata, tensors, settings, timings };
+      const contexts = new Set();
+      const parts = { ...loaded, plan, context, contexts, tokenizer, metadata, tensors, settings, timings };
       if (devices) {
         context.keeper = new devices.DeviceKeeper(parts, openBackend, facts, options);
         isKept = true;
@@ -182,6 +181,15 @@ export class Llama {
    * @throws {ModelError} the model's attention is not causal: it makes embeddings, not text
    */
   generate(prompt, options = {}) {
+    return this.#generate(this.#alive().context, prompt, options);
+  }
+
+  /**
+   * @param {Context} context
+   * @param {string | readonly number[]} prompt
+   * @param {GenerateOptions} options
+   */
+  #generate(context, prompt, options) {
     const { settings, plan } = this.#alive();
     const checked = checkGenerateOptions(options);
     if (!settings.causal) {
@@ -195,8 +203,8 @@ export class Llama {
         ? this.tokenize(prompt, { eos: false })
         : this.#checkTokens(prompt, 'prompt');
     if (tokens.length === 0) throw new ArgumentError('the prompt has no tokens');
-    this.#checkRoom(tokens.length, 'the prompt');
-    return new Generation(tokens, checked, (owner) => this.#open(owner, tokens.length, checked));
+    this.#checkRoom(context, tokens.length, 'the prompt');
+    return new Generation(tokens, checked, (owner) => this.#open(context, owner, tokens.length, checked));
   }
 
   /**
@@ -210,11 +218,20 @@ export class Llama {
    * @throws {ContextError} the conversation does not fit the context
    */
   async chat(messages, options = {}) {
+    return this.#chat(this.#alive().context, messages, options);
+  }
+
+  /**
+   * @param {Context} context
+   * @param {readonly Message[]} messages
+   * @param {GenerateOptions & ChatFormat & ChatLimits} options
+   */
+  async #chat(context, messages, options) {
     checkNames(options, CHAT_OPTIONS);
-    const { metadata, tokenizer, context } = this.#alive();
+    const { metadata, tokenizer } = this.#alive();
     const { chatPrompt } = await import('./chat.js');
     const { tokens, dropped, rest } = await chatPrompt(messages, options, { metadata, tokenizer, context });
-    const generation = this.generate(tokens, rest);
+    const generation = this.#generate(context, tokens, rest);
     generation.droppedMessages = dropped;
     return generation;
   }
@@ -252,7 +269,7 @@ export class Llama {
       throw new ModelError(`logits: ${plan.architecture} models have no output matrix; use embed`);
     const ids = this.#checkTokens(tokens, 'tokens');
     if (ids.length === 0) throw new ArgumentError('tokens is empty');
-    this.#checkRoom(ids.length, 'tokens');
+    this.#checkRoom(context, ids.length, 'tokens');
     const nVocab = tokenizer.size;
     const all = new Float32Array(ids.length * nVocab);
     await this.#fromScratch('logits', options, (pace, lease) => {
@@ -343,22 +360,40 @@ export class Llama {
   }
 
   /**
-   * Stops the generation that has the model, if there is one, as its own `stop()` does: its text
-   * stays, and the model is free for the next call. Other calls end by themselves.
+   * Makes a further context: a conversation of its own, with its own KV cache and states of recurrent
+   * layers, on the same weights. Its texts do not wait for those of other contexts; the contexts take
+   * turns, token by token.
+   * @param {import('./llama-context.js').ContextOptions} [options]
+   * @returns {Promise<import('./llama-context.js').LlamaContext>}
+   * @throws {import('../errors.js').MemoryError} its cache does not fit the memory; nothing is changed
+   * @throws {ArgumentError} an option is unknown, or contextLength exceeds that of the model
+   * @throws {ModelError} the model's attention is not causal: it makes embeddings, not text
    */
-  stop() {
-    this.#line.first?.owner?.stop();
+  async context(options = {}) {
+    const { openContext } = await import('./llama-context.js');
+    return openContext(this.#host, options);
   }
 
   /**
-   * Frees the memory of the model, and its kernels unless they were given. Further calls do
-   * nothing.
+   * Stops the generation that has the model's own context, if there is one, as its own `stop()` does:
+   * its text stays, and the model is free for the next call. Other calls end by themselves.
+   */
+  stop() {
+    this.#parts.context.line.first?.owner?.stop();
+  }
+
+  /**
+   * Frees the memory of the model and of its contexts, and its kernels unless they were given.
+   * Further calls do nothing.
    */
   dispose() {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#line.end(disposedError());
-    this.#parts.context.keeper = undefined;
+    const { context, contexts } = this.#parts;
+    for (const one of [context, ...contexts]) {
+      one.line.end(disposedError());
+      one.keeper = undefined;
+    }
     freeParts(this.#parts);
   }
 
@@ -373,16 +408,29 @@ export class Llama {
   }
 
   /**
-   * Takes the model for a generation.
+   * The means of further contexts.
+   * @returns {import('./llama-context.js').Host}
+   */
+  get #host() {
+    return {
+      alive: () => this.#alive(),
+      generate: (...args) => this.#generate(...args),
+      chat: (...args) => this.#chat(...args),
+    };
+  }
+
+  /**
+   * Takes a context for a generation.
+   * @param {Context} context
    * @param {Generation} owner
    * @param {number} nTokens  tokens of the prompt
    * @param {import('./generation.js').Options} options
    * @returns {import('./generation.js').Engine}
    */
-  #open(owner, nTokens, { signal, queue }) {
-    const { tokenizer, context } = this.#alive();
+  #open(context, owner, nTokens, { signal, queue }) {
+    const { tokenizer } = this.#alive();
     const lease = new Lease('generate', nTokens, signal, owner);
-    this.#line.join(lease, queue);
+    context.line.join(lease, queue);
     return {
       context,
       bytes: (token, special) => tokenizer.bytes(token, special),
@@ -395,28 +443,16 @@ export class Llama {
    * @template T
    * @param {'logits' | 'embed' | 'rank'} holder
    * @param {CallOptions} options
-   * @param {(pace: Pace, lease: Lease) => Promise<T>} work  a computation that counts its tokens,
+   * @param {(pace: import('./pause.js').Pace, lease: Lease) => Promise<T>} work  a computation that counts its tokens,
    *   and begins with an empty context
    * @returns {Promise<T>}
    */
-  async #fromScratch(holder, { signal, queue = false }, work) {
-    this.#alive();
-    checkSwitch(queue, 'queue');
-    signal?.throwIfAborted();
-    const lease = new Lease(holder, 0, signal);
-    this.#line.join(lease, queue);
-    try {
-      if (lease.turn) await lease.turn;
-      lease.check();
-      return await work(new Pace(lease), lease);
-    } finally {
-      lease.end();
-    }
+  async #fromScratch(holder, options, work) {
+    return this.#alive().context.during(holder, options, work);
   }
 
-  /** @param {number} nTokens @param {string} what */
-  #checkRoom(nTokens, what) {
-    const { length } = this.#parts.context;
+  /** @param {Context} context @param {number} nTokens @param {string} what */
+  #checkRoom({ length }, nTokens, what) {
     if (nTokens <= length) return;
     throw new ContextError(`${what} has ${nTokens} tokens, the context has room for ${length}`, {
       got: nTokens,

@@ -94,11 +94,14 @@ export async function loadParts(open, facts, options) {
 }
 
 /**
- * Frees what loadParts has made.
- * @param {Pick<import('./model.js').Parts, 'backend' | 'weights' | 'decoder'>} parts
+ * Frees what loadParts has made, and the memory of further contexts.
+ * @param {Pick<import('./model.js').Parts, 'backend' | 'weights' | 'decoder'> &
+ *   Partial<Pick<import('./model.js').Parts, 'contexts'>>} parts
  */
-export function freeParts({ backend, weights, decoder }) {
+export function freeParts({ backend, weights, decoder, contexts = new Set() }) {
   if (!backend.disposed) {
+    // One that still has a decoder of a lost device has nothing here.
+    for (const { decoder: own } of contexts) if (own.backend === backend) own.free();
     decoder.free();
     weights.free();
   }

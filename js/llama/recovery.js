@@ -57,7 +57,7 @@ export class DeviceKeeper {
 
   /** @param {unknown} error @param {Decoder} decoder */
   isLoss(error, decoder) {
-    if (decoder !== this.#parts.decoder || this.#parts.backend.disposed) return true;
+    if (decoder.backend !== this.#parts.backend || this.#parts.backend.disposed) return true;
     return !this.#onlyCpu && error instanceof GpuError && ['lost', 'memory'].includes(error.reason);
   }
 
@@ -70,11 +70,14 @@ export class DeviceKeeper {
    * @throws {GpuError} the model cannot be loaded again; the next call tries it again
    */
   async replace(error, decoder, nTokens, lease) {
-    // A call that has lost the model may still be loading.
-    await this.#running;
+    // Another call, of this context or of another one, may still be loading.
+    for (let running; running !== this.#running; ) {
+      running = this.#running;
+      await running;
+    }
     lease.check();
     const parts = this.#parts;
-    if (decoder !== parts.decoder) return parts.decoder;
+    if (decoder.backend !== parts.backend) return parts.decoder;
     if (!parts.backend.disposed) this.#note(/** @type {GpuError} */ (error), nTokens);
     await lease.during((signal) => {
       const loading = this.#load(signal);

@@ -13,6 +13,7 @@ import { GpuError } from '../../js/gpu/errors.js';
 import { HandleError, Llama } from '../../js/llama/index.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
+import { pause } from '../helpers/workers.js';
 
 /** @import { Backend } from '../../js/backend.js' */
 /** @import { GgufFile } from '../../js/gguf/file.js' */
@@ -122,7 +123,7 @@ function passMinutes(t) {
   });
 }
 
-/** @param {Llama} model @param {GenerateOptions} [options] */
+/** @param {Pick<Llama, 'generate'>} model @param {GenerateOptions} [options] */
 async function write(model, options = GREEDY) {
   const run = model.generate(PROMPT, options);
   await run.text();
@@ -175,6 +176,45 @@ describe('a device that is lost', () => {
       }
     });
   }
+
+  test('while two contexts write: both go on as if nothing had happened', async () => {
+    const start = async (/** @type {Device[]} */ devices, /** @type {GenerateOptions} */ other) => {
+      const { model, opened } = await load(devices);
+      const context = await model.context({ contextLength: 20 });
+      const use = () => Promise.all([write(model), write(context, other)]);
+      return { model, opened, context, use };
+    };
+    for (const ahead of [undefined, 3]) {
+      const options = ahead === undefined ? {} : { ahead };
+      const other = ahead === undefined ? DRAWN : { ...GREEDY, maxTokens: 7 };
+      const whole = device(options);
+      const undisturbedOne = await start([whole], other);
+      const from = whole.calls();
+      const result = await undisturbedOne.use();
+      const calls = whole.calls();
+      undisturbedOne.model.dispose();
+      whole.checkEmpty();
+      for (const notice of /** @type {Notice[]} */ (['at once', 'later', 'afterwards'])) {
+        for (let at = from; at < calls; at += 2) {
+          const where = `call ${at} of ${calls}, noticed ${notice}, ${ahead} ahead`;
+          const [first, second] = [device({ at, notice, ...options }), device(options)];
+          const { model, opened, context, use } = await start([first, second], other);
+          assert.deepEqual(await use(), result, where);
+          assert.deepEqual(await use(), result, `${where}, the next calls`);
+          assert.ok(opened() <= 2, where);
+          if (opened() === 2) first.checkEmpty();
+          const made = (opened() === 2 ? second : first).real.made;
+          const held = made.filter(({ freed }) => !freed).length;
+          context.dispose();
+          await pause(2);
+          // Keys and values of two layers, and the tokens.
+          assert.equal(held - made.filter(({ freed }) => !freed).length, 3, where);
+          model.dispose();
+          for (const one of [first, second].slice(0, opened())) one.checkEmpty();
+        }
+      }
+    }
+  });
 
   test('again while it is replaced, and a minute later: the next device goes on', async (t) => {
     passMinutes(t);

@@ -356,6 +356,10 @@ test('options: models', async (t) => {
     },
     logits: { call: (_, __, o) => model.logits([1], o), near: ['sginal', 'signal'] },
     embed: { call: (_, __, o) => model.embed('a', o), near: ['Signal', 'signal'] },
+    context: {
+      call: async (_, __, o) => (await model.context(o)).dispose(),
+      near: ['contextSize', 'contextLength'],
+    },
     rank: { call: (_, __, o) => ranker.rank('a', ['b'], o), near: ['sgnal', 'signal'] },
     tokenize: { call: (_, __, o) => model.tokenize('a', o), near: ['specials', 'special'] },
     detokenize: { call: (_, __, o) => model.detokenize([1], o), near: ['special_', 'special'] },

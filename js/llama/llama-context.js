@@ -1,0 +1,205 @@
+/* Further contexts of a model: conversations of their own on the same weights. The code is loaded
+ * with the first of them. */
+
+import { checkNames } from '../checks.js';
+import { dispose } from '../dispose.js';
+import { HandleError, MemoryError } from '../errors.js';
+import { Context } from './context.js';
+import { ModelError } from './errors.js';
+import { Lease } from './lease.js';
+import { checkRange } from './options.js';
+
+/** @typedef {import('./chat.js').ChatFormat} ChatFormat */
+/** @typedef {import('./chat/messages.js').Message} Message */
+/** @typedef {import('./chat/overflow.js').ChatLimits} ChatLimits */
+/** @typedef {import('./generation.js').Generation} Generation */
+/** @typedef {import('./model.js').Parts} Parts */
+/** @typedef {import('./options.js').CallOptions} CallOptions */
+/** @typedef {import('./options.js').GenerateOptions} GenerateOptions */
+
+/**
+ * @typedef {object} ContextOptions
+ * @property {number | undefined} [contextLength]  The most tokens of prompt and answer together, at
+ *   most as many as the model was loaded with. Default: as many.
+ */
+
+/**
+ * The model that contexts belong to.
+ * @typedef {object} Host
+ * @property {() => Parts} alive  Gives its parts, or throws if it is disposed.
+ * @property {(context: Context, prompt: string | readonly number[], options: GenerateOptions) =>
+ *   Generation} generate  Continues a prompt in a context.
+ * @property {(context: Context, messages: readonly Message[],
+ *   options: GenerateOptions & ChatFormat & ChatLimits) => Promise<Generation>} chat  Answers a
+ *   conversation in a context.
+ */
+
+/**
+ * A conversation of its own on the weights of a model, with its own KV cache and states of recurrent
+ * layers. `model.context()` makes it. One call at a time can use it.
+ */
+export class LlamaContext {
+  #host;
+  #context;
+  #disposed = false;
+
+  /** @hideconstructor @param {Host} host @param {Context} context */
+  constructor(host, context) {
+    this.#host = host;
+    this.#context = context;
+  }
+
+  /** Most tokens of prompt and answer together. */
+  get contextLength() {
+    return this.#context.length;
+  }
+
+  /**
+   * The tokens whose keys and values are in the cache. The last token of an answer joins them with the
+   * next call, when it is computed.
+   * @returns {number[]} a copy
+   */
+  get tokens() {
+    return [...this.#alive().past];
+  }
+
+  /** True after dispose() of the context or of its model. */
+  get disposed() {
+    if (this.#disposed) return true;
+    try {
+      this.#host.alive();
+      return false;
+    } catch {
+      return true;
+    }
+  }
+
+  /**
+   * Continues a prompt, like `Llama.generate`. What the prompt and the tokens of this context have in
+   * common at their start is not computed again.
+   * @param {string | readonly number[]} prompt  a text, or tokens
+   * @param {GenerateOptions} [options]
+   * @returns {Generation}
+   * @throws {import('./errors.js').ContextError} the prompt leaves no room for a token
+   * @throws {import('../errors.js').ArgumentError} an option is unknown or out of range
+   */
+  generate(prompt, options = {}) {
+    return this.#host.generate(this.#alive(), prompt, options);
+  }
+
+  /**
+   * Answers a conversation, like `Llama.chat`.
+   * @param {readonly Message[]} messages
+   * @param {GenerateOptions & ChatFormat & ChatLimits} [options]
+   * @returns {Promise<Generation>}
+   * @throws {ModelError} the file has no template, it refuses these messages, or it exceeds a limit
+   * @throws {import('./errors.js').ContextError} the conversation does not fit the context
+   */
+  async chat(messages, options = {}) {
+    return this.#host.chat(this.#alive(), messages, options);
+  }
+
+  /**
+   * Stops the generation that has the context, if there is one, as its own `stop()` does. Other calls
+   * end by themselves.
+   */
+  stop() {
+    this.#context.line.first?.owner?.stop();
+  }
+
+  /**
+   * Forgets all tokens. The memory stays.
+   * @throws {import('./errors.js').BusyError} a call uses the context
+   */
+  clear() {
+    const context = this.#alive();
+    const lease = new Lease('clear', 0, undefined);
+    context.line.join(lease, false);
+    context.clear();
+    lease.end();
+  }
+
+  /**
+   * Frees the memory of the context, and ends a generation in it with an error. Further calls do
+   * nothing.
+   */
+  dispose() {
+    if (this.disposed) return;
+    this.#disposed = true;
+    const context = this.#context;
+    context.line.end(disposedError());
+    context.keeper = undefined;
+    this.#host.alive().contexts.delete(context);
+    void free(context);
+  }
+
+  /** For `using`. */
+  [dispose]() {
+    this.dispose();
+  }
+
+  #alive() {
+    this.#host.alive();
+    if (this.#disposed) throw disposedError();
+    return this.#context;
+  }
+}
+
+/**
+ * Makes a context without tokens.
+ * @param {Host} host
+ * @param {ContextOptions} options
+ * @returns {Promise<LlamaContext>}
+ */
+export async function openContext(host, options) {
+  checkNames(options, ['contextLength']);
+  const { settings } = host.alive();
+  const { contextLength = settings.contextLength } = options;
+  checkRange(contextLength, 'contextLength', { from: 1, to: settings.contextLength, integer: true });
+  return new LlamaContext(host, await makeContext(host, contextLength));
+}
+
+/**
+ * @param {Host} host
+ * @param {number} contextLength
+ */
+async function makeContext(host, contextLength) {
+  const { backend, plan, settings } = host.alive();
+  if (!settings.causal)
+    throw new ModelError(
+      `context: this ${plan.architecture} model embeds texts and writes none, as its attention is not causal; use embed`,
+    );
+  const own = { ...settings, contextLength };
+  const { kvBytes: asked } = backend.sizes(plan, own);
+  // Memory that a GPU does not have would be missed only later, by whatever computes then.
+  if ((await backend.fits([asked])) < 1) {
+    const { memoryBytes: inUse } = backend.info;
+    throw new MemoryError(
+      `the keys, values and states of another context take ${asked} bytes, for which there is no room beside the ${inUse} bytes in use`,
+      { asked, inUse, limit: inUse },
+    );
+  }
+  const { decoder, context: first, contexts } = host.alive();
+  const remake = (/** @type {typeof decoder} */ of) => of.another(own);
+  const context = new Context(remake(decoder), contextLength, remake);
+  context.keeper = first.keeper;
+  contexts.add(context);
+  return context;
+}
+
+/**
+ * Frees the memory of a context, on a device that queues its work after what was queued.
+ * @param {Context} context
+ */
+async function free({ decoder }) {
+  const { backend } = decoder;
+  if (backend.ahead) {
+    const lease = new Lease('clear', 0, undefined);
+    // Whatever has failed is of no concern to this context any more.
+    await decoder.turns.take(lease, () => backend.idle()).catch(() => {});
+    lease.end();
+  }
+  if (!backend.disposed) decoder.free();
+}
+
+const disposedError = () => new HandleError('this context is disposed', 'disposed');
