@@ -62,6 +62,15 @@
  */
 
 /**
+ * A copy of a cache or a state, in a form that does not depend on the device.
+ * @typedef {object} Saved
+ * @property {number[]} at  Of a cache the first position that is there; of a state the positions of it
+ *   and of its copy.
+ * @property {Uint8Array} bytes  Of a cache the keys of all positions from there on, then the values, row
+ *   by row in the cache's type; of a state its f32 values, then those of the copy.
+ */
+
+/**
  * A block of a model: its settings, its weights by role as loadWeights returned them, and the
  * number of its layer.
  * @template S
@@ -176,6 +185,10 @@
  *   cache  Makes an empty cache for one layer.
  * @property {(recurrent: RecurrentSettings, settings: RunSettings, layer: number) => H['state']}
  *   state  Makes the state of one layer.
+ * @property {(part: H['cache'] | H['state'], nTokens: number) => Promise<Saved>} save  Copies a cache,
+ *   as far as the first so many positions go, or a state, after all work queued before.
+ * @property {(part: H['cache'] | H['state'], saved: Saved, nTokens: number) => Promise<void>} restore
+ *   Fills an unused cache or state. A copy that does not fit is a ShapeError.
  *
  * @property {(tokens: H['tokens'], x: H['hidden'], embedding: Block<EmbeddingSettings>,
  *   at: Step) => void} embed  x = embeddings of the tokens at these positions. What layers get for a

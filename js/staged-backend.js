@@ -213,13 +213,28 @@ export class StagedBackend {
   /** @param {AttentionSettings} attention @param {RunSettings} settings @param {number} layer */
   cache(attention, settings, layer) {
     const { backend } = this.#stages[this.#stageOf[layer]];
-    return new StagedCache(backend.cache(attention, settings, layer), attention.window > 0);
+    return new StagedCache(backend.cache(attention, settings, layer), backend, attention.window > 0);
   }
 
   /** @param {RecurrentSettings} recurrent @param {RunSettings} settings @param {number} layer */
   state(recurrent, settings, layer) {
     const { backend } = this.#stages[this.#stageOf[layer]];
-    return new StagedState(backend.state(recurrent, settings, layer));
+    return new StagedState(backend.state(recurrent, settings, layer), backend);
+  }
+
+  /** @param {StagedCache | StagedState} part @param {number} nTokens */
+  async save({ backend, all: [one] }, nTokens) {
+    await this.#queue.drained();
+    return backend.save(one, nTokens);
+  }
+
+  /**
+   * @param {StagedCache | StagedState} part
+   * @param {import('./backend.js').Saved} saved
+   * @param {number} nTokens
+   */
+  restore({ backend, all: [one] }, saved, nTokens) {
+    return backend.restore(one, saved, nTokens);
   }
 
   /**

@@ -42,11 +42,17 @@ export class StagedTensor extends Parts {
   }
 }
 
-/** A handle whose calls are queued. */
+/** A handle of one stage whose calls are queued. */
 class Waiting extends Parts {
   /** Calls that were queued, and the last one that was done. */
   #asked = 0;
   #done = 0;
+
+  /** @param {any} one @param {import('./backend.js').Backend} backend  of the stage */
+  constructor(one, backend) {
+    super([one]);
+    this.backend = backend;
+  }
 
   /** Whether no call waits. */
   get isDone() {
@@ -66,9 +72,13 @@ class Waiting extends Parts {
 export class StagedCache extends Waiting {
   #isWindow;
 
-  /** @param {any} one @param {boolean} isWindow  it may keep only the latest positions */
-  constructor(one, isWindow) {
-    super([one]);
+  /**
+   * @param {any} one
+   * @param {import('./backend.js').Backend} backend
+   * @param {boolean} isWindow  it may keep only the latest positions
+   */
+  constructor(one, backend, isWindow) {
+    super(one, backend);
     this.#isWindow = isWindow;
   }
 
@@ -81,11 +91,6 @@ export class StagedCache extends Waiting {
 
 /** The state of a layer, of its stage. */
 export class StagedState extends Waiting {
-  /** @param {any} one */
-  constructor(one) {
-    super([one]);
-  }
-
   get position() {
     return this.#whenDone('position');
   }

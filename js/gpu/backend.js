@@ -235,6 +235,16 @@ export class GpuBackend {
     throw new ModelError('recurrent blocks are not supported on the GPU');
   }
 
+  /** @returns {Promise<never>} */
+  async save() {
+    throw new ModelError('saving and copying contexts is not supported on the GPU');
+  }
+
+  /** @returns {Promise<never>} */
+  async restore() {
+    throw new ModelError('restoring contexts is not supported on the GPU');
+  }
+
   /**
    * @param {GpuTokens} tokens
    * @param {GpuHidden} x

@@ -126,8 +126,8 @@ export class Context {
    * @param {readonly number[]} tokens
    */
   adopt(tokens) {
-    this.clear();
-    this.#past.push(...tokens);
+    this.#drop();
+    this.#past = [...tokens];
   }
 
   /**
@@ -229,6 +229,15 @@ export class Context {
     // The tokens are added after the pass, so that an aborted pass is repeated.
     for (const token of some) this.#past.push(token);
     this.#lastRow = some.length - 1;
+  }
+
+  /**
+   * Computes the tokens again on another device, if an error is the loss of this one.
+   * @param {unknown} error
+   * @param {Pace} pace
+   */
+  async renew(error, pace) {
+    await this.extend(await this.#recover(error, pace, this.#past.length), pace);
   }
 
   /**

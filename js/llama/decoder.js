@@ -347,6 +347,12 @@ export class Decoder {
     });
   }
 
+  /** The caches and states, each once. */
+  get parts() {
+    const all = this.#layers.map(({ attention, recurrent }) => [attention?.cache, recurrent?.state]);
+    return [...new Set(all.flat())].filter((part) => part !== undefined);
+  }
+
   get #states() {
     return this.#layers.flatMap(({ recurrent }) => recurrent?.state ?? []);
   }

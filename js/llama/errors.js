@@ -53,6 +53,26 @@ export class BusyError extends FmError {
   }
 }
 
+/** Bytes are no saved context that the model can take. */
+export class SavedContextError extends FmError {
+  code = 'FM_SAVED_CONTEXT';
+
+  /**
+   * @param {string} message
+   * @param {'damaged' | 'version' | 'model' | 'type'} reason
+   */
+  constructor(message, reason) {
+    super(message);
+    this.name = 'SavedContextError';
+    /**
+     * The reason: 'damaged' (the bytes were changed or cut, or never were a saved context), 'version'
+     * (another version of the library has written them), 'model' (they belong to another model), or
+     * 'type' (the model was loaded with another kvType).
+     */
+    this.reason = reason;
+  }
+}
+
 /**
  * A computed number is NaN, infinite, or too large for the KV cache. Either weights are damaged, or
  * the model needs a wider type than it runs with.

@@ -4,7 +4,7 @@
 import { ARCHITECTURES } from './architectures/names.js';
 
 export * from '../index.js';
-export { BusyError, ContextError, ModelError, NumericError } from './errors.js';
+export { BusyError, ContextError, ModelError, NumericError, SavedContextError } from './errors.js';
 export { Llama } from './model.js';
 export { PRE_TOKENIZERS as preTokenizers } from './tokenizer/pre-tokenizer-names.js';
 export { createWorkerLlama } from './worker.js';
@@ -43,6 +43,7 @@ export const architectures = ARCHITECTURES;
 /** @typedef {import('./embedding.js').Pooling} Pooling */
 /** @typedef {import('./options.js').PromptProgress} PromptProgress */
 /** @typedef {import('./ranking.js').RankOptions} RankOptions */
+/** @typedef {import('./llama-context.js').RestoreOptions} RestoreOptions */
 /** @typedef {import('./info.js').RopeInfo} RopeInfo */
 /** @typedef {import('./hooked-sampler.js').TokenChance} TokenChance */
 /** @typedef {import('./hooked-sampler.js').TokenLogprob} TokenLogprob */

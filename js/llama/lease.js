@@ -20,7 +20,7 @@ export class Lease {
   #end;
   #signal;
   #owner;
-  /** Told when the lease ends. @type {Set<() => void>} */
+  /** Told when the lease ends, and why. @type {Set<(reason: unknown) => void>} */
   #tell = new Set();
   /** @type {() => void} */
   #begin = () => {};
@@ -77,7 +77,7 @@ export class Lease {
     this.#signal?.removeEventListener('abort', this.#abort);
     owners.unregister(this);
     this.#begin();
-    for (const tell of this.#tell) tell();
+    for (const tell of this.#tell) tell(reason);
     this.#tell.clear();
   }
 
@@ -94,28 +94,12 @@ export class Lease {
   }
 
   /**
-   * @param {() => void} tell  called when the lease ends
+   * @param {(reason: unknown) => void} tell  called when the lease ends
    * @returns {() => void} forgets it
    */
   onEnd(tell) {
     this.#tell.add(tell);
     return () => void this.#tell.delete(tell);
-  }
-
-  /**
-   * Does work with a signal that is aborted when the lease ends.
-   * @template T
-   * @param {(signal: AbortSignal) => Promise<T>} work
-   * @returns {Promise<T>}
-   */
-  async during(work) {
-    const ending = new AbortController();
-    const forget = this.onEnd(() => ending.abort(this.#end?.reason));
-    try {
-      return await work(ending.signal);
-    } finally {
-      forget();
-    }
   }
 }
 
@@ -207,7 +191,7 @@ function busy({ holder }, first) {
       ? 'read that generation to its end, or call its stop() or cancel(), or stop() of the model or the context'
       : 'wait for its result, or abort its signal';
   return new BusyError(
-    `${holder}: the model is busy with ${first.holder} (${first.nTokens} tokens) in this context. To wait in a line, pass queue: true; to free it, ${free}; for a text of its own, take another context: model.context()`,
+    `${holder}: the model is busy with ${first.holder} (${first.nTokens} tokens) in this context. To wait in a line, pass queue: true; to free it, ${free}; or take another one: model.context()`,
     first.holder,
   );
 }

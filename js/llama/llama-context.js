@@ -7,7 +7,8 @@ import { HandleError, MemoryError } from '../errors.js';
 import { Context } from './context.js';
 import { ModelError } from './errors.js';
 import { Lease } from './lease.js';
-import { checkRange } from './options.js';
+import { CALL_OPTIONS, checkRange, checkSignal } from './options.js';
+import { Pace } from './pause.js';
 
 /** @typedef {import('./chat.js').ChatFormat} ChatFormat */
 /** @typedef {import('./chat/messages.js').Message} Message */
@@ -21,6 +22,14 @@ import { checkRange } from './options.js';
  * @typedef {object} ContextOptions
  * @property {number | undefined} [contextLength]  The most tokens of prompt and answer together, at
  *   most as many as the model was loaded with. Default: as many.
+ */
+
+/**
+ * @typedef {object} RestoreOptions
+ * @property {number | undefined} [contextLength]  The most tokens of prompt and answer together, at
+ *   most as many as the model was loaded with. Default: those of the context that was saved, if the
+ *   model has as many.
+ * @property {AbortSignal | undefined} [signal]  Aborts the call: it rejects with the signal's reason.
  */
 
 /**
@@ -120,6 +129,44 @@ export class LlamaContext {
   }
 
   /**
+   * Makes bytes of the context: its tokens, their keys and values, and the states of recurrent layers.
+   * `model.restoreContext` makes a context from them that goes on exactly as this one.
+   * @param {CallOptions} [options]
+   * @returns {Promise<Uint8Array<ArrayBuffer>>}
+   * @throws {import('./errors.js').BusyError} another call uses the context
+   * @throws {ModelError} the model is on a GPU, which cannot save contexts
+   */
+  async save(options = {}) {
+    checkNames(options, CALL_OPTIONS);
+    const context = this.#alive();
+    return context.during('save', options, async (pace) => {
+      const { saveContext } = await import('./saved-context.js');
+      pace.check();
+      return saveContext(this.#host.alive(), context, pace);
+    });
+  }
+
+  /**
+   * Makes a copy of the context, which goes on independently: what many conversations begin with is
+   * computed once.
+   * @param {CallOptions} [options]
+   * @returns {Promise<LlamaContext>}
+   * @throws {import('./errors.js').BusyError} another call uses the context
+   * @throws {MemoryError} its cache does not fit the memory; nothing is changed
+   * @throws {ModelError} the model is on a GPU, which cannot copy contexts
+   */
+  async fork(options = {}) {
+    checkNames(options, CALL_OPTIONS);
+    const context = this.#alive();
+    return context.during('fork', options, async (pace) => {
+      const { copyParts } = await import('./saved-context.js');
+      pace.check();
+      const saved = await copyParts(context, pace);
+      return fill(this.#host, context.length, [...context.past], saved, pace);
+    });
+  }
+
+  /**
    * Frees the memory of the context, and ends a generation in it with an error. Further calls do
    * nothing.
    */
@@ -157,6 +204,57 @@ export async function openContext(host, options) {
   const { contextLength = settings.contextLength } = options;
   checkRange(contextLength, 'contextLength', { from: 1, to: settings.contextLength, integer: true });
   return new LlamaContext(host, await makeContext(host, contextLength));
+}
+
+/**
+ * Makes a context from the bytes of another one.
+ * @param {Host} host
+ * @param {Uint8Array} bytes
+ * @param {RestoreOptions} options
+ * @returns {Promise<LlamaContext>}
+ */
+export async function restoreContext(host, bytes, options) {
+  checkNames(options, ['contextLength', 'signal']);
+  const { contextLength, signal } = options;
+  const parts = host.alive();
+  const most = parts.settings.contextLength;
+  if (contextLength !== undefined)
+    checkRange(contextLength, 'contextLength', { from: 1, to: most, integer: true });
+  checkSignal(signal);
+  signal?.throwIfAborted();
+  const lease = new Lease('clear', 0, signal);
+  const pace = new Pace(lease);
+  try {
+    const { readContext, lengthFor } = await import('./saved-context.js');
+    const read = await readContext(parts, bytes, pace);
+    pace.check();
+    return await fill(host, lengthFor(read, contextLength, most), read.tokens, read.saved, pace);
+  } finally {
+    lease.end();
+  }
+}
+
+/**
+ * Makes a context of tokens whose caches and states are there.
+ * @param {Host} host
+ * @param {number} contextLength
+ * @param {readonly number[]} tokens
+ * @param {readonly import('../backend.js').Saved[]} saved
+ * @param {Pace} pace
+ */
+async function fill(host, contextLength, tokens, saved, pace) {
+  const { fillContext } = await import('./saved-context.js');
+  const context = await makeContext(host, contextLength);
+  const made = new LlamaContext(host, context);
+  try {
+    pace.check();
+    await fillContext(context, tokens, saved, pace);
+    host.alive();
+    return made;
+  } catch (error) {
+    made.dispose();
+    throw error;
+  }
 }
 
 /**

@@ -263,27 +263,19 @@ export class Llama {
    *   for the KV cache
    */
   async logits(tokens, options = {}) {
-    const { context, plan, tokenizer, weights } = this.#alive();
+    const { context, plan, weights } = this.#alive();
     checkNames(options, CALL_OPTIONS);
     if (!weights.byRole.head?.output)
       throw new ModelError(`logits: ${plan.architecture} models have no output matrix; use embed`);
     const ids = this.#checkTokens(tokens, 'tokens');
     if (ids.length === 0) throw new ArgumentError('tokens is empty');
     this.#checkRoom(context, ids.length, 'tokens');
-    const nVocab = tokenizer.size;
-    const all = new Float32Array(ids.length * nVocab);
-    await this.#fromScratch('logits', options, (pace, lease) => {
+    return this.#fromScratch('logits', options, async (pace, lease) => {
       lease.nTokens = ids.length;
-      context.clear();
-      return context.extend(ids, pace, async (start, n, decoder) => {
-        for (let row = 0; row < n; row += decoder.logitRows) {
-          const nRows = Math.min(decoder.logitRows, n - row);
-          all.set(await decoder.logits(row, nRows), (start + row) * nVocab);
-          pace.check();
-        }
-      });
+      const { allLogits } = await import('./all-logits.js');
+      pace.check();
+      return allLogits(this.#alive(), ids, pace);
     });
-    return all;
   }
 
   /**
@@ -370,8 +362,22 @@ export class Llama {
    * @throws {ModelError} the model's attention is not causal: it makes embeddings, not text
    */
   async context(options = {}) {
-    const { openContext } = await import('./llama-context.js');
-    return openContext(this.#host, options);
+    return (await contextCode()).openContext(this.#host, options);
+  }
+
+  /**
+   * Makes a context from the bytes that `save()` of a context has returned, of this model or of another
+   * one that was loaded from the same file.
+   * @param {Uint8Array} bytes
+   * @param {import('./llama-context.js').RestoreOptions} [options]
+   * @returns {Promise<import('./llama-context.js').LlamaContext>}
+   * @throws {import('./errors.js').SavedContextError} the bytes are damaged, or belong to another model,
+   *   another kvType or another version; `reason` says which
+   * @throws {ContextError} there are more tokens than contextLength
+   * @throws {import('../errors.js').MemoryError} its cache does not fit the memory; nothing is changed
+   */
+  async restoreContext(bytes, options = {}) {
+    return (await contextCode()).restoreContext(this.#host, bytes, options);
   }
 
   /**
@@ -472,5 +478,8 @@ export class Llama {
     });
   }
 }
+
+/** The code of further contexts. */
+const contextCode = () => import('./llama-context.js');
 
 const disposedError = () => new HandleError('this model is disposed', 'disposed');

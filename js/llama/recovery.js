@@ -79,11 +79,15 @@ export class DeviceKeeper {
     const parts = this.#parts;
     if (decoder.backend !== parts.backend) return parts.decoder;
     if (!parts.backend.disposed) this.#note(/** @type {GpuError} */ (error), nTokens);
-    await lease.during((signal) => {
-      const loading = this.#load(signal);
-      this.#running = loading.catch(() => {});
-      return Promise.race([loading, endOf(signal)]);
-    });
+    const ending = new AbortController();
+    const forget = lease.onEnd((reason) => ending.abort(reason));
+    const loading = this.#load(ending.signal);
+    this.#running = loading.catch(() => {});
+    try {
+      await Promise.race([loading, endOf(ending.signal)]);
+    } finally {
+      forget();
+    }
     return parts.decoder;
   }
 

@@ -170,6 +170,16 @@ export class WasmBackend {
     return new RecurrentState(this.#fm, recurrent);
   }
 
+  /** @type {Backend['save']} */
+  async save(part, nTokens) {
+    return (await import('./saved.js')).save(this.#memory, part, nTokens);
+  }
+
+  /** @type {Backend['restore']} */
+  async restore(part, saved, nTokens) {
+    (await import('./saved.js')).restore(this.#memory, part, saved, nTokens);
+  }
+
   /**
    * @param {Tokens} tokens
    * @param {WasmHidden} hidden

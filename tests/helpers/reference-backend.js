@@ -5,6 +5,7 @@
  * being there at once.
  */
 
+import { ShapeError } from '../../js/errors.js';
 import { isCausal } from '../../js/llama/layers.js';
 import { checkNumbers } from '../../js/llama/numeric.js';
 import { arrange } from '../../js/llama/weights.js';
@@ -265,6 +266,29 @@ export class ReferenceBackend {
   /** @param {RecurrentSettings} recurrent */
   state(recurrent) {
     return this.#make(new ReferenceState(recurrent));
+  }
+
+  /** @param {ReferenceCache | ReferenceState} part @param {number} nTokens */
+  async save(part, nTokens) {
+    await this.idle();
+    if (part instanceof ReferenceState) return part.copy();
+    const { keys, values } = part;
+    const end = nTokens * keys.nCols;
+    const all = [...keys.values.subarray(0, end), ...values.values.subarray(0, end)];
+    return { at: [0], bytes: new Uint8Array(Float64Array.from(all).buffer) };
+  }
+
+  /**
+   * @param {ReferenceCache | ReferenceState} part
+   * @param {import('../../js/backend.js').Saved} saved @param {number} nTokens
+   */
+  async restore(part, saved, nTokens) {
+    if (part instanceof ReferenceState) return part.fill(saved);
+    const rows = new Float64Array(saved.bytes.slice().buffer);
+    const n = nTokens * part.keys.nCols;
+    if (rows.length !== 2 * n) throw new ShapeError('the cache has another size');
+    part.keys.values.set(rows.subarray(0, n));
+    part.values.values.set(rows.subarray(n));
   }
 
   /**

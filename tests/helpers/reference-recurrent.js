@@ -1,6 +1,7 @@
 /**
  * Recurrent blocks in float64, token by token, with the formulas of js/llama/plan.js.
  */
+import { ShapeError } from '../../js/errors.js';
 import { delta } from './reference-delta.js';
 import { Freeable, multiply, plus } from './reference-rows.js';
 import { scan } from './reference-scan.js';
@@ -75,6 +76,25 @@ export class ReferenceState extends Freeable {
       this.parts = structuredClone(this.#saved);
     }
     this.#position = -1;
+  }
+
+  /** @returns {import('../../js/backend.js').Saved} */
+  copy() {
+    const values = [this.parts, this.#saved].flatMap((parts) => Object.values(parts).map((one) => [...one]));
+    const bytes = new Uint8Array(Float64Array.from(values.flat()).buffer);
+    return { at: [this.#position, this.#savedAt], bytes };
+  }
+
+  /** @param {import('../../js/backend.js').Saved} saved */
+  fill({ at, bytes }) {
+    const values = new Float64Array(bytes.slice().buffer);
+    let from = 0;
+    for (const part of [this.parts, this.#saved].flatMap((parts) => Object.values(parts))) {
+      part.set(values.subarray(from, from + part.length));
+      from += part.length;
+    }
+    if (from !== values.length) throw new ShapeError('the state has another size');
+    [this.#position, this.#savedAt] = at;
   }
 
   /** @param {number} position */

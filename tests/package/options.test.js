@@ -329,6 +329,9 @@ test('options: models', async (t) => {
   });
   const ranker = await Llama.load(made.bytes.buffer, { threads: 1 });
   t.after(() => ranker.dispose());
+  const context = await model.context();
+  const saved = await context.save();
+  context.dispose();
   const messages = [{ role: 'user', content: 'Hi' }];
   const template = '{{ messages[0].content }}';
   /** @type {Record<string, Case>} */
@@ -359,6 +362,10 @@ test('options: models', async (t) => {
     context: {
       call: async (_, __, o) => (await model.context(o)).dispose(),
       near: ['contextSize', 'contextLength'],
+    },
+    restoreContext: {
+      call: async (_, __, o) => (await model.restoreContext(saved, o)).dispose(),
+      near: ['sinal', 'signal'],
     },
     rank: { call: (_, __, o) => ranker.rank('a', ['b'], o), near: ['sgnal', 'signal'] },
     tokenize: { call: (_, __, o) => model.tokenize('a', o), near: ['specials', 'special'] },

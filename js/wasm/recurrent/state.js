@@ -67,6 +67,11 @@ export class RecurrentState {
     this.position = position + nTokens;
   }
 
+  /** The values of the state, then those of the copy. */
+  get values() {
+    return floatsOf(this.#both);
+  }
+
   /** After several texts, no position counts as seen. */
   forget() {
     this.position = -1;
