@@ -164,11 +164,15 @@ export class Context {
    * Computes a prompt. Its last batch is left to next(), which needs the hidden states.
    * @param {readonly number[]} tokens
    * @param {Pace} pace
+   * @param {(nTokens: number) => void} report  called with the number of tokens that are computed
    */
-  async begin(tokens, pace) {
+  async begin(tokens, pace, report) {
     const { batch } = this.#decoder;
     const nFirst = batch * Math.floor((tokens.length - 1) / batch);
-    await this.extend(tokens.slice(0, nFirst), pace, (_, __, decoder) => decoder.idle());
+    await this.extend(tokens.slice(0, nFirst), pace, async (start, n, decoder) => {
+      await decoder.idle();
+      report(start + n);
+    });
     this.#due = tokens.slice(nFirst);
   }
 

@@ -74,15 +74,15 @@ export class Decoder {
     this.#weights = weights;
     this.#isCausal = isCausal(plan.layers);
     const sizes = backend.sizes(plan, settings);
-    /** @type {Omit<import('../backend.js').Sizes, 'kvBytes'>} */
     const { batch, part, logitRows, workspaceBytes } = first ?? sizes;
     this.kvBytes = sizes.kvBytes;
+    /** @type {number} */
     this.workspaceBytes = workspaceBytes;
-    /** Most tokens of one forward pass. */
+    /** Most tokens of one forward pass. @type {number} */
     this.batch = batch;
-    /** Most tokens of a batch of several texts: they are computed in one part. */
+    /** Most tokens of a batch of several texts: they are computed in one part. @type {number} */
     this.part = part;
-    /** Most rows that logits() returns at a time. */
+    /** Most rows that logits() returns at a time. @type {number} */
     this.logitRows = logitRows;
     this.turns = first ? first.turns : new Turns();
     this.#nVocab = plan.nVocab;

@@ -53,4 +53,5 @@ export const architectures = ARCHITECTURES;
 /** @typedef {import('./info.js').TypeUse} TypeUse */
 /** @typedef {import('../worker/llama-generation.js').WorkerGeneration} WorkerGeneration */
 /** @typedef {import('./worker.js').WorkerLlama} WorkerLlama */
+/** @typedef {import('../worker/llama-context.js').WorkerLlamaContext} WorkerLlamaContext */
 /** @typedef {import('./worker.js').WorkerLlamaOptions} WorkerLlamaOptions */

@@ -22,7 +22,7 @@ import { ContextError, SavedContextError } from './errors.js';
 
 /**
  * @typedef {object} Header
- * @property {ReturnType<typeof modelOf>} model
+ * @property {Record<string, string | number>} model
  * @property {string} kvType
  * @property {number} contextLength
  * @property {number} nTokens
@@ -81,6 +81,7 @@ const crcOf = (value) =>
  * What tells a model from others: its settings, and checksums of the metadata and of the list of
  * tensors. The weights themselves are not compared.
  * @param {Pick<Parts, 'plan' | 'metadata' | 'tensors'>} parts
+ * @returns {Record<string, string | number>}
  */
 function modelOf(parts) {
   const known = models.get(parts.plan);

@@ -10,6 +10,7 @@ import * as llamaErrors from '../llama/errors.js';
 import { asksForDevices, checkGenerateOptions, LOAD_OPTIONS } from '../llama/options.js';
 import { Calls } from './calls.js';
 import { knowErrors } from './errors.js';
+import { setTokens, WorkerLlamaContext } from './llama-context.js';
 import { WorkerGeneration } from './llama-generation.js';
 import { openPort, startError } from './port.js';
 import { Relay } from './relay.js';
@@ -40,9 +41,9 @@ const WORKER_LLAMA_OPTIONS = [...LOAD_OPTIONS.filter((name) => name !== 'kernels
  */
 
 /**
- * The call that made a generation: its number, the signal that ends both, and what is told of the
- * prompt.
- * @typedef {{ id: number } & Pick<GenerateOptions, 'signal' | 'onProgress'>} Opening
+ * The call that made a generation: its number, the signal that ends both, what is told of the prompt,
+ * and the context, if it is a further one.
+ * @typedef {{ id: number, at?: WorkerLlamaContext } & Pick<GenerateOptions, 'signal' | 'onProgress'>} Opening
  */
 
 /**
@@ -127,7 +128,10 @@ export class WorkerLlama {
     }
   }
 
-  /** Facts about the model; `memory` is that of the end of the last generation. */
+  /**
+   * Facts about the model; `memory` is that of the end of the last generation, or of the last call of a
+   * context.
+   */
   get info() {
     return this.#info;
   }
@@ -146,11 +150,22 @@ export class WorkerLlama {
    * @throws {import('../errors.js').ArgumentError} an option is unknown or out of range
    */
   generate(prompt, options = {}) {
+    return this.#generate(prompt, options);
+  }
+
+  /**
+   * @param {string | readonly number[]} prompt
+   * @param {GenerateOptions} options
+   * @param {WorkerLlamaContext} [at]
+   * @param {number} [context]  its number
+   */
+  #generate(prompt, options, at, context) {
     const { seed } = checkGenerateOptions(options);
     checkHook(options);
     const { signal, onProgress, ...rest } = options;
-    const message = { kind: 'open', method: 'generate', input: prompt, options: { ...rest, seed } };
-    const opening = { id: 0, signal, onProgress };
+    const given = { ...rest, seed };
+    const message = { kind: 'open', method: 'generate', context, input: prompt, options: given };
+    const opening = { id: 0, signal, onProgress, ...(at && { at }) };
     const open = async () => (await this.#open(message, opening)).generation;
     return new WorkerGeneration(this.#link(open, opening), seed);
   }
@@ -162,11 +177,22 @@ export class WorkerLlama {
    * @returns {Promise<WorkerGeneration>}
    */
   async chat(messages, options = {}) {
+    return this.#chat(messages, options);
+  }
+
+  /**
+   * @param {Parameters<Llama['chat']>[0]} messages
+   * @param {NonNullable<Parameters<Llama['chat']>[1]>} options
+   * @param {WorkerLlamaContext} [at]
+   * @param {number} [context]  its number
+   */
+  async #chat(messages, options, at, context) {
     checkHook(options);
     const { signal, onProgress, ...rest } = options;
     const seed = rest.seed ?? Math.floor(Math.random() * 2 ** 32);
-    const message = { kind: 'open', method: 'chat', input: messages, options: { ...rest, seed } };
-    const opening = { id: 0, signal, onProgress };
+    const given = { ...rest, seed };
+    const message = { kind: 'open', method: 'chat', context, input: messages, options: given };
+    const opening = { id: 0, signal, onProgress, ...(at && { at }) };
     const { generation, droppedMessages } = await this.#open(message, opening);
     const link = this.#link(() => Promise.resolve(generation), opening);
     const answer = new WorkerGeneration(link, seed, generation);
@@ -214,6 +240,27 @@ export class WorkerLlama {
   }
 
   /**
+   * Makes a further context, like `Llama.context`.
+   * @param {import('../llama/llama-context.js').ContextOptions} [options]
+   * @returns {Promise<WorkerLlamaContext>}
+   */
+  async context(options = {}) {
+    const { value } = await this.#inContext('context', undefined, [options]);
+    return new WorkerLlamaContext(this.#contexts, value);
+  }
+
+  /**
+   * Makes a context from the bytes of another one, like `Llama.restoreContext`.
+   * @param {Uint8Array} bytes
+   * @param {import('../llama/llama-context.js').RestoreOptions} [options]
+   * @returns {Promise<WorkerLlamaContext>}
+   */
+  async restoreContext(bytes, options = {}) {
+    const { value } = await this.#inContext('restoreContext', undefined, [bytes, options]);
+    return new WorkerLlamaContext(this.#contexts, value);
+  }
+
+  /**
    * Stops the generation that has the model, if there is one, like `Llama.stop`. Its text stays, and
    * the model is free for the next call.
    */
@@ -254,6 +301,52 @@ export class WorkerLlama {
     );
   }
 
+  /** The means of further contexts. @returns {import('./llama-context.js').Host} */
+  get #contexts() {
+    return {
+      call: (...args) => this.#inContext(...args),
+      generate: (at, context, prompt, options = {}) => this.#generate(prompt, options, at, context),
+      chat: (at, context, messages, options = {}) => this.#chat(messages, options, at, context),
+      stop: (context) => this.#calls.post({ kind: 'stop', context }),
+      ended: () => this.#calls.ended,
+    };
+  }
+
+  /**
+   * A call that makes a context, or of a context. The worker hears of an abort and answers, so that a
+   * context that it has made by then is freed.
+   * @param {string} method
+   * @param {number | undefined} context
+   * @param {any[]} args  the last argument may be options with a signal
+   * @returns {Promise<{ value: any, tokens: number[] }>}
+   */
+  async #inContext(method, context, args) {
+    const { signal, ...options } = args.at(-1) ?? {};
+    signal?.throwIfAborted();
+    const isPlain = signal === undefined;
+    const sent = isPlain ? args : [...args.slice(0, -1), options];
+    let id = 0;
+    const abort = () => this.#calls.post({ kind: 'abort', id });
+    const onId = (/** @type {number} */ given) => {
+      id = given;
+    };
+    signal?.addEventListener('abort', abort);
+    try {
+      const message = { kind: 'context', method, context, args: sent, abortable: !isPlain };
+      const answer = await this.#calls.request(message, { onId });
+      this.#info = answer.info;
+      if (!signal?.aborted) return answer;
+      // The abort came too late for the worker.
+      const { context: made } = answer.value;
+      if (made) await this.#inContext('dispose', made, []);
+      throw signal.reason;
+    } catch (error) {
+      throw signal?.aborted && !this.disposed ? signal.reason : error;
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
   /**
    * Makes a generation in the worker.
    * @param {object} message
@@ -274,7 +367,7 @@ export class WorkerLlama {
    * @returns {import('./llama-generation.js').Link}
    */
   #link(open, opening) {
-    const { signal, onProgress } = opening;
+    const { signal, onProgress, at } = opening;
     return {
       open,
       run: async (generation, onPieces) => {
@@ -291,7 +384,9 @@ export class WorkerLlama {
               throw error;
             }
           };
-          this.#info = await this.#calls.request({ kind: 'run', generation }, { onEvent });
+          const { info, tokens } = await this.#calls.request({ kind: 'run', generation }, { onEvent });
+          this.#info = info;
+          if (at && tokens) setTokens(at, tokens);
         } catch (error) {
           throw signal?.aborted && !this.disposed ? signal.reason : error;
         } finally {

@@ -1,6 +1,7 @@
 /* The worker's side of a model in a worker: one model, its calls, and generations whose pieces are
  * sent as they are generated. */
 
+import { HandleError } from '../errors.js';
 import { makeFile } from '../gguf/open.js';
 import { reopenSource } from '../gguf/source.js';
 import { Llama } from '../llama/model.js';
@@ -25,8 +26,9 @@ const PIECES_STEP = 8;
  */
 
 /**
- * A generation, with the number of the call that made it, whose signal ends it.
- * @typedef {{ generation: Generation, opened: number, running?: Running }} Entry
+ * A generation, with the number of the call that made it, whose signal ends it, and of its context, if
+ * it is a further one.
+ * @typedef {{ generation: Generation, opened: number, context?: number, running?: Running }} Entry
  */
 
 export class LlamaServer {
@@ -38,6 +40,9 @@ export class LlamaServer {
   /** Generations that have not ended. @type {Map<number, Entry>} */
   #generations = new Map();
   #lastGeneration = 0;
+  /** Further contexts. @type {Map<number, import('../llama/llama-context.js').LlamaContext>} */
+  #contexts = new Map();
+  #lastContext = 0;
   #relay;
 
   /** @param {Post} post */
@@ -57,7 +62,7 @@ export class LlamaServer {
       entry.generation.cancel();
       if (running) running.left = true;
       else this.#drop(generation, entry);
-    } else if (kind === 'stop') this.#stop(generation);
+    } else if (kind === 'stop') this.#stop(generation, message.context);
     else if (kind === 'more' && running) running.credit += count;
     else if (id !== undefined) this.#serve(message);
     running?.wake();
@@ -73,6 +78,7 @@ export class LlamaServer {
       if (kind === 'create') await this.#create(message, signal);
       else if (kind === 'open') await this.#open(message, signal);
       else if (kind === 'run') await this.#run(message);
+      else if (kind === 'context') await this.#inContext(message, signal);
       else await this.#call(message, signal);
       // The call that opened a generation stays active, so that its abort ends the generation.
       if (kind !== 'open') this.#active.delete(id);
@@ -83,11 +89,14 @@ export class LlamaServer {
   }
 
   /**
-   * Stops a generation, or the one that has the model. Its last pieces are sent, asked for or not.
+   * Stops a generation, or the one that has the model or a context. Its last pieces are sent, asked for
+   * or not.
    * @param {number | undefined} number
+   * @param {number | undefined} context
    */
-  #stop(number) {
-    if (number === undefined) this.#model?.stop();
+  #stop(number, context) {
+    if (context !== undefined) this.#contexts.get(context)?.stop();
+    else if (number === undefined) this.#model?.stop();
     else this.#generations.get(number)?.generation.stop();
     for (const { generation, running } of this.#generations.values()) {
       if (!running || generation.stats.finishReason !== 'stopped') continue;
@@ -139,9 +148,37 @@ export class LlamaServer {
     );
   }
 
+  /**
+   * A call that makes a context, or of a context.
+   * @param {any} message
+   * @param {AbortSignal} signal
+   */
+  async #inContext({ id, method, context, args, abortable }, signal) {
+    const given = abortable ? [...args.slice(0, -1), { ...args.at(-1), signal }] : args;
+    let value = await /** @type {any} */ (this.#at(context))[method](...given);
+    let tokens;
+    if (method === 'dispose') this.#contexts.delete(context);
+    else if (context !== undefined) tokens = this.#contexts.get(context)?.tokens;
+    if (['context', 'restoreContext', 'fork'].includes(method)) {
+      this.#contexts.set(++this.#lastContext, value);
+      const { contextLength } = value;
+      value = { context: this.#lastContext, contextLength, tokens: value.tokens };
+    }
+    const transfer = value instanceof Uint8Array ? [/** @type {ArrayBuffer} */ (value.buffer)] : [];
+    this.#post({ id, value: { value, tokens, info: this.#ready().info } }, transfer);
+  }
+
+  /** The model, or one of its contexts. @param {number | undefined} number */
+  #at(number) {
+    if (number === undefined) return this.#ready();
+    const context = this.#contexts.get(number);
+    if (!context) throw new HandleError('this context is disposed', 'disposed');
+    return context;
+  }
+
   /** @param {any} message @param {AbortSignal} signal */
-  async #open({ id, method, input, options, progress }, signal) {
-    const model = this.#ready();
+  async #open({ id, method, context, input, options, progress }, signal) {
+    const model = this.#at(context);
     /** @type {Entry | undefined} */
     let entry;
     if (progress) {
@@ -152,7 +189,7 @@ export class LlamaServer {
       ...options,
       signal,
     });
-    entry = { generation, opened: id };
+    entry = { generation, opened: id, context };
     this.#generations.set(++this.#lastGeneration, entry);
     const { droppedMessages } = generation;
     this.#post({ id, value: { generation: this.#lastGeneration, droppedMessages } });
@@ -197,7 +234,8 @@ export class LlamaServer {
         else timer ??= setTimeout(send, PIECES_STEP);
       }
       send();
-      this.#post({ id, value: this.#ready().info });
+      const context = this.#contexts.get(entry.context ?? 0);
+      this.#post({ id, value: { info: this.#ready().info, tokens: context?.tokens } });
     } catch (error) {
       send();
       throw error;
