@@ -4,6 +4,7 @@
  *
  *   dist/fused-*.wasm     the six modules, by CMake and Emscripten from src/
  *   dist/gguf-parser.js   the GGUF header parser, bundled by esbuild
+ *   dist/grammar-engine.js  the grammar engine of structured output, bundled by esbuild
  *   dist/*-host*.js       worker scripts of createWorkerKernels and createWorkerLlama, bundled too
  *   dist/types/           .d.ts from the JSDoc of js/, by tsc
  */
@@ -26,6 +27,9 @@ export const MODULE_BUDGETS = Object.freeze({
   'fused-relaxed-mt-64.wasm': 240 * 1024,
 });
 
+/** The grammar engine is no part of a worker's script. */
+const CHUNK = { 'js/llama/structured/chunk.js': 'js/worker/grammar-chunk.js' };
+
 /**
  * Worker scripts, by the file in dist/ into which each is bundled; instead: modules that have the
  * place of others.
@@ -35,9 +39,9 @@ const WORKERS = Object.freeze({
   'worker-host.js': { entry: 'js/worker/host.js' },
   'llama-host.js': {
     entry: 'js/worker/llama-host.js',
-    instead: { 'js/llama/devices.js': 'js/worker/no-devices.js' },
+    instead: { 'js/llama/devices.js': 'js/worker/no-devices.js', ...CHUNK },
   },
-  'llama-host-gpu.js': { entry: 'js/worker/llama-host.js' },
+  'llama-host-gpu.js': { entry: 'js/worker/llama-host.js', instead: CHUNK },
 });
 
 const inRoot = (/** @type {string[]} */ ...parts) => path.join(root, ...parts);
@@ -152,6 +156,11 @@ const buildParser = () =>
     (await import('./bundle-gguf.js')).bundleGguf(root),
   );
 
+const buildGrammar = () =>
+  buildBundle('grammar-engine', '@mlc-ai/web-xgrammar', 'scripts/bundle-grammar.js', async () =>
+    (await import('./bundle-grammar.js')).bundleGrammar(root),
+  );
+
 async function buildTypes() {
   const names = /** @type {string[]} */ (readdirSync(inRoot('js'), { recursive: true }));
   const sources = names
@@ -169,6 +178,7 @@ async function buildTypes() {
       ...sources.map((name) => read(`js/${name}`)),
       ...configs.map(read),
       read('dist/gguf-parser.d.ts'),
+      read('dist/grammar-engine.d.ts'),
       read('scripts/build.js'),
       read('scripts/declarations.js'),
     ],
@@ -202,21 +212,24 @@ export async function buildBundles() {
   await ensurePackages();
   await withLock('build', async () => {
     await buildParser();
+    await buildGrammar();
   });
 }
 
 /** @returns {{ name: string, bytes: number, gzipped: number, budget: number | undefined }[]} */
 export function sizes() {
   const budgets = /** @type {Record<string, number | undefined>} */ (MODULE_BUDGETS);
-  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js', ...Object.keys(WORKERS)].map((name) => {
-    const content = read(`dist/${name}`);
-    return {
-      name,
-      bytes: content.length,
-      gzipped: gzipSync(content, { level: 9 }).length,
-      budget: budgets[name],
-    };
-  });
+  return [...Object.keys(MODULE_BUDGETS), 'gguf-parser.js', 'grammar-engine.js', ...Object.keys(WORKERS)].map(
+    (name) => {
+      const content = read(`dist/${name}`);
+      return {
+        name,
+        bytes: content.length,
+        gzipped: gzipSync(content, { level: 9 }).length,
+        budget: budgets[name],
+      };
+    },
+  );
 }
 
 function printSizes() {
@@ -246,6 +259,7 @@ export async function build({ quiet = false } = {}) {
     const changed = [
       await buildModules(emscripten),
       await buildParser(),
+      await buildGrammar(),
       await buildWorkers(),
       await buildTypes(),
     ].includes(true);

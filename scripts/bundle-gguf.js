@@ -28,9 +28,9 @@ export function gguf(
  */
 export async function bundleGguf(root) {
   const folder = path.join(root, 'node_modules/@huggingface/gguf');
-  const text = await bundlePackage(folder, "export { gguf } from './src/gguf.ts';", [
-    { name: 'drop-unused-tables', setup: dropUnusedTables },
-  ]);
+  const text = await bundlePackage(folder, "export { gguf } from './src/gguf.ts';", {
+    plugins: [{ name: 'drop-unused-tables', setup: dropUnusedTables }],
+  });
   return new Map([
     ['gguf-parser.js', text],
     ['gguf-parser.d.ts', DECLARATION],

@@ -6,14 +6,15 @@ import { build } from 'esbuild';
 /**
  * @param {string} folder  the package's folder
  * @param {string} contents  source of the module that imports the needed parts
- * @param {import('esbuild').Plugin[]} [plugins]
+ * @param {{ plugins?: import('esbuild').Plugin[], define?: Record<string, string>,
+ *   licence?: string }} [options]  licence: its text, where the package has no file of it
  * @returns {Promise<string>}
  */
-export async function bundlePackage(folder, contents, plugins) {
+export async function bundlePackage(folder, contents, { plugins, define, licence } = {}) {
   const manifest = path.join(folder, 'package.json');
   if (!existsSync(manifest)) throw new Error(`${folder} is missing: run npm ci`);
   const { name, version } = JSON.parse(readFileSync(manifest, 'utf8'));
-  const licence = readFileSync(path.join(folder, 'LICENSE'), 'utf8').trim();
+  const terms = licence ?? readFileSync(path.join(folder, 'LICENSE'), 'utf8').trim();
   const result = await build({
     stdin: { contents, resolveDir: folder },
     bundle: true,
@@ -24,8 +25,9 @@ export async function bundlePackage(folder, contents, plugins) {
     write: false,
     legalComments: 'none',
     logLevel: 'silent',
-    banner: { js: `/*! ${name} ${version}\n${licence}\n*/` },
+    banner: { js: `/*! ${name} ${version}\n${terms}\n*/` },
     plugins,
+    define,
   });
   return result.outputFiles[0].text;
 }

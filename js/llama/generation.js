@@ -27,6 +27,7 @@ import { TextStream } from './text-stream.js';
  * The parts of a model that a generation uses.
  * @typedef {object} Engine
  * @property {import('./context.js').Context} context
+ * @property {import('./tokenizer/tokenizer.js').Tokenizer} tokenizer
  * @property {(token: number, special?: boolean) => Uint8Array} bytes  Bytes of a token. Control
  *   tokens have none unless special is true.
  * @property {ReadonlySet<number>} ends  Tokens that end the text.
@@ -210,28 +211,33 @@ export class Generation {
   }
 
   /**
-   * The sampler of this generation; with the option `logits` also the list of all tokens, to which
+   * The sampler of this generation; where it sees all logits also the list of all tokens, to which
    * those that are chosen must be added.
-   * @param {Engine['bytes']} bytes
+   * @param {Engine} engine
    * @returns {Promise<{ sampler: Sampler & Partial<import('./hooked-sampler.js').HookedSampler>,
    *   all?: number[] }>}
    */
-  async #sampler(bytes) {
-    const { logits: hook, logprobs: nTop } = this.#options;
-    if (!hook && nTop === undefined) return { sampler: new Sampler(this.#options) };
+  async #sampler({ tokenizer, bytes, lease }) {
+    const { logits: hook, logprobs: nTop, responseFormat, grammar } = this.#options;
+    const isFormed = responseFormat !== undefined || grammar !== undefined;
+    if (!hook && nTop === undefined && !isFormed) return { sampler: new Sampler(this.#options) };
     const { HookedSampler } = await import('./hooked-sampler.js');
+    const structured = isFormed ? await import('./structured/index.js') : undefined;
+    const mask = await structured?.followGrammar({ responseFormat, grammar }, tokenizer, lease);
     const all = [...this.#prompt];
-    return { sampler: new HookedSampler(this.#options, { hook, tokens: all, nTop, bytes }), all };
+    const rule = mask && ((/** @type {Float32Array} */ row) => mask.apply(row, this.tokens));
+    return { sampler: new HookedSampler(this.#options, { hook, rule, tokens: all, nTop, bytes }), all };
   }
 
   /** @param {Engine} engine @returns {AsyncGenerator<string, void, void>} */
-  async *#write({ context, bytes, ends, lease }) {
+  async *#write(engine) {
+    const { context, bytes, ends, lease } = engine;
     const { maxTokens, stops, ignoreEnd, showTokens, onProgress } = this.#options;
     const total = this.#prompt.length;
     const asked = performance.now();
     if (lease.turn) await lease.turn;
     lease.check();
-    const { sampler, all } = await this.#sampler(bytes);
+    const { sampler, all } = await this.#sampler(engine);
     lease.check();
     const start = performance.now();
     const pace = new Pace(lease);

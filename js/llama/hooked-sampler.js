@@ -1,5 +1,5 @@
-/* A sampler that sees all logits of every token, on the processor: for the option `logits`, and for
- * the log probabilities of `logprobs`. A file of its own, since few generations need it. */
+/* A sampler that sees all logits of every token, on the processor: for the option `logits`, for
+ * the log probabilities of `logprobs`, and for texts that follow a grammar. A file of its own, since few generations need it. */
 
 import { ArgumentError, show } from '../errors.js';
 import { argmax, largest, Sampler } from './sampler.js';
@@ -33,6 +33,7 @@ export class HookedSampler extends Sampler {
   /** Tells backends that next() must be called for every token, with all logits. */
   needsAll = true;
   #hook;
+  #rule;
   #tokens;
   #nTop;
   #bytes;
@@ -43,13 +44,15 @@ export class HookedSampler extends Sampler {
    * @param {import('./sampler.js').SamplerOptions} options
    * @param {object} means
    * @param {LogitsHook | undefined} means.hook
+   * @param {((row: Float32Array) => void) | undefined} [means.rule]  rules tokens out, after the hook
    * @param {readonly number[]} means.tokens  all tokens so far; the caller adds those that are chosen
    * @param {number | undefined} means.nTop  alternatives to report with each token
    * @param {(token: number, special: boolean) => Uint8Array} means.bytes
    */
-  constructor(options, { hook, tokens, nTop, bytes }) {
+  constructor(options, { hook, rule, tokens, nTop, bytes }) {
     super(options);
     this.#hook = hook;
+    this.#rule = rule;
     this.#tokens = tokens;
     this.#nTop = nTop;
     this.#bytes = bytes;
@@ -60,6 +63,7 @@ export class HookedSampler extends Sampler {
     // The hook and penalties overwrite the row.
     const own = this.#nTop === undefined ? undefined : logits.slice();
     if (this.#hook) this.#change(logits, this.#hook);
+    if (this.#rule) this.#ruleOut(logits, this.#rule);
     const token = super.next(logits, history);
     if (own) this.last = this.#chances(own, token);
     return token;
@@ -84,6 +88,15 @@ export class HookedSampler extends Sampler {
     if (logits[argmax(logits)] === Number.NEGATIVE_INFINITY)
       throw new ArgumentError(
         `logits: after the call, all ${logits.length} tokens of the row are -Infinity, so that none is left to choose`,
+      );
+  }
+
+  /** @param {Float32Array} logits @param {(row: Float32Array) => void} rule */
+  #ruleOut(logits, rule) {
+    rule(logits);
+    if (logits[argmax(logits)] === Number.NEGATIVE_INFINITY)
+      throw new ArgumentError(
+        `no token can come next: the responseFormat or grammar and the option logits rule out all ${logits.length}`,
       );
   }
 

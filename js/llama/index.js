@@ -43,6 +43,7 @@ export const architectures = ARCHITECTURES;
 /** @typedef {import('./embedding.js').Pooling} Pooling */
 /** @typedef {import('./options.js').PromptProgress} PromptProgress */
 /** @typedef {import('./ranking.js').RankOptions} RankOptions */
+/** @typedef {import('./options.js').ResponseFormat} ResponseFormat */
 /** @typedef {import('./llama-context.js').RestoreOptions} RestoreOptions */
 /** @typedef {import('./info.js').RopeInfo} RopeInfo */
 /** @typedef {import('./hooked-sampler.js').TokenChance} TokenChance */

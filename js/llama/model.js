@@ -439,6 +439,7 @@ export class Llama {
     context.line.join(lease, queue);
     return {
       context,
+      tokenizer,
       bytes: (token, special) => tokenizer.bytes(token, special),
       ends: tokenizer.ends,
       lease,

@@ -21,6 +21,11 @@ import { ArgumentError, show } from '../errors.js';
  */
 
 /**
+ * The form of a text: a JSON value that a JSON schema allows, or any JSON object.
+ * @typedef {{ type: 'json_schema', schema: object | boolean } | { type: 'json_object' }} ResponseFormat
+ */
+
+/**
  * @typedef {object} GenerateOptions
  * @property {number} [maxTokens]  The most tokens to generate. The text also ends when the context
  *   is full. Default 256.
@@ -45,6 +50,12 @@ import { ArgumentError, show } from '../errors.js';
  *   far. On a GPU each token then waits for the one before. Not for a model in a worker.
  * @property {number | undefined} [logprobs]  Report the log probability of each token in `logprobs` of
  *   the generation, with so many of the most likely tokens beside it: 0 to 1000. Default: none is reported.
+ * @property {ResponseFormat | undefined} [responseFormat]  The form that the text must have: JSON of a
+ *   schema with `{ type: 'json_schema', schema }`, or a JSON object with `{ type: 'json_object' }`. The
+ *   text ends with the JSON value. Where the `finishReason` is not 'end', it may be incomplete.
+ * @property {string | undefined} [grammar]  A grammar that the text must follow, in EBNF as llama.cpp's
+ *   GBNF writes it, whose first rule is called `root`. The text ends where the grammar ends. Not together
+ *   with `responseFormat`.
  * @property {readonly string[] | undefined} [showTokens]  Spellings of control tokens that become part
  *   of the text, e.g. '[TOOL_CALLS]'. Default: none, control tokens are left out.
  * @property {((progress: PromptProgress) => void) | undefined} [onProgress]  A function that is called
@@ -110,7 +121,8 @@ export const asksForDevices = ({ backend, gpu }) =>
 export const CALL_OPTIONS = Object.freeze(['signal', 'queue']);
 const GENERATE_OPTIONS = [
   ...Object.keys(NUMBERS),
-  ...['stop', 'ignoreEnd', 'logits', 'logprobs', 'showTokens', 'onProgress', ...CALL_OPTIONS],
+  ...['stop', 'ignoreEnd', 'logits', 'logprobs', 'responseFormat', 'grammar', 'showTokens', 'onProgress'],
+  ...CALL_OPTIONS,
 ];
 export const FORMAT_OPTIONS = Object.freeze([
   'template',
@@ -147,7 +159,7 @@ export function asList(texts) {
 export function checkGenerateOptions(options) {
   checkNames(options, GENERATE_OPTIONS);
   const { stop = [], ignoreEnd = false, queue = false, showTokens = [], signal, ...others } = options;
-  const { logits, logprobs, onProgress, ...numbers } = others;
+  const { logits, logprobs, responseFormat, grammar, onProgress, ...numbers } = others;
   /** @type {Record<string, number>} */
   const values = {};
   for (const [name, { by, from, to, integer }] of Object.entries(NUMBERS)) {
@@ -168,10 +180,32 @@ export function checkGenerateOptions(options) {
     throw new ArgumentError(`onProgress must be a function (progress) => void, got ${show(onProgress)}`);
   if (logprobs !== undefined) checkRange(logprobs, 'logprobs', LOGPROBS);
   checkSwitch(ignoreEnd, 'ignoreEnd');
+  checkForm(responseFormat, grammar, ignoreEnd);
   checkSwitch(queue, 'queue');
   checkSignal(signal);
   const checked = /** @type {import('./sampler.js').SamplerOptions & { maxTokens: number }} */ (values);
-  return { ...checked, stops, ignoreEnd, queue, logits, logprobs, showTokens, onProgress, signal };
+  return {
+    ...checked,
+    ...{ stops, ignoreEnd, queue, logits, logprobs, responseFormat, grammar, showTokens, onProgress, signal },
+  };
+}
+
+/** @param {any} format @param {unknown} grammar @param {boolean} ignoreEnd */
+function checkForm(format, grammar, ignoreEnd) {
+  const { type, schema } = format ?? {};
+  const isSchema =
+    type === 'json_schema' && (typeof schema === 'boolean' || (schema && typeof schema === 'object'));
+  if (format !== undefined && type !== 'json_object' && !isSchema)
+    throw new ArgumentError(
+      `responseFormat must be { type: 'json_schema', schema } or { type: 'json_object' }, got type ${show(type)} with schema ${show(schema)}`,
+    );
+  if (grammar !== undefined && typeof grammar !== 'string')
+    throw new ArgumentError(`grammar must be a text, got ${show(grammar)}`);
+  const name = format === undefined ? 'grammar' : 'responseFormat';
+  if (format !== undefined && grammar !== undefined)
+    throw new ArgumentError('responseFormat and grammar cannot be combined');
+  if (ignoreEnd && (format !== undefined || grammar !== undefined))
+    throw new ArgumentError(`${name} and ignoreEnd cannot be combined, as the text ends with the ${name}`);
 }
 
 /** @param {unknown} texts @returns {texts is string[]} */
