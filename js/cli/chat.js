@@ -3,8 +3,9 @@
 import { createInterface } from 'node:readline/promises';
 import { takesSystem, withSystem } from '../llama/chat/system.js';
 import { ContextError, ModelError } from '../llama/errors.js';
+import { formOptions } from './form.js';
 import { statsText } from './generate.js';
-import { COMMON, given, MODEL, SAMPLING } from './options.js';
+import { COMMON, FORM, given, MODEL, SAMPLING } from './options.js';
 import { engineText, loadModel, promptProgress } from './output.js';
 
 /** @typedef {import('../llama/chat/messages.js').Message} Message */
@@ -86,15 +87,22 @@ export const chat = {
       help: 'what the model is told first; in front of the first turn if the template has no system role',
     },
     ...SAMPLING,
+    ...FORM,
     ...MODEL,
     ...COMMON,
   },
   async run(values, [file], io) {
+    const form = await formOptions(values);
     const model = await loadModel(file, values, io);
     try {
       if (!model.info.tokenizer.chat)
         throw new ModelError('the file has no chat template (tokenizer.chat_template): use generate');
-      const options = { ...given(values, SAMPLING), signal: io.signal, onProgress: promptProgress(io) };
+      const options = {
+        ...given(values, SAMPLING),
+        ...form,
+        signal: io.signal,
+        onProgress: promptProgress(io),
+      };
       const note = (/** @type {string} */ text) => io.stderr.write(`fused-matmul: ${text}\n`);
       const system = values.system ?? '';
       const conversation = new Conversation(model, { system, options, note });

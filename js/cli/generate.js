@@ -1,6 +1,7 @@
 /* The command generate: continues a text. */
 
-import { COMMON, given, MODEL, SAMPLING, UsageError } from './options.js';
+import { formOptions } from './form.js';
+import { COMMON, FORM, given, MODEL, SAMPLING, UsageError } from './options.js';
 import { engineText, formatRate, loadModel, promptProgress, readStdin } from './output.js';
 
 /** @typedef {import('../llama/generation.js').GenerationStats} Stats */
@@ -28,6 +29,7 @@ export const generate = {
       help: 'what the text begins with; - reads it from stdin',
     },
     ...SAMPLING,
+    ...FORM,
     ...MODEL,
     ...COMMON,
   },
@@ -39,12 +41,14 @@ export const generate = {
   async run(values, [file], io) {
     if (values.prompt === undefined)
       throw new UsageError('--prompt is missing: a text, or - to read it from stdin');
+    const form = await formOptions(values);
     const prompt = values.prompt === '-' ? await readStdin(io) : values.prompt;
     const model = await loadModel(file, values, io);
     try {
       const showProgress = promptProgress(io);
       const run = model.generate(prompt, {
         ...given(values, SAMPLING),
+        ...form,
         signal: io.signal,
         onProgress: (step) => {
           showProgress(step);

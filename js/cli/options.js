@@ -62,6 +62,13 @@ export const SAMPLING = {
   stop: { kind: 'text', value: 'TEXT', many: true, help: 'ends the text; may be given several times' },
 };
 
+/** @type {Options} */
+export const FORM = {
+  schema: { kind: 'text', value: 'FILE', help: 'write JSON of the JSON schema in this file' },
+  'json-object': { kind: 'switch', help: 'write a JSON object' },
+  grammar: { kind: 'text', value: 'FILE', help: 'follow the grammar in this file (EBNF, like GBNF)' },
+};
+
 /** @typedef {Record<string, any>} Values */
 
 /**

@@ -4,7 +4,7 @@ import { ArgumentError } from '../errors.js';
 import { ModelError } from '../llama/errors.js';
 import { readRequest } from './request.js';
 import { Splitter } from './splitter.js';
-import { openingLike, openingOf, SAMPLE } from './tool-calls.js';
+import { aroundLike, aroundOf, openingLike, openingOf, SAMPLE } from './tool-calls.js';
 
 /** @typedef {import('../llama/model.js').Llama} Llama */
 /** @typedef {import('../worker/llama-client.js').WorkerLlama} WorkerLlama */
@@ -86,21 +86,27 @@ export class Templates {
   }
 
   /**
-   * The text that an answer begins with which must call a tool.
+   * The text that an answer begins with which must call a tool, and the grammar of what follows; there
+   * is none where the arguments are no JSON.
    * @param {Plan} plan
-   * @returns {Promise<string>}
+   * @returns {Promise<{ opening: string, grammar?: string }>}
    */
   async opening({ options, force }) {
-    if (force === false) return '';
+    if (force === false) return { opening: '' };
     const tool = typeof force === 'string' ? force : undefined;
-    const opening =
-      openingLike(await this.#sample(options), tool) ??
-      openingOf(await this.#model.formatChat([SAID], this.formatOf(options)), tool);
+    const sample = await this.#sample(options);
+    const like = openingLike(sample, tool);
+    const prompt =
+      like === undefined ? await this.#model.formatChat([SAID], this.formatOf(options)) : undefined;
+    const opening = like ?? openingOf(prompt ?? '', tool);
     if (opening === undefined)
       throw new ArgumentError(
         `tool_choice ${force === true ? "'required'" : 'for a certain function'} needs a model whose template has a known format of calls (Hermes, Qwen, Llama 3, Mistral, LFM2, Phi); with this one, use 'auto'`,
       );
-    return opening;
+    const around = prompt === undefined ? aroundLike(sample) : aroundOf(prompt);
+    if (!around) return { opening };
+    const { callGrammar } = await import('./forced-call.js');
+    return { opening, grammar: callGrammar(options.tools ?? [], tool !== undefined, around) };
   }
 }
 
@@ -201,11 +207,13 @@ async function begin({ model, templates, name }, request, signal) {
   const same = facts(name);
   signal?.throwIfAborted();
   const startsInThought = await templates.startsInThought(plan.options);
-  const opening = await templates.opening(plan);
-  // A model that must call a tool has no thoughts before.
-  const answerStart = opening && startsInThought ? `</think>\n\n${opening}` : opening;
+  const { opening, grammar } = await templates.opening(plan);
+  // A model that must call a tool or write JSON has no thoughts before.
+  const endsThought = startsInThought && (opening || plan.options.responseFormat);
+  const answerStart = endsThought ? `</think>\n\n${opening}` : opening;
   const generation = await model.chat(plan.messages, {
     ...plan.options,
+    ...(grammar !== undefined && { grammar }),
     ...templates.formatOf({}),
     ...(answerStart && { answerStart }),
     ...(signal && { signal }),

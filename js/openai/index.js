@@ -27,6 +27,8 @@ export { ChatStream };
 /** @typedef {import('./types.js').ChatMessage} ChatMessage */
 /** @typedef {import('./types.js').ChatPart} ChatPart */
 /** @typedef {import('./types.js').ChatRequest} ChatRequest */
+/** @typedef {import('./types.js').ChatSchema} ChatSchema */
+/** @typedef {import('./types.js').ChatResponseFormat} ChatResponseFormat */
 /** @typedef {import('./types.js').ChatStreamOptions} ChatStreamOptions */
 /** @typedef {import('./types.js').ChatTool} ChatTool */
 /** @typedef {import('./types.js').ChatToolChoice} ChatToolChoice */

@@ -29,7 +29,6 @@ const UNSUPPORTED = {
   frequency_penalty: (value) => value === 0,
   presence_penalty: (value) => value === 0,
   logit_bias: (value) => Object.keys(value).length === 0,
-  response_format: (value) => value.type === 'text',
   modalities: (value) => String(value) === 'text',
   audio: () => false,
   functions: () => false,
@@ -47,7 +46,7 @@ const IGNORED = [
 
 const FIELDS = [
   ...['messages', 'model', 'stream', 'stream_options', 'stop', 'logprobs', 'top_logprobs', 'tools'],
-  ...['tool_choice', 'parallel_tool_calls', 'reasoning_effort', 'chat_template_kwargs'],
+  ...['tool_choice', 'parallel_tool_calls', 'reasoning_effort', 'response_format', 'chat_template_kwargs'],
   ...Object.keys(OPTIONS),
 ];
 
@@ -116,6 +115,7 @@ export function readRequest(request) {
       ...(given.stop !== undefined && { stop: given.stop }),
       ...(given.logprobs && { logprobs: given.top_logprobs ?? 0 }),
       ...(tools.length > 0 && { tools }),
+      ...responseFormat(given.response_format, tools, force),
       ...(Object.keys(variables).length > 0 && { variables }),
       showTokens: MARKS,
       queue: true,
@@ -128,6 +128,29 @@ export function readRequest(request) {
     logprobs: given.logprobs ?? false,
     usage: given.stream_options?.include_usage ?? false,
   };
+}
+
+/**
+ * The option for the form of the answer.
+ * @param {any} format
+ * @param {any[]} tools
+ * @param {string | boolean} force
+ */
+function responseFormat(format, tools, force) {
+  const { type, json_schema: named } = format ?? {};
+  if (format === undefined || type === 'text') return {};
+  const { schema } = named ?? {};
+  const isSchema = type === 'json_schema' && schema !== null && typeof schema === 'object';
+  if (type !== 'json_object' && !isSchema)
+    throw new ArgumentError(
+      `response_format must be { type: 'text' }, { type: 'json_object' } or { type: 'json_schema', json_schema: { name, schema } }, got type ${show(type)} with json_schema ${show(named)}`,
+    );
+  if (force !== false) return {};
+  if (tools.length > 0)
+    throw new ArgumentError(
+      `response_format ${show(type)} leaves no room for a call of the ${tools.length} tools; use tool_choice 'none' or 'required', or leave one of them out`,
+    );
+  return { responseFormat: isSchema ? { type, schema } : { type } };
 }
 
 /** Variables of templates for an effort. @param {unknown} effort */

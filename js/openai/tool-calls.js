@@ -190,3 +190,32 @@ export function openingOf(prompt, tool) {
   const opening = OPENINGS.find(({ sign }) => prompt.includes(sign));
   return opening && `${opening.begin}${tool === undefined ? '' : `${tool}${opening.name}`}`;
 }
+
+/**
+ * What stands around the arguments of a call: between the name and them, and behind them.
+ * @typedef {{ between: string, closing: string }} Around
+ */
+
+/**
+ * What stands around the arguments, by an answer that calls the sample.
+ * @param {string} answer
+ * @returns {Around | undefined}  undefined if the arguments are no JSON object
+ */
+export function aroundLike(answer) {
+  const rest = answer.slice(answer.indexOf(SAMPLE.name) + SAMPLE.name.length);
+  const at = rest.indexOf(`{"${SAMPLE.argument}"`);
+  if (!answer.includes(SAMPLE.name) || at < 0) return undefined;
+  const behind = rest.slice(at + lengthOfJson(rest.slice(at)));
+  return { between: rest.slice(0, at), closing: /^(?:\s*[}\]])*/.exec(behind)?.[0] ?? '' };
+}
+
+/**
+ * The same by a prompt that describes the format.
+ * @param {string} prompt  a prompt with tools
+ * @returns {Around | undefined}
+ */
+export function aroundOf(prompt) {
+  const opening = OPENINGS.find(({ sign }) => prompt.includes(sign));
+  if (!opening?.name.startsWith('"')) return undefined;
+  return { between: opening.name, closing: opening.begin.includes('[{') ? '}]' : '}' };
+}

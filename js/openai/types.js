@@ -48,7 +48,24 @@
  * @property {string} name  Name of the function.
  * @property {string} [description]  What it does.
  * @property {Record<string, unknown>} [parameters]  JSON schema of its arguments.
- * @property {boolean | null} [strict]  Is not used.
+ * @property {boolean | null} [strict]  With false, the arguments of a call that must be made are any JSON
+ *   object, and need not follow the schema.
+ */
+
+/**
+ * The form of an answer: any text, any JSON object, or JSON of a schema.
+ * @typedef {object} ChatResponseFormat
+ * @property {string} type  'text', 'json_object' or 'json_schema'.
+ * @property {ChatSchema} [json_schema]  The schema, for 'json_schema'.
+ */
+
+/**
+ * A JSON schema with a name.
+ * @typedef {object} ChatSchema
+ * @property {string} name  Is not used.
+ * @property {string} [description]  Is not used.
+ * @property {Record<string, unknown>} [schema]  The schema.
+ * @property {boolean | null} [strict]  Is not used: answers follow the schema always.
  */
 
 /**
@@ -97,7 +114,10 @@
  * @property {readonly ChatTool[]} [tools]  Functions that the model may call.
  * @property {'none' | 'auto' | 'required' | ChatToolChoice} [tool_choice]  Whether the model calls a
  *   function: 'none', 'auto' (default), 'required', or a certain one. The last two need a model whose
- *   format of calls is known by its template.
+ *   format of calls is known by its template; then the answer is one call, whose arguments follow the
+ *   schema of the function.
+ * @property {ChatResponseFormat} [response_format]  The form of the answer. JSON that is cut, with the
+ *   finish_reason 'length', is incomplete.
  * @property {boolean} [parallel_tool_calls]  Whether an answer may have several calls. Default true.
  * @property {string | null} [reasoning_effort]  'none' asks the template for an answer without thoughts
  *   (enable_thinking: false); other values are handed to the template.

@@ -76,6 +76,20 @@ for (const isolated of [true, false]) {
       return [text.length > 5 && text === choices[0].message.content, events.at(-1)];
     })()`);
     assert.deepEqual(answered, [true, '[DONE]']);
+    const requests = /** @type {string[]} */ ([]);
+    page.on('request', (request) => requests.push(new URL(request.url()).pathname));
+    const structured = await page.evaluate(`(async () => {
+      const schema = { type: 'object', properties: { n: { type: 'integer' } }, required: ['n'] };
+      const options = { responseFormat: { type: 'json_schema', schema }, seed: 3, temperature: 2 };
+      const { Llama } = await import('/js/llama/index.js');
+      const here = await Llama.load('/web/public/tiny-tales-Q4_K_M.gguf', { threads: 1 });
+      const texts = [];
+      for (const one of [model, here]) texts.push(await one.generate('A', options).text());
+      here.dispose();
+      return texts.map((text) => Number.isInteger(JSON.parse(text).n));
+    })()`);
+    assert.deepEqual(structured, [true, true], 'in the worker and in the page');
+    assert.ok(requests.includes('/dist/grammar-engine.js'), 'the grammar engine is fetched when it is used');
     await page.evaluate('model.dispose()');
     for (let i = 0; i < 200 && page.workers().length > 0; i++) await page.waitForTimeout(20);
     assert.equal(page.workers().length, 0);

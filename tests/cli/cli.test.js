@@ -81,6 +81,31 @@ test('cli: generate, prompt from stdin, as JSON', async () => {
   assert.ok(result.decodeTokensPerSecond > 0 && result.memory.weights > 1e6 && result.threads >= 1);
 });
 
+test('cli: generate and chat write JSON of a schema', async (t) => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'fm-schema-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const [schema, grammar] = ['schema.json', 'animal.gbnf'].map((name) => path.join(folder, name));
+  writeFileSync(schema, JSON.stringify({ properties: { animal: { enum: ['fox', 'bear'] } }, required: ['animal'] }));
+  writeFileSync(grammar, 'root ::= "fox" | "bear"');
+  const write = async (/** @type {string[]} */ ...options) => {
+    const { code, out, err } = await run(['generate', TINY_TALES, '-p', 'A', '--json', ...options]);
+    assert.equal(code, 0, err);
+    return JSON.parse(out).text;
+  };
+  assert.match(JSON.parse(await write('--schema', schema)).animal, /^(fox|bear)$/);
+  assert.match(await write('--grammar', grammar), /^(fox|bear)$/);
+  assert.match(await write('--json-object', '--max-tokens', '9'), /^\{/);
+  for (const [options, message] of /** @type {[string[], RegExp][]} */ ([
+    [['--schema', schema, '--json-object'], /--schema and --json-object cannot be combined/],
+    [['--schema', grammar], /--schema: .* is no JSON/],
+    [['--grammar', path.join(folder, 'none')], /--grammar: .* cannot be read/],
+  ])) {
+    const { code, err } = await run(['generate', TINY_TALES, '-p', 'A', ...options]);
+    assert.equal(code, 2);
+    assert.match(err, message);
+  }
+});
+
 test('cli: generate takes the options of sampling and of the model', async () => {
   const seeded = async (/** @type {string[]} */ ...options) => {
     const { out, err, code } = await run(['generate', TINY_TALES, '-p', 'One day,', '--json', ...options]);

@@ -1,6 +1,8 @@
 /** A model for tests of the interface of OpenAI's API, and one that writes a certain text. */
 import assert from 'node:assert/strict';
+import { openGguf } from '../../js/gguf/index.js';
 import { Llama } from '../../js/llama/index.js';
+import { Tokenizer } from '../../js/llama/tokenizer/tokenizer.js';
 import { TINY_TALES } from './llama.js';
 
 /** @import { TestContext } from 'node:test' */
@@ -35,12 +37,32 @@ export async function open(t) {
   return model;
 }
 
+const gguf = await openGguf(TINY_TALES);
+const tokenizer = new Tokenizer(gguf.metadata);
+gguf.close();
+
+/**
+ * Tokens of a text without a space in front, which the tokenizer would write: the longest first.
+ * @param {string} text
+ */
+function tokensOf(text) {
+  const all = Array.from({ length: tokenizer.size }, (_, id) => Buffer.from(tokenizer.bytes(id, true)));
+  const tokens = [];
+  for (let rest = Buffer.from(text); rest.length > 0; ) {
+    const fit = all.map((bytes) => (bytes.equals(rest.subarray(0, bytes.length)) ? bytes.length : 0));
+    const token = fit.indexOf(Math.max(...fit));
+    tokens.push(token);
+    rest = rest.subarray(fit[token]);
+  }
+  return tokens;
+}
+
 /**
  * A model that writes a certain text: its logits are those of the text's tokens.
  * @param {Llama} model @param {string} text
  */
 export function scripted(model, text) {
-  const script = model.tokenize(text, { bos: false });
+  const script = tokensOf(text);
   const end = model.info.tokenizer.ends[0];
   const prompts = /** @type {string[]} */ ([]);
   const fake = Object.create(model, {

@@ -9,7 +9,8 @@ const FORMATS = {
   time: (text) => isTime(text),
   'date-time': (text) => isDate(text.slice(0, 10)) && text[10] === 'T' && isTime(text.slice(11)),
   uuid: (text) => /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/.test(text),
-  ipv4: (text) => text.split('.').length === 4 && text.split('.').every((n) => String(Number(n)) === n && Number(n) < 256),
+  ipv4: (text) =>
+    text.split('.').length === 4 && text.split('.').every((n) => String(Number(n)) === n && Number(n) < 256),
   email: (text) => new URL(`http://${text}`).username !== '' && !/[\s/:]/.test(text),
 };
 
@@ -29,11 +30,32 @@ export function validator(schema) {
   return (value) => (validate(value) ? '' : ajv.errorsText(validate.errors));
 }
 
-const NAMES = ['name', 'age', 'a "b"', 'größe', '日本', 'x\\y', 'tab\there', '__proto__', '', 'kind', '😀'];
-const VALUES = ['red', 'green', 'a "quote"', 'ä\n', '\u2028', '😀', 1, -2.5, 1e21, true, null, [1, 'x'], { a: [] }];
+const NAMES = ['name', 'age', 'a "b"', 'größe', '日本', 'x\\y', 'tab\there', 'constructor', '', 'kind', '😀'];
+const VALUES = [
+  'red',
+  'green',
+  'a "quote"',
+  'ä\n',
+  '\u2028',
+  '😀',
+  1,
+  -2.5,
+  1e21,
+  true,
+  null,
+  [1, 'x'],
+  { a: [] },
+];
 const PATTERNS = [
   ...['^[a-z]{1,5}$', '^\\d+(\\.\\d{2})?$', '^(yes|no)$', '^[^a-m"\\\\]{1,4}$', '^.{0,6}$', '^\\w+-\\w+$'],
-  ...['^"\\\\$', '^[äöü]{2}x?$', '^(?:a|b(?:c|d){2,3})*$', '^\\u0041[\\x30-\\x35]\\/$', '^[+\\-.]?\\S\\s$', '^$'],
+  ...[
+    '^"\\\\$',
+    '^[äöü]{2}x?$',
+    '^(?:a|b(?:c|d){2,3})*$',
+    '^\\u0041[\\x30-\\x35]\\/$',
+    '^[+\\-.]?\\S\\s$',
+    '^$',
+  ],
 ];
 
 /**
@@ -97,7 +119,12 @@ const NESTED = [
   (prng, depth) => {
     const minItems = prng.int(0, 3);
     const items = oneSchema(prng, depth - 1);
-    return { type: 'array', items, minItems, ...(prng.int(0, 2) > 0 && { maxItems: minItems + prng.int(0, 3) }) };
+    return {
+      type: 'array',
+      items,
+      minItems,
+      ...(prng.int(0, 2) > 0 && { maxItems: minItems + prng.int(0, 3) }),
+    };
   },
   (prng, depth) => ({
     type: 'array',
@@ -107,7 +134,11 @@ const NESTED = [
   (prng, depth) => ({ anyOf: [oneSchema(prng, depth - 1), oneSchema(prng, depth - 1)] }),
   (prng, depth) => ({
     oneOf: [
-      { type: 'object', properties: { t: { const: 'a' }, v: oneSchema(prng, depth - 1) }, required: ['t', 'v'] },
+      {
+        type: 'object',
+        properties: { t: { const: 'a' }, v: oneSchema(prng, depth - 1) },
+        required: ['t', 'v'],
+      },
       { type: 'object', properties: { t: { enum: ['b', 'c'] } }, required: ['t'] },
       { type: 'integer' },
     ],

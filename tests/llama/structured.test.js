@@ -51,13 +51,17 @@ const MODELS = [
 ];
 
 for (const [name, file, skip] of MODELS) {
-  test(`structured: ${name}, ${N_SCHEMAS} schemas of seed ${SEED}: what is finished validates`, { skip }, async (t) => {
+  test(`structured: ${name}, ${N_SCHEMAS} schemas of seed ${SEED}: what is finished validates`, {
+    skip,
+  }, async (t) => {
     const model = await open(t, file);
     const prng = new Prng(SEED);
     const finished = { end: 0, others: 0 };
     for (let i = 0; i < N_SCHEMAS; i++) {
       const schema = randomSchema(prng);
-      const prompt = Array.from({ length: prng.int(1, 4) }, () => WORDS[prng.int(0, WORDS.length - 1)]).join(' ');
+      const prompt = Array.from({ length: prng.int(1, 4) }, () => WORDS[prng.int(0, WORDS.length - 1)]).join(
+        ' ',
+      );
       const options = {
         seed: prng.int(0, 2 ** 31),
         temperature: [0, 0.8, 1.5, 20][prng.int(0, 3)],
@@ -122,11 +126,19 @@ test('structured: a schema has every value that it describes, and no other one',
   /** Schemas, texts of values in the form that is written, and texts of others. @type {[any, string[], string[]][]} */
   const cases = [
     [true, ['{"a":[1,"x"]}', 'null', '-1.5e3'], ['{a}', '01', '"\\x"', 'nul']],
-    [{ type: 'integer', minimum: -5, maximum: 17 }, ['-5', '0', '9', '17'], ['-6', '18', '20', '-0', '1.0', '05']],
+    [
+      { type: 'integer', minimum: -5, maximum: 17 },
+      ['-5', '0', '9', '17'],
+      ['-6', '18', '20', '-0', '1.0', '05'],
+    ],
     [{ type: 'integer', exclusiveMinimum: 99, maximum: 1000 }, ['100', '999', '1000'], ['99', '1001', '10']],
     [{ type: 'number', minimum: 0, exclusiveMaximum: 2 }, ['0', '0.5', '1.999'], ['2', '2.0', '-0.5', '10']],
     [{ type: 'number', exclusiveMinimum: 0 }, ['0.5', '1', '12.25'], ['0', '0.0', '-1']],
-    [{ type: 'string', minLength: 2, maxLength: 3 }, ['"ab"', '"a b"', '"\\"\\n"', '"äöü"'], ['"a"', '"abcd"']],
+    [
+      { type: 'string', minLength: 2, maxLength: 3 },
+      ['"ab"', '"a b"', '"\\"\\n"', '"äöü"'],
+      ['"a"', '"abcd"'],
+    ],
     [{ type: 'string', pattern: '^a+$' }, ['"a"', '"aaa"'], ['""', '"ab"', '"ba"']],
     [{ type: 'string', pattern: 'a|^b$' }, ['"b"', '"xax"'], ['"c"', '"bb"']],
     [{ type: 'string', pattern: '^[^x"]\\d{2,}$' }, ['"a12"', '"ß123"'], ['"x12"', '"a1"', '"\\"12"']],
@@ -134,15 +146,42 @@ test('structured: a schema has every value that it describes, and no other one',
     [{ enum: ['a"', 1, null] }, ['"a\\""', '1', 'null'], ['"a"', '2']],
     [{ type: 'string', enum: ['a', 1] }, ['"a"'], ['1']],
     [{ type: ['null', 'boolean'] }, ['null', 'true', 'false'], ['0', '"true"']],
-    [{ type: 'array', items: { type: 'null' }, minItems: 1, maxItems: 2 }, ['[null]', '[null, null]'], ['[]', '[null,null,null]']],
-    [{ prefixItems: [{ type: 'null' }], items: { type: 'boolean' } }, ['[null]', '[null,true,false]'], ['[]', '[true]', '[null,null]']],
     [
-      { type: 'object', properties: { a: { type: 'null' }, b: { type: 'null' }, c: { type: 'null' } }, required: ['b'] },
-      ['{"b":null}', '{"a":null,"b":null}', '{"b": null, "c": null}', '{"a":null,"b":null,"c":null}'],
-      ['{}', '{"a":null}', '{"a":null,"c":null}', '{"b":null,"a":null}', '{"b":null,"d":null}', '{"b":null,}'],
+      { type: 'array', items: { type: 'null' }, minItems: 1, maxItems: 2 },
+      ['[null]', '[null, null]'],
+      ['[]', '[null,null,null]'],
     ],
-    [{ type: 'object', additionalProperties: { type: 'null' }, maxProperties: 1 }, ['{}', '{"x":null}'], ['{"x":1}', '{"x":null,"y":null}']],
-    [{ $ref: '#/$defs/t', $defs: { t: { type: 'array', items: { $ref: '#/$defs/t' } } } }, ['[]', '[[],[[]]]'], ['[1]', '[[]']],
+    [
+      { prefixItems: [{ type: 'null' }], items: { type: 'boolean' } },
+      ['[null]', '[null,true,false]'],
+      ['[]', '[true]', '[null,null]'],
+    ],
+    [
+      {
+        type: 'object',
+        properties: { a: { type: 'null' }, b: { type: 'null' }, c: { type: 'null' } },
+        required: ['b'],
+      },
+      ['{"b":null}', '{"a":null,"b":null}', '{"b": null, "c": null}', '{"a":null,"b":null,"c":null}'],
+      [
+        '{}',
+        '{"a":null}',
+        '{"a":null,"c":null}',
+        '{"b":null,"a":null}',
+        '{"b":null,"d":null}',
+        '{"b":null,}',
+      ],
+    ],
+    [
+      { type: 'object', additionalProperties: { type: 'null' }, maxProperties: 1 },
+      ['{}', '{"x":null}'],
+      ['{"x":1}', '{"x":null,"y":null}'],
+    ],
+    [
+      { $ref: '#/$defs/t', $defs: { t: { type: 'array', items: { $ref: '#/$defs/t' } } } },
+      ['[]', '[[],[[]]]'],
+      ['[1]', '[[]'],
+    ],
     [{ anyOf: [{ type: 'null' }, { const: { a: 1 } }] }, ['null', '{"a":1}'], ['{"a":2}']],
   ];
   for (const [schema, right, wrong] of cases) {
@@ -151,7 +190,8 @@ test('structured: a schema has every value that it describes, and no other one',
       assert.equal(check(JSON.parse(text)), '', `${JSON.stringify(schema)} and ${text}`);
       assert.ok(await allows(schema, text), `${JSON.stringify(schema)} allows ${text}`);
     }
-    for (const text of wrong) assert.ok(!(await allows(schema, text)), `${JSON.stringify(schema)} forbids ${text}`);
+    for (const text of wrong)
+      assert.ok(!(await allows(schema, text)), `${JSON.stringify(schema)} forbids ${text}`);
   }
 });
 
@@ -159,7 +199,10 @@ test('structured: a keyword that is not supported is an error that names it and 
   const model = await open(t);
   /** @type {[any, RegExp][]} */
   const cases = [
-    [{ properties: { a: { items: { multipleOf: 3 } } } }, /^responseFormat\.schema\.properties\.a\.items: the keyword "multipleOf"/],
+    [
+      { properties: { a: { items: { multipleOf: 3 } } } },
+      /^responseFormat\.schema\.properties\.a\.items: the keyword "multipleOf"/,
+    ],
     [{ not: {} }, /the keyword "not" is not supported/],
     [{ uniqueItems: true }, /"uniqueItems"/],
     [{ patternProperties: {} }, /"patternProperties"/],
@@ -176,19 +219,27 @@ test('structured: a keyword that is not supported is an error that names it and 
     [{ $ref: 'https://example.org/x' }, /there is no "https/],
     [{ $ref: '#' }, /refers to itself/],
     [{ type: 'integer', minimum: 5, maximum: 3 }, /the least integer is 5, and the largest one is 3/],
-    [{ type: 'number', minimum: 0.5 }, /\.minimum of a number is supported from -1e9 to 1e9 and without a fraction, got 0\.5/],
+    [
+      { type: 'number', minimum: 0.5 },
+      /\.minimum of a number is supported from -1e9 to 1e9 and without a fraction, got 0\.5/,
+    ],
     [{ type: 'array', minItems: 2, maxItems: 1 }, /minItems is 2, and maxItems is 1/],
     [{ minimum: 1, properties: {} }, /a type is missing, as there are keywords for number and object/],
     [{ type: 'thing' }, /\.type must be among null, boolean.*, got "thing"/],
     [{ type: 'object', properties: {}, required: ['x'], additionalProperties: false }, /\.required has "x"/],
-    [{ type: 'object', properties: { a: {} }, minProperties: 1 }, /minProperties and maxProperties are supported/],
+    [
+      { type: 'object', properties: { a: {} }, minProperties: 1 },
+      /minProperties and maxProperties are supported/,
+    ],
     [{ enum: [] }, /no value of enum/],
     [{ type: 'string', maxLength: -1 }, /\.maxLength must be an integer of 0 or more, got -1/],
     [{ properties: { a: false }, required: ['a'] }, /\.properties\.a must be a JSON schema, got false/],
     [{ type: 'string', maxLength: 1e9 }, /counts more than 20000 characters and items, got 1000000000/],
   ];
   for (const [schema, message] of cases) {
-    const error = await rejection(model.generate(PROMPT, { responseFormat: { type: 'json_schema', schema } }).text());
+    const error = await rejection(
+      model.generate(PROMPT, { responseFormat: { type: 'json_schema', schema } }).text(),
+    );
     assert.ok(error instanceof ArgumentError, `${JSON.stringify(schema)}: ${error}`);
     assert.match(error.message, message);
     assert.match(error.message, /^responseFormat\.schema/);
@@ -220,7 +271,10 @@ word ::= "fox" | "bear" | [0-9]{2,3}
     ['root ::= x', /^grammar: line 1, column \d+: Rule "x" is not defined/],
     ['a ::= "b"', /^grammar: .*root/],
     ['root ::= "a', /^grammar: line 1, column \d+: Expect " in string literal/],
-    ['root ::= "a"\nb ::= [a-ü]', /^grammar: line 2: \[a-ü\] is not supported, as classes are limited to ASCII/],
+    [
+      'root ::= "a"\nb ::= [a-ü]',
+      /^grammar: line 2: \[a-ü\] is not supported, as classes are limited to ASCII/,
+    ],
     ['root ::= [\\u00e0-\\u00ff]', /limited to ASCII/],
     ['root ::= root', /no token can come next/],
   ];
@@ -253,8 +307,14 @@ test('structured: any JSON object', async (t) => {
 test('structured: options are checked', async (t) => {
   const model = await open(t);
   const refused = (/** @type {any} */ options, /** @type {RegExp} */ message) =>
-    assert.throws(() => model.generate(PROMPT, options), (error) => error instanceof ArgumentError && message.test(error.message));
-  refused({ responseFormat: { type: 'xml' } }, /responseFormat must be .* got type "xml" with schema undefined/);
+    assert.throws(
+      () => model.generate(PROMPT, options),
+      (error) => error instanceof ArgumentError && message.test(error.message),
+    );
+  refused(
+    { responseFormat: { type: 'xml' } },
+    /responseFormat must be .* got type "xml" with schema undefined/,
+  );
   refused({ responseFormat: { type: 'json_schema' } }, /got type "json_schema" with schema undefined/);
   refused({ responseFormat: null }, /responseFormat must be/);
   refused({ grammar: 1 }, /grammar must be a text, got 1/);
@@ -287,14 +347,21 @@ test("structured: after the user's logits; logprobs, penalties and stop work; cu
   const cut = model.generate(PROMPT, { responseFormat: PERSON_FORMAT, maxTokens: 3, seed: 2 });
   assert.match(await cut.text(), /^\{/);
   assert.equal(cut.stats.finishReason, 'length');
-  const stopped = model.generate(PROMPT, { grammar: 'root ::= "a"+ "b" "c"+', stop: 'bc', seed: 3, temperature: 2, topK: 0 });
+  const stopped = model.generate(PROMPT, {
+    grammar: 'root ::= "a"+ "b" "c"+',
+    stop: 'bc',
+    seed: 3,
+    temperature: 2,
+    topK: 0,
+  });
   assert.match(await stopped.text(), /^a+$/);
   assert.equal(stopped.stats.finishReason, 'stop');
   const [one, two] = [0, 0].map(() => model.generate(PROMPT, { responseFormat: PERSON_FORMAT, seed: 9 }));
   const text = await one.text();
   assert.equal(await two.text(), text, 'the same seed gives the same text');
   const streamed = [];
-  for await (const piece of model.generate(PROMPT, { responseFormat: PERSON_FORMAT, seed: 9 })) streamed.push(piece);
+  for await (const piece of model.generate(PROMPT, { responseFormat: PERSON_FORMAT, seed: 9 }))
+    streamed.push(piece);
   assert.equal(streamed.join(''), text);
 });
 
@@ -321,7 +388,9 @@ test('structured: generations that end, are left, cancelled or aborted free thei
   const { instantiate } = WebAssembly;
   t.mock.method(WebAssembly, 'instantiate', async (/** @type {any[]} */ ...args) => {
     const made = await /** @type {any} */ (instantiate)(...args);
-    memories.push(...Object.values((made.instance ?? made).exports).filter((one) => one instanceof WebAssembly.Memory));
+    memories.push(
+      ...Object.values((made.instance ?? made).exports).filter((one) => one instanceof WebAssembly.Memory),
+    );
     return made;
   });
   const { apply } = Mask.prototype;
@@ -368,7 +437,10 @@ test('structured: generations that end, are left, cancelled or aborted free thei
   for (const mask of seen) {
     const row = new Float32Array(model.info.nVocab);
     apply.call(mask, row, []);
-    assert.ok(row.every((value) => value === 0), 'a mask that is freed rules nothing out');
+    assert.ok(
+      row.every((value) => value === 0),
+      'a mask that is freed rules nothing out',
+    );
   }
   assert.equal(bytes(), before, 'memory has not grown');
   assert.equal(memories.length, length, 'the schema was read once, and there is one engine');
@@ -387,11 +459,17 @@ test('structured: a model in a worker writes the same texts and has the same err
   const bad = { type: /** @type {const} */ ('json_schema'), schema: { not: {} } };
   const error = await rejection(there.generate(PROMPT, { responseFormat: bad }).text());
   assert.ok(error instanceof ArgumentError && /"not" is not supported/.test(error.message), String(error));
-  const answer = await there.chat([{ role: 'user', content: 'a' }], { template: 'chatml', responseFormat: PERSON_FORMAT, seed: 1 });
+  const answer = await there.chat([{ role: 'user', content: 'a' }], {
+    template: 'chatml',
+    responseFormat: PERSON_FORMAT,
+    seed: 1,
+  });
   assert.equal(validator(PERSON)(JSON.parse(await answer.text())), '');
 });
 
-test('structured: a large vocabulary limits what a schema may count', { skip: skipWithout('vocab/ggml-vocab-qwen2.gguf') }, async () => {
+test('structured: a large vocabulary limits what a schema may count', {
+  skip: skipWithout('vocab/ggml-vocab-qwen2.gguf'),
+}, async () => {
   const gguf = await openGguf(dataPath('vocab/ggml-vocab-qwen2.gguf'));
   const tokenizer = new Tokenizer(gguf.metadata);
   gguf.close();
@@ -400,6 +478,8 @@ test('structured: a large vocabulary limits what a schema may count', { skip: sk
     startMask(tokenizer, grammar),
     (error) =>
       error instanceof ArgumentError &&
-      /^s: .* count 1000 characters; with a vocabulary of 151936 tokens they may count 441$/.test(error.message),
+      /^s: .* count 1000 characters; with a vocabulary of 151936 tokens they may count 441$/.test(
+        error.message,
+      ),
   );
 });

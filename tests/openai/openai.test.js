@@ -172,10 +172,7 @@ test('openai: calls of tools, and their results, in a conversation', async (t) =
 test('openai: tool_choice makes the answer begin with a call', async (t) => {
   const base = await open(t);
   const add = { type: 'function', function: { name: 'add' } };
-  const { model, prompts } = scripted(
-    base,
-    '{"city": "Oslo"}}\n</tool_call>\n<tool_call>{"name": "add", "arguments": {}}</tool_call>',
-  );
+  const { model, prompts } = scripted(base, '{"city": "Oslo"}}');
   const api = createOpenAI(model, { template: TEMPLATE });
   const named = { type: 'function', function: { name: 'get_weather' } };
   const request = { messages, tools: [weather, add], tool_choice: named };
@@ -188,7 +185,7 @@ test('openai: tool_choice makes the answer begin with a call', async (t) => {
   assert.equal(choices[0].finish_reason, 'tool_calls');
   assert.doesNotMatch(prompts[0], /"add"/, 'only the tool that must be called');
   assert.match(prompts[0], /assistant:<tool_call>\n\{"name": "get_weather", "arguments": $/);
-  const any = scripted(base, 'add", "arguments": {}}\n</tool_call>');
+  const any = scripted(base, 'add", "arguments": {}}');
   const free = createOpenAI(any.model, { template: TEMPLATE });
   const required = await free.chat.completions.create({ ...request, tool_choice: 'required' });
   assert.deepEqual(
@@ -231,8 +228,8 @@ test('openai: templates of models show the format of a call that must be made', 
   // Marks of another format in a message change nothing.
   const marked = [{ role: 'user', content: 'x <tool_call> [AVAILABLE_TOOLS]' }];
   for (const [name, begin, rest] of [
-    ['qwen2.5', '<tool_call>\n{"name": "now", "arguments": ', '{}}\n</tool_call>'],
-    ['qwen3', '<think>\n\n</think>\n\n<tool_call>\n{"name": "now", "arguments": ', '{}}\n</tool_call>'],
+    ['qwen2.5', '<tool_call>\n{"name": "now", "arguments": ', '{}}'],
+    ['qwen3', '<think>\n\n</think>\n\n<tool_call>\n{"name": "now", "arguments": ', '{}}'],
     ['mistral-nemo', '[TOOL_CALLS][{"name": "now", "arguments": ', '{}}]'],
     ['lfm2', '<|tool_call_start|>[now(', ')]<|tool_call_end|>'],
   ]) {
@@ -302,7 +299,12 @@ test('openai: mistakes are errors that name the field', async (t) => {
     [{ temperature: -1 }, /temperature must be a number from 0 to 100, got -1/],
     [{ n: 2 }, /n is not supported, got 2/],
     [{ frequency_penalty: 0.5 }, /frequency_penalty is not supported/],
-    [{ response_format: { type: 'json_object' } }, /response_format is not supported/],
+    [{ response_format: { type: 'json_schema' } }, /response_format must be .* got type "json_schema"/],
+    [{ response_format: { type: 'xml' } }, /response_format must be .* got type "xml"/],
+    [
+      { response_format: { type: 'json_object' }, tools: [weather] },
+      /response_format "json_object" leaves no room for a call of the 1 tools/,
+    ],
     [{ messages: [] }, /messages must be a list/],
     [
       { messages: [{ role: 'user', content: [{ type: 'image_url' }] }] },

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
+import { gzipSync } from 'node:zlib';
 import wabt from 'wabt';
 import { build, MODULE_BUDGETS, sizes } from '../../scripts/build.js';
 import { root } from '../../scripts/setup/run.js';
@@ -152,6 +153,24 @@ test('dist/gguf-parser.js imports nothing and carries its licence', () => {
   const code = read('dist/gguf-parser.js').toString();
   assert.doesNotMatch(code, /\bimport\s*\(|\brequire\s*\(|\bfrom\s*["']/);
   assert.match(code, /@huggingface\/gguf \d+\.\d+\.\d+\nMIT License/);
+});
+
+/** Size of the grammar engine, gzipped: two thirds of it is its wasm module, in base64. */
+const GRAMMAR_BUDGET = 400 * 1024;
+
+test('dist/grammar-engine.js imports nothing, needs no eval, carries its licences, and waits for its use', (t) => {
+  const code = read('dist/grammar-engine.js').toString();
+  assert.doesNotMatch(code, /\bimport\s*\(|\brequire\s*\(|\bfrom\s*["']|\beval\s*\(|new Function\b/);
+  assert.match(code, /^\/\*! @mlc-ai\/web-xgrammar \d+\.\d+\.\d+\n/);
+  assert.match(code, /Apache License\s+Version 2\.0[\s\S]*Cybozu Labs[\s\S]*\*\//);
+  const gzipped = gzipSync(code, { level: 9 }).length;
+  t.diagnostic(`${code.length} bytes, ${gzipped} gzipped`);
+  assert.ok(gzipped <= GRAMMAR_BUDGET, `${gzipped} bytes gzipped, budget ${GRAMMAR_BUDGET}`);
+  for (const name of ['llama-host.js', 'llama-host-gpu.js']) {
+    const script = read(`dist/${name}`).toString();
+    assert.ok(script.includes('../dist/grammar-engine.js') && script.length < code.length, name);
+    assert.ok(!script.includes('AGFzbQ'), `${name} has no wasm module in it`);
+  }
 });
 
 test('instruction set flags stand in emscripten.cmake only', () => {

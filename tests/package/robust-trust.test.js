@@ -218,6 +218,7 @@ test('the files of dist/ have names that stay, and hashes for Subresource Integr
   const stable = new Set([
     ...names,
     ...['gguf-parser.js', 'gguf-parser.d.ts'],
+    ...['grammar-engine.js', 'grammar-engine.d.ts'],
     'worker-host.js',
     'llama-host.js',
     'llama-host-gpu.js',

@@ -47,11 +47,12 @@ const COLON = '":" " "?';
  * The grammar of a schema.
  * @param {unknown} schema
  * @param {string} name  of the schema in messages
+ * @param {string} [prefix]  of the names of rules, where the grammar becomes a part of another one
  * @returns {Prepared}
  * @throws {ArgumentError} a keyword is not supported, or no value can satisfy the schema
  */
-export function schemaGrammar(schema, name) {
-  const rules = new Rules(schema, name);
+export function schemaGrammar(schema, name, prefix = '') {
+  const rules = new Rules(schema, name, prefix);
   return rules.finish(rules.convert(schema, { path: name, refs: [], depth: 0 }));
 }
 
@@ -62,6 +63,7 @@ export const objectGrammar = () => schemaGrammar({ type: 'object' }, 'responseFo
 class Rules {
   #root;
   #name;
+  #prefix;
   /** @type {string[]} */
   #bodies = [];
   /** Names of rules, by what they describe. @type {Map<string, string>} */
@@ -69,15 +71,16 @@ class Rules {
   #nParts = 0;
   #copies = 0;
 
-  /** @param {unknown} root @param {string} name */
-  constructor(root, name) {
+  /** @param {unknown} root @param {string} name @param {string} prefix */
+  constructor(root, name, prefix) {
     this.#root = root;
     this.#name = name;
+    this.#prefix = prefix;
   }
 
   /** @param {string} body @returns {Prepared} */
   finish(body) {
-    return { grammar: [`root ::= ${body}`, ...this.#bodies].join('\n'), copies: this.#copies };
+    return { grammar: [`${this.#prefix}root ::= ${body}`, ...this.#bodies].join('\n'), copies: this.#copies };
   }
 
   /**
@@ -88,7 +91,7 @@ class Rules {
   #rule(key, makeBody) {
     const known = this.#names.get(key);
     if (known) return known;
-    const name = `r${this.#names.size}`;
+    const name = `${this.#prefix}r${this.#names.size}`;
     this.#names.set(key, name);
     const body = makeBody();
     this.#bodies.push(`${name} ::= ${body}`);
@@ -348,7 +351,7 @@ class Rules {
    * @param {string} body
    */
   #part(body) {
-    return /^r\d+$/.test(body) ? body : this.#rule(`part ${body}`, () => body);
+    return /^\w+$/.test(body) ? body : this.#rule(`part ${body}`, () => body);
   }
 
   /** @param {Place} place @param {string} step @returns {Place} */
