@@ -4,7 +4,7 @@ import { literal } from '../llama/structured/notation.js';
 import { schemaGrammar } from '../llama/structured/schema.js';
 
 /**
- * @param {any[]} tools  tools of which one must be called
+ * @param {readonly any[]} tools  tools of which one must be called
  * @param {boolean} named  whether the answer begins with the name already
  * @param {import('./tool-calls.js').Around} around
  * @returns {string} the grammar of what follows the beginning of the answer
