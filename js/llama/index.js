@@ -37,6 +37,8 @@ export const architectures = ARCHITECTURES;
 /** @typedef {import('./chat/messages.js').TextPart} TextPart */
 /** @typedef {import('./chat/messages.js').ToolCall} ToolCall */
 /** @typedef {import('./chat/messages.js').ToolFunction} ToolFunction */
+/** @typedef {import('./options.js').JsonObjectFormat} JsonObjectFormat */
+/** @typedef {import('./options.js').JsonSchemaFormat} JsonSchemaFormat */
 /** @typedef {import('./info.js').ModelInfo} ModelInfo */
 /** @typedef {import('./info.js').ModelMemory} ModelMemory */
 /** @typedef {import('./errors.js').NumericPart} NumericPart */

@@ -21,8 +21,21 @@ import { ArgumentError, show } from '../errors.js';
  */
 
 /**
- * The form of a text: a JSON value that a JSON schema allows, or any JSON object.
- * @typedef {{ type: 'json_schema', schema: object | boolean } | { type: 'json_object' }} ResponseFormat
+ * The form of a text that is JSON of a schema.
+ * @typedef {object} JsonSchemaFormat
+ * @property {'json_schema'} type  Says that there is a schema.
+ * @property {object | boolean} schema  A JSON schema; the text has a value that it allows.
+ */
+
+/**
+ * The form of a text that is a JSON object.
+ * @typedef {object} JsonObjectFormat
+ * @property {'json_object'} type  Says that any JSON object will do.
+ */
+
+/**
+ * The form of a text: JSON of a schema, or any JSON object.
+ * @typedef {JsonSchemaFormat | JsonObjectFormat} ResponseFormat
  */
 
 /**

@@ -62,6 +62,7 @@ const HELP = `npm run bench -- [options]
   --gpu            instead: the kernels of the GPU, by WebGPU in Node; --filter, --json, --quick, --seconds and --list as above;
                    --software: on a driver that computes on the processor; --peers: a whole model, against wllama, in Chromium
   --startup        instead: time from createKernels() to the first result, in fresh processes
+  --structured     instead: what structured output costs at a vocabulary of 150,000 tokens
   --list           the cases, without running them
   --help`;
 
@@ -82,6 +83,7 @@ const OPTIONS = /** @type {const} */ ({
   gpu: { type: 'boolean', default: false },
   software: { type: 'boolean', default: false },
   startup: { type: 'boolean', default: false },
+  structured: { type: 'boolean', default: false },
   list: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
 });
@@ -172,6 +174,10 @@ async function bench() {
     return benchGpu({ ...options, limits, setting: environment() });
   }
   if (await runElsewhere()) return;
+  if (options.structured) {
+    const { structured } = await import('./structured.js');
+    return console.log(await structured());
+  }
   if (options.startup) {
     const results = startup(15);
     if (options.json) writeResults(options.json, environment(), results);

@@ -206,7 +206,7 @@ test('structured: a keyword that is not supported is an error that names it and 
     [{ not: {} }, /the keyword "not" is not supported/],
     [{ uniqueItems: true }, /"uniqueItems"/],
     [{ patternProperties: {} }, /"patternProperties"/],
-    [{ type: 'string', format: 'uri' }, /\.format: "uri" is not supported; supported are date, time/],
+    [{ type: 'string', format: 'uri' }, /\.format: "uri" is none of the supported formats: date, time/],
     [{ type: 'string', pattern: '(?=a)b' }, /\.pattern: in ".*", "\(\?" at 0 is not supported/],
     [{ type: 'string', pattern: '(a' }, /"\(" at 0 is not closed/],
     [{ type: 'string', pattern: 'a$b' }, /"\$" at 1 is not at an end/],

@@ -9,7 +9,11 @@ import { Continuations, isPossible } from './utf8.js';
 /** @typedef {import('../../../dist/grammar-engine.js').Engine} Wasm */
 /** @typedef {ReturnType<InstanceType<Wasm['GrammarCompiler']>['CompileGrammar']>} Compiled */
 /** @typedef {import('../tokenizer/tokenizer.js').Tokenizer} Tokenizer */
-/** @typedef {import('./schema.js').Prepared & { name: string }} NamedGrammar */
+/**
+ * A grammar with its name in messages, and a function that changes it once it is known to have no
+ * mistakes.
+ * @typedef {import('./schema.js').Prepared & { name: string, rewrite?: (grammar: string) => string }} NamedGrammar
+ */
 
 /** Prepared grammars that are kept for further generations. */
 const KEPT = 8;
@@ -110,10 +114,11 @@ class Vocabulary {
   }
 
   /** @param {NamedGrammar} prepared @returns {Promise<Shared>} */
-  async prepare({ grammar, name }) {
+  async prepare({ grammar, name, rewrite }) {
     await checkGrammar(grammar, name);
+    const text = rewrite?.(grammar) ?? grammar;
     const compiled = attempt([], `${name} cannot be prepared`, () => {
-      const parsed = this.#wasm.Grammar.FromEBNF(grammar, 'root');
+      const parsed = this.#wasm.Grammar.FromEBNF(text, 'root');
       const made = this.#compiler.CompileGrammar(parsed);
       parsed.delete();
       return made;

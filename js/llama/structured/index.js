@@ -1,7 +1,7 @@
 /* Structured output: which tokens may come next, by the options `responseFormat` and `grammar`. Fetched
  * with the first generation that has one of them. */
 
-import { checkClasses } from './ebnf.js';
+import { checkClasses, separated } from './ebnf.js';
 import { startMask } from './engine.js';
 import { objectGrammar, schemaGrammar } from './schema.js';
 
@@ -28,7 +28,7 @@ export async function followGrammar(options, tokenizer, lease) {
 function grammarOf({ responseFormat, grammar }) {
   if (grammar !== undefined) {
     checkClasses(grammar);
-    return { grammar, copies: 0, name: 'grammar' };
+    return { grammar, copies: 0, name: 'grammar', rewrite: separated };
   }
   const name = 'responseFormat.schema';
   if (responseFormat?.type === 'json_schema') return { ...schemaGrammar(responseFormat.schema, name), name };

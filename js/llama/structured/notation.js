@@ -12,12 +12,6 @@ export function literal(text) {
 }
 
 /**
- * One of several parts.
- * @param {string[]} parts
- */
-export const choice = (parts) => (parts.length === 1 ? parts[0] : `(${parts.join(' | ')})`);
-
-/**
  * A part several times.
  * @param {string} part
  * @param {number} least
@@ -33,9 +27,7 @@ export function times(part, least, most) {
 
 /** First and last code point. @typedef {[number, number]} Range */
 
-/** Characters beyond ASCII that are listed one by one, at most. */
-const MOST_LISTED = 256;
-/** The engine gets other ranges beyond ASCII wrong. @type {Range[]} */
+/** Characters beyond ASCII. @type {Range[]} */
 const BEYOND_ASCII = [
   [0x80, 0xd7ff],
   [0xe000, 0x10ffff],
@@ -52,8 +44,8 @@ const ESCAPED = [
 
 /** Letters after a backslash in JSON. @type {[number, string][]} */
 const LETTERS = [
-  [0x22, '"'],
-  [0x5c, '\\'],
+  [0x22, '\\"'],
+  [0x5c, '\\\\'],
   [8, 'b'],
   [9, 't'],
   [10, 'n'],
@@ -63,15 +55,18 @@ const LETTERS = [
 
 /**
  * Characters inside the quotes of a JSON string. Control characters, quotes and backslashes are
- * escaped. Beyond ASCII they are all that there are, a list of some, or none: a grammar may allow less
- * than the ranges. The separators U+2028 and U+2029 count as characters of any set of all others.
+ * escaped. Beyond ASCII, the engine tells only single characters apart: sets have either one, or all, or
+ * none, so that a grammar may allow less than the ranges. The separators U+2028 and U+2029 count as
+ * characters of any set of all others.
  * @param {Range[]} ranges
  * @returns {string} empty if there are none
  */
 export function characters(ranges) {
+  const [[first, last] = [0, 1]] = ranges;
+  if (ranges.length === 1 && first === last && first > 0x7f && first <= 0x10ffff)
+    return first >= 0xd800 && first <= 0xdfff ? '' : literal(String.fromCodePoint(first));
   const ascii = within(without(ranges, ESCAPED), [[0, 0x7f]]);
-  const beyond = within(ranges, BEYOND_ASCII);
-  const hasAll = without(without(BEYOND_ASCII, SEPARATORS), beyond).length === 0;
+  const hasAll = without(without(BEYOND_ASCII, SEPARATORS), within(ranges, BEYOND_ASCII)).length === 0;
   const has = (/** @type {number} */ code) => ranges.some(([from, to]) => from <= code && code <= to);
   /** @type {string[]} */
   const parts = [];
@@ -82,12 +77,9 @@ export function characters(ranges) {
         .join('')}]`,
     );
   else if (ascii.length > 0) parts.push(`[${ascii.map(bounds).join('')}]`);
-  for (const [code, letter] of LETTERS) if (has(code)) parts.push(literal(`\\${letter}`));
-  const nBeyond = beyond.reduce((sum, [from, to]) => sum + to - from + 1, 0);
-  if (!hasAll && nBeyond <= MOST_LISTED)
-    for (const [from, to] of beyond)
-      for (let code = from; code <= to; code++) parts.push(literal(String.fromCodePoint(code)));
-  return parts.length === 0 ? '' : choice(parts);
+  const letters = LETTERS.filter(([code]) => has(code)).map(([, letter]) => letter);
+  if (letters.length > 0) parts.push(`"\\\\" [${letters.join('')}]`);
+  return parts.length === 1 ? parts[0] : parts.length === 0 ? '' : `(${parts.join(' | ')})`;
 }
 
 /** @type {Range[]} */

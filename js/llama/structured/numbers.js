@@ -1,6 +1,4 @@
-/* Grammars of numbers between two bounds. */
-
-import { choice } from './notation.js';
+/* Grammars of numbers between two bounds, as lists of alternatives. */
 
 /** Digits of an integer without bounds: all of them are exact in JavaScript. */
 const DIGITS = 15;
@@ -15,20 +13,20 @@ export const ANY_NUMBER = `"-"? ("0" | [1-9] [0-9]{0,${DIGITS - 1}}) ("." [0-9]{
  * Integers from a first to a last one.
  * @param {number} from  may be -Infinity
  * @param {number} to  may be Infinity
- * @returns {string}
+ * @returns {string[]}
  */
 export function integers(from, to) {
   const parts = [];
   if (to >= 0) parts.push(...magnitudes(Math.max(from, 0), to));
   if (from < 0) parts.push(...magnitudes(Math.max(-to, 1), -from).map((part) => `"-" ${part}`));
-  return choice(parts);
+  return parts;
 }
 
 /**
  * Numbers between two integers.
  * @param {{ from: number, to: number, afterFrom: boolean, beforeTo: boolean }} bounds  afterFrom,
  *   beforeTo: the bound itself is none of them
- * @returns {string}
+ * @returns {string[]}
  */
 export function numbers({ from, to, afterFrom, beforeTo }) {
   /** @type {string[]} */
@@ -42,7 +40,7 @@ export function numbers({ from, to, afterFrom, beforeTo }) {
     const negative = fractions(Math.max(-to, 0), -from, open, afterFrom);
     parts.push(...negative.map((part) => `"-" ${part}`));
   }
-  return choice(parts);
+  return parts;
 }
 
 /**

@@ -1,6 +1,6 @@
 /* Regular expressions of `pattern` as grammars of JSON strings. */
 
-import { ALL, characters, choice, times, without } from './notation.js';
+import { ALL, characters, times, without } from './notation.js';
 
 /** @typedef {import('./notation.js').Range} Range */
 
@@ -55,12 +55,13 @@ export class PatternError extends Error {}
 /**
  * The grammar of the strings in which a regular expression matches.
  * @param {string} source
+ * @param {(parts: string[]) => string} choice  one of several parts
  * @returns {{ body: string, copies: number }}  without the quotes; copies: how many characters are
  *   counted by repetitions
  * @throws {PatternError} it has a part that is not supported
  */
-export function patternGrammar(source) {
-  const reader = new Reader(source);
+export function patternGrammar(source, choice) {
+  const reader = new Reader(source, choice);
   const body = reader.alternatives(true);
   if (reader.more) throw new PatternError(`"${reader.peek}" at ${reader.at} closes nothing`);
   return { body, copies: reader.copies };
@@ -68,12 +69,14 @@ export function patternGrammar(source) {
 
 class Reader {
   #points;
+  #choice;
   at = 0;
   copies = 0;
 
-  /** @param {string} source */
-  constructor(source) {
+  /** @param {string} source @param {(parts: string[]) => string} choice */
+  constructor(source, choice) {
     this.#points = [...source];
+    this.#choice = choice;
   }
 
   get more() {
@@ -105,7 +108,7 @@ class Reader {
   alternatives(outside) {
     const all = [this.#sequence(outside)];
     while (this.#take('|')) all.push(this.#sequence(outside));
-    return choice(all);
+    return this.#choice(all);
   }
 
   /** @param {boolean} outside */

@@ -5,8 +5,9 @@
  * The engine can read schemas itself, but ignores some constraints without an error. */
 
 import { ArgumentError, show } from '../../errors.js';
+import { areDisjoint, TYPES, typesOf } from './disjoint.js';
 import { FORMATS } from './formats.js';
-import { ALL, characters, choice, literal, times } from './notation.js';
+import { ALL, characters, literal, times } from './notation.js';
 import { ANY_INTEGER, ANY_NUMBER, integers, LARGEST_BOUND, numbers } from './numbers.js';
 import { PatternError, patternGrammar } from './pattern.js';
 
@@ -26,7 +27,6 @@ const KEYWORDS = {
   array: ['items', 'prefixItems', 'minItems', 'maxItems'],
   object: ['properties', 'required', 'additionalProperties', 'minProperties', 'maxProperties'],
 };
-const TYPES = ['null', 'boolean', 'integer', 'number', 'string', 'array', 'object'];
 const ALONE = ['$ref', 'enum', 'const', 'anyOf', 'oneOf', 'allOf'];
 const KNOWN = new Set([...NOTES, ...Object.values(KEYWORDS).flat(), ...ALONE, 'type']);
 
@@ -80,7 +80,8 @@ class Rules {
 
   /** @param {string} body @returns {Prepared} */
   finish(body) {
-    return { grammar: [`${this.#prefix}root ::= ${body}`, ...this.#bodies].join('\n'), copies: this.#copies };
+    const lines = [`${this.#prefix}root ::= ${body}`, ...this.#bodies, `${this.#prefix}z ::= "" | "\\x01"`];
+    return { grammar: lines.join('\n'), copies: this.#copies };
   }
 
   /**
@@ -96,6 +97,16 @@ class Rules {
     const body = makeBody();
     this.#bodies.push(`${name} ::= ${body}`);
     return name;
+  }
+
+  /**
+   * One of several parts. Each gets a rule of its own, with a rule at its end that is empty or has a
+   * character that no token has, as the engine confuses texts that stand side by side in one rule.
+   * @param {string[]} parts
+   */
+  #choice(parts) {
+    if (parts.length === 1) return parts[0];
+    return `(${parts.map((part) => this.#part(`${part} ${this.#prefix}z`)).join(' | ')})`;
   }
 
   /** A new rule. @param {string} body */
@@ -149,7 +160,7 @@ class Rules {
       path: `${path}.${key}[${i}]`,
       depth: depth + 1,
     });
-    return choice(list.map((one, i) => this.convert(one, inside(i))));
+    return this.#choice(list.map((one, i) => this.convert(one, inside(i))));
   }
 
   /** @param {Schema} given @param {string} path */
@@ -162,7 +173,7 @@ class Rules {
       throw new ArgumentError(
         `${path}: no value of ${'const' in given ? 'const' : 'enum'} is of the type ${show(given.type)}`,
       );
-    return choice([...new Set(fit.map((value) => literal(JSON.stringify(value))))]);
+    return this.#choice([...new Set(fit.map((value) => literal(JSON.stringify(value))))]);
   }
 
   /** @param {unknown} address @param {Place} place */
@@ -221,7 +232,7 @@ class Rules {
     const types = type === undefined ? about : [type].flat();
     if (types.length === 0 || !types.every((one) => TYPES.includes(one)))
       throw new ArgumentError(`${path}.type must be among ${TYPES.join(', ')}, got ${show(type)}`);
-    return choice([...new Set(types)].map((one) => this.#ofType(one, given, place)));
+    return this.#choice([...new Set(types)].map((one) => this.#ofType(one, given, place)));
   }
 
   /** @param {string} type @param {Schema} given @param {Place} place @returns {string} */
@@ -237,7 +248,7 @@ class Rules {
   /** @returns {string} */
   #any() {
     return this.#rule('any', () =>
-      choice([
+      this.#choice([
         ...[this.#plainString(), this.#rule('number', () => ANY_NUMBER), '"true"', '"false"', '"null"'],
         ...[this.#list(this.#any(), 0, Number.POSITIVE_INFINITY), this.#map(this.#any())],
       ]),
@@ -249,7 +260,7 @@ class Rules {
   }
 
   #character() {
-    return `${characters(ALL)} | "\\\\/" | ${UNICODE}`;
+    return characters(ALL);
   }
 
   /** @param {Schema} given @param {string} path */
@@ -264,13 +275,13 @@ class Rules {
     if (pattern !== undefined || format !== undefined) {
       if (format !== undefined && !Object.hasOwn(FORMATS, format))
         throw new ArgumentError(
-          `${path}.format: ${show(format)} is not supported; supported are ${Object.keys(FORMATS).join(', ')}`,
+          `${path}.format: ${show(format)} is none of the supported formats: ${Object.keys(FORMATS).join(', ')}`,
         );
       if (pattern !== undefined && typeof pattern !== 'string')
         throw new ArgumentError(`${path}.pattern must be a regular expression, got ${show(pattern)}`);
       const source = pattern ?? FORMATS[format];
       try {
-        const { body, copies } = patternGrammar(source);
+        const { body, copies } = patternGrammar(source, (parts) => this.#choice(parts));
         if (pattern !== undefined) this.#count(copies, `${path}.pattern`);
         return this.#rule(`pattern ${source}`, () => `"\\"" ${body} "\\""`);
       } catch (error) {
@@ -308,7 +319,7 @@ class Rules {
       ordered(first, last, `${path}: the least integer`, 'the largest one');
       if (first === Number.NEGATIVE_INFINITY && last === Number.POSITIVE_INFINITY)
         return this.#rule('integer', () => ANY_INTEGER);
-      return this.#rule(`integer ${first} ${last}`, () => integers(first, last));
+      return this.#rule(`integer ${first} ${last}`, () => this.#choice(integers(first, last)));
     }
     if (from > to || (from === to && (afterFrom || beforeTo)))
       throw new ArgumentError(`${path}: no number is from ${from} to ${to}`);
@@ -316,7 +327,7 @@ class Rules {
       return this.#rule('number', () => ANY_NUMBER);
     const bounds = { from, to, afterFrom, beforeTo };
     return this.#rule(`number ${JSON.stringify([`${from}`, `${to}`, afterFrom, beforeTo])}`, () =>
-      numbers(bounds),
+      this.#choice(numbers(bounds)),
     );
   }
 
@@ -443,19 +454,16 @@ class Rules {
     for (let i = members.length - 1; i >= 0; i--) {
       after[i] = rest;
       const next = `${COMMA} ${bodies[i]} ${rest}`;
-      rest = this.#newRule(members[i].isNeeded ? next : choice([next, rest || '""']));
+      rest = this.#newRule(members[i].isNeeded ? next : this.#choice([next, rest || '""']));
     }
     const firstNeeded = members.findIndex(({ isNeeded }) => isNeeded);
     const starts = bodies
       .slice(0, firstNeeded < 0 ? undefined : firstNeeded + 1)
       .map((body, i) => `${body} ${after[i]}`);
-    const some = choice(starts);
+    const some = this.#choice(starts);
     return `"{" ${firstNeeded < 0 ? `(${some})?` : some} "}"`;
   }
 }
-
-/** An escaped character that is no part of a pair. */
-const UNICODE = '"\\\\u" ([0-9A-Ca-cE-Fe-f] [0-9A-Fa-f]{3} | [Dd] [0-7] [0-9A-Fa-f]{2})';
 
 /** @param {unknown} value @param {string} name @param {number} usual */
 function count(value, name, usual) {
@@ -468,50 +476,3 @@ function count(value, name, usual) {
 function ordered(least, most, name, other) {
   if (least > most) throw new ArgumentError(`${name} is ${least}, and ${other} is ${most}`);
 }
-
-/** The types of a value. @param {unknown} value */
-function typesOf(value) {
-  if (value === null) return ['null'];
-  if (Array.isArray(value)) return ['array'];
-  if (typeof value === 'number') return Number.isInteger(value) ? ['integer', 'number'] : ['number'];
-  return [typeof value];
-}
-
-/**
- * Whether no value can satisfy both schemas, as far as their types and constants tell.
- * @param {any} one
- * @param {any} other
- * @returns {boolean}
- */
-function areDisjoint(one, other) {
-  const [a, b] = [valuesOf(one), valuesOf(other)];
-  if (a && b) return !a.some((value) => b.some((same) => mayBeEqual(value, same)));
-  const typesIn = (/** @type {any} */ schema) =>
-    valuesOf(schema)?.flatMap(typesOf) ?? (schema?.type === undefined ? TYPES : [schema.type].flat());
-  const wide = (/** @type {string[]} */ types) =>
-    types.flatMap((type) => (type === 'number' ? ['number', 'integer'] : [type]));
-  const [these, those] = [wide(typesIn(one)), wide(typesIn(other))];
-  if (!these.some((type) => those.includes(type))) return true;
-  if (!these.every((type) => type === 'object') || !those.every((type) => type === 'object')) return false;
-  const needed = (one?.required ?? []).filter((/** @type {string} */ name) =>
-    other?.required?.includes(name),
-  );
-  return needed.some((/** @type {string} */ name) => {
-    const [mine, its] = [valuesOf(one.properties?.[name]), valuesOf(other.properties?.[name])];
-    return mine && its && areDisjoint({ enum: mine }, { enum: its });
-  });
-}
-
-/** @param {unknown} one @param {unknown} other */
-const mayBeEqual = (one, other) =>
-  one === other || (typesOf(one)[0] === typesOf(other)[0] && typeof one === 'object' && one !== null);
-
-/** @param {any} schema @returns {unknown[] | undefined} */
-const valuesOf = (schema) =>
-  schema !== null && typeof schema === 'object'
-    ? 'const' in schema
-      ? [schema.const]
-      : Array.isArray(schema.enum)
-        ? schema.enum
-        : undefined
-    : undefined;

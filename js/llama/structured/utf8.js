@@ -17,7 +17,8 @@ const mayFollow = (/** @type {number} */ byte, /** @type {number} */ next) => {
 /** Whether bytes may be a part of a text. @param {Uint8Array} bytes */
 export const isPossible = (bytes) =>
   bytes.every((byte, i) => {
-    const occurs = byte < 0xf5 && byte !== 0xc0 && byte !== 0xc1;
+    // The byte 1 is a mark in grammars of schemas.
+    const occurs = byte < 0xf5 && byte !== 0xc0 && byte !== 0xc1 && byte !== 1;
     return occurs && (i + 1 === bytes.length || mayFollow(byte, bytes[i + 1]));
   });
 
