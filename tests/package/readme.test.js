@@ -28,6 +28,8 @@ const snippets = [...codeIn(text), ...codeIn(guide)];
 const OUTPUTS = [
   /^, there was .*\n60 tokens, \d+ per second\nllama \[ 'F32', 'Q6_K', 'Q4_K' \] \d+ bytes/,
   /^Q4_K 768 x 256 by \w+: y\[0\] = -?\d/,
+  /^(fox|bear)\n$/,
+  /^(fox|bear)\n(yes|no)\n$/,
   /^\[\s+'[ ,.].*',\s+'[ ,.].*'\s+\]\ntrue\n$/,
   /^assistant \w+ \d+\ntrue\n$/,
   /true .*100.*256/,
