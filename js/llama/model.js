@@ -68,6 +68,7 @@ export class Llama {
 
   /** @hideconstructor @param {Parts} parts */
   constructor(parts) {
+    if (!parts) throw new ArgumentError('a model is made by Llama.load(source, options), not by new Llama()');
     this.#parts = parts;
   }
 
@@ -472,7 +473,9 @@ export class Llama {
     const { size } = this.#alive().tokenizer;
     const list = /** @type {ArrayLike<number> | undefined} */ (tokens);
     if (typeof tokens !== 'object' || !Number.isInteger(list?.length))
-      throw new ArgumentError(`${what} must be a list of token ids, got ${show(tokens)}`);
+      throw new ArgumentError(
+        `${what} must be ${what === 'prompt' ? 'a text or ' : ''}a list of token ids, got ${show(tokens)}`,
+      );
     return Array.from(/** @type {ArrayLike<number>} */ (list), (id, i) => {
       if (Number.isInteger(id) && id >= 0 && id < size) return id;
       throw new ArgumentError(`${what}[${i}] is ${show(id)}, the vocabulary has ${size} tokens`);

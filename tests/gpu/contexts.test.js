@@ -52,6 +52,7 @@ describe('contexts on the GPU', { skip: await gpuSkip() }, () => {
       await run.text();
       return run.tokens;
     };
+    /** @type {number[][]} */
     const expected = [];
     for (const i of PROMPTS.keys()) expected.push(await write(model, i));
     const before = gpu.inUse;

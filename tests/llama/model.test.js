@@ -334,7 +334,8 @@ test('llama: options that are none are named, with what they were', async (t) =>
   model.generate(PROMPT, { maxTokens: Number.POSITIVE_INFINITY });
   assert.throws(() => model.generate([]), /no tokens/);
   assert.throws(() => model.generate([1, 768]), /prompt\[1\] is 768, the vocabulary has 768 tokens/);
-  assert.throws(() => model.generate(/** @type {any} */ (5)), /prompt must be a list of token ids/);
+  assert.throws(() => new /** @type {any} */ (Llama)(), /made by Llama\.load\(source, options\), not by new/);
+  assert.throws(() => model.generate(/** @type {any} */ (5)), /prompt must be a text or a list of token ids/);
   await assert.rejects(model.logits([]), /tokens is empty/);
   await assert.rejects(model.logits([-1]), /tokens\[0\] is -1/);
   const bad = (/** @type {any} */ options, /** @type {RegExp} */ message) =>

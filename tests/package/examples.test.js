@@ -1,6 +1,6 @@
 /** The examples of the tarball run, in Node and in pages. */
 import assert from 'node:assert/strict';
-import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { build } from 'vite';
@@ -50,6 +50,20 @@ test('examples: embeddings.mjs', () => {
     .split('\n');
   assert.equal(lines[0], '1.0000 a small fox');
   assert.equal(lines.length, 3);
+});
+
+test('examples: json.mjs', () => {
+  const out = node('json.mjs', 'model.gguf', 'Anna, 31, has a dog called Rex.');
+  assert.match(out, /^(\{ name: '|\{\n {2}name: |not complete: \{)/);
+});
+
+test("examples: ai-sdk.mjs, with Vercel's packages", () => {
+  for (const name of ['ai', '@ai-sdk/openai-compatible']) {
+    const link = path.join(app, 'node_modules', name);
+    mkdirSync(path.dirname(link), { recursive: true });
+    symlinkSync(path.join(root, 'node_modules', name), link, 'junction');
+  }
+  assert.match(node('ai-sdk.mjs', 'model.gguf', 'Once upon a time'), /\w+[\s\S]*\n60 tokens\n$/);
 });
 
 /**
