@@ -239,9 +239,9 @@ import { ModelError } from './errors.js';
 /**
  * Mamba-2: y = gateNorm(silu(z) * scan), where the scan reads silu(conv(x)), in which a token has
  * values of every head, then B and C of every group. z, x and dt are products of the input. For each
- * head, which has a state h: step = softplus(dt + dtBias); h[n][p] = e^(step * a) * h[n][p] +
+ * head, which has a state h: step = softplus(dt + stepBias); h[n][p] = e^(step * a) * h[n][p] +
  * B[n] * step * x[p]; scan[p] = sum_n C[n] * h[n][p] + d * x[p]. Tensors by role: z, x, dt, conv,
- * dtBias, a, d; where the file has them convBias and gateNorm, which has a row for each group.
+ * stepBias, a, d; where the file has them convBias and gateNorm, which has a row for each group.
  * @typedef {object} ScanShape
  * @property {'scan'} kind
  * @property {number} nHeads

@@ -85,7 +85,8 @@ test('windows: a position that is gone is an error, not another position', () =>
   /** @type {number[][]} */
   const moves = [];
   const part = { nPositions: 20, keep: (/** @type {number[]} */ ...range) => moves.push(range) };
-  const cache = new LayerCache(/** @type {any} */ (part), /** @type {any} */ (part), 4);
+  const [keys, values] = /** @type {any[]} */ ([{ ...part }, { ...part }]);
+  const cache = new LayerCache(keys, values, 4);
   assert.equal(cache.rowFor(0, 16), 0);
   assert.equal(cache.rowFor(16, 16), 3);
   assert.equal(cache.first, 13);

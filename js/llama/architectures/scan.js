@@ -48,7 +48,8 @@ export function scanTensors(i, nEmbd, { nHeads, nGroups, headSize, stateSize, le
       tensor(whole, named('ssm_in.weight'), inner + nChannels + nHeads, nEmbd, 'matrix'),
       tensor(role('conv'), named('ssm_conv1d.weight'), nChannels, length, 'values'),
       tensor(role('convBias'), named('ssm_conv1d.bias?'), 1, nChannels, 'bias'),
-      tensor(role('dtBias'), named('ssm_dt.bias'), 1, nHeads, 'vector'),
+      // Its name is not dtBias, which would be the bias of the product dt.
+      tensor(role('stepBias'), named('ssm_dt.bias'), 1, nHeads, 'vector'),
       tensor(role('a'), named('ssm_a'), nHeads, 1, 'values'),
       tensor(role('d'), named('ssm_d'), nHeads, 1, 'values'),
       tensor(role('gateNorm'), named('ssm_norm.weight?'), nGroups, inner / nGroups, 'values'),

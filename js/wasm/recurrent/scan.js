@@ -25,7 +25,7 @@ export const scan = {
   lacks: ({ length }) => lacksOf(length),
   run(fm, { settings, weights }, { z, x, dt, y }, { columns, heads }) {
     const { nGroups, gateNorm } = settings;
-    const { conv, convBias, dtBias, a, d } = weights;
+    const { conv, convBias, stepBias: dtBias, a, d } = weights;
     fm.causalConv(x, conv, columns, { bias: convBias, act: 'silu', out: x });
     fm.ssmScan(x, { dt, dtBias, a, d }, heads, { nGroups, out: y });
     fm.gated(z, y, { out: y });
