@@ -171,7 +171,12 @@ class Reader {
   /** @param {Range[]} ranges @param {number} from */
   #set(ranges, from) {
     const text = characters(ranges);
-    if (text === '') throw new PatternError(`the characters at ${from} cannot be written in JSON`);
+    if (text === '')
+      throw new PatternError(
+        ranges.some(([, last]) => last > 0x7f)
+          ? `the set at ${from} has only some characters beyond ASCII, which is not supported; write (?:ä|ö) for [äö]`
+          : `the characters at ${from} cannot be written in JSON`,
+      );
     return text;
   }
 
