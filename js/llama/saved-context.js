@@ -78,7 +78,7 @@ const crcOf = (value) =>
   );
 
 /**
- * What tells a model from others: its settings, and checksums of the metadata and of the list of
+ * Numbers that tell a model from others: its settings, and checksums of the metadata and of the list of
  * tensors. The weights themselves are not compared.
  * @param {Pick<Parts, 'plan' | 'metadata' | 'tensors'>} parts
  * @returns {Record<string, string | number>}

@@ -192,12 +192,12 @@ export function openingOf(prompt, tool) {
 }
 
 /**
- * What stands around the arguments of a call: between the name and them, and behind them.
+ * Texts around the arguments of a call: between its name and them, and behind them.
  * @typedef {{ between: string, closing: string }} Around
  */
 
 /**
- * What stands around the arguments, by an answer that calls the sample.
+ * Reads the texts around the arguments from an answer that calls the sample.
  * @param {string} answer
  * @returns {Around | undefined}  undefined if the arguments are no JSON object
  */

@@ -84,7 +84,7 @@ export class WasmBackend {
     this.#ownsKernels = ownsKernels;
   }
 
-  /** What blocks in files of their own use. */
+  /** The means for blocks that have files of their own. */
   get #tools() {
     const check = (/** @type {Tensor} */ x, /** @type {Place} */ place) => this.#check(x, place);
     return { fm: this.#fm, memory: this.#memory, activation: this.#activation, check };

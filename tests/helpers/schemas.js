@@ -3,7 +3,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 
 /** @import { Prng } from './prng.js' */
 
-/** What a format is, told by other means than a grammar. @type {Record<string, (text: string) => boolean>} */
+/** Checks of formats, by other means than a grammar. @type {Record<string, (text: string) => boolean>} */
 const FORMATS = {
   date: (text) => isDate(text),
   time: (text) => isTime(text),

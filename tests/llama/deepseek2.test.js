@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { lacks as lacksOnGpu } from '../../js/gpu/fit.js';
 import { Decoder } from '../../js/llama/decoder.js';
-import { createKernels, Llama, ModelError, openGguf } from '../../js/llama/index.js';
+import { createKernels, Llama, openGguf } from '../../js/llama/index.js';
 import { Lease } from '../../js/llama/lease.js';
 import { Pace } from '../../js/llama/pause.js';
 import { planModel } from '../../js/llama/plan.js';
@@ -17,6 +17,7 @@ import { LayerCache } from '../../js/wasm/layer-cache.js';
 import { ggufBytes } from '../helpers/gguf-bytes.js';
 import { latentModel } from '../helpers/latent-model.js';
 import { close, distance, peakOf, readReference } from '../helpers/llama.js';
+import { planOf as planOfFile, refusal } from '../helpers/plan-of.js';
 import { dequantizeF64, referenceByName } from '../helpers/reference.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
@@ -29,14 +30,8 @@ import { dataPath, skipWithout } from '../helpers/test-data.js';
 /** @import { Routing } from '../../js/wasm/kernel-types.js' */
 /** @import { KvType } from '../../js/wasm/kv-cache.js' */
 
-/** The keys of a file without optional ones. */
+/** The keys of a file without optional ones, in addition to those of every small model. */
 const LATENT = {
-  context_length: 8192,
-  embedding_length: 256,
-  block_count: 8,
-  feed_forward_length: 128,
-  'attention.head_count': 4,
-  'attention.layer_norm_rms_epsilon': 1e-5,
   expert_count: 8,
   expert_used_count: 2,
   'attention.head_count_kv': 1,
@@ -50,19 +45,7 @@ const LATENT = {
 };
 
 /** @param {Record<string, MetadataValue | undefined>} keys  in addition, or undefined for none */
-function planOf(keys) {
-  /** @type {Record<string, any>} */
-  const metadata = { 'general.architecture': 'deepseek2', 'tokenizer.ggml.tokens': ['a', 'b'] };
-  for (const [key, value] of Object.entries({ ...LATENT, ...keys }))
-    if (value !== undefined) metadata[`deepseek2.${key}`] = value;
-  const plan = /** @type {AttentionPlan} */ (planModel(metadata));
-  const names = plan.tensors.map(({ name }) => name);
-  return { plan, names, attention: plan.layers.map((layer) => layer.attention), feed: plan.layers[0].feed };
-}
-
-/** @param {RegExp} message */
-const refusal = (message) => (/** @type {unknown} */ error) =>
-  error instanceof ModelError && message.test(error.message);
+const planOf = (keys) => planOfFile('deepseek2', { ...LATENT, ...keys });
 
 test('deepseek2: the plan has latent attention, and experts in groups after the first layers', () => {
   const { plan, attention, names, feed } = planOf({});

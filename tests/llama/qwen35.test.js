@@ -5,23 +5,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { lacks as lacksOfGpu } from '../../js/gpu/fit.js';
-import { ModelError } from '../../js/llama/index.js';
-import { planModel } from '../../js/llama/plan.js';
 import { lacks } from '../../js/wasm/fit.js';
+import { planOf as planOfFile, refusal } from '../helpers/plan-of.js';
 
 /** @import { MetadataValue } from '../../js/gguf/index.js' */
 /** @import { DeltaSettings } from '../../js/llama/plan.js' */
 
+/** Keys in addition to those of every small model. */
 const KEYS = {
-  context_length: 8192,
-  embedding_length: 256,
-  block_count: 8,
-  feed_forward_length: 128,
-  'attention.head_count': 4,
-  'attention.head_count_kv': 2,
   'attention.key_length': 128,
   'attention.value_length': 128,
-  'attention.layer_norm_rms_epsilon': 1e-5,
   'rope.dimension_count': 32,
   'rope.dimension_sections': [11, 11, 10, 0],
   'ssm.conv_kernel': 4,
@@ -31,18 +24,8 @@ const KEYS = {
   'ssm.group_count': 2,
 };
 
-/** @param {Record<string, MetadataValue | undefined>} [changes] */
-function planOf(changes = {}) {
-  /** @type {Record<string, any>} */
-  const metadata = { 'general.architecture': 'qwen35', 'tokenizer.ggml.tokens': ['a', 'b'] };
-  for (const [key, value] of Object.entries({ ...KEYS, ...changes }))
-    if (value !== undefined) metadata[`qwen35.${key}`] = value;
-  return planModel(metadata);
-}
-
-/** @param {RegExp} message */
-const refusal = (message) => (/** @type {unknown} */ error) =>
-  error instanceof ModelError && message.test(error.message);
+/** @param {Record<string, MetadataValue | undefined>} [changes]  of the keys */
+const planOf = (changes = {}) => planOfFile('qwen35', { ...KEYS, ...changes }).plan;
 
 test('qwen35: every fourth layer has attention unless the file says otherwise', () => {
   const kinds = (/** @type {Record<string, MetadataValue>} */ keys) =>

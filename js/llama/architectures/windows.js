@@ -7,7 +7,7 @@ import { ModelError } from '../errors.js';
 /** @typedef {import('../plan.js').AttentionLayer} AttentionLayer */
 
 /**
- * What applies to a file without the keys of windows.
+ * Windows of a file that has no keys for them.
  * @typedef {object} WindowDefaults
  * @property {number} [period]  Layers of a period; without it a file must have one.
  * @property {number} [window]  Size of the windows; without it no layer has one.

@@ -449,7 +449,7 @@ class Rules {
   #members(members) {
     const bodies = members.map(({ body }) => this.#part(body));
     let rest = '';
-    /** What follows the property, by property; empty at the end. @type {string[]} */
+    /** The rest of the object behind each property; empty at the end. @type {string[]} */
     const after = [];
     for (let i = members.length - 1; i >= 0; i--) {
       after[i] = rest;
