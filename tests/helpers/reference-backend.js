@@ -11,10 +11,20 @@ import { checkNumbers } from '../../js/llama/numeric.js';
 import { arrange } from '../../js/llama/weights.js';
 import { dequantizeF64, referenceByName } from './reference.js';
 import { mixReference } from './reference-experts.js';
+import {
+  addTo,
+  attention,
+  byHead,
+  cap,
+  factorOf,
+  normalize,
+  normalizeQk,
+  turn,
+} from './reference-formulas.js';
 import { addInput, inputsReference } from './reference-inputs.js';
 import { latentProjection, latentResults } from './reference-latent.js';
 import { ReferenceState, recurrentRow } from './reference-recurrent.js';
-import { ACTIVATIONS, CLAMP, Freeable, Matrix, multiply, plus } from './reference-rows.js';
+import { ACTIVATIONS, Freeable, Matrix, multiply, plus } from './reference-rows.js';
 
 /**
  * @import { Backend as AnyBackend, BatchRows, Block, LoadOptions, Rows, RunSettings, Step,
@@ -23,8 +33,8 @@ import { ACTIVATIONS, CLAMP, Freeable, Matrix, multiply, plus } from './referenc
 /** @import { GgufFile } from '../../js/gguf/file.js' */
 /** @import { Place } from '../../js/llama/numeric.js' */
 /**
- * @import { AttentionSettings, EmbeddingSettings, FeedSettings, HeadSettings, Norm, Plan,
- *   PlannedTensor, QkNorm, RecurrentSettings, Rope } from '../../js/llama/plan.js'
+ * @import { AttentionSettings, EmbeddingSettings, FeedSettings, HeadSettings, Plan,
+ *   PlannedTensor, RecurrentSettings } from '../../js/llama/plan.js'
  */
 /** @import { ReferenceType } from './reference.js' */
 
@@ -59,78 +69,6 @@ class ReferenceCache extends Freeable {
     this.keys = new Matrix(nPositions, nCols);
     this.values = new Matrix(nPositions, nCols);
   }
-}
-
-/**
- * @param {Float64Array} x @param {Norm | QkNorm | undefined} norm @param {Matrix} weight
- * @param {Matrix} [bias]
- */
-function normalize(x, norm, weight, bias) {
-  if (!norm) return x;
-  const mean = norm.kind === 'layer' ? x.reduce((sum, value) => sum + value, 0) / x.length : 0;
-  const square = x.reduce((sum, value) => sum + (value - mean) ** 2, 0) / x.length;
-  return plus(
-    x.map((value, i) => ((value - mean) / Math.sqrt(square + norm.eps)) * weight.values[i]),
-    bias,
-  );
-}
-
-/**
- * @param {Float64Array} x @param {number} headSize
- * @param {(head: Float64Array) => Float64Array} map
- */
-function byHead(x, headSize, map) {
-  const out = new Float64Array(x.length);
-  for (let at = 0; at < x.length; at += headSize) out.set(map(x.subarray(at, at + headSize)), at);
-  return out;
-}
-
-/**
- * @param {Float64Array} x @param {QkNorm | undefined} norm @param {Matrix} weight
- * @param {number} headSize
- */
-const normalizeQk = (x, norm, weight, headSize) =>
-  norm?.span === 'head'
-    ? byHead(x, headSize, (head) => normalize(head, norm, weight))
-    : normalize(x, norm, weight);
-
-/**
- * @param {Float64Array} head @param {Rope} rope @param {number} position
- * @param {Matrix | undefined} factors
- */
-function turn(head, { pairing, nDims, base, linearScale, divisors, magnitude }, position, factors) {
-  const out = head.slice();
-  for (let i = 0; i < nDims / 2; i++) {
-    const divisor = (factors?.values[i] ?? 1) * (divisors?.[i] ?? 1);
-    const frequency = Math.fround(base) ** ((-2 * i) / nDims) / divisor;
-    const angle = (position / Math.fround(linearScale)) * frequency;
-    const [a, b] = pairing === 'adjacent' ? [2 * i, 2 * i + 1] : [i, i + nDims / 2];
-    out[a] = magnitude * (head[a] * Math.cos(angle) - head[b] * Math.sin(angle));
-    out[b] = magnitude * (head[a] * Math.sin(angle) + head[b] * Math.cos(angle));
-  }
-  return out;
-}
-
-/** @param {number} x @param {number} limit */
-const cap = (x, limit) => (limit > 0 ? limit * Math.tanh(x / limit) : x);
-
-/**
- * The second factor of a gated block.
- * @param {FeedSettings['activation']} activation @param {number} up
- */
-const factorOf = (activation, up) =>
-  activation === 'clamped' ? Math.min(Math.max(up, -CLAMP), CLAMP) + 1 : up;
-
-/**
- * @param {Float64Array} x  a row of hidden states, added to
- * @param {Float64Array} y  the output of a block
- * @param {Pick<FeedSettings, 'postNorm' | 'residualScale'> & { sumNorm?: Norm | undefined }} settings
- * @param {Record<string, Matrix>} weights
- */
-function addTo(x, y, settings, { postNorm, postNormBias, sumNorm, sumNormBias }) {
-  const z = normalize(y, settings.postNorm, postNorm, postNormBias);
-  const sum = x.map((value, i) => value + settings.residualScale * z[i]);
-  x.set(normalize(sum, settings.sumNorm, sumNorm, sumNormBias));
 }
 
 /**
@@ -556,43 +494,3 @@ const finite = (values, nCols, place) =>
     activation: 'f32',
     kvType: 'F32',
   });
-
-/**
- * Attention of one token's queries over the cache.
- * @param {Float64Array} q
- * @param {ReferenceCache} cache
- * @param {AttentionSettings} settings
- * @param {{ position: number, base: number, seen: number }} place  of the token, as by placeOf
- * @param {Float64Array} [sinks]  one more score of each head, without a value
- */
-function attention(
-  q,
-  { keys, values },
-  { nHeads, nKvHeads, headSize, causal, window, scale, softcap },
-  { position, base, seen },
-  sinks,
-) {
-  const reach = window === 0 ? seen : Math.floor(window / 2);
-  const end = base + (causal ? position + 1 : Math.min(seen, position + reach + 1));
-  const before = causal && window > 0 ? window - 1 : reach;
-  const start = base + Math.max(0, position - before);
-  const out = new Float64Array(q.length);
-  for (let h = 0; h < nHeads; h++) {
-    const query = q.subarray(h * headSize, (h + 1) * headSize);
-    const at = Math.floor(h / (nHeads / nKvHeads)) * headSize;
-    const scores = [];
-    for (let j = start; j < end; j++) {
-      const key = keys.row(j).subarray(at, at + headSize);
-      scores.push(cap(scale * query.reduce((sum, value, i) => sum + value * key[i], 0), softcap));
-    }
-    const sink = sinks?.[h] ?? Number.NEGATIVE_INFINITY;
-    const peak = Math.max(sink, ...scores);
-    const weights = scores.map((score) => Math.exp(score - peak));
-    const total = weights.reduce((sum, weight) => sum + weight, Math.exp(sink - peak));
-    for (const [j, weight] of weights.entries()) {
-      const value = values.row(start + j).subarray(at, at + headSize);
-      for (let i = 0; i < headSize; i++) out[h * headSize + i] += (weight / total) * value[i];
-    }
-  }
-  return out;
-}
