@@ -64,10 +64,10 @@
 /**
  * A copy of a cache or a state, in a form that does not depend on the device.
  * @typedef {object} Saved
- * @property {number[]} at  Of a cache the first position that is there; of a state the positions of it
- *   and of its copy.
- * @property {Uint8Array} bytes  Of a cache the keys of all positions from there on, then the values, row
- *   by row in the cache's type; of a state its f32 values, then those of the copy.
+ * @property {number[]} at  A cache has the first position that is there; a state has its position and
+ *   that of its copy.
+ * @property {Uint8Array} bytes  A cache has the keys of all positions from `at` on, then the values, row
+ *   by row in its type; a state has its f32 values, then those of its copy.
  */
 
 /**

@@ -7,9 +7,10 @@
  *
  * The settings of a layer say what it computes; the backend decides how. All memory is allocated
  * once, for the largest batch; only the logits of many tokens take theirs when they are first asked
- * for. A decoder has the caches and states of one context; those of further contexts share the
- * hidden states and the logits, and take turns. Where attention is not causal, each token sees all others: a batch is then a whole text,
- * computed in parts, first all keys and values and then the rest. Short texts may share a batch. */
+ * for. A decoder has the caches and states of one context; those of further contexts share the hidden
+ * states and the logits, and take turns. Where attention is not causal, each token sees all others: a
+ * batch is then a whole text, computed in parts, first all keys and values and then the rest. Short
+ * texts may share a batch. */
 
 import { NumericError } from './errors.js';
 import { isCausal } from './layers.js';

@@ -1,5 +1,6 @@
-/* A sampler that sees all logits of every token, on the processor: for the option `logits`, for
- * the log probabilities of `logprobs`, and for texts that follow a grammar. A file of its own, since few generations need it. */
+/* A sampler that sees all logits of every token, on the processor: for the option `logits`, for the
+ * log probabilities of `logprobs`, and for texts that follow a grammar. A file of its own, since few
+ * generations need it. */
 
 import { ArgumentError, show } from '../errors.js';
 import { argmax, largest, Sampler } from './sampler.js';

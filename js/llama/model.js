@@ -451,8 +451,8 @@ export class Llama {
    * @template T
    * @param {'logits' | 'embed' | 'rank'} holder
    * @param {CallOptions} options
-   * @param {(pace: import('./pause.js').Pace, lease: Lease) => Promise<T>} work  a computation that counts its tokens,
-   *   and begins with an empty context
+   * @param {(pace: import('./pause.js').Pace, lease: Lease) => Promise<T>} work  a computation that
+   *   counts its tokens, and begins with an empty context
    * @returns {Promise<T>}
    */
   async #fromScratch(holder, options, work) {
