@@ -136,7 +136,10 @@ export class WorkerLlamaContext {
   async dispose() {
     if (this.disposed) return;
     this.#disposed = true;
-    await this.#host.call('dispose', this.#number, []);
+    await this.#host.call('dispose', this.#number, []).catch((error) => {
+      // A worker that has ended has freed everything.
+      if (!this.#host.ended()) throw error;
+    });
   }
 
   /** For `using`. */

@@ -116,7 +116,8 @@ test('contexts in a worker: busy, queues, stops, aborts and ends', async (t) => 
   await context.dispose();
   await assert.rejects(cut.text(), /this context is disposed/);
   const last = await model.context();
-  await model.dispose();
+  const other = await model.context();
+  await Promise.all([other.dispose(), model.dispose()]);
   assert.equal(last.disposed, true);
   assert.throws(() => last.generate(PROMPT), /this model is disposed/);
   await last.dispose();
