@@ -375,7 +375,9 @@ export function planModel(metadata, contextLength) {
 function withFactors(plan) {
   const names = new Set(plan.tensors.map(({ name }) => name));
   const factors = plan.tensors
-    .filter(({ use, name }) => (use === 'matrix' || use === 'experts') && name.endsWith('.weight'))
+    // The matrices of the heads of latent attention have none.
+    .filter(({ use, role }) => use === 'matrix' || (use === 'experts' && role.includes('.feed.')))
+    .filter(({ name }) => name.endsWith('.weight'))
     .flatMap(({ role, name, use: ofMatrix }) => {
       const experts = ofMatrix === 'experts' && plan.layers[Number(role.split('.')[1])].feed.experts;
       const use = experts ? 'vector' : 'factor';

@@ -62,6 +62,11 @@ test('deepseek2: the plan has latent attention, and experts in groups after the 
   assert.deepEqual(shapeOf('attn_q'), [role('q'), 4 * 48, 256]);
   assert.deepEqual(shapeOf('attn_kv_a_mqa'), [role('kv'), 144, 256]);
   assert.deepEqual(shapeOf('attn_k_b'), [role('keyUp'), 4 * 128, 32]);
+  // No block reads factors of the heads' matrices, so a file that has some is refused.
+  assert.deepEqual(
+    names.filter((name) => /attn_[kv]_b\.(input_)?scale/.test(name)),
+    [],
+  );
   assert.deepEqual(shapeOf('attn_v_b'), [role('valueUp'), 4 * 32, 128]);
   assert.deepEqual(shapeOf('attn_output'), [role('output'), 256, 4 * 32]);
   assert.deepEqual(plan.shared[role('kRope')], { of: role('kv'), start: 128, nRows: 16 });
