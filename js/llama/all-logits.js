@@ -13,7 +13,7 @@ export async function allLogits({ context, plan: { nVocab } }, tokens, pace) {
   await context.extend(tokens, pace, async (start, n, decoder) => {
     for (let row = 0; row < n; row += decoder.logitRows) {
       const nRows = Math.min(decoder.logitRows, n - row);
-      all.set(await decoder.logits(row, nRows), (start + row) * nVocab);
+      all.set(await decoder.logits(row, nRows, pace), (start + row) * nVocab);
       pace.check();
     }
   });

@@ -148,7 +148,7 @@ export class Context {
         await decoder.turns.take(pace.lease, async () => {
           await this.#compute(some, pace);
           if (afterBatch) await afterBatch(start, some.length, decoder);
-          else if (end < tokens.length) await decoder.idle();
+          else if (end < tokens.length) await decoder.idle(pace);
         });
       } catch (error) {
         await this.extend(await this.#recover(error, pace, before), pace);
@@ -170,7 +170,7 @@ export class Context {
     const { batch } = this.#decoder;
     const nFirst = batch * Math.floor((tokens.length - 1) / batch);
     await this.extend(tokens.slice(0, nFirst), pace, async (start, n, decoder) => {
-      await decoder.idle();
+      await decoder.idle(pace);
       report(start + n);
     });
     this.#due = tokens.slice(nFirst);

@@ -165,7 +165,7 @@ export class Decoder {
    * @template T
    * @param {() => Promise<T>} work  a forward pass, or what waits for its results
    * @param {Pass} pass
-   * @param {Pace} [pace]  of the call; without it there is no other one meanwhile
+   * @param {Pace} pace
    * @returns {Promise<T>}
    */
   async #traced(work, pass, pace) {
@@ -176,7 +176,7 @@ export class Decoder {
       // the states of that position are still there.
       const isSpreading = error instanceof NumericError && !Number.isFinite(error.value);
       if (isSpreading && this.#states.every((state) => isAt(state, pass.position))) {
-        pace?.check();
+        pace.check();
         await this.#pass(pass, pace, true);
       }
       throw error;
@@ -185,7 +185,7 @@ export class Decoder {
 
   /**
    * @param {Pass} pass
-   * @param {Pace | undefined} pace
+   * @param {Pace} pace
    * @param {boolean} traced  look for NaN and infinity after every block, not only in the cache's
    *   input and in the end
    */
@@ -198,13 +198,15 @@ export class Decoder {
     const check = async (/** @type {import('./errors.js').NumericPart} */ part, at = whole, layer = 0) => {
       backend.check(x, at, { part, layer: part === 'embedding' ? undefined : layer });
       await backend.idle();
+      // Another context may have its turn by now, and the hidden states.
+      pace.check();
     };
     backend.embed(this.#tokens, x, this.#embedding, whole);
     if (traced) await check('embedding');
     for (const [i, { attention, recurrent, feed }] of this.#layers.entries()) {
       // All keys and values of the batch are stored before any token attends.
       for (const at of parts) {
-        if (pace?.due) await pace.rest();
+        if (pace.due) await pace.rest();
         if (attention) backend.project(x, attention.block, attention.cache, at);
       }
       for (const at of parts) {
@@ -216,7 +218,7 @@ export class Decoder {
           backend.attend(x, attention.block, attention.cache, at);
           if (traced) await check('attention', at, i);
         }
-        if (nTokens > 1 && pace?.due) await pace.rest();
+        if (nTokens > 1 && pace.due) await pace.rest();
         backend.feed(x, feed, at);
         if (traced) await check('feed-forward', at, i);
       }
@@ -249,25 +251,26 @@ export class Decoder {
     return texts ? { position, start, nTokens, seen, texts } : { position, start, nTokens, seen };
   }
 
-  /** Waits until everything is computed. */
-  idle() {
-    return this.#traced(() => this.#backend.idle(), this.#last);
+  /** Waits until everything is computed. @param {Pace} pace */
+  idle(pace) {
+    return this.#traced(() => this.#backend.idle(), this.#last, pace);
   }
 
   /**
    * Logits of some tokens of the last forward pass.
    * @param {number} start  first token, counted in the batch
    * @param {number} nRows  number of tokens, at most `logitRows`
+   * @param {Pace} pace
    * @returns {Promise<Float32Array>} nRows x vocabulary, row by row
    * @throws {NumericError} a logit is NaN or infinite
    */
-  async logits(start, nRows) {
+  async logits(start, nRows, pace) {
     const backend = this.#backend;
     const shape = { nRows: this.logitRows, nCols: this.#nVocab };
     const logits = this.#manyLogits ?? this.#own(backend.tensor(shape));
     this.#manyLogits = logits;
     this.#logitsOf(logits, start, nRows);
-    return this.#traced(() => backend.read(logits, { start: 0, nRows }), this.#last);
+    return this.#traced(() => backend.read(logits, { start: 0, nRows }), this.#last, pace);
   }
 
   /** Tokens that may be chosen ahead of the one that is read. @param {TokenSampler} sampler */
@@ -316,12 +319,13 @@ export class Decoder {
    * Hidden states of the last forward pass after the final norm: the input of the output matrix.
    * @param {number} start  first token, counted in the batch
    * @param {number} nRows
+   * @param {Pace} pace
    * @returns {Promise<Float32Array>}
    * @throws {NumericError} a value is NaN or infinite
    */
-  hidden(start, nRows) {
+  hidden(start, nRows, pace) {
     const rows = { start, nRows, position: this.#last.position + start };
-    return this.#traced(() => this.#backend.readStates(this.#x, this.#head, rows), this.#last);
+    return this.#traced(() => this.#backend.readStates(this.#x, this.#head, rows), this.#last, pace);
   }
 
   /**

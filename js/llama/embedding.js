@@ -25,7 +25,7 @@ const POOLINGS = POOLING_TYPES.slice(0, 4);
  * @property {number} [dimensions]  Keep so many values from the start of the vector, before it is
  *   scaled: for models that were trained for it (Matryoshka). Default: all.
  * @property {AbortSignal | undefined} [signal]  Aborts the call: it rejects with the signal's reason.
- * @property {boolean | undefined} [queue]  Wait in a line while other calls use the model, instead of
+ * @property {boolean | undefined} [queue]  Wait in a line while another call uses the context, instead of
  *   failing with a BusyError. Default false.
  */
 
@@ -143,7 +143,7 @@ export async function poolTexts({ backend, decoder, context, plan }, lists, pool
     const vector = pool(pooling, lists[i].length, plan.nEmbd);
     context.clear();
     await context.extend(lists[i], pace, (start, n, decoder) =>
-      vector.take(start, n, (row, nRows) => decoder.hidden(row, nRows)),
+      vector.take(start, n, (row, nRows) => decoder.hidden(row, nRows, pace)),
     );
     vectors[i] = vector.result();
   };
@@ -165,7 +165,7 @@ export async function poolTexts({ backend, decoder, context, plan }, lists, pool
     for (const [at, i] of group.entries()) {
       const { start, nRows } = rows[at];
       const vector = pool(pooling, nRows, plan.nEmbd);
-      await vector.take(0, nRows, (row, n) => decoder.hidden(start + row, n));
+      await vector.take(0, nRows, (row, n) => decoder.hidden(start + row, n, pace));
       pace.check();
       vectors[i] = vector.result();
     }

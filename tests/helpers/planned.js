@@ -65,7 +65,7 @@ export async function logitsOf(model, backend) {
   for (let start = 0; start < TOKENS.length; ) {
     const n = start < 9 ? 3 : 1;
     await decoder.forward(TOKENS.slice(start, start + n), start, pace());
-    for (let row = 0; row < n; row++) rows.push(...(await decoder.logits(row, 1)));
+    for (let row = 0; row < n; row++) rows.push(...(await decoder.logits(row, 1, pace())));
     start += n;
   }
   decoder.free();

@@ -211,7 +211,7 @@ async function logitsOf([spec, change], open, { kvType = 'F32', batch = 5 } = {}
   for (let start = 0; start < N_TOKENS; start += batch) {
     const some = TOKENS.slice(start, start + batch);
     await decoder.forward(some, start, pace());
-    for (let row = 0; row < some.length; row++) rows.push(...(await decoder.logits(row, 1)));
+    for (let row = 0; row < some.length; row++) rows.push(...(await decoder.logits(row, 1, pace())));
   }
   decoder.free();
   weights.free();

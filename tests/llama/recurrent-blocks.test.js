@@ -123,7 +123,7 @@ async function logitsOf({ gguf, plan, tensors }, backend) {
     const n = /** @type {number} */ (steps.shift());
     const pace = new Pace(new Lease('logits', TOKENS.length, undefined));
     await decoder.forward(TOKENS.slice(start, start + n), start, pace);
-    for (let row = 0; row < n; row++) rows.push(...(await decoder.logits(row, 1)));
+    for (let row = 0; row < n; row++) rows.push(...(await decoder.logits(row, 1, pace)));
     start += n;
   }
   decoder.free();
@@ -176,8 +176,9 @@ test('recurrent blocks: the decoder goes on where every state can', async () => 
     { start: 1, nRows: 2 },
   ];
   [one.position, two.position] = [0, 0];
-  await decoder.forward([5, 6, 7], 0, new Pace(new Lease('embed', 3, undefined)), texts);
-  await decoder.idle();
+  const pace = new Pace(new Lease('embed', 3, undefined));
+  await decoder.forward([5, 6, 7], 0, pace, texts);
+  await decoder.idle(pace);
   for (const asked of [1, 2, 3]) assert.equal(decoder.keeps(asked), 0, 'after several texts');
 });
 
