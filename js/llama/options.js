@@ -7,7 +7,7 @@ import { ArgumentError, show } from '../errors.js';
  * Options of a call that computes.
  * @typedef {object} CallOptions
  * @property {AbortSignal | undefined} [signal]  Aborts the call: it rejects with the signal's reason.
- * @property {boolean | undefined} [queue]  Wait in a line while other calls use the model, instead of
+ * @property {boolean | undefined} [queue]  Wait in a line while another call uses the context, instead of
  *   failing with a BusyError. Default false.
  */
 
@@ -72,10 +72,10 @@ import { ArgumentError, show } from '../errors.js';
  * @property {readonly string[] | undefined} [showTokens]  Spellings of control tokens that become part
  *   of the text, e.g. '[TOOL_CALLS]'. Default: none, control tokens are left out.
  * @property {((progress: PromptProgress) => void) | undefined} [onProgress]  A function that is called
- *   while a long prompt is computed, after each batch of tokens. An error that it throws ends the
- *   generation.
- * @property {boolean} [queue]  Wait in a line while other calls use the model, instead of failing
- *   with a BusyError. Default false.
+ *   while a prompt is computed: after each batch of tokens but the last, and once more when the first
+ *   token is chosen. An error that it throws ends the generation.
+ * @property {boolean} [queue]  Wait in a line while another call uses the context, instead of
+ *   failing with a BusyError. Default false.
  * @property {AbortSignal} [signal]  Aborts the generation: reading rejects with its reason. To end
  *   it without an error, call its `stop()`.
  */
@@ -100,13 +100,13 @@ export const NUMBERS = {
   seed: { by: 0, from: 0, to: SEED_LIMIT, integer: true },
 };
 
+/** Most positions of a context that was not asked for. */
+export const DEFAULT_CONTEXT = 4096;
+
 /**
  * Options of Llama.load: those that choose devices, those for its own CPU kernels, those for files,
  * and all of them.
  */
-/** Most positions of a context that was not asked for. */
-export const DEFAULT_CONTEXT = 4096;
-
 export const DEVICE_OPTIONS = /** @type {const} */ (['backend', 'gpu']);
 export const KERNEL_OPTIONS = /** @type {const} */ (['threads', 'memory64', 'isa', 'dot', 'wasm']);
 export const OPEN_OPTIONS = /** @type {const} */ ([
@@ -189,8 +189,7 @@ export function checkGenerateOptions(options) {
     );
   if (logits !== undefined && typeof logits !== 'function')
     throw new ArgumentError(`logits must be a function (row, tokens) => void, got ${show(logits)}`);
-  if (onProgress !== undefined && typeof onProgress !== 'function')
-    throw new ArgumentError(`onProgress must be a function (progress) => void, got ${show(onProgress)}`);
+  checkProgress(onProgress);
   if (logprobs !== undefined) checkRange(logprobs, 'logprobs', LOGPROBS);
   checkSwitch(ignoreEnd, 'ignoreEnd');
   checkForm(responseFormat, grammar, ignoreEnd);
@@ -208,22 +207,33 @@ function checkForm(format, grammar, ignoreEnd) {
   const { type, schema } = format ?? {};
   const isSchema =
     type === 'json_schema' && (typeof schema === 'boolean' || (schema && typeof schema === 'object'));
-  if (format !== undefined && type !== 'json_object' && !isSchema)
+  // The form of a call is asked for by fused-matmul/openai.
+  if (format !== undefined && type !== 'json_object' && type !== 'call' && !isSchema)
     throw new ArgumentError(
       `responseFormat must be { type: 'json_schema', schema } or { type: 'json_object' }, got type ${show(type)} with schema ${show(schema)}`,
     );
+  if (type !== 'call' && format !== undefined)
+    checkNames(format, type === 'json_schema' ? ['type', 'schema'] : ['type'], 'responseFormat field');
   if (grammar !== undefined && typeof grammar !== 'string')
     throw new ArgumentError(`grammar must be a text, got ${show(grammar)}`);
   const name = format === undefined ? 'grammar' : 'responseFormat';
   if (format !== undefined && grammar !== undefined)
     throw new ArgumentError('responseFormat and grammar cannot be combined');
   if (ignoreEnd && (format !== undefined || grammar !== undefined))
-    throw new ArgumentError(`${name} and ignoreEnd cannot be combined, as the text ends with the ${name}`);
+    throw new ArgumentError(
+      `${name} and ignoreEnd cannot be combined, as the ${name} decides where the text ends`,
+    );
 }
 
 /** @param {unknown} texts @returns {texts is string[]} */
 const areTexts = (texts) =>
   Array.isArray(texts) && texts.every((one) => typeof one === 'string' && one !== '');
+
+/** @param {unknown} onProgress */
+export function checkProgress(onProgress) {
+  if (onProgress !== undefined && typeof onProgress !== 'function')
+    throw new ArgumentError(`onProgress must be a function (progress) => void, got ${show(onProgress)}`);
+}
 
 /** @param {any} signal */
 export function checkSignal(signal) {

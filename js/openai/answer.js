@@ -86,10 +86,10 @@ export class Templates {
   }
 
   /**
-   * The text that an answer begins with which must call a tool, and the grammar of what follows; there
-   * is none where the arguments are no JSON.
+   * The text that an answer begins with which must call a tool, and the form of what follows; there is
+   * none where the arguments are no JSON.
    * @param {Plan} plan
-   * @returns {Promise<{ opening: string, grammar?: string }>}
+   * @returns {Promise<{ opening: string, form?: import('../llama/structured/calls.js').CallFormat }>}
    */
   async opening({ options, force }) {
     if (force === false) return { opening: '' };
@@ -105,8 +105,16 @@ export class Templates {
       );
     const around = prompt === undefined ? aroundLike(sample) : aroundOf(prompt);
     if (!around) return { opening };
-    const { callGrammar } = await import('./forced-call.js');
-    return { opening, grammar: callGrammar(options.tools ?? [], tool !== undefined, around) };
+    const form = {
+      type: /** @type {const} */ ('call'),
+      tools: options.tools ?? [],
+      named: tool !== undefined,
+      around,
+    };
+    // A schema that cannot be followed is an error before anything is computed.
+    const { callGrammar } = await import('../llama/structured/calls.js');
+    callGrammar(form);
+    return { opening, form };
   }
 }
 
@@ -207,13 +215,13 @@ async function begin({ model, templates, name }, request, signal) {
   const same = facts(name);
   signal?.throwIfAborted();
   const startsInThought = await templates.startsInThought(plan.options);
-  const { opening, grammar } = await templates.opening(plan);
+  const { opening, form } = await templates.opening(plan);
   // A model that must call a tool or write JSON has no thoughts before.
   const endsThought = startsInThought && (opening || plan.options.responseFormat);
   const answerStart = endsThought ? `</think>\n\n${opening}` : opening;
   const generation = await model.chat(plan.messages, {
     ...plan.options,
-    ...(grammar !== undefined && { grammar }),
+    ...(form && { responseFormat: /** @type {any} */ (form) }),
     ...templates.formatOf({}),
     ...(answerStart && { answerStart }),
     ...(signal && { signal }),

@@ -38,7 +38,7 @@ async function bodyOf(request) {
     const body = JSON.parse(text);
     if (typeof body === 'object' && body !== null && !Array.isArray(body)) return body;
   } catch {}
-  throw new ArgumentError(`the body must be a JSON object, got ${text.length} characters that are none`);
+  throw new ArgumentError(`the body must be a JSON object, got ${text.length} characters of something else`);
 }
 
 /**

@@ -92,6 +92,15 @@ test('openai: a call that must be made has arguments of the schema', async (t) =
   const request = { messages, tools: [odd], tool_choice: /** @type {const} */ ('required') };
   const error = await rejection(api.chat.completions.create(request));
   assert.match(error.message, /parameters of the tool odd: the keyword "not" is not supported/);
+  const text = { type: 'string', maxLength: 19_000 };
+  const long = {
+    type: 'function',
+    function: { name: 'long', parameters: { properties: { text, more: text } } },
+  };
+  const tooLong = await rejection(
+    api.chat.completions.create({ messages, tools: [long], tool_choice: 'required' }),
+  );
+  assert.match(tooLong.message, /counts more than 20000 characters and items, got 38000/);
   const free = { ...odd, function: { ...odd.function, strict: false } };
   await api.chat.completions.create({ ...request, tools: [free], max_tokens: 5 });
 });

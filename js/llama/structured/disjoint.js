@@ -26,12 +26,11 @@ export function areDisjoint(one, other) {
   const [these, those] = [wide(typesIn(one)), wide(typesIn(other))];
   if (!these.some((type) => those.includes(type))) return true;
   if (!these.every((type) => type === 'object') || !those.every((type) => type === 'object')) return false;
-  const needed = (one?.required ?? []).filter((/** @type {string} */ name) =>
-    other?.required?.includes(name),
-  );
+  const [mine, its] = [one, other].map(({ required }) => (Array.isArray(required) ? required : []));
+  const needed = mine.filter((name) => its.includes(name));
   return needed.some((/** @type {string} */ name) => {
-    const [mine, its] = [valuesOf(one.properties?.[name]), valuesOf(other.properties?.[name])];
-    return mine && its && areDisjoint({ enum: mine }, { enum: its });
+    const [here, there] = [one, other].map(({ properties }) => valuesOf(properties?.[name]));
+    return here && there && areDisjoint({ enum: here }, { enum: there });
   });
 }
 

@@ -1,5 +1,6 @@
 /* Grammars of users. The engine reads some of them and gets them wrong: classes with characters beyond
- * ASCII, which are refused, and texts that stand side by side in one rule, which are separated. */
+ * ASCII, which are refused, and texts that stand side by side in one rule, which are separated. Parts
+ * of other notations are refused too. */
 
 import { ArgumentError } from '../../errors.js';
 
@@ -7,7 +8,7 @@ import { ArgumentError } from '../../errors.js';
 const TOKENS =
   /#[^\n]*|"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]|\{[^}]*\}|[A-Za-z_][\w.-]*(?:\s*::=)?|\(=|[()|*+?]/gsu;
 /** A character beyond ASCII, or its number. */
-const BEYOND_ASCII = /[^\0-\x7f]|\\x[89a-f]|\\u(?!00[0-7])|\\U(?!000000[0-7])/iu;
+const BEYOND_ASCII = /[^\0-\x7f]|\\x[89a-fA-F]|\\u(?!00[0-7])|\\U(?!000000[0-7])/u;
 
 /**
  * The same grammar, in which each of several alternatives has a rule of its own. At its end is a rule
@@ -66,11 +67,13 @@ export function separated(grammar) {
 export function checkClasses(grammar) {
   for (const { 0: text, index } of grammar.matchAll(TOKENS)) {
     const isWrong = text.startsWith('[') && BEYOND_ASCII.test(text);
-    if (!isWrong && text !== '(=') continue;
+    if (!isWrong && text !== '(=' && !text.startsWith('TagDispatch')) continue;
     const line = grammar.slice(0, index).split('\n').length;
     const why = isWrong
       ? 'as classes are limited to ASCII. [^...] allows all characters beyond ASCII, and single ones are written as "é" | "ü"'
-      : 'as a condition on what follows';
+      : text === '(='
+        ? 'as a condition on what follows'
+        : 'as a part of another notation';
     throw new ArgumentError(`grammar: line ${line}: ${text} is not supported, ${why}`);
   }
 }

@@ -1,12 +1,13 @@
 /* Structured output: which tokens may come next, by the options `responseFormat` and `grammar`. Fetched
  * with the first generation that has one of them. */
 
+import { callGrammar } from './calls.js';
 import { checkClasses, separated } from './ebnf.js';
 import { startMask } from './engine.js';
 import { objectGrammar, schemaGrammar } from './schema.js';
 
 /**
- * @typedef {{ responseFormat?: import('../options.js').ResponseFormat | undefined,
+ * @typedef {{ responseFormat?: import('../options.js').ResponseFormat | import('./calls.js').CallFormat | undefined,
  *   grammar?: string | undefined }} Constraints
  */
 
@@ -31,6 +32,7 @@ function grammarOf({ responseFormat, grammar }) {
     return { grammar, copies: 0, name: 'grammar', rewrite: separated };
   }
   const name = 'responseFormat.schema';
+  if (responseFormat?.type === 'call') return { ...callGrammar(responseFormat), name: 'tools' };
   if (responseFormat?.type === 'json_schema') return { ...schemaGrammar(responseFormat.schema, name), name };
   return { ...objectGrammar(), name: 'responseFormat' };
 }

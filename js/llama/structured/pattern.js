@@ -121,7 +121,10 @@ class Reader {
       if (outside && this.#take('$')) {
         ended = true;
         if (this.more && this.peek !== '|') throw new PatternError(`"$" at ${this.at - 1} is not at an end`);
-      } else parts.push(this.#repeated(this.#atom()));
+      } else {
+        const before = this.copies;
+        parts.push(this.#repeated(this.#atom(), before));
+      }
     }
     if (outside && !ended) parts.push(rest);
     return parts.length === 0 ? '""' : parts.join(' ');
@@ -145,8 +148,11 @@ class Reader {
     return this.#set([[code, code]], from);
   }
 
-  /** @param {string} atom */
-  #repeated(atom) {
+  /**
+   * @param {string} atom
+   * @param {number} before  copies that were counted before the atom
+   */
+  #repeated(atom, before) {
     const from = this.at;
     const point = this.peek;
     let [least, most] = [0, Number.POSITIVE_INFINITY];
@@ -161,7 +167,9 @@ class Reader {
       least = Number(text[1]);
       most = text[2] === undefined ? least : text[3] === '' ? most : Number(text[3]);
       if (most < least) throw new PatternError(`${text[0]} at ${from} is out of order`);
-      this.copies += most === Number.POSITIVE_INFINITY ? least : most;
+      const n = most === Number.POSITIVE_INFINITY ? least : most;
+      // The repetitions inside are repeated too.
+      this.copies = before + n * Math.max(1, this.copies - before);
     } else return atom;
     // Whether it takes as much or as little as it can makes no difference to what matches.
     this.#take('?');

@@ -49,7 +49,7 @@ const COLON = '":" " "?';
  * @param {string} name  of the schema in messages
  * @param {string} [prefix]  of the names of rules, where the grammar becomes a part of another one
  * @returns {Prepared}
- * @throws {ArgumentError} a keyword is not supported, or no value can satisfy the schema
+ * @throws {ArgumentError} a keyword is not supported, or its values allow nothing
  */
 export function schemaGrammar(schema, name, prefix = '') {
   const rules = new Rules(schema, name, prefix);
@@ -131,6 +131,7 @@ class Rules {
   convert(schema, place) {
     const { path, depth } = place;
     if (schema === true) return this.#any();
+    if (schema === false) throw new ArgumentError(`${path}: no value can satisfy the schema false`);
     if (typeof schema !== 'object' || schema === null || Array.isArray(schema))
       throw new ArgumentError(`${path} must be a JSON schema, got ${show(schema)}`);
     if (++this.#nParts > MOST_PARTS || depth > MOST_DEPTH)
@@ -149,7 +150,8 @@ class Rules {
       throw new ArgumentError(`${path}: ${show(beside[0])} beside ${show(key)} is not supported`);
     if (key === 'enum' || key === 'const') return this.#values(given, path);
     if (key === '$ref') return this.#reference(given.$ref, place);
-    const list = given[key];
+    const all = given[key];
+    const list = Array.isArray(all) && key !== 'allOf' ? all.filter((one) => one !== false) : all;
     if (!Array.isArray(list) || list.length === 0)
       throw new ArgumentError(`${path}.${key} must be a list of schemas, got ${show(list)}`);
     if (key === 'allOf' && list.length > 1)
@@ -165,14 +167,17 @@ class Rules {
 
   /** @param {Schema} given @param {string} path */
   #values(given, path) {
-    const list = 'const' in given ? [given.const] : given.enum;
+    const isConst = given.const !== undefined;
+    const list = isConst ? [given.const] : given.enum;
     if (!Array.isArray(list)) throw new ArgumentError(`${path}.enum must be a list, got ${show(list)}`);
     const types = given.type === undefined ? TYPES : [given.type].flat();
     const fit = list.filter((value) => typesOf(value).some((type) => types.includes(type)));
     if (fit.length === 0)
       throw new ArgumentError(
-        `${path}: no value of ${'const' in given ? 'const' : 'enum'} is of the type ${show(given.type)}`,
+        `${path}: no value of ${isConst ? 'const' : 'enum'} is of the type ${show(given.type)}`,
       );
+    for (const value of fit)
+      if (!isJson(value)) throw new ArgumentError(`${path}: ${show(value)} is no JSON value`);
     return this.#choice([...new Set(fit.map((value) => literal(JSON.stringify(value))))]);
   }
 
@@ -475,4 +480,11 @@ function count(value, name, usual) {
 /** @param {number} least @param {number} most @param {string} name @param {string} other */
 function ordered(least, most, name, other) {
   if (least > most) throw new ArgumentError(`${name} is ${least}, and ${other} is ${most}`);
+}
+
+/** Whether JSON can write a value. @param {unknown} value @returns {boolean} */
+function isJson(value) {
+  if (typeof value === 'number') return Number.isFinite(value);
+  if (typeof value === 'object' && value !== null) return Object.values(value).every(isJson);
+  return value === null || typeof value === 'string' || typeof value === 'boolean';
 }
