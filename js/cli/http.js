@@ -105,7 +105,7 @@ async function answerOf(request, fetch, signal) {
     return errorResponse(413, `the body has ${length} bytes, the most are ${MOST_BYTES}`);
   const { method = 'GET', url = '/' } = request;
   const address = `http://127.0.0.1${url}`;
-  if (!URL.canParse(address)) return errorResponse(400, `the address ${url} is none`);
+  if (!URL.canParse(address)) return errorResponse(400, `${url} is no valid address`);
   const body = method === 'POST' ? Buffer.concat(chunks) : undefined;
   return fetch(address, { method, signal, ...(body && { body }) });
 }

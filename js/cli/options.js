@@ -93,17 +93,20 @@ export function readArguments({ name, options, nArguments, more = false, usage }
   const config = {};
   /** @type {Record<string, string>} */
   const names = {};
+  /** @type {string[]} */
+  const numeric = [];
   for (const [option, { kind, many: multiple = false, short, also }] of Object.entries(options)) {
     const type = /** @type {'string' | 'boolean'} */ (kind === 'switch' ? 'boolean' : 'string');
     config[option] = { type, multiple, ...(short && { short }) };
     names[option] = option;
+    if (kind === 'number') numeric.push(`--${option}`, `--${also}`, `-${short}`);
     if (!also) continue;
     config[also] = { type, multiple };
     names[also] = option;
   }
   let parsed;
   try {
-    parsed = parseArgs({ args: joinNegative(args), options: config, allowPositionals: true });
+    parsed = parseArgs({ args: joinNegative(args, numeric), options: config, allowPositionals: true });
   } catch (error) {
     const [first] = /** @type {Error} */ (error).message.split(/\.? To specify|\.\s/);
     throw new UsageError(`${first}; see fused-matmul ${name} --help`);
@@ -125,16 +128,19 @@ export function readArguments({ name, options, nArguments, more = false, usage }
 }
 
 /**
- * Joins an option and the negative number behind it, which would be taken for another option.
+ * Joins an option that takes a number and the negative one behind it, which would be taken for another
+ * option.
  * @param {readonly string[]} args
+ * @param {readonly string[]} numeric  the options, as they are typed
  */
-function joinNegative(args) {
+function joinNegative(args, numeric) {
   /** @type {string[]} */
   const joined = [];
-  for (const arg of args) {
+  for (const [i, arg] of args.entries()) {
+    if (arg === '--') return [...joined, ...args.slice(i)];
     const before = joined.at(-1);
-    if (/^-[\d.]/.test(arg) && before?.startsWith('--') && !before.includes('='))
-      joined[joined.length - 1] = `${before}=${arg}`;
+    if (before !== undefined && numeric.includes(before) && /^-[\d.]/.test(arg))
+      joined[joined.length - 1] = `${before}${before.startsWith('--') ? '=' : ''}${arg}`;
     else joined.push(arg);
   }
   return joined;

@@ -7,7 +7,13 @@ import { ArgumentError, HandleError, show, WorkerError } from '../errors.js';
 import { sourceOf } from '../gguf/file.js';
 import { GgufFile, openGguf } from '../gguf/index.js';
 import * as llamaErrors from '../llama/errors.js';
-import { asksForDevices, checkGenerateOptions, LOAD_OPTIONS } from '../llama/options.js';
+import {
+  asksForDevices,
+  checkGenerateOptions,
+  checkProgress,
+  checkSignal,
+  LOAD_OPTIONS,
+} from '../llama/options.js';
 import { Calls } from './calls.js';
 import { knowErrors } from './errors.js';
 import { setTokens, WorkerLlamaContext } from './llama-context.js';
@@ -189,6 +195,8 @@ export class WorkerLlama {
   async #chat(messages, options, at, context) {
     checkHook(options);
     const { signal, onProgress, ...rest } = options;
+    checkSignal(signal);
+    checkProgress(onProgress);
     const seed = rest.seed ?? Math.floor(Math.random() * 2 ** 32);
     const given = { ...rest, seed };
     const message = { kind: 'open', method: 'chat', context, input: messages, options: given };
@@ -292,8 +300,9 @@ export class WorkerLlama {
    * @param {any[]} args  the last argument may be options with a signal
    * @returns {Promise<any>}
    */
-  #call(method, args) {
+  async #call(method, args) {
     const { signal, ...rest } = (args.length > 1 && args.at(-1)) || {};
+    checkSignal(signal);
     const sent = args.length > 1 ? [...args.slice(0, -1), rest] : args;
     return this.#calls.request(
       { kind: 'call', method, args: sent, abortable: signal !== undefined },
@@ -322,6 +331,7 @@ export class WorkerLlama {
    */
   async #inContext(method, context, args) {
     const { signal, ...options } = args.at(-1) ?? {};
+    checkSignal(signal);
     signal?.throwIfAborted();
     const isPlain = signal === undefined;
     const sent = isPlain ? args : [...args.slice(0, -1), options];

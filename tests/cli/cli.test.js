@@ -12,7 +12,6 @@ import { TINY_TALES } from '../helpers/llama.js';
 import { startServer } from '../helpers/range-server.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 import { projectRoot } from '../helpers/test-data.js';
-import { pause } from '../helpers/workers.js';
 
 const MAIN = path.join(projectRoot, 'js/cli/main.js');
 const COMMANDS = ['generate', 'chat', 'embed', 'serve', 'inspect', 'bench'];
@@ -316,8 +315,8 @@ test('cli: Ctrl-C ends it while it waits for stdin', {
     err += text;
   });
   const ended = new Promise((resolve) => child.on('close', resolve));
-  child.stdin.write('Once ');
-  await pause(1000);
+  // More than a pipe holds, so that it is written when the command reads.
+  await new Promise((resolve) => child.stdin.write('Once '.repeat(1 << 18), resolve));
   child.kill('SIGINT');
   assert.deepEqual([await ended, err], [130, '']);
 });
@@ -363,17 +362,20 @@ test('cli: options, tables and the progress bar', () => {
     usage: 'FILE',
     nArguments: 1,
     options: {
-      'top-k': { kind: 'number', value: 'K', help: 'k' },
+      'top-k': { kind: 'number', short: 'k', value: 'K', help: 'k' },
       help: { kind: 'switch', short: 'h', help: 'h' },
     },
     run: async () => {},
   };
   assert.deepEqual(readArguments(command, ['f', '--top-k=3']), { values: { 'top-k': 3 }, args: ['f'] });
+  for (const args of [['--top-k', '-3'], ['--top-k=-3'], ['-k', '-3']])
+    assert.deepEqual(readArguments(command, ['f', ...args]).values, { 'top-k': -3 });
+  assert.deepEqual(readArguments(command, ['--', '-3']), { values: {}, args: ['-3'] });
   assert.deepEqual(readArguments(command, ['-h']).values, { help: true });
   assert.throws(() => readArguments(command, ['f', '--top-k', '']), UsageError);
   assert.match(
     helpText(command),
-    /usage: fused-matmul x FILE\n\ndoes\n\n {2}--top-k K +k\n {2}-h, --help +h\n/,
+    /usage: fused-matmul x FILE\n\ndoes\n\n {2}-k, --top-k K +k\n {2}-h, --help +h\n/,
   );
   assert.deepEqual([0, 999, 1000, 1234567, 5e9].map(formatBytes), [
     '0 B',

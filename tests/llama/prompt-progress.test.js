@@ -80,9 +80,30 @@ for (const [place, load] of PLACES) {
 
   test(`onProgress ${place}: what is no function is refused`, async (t) => {
     const { model } = await open(t);
-    const wrong = async () => model.generate('x', /** @type {any} */ ({ onProgress: 1 })).text();
-    const error = await rejection(wrong());
-    assert.ok(error instanceof ArgumentError, String(error));
-    assert.match(error.message, /^onProgress must be a function \(progress\) => void, got 1$/);
+    const options = /** @type {any} */ ({ onProgress: 1, template: TEMPLATE });
+    const calls = [
+      async () => model.generate('x', /** @type {any} */ ({ onProgress: 1 })).text(),
+      async () => (await model.chat([{ role: 'user', content: 'x' }], options)).text(),
+    ];
+    for (const call of calls) {
+      const error = await rejection(call());
+      assert.ok(error instanceof ArgumentError, String(error));
+      assert.match(error.message, /^onProgress must be a function \(progress\) => void, got 1$/);
+    }
+  });
+
+  test(`onProgress ${place}: what is no signal is refused by every call`, async (t) => {
+    const { model } = await open(t);
+    const signal = /** @type {any} */ ('x');
+    const messages = [{ role: /** @type {const} */ ('user'), content: 'x' }];
+    for (const call of [
+      async () => (await model.chat(messages, { template: TEMPLATE, signal })).text(),
+      () => model.embed('x', { signal }),
+      () => model.restoreContext(new Uint8Array(4), { signal }),
+    ]) {
+      const error = await rejection(call());
+      assert.ok(error instanceof ArgumentError, String(error));
+      assert.match(error.message, /^signal must be an AbortSignal, got "x"$/);
+    }
   });
 }
