@@ -5,7 +5,7 @@ import { Llama } from 'fused-matmul/llama';
 const schema = {
   type: 'object',
   properties: {
-    name: { type: 'string' },
+    name: { type: 'string', maxLength: 20 },
     age: { type: 'integer', minimum: 0 },
     pets: { type: 'array', items: { enum: ['cat', 'dog', 'fish', 'other'] }, maxItems: 3 },
   },

@@ -75,7 +75,11 @@ export async function bundleGrammar(root) {
   const licences = ['Apache-2.0', 'picojson'].map((name) =>
     readFileSync(path.join(root, `scripts/licences/${name}.txt`), 'utf8').trimEnd(),
   );
-  const licence = `${licences[0]}\n\nIt contains picojson:\n\n${licences[1]}`;
+  const notice = [
+    'XGrammar\nCopyright (c) 2024 by XGrammar Contributors',
+    'Changed by fused-matmul: only the wasm module and its loader, without the parts for Node.',
+  ];
+  const licence = [...notice, licences[0], 'It contains picojson:', licences[1]].join('\n\n');
   const text = await bundlePackage(folder, SOURCE, {
     licence,
     define: { window: 'undefined', importScripts: 'undefined' },

@@ -1,4 +1,4 @@
-/** The examples of the tarball run, in Node and in pages. */
+/** The examples of the tarball run, in Node and in pages; that of Next.js is only packed. */
 import assert from 'node:assert/strict';
 import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -54,7 +54,7 @@ test('examples: embeddings.mjs', () => {
 
 test('examples: json.mjs', () => {
   const out = node('json.mjs', 'model.gguf', 'Anna, 31, has a dog called Rex.');
-  assert.match(out, /^(\{ name: '|\{\n {2}name: |not complete: \{)/);
+  assert.match(out, /^\{\s+name: ['"]/);
 });
 
 test("examples: ai-sdk.mjs, with Vercel's packages", () => {
@@ -77,7 +77,11 @@ async function onPage(folder, name, work) {
   const { page, problems, close } = await openPage(browser, server.url + name);
   try {
     await work(page, server.url);
-    assert.deepEqual(problems, []);
+    // The browser itself reports a file that is missing on purpose.
+    assert.deepEqual(
+      problems.filter((one) => !/404|missing\.gguf/.test(one)),
+      [],
+    );
   } finally {
     await close();
     await server.close();
@@ -103,9 +107,6 @@ test('examples: page.html, which has at most 26 lines', { skip }, async () => {
     await page.fill('#address', `${url}missing.gguf`);
     await page.press('#address', 'Tab');
     await page.waitForFunction("/missing\\.gguf/.test(document.getElementById('text').textContent)");
-  }).catch((error) => {
-    // The browser itself reports the file that is missing on purpose.
-    if (!/404/.test(String(error))) throw error;
   });
 });
 

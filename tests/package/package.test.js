@@ -20,7 +20,7 @@ const GPU_BUDGET = 25 * 1024;
 const GPU_MODEL_BUDGET = 48 * 1024;
 /**
  * Both scripts of a model's worker contain the runner and the template engine again; the larger one
- * also has the code of GPUs. The grammar engine is 390 KB of the whole.
+ * also has the code of GPUs. The grammar engine is 375 KB of the whole.
  */
 const PACKED_BUDGET = 1740 * 1024;
 

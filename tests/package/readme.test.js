@@ -27,8 +27,8 @@ const snippets = [...codeIn(text), ...codeIn(guide)];
 /** The output of each snippet: those of README.md first, then those of js/README.md. */
 const OUTPUTS = [
   /^, there was .*\n60 tokens, \d+ per second\nllama \[ 'F32', 'Q6_K', 'Q4_K' \] \d+ bytes/,
-  /^Q4_K 768 x 256 by \w+: y\[0\] = -?\d/,
   /^(fox|bear)\n$/,
+  /^Q4_K 768 x 256 by \w+: y\[0\] = -?\d/,
   /^(fox|bear)\n(yes|no)\n$/,
   /^\[\s+'[ ,.].*',\s+'[ ,.].*'\s+\]\ntrue\n$/,
   /^assistant \w+ \d+\ntrue\n$/,
