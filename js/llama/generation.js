@@ -220,12 +220,17 @@ export class Generation {
   async #sampler({ tokenizer, bytes, lease }) {
     const { logits: hook, logprobs: nTop, responseFormat, grammar } = this.#options;
     const isFormed = responseFormat !== undefined || grammar !== undefined;
-    if (!hook && nTop === undefined && !isFormed) return { sampler: new Sampler(this.#options) };
+    const { suppressed } = tokenizer;
+    if (!hook && nTop === undefined && !isFormed && suppressed.length === 0)
+      return { sampler: new Sampler(this.#options) };
     const { HookedSampler } = await import('./hooked-sampler.js');
     const structured = isFormed ? await import('./structured/index.js') : undefined;
     const mask = await structured?.followGrammar({ responseFormat, grammar }, tokenizer, lease);
     const all = [...this.#prompt];
-    const rule = mask && ((/** @type {Float32Array} */ row) => mask.apply(row, this.tokens));
+    const rule = (/** @type {Float32Array} */ row) => {
+      mask?.apply(row, this.tokens);
+      for (const id of suppressed) row[id] = Number.NEGATIVE_INFINITY;
+    };
     return { sampler: new HookedSampler(this.#options, { hook, rule, tokens: all, nTop, bytes }), all };
   }
 

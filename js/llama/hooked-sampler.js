@@ -1,6 +1,6 @@
-/* A sampler that sees all logits of every token, on the processor: for the option `logits`, for the
- * log probabilities of `logprobs`, and for texts that follow a grammar. A file of its own, since few
- * generations need it. */
+/* A sampler that sees all logits of every token, on the processor: for the options `logits` and
+ * `logprobs`, for texts that follow a grammar, and for files that rule tokens out. A file of its own,
+ * since few generations need it. */
 
 import { ArgumentError, show } from '../errors.js';
 import { argmax, largest, Sampler } from './sampler.js';
@@ -97,7 +97,7 @@ export class HookedSampler extends Sampler {
     rule(logits);
     if (logits[argmax(logits)] === Number.NEGATIVE_INFINITY)
       throw new ArgumentError(
-        `no token can come next: the responseFormat or grammar and the option logits rule out all ${logits.length}`,
+        `no token can come next: the responseFormat or grammar, the file and the option logits rule out all ${logits.length}`,
       );
   }
 

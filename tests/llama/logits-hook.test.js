@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ArgumentError, createWorkerLlama, Llama } from '../../js/llama/index.js';
+import { changedGguf } from '../helpers/changed-gguf.js';
 import { TINY_TALES } from '../helpers/llama.js';
 import { generate as generateRenamed, renamed } from '../helpers/renamed-tokens.js';
 import { rejection } from '../helpers/workers.js';
@@ -185,4 +186,20 @@ test('showTokens: those control tokens are text, and no others', async () => {
   assert.deepEqual(shown.tokens, plain.tokens);
   const not = /** @type {any} */ ({ showTokens: '[CALL]' });
   await assert.rejects(generateRenamed(pairs, not), /showTokens must be a list of texts/);
+});
+
+test('logits: tokens that the file suppresses are never chosen', async (t) => {
+  const options = { temperature: 0, maxTokens: 8, ignoreEnd: true };
+  const plain = (await open(t)).generate(PROMPT, options);
+  await plain.text();
+  const [first, second] = plain.tokens;
+  const metadata = { 'tokenizer.ggml.suppress_tokens': [first, second, 1e6] };
+  const model = await Llama.load(await changedGguf(TINY_TALES, { metadata }), { threads: 1 });
+  t.after(() => model.dispose());
+  for (const more of [{}, { logprobs: 1 }, { logits: () => {} }, { temperature: 1.5, seed: 3 }]) {
+    const run = model.generate(PROMPT, { ...options, ...more });
+    await run.text();
+    assert.equal(run.tokens.length, 8);
+    assert.ok(!run.tokens.some((id) => id === first || id === second), run.tokens.join(' '));
+  }
 });

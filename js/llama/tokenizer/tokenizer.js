@@ -103,6 +103,10 @@ export class Tokenizer {
     const { ends, control } = tokenRoles(of, this.#ids, { size: tokens.length, eos: this.eos });
     /** Tokens that end a text. @type {ReadonlySet<number>} */
     this.ends = new Set(ends);
+    const suppressed = of('suppress_tokens');
+    const isToken = (/** @type {number} */ id) => id >= 0 && id < tokens.length;
+    /** Tokens that are never to be chosen. @type {readonly number[]} */
+    this.suppressed = (Array.isArray(suppressed) ? suppressed.map(Number) : []).filter(isToken);
     for (const token of control) this.#types[token] = CONTROL;
     this.#special = this.#findSpecial(stripping(this.pre, metadata));
   }
