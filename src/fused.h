@@ -250,8 +250,8 @@ typedef enum {
  * ends      [n_experts]
  * workspace [2 * n_tokens * n_used] words
  * n_experts 1..FM_EXPERTS_MAX, n_used 1..n_experts and at most as many as the groups have. Any
- * logits are allowed: an expert whose score + bias is NaN is chosen first, so that weights of its
- * token are NaN; no other token changes.
+ * logits are allowed: an expert whose score + bias is NaN is chosen first. Where the score is NaN,
+ * its weight is NaN, and where normalize, all weights of the token are; no other token changes.
  * Returns FM_OK, FM_ERR_TYPE (unknown scores), FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or
  * FM_ERR_OVERLAP (an output or the workspace overlaps anything). */
 typedef struct {

@@ -50,9 +50,13 @@ export function lacks({ embedding, layers, head }, tensors) {
   };
   const checkNorm = (/** @type {Norm | undefined} */ norm) =>
     check(!norm || NORMS.includes(norm.kind), `norms of kind ${show(norm?.kind)} are not supported`);
-  for (const { kind, headSize, rope, causal, outputGate, latent } of attentionsOf(layers)) {
+  for (const attention of attentionsOf(layers)) {
+    const { kind, headSize, rope, causal, outputGate, latent, valueNorm, kvBack } = attention;
     check(causal || !outputGate, 'output gates of attention that is not causal are not supported');
     check(!latent || !outputGate, 'output gates of latent attention are not supported');
+    check(!latent || !valueNorm, 'norms of values in latent attention are not supported');
+    check(!latent || !kvBack, 'latent attention with keys of an earlier layer is not supported');
+    check(!latent || rope !== undefined, 'latent attention without a rotation is not supported');
     const latentNorm = latent?.norm.kind ?? 'rms';
     check(latentNorm === 'rms', `norms of kind ${show(latentNorm)} in latent attention are not supported`);
     check(kind === 'attention', `layers of kind ${show(kind)} are not supported`);

@@ -115,7 +115,10 @@ export class WasmHidden {
     }
     this.#buffers = buffers;
     this.#fm = fm;
-    this.#innerShape = { nRows: part, nCols: Math.max(...plan.layers.map(({ feed }) => feed.nFf)) };
+    this.#innerShape = {
+      nRows: part,
+      nCols: Math.max(...plan.layers.map(({ feed }) => (feed.kind === 'gated' ? feed.nFf : 0))),
+    };
     this.nRows = batch;
     this.nCols = plan.nEmbd;
   }

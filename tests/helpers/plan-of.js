@@ -5,7 +5,8 @@ import { planModel } from '../../js/llama/plan.js';
 /** @import { AttentionPlan } from '../../js/llama/plan.js' */
 /** @import { MetadataValue } from '../../js/gguf/index.js' */
 
-const SIZES = {
+/** Keys of every small model. */
+export const SIZES = {
   context_length: 8192,
   embedding_length: 256,
   block_count: 8,

@@ -17,7 +17,7 @@ import { LayerCache } from '../../js/wasm/layer-cache.js';
 import { ggufBytes } from '../helpers/gguf-bytes.js';
 import { latentModel } from '../helpers/latent-model.js';
 import { close, distance, peakOf, readReference } from '../helpers/llama.js';
-import { planOf as planOfFile, refusal } from '../helpers/plan-of.js';
+import { planOf as planOfFile, refusal, SIZES } from '../helpers/plan-of.js';
 import { dequantizeF64, referenceByName } from '../helpers/reference.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
@@ -111,6 +111,7 @@ test('deepseek2: the plan has latent attention, and experts in groups after the 
   refused({ 'attention.head_count_kv': 4 }, /4 KV heads of 144 values .* one of 128 \+ 16/);
   refused({ 'attention.key_length': 128 }, /1 KV heads of 128 values/);
   refused({ 'attention.temperature_scale': 0.1 }, /temperature_scale" is not supported/);
+  refused({ nextn_predict_layers: 1 }, /nextn_predict_layers" is not supported/);
   refused({ expert_gating_func: 3 }, /expert_gating_func" is 3 .*supported is 1/);
   refused({ leading_dense_block_count: 8 }, /leading_dense_block_count.* is 8, the model has 8 layers/);
   const reasons = lacksOnGpu(plan, [], { contextLength: 64, kvType: 'F16' }, { bindingBytes: 2 ** 27 });
@@ -121,6 +122,33 @@ test('deepseek2: the plan has latent attention, and experts in groups after the 
   const large = { 'attention.key_length': 576 + 64, 'attention.kv_lora_rank': 576 };
   const { plan: wide } = planOf({ ...large, 'rope.dimension_count': 64, 'attention.key_length_mla': 192 });
   assert.deepEqual(lacks(wide, []), ['heads of 640 values are not supported; 576 at most']);
+  for (const [change, reason] of /** @type {const} */ ([
+    [{ valueNorm: { eps: 1e-5 } }, 'norms of values in latent attention are not supported'],
+    [{ kvBack: 1 }, 'latent attention with keys of an earlier layer is not supported'],
+    [{ rope: undefined }, 'latent attention without a rotation is not supported'],
+  ])) {
+    const changed = planOf({}).plan;
+    Object.assign(changed.layers[1].attention, change);
+    assert.deepEqual(lacks(changed, []), [reason]);
+  }
+});
+
+test('deepseek2: GLM 4.7 Flash has sigmoids, whether its file says so or not', () => {
+  const tokens = Array.from({ length: 154880 }, (_, i) => `${i}`);
+  const scoresOf = (/** @type {number} */ nLayers, /** @type {number} */ nTokens) => {
+    /** @type {Record<string, any>} */
+    const metadata = {
+      'general.architecture': 'deepseek2',
+      'tokenizer.ggml.tokens': tokens.slice(0, nTokens),
+    };
+    for (const [key, value] of Object.entries({ ...SIZES, ...LATENT, block_count: nLayers }))
+      metadata[`deepseek2.${key}`] = value;
+    return planModel(metadata).layers[0].feed.experts?.router.scores;
+  };
+  assert.deepEqual(
+    [scoresOf(47, 154880), scoresOf(48, 154880), scoresOf(46, 154880), scoresOf(47, 154879)],
+    ['sigmoid', 'sigmoid', 'softmax', 'softmax'],
+  );
 });
 
 /** The same model in an older form. */

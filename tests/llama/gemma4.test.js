@@ -43,7 +43,7 @@ test('plans: gemma4 has two shapes of layers, and normalised values', () => {
   ]);
   assert.deepEqual(attention[0].valueNorm, { eps: 1e-5 });
   assert.deepEqual(attention[0].qkNorm, { kind: 'rms', eps: 1e-5, span: 'head', afterRope: false });
-  assert.deepEqual([plan.embedding.scale, plan.head.softcap, feed.activation], [16, 0, 'gelu']);
+  assert.deepEqual([plan.embedding.scale, plan.head.softcap, feed.activation], [16, 30, 'gelu']);
   assert.deepEqual(
     [plan.embedding.layerInputs, feed.layerInput, feed.experts],
     [undefined, undefined, undefined],
@@ -60,8 +60,8 @@ test('plans: gemma4 has two shapes of layers, and normalised values', () => {
     [of('layers.2.attention.v')?.optional, of('layers.2.attention.k')?.optional],
     [true, false],
   );
-  const given = planOf('gemma4', { ...GEMMA4, 'rope.freq_base_swa': 700, final_logit_softcapping: 30 });
-  assert.deepEqual([given.bases[0], given.plan.head.softcap], [700, 30]);
+  const given = planOf('gemma4', { ...GEMMA4, 'rope.freq_base_swa': 700, final_logit_softcapping: 20 });
+  assert.deepEqual([given.bases[0], given.plan.head.softcap], [700, 20]);
   // Linear scaling applies to layers without a window.
   const stretched = planOf('gemma4', { ...GEMMA4, 'rope.scaling.factor': 8 });
   assert.deepEqual(
@@ -88,6 +88,15 @@ test('plans: gemma4 has two shapes of layers, and normalised values', () => {
   assert.throws(
     () => planOf('gemma4', { ...GEMMA4, 'attention.sliding_window_pattern': undefined }),
     refusal(/sliding_window_pattern" must be an integer over 0, got undefined/),
+  );
+  const numbers = { 'attention.sliding_window_pattern': [1, 1, 0, 1, 1, 0] };
+  assert.throws(
+    () => planOf('gemma4', { ...GEMMA4, ...numbers }),
+    refusal(/sliding_window_pattern" must have true or false for every layer/),
+  );
+  assert.throws(
+    () => planOf('gemma4', { ...GEMMA4, 'attention.sliding_window': undefined }),
+    refusal(/sliding_window" must be an integer over 0, got undefined/),
   );
 });
 

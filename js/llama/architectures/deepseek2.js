@@ -13,17 +13,21 @@ import { scalingFactor, yarnMagnitude } from './rope.js';
 /** Values of a head of keys before they are compressed, which older files have in another key. */
 const KEY_SIZE = 'attention.key_length_mla';
 const OLD_KEY_SIZE = 'attention.key_length';
-const TEMPERATURE = 'attention.temperature_scale';
+/** Keys of variants that are not computed. */
+const UNKNOWN = ['attention.temperature_scale', 'nextn_predict_layers'];
 /** Tensors of attention that latent attention has in another form. */
 const REPLACED = /\.attention\.([qkv](Bias)?|output)$/;
-/** Value of expert_gating_func. */
-const SIGMOID = 2;
+/** Values of expert_gating_func. */
+const [SOFTMAX, SIGMOID] = [1, 2];
+/** GLM 4.7 Flash, by its layers and tokens: some of its files say nothing of its sigmoids. */
+const GLM_FLASH = { layers: [47, 48], nVocab: 154880 };
 
 /** @type {import('../plan.js').ArchitectureFile} */
 export const deepseek2 = {
   plan(read) {
-    if (read.value(TEMPERATURE))
-      throw new ModelError(`${show(read.key(TEMPERATURE))} is not supported for this architecture`);
+    for (const name of UNKNOWN)
+      if (read.value(name))
+        throw new ModelError(`${show(read.key(name))} is not supported for this architecture`);
     const plan = decoderPlan(read, { pairing: 'adjacent', experts: true, areValuesInKeys: true });
     plan.tensors = plan.tensors.filter(({ role }) => !REPLACED.test(role));
     for (const [i, { attention }] of plan.layers.entries()) {
@@ -79,8 +83,8 @@ function readLatent(read, { nKvHeads, headSize, norm }, { nDims }) {
 }
 
 /**
- * The scale of the scores, and the rotation. Where YaRN has a multiplier, of which files have a tenth,
- * its factor of the magnitude is one of the scores instead.
+ * The scale of the scores, and the rotation. Files have a tenth of YaRN's multiplier. With one, YaRN's
+ * factor is in the scores alone; without one, it is in the rotation and in the scores.
  * @param {MetadataReader} read
  * @param {Rope} rope
  * @returns {{ scale: number, rope: Rope }}
@@ -142,9 +146,11 @@ function addTensors({ layers, nEmbd, tensors, shared }, i, { rank, qRank, nopeSi
  */
 function mix(read, plan) {
   const nShared = read.optional('expert_shared_count', 0);
+  const isFlash = GLM_FLASH.layers.includes(plan.layers.length) && plan.nVocab === GLM_FLASH.nVocab;
+  const gating = read.value('expert_gating_func') || (isFlash ? SIGMOID : SOFTMAX);
   mixExperts(read, plan, {
     router: {
-      scores: read.value('expert_gating_func') === SIGMOID ? 'sigmoid' : 'softmax',
+      scores: gating === SIGMOID ? 'sigmoid' : 'softmax',
       normalize: read.flag('expert_weights_norm', false),
     },
     first: readDenseLayers(read, plan.layers.length),

@@ -34,6 +34,8 @@ export const gemma4 = {
       if (Array.isArray(given) && given.length !== nLayers)
         throw new ModelError(`${show(read.key(name))} has ${given.length} values for ${nLayers} layers`);
     }
+    // A file without the size of the windows is refused.
+    read.count('attention.sliding_window');
     const windows = readWindows(read, nLayers, {});
     const plan = decoderPlan(read, {
       ...{ pairing: 'halves', norms: 'both', activation: 'gelu', qkNorm: { span: 'head' }, experts: true },
@@ -41,7 +43,7 @@ export const gemma4 = {
     });
     const { layers, tensors, shared, nEmbd } = plan;
     plan.embedding.scale = Math.sqrt(nEmbd);
-    plan.head.softcap = read.optional('final_logit_softcapping', 0);
+    plan.head.softcap = read.optional('final_logit_softcapping', 30);
     const eps = read.positive('attention.layer_norm_rms_epsilon');
     const base = read.positive('rope.freq_base_swa', LOCAL_BASE);
     for (const [i, { attention }] of layers.entries()) {
@@ -78,7 +80,7 @@ function addExperts(read, plan, eps) {
   for (const [i] of layers.entries())
     for (const one of dense)
       if (one.role === `layers.${i}.feed.norm`) one.name = `blk.${i}.pre_ffw_norm_2.weight`;
-  mixExperts(read, plan, { router: { normalize: true }, shared: 'plain', fused: true });
+  mixExperts(read, plan, { router: { normalize: true, scale: 1 }, shared: 'plain', fused: true });
   rename(plan, /(ffn_gate|ffn_up|ffn_down)_shexp/, '$1');
   for (const [i, { feed }] of layers.entries()) {
     Object.assign(feed.experts ?? {}, { norms: { eps }, routerNorm: { eps, scale: 1 / Math.sqrt(nEmbd) } });

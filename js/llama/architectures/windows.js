@@ -33,6 +33,8 @@ export function readWindows(read, nLayers, { period, window = 0, fullFirst = fal
   if (Array.isArray(pattern) && pattern.length !== nLayers) {
     throw new ModelError(`${show(read.key(PATTERN))} has ${pattern.length} values for ${nLayers} layers`);
   }
+  if (Array.isArray(pattern) && pattern.some((one) => typeof one !== 'boolean'))
+    throw new ModelError(`${show(read.key(PATTERN))} must have true or false for every layer`);
   const every = Array.isArray(pattern) || pattern === 0 ? 0 : read.count(PATTERN, period);
   const full = fullFirst ? 0 : every - 1;
   return Array.from({ length: nLayers }, (_, i) => {
