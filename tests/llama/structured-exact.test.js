@@ -146,3 +146,46 @@ test(`structured: alternatives in grammars of users, seed ${SEED}`, async () => 
       }
     }
 });
+
+/** A random part of a grammar, and the same as a regular expression. @param {number} depth */
+function part(depth) {
+  const kind = prng.int(0, depth > 0 ? 3 : 2);
+  const letter = pick('abc-* ');
+  if (kind === 0) return { text: JSON.stringify(letter), pattern: `\\x${letter.charCodeAt(0).toString(16)}` };
+  if (kind === 3) return alternatives(depth - 1);
+  const text = pick(kind === 1 ? ['[a-b]', '[^a]', '[c]', '[a-]', '[* ]'] : ['"ab"', '"b *"', '"-a"']);
+  return { text, pattern: kind === 1 ? text : JSON.parse(text).replace('*', '\\*') };
+}
+
+/** @param {number} depth @returns {{ text: string, pattern: string }} */
+function alternatives(depth) {
+  const all = Array.from({ length: prng.int(1, 3) }, () =>
+    Array.from({ length: prng.int(1, 3) }, () => {
+      const { text, pattern } = part(depth);
+      const times = pick(['', '', '*', '+', '?', '{1,2}']);
+      return { text: `${text}${times}`, pattern: `(?:${pattern})${times}` };
+    }),
+  );
+  const join = (/** @type {'text' | 'pattern'} */ key, /** @type {string} */ space) =>
+    all.map((parts) => parts.map((one) => one[key]).join(space));
+  return { text: `(${join('text', ' ').join(' | ')})`, pattern: `(?:${join('pattern', '').join('|')})` };
+}
+
+test(`structured: loops in grammars of users, seed ${SEED}`, async () => {
+  let nAccepted = 0;
+  for (let i = 0; i < 12 * ROUNDS; i++) {
+    const { text, pattern } = alternatives(2);
+    const times = pick(['*', '+']);
+    const grammar = prng.int(0, 1)
+      ? `root ::= "x" ${text}${times} "y"`
+      : `root ::= "x" loop${times} "y"\nloop ::= ${text.slice(1, -1)}`;
+    const accepts = await acceptor(separated(grammar));
+    const exact = new RegExp(`^x${pattern}${times}y$`);
+    for (let n = 0; n < 80; n++) {
+      const probe = `x${Array.from({ length: prng.int(0, 5) }, () => pick('aabbc-* ')).join('')}y`;
+      assert.equal(accepts(probe), exact.test(probe), `${grammar}: ${probe}; seed ${SEED}`);
+      nAccepted += Number(exact.test(probe));
+    }
+  }
+  assert.ok(nAccepted > 100, `only ${nAccepted} texts were accepted`);
+});

@@ -25,8 +25,8 @@ export function callGrammar({ tools, named, around: { between, closing } }) {
     const prepared = schemaGrammar(schema, `parameters of the tool ${name}`, `t${i}`);
     return { ...prepared, start: `${named ? '' : `${literal(`${name}${between}`)} `}t${i}root` };
   });
-  // A rule for each tool, at whose end is one that keeps the engine from joining them.
-  const starts = rules.map(({ start }, i) => `call${i} ::= ${start} t${i}z`);
+  // A rule for each tool, at whose start is one that keeps the engine from joining them.
+  const starts = rules.map(({ start }, i) => `call${i} ::= t${i}z ${start}`);
   const names = rules.map((_, i) => `call${i}`).join(' | ');
   const root = `root ::= (${names}) ${literal(closing)}`;
   return {

@@ -100,13 +100,13 @@ class Rules {
   }
 
   /**
-   * One of several parts. Each gets a rule of its own, with a rule at its end that is empty or has a
+   * One of several parts. Each gets a rule of its own, with a rule at its start that is empty or has a
    * character that no token has, as the engine confuses texts that stand side by side in one rule.
    * @param {string[]} parts
    */
   #choice(parts) {
     if (parts.length === 1) return parts[0];
-    return `(${parts.map((part) => this.#part(`${part} ${this.#prefix}z`)).join(' | ')})`;
+    return `(${parts.map((part) => this.#part(`${this.#prefix}z ${part}`)).join(' | ')})`;
   }
 
   /** A new rule. @param {string} body */
