@@ -140,7 +140,8 @@
  * @property {Readonly<import('./llama/sampler.js').SamplerOptions>} options  Settings of the
  *   choice.
  * @property {(logits: Float32Array, history: ArrayLike<number>) => number} next  Chooses a token;
- *   may overwrite the logits. Without a repeat penalty the history may be empty.
+ *   may overwrite the logits. The history may be empty unless needsHistory.
+ * @property {boolean} [needsHistory]  Whether next() reads the history.
  * @property {(ids: Uint32Array, logits: Float32Array, nVocab: number) => number} [among]  The same
  *   choice from the topK largest logits or more, largest first.
  * @property {boolean} [needsAll]  Whether next() must be called for every token, with all logits, and

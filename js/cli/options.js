@@ -57,6 +57,8 @@ export const SAMPLING = {
   'top-p': { kind: 'number', value: 'P', help: 'of them the smallest set with probability P (0.95)' },
   'min-p': { kind: 'number', value: 'P', help: 'of them those with P of the largest probability (0.05)' },
   'repeat-penalty': { kind: 'number', value: 'R', help: 'over 1 makes repetition less likely (1)' },
+  'frequency-penalty': { kind: 'number', value: 'R', help: 'of a logit for each time its token came (0)' },
+  'presence-penalty': { kind: 'number', value: 'R', help: 'of the logits of tokens that came before (0)' },
   seed: { kind: 'number', value: 'N', help: 'the same seed, the same text (random)' },
   'ignore-end': { kind: 'switch', help: 'write on where the model would end' },
   stop: { kind: 'text', value: 'TEXT', many: true, help: 'ends the text; may be given several times' },

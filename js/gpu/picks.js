@@ -27,8 +27,8 @@ const CANDIDATES = [64, MAX_CANDIDATES];
  * processor with all logits (0).
  * @param {TokenSampler} sampler
  */
-function candidatesFor({ options: { temperature, topK, repeatPenalty }, among, needsAll }) {
-  if (repeatPenalty !== 1 || needsAll) return 0;
+function candidatesFor({ options: { temperature, topK }, among, needsAll, needsHistory }) {
+  if (needsHistory || needsAll) return 0;
   if (temperature === 0) return 1;
   return (among && topK > 0 && CANDIDATES.find((n) => n >= topK)) || 0;
 }
@@ -195,8 +195,7 @@ export class Picks {
     this.#check(logits);
     const offset = 4 * row * up16(logits.nCols);
     this.#byProcessor(tokens, position, async () => {
-      const needed = sampler.options.repeatPenalty !== 1;
-      const history = needed ? await this.#ids(tokens, 0, position, false) : [];
+      const history = sampler.needsHistory ? await this.#ids(tokens, 0, position, false) : [];
       const [values] = await this.#reads.read([{ buffer: logits.buffer, offset, bytes: 4 * logits.nCols }]);
       return sampler.next(new Float32Array(values), history);
     });

@@ -96,7 +96,7 @@ export function fillRows({ attention, feed, tables, head, count }, nCols, random
 
 /** Chooses the largest. */
 const SAMPLER = /** @type {import('../backend.js').TokenSampler} */ (
-  /** @type {unknown} */ ({ options: { temperature: 0, repeatPenalty: 1 }, next: () => 0 })
+  /** @type {unknown} */ ({ options: { temperature: 0 }, next: () => 0 })
 );
 
 /** Rows of the tables, the first and the last among them. */

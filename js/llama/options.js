@@ -53,7 +53,11 @@ import { ArgumentError, show } from '../errors.js';
  *   seed gives the same text. Default: a new one each time.
  * @property {number} [repeatPenalty]  Values over 1 make tokens that came before less likely.
  *   Default 1.
- * @property {number} [repeatWindow]  How many tokens back the repeat penalty looks. Default 64.
+ * @property {number} [frequencyPenalty]  Subtracted from the logit of a token for each time that it came
+ *   before, from -2 to 2. Default 0.
+ * @property {number} [presencePenalty]  Subtracted from the logits of tokens that came before, from -2
+ *   to 2. Default 0.
+ * @property {number} [repeatWindow]  How many tokens back the three penalties look. Default 64.
  * @property {string | readonly string[]} [stop]  Texts that end the generation; they are not part
  *   of the result. They also match the spelling of control tokens, e.g. '<|im_end|>'.
  * @property {boolean} [ignoreEnd]  Write on where the model would end, as measurements need it.
@@ -96,6 +100,8 @@ export const NUMBERS = {
   topP: { by: 0.95, from: 0, to: 1 },
   minP: { by: 0.05, from: 0, to: 1 },
   repeatPenalty: { by: 1, from: 0.01, to: 100 },
+  frequencyPenalty: { by: 0, from: -2, to: 2 },
+  presencePenalty: { by: 0, from: -2, to: 2 },
   repeatWindow: { by: 64, from: 0, to: 2 ** 32, integer: true },
   seed: { by: 0, from: 0, to: SEED_LIMIT, integer: true },
 };

@@ -1,4 +1,4 @@
-/* Chooses the next token from logits, in the order of llama.cpp: repeat penalty, top-k, top-p,
+/* Chooses the next token from logits, in the order of llama.cpp: penalties, top-k, top-p,
  * min-p, temperature, and the draw. Only candidates are sorted; a vocabulary of 150,000 tokens is
  * scanned once or twice. */
 
@@ -10,9 +10,11 @@
  * @property {number} topK  Keep the K most likely tokens; 0 keeps all.
  * @property {number} topP  Keep the smallest set of tokens whose probabilities add up to this.
  * @property {number} minP  Drop tokens below minP times the top probability.
- * @property {number} repeatPenalty  Values over 1 make tokens of the last `repeatWindow` less
- *   likely.
- * @property {number} repeatWindow
+ * @property {number} repeatPenalty  Logits of the tokens in the window are divided by this, negative ones
+ *   multiplied.
+ * @property {number} frequencyPenalty  Subtracted from a logit for each time the token is in the window.
+ * @property {number} presencePenalty  Subtracted from the logits of the tokens in the window.
+ * @property {number} repeatWindow  Number of last tokens that the penalties look at.
  * @property {number} seed  An integer.
  */
 
@@ -28,6 +30,10 @@ export class Sampler {
   /** @param {SamplerOptions} options */
   constructor(options) {
     this.options = options;
+    const { repeatPenalty, frequencyPenalty, presencePenalty, repeatWindow } = options;
+    const isAny = repeatPenalty !== 1 || frequencyPenalty !== 0 || presencePenalty !== 0;
+    /** Whether next() reads the history. */
+    this.needsHistory = isAny && repeatWindow > 0;
     this.#numbers = sfc32(options.seed);
   }
 
@@ -43,17 +49,13 @@ export class Sampler {
   }
 
   /**
-   * @param {Float32Array} logits  overwritten if there is a repeat penalty
+   * @param {Float32Array} logits  overwritten if there is a penalty
    * @param {ArrayLike<number>} history  tokens so far
    * @returns {number}
    */
   next(logits, history) {
-    const { temperature, topK, topP, minP, repeatPenalty, repeatWindow } = this.options;
-    if (repeatPenalty !== 1 && repeatWindow > 0) {
-      for (const id of new Set(Array.prototype.slice.call(history, -repeatWindow))) {
-        logits[id] = logits[id] > 0 ? logits[id] / repeatPenalty : logits[id] * repeatPenalty;
-      }
-    }
+    const { temperature, topK, topP, minP } = this.options;
+    if (this.needsHistory) this.#penalise(logits, history);
     if (temperature === 0) return argmax(logits);
     const ids = candidates(logits, topK, topP, minP);
     return ids
@@ -66,9 +68,22 @@ export class Sampler {
       : drawAny(logits, temperature, this.#random());
   }
 
+  /** @param {Float32Array} logits @param {ArrayLike<number>} history */
+  #penalise(logits, history) {
+    const { repeatPenalty, frequencyPenalty, presencePenalty, repeatWindow } = this.options;
+    /** @type {Map<number, number>} */
+    const times = new Map();
+    for (const id of Array.prototype.slice.call(history, -repeatWindow))
+      times.set(id, (times.get(id) ?? 0) + 1);
+    for (const [id, n] of times) {
+      const repeated = logits[id] > 0 ? logits[id] / repeatPenalty : logits[id] * repeatPenalty;
+      logits[id] = repeated - n * frequencyPenalty - presencePenalty;
+    }
+  }
+
   /**
    * The token that next() chooses, by the largest logits alone. It needs topK of them, or all,
-   * where topK is not 0, a temperature over 0, and no repeat penalty.
+   * where topK is not 0, a temperature over 0, and no penalty.
    * @param {Uint32Array} ids  largest logit first; of equal ones the lower id first
    * @param {Float32Array} values  their logits
    * @param {number} nVocab

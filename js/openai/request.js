@@ -17,6 +17,8 @@ const OPTIONS = Object.freeze({
   top_p: 'topP',
   top_k: 'topK',
   min_p: 'minP',
+  frequency_penalty: 'frequencyPenalty',
+  presence_penalty: 'presencePenalty',
   repeat_penalty: 'repeatPenalty',
 });
 
@@ -26,8 +28,6 @@ const OPTIONS = Object.freeze({
  */
 const UNSUPPORTED = {
   n: (value) => value === 1,
-  frequency_penalty: (value) => value === 0,
-  presence_penalty: (value) => value === 0,
   logit_bias: (value) => Object.keys(value).length === 0,
   modalities: (value) => String(value) === 'text',
   audio: () => false,

@@ -106,6 +106,10 @@
  *   OpenAI's API.
  * @property {number | null} [min_p]  Drop tokens below min_p times the top probability. Default 0.05.
  *   Not in OpenAI's API.
+ * @property {number | null} [frequency_penalty]  Subtracted from the logit of a token for each time that
+ *   it is among the last 64 tokens, from -2 to 2. Default 0.
+ * @property {number | null} [presence_penalty]  Subtracted from the logits of the tokens that are among
+ *   the last 64, from -2 to 2. Default 0.
  * @property {number | null} [repeat_penalty]  Values over 1 make repetition less likely. Default 1. Not
  *   in OpenAI's API.
  * @property {boolean | null} [logprobs]  Whether to report the log probability of each token.

@@ -247,7 +247,7 @@ describe('tokens in flight on the GPU', { skip: await gpuSkip() }, () => {
       { topK: 0, topP: 0.8 },
       { topK: 0, topP: 1, minP: 0 },
       { repeatPenalty: 1.3 },
-      { repeatPenalty: 1.3, temperature: 0 },
+      { presencePenalty: 1.5, temperature: 0 },
     ]) {
       const other = { ...options, ...change, maxTokens: 12 };
       const run = opened.model.generate(PROMPT, other);

@@ -12,6 +12,7 @@ import {
   checkGreedy,
   close,
   distance,
+  GREEDY,
   MODELS,
   peakOf,
   readReference,
@@ -449,8 +450,6 @@ test('backend: one block at a time, on both', async (t) => {
   for (const [i, [name, expected]] of reference.entries())
     close(wasm[i][1], expected, name === 'pick' ? 0 : RELATIVE, name);
 });
-
-const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repeatPenalty: 1, repeatWindow: 64, seed: 1 };
 
 test('backend: what it lacks is said before a weight is read, each by name', async (t) => {
   const wasm = await wasmBackend(t);

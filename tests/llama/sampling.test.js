@@ -3,9 +3,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { argmax, candidates, largest, Sampler } from '../../js/llama/sampler.js';
 import { TextStream } from '../../js/llama/text-stream.js';
+import { GREEDY } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 
-const OFF = { temperature: 1, topK: 0, topP: 1, minP: 0, repeatPenalty: 1, repeatWindow: 64, seed: 1 };
+const OFF = { ...GREEDY, temperature: 1 };
 
 /** @param {number} n @param {number} seed @param {number} [scale] */
 const randomLogits = (n, seed, scale = 3) => {
@@ -127,17 +128,25 @@ test('sampler: the largest logits are enough for the same choice', () => {
   }
 });
 
-test('sampler: the repeat penalty, once for each token of the window', () => {
+test('sampler: penalties of the tokens of the window', () => {
   const logits = () => Float32Array.of(3, -1, 2.9, 0);
-  const penalise = (/** @type {number[]} */ history, repeatWindow = 64) => {
+  const penalise = (/** @type {number[]} */ history, repeatWindow = 64, others = { repeatPenalty: 2 }) => {
     const changed = logits();
-    new Sampler({ ...OFF, temperature: 0, repeatPenalty: 2, repeatWindow }).next(changed, history);
+    new Sampler({ ...GREEDY, repeatWindow, ...others }).next(changed, history);
     return [...changed];
   };
   assert.deepEqual(penalise([]), [...logits()]);
   assert.deepEqual(penalise([0, 0, 1]), [1.5, -2, ...logits().subarray(2)]);
   assert.deepEqual(penalise([0, 1], 1), [3, -2, ...logits().subarray(2)]);
   assert.deepEqual(penalise([0, 1], 0), [...logits()]);
+  const both = { repeatPenalty: 2, frequencyPenalty: 0.25, presencePenalty: -1 };
+  assert.deepEqual(penalise([2, 0, 0, 1], 3, both), [2, -1.25, ...logits().subarray(2)]);
+  assert.deepEqual(penalise([0, 0, 3], 64, { repeatPenalty: 1, frequencyPenalty: 0.5 }), [
+    2,
+    ...logits().subarray(1, 3),
+    -0.5,
+  ]);
+  assert.deepEqual(penalise([0, 0], 0, both), [...logits()]);
 });
 
 /** The text up to the first stop string. @param {string} text @param {string[]} stops */

@@ -20,7 +20,7 @@ import { openStages } from '../../js/llama/stages.js';
 import { checkTensors } from '../../js/llama/weights.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
 import { changedGguf, floats } from '../helpers/changed-gguf.js';
-import { checkGreedy, close, SMALL_MODELS, TOKENS } from '../helpers/llama.js';
+import { checkGreedy, close, GREEDY, SMALL_MODELS, TOKENS } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
@@ -33,7 +33,6 @@ import { dataPath, skipWithout } from '../helpers/test-data.js';
 const CROSSED = 1e-6;
 /** As in tests/llama/architectures.test.js. */
 const RELATIVE = 3e-5;
-const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repeatPenalty: 1, repeatWindow: 64, seed: 1 };
 
 /** Divisions of layers: all in two, and one by one. @param {number} nLayers */
 function divisions(nLayers) {

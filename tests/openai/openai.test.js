@@ -298,7 +298,8 @@ test('openai: mistakes are errors that name the field', async (t) => {
     [{ max_tokens: 0 }, /max_tokens must be an integer 1 or more, got 0/],
     [{ temperature: -1 }, /temperature must be a number from 0 to 100, got -1/],
     [{ n: 2 }, /n is not supported, got 2/],
-    [{ frequency_penalty: 0.5 }, /frequency_penalty is not supported/],
+    [{ frequency_penalty: 2.5 }, /frequency_penalty must be a number from -2 to 2, got 2.5/],
+    [{ logit_bias: { 5: 1 } }, /logit_bias is not supported/],
     [{ response_format: { type: 'json_schema' } }, /response_format must be .* got type "json_schema"/],
     [{ response_format: { type: 'xml' } }, /response_format must be .* got type "xml"/],
     [
