@@ -220,6 +220,22 @@ test('structured: a keyword that is not supported is an error that names it and 
     [{ $ref: '#/nowhere' }, /there is no "#\/nowhere" in the schema/],
     [{ $ref: 'https://example.org/x' }, /there is no "https/],
     [{ $ref: '#' }, /refers to itself/],
+    [{ properties: { next: { $ref: '#' } }, required: ['next'] }, /no value of "#" ends, as each must/],
+    [{ type: 'array', items: { $ref: '#' }, minItems: 1 }, /no value of "#" ends/],
+    [{ type: 'array', prefixItems: [{}, { $ref: '#' }] }, /no value of "#" ends/],
+    [{ type: 'object', minProperties: 1, additionalProperties: { $ref: '#' } }, /no value of "#" ends/],
+    [
+      {
+        $defs: {
+          a: {
+            anyOf: [{ properties: { b: { $ref: '#/$defs/b' } }, required: ['b'] }, { $ref: '#/$defs/b' }],
+          },
+          b: { type: ['object'], properties: { a: { $ref: '#/$defs/a' } }, required: ['a'] },
+        },
+        properties: { optional: { $ref: '#/$defs/a' } },
+      },
+      /no value of "#\/\$defs\/a" ends/,
+    ],
     [{ type: 'integer', minimum: 5, maximum: 3 }, /the least integer is 5, and the largest one is 3/],
     [
       { type: 'number', minimum: 0.5 },

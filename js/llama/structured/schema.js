@@ -10,6 +10,7 @@ import { FORMATS } from './formats.js';
 import { ALL, characters, literal, times } from './notation.js';
 import { ANY_INTEGER, ANY_NUMBER, integers, LARGEST_BOUND, numbers } from './numbers.js';
 import { PatternError, patternGrammar } from './pattern.js';
+import { endless, follow } from './references.js';
 
 /** @typedef {Record<string, any>} Schema */
 /** @typedef {{ path: string, refs: readonly string[], depth: number }} Place */
@@ -68,6 +69,8 @@ class Rules {
   #bodies = [];
   /** Names of rules, by what they describe. @type {Map<string, string>} */
   #names = new Map();
+  /** References in use. @type {Set<string>} */
+  #references = new Set();
   #nParts = 0;
   #copies = 0;
 
@@ -80,6 +83,11 @@ class Rules {
 
   /** @param {string} body @returns {Prepared} */
   finish(body) {
+    const loop = endless(this.#root, this.#references);
+    if (loop !== undefined)
+      throw new ArgumentError(
+        `${this.#name}: no value of ${show(loop)} ends, as each must contain another one; make a property optional`,
+      );
     const lines = [`${this.#prefix}root ::= ${body}`, ...this.#bodies, `${this.#prefix}z ::= "" | "\\x01"`];
     return { grammar: lines.join('\n'), copies: this.#copies };
   }
@@ -184,27 +192,15 @@ class Rules {
   /** @param {unknown} address @param {Place} place */
   #reference(address, { path, refs, depth }) {
     const text = String(address);
-    const steps = text.split('/').map((step) => {
-      try {
-        return decodeURIComponent(step).replaceAll('~1', '/').replaceAll('~0', '~');
-      } catch {
-        return step;
-      }
-    });
-    const target = steps
-      .slice(1)
-      .reduce(
-        (/** @type {any} */ at, step) => (at && Object.hasOwn(at, step) ? at[step] : undefined),
-        this.#root,
-      );
-    if (steps[0] !== '#' || target === undefined)
-      throw new ArgumentError(`${path}: there is no ${show(address)} in the schema`);
+    const { steps, target } = follow(this.#root, text);
+    if (target === undefined) throw new ArgumentError(`${path}: there is no ${show(address)} in the schema`);
     if (refs.includes(text)) throw new ArgumentError(`${path}: ${show(address)} refers to itself`);
     const inside = {
-      path: `${this.#name}.${steps.slice(1).join('.')}`,
+      path: `${this.#name}.${steps.join('.')}`,
       refs: [...refs, text],
       depth: depth + 1,
     };
+    this.#references.add(text);
     return this.#rule(`ref ${text}`, () => this.convert(target, inside));
   }
 
