@@ -27,6 +27,9 @@ export const SEED = Number(process.env.FM_GPU_SEED ?? Date.now() % 1e6);
  */
 export const sampled = (cases, n) => (DEEP ? cases : draw(cases, n, SEED));
 
+/** Turns of the event loop in which Dawn looks for results before it is slowed down. */
+const EAGER_TURNS = 20;
+
 /** Keeps a library in the process when Node unloads it again. */
 const RTLD_NODELETE = 0x1000;
 
@@ -40,6 +43,31 @@ let opened;
 export function softwareVulkan() {
   if (existsSync(DRIVER)) return { environment: { VK_ICD_FILENAMES: DRIVER, LD_LIBRARY_PATH: CHROMIUM } };
   return { skip: `no Vulkan driver without a GPU: ${DRIVER} is not there (it comes with Chromium)` };
+}
+
+/**
+ * Dawn looks for results in each turn of the event loop, by setImmediate, which keeps a processor
+ * busy as long as the driver compiles. From now on, one that has looked for long does so each
+ * millisecond.
+ */
+function calmDawn() {
+  const immediate = globalThis.setImmediate;
+  let isInside = false;
+  let turns = 0;
+  globalThis.setImmediate = /** @type {any} */ (
+    (/** @type {(...args: any[]) => void} */ callback, /** @type {any[]} */ ...args) => {
+      turns = isInside ? turns + 1 : 0;
+      const turn = () => {
+        isInside = true;
+        try {
+          callback(...args);
+        } finally {
+          isInside = false;
+        }
+      };
+      return turns < EAGER_TURNS ? immediate(turn) : setTimeout(turn, 1);
+    }
+  );
 }
 
 /** The WebGPU of this process, or why there is none. */
@@ -63,6 +91,7 @@ async function open() {
   }
   try {
     const { create } = await import('webgpu');
+    calmDawn();
     const gpu = create([]);
     if (await gpu.requestAdapter()) return { gpu };
     return { skip: `the Vulkan driver ${DRIVER} gives WebGPU no adapter` };
