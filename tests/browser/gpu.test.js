@@ -24,7 +24,7 @@ import { CHROMIUM, FIREFOX, openSelfDriven, StartError } from './self-driven.js'
 
 const PAGE = 'tests/browser/fixtures/gpu.html';
 /** Weights that are drawn. */
-const DRAWN = 8;
+const DRAWN = 4;
 const u = 2 ** -24;
 const driver = softwareVulkan();
 

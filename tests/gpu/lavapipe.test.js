@@ -10,6 +10,7 @@ import { describe, test } from 'node:test';
 import { ensureMesa } from '../../scripts/setup/mesa.js';
 import { root } from '../../scripts/setup/run.js';
 import { SEED, sampled } from '../helpers/gpu.js';
+import { GPU_TYPES } from '../helpers/gpu-weights.js';
 
 /**
  * A file that takes longer has failed; most of it is compiling, which Mesa remembers in `cache`.
@@ -23,9 +24,11 @@ const PRODUCTS = [
   ['matmul', /f16 in/, 1],
   ['attention', /8\/2 heads of 64|longest/, 2],
 ];
+/** Weight types, of which some are drawn; each has two tests. */
+const types = sampled(GPU_TYPES, 8);
 /** Tests of this folder, the least number that must pass. @type {[string, RegExp, number][]} */
 const TESTS = [
-  ['types', /./, 40],
+  ['types', new RegExp(`(?<!\\w)(?:${types.join('|')}): `), 2 * types.length],
   .../** @type {typeof PRODUCTS} */ (sampled(PRODUCTS, 1)),
   // These compile for minutes.
   .../** @type {[string, RegExp, number][]} */ (
