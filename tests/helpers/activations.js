@@ -26,16 +26,26 @@ const exactIntegers = (largest) => (nTokens, nCols, prng) => {
   return x;
 };
 
+/**
+ * As Float32Array.from() does, which is slow for values by the million.
+ * @param {number} length @param {(i: number) => number} value
+ */
+export function floatsOf(length, value) {
+  const x = new Float32Array(length);
+  for (let i = 0; i < length; i++) x[i] = value(i);
+  return x;
+}
+
 /** @type {Record<string, (nTokens: number, nCols: number, prng: Prng) => Float32Array>} */
 export const activations = {
-  gaussian: (nTokens, nCols, prng) => Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian()),
+  gaussian: (nTokens, nCols, prng) => floatsOf(nTokens * nCols, () => prng.gaussian()),
   /**
    * One value in 64 is a hundred times larger than the others, as in the activations of trained
    * transformers.
    */
   outliers: (nTokens, nCols, prng) =>
-    Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian() * (prng.int(0, 63) ? 1 : 100)),
-  zeros: (nTokens, nCols, prng) => Float32Array.from({ length: nTokens * nCols }, () => prng.pick([0, -0])),
+    floatsOf(nTokens * nCols, () => prng.gaussian() * (prng.int(0, 63) ? 1 : 100)),
+  zeros: (nTokens, nCols, prng) => floatsOf(nTokens * nCols, () => prng.pick([0, -0])),
   /** Some groups are all zeros, next to groups of values. */
   gaps: (nTokens, nCols, prng) => {
     const x = activations.gaussian(nTokens, nCols, prng);
@@ -44,19 +54,14 @@ export const activations = {
     }
     return x;
   },
-  denormals: (nTokens, nCols, prng) =>
-    Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian() * 1e-40),
+  denormals: (nTokens, nCols, prng) => floatsOf(nTokens * nCols, () => prng.gaussian() * 1e-40),
   /**
    * Values so small that the inverse of their scale is beyond f32; a token for each power of ten.
    */
   tiny: (nTokens, nCols, prng) =>
-    Float32Array.from(
-      { length: nTokens * nCols },
-      (_, i) => prng.gaussian() * 10 ** (-34 - (Math.floor(i / nCols) % 5)),
-    ),
+    floatsOf(nTokens * nCols, (i) => prng.gaussian() * 10 ** (-34 - (Math.floor(i / nCols) % 5))),
   /** The largest activations whose products with natural weights are still finite in f32. */
-  huge: (nTokens, nCols, prng) =>
-    Float32Array.from({ length: nTokens * nCols }, () => prng.gaussian() * 1e31),
+  huge: (nTokens, nCols, prng) => floatsOf(nTokens * nCols, () => prng.gaussian() * 1e31),
   exactInt8: exactIntegers(127),
   exactInt16: exactIntegers(32767),
 };

@@ -179,11 +179,12 @@ export function normReference(x, nTokens, nCols, { weight, eps }) {
  */
 export function gateReference(gate, up, act) {
   const made = { values: new Float64Array(gate.length), errors: new Float64Array(gate.length) };
-  gate.forEach((g, i) => {
+  for (let i = 0; i < gate.length; i++) {
+    const g = gate[i];
     if (act === 2) {
       made.values[i] = Math.max(g, 0) * up[i];
       made.errors[i] = u * Math.abs(made.values[i]) + 2 ** -149;
-      return;
+      continue;
     }
     if (act === 3) {
       const x = Math.min(g, 7);
@@ -192,14 +193,14 @@ export function gateReference(gate, up, act) {
       made.values[i] = (x / (1 + Math.exp(-z))) * factor;
       const relative = (10 + 3 * Math.min(Math.abs(z), 104)) * u;
       made.errors[i] = relative * Math.abs(made.values[i]) + 2.8e-37 * Math.abs(factor) + 2 ** -149;
-      return;
+      continue;
     }
     const z = act === 0 ? g : 2 * Math.sqrt(2 / Math.PI) * (g + 0.044715 * g ** 3);
     const value = (g / (1 + Math.exp(-z))) * up[i];
     const relative = (9 + (act === 0 ? 0 : 3 * Math.min(Math.abs(z), 104))) * u;
     made.values[i] = value;
     made.errors[i] = relative * Math.abs(value) + 2.8e-37 * Math.abs(up[i]) + 2 ** -149;
-  });
+  }
   return made;
 }
 
@@ -209,6 +210,9 @@ export function gateReference(gate, up, act) {
  * the product.
  */
 export class MadeProduct {
+  /** What passes through the weights, by output. @type {Float64Array | undefined} */
+  #passed;
+
   /** @param {ReferenceWeight} w @param {Made} made @param {number} nTokens */
   constructor(w, made, nTokens) {
     this.product = new ReferenceProduct(w, /** @type {any} */ (made.values), nTokens);
@@ -219,11 +223,19 @@ export class MadeProduct {
 
   /** @param {number} t @param {number} r @param {number} activation */
   bound(t, r, activation) {
-    const { nCols, values } = this.w;
-    let passed = 0;
-    for (let c = 0; c < nCols; c++)
-      passed += this.made.errors[t * nCols + c] * Math.abs(values[r * nCols + c]);
-    return this.product.bound(t, r, activation) * (1 + 2 ** -15) + 2 * passed;
+    this.#passed ??= this.#findPassed();
+    return this.product.bound(t, r, activation) * (1 + 2 ** -15) + 2 * this.#passed[t * this.w.nRows + r];
+  }
+
+  #findPassed() {
+    const { nRows, nCols, values } = this.w;
+    const { errors } = this.made;
+    const passed = new Float64Array(this.nTokens * nRows);
+    for (let i = 0; i < passed.length; i++) {
+      const [x, w] = [Math.floor(i / nRows) * nCols, (i % nRows) * nCols];
+      for (let c = 0; c < nCols; c++) passed[i] += errors[x + c] * Math.abs(values[w + c]);
+    }
+    return passed;
   }
 
   /**

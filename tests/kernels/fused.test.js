@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { activations, GROUP_COLS } from '../helpers/activations.js';
 import { makeWeights } from '../helpers/blocks.js';
 import { ACTIVATION_NAMES, LARGEST_CODE, normError, ReferenceWeight } from '../helpers/bounds.js';
+import { SEED as DRAWN_BY, sampled } from '../helpers/drawn.js';
 import * as fused from '../helpers/fused.js';
 import { Prng } from '../helpers/prng.js';
 import { openModules, STATUS } from '../helpers/raw.js';
@@ -30,6 +31,11 @@ const SEED = 20251123;
  */
 const PANEL = 2048;
 const SCRATCH_FLOATS = 163840;
+/**
+ * Weight types that are drawn: what is fused does not depend on them, and tests/kernels/kernels has
+ * all of them.
+ */
+const DRAWN = 8;
 /** Norm-wise bound. */
 const PROMISED = 1e-4;
 
@@ -182,7 +188,7 @@ function checkPromise(got, { product, made, w }, served) {
 
 /** @param {RawModule} module @param {boolean} scalar */
 async function testSizes(module, scalar) {
-  for (const { id } of module.types) {
+  for (const { id } of sampled(module.types, DRAWN)) {
     const type = /** @type {ReferenceType} */ (referenceById.get(id));
     for (const nCols of [1, 3, 256, 257, PANEL - 1, PANEL + 1, 2 * PANEL + 300]) {
       for (const [nTokens, nRows] of nCols > PANEL
@@ -219,7 +225,7 @@ async function testSizes(module, scalar) {
 
 /** @param {RawModule} module */
 async function testPoison(module) {
-  for (const { id } of module.types) {
+  for (const { id } of sampled(module.types, DRAWN)) {
     const type = /** @type {ReferenceType} */ (referenceById.get(id));
     const nCols = wholeBlocks(type, 712);
     for (const activation of ['outliers', 'zeros', 'gaps', 'denormals', 'tiny', 'huge']) {
@@ -272,6 +278,32 @@ function testBadTokens(module) {
   }
 }
 
+/** @type {Map<string, ReferenceWeight[]>} */
+const knownFfn = new Map();
+
+/**
+ * The weights of a feed-forward block, for every module and instruction set.
+ * @param {number[]} types  ids @param {number} nEmbd @param {number} nFf
+ */
+function ffnWeights(types, nEmbd, nFf) {
+  const key = `${[types, nEmbd, nFf]}`;
+  const prng = new Prng(SEED + nEmbd + nFf);
+  const shapes = [
+    [nFf, nEmbd],
+    [nFf, nEmbd],
+    [nEmbd, nFf],
+  ];
+  const made =
+    knownFfn.get(key) ??
+    types.map((id, i) => {
+      const [nRows, nCols] = shapes[i];
+      const type = /** @type {ReferenceType} */ (referenceById.get(id));
+      return new ReferenceWeight(type, makeWeights(type, 'natural', nRows, nCols, prng), nRows, nCols);
+    });
+  knownFfn.set(key, made);
+  return made;
+}
+
 /**
  * Checks a feed-forward block. The products for gate and up, left in the workspace, must be those
  * of fused_rmsnorm_matmul. y must be the gated product, plus x if `residual`, within the bound of
@@ -283,21 +315,11 @@ function testBadTokens(module) {
 function checkFfn(module, names, nTokens, nEmbd, nFf, activation, { act, residual, normed, inPlace }) {
   const prng = new Prng(SEED + nTokens + nEmbd + nFf);
   const types = names.map((name) => typeNamed(module, name));
-  const shapes = [
-    [nFf, nEmbd],
-    [nFf, nEmbd],
-    [nEmbd, nFf],
-  ];
-  const weights = types.map((type, i) => {
-    const [nRows, nCols] = shapes[i];
-    const reference = /** @type {ReferenceType} */ (referenceById.get(type.id));
-    return new ReferenceWeight(
-      reference,
-      makeWeights(reference, 'natural', nRows, nCols, prng),
-      nRows,
-      nCols,
-    );
-  });
+  const weights = ffnWeights(
+    types.map(({ id }) => id),
+    nEmbd,
+    nFf,
+  );
   const x = activations.gaussian(nTokens, nEmbd, prng);
   const norm = normed ? { weight: normWeight(nEmbd, prng), eps: EPS } : undefined;
   const parts = [
@@ -440,12 +462,12 @@ for (const module of modules) {
         checkMany(module, many, 2, [1, 2], 256);
       });
 
-      await t.test('sizes', () => {
+      await t.test(`sizes, types by seed ${DRAWN_BY}`, () => {
         module.select(variant);
         return testSizes(module, scalar);
       });
 
-      await t.test('kinds of weights and activations', () => {
+      await t.test(`kinds of weights and activations, types by seed ${DRAWN_BY}`, () => {
         module.select(variant);
         return testPoison(module);
       });

@@ -1,0 +1,15 @@
+/**
+ * Long lists of cases are drawn by a seed, which FM_TEST_SEED sets; tests show it in their names.
+ * FM_TEST_DEEP=1 runs all cases.
+ */
+import { draw } from './prng.js';
+
+export const DEEP = Boolean(process.env.FM_TEST_DEEP);
+export const SEED = Number(process.env.FM_TEST_SEED ?? Date.now() % 1e6);
+
+/**
+ * Some cases of many.
+ * @template T
+ * @param {readonly T[]} cases @param {number} n
+ */
+export const sampled = (cases, n) => (DEEP ? cases : draw(cases, n, SEED));
