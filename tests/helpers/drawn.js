@@ -13,3 +13,17 @@ export const SEED = Number(process.env.FM_TEST_SEED ?? Date.now() % 1e6);
  * @param {readonly T[]} cases @param {number} n
  */
 export const sampled = (cases, n) => (DEEP ? cases : draw(cases, n, SEED));
+
+/**
+ * What a function makes, which is made when it is first asked for: not for tests that do not run.
+ * @template T
+ * @param {() => T} make
+ */
+export function once(make) {
+  /** @type {{ made: T } | undefined} */
+  let known;
+  return () => {
+    known ??= { made: make() };
+    return known.made;
+  };
+}

@@ -16,6 +16,7 @@ import {
   referenceWeights,
   seenBy,
 } from '../helpers/attention.js';
+import { once } from '../helpers/drawn.js';
 import { Prng } from '../helpers/prng.js';
 import { openModules, STATUS } from '../helpers/raw.js';
 
@@ -182,16 +183,20 @@ const GROUPS = [
   { nHeads: 36, nKvHeads: 9 },
 ];
 
+const HEAD_SIZES = [
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 20, 31, 33, 36, 40, 72, 80, 100, 128, 160, 192, 255, 256, 576,
+];
+
 /** @param {Case} made @param {string} name */
 const describe = ({ shape: s }, name) =>
   `${name}: ${s.nTokens} tokens, ${s.nHeads}/${s.nKvHeads} heads of ${s.headSize}, ${s.nPositions} positions from ` +
   `${s.firstPosition}, type ${s.kvType}, causal ${s.causal}, window ${s.window}, softcap ${s.softcap}`;
 
-/** @param {Iterable<Case>} cases @param {string} name */
+/** @param {() => Iterable<Case>} cases  made when the test runs @param {string} name */
 function checkCases(cases, name) {
-  const prepared = [...cases].map((made) => ({ made, reference: referenceAttention(made) }));
+  const prepared = once(() => [...cases()].map((made) => ({ made, reference: referenceAttention(made) })));
   everywhere(`flash attention: ${name}`, (module, label) => {
-    for (const { made, reference } of prepared) {
+    for (const { made, reference } of prepared()) {
       const { status, y } = attend(module, made);
       const what = describe(made, label);
       assert.equal(status, STATUS.OK, what);
@@ -201,28 +206,29 @@ function checkCases(cases, name) {
 }
 
 checkCases(
-  Object.values(KV).flatMap((kvType) => {
-    const prng = new Prng(10 + kvType);
-    return GROUPS.flatMap((group) =>
-      [1, 2, 7].flatMap((nTokens) =>
-        [1, 7, 16, 17, 33, 70].map((nPositions) => {
-          const headSize = prng.pick([32, 64, 96]);
-          const causal = prng.int(0, 1);
-          const firstPosition = Math.max(0, nPositions - nTokens);
-          return makeCase(
-            makeShape({ ...group, nTokens, nPositions, headSize, causal, firstPosition, kvType }),
-            prng,
-          );
-        }),
-      ),
-    );
-  }),
+  () =>
+    Object.values(KV).flatMap((kvType) => {
+      const prng = new Prng(10 + kvType);
+      return GROUPS.flatMap((group) =>
+        [1, 2, 7].flatMap((nTokens) =>
+          [1, 7, 16, 17, 33, 70].map((nPositions) => {
+            const headSize = prng.pick([32, 64, 96]);
+            const causal = prng.int(0, 1);
+            const firstPosition = Math.max(0, nPositions - nTokens);
+            return makeCase(
+              makeShape({ ...group, nTokens, nPositions, headSize, causal, firstPosition, kvType }),
+              prng,
+            );
+          }),
+        ),
+      );
+    }),
   'groups of heads and lengths',
 );
 
 checkCases(
-  [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 20, 31, 33, 36, 40, 72, 80, 100, 128, 160, 192, 255, 256, 576].flatMap(
-    (headSize) => {
+  () =>
+    HEAD_SIZES.flatMap((headSize) => {
       const prng = new Prng(1000 + headSize);
       const types = headSize % 32 === 0 ? Object.values(KV) : [KV.F32, KV.F16];
       return types.flatMap((kvType) =>
@@ -233,56 +239,53 @@ checkCases(
           ),
         ),
       );
-    },
-  ),
+    }),
   'head sizes 1..576',
 );
 
-checkCases(
-  (function* () {
-    const prng = new Prng(20);
-    for (const kvType of Object.values(KV)) {
-      for (const nTokens of [1, 5, 13]) {
-        for (const window of [0, 1, 5, 32, 100]) {
-          for (const softcap of [0, 30]) {
-            for (const [causal, firstPosition] of [
-              [1, 0],
-              [1, 40],
-              [1, 4000000000],
-              [0, 3],
-              [0, 58],
-              [0, 4000000000],
-            ]) {
-              const options = { kvType, nTokens, window, softcap, causal, firstPosition };
-              yield makeCase(makeShape({ ...options, nPositions: 61, headSize: 32 }), prng, { q: 3 });
-            }
+checkCases(function* () {
+  const prng = new Prng(20);
+  for (const kvType of Object.values(KV)) {
+    for (const nTokens of [1, 5, 13]) {
+      for (const window of [0, 1, 5, 32, 100]) {
+        for (const softcap of [0, 30]) {
+          for (const [causal, firstPosition] of [
+            [1, 0],
+            [1, 40],
+            [1, 4000000000],
+            [0, 3],
+            [0, 58],
+            [0, 4000000000],
+          ]) {
+            const options = { kvType, nTokens, window, softcap, causal, firstPosition };
+            yield makeCase(makeShape({ ...options, nPositions: 61, headSize: 32 }), prng, { q: 3 });
           }
         }
       }
     }
-  })(),
-  'masks, windows, offsets and soft caps',
-);
+  }
+}, 'masks, windows, offsets and soft caps');
 
 checkCases(
-  [1, 4].flatMap((nTokens) =>
-    Object.values(KV).flatMap((kvType) => {
-      const prng = new Prng(30);
-      const shape = { nTokens, kvType, nPositions: 100, headSize: 64 };
-      return [
-        makeCase(makeShape(shape), prng, { q: 100 }),
-        makeCase(makeShape(shape), prng, { q: 1e-30, v: 1e-6 }),
-        makeCase(makeShape({ ...shape, scale: 0 }), prng),
-        makeCase(makeShape({ ...shape, scale: -1 }), prng),
-        makeCase(makeShape({ ...shape, softcap: 0.01 }), prng, { q: 100 }),
-      ];
-    }),
-  ),
+  () =>
+    [1, 4].flatMap((nTokens) =>
+      Object.values(KV).flatMap((kvType) => {
+        const prng = new Prng(30);
+        const shape = { nTokens, kvType, nPositions: 100, headSize: 64 };
+        return [
+          makeCase(makeShape(shape), prng, { q: 100 }),
+          makeCase(makeShape(shape), prng, { q: 1e-30, v: 1e-6 }),
+          makeCase(makeShape({ ...shape, scale: 0 }), prng),
+          makeCase(makeShape({ ...shape, scale: -1 }), prng),
+          makeCase(makeShape({ ...shape, softcap: 0.01 }), prng, { q: 100 }),
+        ];
+      }),
+    ),
   'large logits, tiny values, scales',
 );
 
 checkCases(
-  [
+  () => [
     makeCase(
       makeShape({ nTokens: 70, nPositions: 70, causal: 1, nHeads: 6, nKvHeads: 2, headSize: 32 }),
       new Prng(40),
@@ -307,36 +310,33 @@ checkCases(
   'prompt blocks',
 );
 
-checkCases(
-  (function* () {
-    const prng = new Prng(60);
-    for (const kvType of Object.values(KV)) {
-      for (const [nTokens, nHeads, nKvHeads] of [
-        [1, 4, 2],
-        [1, 9, 3],
-        [1, 72, 8],
-        [2, 5, 1],
-        [7, 6, 3],
-        [70, 8, 2],
+checkCases(function* () {
+  const prng = new Prng(60);
+  for (const kvType of Object.values(KV)) {
+    for (const [nTokens, nHeads, nKvHeads] of [
+      [1, 4, 2],
+      [1, 9, 3],
+      [1, 72, 8],
+      [2, 5, 1],
+      [7, 6, 3],
+      [70, 8, 2],
+    ]) {
+      for (const [window, softcap, causal] of [
+        [0, 0, 1],
+        [9, 0, 1],
+        [0, 5, 0],
       ]) {
-        for (const [window, softcap, causal] of [
-          [0, 0, 1],
-          [9, 0, 1],
-          [0, 5, 0],
-        ]) {
-          // Sinks far below and far above the scores, and near them.
-          const sinks = Float32Array.from(
-            { length: nHeads },
-            (_, h) => [0, -30, 3, 12][h % 4] * prng.gaussian(),
-          );
-          const options = { kvType, nTokens, nHeads, nKvHeads, window, softcap, causal, sinks };
-          yield makeCase(makeShape({ ...options, nPositions: 75, firstPosition: 5, headSize: 32 }), prng);
-        }
+        // Sinks far below and far above the scores, and near them.
+        const sinks = Float32Array.from(
+          { length: nHeads },
+          (_, h) => [0, -30, 3, 12][h % 4] * prng.gaussian(),
+        );
+        const options = { kvType, nTokens, nHeads, nKvHeads, window, softcap, causal, sinks };
+        yield makeCase(makeShape({ ...options, nPositions: 75, firstPosition: 5, headSize: 32 }), prng);
       }
     }
-  })(),
-  'sinks',
-);
+  }
+}, 'sinks');
 
 everywhere('flash attention: sinks of infinity and NaN, and without positions', (module) => {
   const prng = new Prng(61);
