@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { relaxedNode } from '../../scripts/setup/engines.js';
 import { SetupError } from '../../scripts/setup/run.js';
+import { DEEP, SEED, sampled } from '../helpers/drawn.js';
 import { openModule } from '../helpers/raw.js';
 import { projectRoot } from '../helpers/test-data.js';
 
@@ -28,9 +29,16 @@ const FILES = [
  * How many models tests/llama/arch.test.js draws, about half of them for relaxed SIMD. This engine has
  * run all of them without.
  */
-const ARCHITECTURES = process.env.FM_TEST_DEEP ? {} : { FM_ARCH_DRAWN: '12' };
-/** The instruction sets that this engine has tested. */
-const TESTED_HERE = '/^(?!.*relaxed).*[:,] (scalar|simd128)/';
+const ARCHITECTURES = DEEP ? {} : { FM_ARCH_DRAWN: '12' };
+/** The sets that the relaxed module has besides relaxed SIMD, as other modules do; one is drawn. */
+const SETS = ['scalar', 'simd128'];
+const drawn = sampled(SETS, 1);
+/** Tests that are left out: this engine has tested the other modules, and the references in JavaScript. */
+const LEFT_OUT = [
+  '/^(?!.*relaxed).*[:,] (scalar|simd128)/',
+  '/^arch: (.*, float64 JavaScript|a setting that is ignored)/',
+  ...SETS.filter((set) => !drawn.includes(set)).map((set) => `/relaxed module, ${set}/`),
+];
 /** Tests that run only in an engine with relaxed SIMD. */
 const MUST_RUN = [
   'kernels: relaxed module, relaxed i16',
@@ -40,6 +48,7 @@ const MUST_RUN = [
   'fused_dequant_matmul_q4k_batch: relaxed i32',
   'fused_dequant_matmul_q4k_validation: relaxed i32',
   'abi: relaxed module',
+  'layer: relaxed module, softmax',
 ];
 
 /**
@@ -48,7 +57,8 @@ const MUST_RUN = [
  */
 async function runTests(node) {
   const { NODE_TEST_CONTEXT: _, NODE_OPTIONS: __, ...env } = process.env;
-  const args = ['--test', '--test-reporter=tap', `--test-skip-pattern=${TESTED_HERE}`, ...FILES];
+  const skipped = LEFT_OUT.map((pattern) => `--test-skip-pattern=${pattern}`);
+  const args = ['--test', '--test-reporter=tap', ...skipped, ...FILES];
   const child = spawn(node, args, { cwd: projectRoot, env: { ...ARCHITECTURES, ...env } });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
@@ -64,7 +74,7 @@ test('isa: every test file of the kernels exists', () => {
   for (const file of FILES) assert.ok(existsSync(join(projectRoot, file)), file);
 });
 
-test('isa: the kernel tests pass on relaxed SIMD', async (t) => {
+test(`isa: the kernel tests pass on relaxed SIMD, seed ${SEED}`, async (t) => {
   if (!openModule('relaxed').reason) {
     t.diagnostic(`Node ${process.version} has relaxed SIMD: the kernel tests of this very run covered it`);
     return;
