@@ -27,6 +27,7 @@ const FEATURES = [
   { feature: 'scalar C', file: /(kernels|isa)\.test/, name: /scalar/, said: /module, scalar/ },
   { feature: 'SIMD128', file: /(kernels|isa)\.test/, name: /simd128/, said: /module, simd128/ },
   { feature: 'relaxed SIMD', file: /(kernels|isa)\.test/, name: /relaxed/, said: /module, relaxed/ },
+  { feature: 'the kernels on arm64', file: /arm64\.test/, said: /on arm64/ },
   { feature: 'threads', file: /thread/, said: /threads?\b/ },
   { feature: 'workers', file: /worker/ },
   { feature: 'a browser', file: /browser\//, said: /Chromium|Firefox|WebKit/ },

@@ -6,6 +6,7 @@
  * `node scripts/setup.js` runs only this.
  */
 import { aptInstall } from './setup/apt.js';
+import { ensureArm64Node } from './setup/arm64.js';
 import { ensureEmscripten } from './setup/emscripten.js';
 import { ensureChromium } from './setup/engines.js';
 import { ensureMesa } from './setup/mesa.js';
@@ -38,11 +39,12 @@ async function ensureTools(native) {
 }
 
 /**
- * @param {{ native?: boolean, browser?: boolean, gpu?: boolean }} [options]  native: a compiler for the native
- *   tests; browser: Chromium, if it can be installed (otherwise its tests say so); gpu: Mesa, likewise
+ * @param {{ native?: boolean, browser?: boolean, gpu?: boolean, arm64?: boolean }} [options]  native: a compiler
+ *   for the native tests; browser: Chromium, if it can be installed (otherwise its tests say so); gpu: Mesa,
+ *   likewise; arm64: Node for arm64, likewise
  * @returns {Promise<import('./setup/emscripten.js').Emscripten>}
  */
-export async function ensureSetup({ native = false, browser = false, gpu = false } = {}) {
+export async function ensureSetup({ native = false, browser = false, gpu = false, arm64 = false } = {}) {
   checkNode();
   await ensurePackages();
   await ensureTools(native);
@@ -50,12 +52,14 @@ export async function ensureSetup({ native = false, browser = false, gpu = false
   if (browser && !(await ensureChromium())) say('no Chromium here: the browser tests will be skipped');
   const lacks = gpu ? await ensureMesa() : '';
   if (typeof lacks === 'string' && lacks) say(`${lacks}: some tests of WebGPU will be skipped`);
+  const node = arm64 ? await ensureArm64Node() : [];
+  if (typeof node === 'string') say(`${node}: the tests on arm64 will be skipped`);
   return emscripten;
 }
 
 if (isMain(import.meta.url)) {
   await main(async () => {
-    const { root, version } = await ensureSetup({ native: true, browser: true, gpu: true });
+    const { root, version } = await ensureSetup({ native: true, browser: true, gpu: true, arm64: true });
     say(`ready: Emscripten ${version} in ${root}`);
   });
 }

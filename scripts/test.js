@@ -26,18 +26,28 @@ const HELP = `npm test -- [options] [files]
   --test-timeout MS      a file that takes longer is ended, and has failed (default: ${FILE_MS})
 `;
 
-/** Files that are started first, so that none of them is the last one running. */
+/** Files that are started first, the longest before the others, so that none of them is the last one running. */
 const LONG = [
   'kernels/isa',
+  'kernels/arm64',
+  'gpu/selftest',
+  'gpu/lavapipe',
+  'browser/gpu',
   'browser/demo-everyone',
   'browser/demo',
   'browser/demo-model',
+  'gpu/stages',
   'kernels/native',
+  'gpu/choice',
+  'browser/engines',
+  'kernels/fused',
+  'package/consumers',
+  'browser/model-worker',
+  'llama/arch',
+  'llama/structured',
+  'llama/contexts-saved',
+  'llama/contexts',
   'fuzz/fuzz',
-  'browser/gpu',
-  'gpu/matmul',
-  'gpu/matvec',
-  'gpu/lavapipe',
 ].map((name) => `tests/${name}.test.js`);
 /** Files that run alone: they compare times, or have time limits that other work would break. */
 const ALONE = ['browser/demo-calm', 'browser/load-peak', 'worker/lifecycle', 'gguf/stalled'].map(
@@ -56,6 +66,7 @@ function allTestFiles() {
 /** Tests that must run in CI and not be skipped: at least one of this file with such a name. */
 const REQUIRED_IN_CI = [
   { what: 'relaxed SIMD', file: /isa\.test\.js$/, name: /relaxed/ },
+  { what: 'arm64', file: /kernels\/arm64\.test\.js$/, name: /^arm64: / },
   { what: 'Chromium', file: /browser.*\.test\.js$/, name: /./ },
   { what: 'WebGPU in Node', file: /gpu\/types\.test\.js$/, name: /: lanes$/ },
   { what: 'WebGPU in Chromium', file: /browser\/gpu\.test\.js$/, name: /^WebGPU in Chromium, / },
@@ -142,7 +153,7 @@ export async function test(args) {
     return 0;
   }
   const { options, timeout, files, isAll } = parsed;
-  await ensureSetup({ native: true, browser: true, gpu: true });
+  await ensureSetup({ native: true, browser: true, gpu: true, arm64: true });
   await build({ quiet: true });
   Object.assign(process.env, environment());
   process.chdir(root);

@@ -20,6 +20,32 @@ function nodePackage() {
     : `node-${system}-${process.arch}`;
 }
 
+/** Path of the executable in such a package. @param {string} folder @param {string} name */
+const executableOf = (folder, name) =>
+  path.join(folder, 'node_modules', name, process.platform === 'win32' ? 'bin/node.exe' : 'bin/node');
+
+/**
+ * Fetches Node 24 from the npm registry, also that of another machine.
+ * @param {string} name  of its package @param {string} folder
+ * @returns {Promise<string>}  path of the executable
+ */
+export async function fetchNode(name, folder) {
+  const [file, args] = npmCommand();
+  const options = [
+    '--no-save',
+    '--no-package-lock',
+    '--no-audit',
+    '--no-fund',
+    '--ignore-scripts',
+    '--loglevel=error',
+    // The package may be one for another machine, which npm refuses otherwise.
+    '--force',
+  ];
+  const install = ['install', ...options, '--prefix', folder, `${name}@${NODE_24}`];
+  await run(file, [...args, ...install], { quiet: true, hint: `Node ${NODE_24} could not be fetched` });
+  return executableOf(folder, name);
+}
+
 /**
  * A Node whose V8 has relaxed SIMD: this one if it is new enough, else Node 24 from the npm
  * registry.
@@ -27,24 +53,13 @@ function nodePackage() {
  */
 export async function relaxedNode() {
   if (nodeMajor() >= FIRST_RELAXED_NODE) return process.execPath;
-  const name = process.platform === 'win32' ? 'bin/node.exe' : 'bin/node';
-  const executable = path.join(node24Folder, 'node_modules', nodePackage(), name);
+  const executable = executableOf(node24Folder, nodePackage());
   const works = () => existsSync(executable) && ask(executable, ['--version'])?.startsWith(`v${NODE_24}.`);
   if (works()) return executable;
   await withLock('node24', async () => {
     if (works()) return;
     say(`fetching Node ${NODE_24}, for relaxed SIMD, into .toolchain/node24`);
-    const [file, args] = npmCommand();
-    const options = [
-      '--no-save',
-      '--no-package-lock',
-      '--no-audit',
-      '--no-fund',
-      '--ignore-scripts',
-      '--loglevel=error',
-    ];
-    const install = ['install', ...options, '--prefix', node24Folder, `${nodePackage()}@${NODE_24}`];
-    await run(file, [...args, ...install], { quiet: true, hint: `Node ${NODE_24} could not be fetched` });
+    await fetchNode(nodePackage(), node24Folder);
   });
   if (!works()) throw new SetupError(`Node ${NODE_24} from the npm registry does not run here`);
   return executable;
