@@ -3,7 +3,16 @@
 
 import { ModelError } from '../llama/errors.js';
 import { servedType } from '../types.js';
-import { attendWork, embedWork, feedWork, headWork, isSplit, projectWork, statesWork } from './blocks.js';
+import {
+  attendWork,
+  embedWork,
+  feedWork,
+  headWork,
+  isSplit,
+  loadBlocks,
+  projectWork,
+  statesWork,
+} from './blocks.js';
 import { CheckedReads } from './checked-reads.js';
 import { Commands } from './commands.js';
 import { precisionOf } from './features.js';
@@ -167,6 +176,7 @@ export class GpuBackend {
   /** @type {Backend['loadWeights']} */
   async loadWeights(gguf, plan, tensors, options) {
     const means = { gpu: this.#gpu, pipelines: this.#pipelines, commands: this.#commands };
+    await loadBlocks(plan.layers);
     // The kernels are tested while the weights arrive.
     const testing = this.selfTest(gguf, plan, tensors);
     testing.catch(() => {});
@@ -192,6 +202,9 @@ export class GpuBackend {
     const matrices = tensors.filter(({ use }) => use !== 'vector' && use !== 'bias');
     const types = matrices.map(({ name }) => gguf.tensor(name).type);
     const biases = tensors.some(({ role }) => role.endsWith('.attention.qBias'));
+    const feedRoles = [
+      ...new Set(tensors.flatMap(({ role }) => /\.feed\.(\w+(Bias|Factor))$/.exec(role)?.[1] ?? [])),
+    ];
     const kinds = new Map(layers.map((layer) => [JSON.stringify(layer), layer]));
     for (const { attention, feed } of kinds.values()) {
       // A layer without attention is refused.
@@ -199,6 +212,7 @@ export class GpuBackend {
       await this.#test(types, {
         attention: { ...attention, biases },
         ...{ feed, head, embeddingScale: embedding.scale },
+        ...(feed.experts && { feedRoles }),
       });
     }
   }

@@ -4,7 +4,8 @@
  *                                                     and k
  *   attend   attention, x += output                   two dispatches, three where positions are
  *                                                     split
- *   feed     x += (act(h gate^T) * (h up^T)) down^T   two dispatches for few tokens; h = norm(x)
+ *   feed     x += (act(h gate^T) * (h up^T)) down^T   two dispatches for few tokens; h = norm(x);
+ *                                                     experts.js has mixtures of experts
  *   head     logits = norm(x) output^T                one dispatch for one token */
 
 import { widths } from './hidden.js';
@@ -51,8 +52,19 @@ import { addTo, gate, norm, rowGroups, scaleAndCap, temper } from './wgsl/layer.
  * }} Means
  */
 
+/** The work of experts, once a model has needed it. @type {typeof import('./experts.js') | undefined} */
+let experts;
+
+/**
+ * Imports what the blocks of layers need.
+ * @param {readonly { feed: { kind: string } }[]} layers
+ */
+export async function loadBlocks(layers) {
+  if (layers.some(({ feed }) => feed.kind === 'experts')) experts ??= await import('./experts.js');
+}
+
 /** Groups of kernels with a workgroup a row. @param {Step} step */
-const everyRow = ({ nTokens }) => rowGroups(nTokens);
+export const everyRow = ({ nTokens }) => rowGroups(nTokens);
 
 /**
  * The vectors of an attention block in one buffer.
@@ -180,7 +192,7 @@ function temperWork({ temperature, nHeads, headSize }, x, stride) {
  * @param {Means} means
  * @returns {Work[]}
  */
-function normedProduct(product, { settings, weights }, { x, normed }, vectors, form, means) {
+export function normedProduct(product, { settings, weights }, { x, normed }, vectors, form, means) {
   const { norm: ofInput } = settings;
   if (!ofInput) return productWork({ ...product, x }, form, means);
   if (form !== 'many') return productWork({ ...product, x, vectors, norm: ofInput }, form, means);
@@ -195,7 +207,7 @@ function normedProduct(product, { settings, weights }, { x, normed }, vectors, f
  * @param {boolean} [toZero]
  * @returns {Work}
  */
-const normWork = ({ kind, eps }, weight, x, y, toZero) => ({
+export const normWork = ({ kind, eps }, weight, x, y, toZero) => ({
   shader: norm({ kind, eps, nCols: weight.nCols, toZero }),
   buffers: { x, weight: weight.buffer, y },
   groups: everyRow,
@@ -299,9 +311,11 @@ function residual(product, { postNorm, residualScale }, weights, { x, normed }, 
  * @param {Means} means
  * @returns {Work[]}
  */
-export function feedWork(block, { buffers }, form, means) {
+export function feedWork(block, hidden, form, means) {
   const { settings, weights } = block;
+  const { buffers } = hidden;
   const { kind, norm: ofInput } = settings;
+  if (experts && kind === 'experts') return experts.expertsWork(block, hidden, form, means);
   // Blocks with other functions are refused (fit.js).
   const activation = /** @type {Exclude<FeedSettings['activation'], 'clamped'>} */ (settings.activation);
   const { gate: ofGate, up, down } = weights;

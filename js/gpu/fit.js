@@ -8,6 +8,7 @@ import { bufferCols } from './hidden.js';
 import { FEW, LARGEST_BATCH } from './products.js';
 import { up16 } from './shader.js';
 import { cacheLayout } from './wgsl/cache.js';
+import { MOST_EXPERTS } from './wgsl/expert-layout.js';
 
 /** @typedef {import('../backend.js').RunSettings} RunSettings */
 /** @typedef {import('../llama/plan.js').Plan} Plan */
@@ -48,7 +49,6 @@ const UNSERVED = [
   [/^embedding\.positions$/, 'learned positions'],
   [/^embedding\.types$/, 'token types'],
   [/\.attention\.sinks$/, 'attention sinks'],
-  [/\.feed\.(up|down)Bias$/, 'biases of feed-forward blocks'],
   [/\.feed\.sumFactor$/, 'factors of hidden states'],
   [/[nN]ormBias$/, 'biases of norms'],
   [/\.attention\.qkvBias$/, 'biases that queries, keys and values share'],
@@ -115,11 +115,16 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
   }
   for (const { attention, feed } of layers) {
     check(
-      ['gated', 'plain'].includes(feed.kind),
+      ['gated', 'plain', 'experts'].includes(feed.kind),
       `feed-forward blocks of kind ${show(feed.kind)} are not supported on the GPU`,
     );
+    const nExperts = feed.experts?.nExperts ?? 0;
     check(
-      ['silu', 'gelu', 'relu', 'relu2'].includes(feed.activation),
+      nExperts <= MOST_EXPERTS,
+      `blocks of ${nExperts} experts are not supported on the GPU: ${MOST_EXPERTS} at most`,
+    );
+    check(
+      ['silu', 'gelu', 'relu', 'relu2', ...(feed.experts ? ['clamped'] : [])].includes(feed.activation),
       `activations of the kind ${show(feed.activation)} are not supported on the GPU`,
     );
     check(!feed.layerInput, 'inputs of layers beside the hidden states are not supported on the GPU');
@@ -133,6 +138,15 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
   const roles = plan.tensors.filter(({ name }) => present.has(name)).map(({ role }) => role);
   for (const [pattern, what] of UNSERVED)
     check(!roles.some((role) => pattern.test(role)), `${what} are not supported on the GPU`);
+  const biases = roles.flatMap((role) => /^layers\.(\d+)\.feed\.(up|down)Bias$/.exec(role)?.[1] ?? []);
+  check(
+    biases.every((layer) => layers[Number(layer)].feed.experts),
+    'biases of feed-forward blocks are not supported on the GPU',
+  );
+  check(
+    !plan.tensors.some(({ name, alternating }) => alternating && present.has(name)),
+    'matrices that alternate in a tensor are not supported on the GPU',
+  );
   const widest = 4 * sizes(plan, settings).batch * Math.max(...Object.values(bufferCols(plan)));
   check(
     widest <= bindingBytes,

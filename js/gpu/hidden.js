@@ -3,6 +3,7 @@
  * layer. */
 
 import { up16 } from './shader.js';
+import { innerLayout, logitStride, routeWords } from './wgsl/expert-layout.js';
 import { FAULT_WORDS } from './wgsl/faults.js';
 
 /** @typedef {import('../backend.js').DeviceTensor} DeviceTensor */
@@ -21,10 +22,27 @@ export function widths({ nHeads, nKvHeads, headSize }) {
 }
 
 /**
+ * Values of a token that only blocks of experts have.
+ * @param {Plan} plan
+ * @returns {Record<string, number>}
+ */
+function expertCols({ nEmbd, layers }) {
+  const mixtures = layers.flatMap(({ feed: { experts } }) => experts ?? []);
+  if (mixtures.length === 0) return {};
+  const most = (/** @type {(of: typeof mixtures[0]) => number} */ of) => up16(Math.max(...mixtures.map(of)));
+  return {
+    logits: most(({ nExperts }) => logitStride(nExperts)),
+    routes: most(routeWords),
+    ...(mixtures.some(({ norms }) => norms) && { mixed: up16(nEmbd) }),
+  };
+}
+
+/**
  * f32 values of each buffer in a row of a batch.
  * @param {Plan} plan
  */
-export function bufferCols({ nEmbd, layers }) {
+export function bufferCols(plan) {
+  const { nEmbd, layers } = plan;
   const most = (/** @type {(layer: Plan['layers'][0]) => number} */ of) => up16(Math.max(...layers.map(of)));
   return {
     x: up16(nEmbd),
@@ -32,8 +50,9 @@ export function bufferCols({ nEmbd, layers }) {
     normed: up16(nEmbd),
     heads: most(({ attention }) => (attention ? widths(attention).qkv : 0)),
     attended: most(({ attention }) => (attention ? widths(attention).q : 0)),
-    gate: most(({ feed }) => feed.nFf),
-    up: most(({ feed }) => feed.nFf),
+    gate: most(({ feed }) => (feed.experts ? innerLayout(feed.nFf, feed.experts).tokenStride : feed.nFf)),
+    up: most(({ feed }) => (feed.experts ? 0 : feed.nFf)),
+    ...expertCols(plan),
   };
 }
 

@@ -51,11 +51,12 @@ export async function loadWeights(means, gguf, plan, tensors, options) {
         owned.delete(weight);
         continue;
       }
-      if (use === 'matrix' || use === 'table') {
+      if (use === 'matrix' || use === 'table' || use === 'experts') {
         byRole.set(role, weight);
         continue;
       }
-      const vector = await vectorOf(means, weight, role.startsWith('rope.'));
+      const nRows = use === 'values' ? weight.nRows : 1;
+      const vector = await vectorOf(means, weight, nRows, role.startsWith('rope.'));
       owned.add(vector);
       owned.delete(weight);
       byRole.set(role, vector);
@@ -95,25 +96,31 @@ function setFactor({ commands }, { type, parts }, { parts: [{ buffer: from }] })
 }
 
 /**
- * The only row of a weight as f32 numbers.
+ * The first rows of a weight as f32 numbers.
  * @param {Means} means
  * @param {GpuWeight} weight
- * @param {boolean} isRead  its values are needed here too
+ * @param {number} nRows
+ * @param {boolean} isRead  the values of a single row are needed here too
  */
-async function vectorOf({ gpu, pipelines, commands }, weight, isRead) {
+async function vectorOf({ gpu, pipelines, commands }, weight, nRows, isRead) {
   const { nCols } = weight;
-  const [{ unit, buffer }] = weight.units();
-  const pipeline = await pipelines.compile(embed({ unit, scale: 1 }));
-  const y = gpu.buffer(4 * up16(nCols), { label: weight.name });
+  const units = weight.rows(0, nRows).units();
+  const shaders = units.map(({ unit, firstRow }) => embed({ unit, scale: 1, firstRow }));
+  const compiled = await Promise.all(shaders.map((shader) => pipelines.compile(shader)));
+  const y = gpu.buffer(4 * nRows * up16(nCols), { label: weight.name });
   /** @type {import('./device.js').GpuBuffer | undefined} */
   let ids;
   try {
-    ids = gpu.buffer(4, { label: 'row 0' });
-    const step = { position: 0, start: 0, nTokens: 1, seen: 0 };
-    commands.dispatch(pipeline.bind({ w: buffer, ids, y }), embedGroups(unit, 1), step);
+    ids = gpu.bufferOf(
+      Uint32Array.from({ length: nRows }, (_, r) => r),
+      { label: 'rows' },
+    );
+    const step = { position: 0, start: 0, nTokens: nRows, seen: 0 };
+    for (const [i, { unit, buffer }] of units.entries())
+      commands.dispatch(compiled[i].bind({ w: buffer, ids, y }), embedGroups(unit, nRows), step);
     if (!isRead) {
       commands.flush();
-      return new GpuVector(y, nCols);
+      return new GpuVector(y, nCols, undefined, nRows);
     }
     const [bytes] = await commands.read([{ buffer: y, offset: 0, bytes: 4 * nCols }]);
     return new GpuVector(y, nCols, new Float32Array(bytes));

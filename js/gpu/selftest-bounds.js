@@ -19,10 +19,11 @@ import { WGSL_TYPES } from './wgsl/types.js';
 /** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
 /** @typedef {import('../llama/plan.js').FeedSettings} FeedSettings */
 
-const u = 2 ** -24;
+/** Half a unit in the last place of 1. */
+export const u = 2 ** -24;
 
 /** Largest derivative of silu, gelu and relu. */
-const SLOPE = 1.13;
+export const SLOPE = 1.13;
 
 /** @typedef {ReturnType<typeof import('./features.js').precisionOf>} Precision */
 
@@ -64,7 +65,7 @@ export const productError = (w, r, precision) =>
   (WGSL_TYPES[w.type].coded ? ADDED[precision](w, r) : 0);
 
 /** The same with a norm in front. @param {Matrix} w @param {number} r @param {Precision} precision */
-const normedError = (w, r, precision) =>
+export const normedError = (w, r, precision) =>
   productError(w, r, precision) + 2 * u * (w.nCols / 2 + 13) * w.norm(r);
 
 /** The Euclidean norm. @param {Float32Array | Float64Array} values */

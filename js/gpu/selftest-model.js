@@ -15,10 +15,13 @@ import { allocateWeights } from './weights.js';
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 /** @typedef {import('./selftest.js').SelfTestOptions} SelfTestOptions */
 /** @typedef {import('./selftest-data.js').Matrix} Matrix */
+/** @typedef {typeof import('./selftest-experts.js')} ExpertsTest */
+
+/** Rows of numbers that are added. @typedef {{ nRows: number, nCols: number, values: Float32Array }} Values */
 
 /**
- * A leaf is a matrix or a vector.
- * @typedef {Record<string, Matrix | Float32Array | undefined>} Tree
+ * A leaf is a matrix, a vector, or several rows of numbers.
+ * @typedef {Record<string, Matrix | Float32Array | Values | undefined>} Tree
  */
 
 /** More than one pass of the search for the largest takes, and odd. */
@@ -43,8 +46,9 @@ const COLUMNS = /** @type {const} */ ({
  * The settings of a synthetic layer: those of the model, with fewer heads.
  * @param {SelfTestOptions} options
  * @param {number} block  the largest of the types
+ * @param {ExpertsTest | undefined} mixtures  there with experts
  */
-function settingsOf({ attention = {}, feed = {}, head = {}, columns }, block) {
+function settingsOf({ attention = {}, feed = {}, head = {}, columns }, block, mixtures) {
   const { biases = false, outputBias = false, ...given } = attention;
   const { nHeads = 8, nKvHeads = 2, headSize = 64, window = 0 } = given;
   const group = nHeads / nKvHeads;
@@ -91,19 +95,22 @@ function settingsOf({ attention = {}, feed = {}, head = {}, columns }, block) {
   };
   /** @type {HeadSettings} */
   const ofHead = { norm: { kind: 'rms', eps: 1e-5 }, scale: 1, softcap: 0, ...head };
-  return { attention: ofAttention, feed: ofFeed, head: ofHead, biases, outputBias, nEmbd };
+  const mixture =
+    mixtures && feed.experts && mixtures.smallMixture(ofFeed, feed.experts, block, columns?.[1]);
+  return { attention: ofAttention, feed: mixture ?? ofFeed, head: ofHead, biases, outputBias, nEmbd };
 }
 
 /**
  * The synthetic layers and head. Every type is a matrix at least once.
  * @param {SelfTestOptions} options
  * @param {import('../wasm/kernels.js').Kernels} fm
+ * @param {ExpertsTest} [mixtures]  there with experts
  */
-export function makeModel(options, fm) {
+export function makeModel(options, fm, mixtures) {
   const types = [...new Set(options.types)];
   const blockOf = (/** @type {string} */ type) => servedType(type).blockValues;
   const block = Math.max(...types.map(blockOf));
-  const settings = settingsOf(options, block);
+  const settings = settingsOf(options, block, mixtures);
   const { attention, feed, nEmbd, biases, outputBias } = settings;
   const { nHeads, nKvHeads, headSize, scale, qkNorm } = attention;
   const random = generator(0x2545f491);
@@ -147,13 +154,19 @@ export function makeModel(options, fm) {
       ...(attention.postNorm && { postNorm: vector(nEmbd) }),
     };
     // Both have the same type, as in models.
-    const up = matrix(feed.nFf, nEmbd, meanFor(2));
-    const gate = feed.kind === 'gated' ? matrix(feed.nFf, nEmbd, meanFor(2), up.type) : undefined;
+    const n = feed.experts?.nExperts ?? 1;
+    const up = matrix(n * feed.nFf, nEmbd, meanFor(2));
+    const gate = feed.kind === 'plain' ? undefined : matrix(n * feed.nFf, nEmbd, meanFor(2), up.type);
     const ofFeed = {
       norm: vector(nEmbd),
       gate,
       up,
-      down: matrix(nEmbd, feed.nFf),
+      // Few columns: their values are larger.
+      down: matrix(n * nEmbd, feed.nFf, feed.experts ? 1 : undefined),
+      ...(feed.experts &&
+        mixtures?.mixtureTensors({ ...feed, experts: feed.experts }, nEmbd, options.feedRoles ?? [], {
+          ...{ matrix, vector, meanFor },
+        })),
       ...(feed.postNorm && { postNorm: vector(nEmbd) }),
     };
     layers.push({ attention: ofAttention, feed: ofFeed });
@@ -177,8 +190,11 @@ export function makeModel(options, fm) {
 
 /** @typedef {ReturnType<typeof makeModel>} Model */
 
-const isMatrix = (/** @type {Matrix | Float32Array | undefined} */ leaf) =>
-  leaf !== undefined && 'type' in leaf;
+const isMatrix = (/** @type {Tree[string]} */ leaf) => leaf !== undefined && 'type' in leaf;
+
+/** Leaves that are no matrices, as rows. @param {Float32Array | Values} leaf @returns {Values} */
+const rowsOf = (leaf) =>
+  leaf instanceof Float32Array ? { nRows: 1, nCols: leaf.length, values: leaf } : leaf;
 
 /** All trees of a model. @param {Model} model @returns {Tree[]} */
 export const treesOf = ({ layers, head, tables }) => [
@@ -206,16 +222,18 @@ export async function toGpu({ gpu, pipelines }, trees) {
       await writer.write(data);
       writer.end();
     }
-    const vector = (/** @type {Float32Array} */ values) => {
-      const padded = new Float32Array(up16(values.length));
-      padded.set(values);
-      const made = new GpuVector(gpu.bufferOf(padded, { label: 'vector' }), values.length);
+    const vector = (/** @type {Float32Array | Values} */ leaf) => {
+      const { nRows, nCols, values } = rowsOf(leaf);
+      const stride = up16(nCols);
+      const padded = new Float32Array(nRows * stride);
+      for (let r = 0; r < nRows; r++) padded.set(values.subarray(r * nCols, (r + 1) * nCols), r * stride);
+      const made = new GpuVector(gpu.bufferOf(padded, { label: 'vector' }), nCols, undefined, nRows);
       owned.push(made);
       return made;
     };
     let next = 0;
     const made = trees.map((tree) =>
-      mapLeaves(tree, (leaf) => (leaf instanceof Float32Array ? vector(leaf) : weights[next++])),
+      mapLeaves(tree, (leaf) => ('type' in leaf ? weights[next++] : vector(leaf))),
     );
     return { trees: made, owned };
   } catch (error) {
@@ -241,7 +259,10 @@ export function toWasm(fm, trees) {
   };
   const made = trees.map((tree) =>
     mapLeaves(tree, (leaf) => {
-      if (leaf instanceof Float32Array) return own(fm.tensor({ nRows: 1, nCols: leaf.length, data: leaf }));
+      if (!('type' in leaf)) {
+        const { values, ...shape } = rowsOf(leaf);
+        return own(fm.tensor({ ...shape, data: values }));
+      }
       const { type, nRows, nCols, data } = leaf;
       return own(fm.weight({ type, nRows, nCols, data }));
     }),
@@ -251,7 +272,7 @@ export function toWasm(fm, trees) {
 
 /**
  * @param {Tree} tree
- * @param {(leaf: Matrix | Float32Array) => any} map
+ * @param {(leaf: NonNullable<Tree[string]>) => any} map
  * @returns {import('../backend.js').Weights}
  */
 const mapLeaves = (tree, map) =>

@@ -7,6 +7,7 @@
 
 import { performance } from '../node.js';
 import { GpuBackend } from './backend.js';
+import { loadBlocks } from './blocks.js';
 import { GpuError } from './errors.js';
 import { PLAIN, precisionOf } from './features.js';
 import { FEW } from './products.js';
@@ -45,6 +46,7 @@ import { compute, fillRows, layRows, RUNS } from './selftest-run.js';
  * @property {Partial<AttentionSettings> & { biases?: boolean, outputBias?: boolean }} [attention]
  *   settings of the model, as far as they differ from the defaults
  * @property {Partial<FeedSettings>} [feed]
+ * @property {readonly string[]} [feedRoles]  of experts: tensors that a model may lack
  * @property {Partial<HeadSettings>} [head]
  * @property {number} [embeddingScale]
  * @property {readonly BlockName[]} [blocks] the only ones that are tested
@@ -108,8 +110,18 @@ const typesOf = (...weights) => [...new Set(weights.map(({ type }) => type))].jo
  * @param {Results} gpu
  * @param {Results} cpu
  * @param {(layer: number, x: Float32Array) => Float64Array} leastOf  see leastHeads()
+ * @param {import('./selftest-model.js').ExpertsTest} [mixtures]  there with experts
  */
-function compare({ kvType = 'F16', embeddingScale = 1, variants }, model, rows, states, gpu, cpu, leastOf) {
+function compare(
+  { kvType = 'F16', embeddingScale = 1, variants },
+  model,
+  rows,
+  states,
+  gpu,
+  cpu,
+  leastOf,
+  mixtures,
+) {
   const { settings, layers, head, tables } = model;
   const precision = precisionOf(variants, true);
   const { nEmbd } = gpu;
@@ -168,14 +180,19 @@ function compare({ kvType = 'F16', embeddingScale = 1, variants }, model, rows, 
       const name = `project and attend, ${tokensOf(nTokens)}${from}, ${typesOf(of.q, of.k, of.v, of.output)}`;
       block('attention', name, [step, again], (_, t) => bounds.attend(facts[t], seen));
     }
+    const { experts } = settings.feed;
+    const ofMixture = experts && mixtures?.mixtureErrors({ ...settings.feed, experts }, feed);
     const errors = /** @type {const} */ (['f32', precision]).map((mode) =>
       feedErrors(settings.feed, ofFeed, mode),
     );
     for (const [n, step] of rows.feed[0].entries()) {
       const { nTokens } = step;
       const name = `feed, ${tokensOf(nTokens)}, ${typesOf(ofFeed.up, ofFeed.down)}`;
-      block('feed', name, [step, rows.feed[1][n]], (row) =>
-        errors[Number(nTokens > FEW)](sizeOf(row, 'feed')),
+      block(
+        'feed',
+        name,
+        [step, rows.feed[1][n]],
+        (row) => ofMixture?.(before(row)) ?? errors[Number(nTokens > FEW)](sizeOf(row, 'feed')),
       );
     }
   }
@@ -220,7 +237,9 @@ export async function selfTest(options, wasmBackend) {
   const { gpu, pipelines, variants, kvType = 'F16', embeddingScale = 1, blocks = BLOCKS } = options;
   const began = performance.now();
   const fm = wasmBackend.kernels;
-  const model = makeModel(options, fm);
+  const mixtures = options.feed?.experts && (await import('./selftest-experts.js'));
+  const model = makeModel(options, fm, mixtures);
+  await loadBlocks([model.settings]);
   const { plan, settings, layers, random } = model;
   const rows = layRows(model.tables.length, blocks);
   const states = fillRows(rows, plan.nEmbd, random);
@@ -247,15 +266,11 @@ export async function selfTest(options, wasmBackend) {
       plainRun: true,
     });
     const got = await computing;
-    const cases = compare(options, model, rows, states, got, expected, (layer, x) =>
-      leastHeads(
-        fm,
-        settings.attention,
-        onCpu.trees[2 * layer],
-        /** @type {any} */ (layers[layer].attention),
-        x,
-      ),
-    );
+    const leastOf = (/** @type {number} */ layer, /** @type {Float32Array} */ x) => {
+      const { attention } = layers[layer];
+      return leastHeads(fm, settings.attention, onCpu.trees[2 * layer], /** @type {any} */ (attention), x);
+    };
+    const cases = compare(options, model, rows, states, got, expected, leastOf, mixtures);
     return { ms: performance.now() - began, cases, failed: cases.filter(({ good }) => !good) };
   } finally {
     await working;

@@ -7,15 +7,17 @@ import { up16 } from './shader.js';
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
 
-/** One row of f32 numbers in GPU memory, padded with zeros. */
+/** Rows of f32 numbers in GPU memory, one most often, each padded with zeros. */
 export class GpuVector extends InBuffer {
   /**
    * @param {GpuBuffer} buffer
    * @param {number} nCols
    * @param {Float32Array} [values] what is in it, where the processor needs it
+   * @param {number} [nRows]
    */
-  constructor(buffer, nCols, values) {
+  constructor(buffer, nCols, values, nRows = 1) {
     super(buffer);
+    this.nRows = nRows;
     this.nCols = nCols;
     this.values = values;
   }

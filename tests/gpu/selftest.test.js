@@ -33,6 +33,20 @@ const DRAWN = 4;
 const SMALL = { types: ['F32'], columns: [60, 2056] };
 const POST_NORM = { kind: /** @type {const} */ ('rms'), eps: 1e-5 };
 
+const ROUTER = /** @type {const} */ ({
+  scores: 'softmax',
+  over: 'all',
+  normalize: true,
+  scale: 1,
+  nGroups: 1,
+  nGroupsUsed: 1,
+});
+const SHARED = { nFf: 80, gated: true };
+const MIXTURE = /** @type {const} */ ({
+  columns: [60, 40],
+  feed: { kind: 'experts', experts: { nExperts: 8, nUsed: 2, router: ROUTER, shared: SHARED } },
+});
+
 /**
  * What is broken, the block that runs, the fault, the first words of a case that must fail, and
  * settings.
@@ -158,6 +172,51 @@ const FAULTS = [
     [/^argmax/, 'rank[o] > rank[tid]', 'rank[o] < rank[tid]'],
     /^largest logit/,
   ],
+  ['route: the order', 'feed', [/^route/, 'other > own', 'other < own'], /^feed, 1 token/, MIXTURE],
+  [
+    'route: weights that sum to 1',
+    'feed',
+    [/^route/, 'max(sum,', 'max(1.01 * sum,'],
+    /^feed, 1 token/,
+    MIXTURE,
+  ],
+  ['route: a barrier', 'feed', [/^route/, /workgroupBarrier\(\);(\s+var sum)/, '$1'], /^feed/, MIXTURE],
+  [
+    'experts: another one',
+    'feed',
+    [/^experts 2x/, /expert \* 40u/g, '(expert ^ 1u) * 40u'],
+    /^feed, 1 token/,
+    MIXTURE,
+  ],
+  [
+    'experts: the weight of another one',
+    'feed',
+    [/^experts 2x/, '2u + slot', '3u - slot'],
+    /^feed, 40 tokens/,
+    MIXTURE,
+  ],
+  ['experts: the last row', 'feed', [/^experts 2x/, 'row >= 40u', 'row >= 39u'], /^feed, 1 token/, MIXTURE],
+  [
+    'shared expert: its factor',
+    'feed',
+    [/^shared expert/, 'weight * gated', 'gated'],
+    /^feed, 1 token/,
+    MIXTURE,
+  ],
+  [
+    'experts out: the last one',
+    'feed',
+    [/^experts out/, 'slot < 2u', 'slot < 1u'],
+    /^feed, 5 tokens/,
+    MIXTURE,
+  ],
+  [
+    'experts out: the last token',
+    'feed',
+    [/^experts out/, 't >= step.n_tokens', 't + 1u >= step.n_tokens'],
+    /^feed, 5 tokens/,
+    MIXTURE,
+  ],
   [
     'a kernel that does nothing',
     'feed',
@@ -226,6 +285,43 @@ const OTHER_SETTINGS = [
         temperature: { scale: 0.1, length: 50 },
       },
       feed: { kind: 'plain', activation: 'relu2' },
+    },
+  ],
+  [
+    'experts in groups, with biases',
+    {
+      blocks: ['feed'],
+      columns: [60, 40],
+      feed: {
+        ...{ kind: 'experts', activation: 'clamped', postNorm: POST_NORM },
+        experts: {
+          ...{ nExperts: 64, nUsed: 6, shared: { nFf: 80, gated: false } },
+          router: { scores: 'sigmoid', over: 'all', normalize: true, scale: 2.5, nGroups: 8, nGroupsUsed: 3 },
+        },
+      },
+      feedRoles: ['routerBias', 'selectBias', 'gateBias', 'upBias', 'downBias', 'downFactor'],
+    },
+  ],
+  [
+    'experts of their own softmax, a norm of the router',
+    {
+      blocks: ['feed'],
+      columns: [60, 40],
+      feed: {
+        ...{ kind: 'experts', activation: 'gelu', residualScale: 0.5 },
+        experts: {
+          ...{ nExperts: 6, nUsed: 3, shared: undefined, routerNorm: { eps: 1e-3, scale: 0.125 } },
+          router: {
+            scores: 'softmax',
+            over: 'chosen',
+            normalize: false,
+            scale: 1,
+            nGroups: 1,
+            nGroupsUsed: 1,
+          },
+        },
+      },
+      feedRoles: ['gateFactor', 'upFactor'],
     },
   ],
   ['scales of the ends', { blocks: ['head', 'embed'], head: { scale: 0.5, softcap: 10 }, embeddingScale: 8 }],

@@ -5,9 +5,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createKernels, Llama } from '../../js/llama/index.js';
-import { planModel } from '../../js/llama/plan.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
 import { changedGguf, floats } from '../helpers/changed-gguf.js';
+import { N_EMBD, N_EXPERTS, planOf, SETTINGS, tensorsOf } from '../helpers/expert-blocks.js';
 import { distance, peakOf } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
@@ -16,98 +16,12 @@ import { dataPath, skipWithout } from '../helpers/test-data.js';
 import { libraryVariants } from '../helpers/variants.js';
 
 /** @import { Kernels } from '../../js/layer-index.js' */
-/** @import { ExpertSettings, FeedSettings, Plan, RouterSettings } from '../../js/llama/plan.js' */
+/** @import { Plan } from '../../js/llama/plan.js' */
+/** @import { Change } from '../helpers/expert-blocks.js' */
 
-const [N_EMBD, N_FF, N_EXPERTS, N_TOKENS] = [64, 32, 8, 7];
-const FACTORS = ['gateFactor', 'upFactor', 'downFactor'];
-const NORMS = ['routerNorm', 'expertsNorm', 'sharedNorm', 'sharedPostNorm'];
+const N_TOKENS = 7;
 /** As in backend.test.js. */
 const RELATIVE = 3e-5;
-
-/**
- * @typedef {object} Change
- * @property {Partial<ExpertSettings>} [experts]
- * @property {Partial<RouterSettings>} [router]
- * @property {Partial<FeedSettings>} [feed]
- * @property {readonly string[]} [biases]  roles
- * @property {readonly string[]} [factors]  roles
- */
-
-/** @type {Record<string, Change>} */
-const SETTINGS = {
-  'softmax of all': {},
-  'one expert': { experts: { nUsed: 1 } },
-  'weights with the sum 1, scaled': { router: { normalize: true, scale: 2.5 } },
-  'softmax of the chosen': { router: { over: 'chosen' } },
-  'sigmoid with a bias for the choice': { router: { scores: 'sigmoid' }, biases: ['selectBias'] },
-  'groups of experts': { router: { nGroups: 4, nGroupsUsed: 2 }, experts: { nUsed: 3 } },
-  'a shared expert': { experts: { shared: { nFf: 96, gated: false } } },
-  'a shared expert with a factor': { experts: { shared: { nFf: 16, gated: true } } },
-  'GELU gates': { feed: { activation: 'gelu' } },
-  'clamped gates': { feed: { activation: 'clamped' } },
-  'residual scale': { feed: { residualScale: 0.4 } },
-  'no norm': { feed: { norm: undefined } },
-  'norm after the block': { feed: { postNorm: { kind: 'rms', eps: 1e-3 } } },
-  'biases of the experts': { biases: ['gateBias', 'upBias', 'downBias'] },
-  'a bias of the router': { biases: ['routerBias'] },
-  'a norm of the router': { experts: { routerNorm: { eps: 0.2, scale: 0.5 } }, biases: ['routerBias'] },
-  'norms of the experts': { experts: { norms: { eps: 0.2 } } },
-  'norms of the experts and of a shared one': {
-    experts: { norms: { eps: 0.2 }, shared: { nFf: 48, gated: false } },
-    feed: { norm: undefined },
-  },
-  'factors of the experts': { factors: ['gateFactor', 'downFactor'] },
-  'factors and biases of the experts': {
-    ...{ factors: ['gateFactor', 'upFactor', 'downFactor'], biases: ['gateBias', 'upBias', 'downBias'] },
-  },
-};
-
-/** @param {Change} change */
-function planOf({ experts, router, feed }) {
-  const plan = planModel({
-    'general.architecture': 'llama',
-    'tokenizer.ggml.tokens': ['a', 'b'],
-    'llama.context_length': 64,
-    'llama.embedding_length': N_EMBD,
-    'llama.block_count': 1,
-    'llama.feed_forward_length': N_FF,
-    'llama.attention.head_count': 2,
-    'llama.attention.layer_norm_rms_epsilon': 1e-5,
-    'llama.expert_count': N_EXPERTS,
-    'llama.expert_used_count': 2,
-  });
-  const [layer] = plan.layers;
-  const mixture = /** @type {ExpertSettings} */ (layer.feed.experts);
-  Object.assign(mixture, experts);
-  Object.assign(mixture.router, { normalize: false }, router);
-  Object.assign(layer.feed, feed);
-  return plan;
-}
-
-/** Shapes of all tensors that a block may have, and whether they are matrices. @param {Plan} plan */
-function shapesOf(plan) {
-  const { shared } = /** @type {ExpertSettings} */ (plan.layers[0].feed.experts);
-  const sharedFf = shared?.nFf ?? 1;
-  return /** @type {Record<string, [nRows: number, nCols: number, isMatrix: boolean]>} */ ({
-    norm: [1, N_EMBD, false],
-    postNorm: [1, N_EMBD, false],
-    router: [N_EXPERTS, N_EMBD, true],
-    routerBias: [1, N_EXPERTS, false],
-    selectBias: [1, N_EXPERTS, false],
-    gate: [N_EXPERTS * N_FF, N_EMBD, true],
-    up: [N_EXPERTS * N_FF, N_EMBD, true],
-    down: [N_EXPERTS * N_EMBD, N_FF, true],
-    gateBias: [N_EXPERTS, N_FF, false],
-    upBias: [N_EXPERTS, N_FF, false],
-    downBias: [N_EXPERTS, N_EMBD, false],
-    sharedGate: [sharedFf, N_EMBD, true],
-    sharedUp: [sharedFf, N_EMBD, true],
-    sharedDown: [N_EMBD, sharedFf, true],
-    sharedRouter: [1, N_EMBD, true],
-    ...Object.fromEntries(FACTORS.map((role) => [role, [1, N_EXPERTS, false]])),
-    ...Object.fromEntries(NORMS.map((role) => [role, [1, N_EMBD, false]])),
-  });
-}
 
 /**
  * The states after a block, token by token and all at once.
@@ -135,15 +49,11 @@ async function run(backend, plan, weights, states) {
 async function compare(fm, change) {
   const plan = planOf(change);
   const prng = new Prng(20261127);
-  const chosen = [...(change.biases ?? []), ...(change.factors ?? [])];
   /** @type {Record<string, any>} */
   const ofWasm = {};
   /** @type {Record<string, any>} */
   const ofReference = {};
-  for (const [role, [nRows, nCols, isMatrix]] of Object.entries(shapesOf(plan))) {
-    const size = isMatrix ? 0.2 : 1;
-    const data = Float32Array.from({ length: nRows * nCols }, () => size * prng.gaussian());
-    if (/(Bias|Factor)$/.test(role) && !chosen.includes(role)) continue;
+  for (const [role, { nRows, nCols, isMatrix, data }] of Object.entries(tensorsOf(plan, change, prng))) {
     ofReference[role] = new Matrix(nRows, nCols, Float64Array.from(data));
     ofWasm[role] = isMatrix
       ? fm.weight({ type: 'F32', nRows, nCols, data })

@@ -7,23 +7,23 @@ import { float } from '../shader.js';
 /** e^x stays finite between these. */
 const EXP_END = '80.0';
 
-/** The activation of a gate; 'gelu' is the tanh form, 0.5 x (1 + tanh(z / 2)) = x / (1 + e^-z). */
+/** z of a gate x / (1 + e^-z); 'gelu' is the tanh form, 0.5 x (1 + tanh(z / 2)). */
 const ACTIVATIONS = {
   silu: 'a',
+  clamped: '1.702 * a',
   gelu: 'a * (1.5957691216057308 + 0.07135481282553536 * a * a)',
 };
 
 /** vector(i): a value of `vectors`. */
 export const VECTOR = 'fn vector(i: u32) -> f32 { return vectors[i / 4u][i % 4u]; }';
 
+/** activated(a): the activation of a gate. @param {keyof typeof ACTIVATIONS} activation */
+export const activated = (activation) => `
+fn activated(a: f32) -> f32 { return a / (1.0 + exp(clamp(-(${ACTIVATIONS[activation]}), -${EXP_END}, ${EXP_END}))); }`;
+
 /** @param {MatvecPlan} plan  functions that store() needs */
 export const storeFunctions = ({ epilogue, activation, biases }) =>
-  `${biases ? VECTOR : ''}${
-    epilogue === 'gated'
-      ? `
-fn activated(a: f32) -> f32 { return a / (1.0 + exp(clamp(-(${ACTIVATIONS[activation]}), -${EXP_END}, ${EXP_END}))); }`
-      : ''
-  }`;
+  `${biases ? VECTOR : ''}${epilogue === 'gated' ? activated(activation) : ''}`;
 
 /**
  * Statements that store the output of row `row` of all rows and of token `t`.

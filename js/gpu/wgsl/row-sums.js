@@ -22,6 +22,9 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
  * @property {number} invocations  of the workgroup, a multiple of 8
  * @property {NormInFront | undefined} norm
  * @property {boolean} subgroups
+ * @property {(t: number) => string} [xAt]  where the row of token t begins in x, in vec4f; default:
+ *   from row step.start on
+ * @property {string} [count]  tokens that there are, default step.n_tokens
  */
 
 /**
@@ -57,7 +60,17 @@ const gather = (variable, first) => RUNS.map((run) => `${variable}[at.${run} + $
  * The code of row sums, in parts.
  * @param {RowSumsOptions} options
  */
-export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgroups }) {
+export function rowSums({
+  units,
+  nTokens,
+  slots,
+  rows,
+  invocations,
+  norm,
+  subgroups,
+  xAt,
+  count = 'step.n_tokens',
+}) {
   const { nCols } = units[0];
   const perToken = slots * rows;
   const squares = nTokens * perToken;
@@ -85,7 +98,7 @@ export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgro
         .join('');
     const withSquares = norm && slot === 0;
     const token = (/** @type {number} */ t) => {
-      const first = `x0 + ${t * stride}u`;
+      const first = xAt?.(t) ?? `x0 + ${t * stride}u`;
       const sum = (/** @type {number} */ s) => `a${t * perToken + s}`;
       return `
       ${norm ? 'var' : 'let'} x16 = mat4x4f(${gather('x', first)});
@@ -114,7 +127,7 @@ export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgro
     }${each(
       nTokens,
       (t) => `
-    ${nTokens === 1 ? '' : `if (${t}u < step.n_tokens) `}{${token(t)}
+    ${nTokens === 1 ? '' : `if (${t}u < ${count}) `}{${token(t)}
     }`,
     )}
   }`;
@@ -136,7 +149,7 @@ export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgro
   }`,
     /** Sums of zero, and where x begins. */
     declare: `
-  let x0 = step.start * ${stride}u;${each(
+  ${xAt ? '' : `let x0 = step.start * ${stride}u;`}${each(
     nSums,
     (s) => `
   var a${s} = 0.0;`,
