@@ -47,7 +47,7 @@ const ROUTER = {
 /** @type {[string, RouteCase][]} */
 const ROUTES = [
   ['softmax of all', { nExperts: 60, nUsed: 4, router: ROUTER, gatedShared: true }],
-  ['weights that sum to 2.5', { nExperts: 8, nUsed: 8, router: { ...ROUTER, normalize: true, scale: 2.5 } }],
+  ['weights that sum to 2.5', { nExperts: 8, nUsed: 3, router: { ...ROUTER, normalize: true, scale: 2.5 } }],
   [
     'softmax of the chosen',
     { nExperts: 32, nUsed: 4, router: { ...ROUTER, over: 'chosen' }, biased: true, logitScale: 0.5 },
@@ -63,7 +63,7 @@ const ROUTES = [
     'groups of one',
     { nExperts: 7, nUsed: 2, router: { ...ROUTER, scores: 'sigmoid', nGroups: 7, nGroupsUsed: 3 } },
   ],
-  ['all that there may be', { nExperts: MOST_EXPERTS, nUsed: 1, router: ROUTER }],
+  ['all that there may be', { nExperts: MOST_EXPERTS, nUsed: 2, router: { ...ROUTER, over: 'chosen' } }],
 ];
 
 describe('experts on the GPU', { skip: await gpuSkip() }, () => {
