@@ -449,12 +449,14 @@ test('plans: gpt-oss has windows in every second layer, clamped gates, sinks and
   );
 });
 
-test('plans: experts are refused by the GPU, and too many of them by the CPU', () => {
+test('plans: too many experts are refused by the CPU and by the GPU', () => {
   const { plan } = planOf('olmoe', MIXTURE);
   const run = /** @type {const} */ ({ contextLength: 64, kvType: 'F16' });
-  const reasons = lacksOnGpu(plan, [], run, { bindingBytes: 2 ** 27 });
-  assert.deepEqual(reasons, ['feed-forward blocks of kind "experts" are not supported on the GPU']);
+  assert.deepEqual(lacksOnGpu(plan, [], run, { bindingBytes: 2 ** 27 }), []);
   assert.deepEqual(lacks(plan, []), []);
   const many = planOf('olmoe', { ...MIXTURE, expert_count: 1025 }).plan;
   assert.deepEqual(lacks(many, []), ['blocks of 1025 experts are not supported; 1024 at most']);
+  assert.deepEqual(lacksOnGpu(many, [], run, { bindingBytes: 2 ** 27 }), [
+    'blocks of 1025 experts are not supported on the GPU: 1024 at most',
+  ]);
 });
