@@ -134,5 +134,6 @@ EXPORT int32_t fm_served_by(int32_t type, int32_t activation) {
   const fm_kernels *kernels = fm_kernels_of(type);
   if (!kernels || activation < FM_ACT_F32 || activation > FM_ACT_INT8) return -1;
   fm_service service = fm_service_of(fm_current.isa, kernels, activation);
+  if (service.activation == FM_ACT_INT8_BY_32) service.activation = FM_ACT_INT8;
   return service.isa | service.activation << 8;
 }

@@ -87,7 +87,8 @@ typedef enum {
 typedef enum {
   FM_ACT_F32 = 0,   /* stay f32 */
   FM_ACT_INT16 = 1, /* int16 per 256 columns, one f32 scale */
-  FM_ACT_INT8 = 2 /* int8 per 256 columns, one f32 scale; int16 serves it where that is no slower */
+  FM_ACT_INT8 = 2   /* int8 per 256 columns, one f32 scale; per 32 columns where blocks of the
+                       weights have fewer than 256 values. int16 serves it where that is no slower */
 } fm_activation;
 
 typedef enum {

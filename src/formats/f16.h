@@ -49,4 +49,12 @@ static inline uint16_t fm_f32_to_f16(float value) {
   return (uint16_t)(sign | f16);
 }
 
+/* Rounds to 11 significant bits, those of binary16, ties to even, whatever the exponent is.
+ * Subnormals of binary32, Inf and NaN stay as they are. */
+static inline float fm_round_to_11_bits(float value) {
+  uint32_t bits = fm_f32_to_bits(value), exponent = bits & 0x7f800000u;
+  if (exponent == 0 || exponent == 0x7f800000u) return value;
+  return fm_f32_from_bits((bits + 0x0fffu + (bits >> 13 & 1u)) & 0xffffe000u);
+}
+
 #endif

@@ -146,15 +146,16 @@ FM_INLINE v128_t fm_k_group_value(const fm_decoder *decoder, const uint8_t *grou
     code_sum = wasm_i32x4_sub(code_sum, bias);
   }
   fm_d_dmin dd = fm_decoder_d(decoder, group);
-  v128_t value = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(code_sum), wasm_f32x4_splat(dd.d * a->d));
+  v128_t value =
+      wasm_f32x4_mul(wasm_f32x4_convert_i32x4(code_sum), wasm_f32x4_splat(dd.d * a->d[0]));
   if (layout->has_min) {
     v128_t min_sum = wasm_f32x4_convert_i32x4(fm_sums_dot(decoder, decoder->k_mins(group), a));
-    value = wasm_f32x4_sub(value, wasm_f32x4_mul(min_sum, wasm_f32x4_splat(dd.dmin * a->d)));
+    value = wasm_f32x4_sub(value, wasm_f32x4_mul(min_sum, wasm_f32x4_splat(dd.dmin * a->d[0])));
   }
   return value;
 }
 
-/* The dot product of a half, without the activations' scale. */
+/* The dot product of a half. */
 FM_INLINE v128_t fm_f32_half(const fm_decoder *decoder, const uint8_t *group, const uint8_t *bytes,
                              size_t half, const fm_act_i8 *a, int dot, const fm_held *held) {
   const fm_layout *layout = &decoder->layout;
@@ -173,31 +174,31 @@ FM_INLINE v128_t fm_f32_half(const fm_decoder *decoder, const uint8_t *group, co
   } else {
     four = fm_sum_four(sum[0], sum[1], sum[2], sum[3]);
   }
-  v128_t act_sums = wasm_i32x4_load16x4(a->sum32 + 4 * half);
   if (layout->bias || layout->wide) {
+    v128_t act_sums = wasm_i32x4_load16x4(a->sum32 + 4 * half);
     four = wasm_i32x4_sub(four, wasm_i32x4_mul(act_sums, wasm_i32x4_splat(fm_exact_bias(decoder))));
   }
   v128_t value =
       wasm_f32x4_mul(wasm_f32x4_convert_i32x4(four), decoder->f32_scales(group, half, held));
+  value = wasm_f32x4_mul(value, wasm_v128_load(a->d + 4 * half));
   if (!layout->has_min) return value;
-  return wasm_f32x4_sub(value, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(act_sums),
-                                              decoder->f32_mins(group, half, held)));
+  v128_t mins = decoder->f32_mins(group, half, held);
+  return wasm_f32x4_sub(value, wasm_f32x4_mul(wasm_v128_load(a->s + 4 * half), mins));
 }
 
 FM_INLINE v128_t fm_f32_group_value(const fm_decoder *decoder, const uint8_t *group,
                                     const uint8_t *bytes, const fm_act_i8 *a, int dot,
                                     const fm_held *held) {
-  v128_t total = fm_zero();
   if (decoder->straight && dot == FM_DOT_I32) {
-    total = wasm_f32x4_add(fm_f32_half(decoder, group, bytes, 0, a, dot, held),
-                           fm_f32_half(decoder, group, bytes, 1, a, dot, held));
-  } else {
-    FM_NO_UNROLL
-    for (size_t half = 0; half < 2; half++) {
-      total = wasm_f32x4_add(total, fm_f32_half(decoder, group, bytes, half, a, dot, held));
-    }
+    return wasm_f32x4_add(fm_f32_half(decoder, group, bytes, 0, a, dot, held),
+                          fm_f32_half(decoder, group, bytes, 1, a, dot, held));
   }
-  return wasm_f32x4_mul(total, wasm_v128_load32_splat(&a->d));
+  v128_t total = fm_zero();
+  FM_NO_UNROLL
+  for (size_t half = 0; half < 2; half++) {
+    total = wasm_f32x4_add(total, fm_f32_half(decoder, group, bytes, half, a, dot, held));
+  }
+  return total;
 }
 
 FM_INLINE void fm_decoder_gemv_i8(const fm_decoder *decoder, const uint8_t *w, size_t row_bytes,

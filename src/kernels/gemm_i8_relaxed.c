@@ -12,7 +12,7 @@
  * K types, sums of a super-block of 256 columns exact in int32 (bound: decoder_relaxed.h):
  *   y[t][r] += d[t] * (d[r] * sum_sub scale * (sum code * q) - dmin[r] * sum_sub min * (sum q))
  * f32 scales, sums of a sub-block, or of the n_add * 4 columns that one int16 lane holds:
- *   y[t][r] += d[t] * (sum_sub scale * (sum code * q) - sum_sub min * (sum q))
+ *   y[t][r] += sum_sub d[t] * (scale * (sum code * q)) - min * s[t]
  * A bias is subtracted from the sums: int32 sums start at -bias * (sum q). For dot16 of K types,
  * whose sums are in int16, min holds it instead.
  *
@@ -205,7 +205,7 @@ FM_INLINE void k_group(gemm_kind kind, const shape *s, const fm_strip *strip, si
   }
   bool with_min = s->has_min || (kind.dot == FM_DOT_I16 && s->bias);
   v128_t d_act[2];
-  for (size_t v = 0; v < kind.n_vectors; v++) d_act[v] = wasm_v128_load(x.vector[v]->d);
+  for (size_t v = 0; v < kind.n_vectors; v++) d_act[v] = wasm_v128_load(x.vector[v]->d[0]);
   FM_NO_UNROLL
   for (size_t r = row; r < row + n_rows; r++) {
     v128_t min_sum[2] = {fm_zero(), fm_zero()};
@@ -246,16 +246,14 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
   const int8_t *q = x.vector[0]->q[0][0];
   size_t apart = (size_t)((const char *)x.vector[1] - (const char *)x.vector[0]),
          n_cols = 4 * s->n_steps, at = 0;
-  v128_t bias = wasm_i32x4_splat(-s->bias), ones = fm_hold_i32(0x00010001), total_of[N_SUMS];
-  v128_t *total = fm_in_memory(total_of), zero = fm_hold_i32(0);
-  FM_UNROLL
-  for (size_t i = 0; i < N_SUMS; i++) total[i] = zero;
+  v128_t bias = wasm_i32x4_splat(-s->bias), ones = fm_hold_i32(0x00010001);
   FM_NO_UNROLL
   for (size_t sub = 0; sub < s->n_subs; sub++) {
+    size_t at_d = sub * s->sub / FM_ACT_SUB;
     FM_NO_UNROLL
     for (size_t n = 0; n < s->n_parts; n++, at++) {
-      v128_t part[N_SUMS], start[2] = {fm_zero(), fm_zero()}, factor[N_SUMS];
-      total = fm_in_memory(total);
+      v128_t part[N_SUMS], start[2] = {fm_zero(), fm_zero()}, factor[N_SUMS], d_act[2];
+      acc = fm_in_memory(acc);
       for (size_t v = 0; v < kind.n_vectors; v++)
         start[v] = minus_bias(x.vector[v], n_cols, at, bias);
       for (size_t i = 0; i < N_SUMS; i++)
@@ -264,13 +262,14 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
       FM_UNROLL
       for (size_t r = 0; r < N_SUMS / kind.n_vectors; r++)
         factor[r] = splat_load(scale + r * (FM_STRIP_COLS / 16));
+      for (size_t v = 0; v < kind.n_vectors; v++) d_act[v] = wasm_v128_load(x.vector[v]->d[at_d]);
       FM_UNROLL
       for (size_t i = 0; i < N_SUMS; i++) {
         v128_t whole = kind.dot == FM_DOT_I32 ? part[i]
                                               : wasm_i32x4_add(wasm_i32x4_dot_i16x8(part[i], ones),
                                                                start[i % kind.n_vectors]);
-        total[i] = wasm_f32x4_add(
-            total[i], wasm_f32x4_mul(factor[i / kind.n_vectors], wasm_f32x4_convert_i32x4(whole)));
+        v128_t scaled = wasm_f32x4_mul(factor[i / kind.n_vectors], wasm_f32x4_convert_i32x4(whole));
+        acc[i] = wasm_f32x4_add(acc[i], wasm_f32x4_mul(d_act[i % kind.n_vectors], scaled));
       }
       code += n_cols;
       q += 4 * n_cols;
@@ -278,22 +277,16 @@ FM_INLINE void f32_group(gemm_kind kind, const shape *s, const fm_strip *strip, 
     scale++;
   }
   if (s->has_min) {
-    const int32_t *sums = x.vector[0]->sum32[0];
     FM_NO_UNROLL
-    for (size_t sub = 0; sub < s->n_subs; sub++, min++, sums += FM_TILE_TOKENS) {
+    for (size_t sub = 0; sub < s->n_subs; sub++, min++) {
+      v128_t act_sum[2];
+      for (size_t v = 0; v < kind.n_vectors; v++) act_sum[v] = wasm_v128_load(x.vector[v]->s[sub]);
       FM_UNROLL
       for (size_t i = 0; i < N_SUMS; i++) {
         v128_t mins = splat_load(min + i / kind.n_vectors * (FM_STRIP_COLS / 16));
-        v128_t act_sum = wasm_f32x4_convert_i32x4(
-            wasm_v128_load((const char *)sums + i % kind.n_vectors * apart));
-        total[i] = wasm_f32x4_sub(total[i], wasm_f32x4_mul(mins, act_sum));
+        acc[i] = wasm_f32x4_sub(acc[i], wasm_f32x4_mul(mins, act_sum[i % kind.n_vectors]));
       }
     }
-  }
-  FM_UNROLL
-  for (size_t i = 0; i < N_SUMS; i++) {
-    acc[i] = wasm_f32x4_add(
-        acc[i], wasm_f32x4_mul(wasm_v128_load(x.vector[i % kind.n_vectors]->d), total[i]));
   }
 }
 

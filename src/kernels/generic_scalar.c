@@ -71,25 +71,39 @@ static int32_t quantize_one(float x, quant_scale s) {
   return s.lift == 0.0f ? 0 : round_to_int(x * s.lift * s.inverse);
 }
 
-void fm_quantize_i8__scalar(const float *x, void *blocks, size_t n_cols) {
-  for (fm_act_i8 *out = blocks; n_cols > 0; out++) {
-    size_t n = n_cols < FM_ACT_COLS ? n_cols : FM_ACT_COLS;
-    quant_scale s = scale_for(max_magnitude_bits(x, n), 127.0f);
+static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
+
+/* scale_cols: columns that share a scale, 32 or 256. */
+static void quantize_i8(const float *x, fm_act_i8 *out, size_t n_cols, size_t scale_cols) {
+  for (; n_cols > 0; out++) {
+    size_t n = min_size(n_cols, FM_ACT_COLS);
+    quant_scale s = {0};
     memset(out, 0, sizeof *out);
-    out->d = s.d;
     for (size_t i = 0; i < n; i++) {
+      if (i % scale_cols == 0)
+        s = scale_for(max_magnitude_bits(x + i, min_size(n - i, scale_cols)), 127.0f);
       out->q[i] = (int8_t)quantize_one(x[i], s);
       out->sum16[i / 16] = (int16_t)(out->sum16[i / 16] + out->q[i]);
       out->sum32[i / 32] = (int16_t)(out->sum32[i / 32] + out->q[i]);
+      if (i % FM_ACT_SUB == FM_ACT_SUB - 1 || i == n - 1)
+        fm_act_set_scale(out, i / FM_ACT_SUB, s.d, scale_cols == FM_ACT_SUB);
     }
     x += n;
     n_cols -= n;
   }
 }
 
+void fm_quantize_i8__scalar(const float *x, void *blocks, size_t n_cols) {
+  quantize_i8(x, blocks, n_cols, FM_ACT_COLS);
+}
+
+void fm_quantize_i8_by_32__scalar(const float *x, void *blocks, size_t n_cols) {
+  quantize_i8(x, blocks, n_cols, FM_ACT_SUB);
+}
+
 void fm_quantize_i16__scalar(const float *x, void *blocks, size_t n_cols) {
   for (fm_act_i16 *out = blocks; n_cols > 0; out++) {
-    size_t n = n_cols < FM_ACT_COLS ? n_cols : FM_ACT_COLS;
+    size_t n = min_size(n_cols, FM_ACT_COLS);
     quant_scale s = scale_for(max_magnitude_bits(x, n), 32767.0f);
     memset(out, 0, sizeof *out);
     out->d = s.d;
@@ -103,10 +117,40 @@ void fm_quantize_i16__scalar(const float *x, void *blocks, size_t n_cols) {
   }
 }
 
-/* One decoded block against activations q, whose sums over 16 columns are sum16:
- *   sum_sub scale * (sum code * q) - min * sum q
+/* One decoded block against activations, from column `first` of their block on:
+ *   sum_sub d * (scale * (sum code * q) - min * (sum q))
  * An integer sum holds 16 products of at most 128 * 32767: below 2^27. */
-#define DEFINE_ROWS(name, act_type)                                                                \
+static float block_i8(const fm_codes *b, size_t n_values, const fm_act_i8 *a, size_t first) {
+  float total = 0.0f;
+  for (size_t sub = 0; sub < n_values / FM_CODES_SUB; sub++) {
+    size_t col = first + sub * FM_CODES_SUB;
+    int32_t sum = 0;
+    for (size_t i = 0; i < FM_CODES_SUB; i++)
+      sum += b->code[sub * FM_CODES_SUB + i] * a->q[col + i];
+    float d = a->d[col / FM_ACT_SUB];
+    total += d * (b->scale[sub] * (float)sum);
+    if (n_values == FM_ACT_COLS) {
+      total -= d * (b->min[sub] * (float)a->sum16[col / FM_CODES_SUB]);
+    } else if (col % FM_ACT_SUB == 0) { /* mins are for 32 columns */
+      total -= b->min[sub] * a->s[col / FM_ACT_SUB];
+    }
+  }
+  return total;
+}
+
+static float block_i16(const fm_codes *b, size_t n_values, const fm_act_i16 *a, size_t first) {
+  float total = 0.0f;
+  for (size_t sub = 0; sub < n_values / FM_CODES_SUB; sub++) {
+    size_t col = first + sub * FM_CODES_SUB;
+    int32_t sum = 0;
+    for (size_t i = 0; i < FM_CODES_SUB; i++)
+      sum += b->code[sub * FM_CODES_SUB + i] * a->q[col + i];
+    total += b->scale[sub] * (float)sum - b->min[sub] * a->sum16[col / FM_CODES_SUB];
+  }
+  return a->d * total;
+}
+
+#define DEFINE_ROWS(name, act_type, block_of)                                                      \
   void name(const fm_traits *traits, fm_decode_fn *decode, const uint8_t *w, size_t row_bytes,     \
             const void *x, float *y, size_t n_rows, size_t n_values, size_t n_tokens,              \
             size_t y_stride, bool accumulate) {                                                    \
@@ -120,20 +164,11 @@ void fm_quantize_i16__scalar(const float *x, void *blocks, size_t n_cols) {
         decode(block, &b);                                                                         \
         for (size_t t = 0; t < n_tokens; t++) {                                                    \
           const act_type *a = (const act_type *)x + t * x_stride + c / FM_ACT_COLS;                \
-          size_t first = c % FM_ACT_COLS;                                                          \
-          float total = 0.0f;                                                                      \
-          for (size_t sub = 0; sub < block_values / FM_CODES_SUB; sub++) {                         \
-            int32_t sum = 0;                                                                       \
-            for (size_t i = sub * FM_CODES_SUB; i < (sub + 1) * FM_CODES_SUB; i++)                 \
-              sum += b.code[i] * a->q[first + i];                                                  \
-            total += b.scale[sub] * (float)sum -                                                   \
-                     b.min[sub] * (float)a->sum16[first / FM_CODES_SUB + sub];                     \
-          }                                                                                        \
-          y[t * y_stride + r] += a->d * total;                                                     \
+          y[t * y_stride + r] += block_of(&b, block_values, a, c % FM_ACT_COLS);                   \
         }                                                                                          \
       }                                                                                            \
     }                                                                                              \
   }
 
-DEFINE_ROWS(fm_rows_i8__scalar, fm_act_i8)
-DEFINE_ROWS(fm_rows_i16__scalar, fm_act_i16)
+DEFINE_ROWS(fm_rows_i8__scalar, fm_act_i8, block_i8)
+DEFINE_ROWS(fm_rows_i16__scalar, fm_act_i16, block_i16)

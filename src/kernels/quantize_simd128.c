@@ -12,10 +12,11 @@ typedef struct {
   _Bool finite;
 } quant_scale;
 
-/* The largest |x| of a block, as bits: their order puts NaN above Inf above every number. */
-static uint32_t max_magnitude_bits(const float *x) {
+/* The largest |x| of n columns, as bits: their order puts NaN above Inf above every number. n: a
+ * multiple of 8. */
+static uint32_t max_magnitude_bits(const float *x, size_t n) {
   v128_t mask = wasm_i32x4_const_splat(0x7fffffff), max0 = fm_zero(), max1 = fm_zero();
-  for (int i = 0; i < FM_ACT_COLS; i += 8) {
+  for (size_t i = 0; i < n; i += 8) {
     max0 = wasm_u32x4_max(max0, wasm_v128_and(wasm_v128_load(x + i), mask));
     max1 = wasm_u32x4_max(max1, wasm_v128_and(wasm_v128_load(x + i + 4), mask));
   }
@@ -72,26 +73,37 @@ static const float *next_block(const float *x, size_t n_cols, float padded[FM_AC
   return padded;
 }
 
-void fm_quantize_i8__simd128(const float *x, void *blocks, size_t n_cols) {
-  fm_act_i8 *out = blocks;
+/* scale_cols: columns that share a scale, 32 or 256. */
+static __attribute__((noinline)) void quantize_i8(const float *x, fm_act_i8 *out, size_t n_cols,
+                                                  size_t scale_cols) {
   float padded[FM_ACT_COLS];
   for (size_t c = 0; c < n_cols; c += FM_ACT_COLS, out++) {
     const float *block = next_block(x + c, n_cols - c, padded);
-    quant_scale s = scale_for(max_magnitude_bits(block), 127.0f);
-    out->d = s.d;
-    if (!s.finite) {
-      memset(out, 0, offsetof(fm_act_i8, d));
-      continue;
-    }
-    for (int i = 0; i < FM_ACT_COLS; i += 32) {
-      quant16 a = quantize16(block + i, s), b = quantize16(block + i + 16, s);
+    quant_scale s = {0};
+    FM_NO_UNROLL
+    for (size_t i = 0; i < FM_ACT_COLS; i += FM_ACT_SUB) {
+      if (i % scale_cols == 0) s = scale_for(max_magnitude_bits(block + i, scale_cols), 127.0f);
+      quant16 a = {fm_zero(), fm_zero(), 0}, b = a;
+      if (s.finite) {
+        a = quantize16(block + i, s);
+        b = quantize16(block + i + 16, s);
+      }
       wasm_v128_store(out->q + i, wasm_i8x16_narrow_i16x8(a.lo, a.hi));
       wasm_v128_store(out->q + i + 16, wasm_i8x16_narrow_i16x8(b.lo, b.hi));
       out->sum16[i / 16] = (int16_t)a.sum;
       out->sum16[i / 16 + 1] = (int16_t)b.sum;
       out->sum32[i / 32] = (int16_t)(a.sum + b.sum);
+      fm_act_set_scale(out, i / FM_ACT_SUB, s.d, scale_cols == FM_ACT_SUB);
     }
   }
+}
+
+void fm_quantize_i8__simd128(const float *x, void *blocks, size_t n_cols) {
+  quantize_i8(x, blocks, n_cols, FM_ACT_COLS);
+}
+
+void fm_quantize_i8_by_32__simd128(const float *x, void *blocks, size_t n_cols) {
+  quantize_i8(x, blocks, n_cols, FM_ACT_SUB);
 }
 
 void fm_quantize_i16__simd128(const float *x, void *blocks, size_t n_cols) {
@@ -99,7 +111,7 @@ void fm_quantize_i16__simd128(const float *x, void *blocks, size_t n_cols) {
   float padded[FM_ACT_COLS];
   for (size_t c = 0; c < n_cols; c += FM_ACT_COLS, out++) {
     const float *block = next_block(x + c, n_cols - c, padded);
-    quant_scale s = scale_for(max_magnitude_bits(block), 32767.0f);
+    quant_scale s = scale_for(max_magnitude_bits(block, FM_ACT_COLS), 32767.0f);
     out->d = s.d;
     if (!s.finite) {
       memset(out, 0, offsetof(fm_act_i16, d));
@@ -168,13 +180,12 @@ void fm_interleave_i8__simd128(const void *blocks, size_t n_tokens, size_t n_blo
   for (size_t b = 0; b < n_blocks; b++, out++) {
     const uint8_t *token[FM_TILE_TOKENS];
     for (size_t t = 0; t < FM_TILE_TOKENS; t++) {
-      const fm_act_i8 *from = x + (t < n_tokens ? t : n_tokens - 1) * n_blocks + b;
-      token[t] = (const uint8_t *)from;
-      out->d[t] = from->d;
+      token[t] = (const uint8_t *)(x + (t < n_tokens ? t : n_tokens - 1) * n_blocks + b);
     }
     interleave((uint8_t *)out->q, token, offsetof(fm_act_i8, q), FM_ACT_COLS / 16);
     interleave((uint8_t *)out->pair16, token, offsetof(fm_act_i8, sum16), 2);
     interleave((uint8_t *)out->pair32, token, offsetof(fm_act_i8, sum32), 1);
+    interleave((uint8_t *)out->d, token, offsetof(fm_act_i8, d), 4); /* s follows */
     widen(out->sum16[0], out->pair16[0][0], 8);
     widen(out->sum32[0], out->pair32[0][0], 4);
   }

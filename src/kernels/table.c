@@ -34,7 +34,8 @@ bool fm_relaxed_is_exact(const fm_kernels *kernels) {
 
 static const fm_shared_kernels shared[] = {
     {.act = {[FM_ACT_INT16] = {ACT_I16, .quantize = fm_quantize_i16__scalar},
-             [FM_ACT_INT8] = {ACT_I8, .quantize = fm_quantize_i8__scalar}},
+             [FM_ACT_INT8] = {ACT_I8, .quantize = fm_quantize_i8__scalar},
+             [FM_ACT_INT8_BY_32] = {ACT_I8, .quantize = fm_quantize_i8_by_32__scalar}},
      .dot_f32 = fm_dot_f32__scalar,
      .sum_squares = fm_sum_squares__scalar,
      .scale = fm_scale__scalar,
@@ -53,7 +54,9 @@ static const fm_shared_kernels shared[] = {
                                .deal = SIMD128(fm_deal_i16__simd128),
                                .interleave = SIMD128(fm_interleave_i16__simd128)},
              [FM_ACT_INT8] = {ACT_I8, .quantize = SIMD128(fm_quantize_i8__simd128),
-                              .interleave = SIMD128(fm_interleave_i8__simd128)}},
+                              .interleave = SIMD128(fm_interleave_i8__simd128)},
+             [FM_ACT_INT8_BY_32] = {ACT_I8, .quantize = SIMD128(fm_quantize_i8_by_32__simd128),
+                                    .interleave = SIMD128(fm_interleave_i8__simd128)}},
      .dot_f32 = SIMD128(fm_dot_f32__simd128),
      .dequantize = SIMD128(fm_dequantize_codes__simd128),
      .strip_i8 = {SIMD128(fm_strip_i8_dot16__simd128), SIMD128(fm_strip_i8_dot32__simd128)},
@@ -80,27 +83,28 @@ const fm_shared_kernels *fm_shared_kernels_of(int32_t isa) {
   return &shared[isa >= FM_ISA_SIMD128];
 }
 
-#define FLOAT32(TYPE, name)                                                                        \
+#define FLOAT32(TYPE, name, block_values)                                                          \
   {                                                                                                \
     .type = FM_TYPE_##TYPE, .dequantize = {                                                        \
       fm_dequantize_##name##__scalar,                                                              \
       fm_dequantize_##name##__scalar                                                               \
     }                                                                                              \
   }
-#define FLOAT16(TYPE, name)                                                                        \
+#define FLOAT16(TYPE, name, block_values)                                                          \
   {.type = FM_TYPE_##TYPE,                                                                         \
    .dequantize = {fm_dequantize_##name##__scalar, SIMD128(fm_dequantize_##name##__simd128)},       \
    .deal = SIMD128(fm_deal_##name##__simd128),                                                     \
    .row_dot = SIMD128(fm_row_dot_##name##__simd128)}
-#define CODED(TYPE, name) CODES(TYPE, name, false)
-#define GRID(TYPE, name) CODES(TYPE, name, true)
-#define CODES(TYPE, name, from_codebook)                                                           \
+#define CODED(TYPE, name, block_values) CODES(TYPE, name, block_values, false)
+#define GRID(TYPE, name, block_values) CODES(TYPE, name, block_values, true)
+#define CODES(TYPE, name, block_values, from_codebook)                                             \
   {.type = FM_TYPE_##TYPE,                                                                         \
+   .int8 = (block_values) < FM_ACT_COLS ? FM_ACT_INT8_BY_32 : FM_ACT_INT8,                         \
    .has_codebook = from_codebook,                                                                  \
    .decode = fm_decode_##name##__scalar,                                                           \
    .simd128 = SIMD128(&fm_##name##__simd128),                                                      \
    .relaxed = RELAXED(&fm_##name##__relaxed)}
-#define ROW(kind, TYPE, name, number, block_values) kind(TYPE, name),
+#define ROW(kind, TYPE, name, number, block_values) kind(TYPE, name, block_values),
 
 static const fm_kernels rows[] = {FM_TYPES(ROW)};
 

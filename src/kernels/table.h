@@ -19,6 +19,7 @@
 /* Who serves a type. The scalar kernels are generic: a type brings its decoder. */
 typedef struct {
   int32_t type;
+  int32_t int8; /* the form of activations that its products of int8 get; see activations.h */
   bool has_codebook;
   fm_decode_fn *decode;              /* NULL: the values are floats themselves (F32, F16, BF16) */
   fm_dequantize_fn *dequantize[2];   /* only where decode is NULL: scalar, SIMD128 */
@@ -30,7 +31,7 @@ typedef struct {
 
 /* Kernels that serve every type, by instruction set. */
 typedef struct {
-  fm_act_kernels act[FM_ACT_INT8 + 1]; /* indexed by fm_activation; FM_ACT_F32 has none */
+  fm_act_kernels act[FM_ACT_FORMS]; /* FM_ACT_F32 has none */
   fm_dot_f32_fn *dot_f32;
   fm_dequantize_codes_fn *dequantize; /* this and the next three: SIMD128 */
   fm_strip_fn *strip_i8[2];           /* indexed by fm_dot */

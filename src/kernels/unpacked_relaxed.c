@@ -47,7 +47,19 @@ FM_INLINE v128_t k_group(const fm_layout *layout, const uint8_t *code, const int
                         wasm_i32x4_mul(sums, wasm_i32x4_splat(layout->bias)));
 }
 
-/* f32 scales: the dot product of a group, without the activations' scale. */
+FM_INLINE v128_t scaled(v128_t sums, const float *scale, const float *d) {
+  return wasm_f32x4_mul(
+      wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sums), wasm_v128_load32_splat(scale)),
+      wasm_v128_load32_splat(d));
+}
+
+/* Two scales of activations, each for two sub-blocks of 16 columns. */
+FM_INLINE v128_t pairs_of(const float two[2]) {
+  v128_t v = wasm_v128_load64_zero(two);
+  return wasm_i32x4_shuffle(v, v, 0, 0, 1, 1);
+}
+
+/* f32 scales: the dot product of a group. */
 FM_INLINE v128_t f32_group(const fm_layout *layout, const uint8_t *code, const float *scale,
                            const fm_act_i8 *a, int dot, v128_t ones) {
   const size_t sub = layout->sub, n_subs = FM_GROUP_COLS / sub;
@@ -61,16 +73,17 @@ FM_INLINE v128_t f32_group(const fm_layout *layout, const uint8_t *code, const f
       sum[0] = wasm_i32x4_add(sum[0], scaled_dot(code + 16, q + 16, ones, dot));
       sum[1] = wasm_i32x4_add(sum[1], scaled_dot(code + 48, q + 48, ones, dot));
     }
-    even = wasm_f32x4_add(
-        even, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[0]), wasm_v128_load32_splat(scale + s)));
-    odd = wasm_f32x4_add(odd, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[1]),
-                                             wasm_v128_load32_splat(scale + s + 1)));
+    const float *d = a->d + s * sub / FM_ACT_SUB;
+    even = wasm_f32x4_add(even, scaled(sum[0], scale + s, d));
+    odd = wasm_f32x4_add(odd, scaled(sum[1], scale + s + 1, d + sub / FM_ACT_SUB));
     code += 2 * sub;
     q += 2 * sub;
   }
   for (size_t s = 0; s < n_subs; s += 4) {
     v128_t sums = wasm_f32x4_convert_i32x4(wasm_i32x4_load16x4(act_sums + s));
-    biased = wasm_f32x4_add(biased, wasm_f32x4_mul(sums, wasm_v128_load(scale + s)));
+    v128_t by = sub == 32 ? wasm_v128_load(a->d + s) : pairs_of(a->d + s / 2);
+    biased =
+        wasm_f32x4_add(biased, wasm_f32x4_mul(wasm_f32x4_mul(sums, wasm_v128_load(scale + s)), by));
   }
   return wasm_f32x4_sub(wasm_f32x4_add(even, odd),
                         wasm_f32x4_mul(biased, wasm_f32x4_splat((float)layout->bias)));
@@ -99,7 +112,7 @@ FM_INLINE void gemv(const fm_simd128_kernels *type, const uint8_t *w, size_t row
         for (size_t i = 0; i < part.n; i++, a++) {
           v128_t sum = k_group(layout, codes + FM_GROUP_COLS * i, integers + n_subs * i, a, dot);
           acc = wasm_f32x4_add(
-              acc, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum), wasm_f32x4_splat(d[i] * a->d)));
+              acc, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum), wasm_f32x4_splat(d[i] * a->d[0])));
         }
       } else {
         type->f32_scales(part.group, part.n, scale, NULL);
@@ -107,7 +120,7 @@ FM_INLINE void gemv(const fm_simd128_kernels *type, const uint8_t *w, size_t row
         for (size_t i = 0; i < part.n; i++, a++) {
           v128_t sum =
               f32_group(layout, codes + FM_GROUP_COLS * i, scale + n_subs * i, a, dot, ones);
-          acc = wasm_f32x4_add(acc, wasm_f32x4_mul(sum, wasm_v128_load32_splat(&a->d)));
+          acc = wasm_f32x4_add(acc, sum);
         }
       }
       first += part.n;

@@ -21,7 +21,7 @@
 
 /* From 3 tokens on, decoding a strip once is cheaper than decoding every row for each token. */
 #define FM_GEMV_MAX_TOKENS 2
-/* The most tokens of a panel: 320 KB of int8 activations, within L2. */
+/* The most tokens of a panel: 464 KB of int8 tiles, within L2. */
 #define FM_PANEL_TOKENS 128
 
 typedef enum {
@@ -36,7 +36,7 @@ typedef enum {
 typedef struct {
   const fm_source *source;
   const fm_shared_kernels *shared;
-  int32_t isa, activation;     /* fm_isa_id; the fm_activation that the kernels get */
+  int32_t isa, activation;     /* fm_isa_id; the form that the kernels get, as in fm_service */
   size_t n_tokens, n_cols;     /* the source's */
   size_t max_tokens, max_cols; /* a panel's, at most */
   struct {
@@ -46,7 +46,7 @@ typedef struct {
   float factors[FM_PANEL_TOKENS]; /* factors of the panel's tokens, where the source is normed */
 } fm_activations;
 
-/* activation: the one that the kernels get, not the one that the caller asked for. */
+/* activation: the form that the kernels get, not what the caller asked for. */
 void fm_activations_init(fm_activations *a, const fm_source *source, size_t n_tokens, size_t n_cols,
                          int32_t isa, int32_t activation);
 

@@ -59,10 +59,10 @@ fm_service fm_service_of(int32_t isa, const fm_kernels *kernels, int32_t activat
     return (fm_service){isa > FM_ISA_SIMD128 ? FM_ISA_SIMD128 : isa, FM_ACT_F32};
   }
   if (activation == FM_ACT_INT8 && isa >= FM_ISA_RELAXED && fm_relaxed_is_exact(kernels)) {
-    return (fm_service){FM_ISA_RELAXED, FM_ACT_INT8};
+    return (fm_service){FM_ISA_RELAXED, kernels->int8};
   }
   if (isa >= FM_ISA_SIMD128 && kernels->simd128) return (fm_service){FM_ISA_SIMD128, FM_ACT_INT16};
-  return (fm_service){FM_ISA_SCALAR, activation};
+  return (fm_service){FM_ISA_SCALAR, activation == FM_ACT_INT8 ? kernels->int8 : activation};
 }
 
 static target resolve(const fm_target *asked, fm_dispatch now, size_t n_cols, int32_t activation,
@@ -82,8 +82,8 @@ static target resolve(const fm_target *asked, fm_dispatch now, size_t n_cols, in
   if (t.service.activation == FM_ACT_F32) {
     t.dot_f32 = shared->dot_f32;
   } else if (t.service.isa == FM_ISA_SCALAR) {
-    t.rows = t.service.activation == FM_ACT_INT8 ? fm_rows_i8__scalar : fm_rows_i16__scalar;
-  } else if (t.service.activation == FM_ACT_INT8) {
+    t.rows = t.service.activation == FM_ACT_INT16 ? fm_rows_i16__scalar : fm_rows_i8__scalar;
+  } else if (t.service.activation != FM_ACT_INT16) {
     int32_t dot = kernels->simd128->layout->wide ? FM_DOT_I32 : now.dot;
     t.gemv = kernels->relaxed->gemv_i8[dot];
     t.strip = shared->strip_i8[dot];
@@ -264,12 +264,12 @@ void fm_op_matmul(const fm_target *targets, size_t n_targets, const fm_source *s
   for (size_t first = 0, n; first < n_targets; first += n) {
     n = min_size(n_targets - first, MAX_TARGETS);
     target resolved[MAX_TARGETS];
-    bool needed[FM_ACT_INT8 + 1] = {false};
+    bool needed[FM_ACT_FORMS] = {false};
     for (size_t i = 0; i < n; i++) {
       resolved[i] = resolve(&targets[first + i], now, n_cols, activation, accumulate);
       needed[resolved[i].service.activation] = true;
     }
-    for (int32_t served = FM_ACT_F32; served <= FM_ACT_INT8; served++) {
+    for (int32_t served = FM_ACT_F32; served < FM_ACT_FORMS; served++) {
       if (!needed[served]) continue;
       fm_activations a;
       fm_activations_init(&a, source, n_tokens, n_cols, now.isa, served);

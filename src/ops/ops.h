@@ -81,7 +81,7 @@ void fm_op_matmul_q4_legacy(const uint8_t *w, const float *scales, const float *
 /* How a product is served: the instruction set of its kernels and the activations they get. */
 typedef struct {
   int32_t isa;        /* fm_isa_id */
-  int32_t activation; /* fm_activation */
+  int32_t activation; /* their form: an fm_activation or FM_ACT_INT8_BY_32 */
 } fm_service;
 
 /* isa: the instruction set in use; activation: asked for. */

@@ -1,8 +1,8 @@
 /* The benchmark's opponents: Q4_K, Q6_K, Q8_0 and Q4_0 the way the wasm kernels of llama.cpp work,
  * written for SIMD128 from their description.
  *
- * int8 activations per 256 columns (quantised as ours are). For each block that has a scale of its
- * own: codes and activations are extended to int16, multiplied by i32x4.dot_i16x8, summed
+ * int8 activations with a scale for 256 columns, for every type. For each block that has a scale of
+ * its own: codes and activations are extended to int16, multiplied by i32x4.dot_i16x8, summed
  * horizontally, and the scalar sum is multiplied by the scalar scale. One row and one token at a
  * time, whatever n_tokens is. */
 #include <stdlib.h>
@@ -55,7 +55,8 @@ FM_INLINE float q4_k_block(const fm_block_q4_k *b, const fm_act_i8 *a) {
     code_sum += horizontal_sum(sums) * (int32_t)(s.scales >> 8 * sub & 63);
     min_sum += a->sum32[sub] * (int32_t)(s.mins >> 8 * sub & 63);
   }
-  return a->d * (fm_f16_to_f32(b->d) * (float)code_sum - fm_f16_to_f32(b->dmin) * (float)min_sum);
+  return a->d[0] *
+         (fm_f16_to_f32(b->d) * (float)code_sum - fm_f16_to_f32(b->dmin) * (float)min_sum);
 }
 
 FM_INLINE float q6_k_block(const fm_block_q6_k *b, const fm_act_i8 *a) {
@@ -71,7 +72,7 @@ FM_INLINE float q6_k_block(const fm_block_q6_k *b, const fm_act_i8 *a) {
     v128_t codes = wasm_i8x16_sub(wasm_v128_or(low, high), wasm_i8x16_const_splat(32));
     sum += horizontal_sum(dot_16(codes, a->q + 16 * sub)) * b->scales[sub];
   }
-  return a->d * fm_f16_to_f32(b->d) * (float)sum;
+  return a->d[0] * fm_f16_to_f32(b->d) * (float)sum;
 }
 
 FM_INLINE float q8_0_group(const fm_block_q8_0 *b, const fm_act_i8 *a) {
@@ -83,7 +84,7 @@ FM_INLINE float q8_0_group(const fm_block_q8_0 *b, const fm_act_i8 *a) {
                                  dot_16(wasm_v128_load(b->qs + 16), q + 16));
     sum += fm_f16_to_f32(b->d) * (float)horizontal_sum(sums);
   }
-  return a->d * sum;
+  return a->d[0] * sum;
 }
 
 FM_INLINE float q4_0_group(const fm_block_q4_0 *b, const fm_act_i8 *a) {
@@ -97,7 +98,7 @@ FM_INLINE float q4_0_group(const fm_block_q4_0 *b, const fm_act_i8 *a) {
                                  dot_16(wasm_i8x16_sub(nibbles(packed, 1), eight), q + 16));
     sum += fm_f16_to_f32(b->d) * (float)horizontal_sum(sums);
   }
-  return a->d * sum;
+  return a->d[0] * sum;
 }
 
 BASELINE(q4_k, 1, q4_k_block)

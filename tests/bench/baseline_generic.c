@@ -68,7 +68,7 @@ static float iq2_xxs_block(const fm_block_iq2_xxs *b, const fm_act_i8 *a) {
       sum += dot8(iq2_xxs[words[0] >> 8 * k & 255], even_signs[words[1] >> 7 * k & 127], q);
     total += sum * (int32_t)(2 * (words[1] >> 28) + 1);
   }
-  return 0.125f * fm_f16_to_f32(b->d) * a->d * (float)total;
+  return 0.125f * fm_f16_to_f32(b->d) * a->d[0] * (float)total;
 }
 
 static float iq2_xs_block(const fm_block_iq2_xs *b, const fm_act_i8 *a) {
@@ -82,7 +82,7 @@ static float iq2_xs_block(const fm_block_iq2_xs *b, const fm_act_i8 *a) {
     }
     total += sum * (2 * (b->scales[sub / 2] >> 4 * (sub % 2) & 15) + 1);
   }
-  return 0.125f * fm_f16_to_f32(b->d) * a->d * (float)total;
+  return 0.125f * fm_f16_to_f32(b->d) * a->d[0] * (float)total;
 }
 
 static float iq2_s_block(const fm_block_iq2_s *b, const fm_act_i8 *a) {
@@ -94,7 +94,7 @@ static float iq2_s_block(const fm_block_iq2_s *b, const fm_act_i8 *a) {
       sum += dot8(iq2_s[b->qs[k] | (b->qh[k / 4] << (8 - 2 * (k % 4)) & 0x300)], b->signs[k], q);
     total += sum * (2 * (b->scales[sub / 2] >> 4 * (sub % 2) & 15) + 1);
   }
-  return 0.125f * fm_f16_to_f32(b->d) * a->d * (float)total;
+  return 0.125f * fm_f16_to_f32(b->d) * a->d[0] * (float)total;
 }
 
 static float iq3_xxs_block(const fm_block_iq3_xxs *b, const fm_act_i8 *a) {
@@ -109,7 +109,7 @@ static float iq3_xxs_block(const fm_block_iq3_xxs *b, const fm_act_i8 *a) {
       sum += dot4_4(iq3_xxs[qs[0]], iq3_xxs[qs[1]], even_signs[rest >> 7 * k & 127], q);
     total += sum * (int32_t)(2 * (rest >> 28) + 1);
   }
-  return 0.25f * fm_f16_to_f32(b->d) * a->d * (float)total;
+  return 0.25f * fm_f16_to_f32(b->d) * a->d[0] * (float)total;
 }
 
 static float iq3_s_block(const fm_block_iq3_s *b, const fm_act_i8 *a) {
@@ -124,7 +124,7 @@ static float iq3_s_block(const fm_block_iq3_s *b, const fm_act_i8 *a) {
     }
     total += sum * (2 * (b->scales[sub / 2] >> 4 * (sub % 2) & 15) + 1);
   }
-  return fm_f16_to_f32(b->d) * a->d * (float)total;
+  return fm_f16_to_f32(b->d) * a->d[0] * (float)total;
 }
 
 static float iq1_s_block(const fm_block_iq1_s *b, const fm_act_i8 *a) {
@@ -139,7 +139,7 @@ static float iq1_s_block(const fm_block_iq1_s *b, const fm_act_i8 *a) {
     total += scale * sum;
     deltas += scale * (b->qh[sub] & 0x8000 ? -1 : 1) * a->sum32[sub];
   }
-  return fm_f16_to_f32(b->d) * a->d * ((float)total + 0.125f * (float)deltas);
+  return fm_f16_to_f32(b->d) * a->d[0] * ((float)total + 0.125f * (float)deltas);
 }
 
 static float iq1_m_block(const fm_block_iq1_m *b, const fm_act_i8 *a) {
@@ -164,7 +164,7 @@ static float iq1_m_block(const fm_block_iq1_m *b, const fm_act_i8 *a) {
   }
   uint16_t d = (uint16_t)(packed[0] >> 12 | (packed[1] >> 8 & 0xf0) | (packed[2] >> 4 & 0xf00) |
                           (packed[3] & 0xf000));
-  return fm_f16_to_f32(d) * a->d * ((float)total + 0.125f * (float)deltas);
+  return fm_f16_to_f32(d) * a->d[0] * ((float)total + 0.125f * (float)deltas);
 }
 
 static float q1_0_group(const fm_block_q1_0 *b, const fm_act_i8 *a) {
@@ -175,7 +175,7 @@ static float q1_0_group(const fm_block_q1_0 *b, const fm_act_i8 *a) {
     for (int j = 0; j < 128; j++, q++) sum += (b->qs[j / 8] >> j % 8 & 1 ? 1 : -1) * *q;
     total += fm_f16_to_f32(b->d) * (float)sum;
   }
-  return a->d * total;
+  return a->d[0] * total;
 }
 
 static float q2_0_group(const fm_block_q2_0 *b, const fm_act_i8 *a) {
@@ -186,7 +186,7 @@ static float q2_0_group(const fm_block_q2_0 *b, const fm_act_i8 *a) {
     for (int j = 0; j < 64; j++, q++) sum += ((b->qs[j / 4] >> 2 * (j % 4) & 3) - 1) * *q;
     total += fm_f16_to_f32(b->d) * (float)sum;
   }
-  return a->d * total;
+  return a->d[0] * total;
 }
 
 static float nvfp4_group(const fm_block_nvfp4 *b, const fm_act_i8 *a) {
@@ -203,7 +203,7 @@ static float nvfp4_group(const fm_block_nvfp4 *b, const fm_act_i8 *a) {
       total += fm_ue4m3_half_to_f32(b->d[sub]) * (float)(low + high);
     }
   }
-  return a->d * total;
+  return a->d[0] * total;
 }
 
 BASELINE(iq1_s, 1, iq1_s_block)

@@ -2,20 +2,22 @@
 
 /** @import { Prng } from './prng.js' */
 
-/** Columns that share one quantisation scale in the integer activation modes. */
-export const GROUP_COLS = 256;
+/** Columns that share a scale in the integer activation modes: int8 of some types; all others. */
+const [SMALL_COLS, GROUP_COLS] = [32, 256];
 
 /**
- * Makes integers up to `largest`, which occurs in every group of a token at least once, times a
+ * Makes integers up to `largest`, which occurs in every 32 columns of a token at least once, times a
  * power of two per group. Quantising them in an integer mode with that largest code loses nothing.
- * @param {number} largest @returns {(nTokens: number, nCols: number, prng: Prng) => Float32Array}
+ * @param {number} largest @param {number} groupCols
+ * @returns {(nTokens: number, nCols: number, prng: Prng) => Float32Array}
  */
-const exactIntegers = (largest) => (nTokens, nCols, prng) => {
+const exactIntegers = (largest, groupCols) => (nTokens, nCols, prng) => {
   const x = new Float32Array(nTokens * nCols);
   for (let t = 0; t < nTokens; t++) {
-    for (let first = 0; first < nCols; first += GROUP_COLS) {
-      const n = Math.min(GROUP_COLS, nCols - first);
-      const scale = 2 ** prng.int(-4, 4);
+    let scale = 1;
+    for (let first = 0; first < nCols; first += SMALL_COLS) {
+      const n = Math.min(SMALL_COLS, nCols - first);
+      if (first % groupCols === 0) scale = 2 ** prng.int(-4, 4);
       const peak = prng.int(0, n - 1);
       for (let i = 0; i < n; i++) {
         const code = i === peak ? prng.pick([-largest, largest]) : prng.int(-largest, largest);
@@ -62,8 +64,10 @@ export const activations = {
     floatsOf(nTokens * nCols, (i) => prng.gaussian() * 10 ** (-34 - (Math.floor(i / nCols) % 5))),
   /** The largest activations whose products with natural weights are still finite in f32. */
   huge: (nTokens, nCols, prng) => floatsOf(nTokens * nCols, () => prng.gaussian() * 1e31),
-  exactInt8: exactIntegers(127),
-  exactInt16: exactIntegers(32767),
+  exactInt8: exactIntegers(127, GROUP_COLS),
+  /** Exact only where 32 columns share a scale. */
+  exactInt8By32: exactIntegers(127, SMALL_COLS),
+  exactInt16: exactIntegers(32767, GROUP_COLS),
 };
 
 /**

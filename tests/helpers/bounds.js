@@ -14,8 +14,9 @@
  *
  *   |got - ref| <= (n_cols + 8) u sum_c |x_c| mass_c.
  *
- * int16, int8: per group of 256 columns the activations become round(x / d), d = max|x| / largest,
- * largest = 32767 or 127. With every step of that in f32, the code is within 1/2 of
+ * int16, int8: per group of columns the activations become round(x / d), d = max|x| / largest,
+ * largest = 32767 or 127. A group has 256 columns, or 32 for int8 and weights in blocks of fewer than
+ * 256 values (scaleCols). With every step of that in f32, the code is within 1/2 of
  * x / d * (1 + 3u), and d is off by at most a factor 1 + u, so that
  *
  *   |d code - x| <= d/2 (1 + u) + 4 u |x|.
@@ -27,6 +28,11 @@
  *
  *   |got - ref| <= sum_g d_g/2 sum_c |w_c| + (n_cols / 8 + 16) u sum_c (|x_c| + d/2) mass_c.
  *
+ * Groups of 32: d, and its product with the sum of a group's codes, which minimums are multiplied
+ * with, are rounded to 11 bits. Each is off by at most a factor 1 + v, v = 2^-12, which adds
+ *
+ *   v sum_c (|x_c| + d/2) mass_c.
+ *
  * Underflow: if a result is below the normal numbers, a rounding has an error of up to 2^-150
  * instead.
  *
@@ -36,20 +42,31 @@
  *   weight's scale, twice, times the integer sums, which are at most largest * sum mass / the
  *   smallest scale; and the products with those, twice per 16 columns.
  */
-import { GROUP_COLS } from './activations.js';
 import { dequantizeF32, dequantizeF64, scaleOf } from './reference.js';
 
 /** @import { ReferenceType } from './reference.js' */
 
 const u = 2 ** -24;
+const v = 2 ** -12;
 /** The largest code of each activation mode (fm_activation); 0 means that activations stay f32. */
 export const LARGEST_CODE = [0, 32767, 127];
 export const ACTIVATION_NAMES = /** @type {const} */ (['f32', 'int16', 'int8']);
+
+/**
+ * Columns that share a scale of activations.
+ * @param {ReferenceType} type @param {number} activation  fm_activation the kernel gets
+ */
+export const scaleCols = ({ blockValues }, activation) =>
+  LARGEST_CODE[activation] === 127 && blockValues < 256 ? 32 : 256;
+
+/** @typedef {{ n: number, abs: Float64Array, mass: Float64Array }} Groups  n: in a row */
 
 /** The float64 values of a weight, and the sums per group of columns that the bounds need. */
 export class ReferenceWeight {
   /** @type {Float32Array | undefined} */
   #exactF32;
+  /** By their columns. @type {Map<number, Groups>} */
+  #groups = new Map();
 
   /**
    * @param {ReferenceType} type @param {Uint8Array} bytes @param {number} nRows
@@ -65,9 +82,6 @@ export class ReferenceWeight {
     this.nCols = nCols;
     this.values = values;
     this.masses = masses;
-    this.nGroups = Math.ceil(nCols / GROUP_COLS);
-    this.groupAbs = this.#groupSums(values);
-    this.groupMass = this.#groupSums(masses);
     this.smallestScale = this.#findSmallestScale();
   }
 
@@ -91,13 +105,26 @@ export class ReferenceWeight {
     return smallest;
   }
 
-  /** @param {Float64Array} list */
-  #groupSums(list) {
-    const sums = new Float64Array(this.nRows * this.nGroups);
+  /** The sums of |values| and of masses of each group. @param {number} cols  of a group */
+  groups(cols) {
+    const known = this.#groups.get(cols);
+    if (known) return known;
+    const n = Math.ceil(this.nCols / cols);
+    const made = {
+      n,
+      abs: this.#groupSums(this.values, n, cols),
+      mass: this.#groupSums(this.masses, n, cols),
+    };
+    this.#groups.set(cols, made);
+    return made;
+  }
+
+  /** @param {Float64Array} list @param {number} n @param {number} cols */
+  #groupSums(list, n, cols) {
+    const sums = new Float64Array(this.nRows * n);
     for (let r = 0; r < this.nRows; r++) {
-      for (let c = 0; c < this.nCols; c++) {
-        sums[r * this.nGroups + Math.floor(c / GROUP_COLS)] += Math.abs(list[r * this.nCols + c]);
-      }
+      for (let c = 0; c < this.nCols; c++)
+        sums[r * n + Math.floor(c / cols)] += Math.abs(list[r * this.nCols + c]);
     }
     return sums;
   }
@@ -105,24 +132,22 @@ export class ReferenceWeight {
 
 /** Y = X * W^T in float64, with its bounds. */
 export class ReferenceProduct {
+  /** max|x|, by the columns of a group. @type {Map<number, Float64Array>} */
+  #maxima = new Map();
+
   /** @param {ReferenceWeight} w @param {Float32Array} x @param {number} nTokens */
   constructor(w, x, nTokens) {
     if (x.length !== nTokens * w.nCols)
       throw new RangeError(`${x.length} activations, not ${nTokens} x ${w.nCols}`);
     this.w = w;
+    this.x = x;
     this.nTokens = nTokens;
     this.y = new Float64Array(nTokens * w.nRows);
     /** sum_c |x_c| mass_c per output */
     this.mass = new Float64Array(nTokens * w.nRows);
-    /** max|x| per token and group */
-    this.groupMax = new Float64Array(nTokens * w.nGroups);
-    const { nRows, nCols, nGroups } = w;
+    const { nRows, nCols } = w;
     for (let t = 0; t < nTokens; t++) {
       const row = x.subarray(t * nCols, (t + 1) * nCols);
-      for (let c = 0; c < nCols; c++) {
-        const g = t * nGroups + Math.floor(c / GROUP_COLS);
-        this.groupMax[g] = Math.max(this.groupMax[g], Math.abs(row[c]));
-      }
       for (let r = 0; r < nRows; r++) {
         let sum = 0;
         let mass = 0;
@@ -136,6 +161,21 @@ export class ReferenceProduct {
     }
   }
 
+  /** max|x| of each token and group. @param {number} cols  of a group */
+  #groupMax(cols) {
+    const known = this.#maxima.get(cols);
+    if (known) return known;
+    const { nCols } = this.w;
+    const n = Math.ceil(nCols / cols);
+    const made = new Float64Array(this.nTokens * n);
+    for (let i = 0; i < this.x.length; i++) {
+      const g = Math.floor(i / nCols) * n + Math.floor((i % nCols) / cols);
+      made[g] = Math.max(made[g], Math.abs(this.x[i]));
+    }
+    this.#maxima.set(cols, made);
+    return made;
+  }
+
   /**
    * @param {number} t @param {number} r @param {number} activation  fm_activation the kernel gets
    * @param {boolean} [lossless]  the activations are exact in that mode: no quantisation error is
@@ -143,24 +183,31 @@ export class ReferenceProduct {
    * @returns {number}
    */
   bound(t, r, activation, lossless = false) {
-    const { nRows, nCols, nGroups, groupAbs, groupMass } = this.w;
+    const { nRows, nCols, type } = this.w;
     const mass = this.mass[t * nRows + r];
     const largest = LARGEST_CODE[activation];
+    const cols = scaleCols(type, activation);
+    const groups = this.w.groups(cols);
+    const maxima = this.#groupMax(cols);
     if (largest === 0) {
       let most = 0;
-      for (let g = 0; g < nGroups; g++) most = Math.max(most, this.groupMax[t * nGroups + g]);
+      for (let g = 0; g < groups.n; g++) most = Math.max(most, maxima[t * groups.n + g]);
       return (nCols + 8) * u * mass + nCols * 2 ** -136 * (1 + 3 * most);
     }
     let quantisation = 0;
     let roundedMass = mass;
     let underflow = (nCols / 8) * 2 ** -150;
-    for (let g = 0; g < nGroups; g++) {
-      const half = this.groupMax[t * nGroups + g] / largest / 2;
-      quantisation += half * groupAbs[r * nGroups + g];
-      roundedMass += half * groupMass[r * nGroups + g];
-      underflow += largest * 2 ** -150 * groupMass[r * nGroups + g] * (1 + 2 / this.w.smallestScale);
+    for (let g = 0; g < groups.n; g++) {
+      const half = maxima[t * groups.n + g] / largest / 2;
+      const groupMass = groups.mass[r * groups.n + g];
+      quantisation += half * groups.abs[r * groups.n + g];
+      roundedMass += half * groupMass;
+      underflow += largest * 2 ** -150 * groupMass * (1 + 2 / this.w.smallestScale);
     }
-    return (lossless ? 0 : quantisation * (1 + u)) + (nCols / 8 + 16) * u * roundedMass + underflow;
+    // Where quantising loses nothing d is exact, but not its product with a sum of codes.
+    const hasMins = type.fields.some(({ name }) => name === 'm');
+    const roundings = (nCols / 8 + 16) * u + (cols === 32 && (hasMins || !lossless) ? v : 0);
+    return (lossless ? 0 : quantisation * (1 + u)) + roundings * roundedMass + underflow;
   }
 
   /**

@@ -38,7 +38,7 @@ export const TINY_TALES = join(projectRoot, 'web/public/tiny-tales-Q4_K_M.gguf')
  * @property {{ tokens: number[], text: string, margins: number[] }} greedy
  * @property {Record<string, number>} tensor_types
  * @property {{ kv_f16: { max_abs: number } }} reference  error of llama.cpp's own runs with floats
- * @property {{ max_abs: number, rms: number }} quantized_run
+ * @property {{ max_abs: number, rms: number, cos_min: number }} quantized_run
  */
 
 /**
@@ -89,6 +89,37 @@ export function distance(got, expected) {
   }
   const mean = (/** @type {number} */ sum) => Math.sqrt(sum / expected.length);
   return { max, rms: mean(squares), cosine: dot / Math.sqrt(a * b), size: mean(b) };
+}
+
+/**
+ * The root mean square of differences, and the worst 1 - cosine, as multiples of those of llama.cpp's
+ * own int8 run. Kernels round activations to the same integers as llama.cpp does, and add in another
+ * order. Where a sum lies on a border of rounding, the next integers differ.
+ */
+const LIKE_LLAMA = 1.1;
+/**
+ * The worst cosine where the activations of some products are not the same integers: chance then
+ * decides which position is the worst, and by how much. The limit is that of the test data's README.
+ */
+const OTHER_INTEGERS = 2;
+
+/** Types whose codes take all 8 bits: the relaxed kernels may serve int8 by int16. */
+const WIDE_TYPES = ['Q8_0', 'Q8_K', 'IQ4_NL', 'IQ4_XS'];
+
+/**
+ * Checks that activations of int8 make no larger errors than llama.cpp's.
+ * @param {{ rms: number, cosine: number }[]} found  distances from the reference
+ * @param {{ rms: number, cos_min: number }} theirs
+ * @param {Record<string, number>} types  of the tensors; llama.cpp rounds activations for F16 to f16
+ * @param {string} isa
+ */
+export function checkLikeLlama(found, theirs, types, isa) {
+  const rms = Math.sqrt(found.reduce((sum, one) => sum + one.rms ** 2, 0) / found.length);
+  assert.ok(rms <= LIKE_LLAMA * theirs.rms, `rms difference ${rms} where llama.cpp has ${theirs.rms}`);
+  const differs = 'F16' in types || (isa === 'relaxed' && WIDE_TYPES.some((type) => type in types));
+  const lowest = 1 - (differs ? OTHER_INTEGERS : LIKE_LLAMA) * (1 - theirs.cos_min);
+  const cosine = Math.min(...found.map((one) => one.cosine));
+  assert.ok(cosine >= lowest, `cosine ${cosine} under ${lowest}; llama.cpp has ${theirs.cos_min}`);
 }
 
 /** The largest magnitude. @param {ArrayLike<number>} values */

@@ -5,9 +5,9 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { activations, GROUP_COLS } from '../helpers/activations.js';
+import { activations } from '../helpers/activations.js';
 import { makeWeights } from '../helpers/blocks.js';
-import { ACTIVATION_NAMES, LARGEST_CODE, normError, ReferenceWeight } from '../helpers/bounds.js';
+import { ACTIVATION_NAMES, LARGEST_CODE, normError, ReferenceWeight, scaleCols } from '../helpers/bounds.js';
 import { SEED as DRAWN_BY, sampled } from '../helpers/drawn.js';
 import * as fused from '../helpers/fused.js';
 import { Prng } from '../helpers/prng.js';
@@ -157,16 +157,15 @@ function checkMany(module, names, nTokens, nRows, nCols) {
 /**
  * Norm-wise error of quantising values. Rounding to a step d has an error of d / sqrt(12) in the
  * root mean square.
- * @param {Float64Array} values @param {number} nCols @param {number} largestCode
+ * @param {Float64Array} values @param {ReferenceWeight} w @param {number} served
  */
-function stepNoise(values, nCols, largestCode) {
+function stepNoise(values, w, served) {
+  const cols = scaleCols(w.type, served);
   let noise = 0;
-  for (let first = 0; first < values.length; first += GROUP_COLS) {
-    assert.equal(nCols % GROUP_COLS, 0);
-    const largest = values
-      .subarray(first, first + GROUP_COLS)
-      .reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-    noise += (GROUP_COLS * (largest / largestCode) ** 2) / 12;
+  for (let first = 0; first < values.length; first += cols) {
+    assert.equal(w.nCols % cols, 0);
+    const largest = values.subarray(first, first + cols).reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+    noise += (cols * (largest / LARGEST_CODE[served]) ** 2) / 12;
   }
   return Math.sqrt(noise) / Math.hypot(...values);
 }
@@ -181,7 +180,7 @@ function checkPromise(got, { product, made, w }, served) {
   const mode = ACTIVATION_NAMES[served];
   assert.ok(got.every(Number.isFinite), mode);
   const error = normError(got, product.y);
-  const noise = served === 0 ? 0 : stepNoise(made.values, w.nCols, LARGEST_CODE[served]);
+  const noise = served === 0 ? 0 : stepNoise(made.values, w, served);
   const promised = Math.max(PROMISED, 2 * noise);
   assert.ok(error <= promised, `${mode}: norm-wise error ${error}, promised ${promised}`);
 }

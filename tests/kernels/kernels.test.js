@@ -79,7 +79,8 @@ function casesOf(type) {
     for (const kind of ['natural', 'mixed', 'largest']) {
       if (activation === 'huge' && kind !== 'natural') continue;
       const made = makeCase(type, kind, activation, 5, 6, nCols);
-      made.lossless = { exactInt8: 127, exactInt16: 32767 }[activation];
+      const small = type.blockValues < 256 ? 127 : undefined;
+      made.lossless = { exactInt8: 127, exactInt8By32: small, exactInt16: 32767 }[activation];
       kinds.push(made);
     }
   }

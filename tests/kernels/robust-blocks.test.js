@@ -87,8 +87,10 @@ function isFiniteRow(list, row, nCols) {
  * applied.
  * @param {ReferenceWeight} w @param {number} row @param {number} activation
  */
-const codeMass = (w, row, activation) =>
-  LARGEST_CODE[activation] * Math.max(...w.groupMass.subarray(row * w.nGroups, (row + 1) * w.nGroups));
+function codeMass(w, row, activation) {
+  const { n, mass } = w.groups(256);
+  return LARGEST_CODE[activation] * Math.max(...mass.subarray(row * n, (row + 1) * n));
+}
 
 /**
  * Checks that both have the same bits, NaN for NaN.

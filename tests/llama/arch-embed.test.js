@@ -8,7 +8,7 @@ import { test } from 'node:test';
 import { Llama } from '../../js/llama/index.js';
 import { openWasmBackend } from '../../js/wasm/backend.js';
 import { changedGguf, floats } from '../helpers/changed-gguf.js';
-import { distance } from '../helpers/llama.js';
+import { checkLikeLlama, distance } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
@@ -116,12 +116,6 @@ async function checkVectors(llama, model) {
   return maxOf([...found, ...together]);
 }
 
-/**
- * For weights in blocks of 32, llama.cpp quantises 32 activations at a time, and these kernels 256:
- * see arch.test.js.
- */
-const STEP = Math.sqrt(Math.log(256) / Math.log(32));
-
 for (const model of models) {
   const { name, reference } = model;
   for (const variant of libraryVariants) {
@@ -137,12 +131,9 @@ for (const model of models) {
       t.after(() => llama.dispose());
       const theirs = reference.quantized_run;
       const found = await distances(llama, model);
-      const rms = Math.sqrt(found.reduce((sum, one) => sum + one.rms ** 2, 0) / found.length);
       t.diagnostic(`ran: ${name}, int8: largest difference ${maxOf(found).toExponential(1)}`);
-      const lowest = 1 - 2 * STEP ** 2 * (1 - theirs.cos_min);
-      for (const { cosine } of found) assert.ok(cosine >= lowest, `cosine ${cosine} under ${lowest}`);
-      assert.ok(rms <= 1.5 * STEP * theirs.rms, `rms difference ${rms}`);
-      assert.ok(maxOf(found) <= 1.5 * STEP * theirs.max_abs, `largest difference ${maxOf(found)}`);
+      checkLikeLlama(found, theirs, reference.tensor_types, variant.isa);
+      assert.ok(maxOf(found) <= 1.5 * theirs.max_abs, `largest difference ${maxOf(found)}`);
     });
   }
   test(`arch: embeddings of ${name}, float64 JavaScript`, async (t) => {

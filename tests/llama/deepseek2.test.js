@@ -16,7 +16,7 @@ import { lacks, sizes } from '../../js/wasm/fit.js';
 import { LayerCache } from '../../js/wasm/layer-cache.js';
 import { ggufBytes } from '../helpers/gguf-bytes.js';
 import { latentModel } from '../helpers/latent-model.js';
-import { close, distance, peakOf, readReference } from '../helpers/llama.js';
+import { checkLikeLlama, close, distance, peakOf, readReference } from '../helpers/llama.js';
 import { planOf as planOfFile, refusal, SIZES } from '../helpers/plan-of.js';
 import { dequantizeF64, referenceByName } from '../helpers/reference.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
@@ -351,14 +351,8 @@ test('deepseek2: int8 with the experts that f32 chooses', { skip: absent }, asyn
   await run('f32');
   const rows = await run('int8');
   assert.equal(routings.length, 0);
-  // As in arch.test.js, with steps of the largest of 256 values instead of 32.
-  const factor = Math.sqrt(Math.log(256) / Math.log(32));
-  const rms = Math.sqrt(rows.reduce((sum, one) => sum + one.rms ** 2, 0) / rows.length);
-  assert.ok(rms <= 1.5 * factor * theirs.rms, `rms difference ${rms}`);
-  for (const { max, cosine } of rows) {
-    assert.ok(max <= 1.5 * factor * theirs.max_abs, `largest difference ${max}`);
-    assert.ok(cosine >= 1 - 2 * factor ** 2 * (1 - theirs.cos_min), `cosine ${cosine}`);
-  }
+  checkLikeLlama(rows, theirs, reference.tensor_types, 'scalar');
+  for (const { max } of rows) assert.ok(max <= 1.5 * theirs.max_abs, `largest difference ${max}`);
 });
 
 /**

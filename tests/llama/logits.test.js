@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Llama } from '../../js/llama/index.js';
-import { distance, MODELS, readReference } from '../helpers/llama.js';
+import { checkLikeLlama, distance, MODELS, readReference } from '../helpers/llama.js';
 import { libraryVariants } from '../helpers/variants.js';
 
 /** @import { Activation } from '../../js/wasm/selftest.js' */
@@ -50,14 +50,8 @@ const rmsOf = (positions) =>
  */
 const f16Limit = ({ reference }) => 2 * reference.kv_f16.max_abs;
 
-/**
- * The largest allowed difference as a multiple of that of llama.cpp's own int8 run. For weights in
- * blocks of 32, llama.cpp quantises 32 activations at a time, and these kernels 256. A step is the
- * largest value of its group / 127, and the largest of n normal values grows with sqrt(ln n).
- * @param {Reference} reference
- */
-const int8Factor = ({ tensor_types: types }) =>
-  1.5 * ('Q8_0' in types ? Math.sqrt(Math.log(256) / Math.log(32)) : 1);
+/** The largest allowed difference as a multiple of that of llama.cpp's own int8 run. */
+const MOST = 1.5;
 
 const LEAST_COSINE = 0.999;
 /**
@@ -79,26 +73,29 @@ const SMALL_LOGITS = { 'tiny-tales-Q4_K_M': '0:3' };
  */
 function checkInt8(positions, reference, floor, except) {
   const theirs = reference.quantized_run;
-  const factor = int8Factor(reference);
   for (const { at, cosine, rms, size } of positions) {
     if (at !== except) {
       assert.ok(cosine >= LEAST_COSINE, `${at}: cosine ${cosine}`);
       continue;
     }
-    const expected = 1 - (factor * theirs.rms) ** 2 / size ** 2 / 2;
+    const expected = 1 - (MOST * theirs.rms) ** 2 / size ** 2 / 2;
     assert.ok(expected < LEAST_COSINE, `${at} is no exception: a cosine of ${expected} is to be expected`);
     assert.ok(rms <= theirs.max_abs, `${at}: rms difference ${rms}`);
   }
   const [max, rms] = [maxOf(positions), rmsOf(positions)];
-  assert.ok(max <= Math.max(factor * theirs.max_abs, floor), `largest difference ${max}`);
-  assert.ok(rms <= Math.max(factor * theirs.rms, floor), `rms difference ${rms}`);
+  assert.ok(max <= Math.max(MOST * theirs.max_abs, floor), `largest difference ${max}`);
+  assert.ok(rms <= Math.max(MOST * theirs.rms, floor), `rms difference ${rms}`);
 }
 
-/** @type {Record<Activation, (positions: Position[], reference: Reference) => void>} */
+/** @type {Record<Activation, (positions: Position[], reference: Reference, isa: string) => void>} */
 const CHECKS = {
   f32: (positions) => assert.ok(maxOf(positions) <= 2e-4, `largest difference ${maxOf(positions)}`),
   int16: (positions) => assert.ok(maxOf(positions) <= 0.02, `largest difference ${maxOf(positions)}`),
-  int8: (positions, reference) => checkInt8(positions, reference, 2e-4),
+  int8: (positions, reference, isa) => {
+    checkInt8(positions, reference, 2e-4);
+    const { quantized_run: theirs, tensor_types: types } = reference;
+    if (theirs.rms > 0) checkLikeLlama(positions, theirs, types, isa);
+  },
 };
 
 /** @param {Position[]} positions */
@@ -115,7 +112,7 @@ for (const [name, path, skip] of MODELS) {
         t.after(() => model.dispose());
         const { positions, reference } = await compare(model, name);
         t.diagnostic(`ran: ${name}, ${activation}: ${summary(positions)}`);
-        CHECKS[activation](positions, reference);
+        CHECKS[activation](positions, reference, isa);
         if (activation !== 'f32') return;
         const { tokens, text } = reference.greedy;
         const run = model.generate(reference.prompts[0].text, { temperature: 0, maxTokens: tokens.length });

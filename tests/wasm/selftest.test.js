@@ -103,7 +103,8 @@ test('the activations are exact in int8, and any two tokens differ in every 256 
   assert.equal(x.length, N_TOKENS * N_COLS);
   const blocks = Array.from({ length: x.length / 256 }, (_, i) => x.subarray(256 * i, 256 * (i + 1)));
   for (const block of blocks) {
-    assert.equal(Math.max(...block.map(Math.abs)), 127);
+    for (let at = 0; at < 256; at += 32)
+      assert.equal(Math.max(...block.subarray(at, at + 32).map(Math.abs)), 127);
     assert.ok(block.every(Number.isInteger));
   }
   for (const half of [0, 1])
