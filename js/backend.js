@@ -92,12 +92,21 @@
  * @property {number} start  Row of the first token in Hidden.
  * @property {number} nTokens  Number of tokens.
  * @property {number} seen  Number of positions in the cache when the tokens attend.
- * @property {readonly Rows[]} [texts]  The texts that the rows are, where they are several. Each
- *   begins at position 0 and sees only itself; its keys and values are stored at the positions of
- *   its rows.
+ * @property {readonly StepText[]} [texts]  The texts that the rows are, where they are several, as far
+ *   as they are still computed. Each sees only itself. The position of the step is then the place of
+ *   its first token in the list of tokens, and errors count positions from there. A block that throws
+ *   a NumericError has changed nothing, and may be called again.
  */
 
 /** Rows of a tensor. @typedef {{ start: number, nRows: number }} Rows */
+
+/**
+ * Rows of a step that are one text, or the latest tokens of one. The rows are counted from the start of
+ * the step.
+ * @typedef {Rows & { position: number, cached: number, cache?: any, state?: any }} StepText  position:
+ *   of its first token, in its text; cached: the place in the cache of its position 0; cache and state:
+ *   those of the block, where each text has its own
+ */
 
 /**
  * Rows of a batch, counted from its first row, and the position of the first of them.
@@ -162,7 +171,7 @@
  * @typedef {object} Backend
  * @property {BackendInfo} info  Facts about the backend.
  * @property {boolean} disposed  True after dispose().
- * @property {boolean} packs  Whether a step may have several texts.
+ * @property {boolean} packs  Whether a step may have several texts, also of several contexts.
  * @property {(type: string) => import('./wasm/kernel-types.js').Service | GpuService} servedBy
  *   How products with weights of a type are computed.
  *

@@ -10,7 +10,7 @@
  * the call that failed goes on.
  *
  * Several contexts of a model take turns: for a batch, or for a pass and the choices after it, which
- * need its hidden states. */
+ * need its hidden states. Where the device can, they compute single tokens together. */
 
 import { Lease, Line } from './lease.js';
 import { checkSignal, checkSwitch } from './options.js';
@@ -196,13 +196,18 @@ export class Context {
     for (;;) {
       try {
         const decoder = this.#decoder;
-        await decoder.turns.take(pace.lease, async () => {
-          while (this.#due.length > 0) {
-            await this.#compute(this.#due.slice(0, decoder.batch), pace);
-            this.#due = this.#due.slice(decoder.batch);
-          }
-          await this.#fill(sampler, pace, Math.min(decoder.ahead(sampler) + 1, most));
-        });
+        const { joined } = decoder.turns;
+        const isSingle = joined && this.#due.length === 1 && this.#flight.length === 0;
+        if (isSingle && joined.wants(decoder, sampler)) await this.#join(joined, sampler, pace);
+        else
+          await decoder.turns.take(pace.lease, async () => {
+            if (isSingle) joined.alone(decoder, pace);
+            while (this.#due.length > 0) {
+              await this.#compute(this.#due.slice(0, decoder.batch), pace);
+              this.#due = this.#due.slice(decoder.batch);
+            }
+            await this.#fill(sampler, pace, Math.min(decoder.ahead(sampler) + 1, most));
+          });
         pace.check();
         const choice = /** @type {Choice} */ (this.#flight.shift());
         const { token, arrived } = await decoder.token(choice, pace);
@@ -219,6 +224,23 @@ export class Context {
         sampler.rewind?.(draws);
       }
     }
+  }
+
+  /**
+   * Computes the token that is due together with those of other contexts, and begins the choice after
+   * it.
+   * @param {import('./joined-steps.js').JoinedSteps} joined
+   * @param {import('../backend.js').TokenSampler} sampler
+   * @param {Pace} pace
+   */
+  async #join(joined, sampler, pace) {
+    const [token] = this.#due;
+    const position = this.#past.length;
+    const choice = await joined.next({ decoder: this.#decoder, pace, token, position, sampler });
+    pace.check();
+    this.#past.push(token);
+    this.#due = [];
+    this.#flight.push(choice);
   }
 
   /**

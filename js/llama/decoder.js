@@ -8,9 +8,9 @@
  * The settings of a layer say what it computes; the backend decides how. All memory is allocated
  * once, for the largest batch; only the logits of many tokens take theirs when they are first asked
  * for. A decoder has the caches and states of one context; those of further contexts share the hidden
- * states and the logits, and take turns. Where attention is not causal, each token sees all others: a
- * batch is then a whole text, computed in parts, first all keys and values and then the rest. Short
- * texts may share a batch. */
+ * states and the logits, and take turns or share steps. Where attention is not causal, each token sees
+ * all others: a batch is then a whole text, computed in parts, first all keys and values and then the
+ * rest. Short texts may share a batch. */
 
 import { NumericError } from './errors.js';
 import { isCausal } from './layers.js';
@@ -22,13 +22,14 @@ import { Turns } from './lease.js';
 /** @typedef {import('../backend.js').RunSettings} RunSettings */
 /** @typedef {import('../backend.js').State} State */
 /** @typedef {import('../backend.js').Step} Step */
+/** @typedef {import('../backend.js').StepText} StepText */
 /** @typedef {import('../backend.js').TokenSampler} TokenSampler */
 /** @typedef {import('./pause.js').Pace} Pace */
 /** @typedef {import('./plan.js').Plan} Plan */
 
 /**
  * Tokens of one forward pass, from a position on, and the texts that they are, if several.
- * @typedef {{ position: number, nTokens: number, texts?: readonly Rows[] }} Pass
+ * @typedef {{ position: number, nTokens: number, texts?: readonly StepText[] }} Pass
  */
 
 /**
@@ -97,7 +98,7 @@ export class Decoder {
         if (attention)
           caches[i] = attention.kvBack
             ? caches[i - attention.kvBack]
-            : this.#own(backend.cache(attention, settings, i));
+            : this.own(backend.cache(attention, settings, i));
         return {
           attention: attention && {
             block: { settings: attention, weights: of.attention, layer: i },
@@ -105,15 +106,15 @@ export class Decoder {
           },
           recurrent: recurrent && {
             block: { settings: recurrent, weights: of.recurrent, layer: i },
-            state: this.#own(backend.state(recurrent, settings, i)),
+            state: this.own(backend.state(recurrent, settings, i)),
           },
           feed: { settings: feed, weights: of.feed, layer: i },
         };
       });
-      this.#x = first ? first.#x : this.#own(backend.hidden(plan, { batch, part }));
-      this.#logits = first ? first.#logits : this.#own(backend.tensor({ nRows: 1, nCols: plan.nVocab }));
+      this.#x = first ? first.#x : this.own(backend.hidden(plan, { batch, part }));
+      this.#logits = first ? first.#logits : this.own(backend.tensor({ nRows: 1, nCols: plan.nVocab }));
       // One more than the positions: the token that is chosen when the context is full.
-      this.#tokens = this.#own(backend.tokens(settings.contextLength + 1));
+      this.#tokens = this.own(backend.tokens(settings.contextLength + 1));
     } catch (error) {
       this.free();
       throw error;
@@ -127,6 +128,12 @@ export class Decoder {
    */
   another(settings) {
     return new Decoder(this.#backend, this.#plan, this.#weights, settings, this);
+  }
+
+  /** What a step of several contexts is computed with. */
+  get shared() {
+    const [x, tokens, layers] = [this.#x, this.#tokens, this.#layers];
+    return { x, tokens, layers, embedding: this.#embedding, head: this.#head, nVocab: this.#nVocab };
   }
 
   /** The backend that it computes on. */
@@ -145,7 +152,8 @@ export class Decoder {
    * @throws {NumericError} a number is NaN, infinite, or too large for the cache
    */
   async forward(tokens, position, pace, texts) {
-    const pass = { position, nTokens: tokens.length, ...(texts && { texts }) };
+    const of = texts?.map((rows) => ({ ...rows, position: 0, cached: rows.start }));
+    const pass = { position, nTokens: tokens.length, ...(of && { texts: of }) };
     this.#last = pass;
     this.#backend.writeTokens(this.#tokens, position, tokens);
     await this.#traced(() => this.#pass(pass, pace, false), pass, pace);
@@ -267,7 +275,7 @@ export class Decoder {
   async logits(start, nRows, pace) {
     const backend = this.#backend;
     const shape = { nRows: this.logitRows, nCols: this.#nVocab };
-    const logits = this.#manyLogits ?? this.#own(backend.tensor(shape));
+    const logits = this.#manyLogits ?? this.own(backend.tensor(shape));
     this.#manyLogits = logits;
     this.#logitsOf(logits, start, nRows);
     return this.#traced(() => backend.read(logits, { start: 0, nRows }), this.#last, pace);
@@ -310,9 +318,19 @@ export class Decoder {
     try {
       return await reading;
     } catch (error) {
-      const fail = () => Promise.reject(error);
-      return this.turns.take(pace.lease, () => this.#traced(fail, pass, pace));
+      return this.trace(error, pass, pace);
     }
+  }
+
+  /**
+   * Throws an error of a pass, or that of the first block with a NaN.
+   * @param {unknown} error
+   * @param {Pass} pass
+   * @param {Pace} pace
+   * @returns {Promise<never>}
+   */
+  trace(error, pass, pace) {
+    return this.turns.take(pace.lease, () => this.#traced(() => Promise.reject(error), pass, pace));
   }
 
   /**
@@ -373,8 +391,13 @@ export class Decoder {
     this.#backend.head(this.#x, this.#head, logits, rows);
   }
 
-  /** @template {Resource} R @param {R} resource @returns {R} */
-  #own(resource) {
+  /**
+   * Frees a resource with the decoder.
+   * @template {Resource} R
+   * @param {R} resource
+   * @returns {R}
+   */
+  own(resource) {
     this.#owned.push(resource);
     return resource;
   }

@@ -1,6 +1,7 @@
 /* The right to use a context of a model. One call at a time has it; others may wait in a line. A
  * call may lose it at any moment, also while it waits for something. The call checks it after each
- * wait, and so does any other call that wants the context. Calls of several contexts take turns. */
+ * wait, and so does any other call that wants the context. Calls of several contexts take turns, or
+ * share them. */
 
 import { BusyError } from './errors.js';
 
@@ -107,6 +108,11 @@ export class Lease {
 export class Turns {
   /** Settles when nobody computes. @type {Promise<unknown>} */
   #free = Promise.resolve();
+  /**
+   * Steps of several contexts, once there are several.
+   * @type {import('./joined-steps.js').JoinedSteps | undefined}
+   */
+  joined;
 
   /**
    * Does work while no other context computes. The turn ends with the work, and with the lease: work

@@ -6,6 +6,7 @@ import { dispose } from '../dispose.js';
 import { HandleError, MemoryError } from '../errors.js';
 import { Context } from './context.js';
 import { ModelError } from './errors.js';
+import { JoinedSteps } from './joined-steps.js';
 import { Lease } from './lease.js';
 import { CALL_OPTIONS, checkRange, checkSignal } from './options.js';
 import { Pace } from './pause.js';
@@ -278,7 +279,10 @@ async function makeContext(host, contextLength) {
     );
   }
   const { decoder, context: first, contexts } = host.alive();
-  const remake = (/** @type {typeof decoder} */ of) => of.another(own);
+  const remake = (/** @type {typeof decoder} */ of) => {
+    of.turns.joined ??= new JoinedSteps(of);
+    return of.another(own);
+  };
   const context = new Context(remake(decoder), contextLength, remake);
   context.keeper = first.keeper;
   contexts.add(context);

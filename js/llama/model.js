@@ -354,8 +354,8 @@ export class Llama {
 
   /**
    * Makes a further context: a conversation of its own, with its own KV cache and states of recurrent
-   * layers, on the same weights. Its texts do not wait for those of other contexts; the contexts take
-   * turns, token by token.
+   * layers, on the same weights. Its texts do not wait for those of other contexts: on the CPU they
+   * share passes over the weights, elsewhere they take turns, token by token.
    * @param {import('./llama-context.js').ContextOptions} [options]
    * @returns {Promise<import('./llama-context.js').LlamaContext>}
    * @throws {import('../errors.js').MemoryError} its cache does not fit the memory; nothing is changed

@@ -65,6 +65,16 @@ export function numericError(
 }
 
 /**
+ * The same error, at another position.
+ * @param {NumericError} error
+ * @param {number} position
+ */
+export function movedTo({ message, part, layer, value, position: from }, position) {
+  const said = message.replace(`of position ${from} `, `of position ${position} `);
+  return new NumericError(said, { part, layer, position, value });
+}
+
+/**
  * Index of the first value whose magnitude exceeds a limit; NaN exceeds any limit.
  * @param {ArrayLike<number>} values
  * @param {number} from

@@ -211,6 +211,7 @@ export class WasmBackend {
     const { norm, qkNorm, valueNorm } = settings;
     const { x } = hidden.states(at);
     const views = hidden.attention(at, settings);
+    const texts = textsOf(at);
     const { qkv, gate, latent } = views;
     /** @type {(Tensor | undefined)[]} */
     const [, k, v] = qkv;
@@ -229,10 +230,10 @@ export class WasmBackend {
     const [, , ofValues] = views.heads;
     if (valueNorm && ofValues) fm.rmsNorm(ofValues, undefined, { eps: valueNorm.eps, out: ofValues });
     if (qkNorm && !qkNorm.afterRope) this.#normQk(views, weights, qkNorm);
-    for (const text of textsOf(at)) turn(fm, rowsOf(q, text), k && rowsOf(k, text), settings, weights, text);
+    for (const text of texts) turn(fm, rowsOf(q, text), k && rowsOf(k, text), settings, weights, text);
     if (qkNorm?.afterRope) this.#normQk(views, weights, qkNorm);
     if (settings.temperature)
-      for (const text of textsOf(at)) heat(fm, rowsOf(q, text), settings.temperature, text.position);
+      for (const text of texts) heat(fm, rowsOf(q, text), settings.temperature, text.position);
     // Infinite queries or keys may only give weights of 0, which no later check would find.
     const largest = KV_LARGEST[this.#kvType];
     this.#check(q, { part: 'queries', layer, position });
@@ -243,9 +244,12 @@ export class WasmBackend {
       this.#check(gate, { part: 'attention', layer, position });
     }
     if (!k) return;
-    const row = cache.rowFor(position, at.nTokens);
-    cache.keys.write(k, row);
-    if (v) cache.values.write(v, row);
+    for (const text of texts) {
+      const own = text.cache ?? cache;
+      const row = own.rowFor(text.cached + text.position, text.nTokens);
+      own.keys.write(rowsOf(k, text), row);
+      if (v) own.values.write(rowsOf(v, text), row);
+    }
   }
 
   /**
@@ -254,12 +258,13 @@ export class WasmBackend {
    * @param {LayerCache} cache
    * @param {Step} at
    */
-  attend(hidden, { settings, weights }, { keys, values, first }, at) {
+  attend(hidden, { settings, weights }, cache, at) {
     const { causal, window, scale, softcap } = settings;
     const { x, added } = hidden.states(at);
     const { qkv, attended, gate, latent } = hidden.attention(at, settings);
     for (const text of textsOf(at)) {
       const { position, seen, cached: start } = text;
+      const { keys, values, first } = text.cache ?? cache;
       const [firstPosition, nPositions] = [position - first, seen - first];
       const out = rowsOf(attended, text);
       const { sinks } = weights;

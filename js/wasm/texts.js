@@ -13,18 +13,14 @@ import { viewOf } from './tensor-view.js';
  * @property {number} position  Position of the first token.
  * @property {number} seen  Number of positions that are stored when the tokens attend.
  * @property {number} cached  Place in the caches of the text's position 0.
+ * @property {import('./layer-cache.js').LayerCache} [cache]  Its own cache of the layer.
+ * @property {import('./recurrent/state.js').RecurrentState} [state]  Its own state of the layer.
  */
 
 /** @param {Step} step @returns {Text[]} */
 export function textsOf({ position, nTokens, seen, texts }) {
   if (!texts) return [{ start: 0, nTokens, position, seen, cached: 0 }];
-  return texts.map(({ start, nRows }) => ({
-    start,
-    nTokens: nRows,
-    position: 0,
-    seen: nRows,
-    cached: start,
-  }));
+  return texts.map(({ nRows, ...text }) => ({ ...text, nTokens: nRows, seen: text.position + nRows }));
 }
 
 /** The rows of a text. @param {Tensor} tensor  rows of the step @param {Pick<Text, 'start' | 'nTokens'>} text */

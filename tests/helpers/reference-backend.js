@@ -72,16 +72,19 @@ class ReferenceCache extends Freeable {
 }
 
 /**
- * Where a token of a step stands: its position, the place of position 0 in the cache, and how many
- * positions its text has there.
- * @param {Step} at @param {number} t
+ * Where the tokens of a step stand: row, position, the place of position 0 in the cache, how many
+ * positions the text has there, the token's number in the text, and whether it is the last of several.
+ * @param {Step} at
  */
-function placeOf({ position, seen, texts }, t) {
-  if (!texts) return { position: position + t, base: 0, seen };
-  const text = texts.find(({ start, nRows }) => start <= t && t < start + nRows);
-  if (!text) throw new Error(`token ${t} is in no text`);
-  return { position: t - text.start, base: text.start, seen: text.nRows };
-}
+const placesOf = ({ position, seen, nTokens, texts }) =>
+  (texts ?? [{ start: 0, nRows: nTokens, position, cached: 0, cache: undefined, state: undefined }]).flatMap(
+    ({ start, nRows, position: first, cached: base, cache, state }) =>
+      Array.from({ length: nRows }, (_, i) => ({
+        ...{ t: start + i, position: first + i, base, i, cache, state },
+        seen: texts ? first + nRows : seen,
+        isLast: nRows > 1 && i === nRows - 1,
+      })),
+  );
 
 /**
  * Sorts the rows of two matrices that alternate in one.
@@ -241,7 +244,8 @@ export class ReferenceBackend {
         /** @type {Float64Array} */
         let row = table.row(tokens.ids[position + t]);
         row = row.map((value) => settings.scale * value);
-        if (positions) row = row.map((value, i) => value + positions.row(placeOf(at, t).position)[i]);
+        const place = placesOf(at).find((one) => one.t === t)?.position ?? 0;
+        if (positions) row = row.map((value, i) => value + positions.row(place)[i]);
         if (types) row = row.map((value, i) => value + types.row(0)[i]);
         x.row(start + t).set(normalize(row, settings.norm, norm, normBias));
         const { layerInputs } = settings;
@@ -256,7 +260,7 @@ export class ReferenceBackend {
    * @param {ReferenceCache} cache @param {Step} step
    */
   project(x, { settings, weights }, cache, step) {
-    const { start, nTokens } = step;
+    const { start } = step;
     const { norm, qkNorm, valueNorm, kvBack, rope, temperature, headSize, latent } = settings;
     this.#note('project', () => {
       /** @param {Float64Array} h @param {'q' | 'k' | 'v'} name */
@@ -269,9 +273,8 @@ export class ReferenceBackend {
         if (rope) y = byHead(y, headSize, (head) => turn(head, rope, at, weights.ropeFactors));
         return qkNorm?.afterRope ? normalizeQk(y, qkNorm, weight, headSize) : y;
       };
-      for (let t = 0; t < nTokens; t++) {
+      for (const { t, position, base, cache: own = cache } of placesOf(step)) {
         const h = normalize(x.row(start + t), norm, weights.norm, weights.normBias);
-        const { position, base } = placeOf(step, t);
         const heat = temperature
           ? 1 + temperature.scale * Math.log(1 + Math.floor(position / temperature.length))
           : 1;
@@ -282,13 +285,13 @@ export class ReferenceBackend {
         x.queries[start + t] = placed(q, 'q', position).map((value) => heat * value);
         if (!k) continue;
         const key = placed(k, 'k', position);
-        cache.keys.row(base + position).set(key);
+        own.keys.row(base + position).set(key);
         const ones = new Matrix(1, headSize, new Float64Array(headSize).fill(1));
         const norms = valueNorm && /** @type {const} */ ({ kind: 'rms', eps: valueNorm.eps });
         const values = latent
           ? key
           : byHead(product(h, 'v'), headSize, (head) => normalize(head, norms, ones));
-        cache.values.row(base + position).set(values);
+        own.values.row(base + position).set(values);
       }
     });
   }
@@ -298,16 +301,10 @@ export class ReferenceBackend {
    * @param {ReferenceCache} cache @param {Step} at
    */
   attend(x, { settings, weights }, cache, at) {
-    const { start, nTokens } = at;
+    const { start } = at;
     this.#note('attend', () => {
-      for (let t = 0; t < nTokens; t++) {
-        const attended = attention(
-          x.queries[start + t],
-          cache,
-          settings,
-          placeOf(at, t),
-          weights.sinks?.values,
-        );
+      for (const { t, cache: own = cache, ...place } of placesOf(at)) {
+        const attended = attention(x.queries[start + t], own, settings, place, weights.sinks?.values);
         if (settings.outputGate)
           for (const [i, gate] of x.gates[start + t].entries()) attended[i] /= 1 + Math.exp(-gate);
         const values = settings.latent ? latentResults(attended, settings, weights) : attended;
@@ -322,21 +319,20 @@ export class ReferenceBackend {
    * @param {ReferenceState} state @param {Step} at
    */
   recur(x, { settings, weights }, state, at) {
-    const { start, nTokens } = at;
-    const done = state.ask();
+    const { start } = at;
+    const places = placesOf(at);
+    const done = [...new Set(places.map(({ state: own = state }) => own))].map((own) => own.ask());
     this.#note('recur', () => {
-      for (let t = 0; t < nTokens; t++) {
+      for (const { t, position, i, isLast, state: own = state } of places) {
         const row = x.row(start + t);
-        const { position, base } = placeOf(at, t);
-        const text = at.texts?.find((one) => one.start === base) ?? { start: 0, nRows: nTokens };
-        if (t === text.start) state.begin(position);
-        if (t === text.start + text.nRows - 1 && text.nRows > 1) state.save(position);
+        if (i === 0) own.begin(position);
+        if (isLast) own.save(position);
         const h = normalize(row, settings.norm, weights.norm);
-        addTo(row, recurrentRow(h, state, settings, weights), settings, weights);
+        addTo(row, recurrentRow(h, own, settings, weights), settings, weights);
+        own.position = position + 1;
       }
-      state.position = at.texts ? -1 : at.position + nTokens;
-      if (at.texts) state.savedAt = -1;
-      done();
+      if (at.texts?.some((text) => !text.state)) state.position = state.savedAt = -1;
+      for (const end of done) end();
     });
   }
 

@@ -28,6 +28,8 @@ const SEED = Number(process.env.FM_TEST_SEED ?? 20261128);
 const PROMPT = 'Once upon a time';
 const GREEDY = { temperature: 0, ignoreEnd: true };
 const EXACT = /** @type {const} */ ({ activation: 'f32', kvType: 'F32' });
+/** A token that is computed with others differs in the rounding of sums, which is small in f32. */
+const FLOAT = /** @type {const} */ ({ threads: 1, ...EXACT });
 
 /** Something that generates: a model or a context. @typedef {Pick<LlamaContext, 'generate'>} Writer */
 
@@ -43,7 +45,7 @@ const real = (name, length) => ({
   nVocab: 512,
   length,
   skip: skipWithout(`arch/models/${name}.gguf`),
-  load: () => Llama.load(dataPath(`arch/models/${name}.gguf`), { threads: 1, contextLength: length }),
+  load: () => Llama.load(dataPath(`arch/models/${name}.gguf`), { ...FLOAT, contextLength: length }),
 });
 
 const hybrid = makeHybrid([true, false, true], { context: 64 }).bytes.buffer;
@@ -63,7 +65,7 @@ const CASES = [
     name: 'tiny-tales',
     nVocab: 768,
     length: 128,
-    load: () => Llama.load(TINY_TALES, { threads: 1, contextLength: 128 }),
+    load: () => Llama.load(TINY_TALES, { ...FLOAT, contextLength: 128 }),
   },
   real('lfm2-A', 96),
   real('qwen35-A', 96),
@@ -99,7 +101,10 @@ async function walk(pairs, prng, { nVocab, length }, nSteps) {
   /** @typedef {typeof all[0]} Place */
   const check = (/** @type {Place} */ { runs: [run, expected] }, /** @type {string} */ what) => {
     assert.deepEqual(run.tokens, expected.tokens, what);
-    assert.deepEqual(run.logprobs, expected.logprobs, what);
+    for (const [i, { token, logprob }] of run.logprobs.entries()) {
+      assert.equal(token, expected.logprobs[i].token, what);
+      assert.ok(Math.abs(logprob - expected.logprobs[i].logprob) < 1e-3, what);
+    }
     assert.equal(run.stats.reusedTokens, expected.stats.reusedTokens, what);
   };
   const start = (/** @type {Place} */ place) => {
@@ -183,7 +188,7 @@ for (const one of CASES) {
     const writers = [model, await model.context(), await model.context({ contextLength: length })];
     const pairs = [];
     for (const context of writers) pairs.push({ context, alone: await open(t, one) });
-    const counts = await walk(pairs, new Prng(SEED), one, name.startsWith('gemma3') ? 200 : 400);
+    const counts = await walk(pairs, new Prng(SEED), one, name.startsWith('gemma3') ? 150 : 300);
     t.diagnostic(`ran: ${name}: ${JSON.stringify(counts)}`);
     for (const [what, n] of Object.entries(counts)) assert.ok(n > 2, `${what}: ${n}`);
   });

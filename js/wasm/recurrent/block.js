@@ -44,15 +44,16 @@ export function recurrentBlock({ fm, activation, check }, hidden, { settings, we
     check(work[role], { part: 'recurrent', layer, position: at.position });
   }
   for (const text of textsOf(at)) {
-    state.over(text, (rows) => {
+    const own = text.state ?? state;
+    own.over(text, (rows) => {
       const some = { start: text.start + rows.start, nTokens: rows.nRows };
       /** @type {Record<string, Tensor>} */
       const ofRows = {};
       for (const name of Object.keys(work)) ofRows[name] = rowsOf(work[name], some);
-      kind.run(fm, { settings, weights }, ofRows, state.parts);
+      kind.run(fm, { settings, weights }, ofRows, own.parts);
     });
   }
-  if (at.texts) state.forget();
+  if (at.texts?.some((text) => !text.state)) state.forget();
   fm.fusedMatmul(weights.output, work[kind.result], { out: added, activation });
   correct(fm, added, weights, 'output');
   return added;
