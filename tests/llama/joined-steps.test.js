@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Llama, MemoryError, NumericError } from '../../js/llama/index.js';
+import { JoinedSteps } from '../../js/llama/joined-steps.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
 import { ggufBytes } from '../helpers/gguf-bytes.js';
 import { TINY_TALES } from '../helpers/llama.js';
@@ -214,6 +215,42 @@ for (const [name, bytes] of /** @type {const} */ ([
   });
 }
 
+test('joined steps: a NaN behind a recurrent layer has its own position', async (t) => {
+  const model = await open(t, hybrid);
+  const [[prompt, options], [short]] = PROMPTS;
+  const expected = (await aloneOf(model))[0].tokens;
+  const context = await model.context();
+  const { feed } = WasmBackend.prototype;
+  /** @type {number[]} */
+  const rows = [];
+  // Only the text with the short prompt comes to position 3 in a step of single tokens.
+  t.mock.method(
+    WasmBackend.prototype,
+    'feed',
+    /** @this {WasmBackend} @param {any} x @param {any} block @param {any} at */
+    function (x, block, at) {
+      feed.call(this, x, block, at);
+      const { position, start } = at.texts?.find((/** @type {any} */ one) => one.position === 3) ?? at;
+      if (block.layer !== 0 || position !== 3) return;
+      rows.push(at.nTokens);
+      this.write(x, start, new Float32Array(x.nCols).fill(Number.NaN));
+    },
+  );
+  const failing = (/** @type {Llama | LlamaContext} */ one) =>
+    one
+      .generate(short, { ...GREEDY, logits: never, maxTokens: 9 })
+      .text()
+      .then(String, (error) => error);
+  const alone = await failing(model);
+  const other = model.generate(prompt, options);
+  const [error] = await Promise.all([failing(context), other.text()]);
+  assert.deepEqual(rows, [1, 2]);
+  assert.equal(error.message, alone.message);
+  assert.deepEqual({ ...error }, { ...alone });
+  assert.equal(error.position, 3);
+  assert.deepEqual(other.tokens, expected);
+});
+
 test('joined steps: errors of hooks and full contexts are those of their texts', async (t) => {
   const model = await open(t, dense);
   const expected = await aloneOf(model);
@@ -280,13 +317,13 @@ test('joined steps: a text that is alone takes as many turns of the loop as with
   // No pass takes so long that it pauses.
   t.mock.method(performance, 'now', () => 1);
   const immediate = t.mock.method(globalThis, 'setImmediate');
+  const joined = t.mock.method(JoinedSteps.prototype, 'next');
   const before = await ticksOf();
   const context = await model.context();
   assert.equal(await ticksOf(), before);
-  // Nor after a text of the other context, but for the step that waits for it.
   await context.generate([5], { ...GREEDY, maxTokens: 2 }).text();
   assert.equal(await ticksOf(), before);
-  assert.equal(immediate.mock.callCount(), 0);
+  assert.deepEqual([immediate.mock.callCount(), joined.mock.callCount()], [0, 0]);
 });
 
 test('joined steps: without memory for logits, and with more contexts than a step takes', async (t) => {
