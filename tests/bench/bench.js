@@ -62,6 +62,7 @@ const HELP = `npm run bench -- [options]
   --gpu            instead: the kernels of the GPU, by WebGPU in Node; --filter, --json, --quick, --seconds and --list as above;
                    --software: on a driver that computes on the processor; --peers: a whole model, against wllama, in Chromium
   --startup        instead: time from createKernels() to the first result, in fresh processes
+  --contexts       instead: one context of a model against several that generate at the same time
   --structured     instead: what structured output costs at a vocabulary of 150,000 tokens
   --list           the cases, without running them
   --help`;
@@ -83,6 +84,7 @@ const OPTIONS = /** @type {const} */ ({
   gpu: { type: 'boolean', default: false },
   software: { type: 'boolean', default: false },
   startup: { type: 'boolean', default: false },
+  contexts: { type: 'boolean', default: false },
   structured: { type: 'boolean', default: false },
   list: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
@@ -174,6 +176,11 @@ async function bench() {
     return benchGpu({ ...options, limits, setting: environment() });
   }
   if (await runElsewhere()) return;
+  if (options.contexts) {
+    const { machine, engine, date } = environment();
+    const { contextsReport } = await import('./contexts.js');
+    return console.log(`${machine}; ${engine}; ${date}\n\n${await contextsReport(quick ? 1 : 7)}`);
+  }
   if (options.structured) {
     const { structured } = await import('./structured.js');
     return console.log(await structured());
