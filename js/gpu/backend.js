@@ -2,6 +2,7 @@
  * when something is read or the runner says so. */
 
 import { ModelError } from '../llama/errors.js';
+import { recurrentsOf } from '../llama/layers.js';
 import { servedType } from '../types.js';
 import {
   attendWork,
@@ -18,12 +19,13 @@ import { Commands } from './commands.js';
 import { precisionOf } from './features.js';
 import { cacheShape, lacks, sizes } from './fit.js';
 import { GpuCache, GpuTensor, GpuTokens } from './handles.js';
-import { GpuHidden } from './hidden.js';
+import { GpuHidden, widths } from './hidden.js';
 import { loadWeights } from './model-weights.js';
 import { Picks } from './picks.js';
 import { Pipelines } from './pipelines.js';
 import { formOf } from './products.js';
 import { Recorder } from './recorder.js';
+import { loadRecurrent, recurrentBlocks } from './recurrent.js';
 import { roomFor } from './room.js';
 import { up16, withoutPadding } from './shader.js';
 import { NO_LAYER } from './wgsl/faults.js';
@@ -31,7 +33,7 @@ import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
 
 /**
  * @typedef {import('../backend.js').Backend<
- *   { hidden: GpuHidden, tensor: GpuTensor, cache: GpuCache, state: never, tokens: GpuTokens }>} Backend
+ *   { hidden: GpuHidden, tensor: GpuTensor, cache: GpuCache, state: GpuState, tokens: GpuTokens }>} Backend
  */
 /** @typedef {import('../backend.js').BatchRows} BatchRows */
 /** @typedef {import('../backend.js').Rows} Rows */
@@ -43,9 +45,11 @@ import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
 /** @typedef {import('../llama/plan.js').EmbeddingSettings} EmbeddingSettings */
 /** @typedef {import('../llama/plan.js').HeadSettings} HeadSettings */
 /** @typedef {import('../llama/plan.js').Plan} Plan */
+/** @typedef {import('../llama/plan.js').RecurrentSettings} RecurrentSettings */
 /** @typedef {import('./device.js').GpuBuffer} GpuBuffer */
 /** @typedef {import('./device.js').GpuDevice} GpuDevice */
 /** @typedef {import('./products.js').Variants} Variants */
+/** @typedef {import('./recurrent-state.js').GpuState} GpuState */
 /** @typedef {import('./products.js').Work} Work */
 
 /** @template S @typedef {import('../backend.js').Block<S>} Block */
@@ -177,6 +181,7 @@ export class GpuBackend {
   async loadWeights(gguf, plan, tensors, options) {
     const means = { gpu: this.#gpu, pipelines: this.#pipelines, commands: this.#commands };
     await loadBlocks(plan.layers);
+    if (recurrentsOf(plan.layers).length > 0) await loadRecurrent();
     // The kernels are tested while the weights arrive.
     const testing = this.selfTest(gguf, plan, tensors);
     testing.catch(() => {});
@@ -206,11 +211,12 @@ export class GpuBackend {
       ...new Set(tensors.flatMap(({ role }) => /\.feed\.(\w+(Bias|Factor))$/.exec(role)?.[1] ?? [])),
     ];
     const kinds = new Map(layers.map((layer) => [JSON.stringify(layer), layer]));
-    for (const { attention, feed } of kinds.values()) {
-      // A layer without attention is refused.
-      if (!attention) continue;
+    for (const { attention, recurrent, feed } of kinds.values()) {
       await this.#test(types, {
-        attention: { ...attention, biases },
+        ...(attention
+          ? { attention: { ...attention, biases } }
+          : { blocks: ['embed', 'recurrent', 'feed', 'head'] }),
+        ...(recurrent && { recurrent }),
         ...{ feed, head, embeddingScale: embedding.scale },
         ...(feed.experts && { feedRoles }),
       });
@@ -239,14 +245,9 @@ export class GpuBackend {
     return new GpuCache(this.#gpu, cacheShape(attention, contextLength, kvType));
   }
 
-  /** lacks() names recurrent blocks, so no model gets here. @returns {never} */
-  state() {
-    throw new ModelError('recurrent blocks are not supported on the GPU');
-  }
-
-  /** @returns {never} */
-  recur() {
-    throw new ModelError('recurrent blocks are not supported on the GPU');
+  /** @param {RecurrentSettings} recurrent */
+  state(recurrent) {
+    return recurrentBlocks().makeState(this.#gpu, recurrent);
   }
 
   /** @returns {Promise<never>} */
@@ -266,6 +267,7 @@ export class GpuBackend {
    * @param {Step} at
    */
   embed(tokens, x, block, at) {
+    x.pass += 1;
     this.#recorder.add(() => {
       this.#reads.begin(x);
       return undefined;
@@ -285,6 +287,10 @@ export class GpuBackend {
     this.#run(block, [x, cache], `project ${form}`, at, () =>
       projectWork(block, x, cache, form, this.#meansOf(x)),
     );
+    // A gate hides an infinity.
+    const { settings, layer } = block;
+    if (settings.outputGate)
+      this.#findFaults(x, x.buffers.up, widths(settings).q, at, { part: 'attention', layer });
   }
 
   /**
@@ -308,6 +314,28 @@ export class GpuBackend {
     // A text grows into it: then nothing is compiled or allocated in its middle.
     if (form === 'one' && !split && isSplit(block.settings, { ...at, seen: most }))
       this.#recorder.prepare(keyOf(true), workOf(true));
+  }
+
+  /**
+   * @param {GpuHidden} x
+   * @param {Block<RecurrentSettings>} block
+   * @param {GpuState} state
+   * @param {Step} at
+   */
+  recur(x, block, state, at) {
+    const form = formOf(at.nTokens);
+    x.states.add(state);
+    if (state.advance(at, x.pass)) {
+      const { current, saved } = state;
+      this.#recorder.add(() => {
+        this.#commands.copy({ buffer: saved, offset: 0, bytes: saved.bytes }, current);
+        return undefined;
+      });
+    }
+    const step = { ...at, seen: block.layer ?? NO_LAYER };
+    this.#run(block, [x, state], `recur ${form}`, step, () =>
+      recurrentBlocks().recurWork(block, x, state, form, this.#meansOf(x)),
+    );
   }
 
   /** @param {GpuHidden} x @param {Block<FeedSettings>} block @param {Step} at */
@@ -357,7 +385,7 @@ export class GpuBackend {
    */
   #findFaults(hidden, buffer, nCols, at, { part, layer }) {
     const step = { ...at, seen: layer === undefined ? NO_LAYER : layer };
-    this.#run(hidden, [buffer], `check ${part}`, step, () => [
+    this.#run(hidden, [buffer], `check ${part} ${nCols}`, step, () => [
       {
         shader: findFaults({ part, nCols }),
         buffers: { x: buffer, y: hidden.buffers.heads },
@@ -413,6 +441,7 @@ export class GpuBackend {
     const nRows = values.length / to.nCols;
     const padded = new Float32Array(nRows * stride);
     for (let r = 0; r < nRows; r++) padded.set(values.subarray(r * to.nCols, (r + 1) * to.nCols), r * stride);
+    if (to instanceof GpuHidden && row === 0) to.pass += 1;
     this.#recorder.add(() => {
       // States of another backend: a pass begins here.
       if (to instanceof GpuHidden && row === 0) this.#reads.begin(to);

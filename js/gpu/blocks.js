@@ -3,7 +3,7 @@
  *   project  norm, q, k and v, biases, RoPE, cache    one dispatch for one token without norms of q
  *                                                     and k
  *   attend   attention, x += output                   two dispatches, three where positions are
- *                                                     split
+ *                                                     split; gates of the result add two
  *   feed     x += (act(h gate^T) * (h up^T)) down^T   two dispatches for few tokens; h = norm(x);
  *                                                     experts.js has mixtures of experts
  *   head     logits = norm(x) output^T                one dispatch for one token */
@@ -140,6 +140,8 @@ export function projectWork(block, { buffers }, cache, form, means) {
   const shared = { vectors, cache: cache.buffer, y: buffers.heads, ...(turns && { turns }) };
   const shape = { cache: cache.shape, rope, biases, layer, stride };
   const heat = temperWork(settings, buffers.heads, stride);
+  const ofGate = { weights: [weights.gate], y: buffers.up };
+  const gates = settings.outputGate ? normedProduct(ofGate, block, buffers, vectors, form, means) : [];
   const isFused = form === 'one' && !qkNorm && cache.shape.type !== 'Q8_0' && isOnePiece(...products);
   if (isFused) {
     const parts = products.map((weight) => weight.units()[0]);
@@ -153,6 +155,7 @@ export function projectWork(block, { buffers }, cache, form, means) {
         groups: () => headsGroups(options),
       },
       ...heat,
+      ...gates,
     ];
   }
   const after = { ...shape, nHeads, qkNorm, ...(qkNorm && { gains: [at.qNorm, at.kNorm] }) };
@@ -165,6 +168,7 @@ export function projectWork(block, { buffers }, cache, form, means) {
     ...normedProduct(product, block, buffers, vectors, form, means),
     { shader: headsAfter(after), buffers: shared, groups: ({ nTokens }) => headsAfterGroups(after, nTokens) },
     ...heat,
+    ...gates,
   ];
 }
 
@@ -269,7 +273,16 @@ export function attendWork(block, hidden, cache, form, means) {
   }
   const { buffer: vectors, at } = attentionVectors(block, means);
   const bias = at.outputBias === undefined ? {} : { vectors, biases: [at.outputBias] };
-  const product = { weights: [weights.output], x: buffers.attended, ...bias };
+  // The gated result takes the place of the gates.
+  const x = settings.outputGate ? buffers.up : buffers.attended;
+  const product = { weights: [weights.output], x, ...bias };
+  if (settings.outputGate) {
+    attended.push({
+      shader: gate({ nCols: q, activation: 'sigmoid' }),
+      buffers: { x, y: buffers.attended },
+      groups: everyRow,
+    });
+  }
   return [...attended, ...residual(product, settings, weights, buffers, form, means)];
 }
 
@@ -291,7 +304,7 @@ export const isSplit = ({ window }, { seen }) => splitsOf(/** @type {any} */ ({ 
  * @param {Means} means
  * @returns {Work[]}
  */
-function residual(product, { postNorm, residualScale }, weights, { x, normed }, form, means) {
+export function residual(product, { postNorm, residualScale }, weights, { x, normed }, form, means) {
   if (!postNorm) return productWork({ ...product, y: x, epilogue: 'add', residualScale }, form, means);
   const nCols = product.weights[0].nRows;
   return [

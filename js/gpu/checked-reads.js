@@ -63,6 +63,7 @@ export class CheckedReads {
     // An error is thrown once. The next pass clears the note by itself.
     if (pass === this.#passOf(hidden) && !hidden.freed)
       this.#commands.write(hidden.buffers.heads, 0, new Uint32Array(FAULT_WORDS));
+    hidden.spoil(pass);
     const { value, ...place } = fault;
     const advice = this.#advice();
     throw numericError(value, place, advice, Number.isFinite(value) ? KV_LARGEST[advice.kvType] : undefined);

@@ -13,7 +13,7 @@ import { MAP_MODE_READ, USAGE } from './usage.js';
 /** Bytes of a buffer. @typedef {{ buffer: GpuBuffer, offset: number, bytes: number }} Region */
 
 /** Steps that one submission may have; more begin the next. */
-const MAX_STEPS = 64;
+const MAX_STEPS = 256;
 /** Bytes of the smallest buffer for reading: those of a token's candidates, and of faults. */
 const LEAST_STAGING = 2048;
 /** Uniforms begin at multiples of this. */

@@ -6,6 +6,7 @@ import { attentionsOf, cachingOf, isCausal, recurrentsOf } from '../llama/layers
 import { withoutKernels } from '../llama/unserved.js';
 import { bufferCols } from './hidden.js';
 import { FEW, LARGEST_BATCH } from './products.js';
+import { shapeOf, stateBytes } from './recurrent.js';
 import { up16 } from './shader.js';
 import { cacheLayout } from './wgsl/cache.js';
 import { MOST_EXPERTS } from './wgsl/expert-layout.js';
@@ -49,6 +50,7 @@ const UNSERVED = [
   [/^embedding\.positions$/, 'learned positions'],
   [/^embedding\.types$/, 'token types'],
   [/\.attention\.sinks$/, 'attention sinks'],
+  [/\.recurrent\.(?!(conv|step|dt)Bias)\w+Bias$/, 'biases of products in recurrent blocks'],
   [/\.feed\.sumFactor$/, 'factors of hidden states'],
   [/[nN]ormBias$/, 'biases of norms'],
   [/\.attention\.qkvBias$/, 'biases that queries, keys and values share'],
@@ -72,15 +74,25 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
   const check = (/** @type {boolean} */ can, /** @type {string} */ reason) => {
     if (!can) reasons.add(reason);
   };
-  for (const { kind } of recurrentsOf(layers))
-    check(false, `recurrent blocks of kind ${show(kind)} are not supported on the GPU`);
+  for (const recurrent of recurrentsOf(layers)) {
+    const shape = shapeOf(recurrent);
+    check(
+      shape !== undefined,
+      `recurrent blocks of kind ${show(recurrent.kind)} are not supported on the GPU`,
+    );
+    for (const reason of shape?.lacks(recurrent) ?? []) reasons.add(reason);
+    const bytes = stateBytes(recurrent);
+    check(
+      bytes <= bindingBytes,
+      `the state of a recurrent layer has ${bytes} bytes; this GPU takes ${bindingBytes} in one piece`,
+    );
+  }
   for (const attention of attentionsOf(layers)) {
     const { kind, headSize, rope } = attention;
     check(kind === 'attention', `layers of kind ${show(kind)} are not supported on the GPU`);
     check(!attention.valueNorm, 'norms of values are not supported on the GPU');
     check(!attention.kvBack, 'keys and values of earlier layers are not supported on the GPU');
     check(!attention.latent, 'latent attention is not supported on the GPU');
-    check(!attention.outputGate, 'output gates of attention are not supported on the GPU');
     check(
       headSize <= LARGEST_HEAD && headSize % 4 === 0,
       `heads of ${headSize} values are not supported on the GPU: they must be a multiple of 4, ${LARGEST_HEAD} at most`,
@@ -113,7 +125,7 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
       'windows without a causal mask are not supported on the GPU',
     );
   }
-  for (const { attention, feed } of layers) {
+  for (const { attention, recurrent, feed } of layers) {
     check(
       ['gated', 'plain', 'experts'].includes(feed.kind),
       `feed-forward blocks of kind ${show(feed.kind)} are not supported on the GPU`,
@@ -129,7 +141,8 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
     );
     check(!feed.layerInput, 'inputs of layers beside the hidden states are not supported on the GPU');
     check(!attention?.sumNorm && !feed.sumNorm, 'norms of the sums are not supported on the GPU');
-    for (const norm of [attention?.norm, attention?.postNorm, feed.norm, feed.postNorm, head.norm])
+    const norms = [attention, recurrent, feed].flatMap((block) => [block?.norm, block?.postNorm]);
+    for (const norm of [...norms, head.norm])
       check(!norm || norm.kind === 'rms', `norms of kind ${show(norm?.kind)} are not supported on the GPU`);
   }
   check(!plan.embedding.norm, 'norms of the embeddings are not supported on the GPU');
@@ -178,10 +191,11 @@ export function sizes(plan, { contextLength, kvType }) {
   const logitRows = Math.min(FEW, part);
   const rowBytes = 4 * Object.values(bufferCols(plan)).reduce((sum, n) => sum + n, 0);
   const attentions = attentionsOf(layers);
-  const kvBytes = cachingOf(layers).reduce(
-    (sum, attention) => sum + cacheLayout(cacheShape(attention, contextLength, kvType)).bytes,
-    0,
+  const caches = cachingOf(layers).map(
+    (attention) => cacheLayout(cacheShape(attention, contextLength, kvType)).bytes,
   );
+  const states = recurrentsOf(layers).map((recurrent) => 2 * stateBytes(recurrent));
+  const kvBytes = [...caches, ...states].reduce((sum, bytes) => sum + bytes, 0);
   // The table of rotations: cosine and sine of every pair.
   const ropes = new Set(attentions.map(({ rope }) => rope && JSON.stringify(rope)));
   const turns = ropes.size * contextLength * Math.max(0, ...attentions.map(({ rope }) => rope?.nDims ?? 0));

@@ -2,6 +2,7 @@
  * are those of the batch everywhere; all are made once, for the largest batch and the widest
  * layer. */
 
+import { workCols } from './recurrent.js';
 import { up16 } from './shader.js';
 import { innerLayout, logitStride, routeWords } from './wgsl/expert-layout.js';
 import { FAULT_WORDS } from './wgsl/faults.js';
@@ -48,10 +49,22 @@ export function bufferCols(plan) {
     x: up16(nEmbd),
     // Input of a block after its norm, and what a block adds before its norm.
     normed: up16(nEmbd),
-    heads: most(({ attention }) => (attention ? widths(attention).qkv : 0)),
-    attended: most(({ attention }) => (attention ? widths(attention).q : 0)),
-    gate: most(({ feed }) => (feed.experts ? innerLayout(feed.nFf, feed.experts).tokenStride : feed.nFf)),
-    up: most(({ feed }) => (feed.experts ? 0 : feed.nFf)),
+    // Kernels bind the note of faults with at least one value behind it.
+    heads: most(({ attention }) => (attention ? widths(attention).qkv : 1)),
+    // Also the result of a recurrent block, and the products of its input.
+    attended: most(({ attention, recurrent }) =>
+      Math.max(attention ? widths(attention).q : 0, workCols(recurrent).result),
+    ),
+    gate: most(({ feed, recurrent }) =>
+      Math.max(
+        feed.experts ? innerLayout(feed.nFf, feed.experts).tokenStride : feed.nFf,
+        workCols(recurrent).inputs,
+      ),
+    ),
+    // Also gates of the result of attention.
+    up: most(({ attention, feed }) =>
+      Math.max(feed.experts ? 0 : feed.nFf, attention?.outputGate ? widths(attention).q : 0),
+    ),
     ...expertCols(plan),
   };
 }
@@ -64,6 +77,10 @@ export class GpuHidden {
   /** @type {Map<string, GpuBuffer>} */
   #spare = new Map();
   freed = false;
+  /** Passes that have begun, also those that wait. */
+  pass = 0;
+  /** States that passes go through. @type {Set<import('./recurrent-state.js').GpuState>} */
+  states = new Set();
 
   /**
    * @param {GpuDevice} gpu
@@ -98,6 +115,14 @@ export class GpuHidden {
     this.#spare.set(found ? `${label}, ${found.bytes}` : label, found ?? buffer);
     this.#spare.set(label, buffer);
     return buffer;
+  }
+
+  /** A number of a pass cannot be right. @param {number} pass */
+  spoil(pass) {
+    for (const state of this.states) {
+      if (state.freed) this.states.delete(state);
+      else state.spoil(pass);
+    }
   }
 
   free() {

@@ -21,14 +21,15 @@ import { allocateWeights } from './weights.js';
  * @param {GgufFile} gguf
  * @param {readonly import('../gguf/file.js').GgufTensor[]} tensors
  * @param {Pick<LoadOptions, 'onProgress' | 'signal'> &
- *   { otherBytes?: number, concurrency?: number }} options
+ *   { otherBytes?: number, concurrency?: number, alternating?: readonly (number | undefined)[] }}
+ *   options  alternating: of tensors that are two matrices, by turns so many rows of each
  * @returns {Promise<GpuWeight[]>}  in the order of tensors
  */
 export async function loadTensors(
   { gpu, pipelines, commands },
   gguf,
   tensors,
-  { onProgress, signal, otherBytes = 0, concurrency = 2 },
+  { onProgress, signal, otherBytes = 0, concurrency = 2, alternating = [] },
 ) {
   const weights = await allocateWeights(gpu, tensors);
   const free = () => {
@@ -43,16 +44,26 @@ export async function loadTensors(
     await through.prepare(tensors.map(({ type }) => type));
     /** @type {(ReturnType<Uploader['writer']> | undefined)[]} */
     const writers = [];
+    /** Bytes of tensors whose rows change places. @type {Uint8Array[]} */
+    const wholes = [];
     const take = async (
       /** @type {number} */ i,
       /** @type {Uint8Array} */ bytes,
       /** @type {number} */ at,
     ) => {
       writers[i] ??= through.writer(weights[i]);
-      await writers[i].write(bytes);
+      const nRows = alternating[i];
+      if (nRows) {
+        wholes[i] ??= new Uint8Array(tensors[i].byteLength);
+        wholes[i].set(bytes, at);
+        if (at + bytes.length === tensors[i].byteLength)
+          for (const rows of separated(wholes[i], (nRows * tensors[i].byteLength) / tensors[i].nRows))
+            await writers[i].write(rows);
+      } else await writers[i].write(bytes);
       if (at + bytes.length < tensors[i].byteLength) return;
       writers[i].end();
       writers[i] = undefined;
+      delete wholes[i];
     };
     const options = { concurrency, ...(onProgress && { onProgress }), ...(signal && { signal }) };
     await readTensors(sourceOf(gguf), tensors, take, options);
@@ -64,6 +75,16 @@ export async function loadTensors(
   } finally {
     uploader?.free();
   }
+}
+
+/**
+ * Parts of two matrices that alternate: all of the first, then all of the second.
+ * @param {Uint8Array} bytes
+ * @param {number} size  bytes of each by turns
+ */
+function* separated(bytes, size) {
+  for (const first of [0, size])
+    for (let at = first; at < bytes.length; at += 2 * size) yield bytes.subarray(at, at + size);
 }
 
 /**

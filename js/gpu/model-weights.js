@@ -31,7 +31,7 @@ export async function loadWeights(means, gguf, plan, tensors, options) {
     means,
     gguf,
     tensors.map(({ name }) => gguf.tensor(name)),
-    options,
+    { ...options, alternating: tensors.map(({ alternating }) => alternating) },
   );
   /** @type {Map<string, GpuWeight | GpuVector>} */
   const byRole = new Map();
@@ -95,6 +95,9 @@ function setFactor({ commands }, { type, parts }, { parts: [{ buffer: from }] })
     commands.copy({ buffer: from, offset: 0, bytes: 4 }, buffer, tailAt({ type, nBlocks }));
 }
 
+/** Rows that are decoded at a time: workgroups of one dimension. */
+const ROWS = 32_768;
+
 /**
  * The first rows of a weight as f32 numbers.
  * @param {Means} means
@@ -112,12 +115,16 @@ async function vectorOf({ gpu, pipelines, commands }, weight, nRows, isRead) {
   let ids;
   try {
     ids = gpu.bufferOf(
-      Uint32Array.from({ length: nRows }, (_, r) => r),
-      { label: 'rows' },
+      Uint32Array.from({ length: nRows }, (_, i) => i),
+      { label: 'row numbers' },
     );
-    const step = { position: 0, start: 0, nTokens: nRows, seen: 0 };
-    for (const [i, { unit, buffer }] of units.entries())
-      commands.dispatch(compiled[i].bind({ w: buffer, ids, y }), embedGroups(unit, nRows), step);
+    for (const [i, { unit, buffer }] of units.entries()) {
+      const bound = compiled[i].bind({ w: buffer, ids, y });
+      for (let start = 0; start < nRows; start += ROWS) {
+        const nTokens = Math.min(ROWS, nRows - start);
+        commands.dispatch(bound, embedGroups(unit, nTokens), { position: start, start, nTokens, seen: 0 });
+      }
+    }
     if (!isRead) {
       commands.flush();
       return new GpuVector(y, nCols, undefined, nRows);

@@ -103,6 +103,15 @@ function rowsOf(w, errorOf, precision) {
 }
 
 /**
+ * The same rows, for products with a norm in front or without.
+ * @param {Matrix} w
+ * @param {Precision} precision
+ * @param {boolean} [isNormed]
+ */
+export const productErrors = (w, precision, isNormed = false) =>
+  rowsOf(w, isNormed ? normedError : productError, precision);
+
+/**
  * The largest head of a product of norm(x), for an input of norm 1.
  * @param {Matrix} w
  * @param {number} headSize
@@ -184,7 +193,7 @@ function storeError(type, { size, peak }, headSize) {
 /**
  * Bounds of an attention block. Tokens are given in the order of their positions.
  * @param {AttentionSettings} settings
- * @param {{ q: Matrix, k: Matrix, v: Matrix, output: Matrix }} weights
+ * @param {{ q: Matrix, k: Matrix, v: Matrix, output: Matrix, gate?: Matrix }} weights
  * @param {Record<string, Float32Array | undefined>} vectors
  * @param {KvType} kvType
  * @param {Precision} precision  of products for many tokens
@@ -195,6 +204,9 @@ export function attentionErrors(settings, weights, vectors, kvType, precision) {
   const modes = /** @type {const} */ (['f32', precision]).map((mode) => ({
     heads: [weights.q, weights.k, weights.v].map((w) => headOf(w, headSize, mode)),
     output: rowsOf(weights.output, productError, mode),
+    gate: weights.gate
+      ? rowsOf(weights.gate, normedError, mode).errors.reduce((a, b) => Math.max(a, b))
+      : undefined,
   }));
   const bias = (/** @type {string} */ name) =>
     vectors[name]?.reduce((most, v) => Math.max(most, Math.abs(v)), 0) ?? 0;
@@ -262,7 +274,7 @@ export function attentionErrors(settings, weights, vectors, kvType, precision) {
      * @param {number} nSeen  positions in the cache
      */
     attend({ normed, position, least, many }, nSeen) {
-      const { heads, output } = modes[Number(many)];
+      const { heads, output, gate } = modes[Number(many)];
       const q = turned(made(heads[0], normed, 'qBias'), position, least, 'qNorm');
       const { k, v } = seen;
       const by = scale * heat(position);
@@ -275,7 +287,9 @@ export function attentionErrors(settings, weights, vectors, kvType, precision) {
       // that of their sum.
       const relative = Math.expm1(2 * score) + (24 + 16 * largest + 2 * nSeen) * u;
       const size = Math.sqrt(nHeads) * v.size;
-      const error = Math.sqrt(nHeads) * (relative * v.size + v.error);
+      const ofHeads = Math.sqrt(nHeads) * (relative * v.size + v.error);
+      // A sigmoid is at most 1, its derivative at most 1 / 4.
+      const error = ofHeads + (gate === undefined ? 0 : (size + ofHeads) * ((gate * normed) / 4 + 32 * u));
       const most = bias('outputBias');
       return output.sizes.map((norm, r) => norm * error + output.errors[r] * (size + error) + 2 * u * most);
     },

@@ -73,7 +73,8 @@ function routerOf(nRows, nCols, values) {
  * @param {object} make
  * @param {(nRows: number, nCols: number, mean?: number, type?: string) => Matrix} make.matrix
  * @param {(n: number, mean?: number) => Float32Array} make.vector
- * @param {(value: number) => number} make.meanFor  the mean of weights whose products are about `value`
+ * @param {(value: number, nEmbd: number) => number} make.meanFor  the mean of weights whose products with
+ *   `nEmbd` values are about `value`
  * @returns {Tree}
  */
 export function mixtureTensors({ nFf, experts }, nEmbd, roles, { matrix, vector, meanFor }) {
@@ -105,11 +106,11 @@ export function mixtureTensors({ nFf, experts }, nEmbd, roles, { matrix, vector,
     ...Object.fromEntries(given.map(([role, make]) => [role, make()])),
     ...(routerNorm && { routerNorm: vector(nEmbd) }),
     ...(shared && {
-      sharedGate: matrix(shared.nFf, nEmbd, meanFor(2)),
-      sharedUp: matrix(shared.nFf, nEmbd, meanFor(2)),
+      sharedGate: matrix(shared.nFf, nEmbd, meanFor(2, nEmbd)),
+      sharedUp: matrix(shared.nFf, nEmbd, meanFor(2, nEmbd)),
       sharedDown: matrix(nEmbd, shared.nFf),
     }),
-    ...(shared?.gated && { sharedRouter: matrix(1, nEmbd, meanFor(2), 'F32') }),
+    ...(shared?.gated && { sharedRouter: matrix(1, nEmbd, meanFor(2, nEmbd), 'F32') }),
   };
 }
 

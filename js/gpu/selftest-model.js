@@ -17,12 +17,14 @@ import { allocateWeights } from './weights.js';
 /** @typedef {import('./selftest-data.js').Matrix} Matrix */
 /** @typedef {typeof import('./selftest-experts.js')} ExpertsTest */
 
-/** Rows of numbers that are added. @typedef {{ nRows: number, nCols: number, values: Float32Array }} Values */
+/** Rows of numbers. @typedef {{ nRows: number, nCols: number, values: Float32Array }} Values */
 
 /**
  * A leaf is a matrix, a vector, or several rows of numbers.
- * @typedef {Record<string, Matrix | Float32Array | Values | undefined>} Tree
+ * @typedef {Matrix | Float32Array | Values} Leaf
  */
+
+/** @typedef {Record<string, Leaf | undefined>} Tree */
 
 /** More than one pass of the search for the largest takes, and odd. */
 export const VOCABULARY = 4099;
@@ -34,13 +36,16 @@ const MEAN_STATE = 0.75;
  * Columns by the largest block of the types: not many, with a tail where blocks are small; enough
  * between gate and down to be split.
  */
-const COLUMNS = /** @type {const} */ ({
+export const COLUMNS = /** @type {const} */ ({
   1: [282, 2058],
   32: [288, 2080],
   64: [320, 2112],
   128: [384, 2176],
   256: [256, 2304],
 });
+
+/** The mean of weights whose products are about `value`. @param {number} value @param {number} nEmbd */
+export const meanFor = (value, nEmbd) => value / (MEAN_STATE * nEmbd);
 
 /**
  * The settings of a synthetic layer: those of the model, with fewer heads.
@@ -124,8 +129,6 @@ export function makeModel(options, fm, mixtures) {
     return makeMatrix(fm, { type, nRows, nCols, mean }, random);
   };
   const vector = (/** @type {number} */ n, mean = 1) => makeVector(n, mean, random);
-  /** The mean of weights whose products are about `value`. */
-  const meanFor = (/** @type {number} */ value) => value / (MEAN_STATE * nEmbd);
   // Scores are about 1 then: far from a softmax of one position, which would hide all others.
   const element = 1 / Math.sqrt(scale * headSize);
   const [q, kv] = [nHeads * headSize, nKvHeads * headSize];
@@ -138,13 +141,14 @@ export function makeModel(options, fm, mixtures) {
   /** @type {Matrix | undefined} */
   let output;
   do {
-    const projected = qkNorm ? meanFor(4) : meanFor(element);
+    const projected = meanFor(qkNorm ? 4 : element, nEmbd);
     const ofAttention = {
       norm: vector(nEmbd),
       q: matrix(q, nEmbd, projected),
       k: matrix(kv, nEmbd, projected),
-      v: matrix(kv, nEmbd, meanFor(4)),
+      v: matrix(kv, nEmbd, meanFor(4, nEmbd)),
       output: matrix(nEmbd, q),
+      ...(attention.outputGate && { gate: matrix(q, nEmbd, meanFor(1, nEmbd)) }),
       ...(biases && { qBias: vector(q, element / 4), kBias: vector(kv, element / 4), vBias: vector(kv) }),
       ...(outputBias && { outputBias: vector(nEmbd) }),
       ...(qkNorm && {
@@ -155,8 +159,8 @@ export function makeModel(options, fm, mixtures) {
     };
     // Both have the same type, as in models.
     const n = feed.experts?.nExperts ?? 1;
-    const up = matrix(n * feed.nFf, nEmbd, meanFor(2));
-    const gate = feed.kind === 'plain' ? undefined : matrix(n * feed.nFf, nEmbd, meanFor(2), up.type);
+    const up = matrix(n * feed.nFf, nEmbd, meanFor(2, nEmbd));
+    const gate = feed.kind === 'plain' ? undefined : matrix(n * feed.nFf, nEmbd, meanFor(2, nEmbd), up.type);
     const ofFeed = {
       norm: vector(nEmbd),
       gate,
@@ -170,7 +174,7 @@ export function makeModel(options, fm, mixtures) {
       ...(feed.postNorm && { postNorm: vector(nEmbd) }),
     };
     layers.push({ attention: ofAttention, feed: ofFeed });
-    output ??= matrix(VOCABULARY, nEmbd, meanFor(4));
+    output ??= matrix(VOCABULARY, nEmbd, meanFor(4, nEmbd));
     for (const type of unused)
       if (q % blockOf(type) !== 0 && feed.nFf % blockOf(type) !== 0) unused.delete(type);
   } while (unused.size > 0);
@@ -190,9 +194,9 @@ export function makeModel(options, fm, mixtures) {
 
 /** @typedef {ReturnType<typeof makeModel>} Model */
 
-const isMatrix = (/** @type {Tree[string]} */ leaf) => leaf !== undefined && 'type' in leaf;
+const isMatrix = (/** @type {Leaf | undefined} */ leaf) => leaf !== undefined && 'type' in leaf;
 
-/** Leaves that are no matrices, as rows. @param {Float32Array | Values} leaf @returns {Values} */
+/** Leaves that are no matrices, as rows. @param {Exclude<Leaf, Matrix>} leaf @returns {Values} */
 const rowsOf = (leaf) =>
   leaf instanceof Float32Array ? { nRows: 1, nCols: leaf.length, values: leaf } : leaf;
 
@@ -222,7 +226,7 @@ export async function toGpu({ gpu, pipelines }, trees) {
       await writer.write(data);
       writer.end();
     }
-    const vector = (/** @type {Float32Array | Values} */ leaf) => {
+    const vector = (/** @type {Exclude<Leaf, Matrix>} */ leaf) => {
       const { nRows, nCols, values } = rowsOf(leaf);
       const stride = up16(nCols);
       const padded = new Float32Array(nRows * stride);
@@ -272,7 +276,7 @@ export function toWasm(fm, trees) {
 
 /**
  * @param {Tree} tree
- * @param {(leaf: NonNullable<Tree[string]>) => any} map
+ * @param {(leaf: Leaf) => any} map
  * @returns {import('../backend.js').Weights}
  */
 const mapLeaves = (tree, map) =>

@@ -126,7 +126,7 @@ export async function compute(backend, { settings, layers, plan }, weights, rows
     return resource;
   };
   try {
-    const x = own(backend.hidden(plan, { batch: rows.count, part: PART }));
+    const x = own(backend.hidden(plan, { batch: Math.max(1, rows.count), part: PART }));
     const tokens = own(backend.tokens(16));
     backend.writeTokens(tokens, 0, IDS);
     /** Hidden states after each layer. @type {Float32Array[]} */
@@ -195,7 +195,7 @@ export async function compute(backend, { settings, layers, plan }, weights, rows
  * @param {() => Promise<T>} read
  * @returns {Promise<T>}
  */
-async function readSafely(read) {
+export async function readSafely(read) {
   try {
     return await read();
   } catch (error) {

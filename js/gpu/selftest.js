@@ -45,6 +45,7 @@ import { compute, fillRows, layRows, RUNS } from './selftest-run.js';
  * @property {readonly string[]} types of the weights in use
  * @property {Partial<AttentionSettings> & { biases?: boolean, outputBias?: boolean }} [attention]
  *   settings of the model, as far as they differ from the defaults
+ * @property {import('../llama/plan.js').RecurrentSettings} [recurrent]  of the model, if it has any
  * @property {Partial<FeedSettings>} [feed]
  * @property {readonly string[]} [feedRoles]  of experts: tensors that a model may lack
  * @property {Partial<HeadSettings>} [head]
@@ -54,7 +55,7 @@ import { compute, fillRows, layRows, RUNS } from './selftest-run.js';
  *   and down
  */
 
-/** @typedef {'embed' | 'attention' | 'feed' | 'head'} BlockName */
+/** @typedef {'embed' | 'attention' | 'recurrent' | 'feed' | 'head'} BlockName */
 
 /**
  * A comparison. error: of the worst value, in units of its bound; infinite where values are NaN, or
@@ -65,10 +66,10 @@ import { compute, fillRows, layRows, RUNS } from './selftest-run.js';
 /** @typedef {{ ms: number, cases: Case[], failed: Case[] }} SelfTestResult */
 
 /** @type {readonly BlockName[]} */
-const BLOCKS = ['embed', 'attention', 'feed', 'head'];
+const BLOCKS = ['embed', 'attention', 'recurrent', 'feed', 'head'];
 
 /** Gathers comparisons. */
-class Comparison {
+export class Comparison {
   /** @type {Case[]} */
   cases = [];
 
@@ -132,7 +133,9 @@ function compare(
   ) => of.subarray(start * nEmbd, (start + nTokens) * nEmbd);
   const before = (/** @type {number} */ row) => states.subarray(row * nEmbd, (row + 1) * nEmbd);
   for (const [i, { attention, feed }] of layers.entries()) {
-    const of = /** @type {Record<'q' | 'k' | 'v' | 'output', Matrix>} */ (/** @type {unknown} */ (attention));
+    const of = /** @type {Record<'q' | 'k' | 'v' | 'output', Matrix> & { gate?: Matrix }} */ (
+      /** @type {unknown} */ (attention)
+    );
     const ofFeed = /** @type {{ gate: Matrix | undefined, up: Matrix, down: Matrix }} */ (
       /** @type {unknown} */ (feed)
     );
@@ -271,6 +274,13 @@ export async function selfTest(options, wasmBackend) {
       return leastHeads(fm, settings.attention, onCpu.trees[2 * layer], /** @type {any} */ (attention), x);
     };
     const cases = compare(options, model, rows, states, got, expected, leastOf, mixtures);
+    const { recurrent } = options;
+    if (recurrent && blocks.includes('recurrent')) {
+      const { compareRecurrent } = await import('./selftest-recurrent.js');
+      const all = new Comparison();
+      for (const one of await compareRecurrent({ ...options, recurrent }, wasmBackend)) all.add(...one);
+      cases.push(...all.cases);
+    }
     return { ms: performance.now() - began, cases, failed: cases.filter(({ good }) => !good) };
   } finally {
     await working;

@@ -109,6 +109,24 @@ export class GpuWeight {
   }
 
   /**
+   * @internal Weights whose rows follow one another, with fewer views of the same weight: those whose
+   * rows do so there are one.
+   * @param {readonly GpuWeight[]} weights
+   */
+  static joined(weights) {
+    /** @type {GpuWeight[]} */
+    const all = [];
+    for (const weight of weights) {
+      const last = all.at(-1);
+      const of = weight.#of;
+      if (of && last && last.#of === of && last.#start + last.nRows === weight.#start)
+        all[all.length - 1] = of.rows(last.#start - of.#start, last.nRows + weight.nRows);
+      else all.push(weight);
+    }
+    return all;
+  }
+
+  /**
    * @internal What shaders bind: its rows, by the buffers that they lie in.
    * @returns {import('./weights.js').WeightUnit[]}
    */

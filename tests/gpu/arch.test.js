@@ -1,24 +1,26 @@
 /**
  * Models of every architecture on the GPU backend, compared with llama.cpp (`arch` in the test
- * data). Compiling takes a software driver seconds a model, so one with experts and one without are
- * drawn by a seed: FM_GPU_SEED sets it, FM_ARCH_ALL=1 or FM_TEST_DEEP=1 runs all.
+ * data). Compiling takes a software driver seconds a model, so one with experts or recurrent blocks and one of
+ * the others are drawn by a seed: FM_GPU_SEED sets it, FM_ARCH_ALL=1 or FM_TEST_DEEP=1 runs all.
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { openBackend } from '../../js/backend.js';
 import { createGpuKernels } from '../../js/gpu/index.js';
 import { ARCHITECTURES } from '../../js/llama/architectures/names.js';
-import { Llama, ModelError } from '../../js/llama/index.js';
+import { Llama } from '../../js/llama/index.js';
 import { gpuSkip, SEED, sampled, webGpu } from '../helpers/gpu.js';
 import { distance, readReference } from '../helpers/llama.js';
 import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
 
 const ALL = process.env.FM_ARCH_ALL === '1';
-/** Metadata of recurrent blocks, latent attention and inputs of layers, which the GPU does not compute. */
-const REFUSED_KEYS = /^ssm\.|^shortconv\.|kv_lora_rank|per_layer_input/;
+/** Metadata of latent attention and inputs of layers, which the GPU does not compute. */
+const REFUSED_KEYS = /kv_lora_rank|per_layer_input/;
 /** Architectures with sinks of attention, which have no metadata. */
 const REFUSED = /^gpt-oss$/;
-/** Tokens that are computed at a time, of a model with experts; one of these is drawn. */
+/** Metadata of experts and recurrent blocks, for which the number of tokens at a time matters most. */
+const SPECIAL_KEYS = /expert_count|^ssm\.|^shortconv\./;
+/** Tokens that are computed at a time; one of these is drawn. */
 const BATCHES = [undefined, 3, 1];
 
 /** llama.cpp takes GELU from a table with 16-bit values. @param {string} architecture */
@@ -65,26 +67,12 @@ describe('architectures on the GPU', { skip }, async () => {
     const isServed = !Object.keys(hyperparameters).some((key) => REFUSED_KEYS.test(key));
     return Object.hasOwn(ARCHITECTURES, architecture) && isServed && !REFUSED.test(architecture);
   });
-  const mixes = (/** @type {(typeof known)[0]} */ { reference }) =>
-    'expert_count' in /** @type {any} */ (reference).hyperparameters;
-  const [withExperts, others] = [known.filter(mixes), known.filter((one) => !mixes(one))];
-  const drawn = ALL ? known : [...sampled(withExperts, 1), ...sampled(others, 1)];
+  const has = (/** @type {(typeof known)[0]} */ { reference }, /** @type {RegExp} */ key) =>
+    Object.keys(/** @type {any} */ (reference).hyperparameters).some((name) => key.test(name));
+  const isSpecial = (/** @type {(typeof known)[0]} */ one) => has(one, SPECIAL_KEYS);
+  const [special, others] = [known.filter(isSpecial), known.filter((one) => !isSpecial(one))];
+  const drawn = ALL ? known : [...sampled(special, 1), ...sampled(others, 1)];
   const batches = ALL ? BATCHES : sampled(BATCHES, 1);
-
-  test('a model with recurrent blocks is refused by name', async () => {
-    const found = await webGpu();
-    if ('skip' in found) return;
-    const kernels = await createGpuKernels({ gpu: found.gpu, allowSoftware: true, selfTest: false });
-    try {
-      await assert.rejects(Llama.load(dataPath('arch/models/falcon-h1-A.gguf'), { kernels }), (error) => {
-        assert.ok(error instanceof ModelError, String(error));
-        assert.match(error.message, /recurrent blocks of kind "scan" are not supported on the GPU/);
-        return true;
-      });
-    } finally {
-      kernels.dispose();
-    }
-  });
 
   for (const { name, reference, logits } of drawn) {
     test(`${name}, seed ${SEED}`, async (t) => {
@@ -95,7 +83,7 @@ describe('architectures on the GPU', { skip }, async () => {
       const limit = limitOf(architecture);
       const path = dataPath(`arch/models/${name}.gguf`);
       try {
-        for (const batch of mixes({ name, reference, logits }) ? batches : [undefined]) {
+        for (const batch of isSpecial({ name, reference, logits }) ? batches : [undefined]) {
           const model = await load(kernels, path, contextLength, batch);
           let worst = 0;
           for (const prompt of reference.prompts) {

@@ -32,6 +32,23 @@ const DRAWN = 4;
  */
 const SMALL = { types: ['F32'], columns: [60, 2056] };
 const POST_NORM = { kind: /** @type {const} */ ('rms'), eps: 1e-5 };
+/** @type {import('../../js/llama/plan.js').RecurrentSettings} */
+const CONVOLUTION = {
+  kind: 'convolution',
+  ...{ norm: POST_NORM, postNorm: undefined, residualScale: 0.5, nChannels: 4096, length: 3 },
+};
+/** @type {import('../../js/llama/plan.js').RecurrentSettings} */
+const DELTA = {
+  kind: 'delta',
+  ...{ norm: POST_NORM, postNorm: undefined, residualScale: 1, headNorm: POST_NORM, length: 4 },
+  ...{ nKeyHeads: 16, nValueHeads: 32, keySize: 32, valueSize: 32 },
+};
+/** @type {import('../../js/llama/plan.js').RecurrentSettings} */
+const SCAN = {
+  kind: 'scan',
+  ...{ norm: POST_NORM, postNorm: undefined, residualScale: 1, gateNorm: POST_NORM, length: 4 },
+  ...{ nHeads: 16, nGroups: 2, headSize: 40, stateSize: 16 },
+};
 
 const ROUTER = /** @type {const} */ ({
   scores: 'softmax',
@@ -165,6 +182,139 @@ const FAULTS = [
     'attention',
     [/^attention tiles/, /workgroupBarrier\(\);\n\s+var larger/, 'var larger'],
     /^project and attend, 40 tokens/,
+  ],
+  [
+    'convolution: a column of the state',
+    'recurrent',
+    [/^convolution/, 's0 = state[0u + i]', 's0 = state[60u + i]'],
+    /^recurrent convolution, 1 token from position 41/,
+    { recurrent: CONVOLUTION },
+  ],
+  [
+    'convolution: the state is not zeros in the beginning',
+    'recurrent',
+    [/^convolution/, 'if (step.position > 0u)', 'if (step.position >= 0u)'],
+    /^recurrent convolution, 3 tokens from the beginning/,
+    { recurrent: CONVOLUTION },
+  ],
+  [
+    'convolution: the copy is made a token early',
+    'recurrent',
+    [/^convolution/, 't + 1u == step.n_tokens', 't + 2u == step.n_tokens'],
+    /^recurrent convolution, 2 tokens from the copy/,
+    { recurrent: CONVOLUTION },
+  ],
+  [
+    'convolution: its gate',
+    'recurrent',
+    [/^convolution/, /x\[row \+ 60u\] \* sum/, 'sum'],
+    /^recurrent convolution, 1 token from position 41/,
+    { recurrent: CONVOLUTION },
+  ],
+  [
+    'convolution: its bias',
+    'recurrent',
+    [/^convolution/, ' + bias[i]', ''],
+    /^recurrent convolution, 41 tokens/,
+    { recurrent: CONVOLUTION },
+  ],
+  [
+    'convolution: silu',
+    'recurrent',
+    [/^convolution/, 'clamp(-sum', 'clamp(sum'],
+    /^recurrent delta, 41 tokens/,
+    { recurrent: DELTA },
+  ],
+  [
+    'delta: a row of the state',
+    'recurrent',
+    [/^delta of/, '(4u * i + 1u)', '(4u * i)'],
+    /^recurrent delta, 5 tokens from position 42/,
+    { recurrent: DELTA },
+  ],
+  [
+    'delta: the keys of a head',
+    'recurrent',
+    [/^delta of/, 'head % 2u', 'head / 2u'],
+    /^recurrent delta, 41 tokens/,
+    { recurrent: DELTA },
+  ],
+  [
+    'delta: beta',
+    'recurrent',
+    [/^delta of/, 'of_key * beta', 'of_key'],
+    /^recurrent delta, 41 tokens/,
+    { recurrent: DELTA },
+  ],
+  [
+    'delta: the decay of what is read',
+    'recurrent',
+    [/^delta of/, '(decay * sums.y', '(sums.y'],
+    /^recurrent delta, 1 token from position 41/,
+    { recurrent: DELTA },
+  ],
+  [
+    'delta: halves of workgroup memory',
+    'recurrent',
+    [/^delta of/, 't & 1u', 't & 0u'],
+    /^recurrent delta, 41 tokens/,
+    { recurrent: DELTA },
+  ],
+  [
+    'gated norm: its gate',
+    'recurrent',
+    [/^gated norm/, 'silu(gates[first + i])', '1.0'],
+    /^recurrent delta, 1 token from position 41/,
+    { recurrent: DELTA },
+  ],
+  [
+    'gated norm: a barrier',
+    'recurrent',
+    [/^gated norm/, /(partial\[tid \+ n\]; \}\s+)workgroupBarrier\(\);/, '$1'],
+    /^recurrent scan, 41 tokens/,
+    { recurrent: SCAN },
+  ],
+  [
+    'gated norm: the weights of a group',
+    'recurrent',
+    [/^gated norm/, 'weight[wid.x * ', 'weight[0u * '],
+    /^recurrent scan, 1 token from position 41/,
+    { recurrent: SCAN },
+  ],
+  [
+    'scan: the copy is made a token late',
+    'recurrent',
+    [/^scan of/, 't + 2u == step.n_tokens', 't + 1u == step.n_tokens'],
+    /^recurrent scan, 2 tokens from the copy/,
+    { recurrent: SCAN },
+  ],
+  [
+    'scan: the state is not zeros in the beginning',
+    'recurrent',
+    [/^scan of/, 'step.position > 0u', 'step.position >= 0u'],
+    /^recurrent scan, 3 tokens from the beginning/,
+    { recurrent: SCAN },
+  ],
+  [
+    'scan: its last columns',
+    'recurrent',
+    [/^scan of/, 'column < 40u', 'column < 39u'],
+    /^recurrent scan, 1 token from position 41/,
+    { recurrent: SCAN },
+  ],
+  [
+    'scan: d',
+    'recurrent',
+    [/^scan of/, / \+ d\[[^\]]*\] \* v/, ''],
+    /^recurrent scan, 1 token from position 41/,
+    { recurrent: SCAN },
+  ],
+  [
+    'gates of attention: their sign',
+    'attention',
+    [/^sigmoid of/, 'exp(-x)', 'exp(x)'],
+    /^project and attend, 1 token/,
+    { attention: { outputGate: true } },
   ],
   [
     'argmax: larger or not',
@@ -324,6 +474,16 @@ const OTHER_SETTINGS = [
       feedRoles: ['gateFactor', 'upFactor'],
     },
   ],
+  [
+    'a delta net, and gates of attention',
+    {
+      blocks: ['attention', 'recurrent'],
+      columns: [60, 100],
+      attention: { nHeads: 4, nKvHeads: 2, headSize: 32, qkNorm: QK_NORM, outputGate: true },
+      recurrent: DELTA,
+    },
+  ],
+  ['a scan', { blocks: ['recurrent'], columns: [60, 100], recurrent: SCAN }],
   ['scales of the ends', { blocks: ['head', 'embed'], head: { scale: 0.5, softcap: 10 }, embeddingScale: 8 }],
 ];
 

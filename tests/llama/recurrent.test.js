@@ -8,68 +8,17 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { openGguf } from '../../js/gguf/index.js';
 import { ARCHITECTURES } from '../../js/llama/architectures/names.js';
-import { Llama, NumericError } from '../../js/llama/index.js';
+import { NumericError } from '../../js/llama/index.js';
 import { planModel } from '../../js/llama/plan.js';
 import { openWasmBackend } from '../../js/wasm/backend.js';
 import { Prng } from '../helpers/prng.js';
+import { CONTEXT, GREEDY, load, SEED, walk } from '../helpers/recurrent-walk.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { makeHybrid } from '../helpers/synthetic-hybrid.js';
 import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
 
-/** @import { Backend } from '../../js/backend.js' */
-/** @import { GenerateOptions } from '../../js/llama/options.js' */
-
-const SEED = Number(process.env.FM_TEST_SEED ?? 20261127);
-const CONTEXT = 48;
-const GREEDY = { temperature: 0, ignoreEnd: true };
-const BLOCKS = /** @type {const} */ (['embed', 'project', 'recur', 'attend', 'feed', 'head']);
-
-/** What a watched model does. */
-class Watch {
-  /** Logits that tokens were chosen from. @type {Float32Array[]} */
-  chosen = [];
-  /** Tokens of each pass. @type {number[]} */
-  passes = [];
-  /** Calls until `act`; Infinity: never. */
-  left = Number.POSITIVE_INFINITY;
-  act = () => {};
-}
-
-/**
- * Watches the calls of a backend.
- * @param {Backend} backend @param {{ batch?: number }} [options]
- */
-function watch(backend, { batch } = {}) {
-  const seen = new Watch();
-  const { pick, sizes } = backend;
-  backend.pick = (logits, row, tokens, sampler, position) => {
-    /** @type {typeof sampler} */
-    const watching = {
-      options: sampler.options,
-      next: (values, history) => {
-        seen.chosen.push(values.slice());
-        return sampler.next(values, history);
-      },
-    };
-    pick.call(backend, logits, row, tokens, watching, position);
-  };
-  if (batch)
-    backend.sizes = (plan, settings) => ({ ...sizes.call(backend, plan, settings), batch, part: batch });
-  for (const name of BLOCKS) {
-    const block = /** @type {any} */ (backend)[name];
-    /** @type {any} */ (backend)[name] = (/** @type {any[]} */ ...args) => {
-      if (name === 'embed') seen.passes.push(args[3].nTokens);
-      if (--seen.left < 0) {
-        seen.left = Number.POSITIVE_INFINITY;
-        seen.act();
-      }
-      return block.apply(backend, args);
-    };
-  }
-  return seen;
-}
-
-/** @typedef {{ name: string, bytes: () => ArrayBuffer, nVocab: number }} Model */
+/** @import { Llama } from '../../js/llama/index.js' */
+/** @import { Model } from '../helpers/recurrent-walk.js' */
 
 /** @type {Model[]} */
 const MODELS = [
@@ -92,87 +41,8 @@ for (const file of absent ? [] : listData('arch/models')) {
   MODELS.push({ name: file.replace(/\.gguf$/, ''), bytes, nVocab: 512 });
 }
 
-/**
- * @param {Model} model @param {Backend} backend
- * @param {{ batch?: number }} [options]
- */
-async function load({ bytes }, backend, options) {
-  const seen = watch(backend, options);
-  const llama = await Llama.loadTo(async () => backend, bytes(), {
-    ...{ activation: 'f32', kvType: 'F32', contextLength: CONTEXT },
-  });
-  return { llama, seen };
-}
-
 const SETTINGS = /** @type {const} */ ({ activation: 'f32', kvType: 'F32' });
 const onWasm = () => openWasmBackend(undefined, { isa: 'simd128', threads: 1 }, SETTINGS);
-
-/**
- * Random calls; each generation is compared with logits that are computed from the beginning.
- * @param {{ llama: Llama, seen: Watch }} one @param {Llama} fresh
- * @param {{ prng: Prng, nVocab: number, rounds: number, limit: number }} options
- * @returns {Promise<Record<string, number>>} how often something happened
- */
-async function walk({ llama, seen }, fresh, { prng, nVocab, rounds, limit }) {
-  /** @type {Record<string, number>} */
-  const counts = { checked: 0, aborted: 0, failed: 0, reused: 0 };
-  const random = (/** @type {number} */ n) => Array.from({ length: n }, () => prng.int(3, nVocab - 1));
-  /** The text so far, as far as the model knows it. */
-  let past = random(4);
-  const next = () => {
-    const at = prng.int(1, past.length);
-    const kind = prng.int(0, 6);
-    if (kind === 0) return random(prng.int(1, 9));
-    if (kind === 1) return past.slice(0, at);
-    if (kind === 2) return [...past.slice(0, at), ...random(prng.int(1, 4))];
-    if (kind === 3) return past.slice(0, Math.max(1, past.length - 1));
-    return [...past, ...random(prng.int(kind === 4 ? 0 : 1, 4))];
-  };
-  for (let round = 0; round < rounds; round++) {
-    const prompt = next().slice(0, CONTEXT - 10);
-    const maxTokens = prng.int(1, 7);
-    const what = `round ${round}, seed ${SEED}: ${prompt} and ${maxTokens} tokens`;
-    seen.chosen = [];
-    const fate = prng.int(0, 9);
-    if (fate === 0) await llama.embed(['一', '丁七', '丈'].slice(0, prng.int(1, 3)));
-    if (fate === 1) await llama.logits(random(prng.int(1, 6)));
-    const abort = new AbortController();
-    /** @type {GenerateOptions} */
-    const options = { ...GREEDY, maxTokens, signal: abort.signal };
-    if (fate >= 7) {
-      seen.left = prng.int(0, 40);
-      seen.act = () => {
-        if (fate === 9) throw new Error('interrupted');
-        abort.abort(new Error('interrupted'));
-      };
-    }
-    const run = llama.generate(prompt, options);
-    const stop = fate === 2 ? prng.int(0, maxTokens) : maxTokens;
-    try {
-      for (let i = 0; i < stop; i++) await run.next();
-      if (fate === 2) run.cancel();
-      else await run.text();
-    } catch (error) {
-      assert.match(String(error), /interrupted/, `${what}: ${error}`);
-      counts[fate === 9 ? 'failed' : 'aborted'] += 1;
-    }
-    seen.left = Number.POSITIVE_INFINITY;
-    if ((run.stats.reusedTokens ?? 0) > 0) counts.reused += 1;
-    past = [...prompt, ...run.tokens].slice(0, CONTEXT - 14);
-    if (seen.chosen.length === 0) continue;
-    const text = [...prompt, ...run.tokens].slice(0, prompt.length + seen.chosen.length - 1);
-    const all = await fresh.logits(text);
-    for (const [i, got] of seen.chosen.entries()) {
-      const row = prompt.length - 1 + i;
-      if (row >= text.length) break;
-      const expected = all.subarray(row * nVocab, (row + 1) * nVocab);
-      const far = got.findIndex((value, at) => !(Math.abs(value - expected[at]) <= limit));
-      assert.equal(far, -1, `${what}: token ${i}, logit ${far} is ${got[far]}, not ${expected[far]}`);
-      counts.checked += 1;
-    }
-  }
-  return counts;
-}
 
 for (const model of MODELS) {
   for (const batch of [undefined, 3, 1]) {

@@ -13,6 +13,7 @@ export const FAULT_PARTS = Object.freeze([
   'queries',
   'keys',
   'values',
+  'recurrent',
   'attention',
   'feed-forward',
   'output',
@@ -31,8 +32,8 @@ export const largestBits = (largest) => `${new Uint32Array(Float32Array.of(large
 export const NO_LAYER = 0xffffffff;
 /** Stands for no layer, and for all layers beyond. */
 const MOST_LAYERS = 8191;
-/** Stands for all rows beyond. */
-const MOST_ROWS = 65535;
+/** Stands for all rows beyond. All ones would make a note of zero. */
+const MOST_ROWS = 65534;
 
 /**
  * The type `Work` of a workspace, and
@@ -72,7 +73,7 @@ export function readFault(header) {
   return {
     part: FAULT_PARTS[(note >>> 16) & 7],
     layer: layer === MOST_LAYERS ? undefined : layer,
-    position: first + (note & MOST_ROWS),
+    position: first + (note & 0xffff),
     value: new Float32Array(header, 8, 1)[0],
   };
 }

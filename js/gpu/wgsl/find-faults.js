@@ -9,8 +9,8 @@ import { faultNote, faultPart, largestBits } from './faults.js';
 const CHUNK = 4096;
 
 /**
- * Notes the first value of the step's rows that is not finite. `step.seen` is the number of the
- * layer.
+ * Notes the first value of the step's rows that is not finite; the padding is left out. `step.seen` is
+ * the number of the layer.
  * @param {{ part: import('../../llama/errors.js').NumericPart, nCols: number }} options
  */
 export function findFaults({ part, nCols }) {
@@ -24,12 +24,12 @@ export function findFaults({ part, nCols }) {
 @compute
 fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: vec3u) {
   let row = (step.start + wid.y) * ${stride}u;
-  for (var i = wid.x * ${CHUNK}u + tid; i < min(${stride}u, (wid.x + 1u) * ${CHUNK}u); i += 256u) {
+  for (var i = wid.x * ${CHUNK}u + tid; i < min(${Math.ceil(nCols / 4)}u, (wid.x + 1u) * ${CHUNK}u); i += 256u) {
     let v = x[row + i];
     // NaN and infinity have all bits of the exponent.
     if (!any((bitcast<vec4u>(v) & vec4u(0x7f800000u)) == vec4u(0x7f800000u))) { continue; }
     for (var k = 0u; k < 4u; k++) {
-      if (is_fault(v[k], ${largestBits(LARGEST_F32)})) {
+      if (${nCols % 4 ? `4u * i + k < ${nCols}u && ` : ''}is_fault(v[k], ${largestBits(LARGEST_F32)})) {
         note_fault(${faultPart(part)}, step.position + wid.y, v[k]);
       }
     }

@@ -36,6 +36,8 @@ fn act(x: vec4f) -> vec4f { return max(x, vec4f(0.0)); }`,
 fn act(x: vec4f) -> vec4f { let y = max(x, vec4f(0.0)); return y * y; }`,
   silu: `
 fn act(x: vec4f) -> vec4f { return x / (1.0 + exp(-x)); }`,
+  sigmoid: `
+fn act(x: vec4f) -> vec4f { return 1.0 / (1.0 + exp(-x)); }`,
   gelu: `${TANH}
 fn act(x: vec4f) -> vec4f { return 0.5 * x * (1.0 + bounded_tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }`,
 };
