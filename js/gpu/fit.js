@@ -120,6 +120,11 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
       bytes <= bindingBytes,
       `a layer caches ${shape.nRows} positions in ${bytes} bytes of keys and values; this GPU takes ${bindingBytes} in one piece: try a shorter context or another kvType`,
     );
+    // A batch is computed in parts there, and the gates of later parts lie in work memory of this one.
+    check(
+      attention.causal || !attention.outputGate,
+      'output gates of attention without a causal mask are not supported on the GPU',
+    );
     check(
       attention.causal || attention.window === 0,
       'windows without a causal mask are not supported on the GPU',
