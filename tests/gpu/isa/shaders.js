@@ -8,12 +8,15 @@ import { up16 } from '../../../js/gpu/shader.js';
 import { attention, mergeSplits } from '../../../js/gpu/wgsl/attention.js';
 import { attentionTiles } from '../../../js/gpu/wgsl/attention-tiles.js';
 import { embed } from '../../../js/gpu/wgsl/embed.js';
+import { innerLayout } from '../../../js/gpu/wgsl/expert-layout.js';
+import { expertsIn, expertsOut } from '../../../js/gpu/wgsl/experts.js';
 import { FAULT_WORDS } from '../../../js/gpu/wgsl/faults.js';
 import { findFaults } from '../../../js/gpu/wgsl/find-faults.js';
 import { heads, headsAfter } from '../../../js/gpu/wgsl/heads.js';
 import { addTo, gate, norm, scaleAndCap } from '../../../js/gpu/wgsl/layer.js';
 import { matmulInt8 } from '../../../js/gpu/wgsl/matmul-int8.js';
 import { quantizeActivations } from '../../../js/gpu/wgsl/quantize.js';
+import { route } from '../../../js/gpu/wgsl/route.js';
 import { samplingPasses } from '../../../js/gpu/wgsl/sample.js';
 import { rowBlocks } from '../../../js/gpu/wgsl/types.js';
 import { GPU_TYPES } from '../../helpers/gpu-weights.js';
@@ -80,6 +83,15 @@ const attend = (type) => ({
   q: { offset: FAULT_WORDS, stride, ofBatch: true },
   out: { offset: 0, stride: up16(rows[0]), ofBatch: true },
 });
+
+const [N_EXPERTS, N_USED, N_EXPERT_FF] = [128, 8, 768];
+const layout = innerLayout(N_EXPERT_FF, { nUsed: N_USED, shared: undefined });
+const form = { rows: 4, invocations: 64, subgroups: false };
+/** @param {number} nRows  of one expert @param {number} nCols */
+const expertsOf = (nRows, nCols) => ({
+  ...{ unit: unitOf('Q4_K', N_EXPERTS * nRows, nCols), first: 0, whole: true },
+});
+const ofExperts = expertsOf(N_EXPERT_FF, N_EMBD);
 
 /** @param {string} name @param {number} k */
 const sampling = (name, k) =>
@@ -164,6 +176,18 @@ export const SHADERS = {
     matmulInt8({ unit: unitOf(type, N_EMBD, N_EMBD), epilogue: 'add', tileRows: 64, tileTokens: 64 }),
   ]),
   'activations as int8': quantizeActivations({ nCols: N_EMBD }),
+  'route 8 of 128': route({
+    ...{ nExperts: N_EXPERTS, nUsed: N_USED },
+    router: { scores: 'softmax', over: 'all', normalize: true, scale: 1, nGroups: 1, nGroupsUsed: 1 },
+  }),
+  'experts Q4_K': expertsIn({
+    ...{ parts: [ofExperts, ofExperts], nRows: N_EXPERT_FF, layout, activation: 'silu', form },
+    norm: { eps: EPS, at: 0 },
+  }),
+  'experts out Q4_K': expertsOut({
+    ...{ experts: expertsOf(N_EMBD, N_EXPERT_FF), shared: undefined, nRows: N_EMBD },
+    ...{ layout, residualScale: 1, form },
+  }),
   'embed Q6_K': embed({ unit: unitOf('Q6_K', N_VOCAB, N_EMBD), scale: 1 }),
   'rms norm': norm({ nCols: N_EMBD, eps: EPS }),
   'rms norm added': addTo({ nCols: N_EMBD, scale: 1, norm: { kind: 'rms', eps: EPS } }),
