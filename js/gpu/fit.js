@@ -161,10 +161,6 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
     biases.every((layer) => layers[Number(layer)].feed.experts),
     'biases of feed-forward blocks are not supported on the GPU',
   );
-  check(
-    !plan.tensors.some(({ name, alternating }) => alternating && present.has(name)),
-    'matrices that alternate in a tensor are not supported on the GPU',
-  );
   const widest = 4 * sizes(plan, settings).batch * Math.max(...Object.values(bufferCols(plan)));
   check(
     widest <= bindingBytes,
