@@ -47,6 +47,7 @@ export class JoinedSteps {
   #last = [];
   /** Milliseconds of the last step of several contexts. */
   #ms = 0;
+  /** Made with the first step of several contexts, as the logits. @type {import('../backend.js').TokenList | undefined} */
   #tokens;
   /** @type {import('../backend.js').DeviceTensor | undefined} */
   #logits;
@@ -54,7 +55,6 @@ export class JoinedSteps {
   /** @param {Decoder} first  the decoder of the model's first context */
   constructor(first) {
     this.#first = first;
-    this.#tokens = first.own(first.backend.tokens(MOST));
   }
 
   /**
@@ -132,7 +132,7 @@ export class JoinedSteps {
   }
 
   /**
-   * Makes rows of logits for some contexts.
+   * Makes rows of logits, and a list of tokens, for some contexts.
    * @param {number} n
    * @returns {number} how many there is memory for, 1 at least
    */
@@ -141,6 +141,7 @@ export class JoinedSteps {
     if (has >= n) return n;
     const { backend, shared } = this.#first;
     try {
+      this.#tokens ??= this.#first.own(backend.tokens(MOST));
       const logits = this.#first.own(backend.tensor({ nRows: n, nCols: shared.nVocab }));
       this.#logits?.free();
       this.#logits = logits;
@@ -161,15 +162,16 @@ export class JoinedSteps {
     const { backend } = this.#first;
     const { x, layers, embedding, head } = this.#first.shared;
     const logits = /** @type {import('../backend.js').DeviceTensor} */ (this.#logits);
+    const tokens = /** @type {import('../backend.js').TokenList} */ (this.#tokens);
     const step = new JoinedStep(members, x);
     backend.writeTokens(
-      this.#tokens,
+      tokens,
       0,
       members.map(({ token }) => token),
     );
     for (const { decoder, position, token } of members)
       backend.writeTokens(decoder.shared.tokens, position, [token]);
-    await step.run((at) => backend.embed(this.#tokens, x, embedding, at));
+    await step.run((at) => backend.embed(tokens, x, embedding, at));
     for (const [i, { attention, recurrent, feed }] of layers.entries()) {
       if (pace.due) await pace.rest();
       if (attention) await step.run((at) => backend.project(x, attention.block, attention.cache, at), i);
