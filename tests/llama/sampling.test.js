@@ -130,16 +130,16 @@ test('sampler: the largest logits are enough for the same choice', () => {
 
 test('sampler: penalties of the tokens of the window', () => {
   const logits = () => Float32Array.of(3, -1, 2.9, 0);
-  const penalise = (/** @type {number[]} */ history, repeatWindow = 64, others = { repeatPenalty: 2 }) => {
+  const penalise = (/** @type {number[]} */ history, repeatWindow = 64, others = {}) => {
     const changed = logits();
-    new Sampler({ ...GREEDY, repeatWindow, ...others }).next(changed, history);
+    new Sampler({ ...GREEDY, repeatPenalty: 2, repeatWindow, ...others }).next(changed, history);
     return [...changed];
   };
   assert.deepEqual(penalise([]), [...logits()]);
   assert.deepEqual(penalise([0, 0, 1]), [1.5, -2, ...logits().subarray(2)]);
   assert.deepEqual(penalise([0, 1], 1), [3, -2, ...logits().subarray(2)]);
   assert.deepEqual(penalise([0, 1], 0), [...logits()]);
-  const both = { repeatPenalty: 2, frequencyPenalty: 0.25, presencePenalty: -1 };
+  const both = { frequencyPenalty: 0.25, presencePenalty: -1 };
   assert.deepEqual(penalise([2, 0, 0, 1], 3, both), [2, -1.25, ...logits().subarray(2)]);
   assert.deepEqual(penalise([0, 0, 3], 64, { repeatPenalty: 1, frequencyPenalty: 0.5 }), [
     2,
