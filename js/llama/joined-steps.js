@@ -6,7 +6,7 @@
  * step before, whose readers may be about to ask for more. A context that is alone does not come here.
  *
  * A context leaves a step in the middle when its call has ended, or when one of its numbers is NaN. The
- * others go on: its row counts from then on as zeros, and leaves nothing in a cache. */
+ * others go on: its row is set to zeros, is computed with the rest, and leaves nothing in a cache. */
 
 import { MemoryError } from '../errors.js';
 import { NumericError } from './errors.js';
@@ -104,10 +104,13 @@ export class JoinedSteps {
   /** Computes a step of those that wait. @param {Pace} pace */
   async #turn(pace) {
     await this.#gather();
-    const all = this.#waiting.splice(0, this.#roomFor(Math.min(MOST, this.#waiting.length)));
-    const members = all.filter(isHeld).map((one, row) => ({ ...one, row }));
-    this.#last = members;
+    this.#waiting = this.#waiting.filter(isHeld);
+    /** @type {Placed[]} */
+    let members = [];
     try {
+      const n = this.#roomFor(Math.min(MOST, this.#first.part, this.#waiting.length));
+      members = this.#waiting.splice(0, n).map((one, row) => ({ ...one, row }));
+      this.#last = members;
       if (members.length === 1) await computeAlone(members[0]);
       else if (members.length > 1) {
         const since = performance.now();
@@ -115,7 +118,9 @@ export class JoinedSteps {
         this.#ms = performance.now() - since;
       }
     } catch (error) {
-      for (const { settle, position } of members)
+      // Without members there was no room for a step, and all that wait get the error.
+      const all = members.length > 0 ? members : this.#waiting.splice(0);
+      for (const { settle, position } of all)
         settle({ error: error instanceof NumericError ? movedTo(error, position) : error });
     }
   }
@@ -211,7 +216,7 @@ class JoinedStep {
    */
   async run(block, layer = 0) {
     for (let tries = 0; ; tries++) {
-      for (const one of this.present) if (!isHeld(one)) this.#leave(one);
+      this.#leave(this.present.filter((one) => !isHeld(one)));
       if (this.present.length === 0) return;
       try {
         block(this.#at(layer));
@@ -222,15 +227,17 @@ class JoinedStep {
         // If zeros give wrong numbers too, all contexts have them.
         if (!one || tries > this.#members.length) throw error;
         one.settle({ error: movedTo(/** @type {NumericError} */ (error), one.position) });
-        this.#leave(one);
+        this.#leave([one]);
       }
     }
   }
 
-  /** @param {Placed} one */
-  #leave(one) {
-    this.present = this.present.filter((other) => other !== one);
-    this.#backend.write(this.#x, one.row, new Float32Array(this.#x.nCols));
+  /** @param {Placed[]} gone */
+  #leave(gone) {
+    this.present = this.present.filter((one) => !gone.includes(one));
+    // Where nobody stays, the model may be disposed.
+    if (this.present.length === 0) return;
+    for (const { row } of gone) this.#backend.write(this.#x, row, new Float32Array(this.#x.nCols));
   }
 
   /** @param {number} layer @returns {Step} */

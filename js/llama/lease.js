@@ -104,7 +104,10 @@ export class Lease {
   }
 }
 
-/** Contexts of a model share its hidden states and logits, so that one of them computes at a time. */
+/**
+ * Contexts of a model share its hidden states and logits, so that one of them computes at a time, or one
+ * step of several.
+ */
 export class Turns {
   /** Settles when nobody computes. @type {Promise<unknown>} */
   #free = Promise.resolve();

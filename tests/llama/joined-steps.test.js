@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Llama, MemoryError, NumericError } from '../../js/llama/index.js';
+import { HandleError, Llama, MemoryError, NumericError } from '../../js/llama/index.js';
 import { JoinedSteps } from '../../js/llama/joined-steps.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
 import { ggufBytes } from '../helpers/gguf-bytes.js';
@@ -380,3 +380,30 @@ for (const name of [...MODELS, 'deepseek2-A', 'gemma4-A']) {
     assert.ok(rows.filter((n) => n === 4).length >= 8, `${rows}`);
   });
 }
+
+test('joined steps: a model that is disposed at any moment ends all its texts', async (t) => {
+  for (let ticks = 0; ticks < 24; ticks++) {
+    const model = await open(t, ticks % 2 ? hybrid : dense);
+    const runs = (await writersOf(model, 4)).map((one, i) => one.generate(...PROMPTS[i]));
+    const ends = runs.map((run) => run.text().then(String, (error) => error));
+    for (let i = 0; i < ticks; i++) await new Promise((resolve) => setImmediate(resolve));
+    model.dispose();
+    for (const [i, end] of (await Promise.all(ends)).entries()) {
+      if (typeof end === 'string') continue;
+      assert.ok(end instanceof HandleError, `text ${i} after ${ticks}: ${end}`);
+      assert.match(end.message, /this (model|context) is disposed/, `text ${i} after ${ticks}`);
+    }
+  }
+});
+
+test('joined steps: more contexts than the hidden states have rows', async (t) => {
+  const options = /** @type {const} */ ({ ...EXACT, contextLength: 8, threads: 1, isa: 'scalar' });
+  const model = await Llama.load(dense, options);
+  t.after(() => model.dispose());
+  const make = (/** @type {Llama | LlamaContext} */ one) => one.generate([5, 6], { ...GREEDY, maxTokens: 5 });
+  const alone = make(model);
+  await alone.text();
+  const runs = (await writersOf(model, 10)).map(make);
+  await Promise.all(runs.map((run) => run.text()));
+  for (const { tokens } of runs) assert.deepEqual(tokens, alone.tokens);
+});
