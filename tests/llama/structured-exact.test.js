@@ -189,3 +189,9 @@ test(`structured: loops in grammars of users, seed ${SEED}`, async () => {
   }
   assert.ok(nAccepted > 100, `only ${nAccepted} texts were accepted`);
 });
+
+test('structured: a loop within itself in grammars of users', async () => {
+  const accepts = await acceptor(separated('root ::= "x" t* "y"\nt ::= [a-c] | "(" t* ")" | "<" t+ ">"'));
+  for (const text of ['xy', 'xabcy', 'x()y', 'x((a)b<c>)y', 'x<()>y']) assert.ok(accepts(text), text);
+  for (const text of ['x(y', 'x)y', 'x<>y', 'x(<a)>y', 'xdy']) assert.ok(!accepts(text), text);
+});

@@ -184,6 +184,20 @@ test('structured: a schema has every value that it describes, and no other one',
       ['[]', '[[],[[]]]'],
       ['[1]', '[[]'],
     ],
+    [
+      {
+        $ref: '#/$defs/t',
+        $defs: {
+          t: {
+            type: ['object', 'array'],
+            ...{ required: ['x'], properties: { x: { $ref: '#/$defs/t' } } },
+            items: { $ref: '#/$defs/t' },
+          },
+        },
+      },
+      ['[]', '{"x":[]}', '[{"x":[]}]'],
+      ['{}', '{"x":1}'],
+    ],
     [{ anyOf: [{ type: 'null' }, { const: { a: 1 } }] }, ['null', '{"a":1}'], ['{"a":2}']],
   ];
   for (const [schema, right, wrong] of cases) {

@@ -43,16 +43,35 @@ export function separated(grammar) {
     added.push(`${name} ::= ${prefix} ${body}`);
     return name;
   };
+  /**
+   * What a loop over alternatives is made of: its characters, and the rule of the others, empty if there
+   * are none. Each is made once, and has its name before its body, which may hold the loop itself.
+   * @type {Map<Part[][], { characters: string, other: string }>}
+   */
+  const loops = new Map();
+  /** @param {Part[][]} choices */
+  const loopOf = (choices) => {
+    const known = loops.get(choices);
+    if (known) return known;
+    const { characters, others } = split(choices);
+    const made = { characters, other: '' };
+    loops.set(choices, made);
+    if (characters && others.length > 0) {
+      made.other = `${prefix}${added.length}`;
+      const at = added.push('') - 1;
+      added[at] = `${made.other} ::= ${prefix} ${alternatives(others)}`;
+    }
+    return made;
+  };
   /** @param {Part[]} parts */
   const sequence = (parts) => parts.map(one).join(' ');
   /** @param {Part} part @returns {string} */
   const one = ({ text, group, times }) => {
     const choices = group ?? rules.get(text);
     if (choices && (times === '*' || times === '+')) {
-      const { characters, others } = split(choices);
-      if (characters && others.length === 0) return `${characters}${times}`;
+      const { characters, other } = loopOf(choices);
+      if (characters && !other) return `${characters}${times}`;
       if (characters) {
-        const other = rule(alternatives(others));
         const first = times === '+' ? `(${rule(characters)} | ${other}) ` : '';
         return `${first}${characters}* (${other} ${characters}*)*`;
       }

@@ -21,6 +21,9 @@ export function follow(root, address) {
   return { steps, target: start === '#' ? target : undefined };
 }
 
+/** Keywords of arrays. */
+const LIST_KEYS = ['items', 'prefixItems', 'minItems', 'maxItems'];
+
 /**
  * A reference to a schema of which every value contains another one, so that none ends.
  * @param {unknown} root  the whole schema
@@ -36,25 +39,28 @@ export function endless(root, references) {
     const { $ref, anyOf = schema.oneOf, allOf, type } = schema;
     if ($ref !== undefined) return ending.has($ref);
     if (anyOf ?? allOf) return (anyOf ?? allOf).some(ends);
-    const isSimple = (/** @type {string} */ one) => one !== 'object' && one !== 'array';
-    return [type ?? 'object'].flat().some(isSimple) || members(schema);
+    const hasItems = LIST_KEYS.some((key) => schema[key] !== undefined);
+    return [type ?? (hasItems ? 'array' : 'object')]
+      .flat()
+      .some((one) => (one === 'object' ? ofObject(schema) : one === 'array' ? ofArray(schema) : true));
   };
-  /** Whether the values that must be inside a value end. @param {any} schema */
-  const members = ({ properties = {}, required = [], additionalProperties, ...list }) => {
-    const { items, prefixItems = [], minItems = 0, minProperties = 0 } = list;
+  /** Whether the values that an object must have end. @param {any} schema */
+  const ofObject = ({ properties = {}, required = [], additionalProperties = true, minProperties = 0 }) => {
     const inside = required.map((/** @type {string} */ name) =>
-      Object.hasOwn(properties, name) ? properties[name] : (additionalProperties ?? true),
+      Object.hasOwn(properties, name) ? properties[name] : additionalProperties,
     );
-    const first = prefixItems.slice(0, list.maxItems);
-    const more = [
-      ...(minItems > first.length ? [items ?? true] : []),
-      ...(minProperties > inside.length ? [additionalProperties ?? true] : []),
-    ];
-    return [...inside, ...first, ...more].every(ends);
+    return [...inside, ...(minProperties > inside.length ? [additionalProperties] : [])].every(ends);
+  };
+  /** @param {any} schema */
+  const ofArray = ({ items = true, prefixItems = [], minItems = 0, maxItems }) => {
+    const first = prefixItems.slice(0, maxItems);
+    return [...first, ...(minItems > first.length ? [items] : [])].every(ends);
   };
   for (let before = -1; before < ending.size; ) {
     before = ending.size;
-    for (const one of references) if (ends(follow(root, one).target)) ending.add(one);
+    // Those that are referred to come after those that refer to them.
+    for (const one of [...references].reverse())
+      if (!ending.has(one) && ends(follow(root, one).target)) ending.add(one);
   }
   return [...references].find((one) => !ending.has(one));
 }

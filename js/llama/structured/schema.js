@@ -86,7 +86,7 @@ class Rules {
     const loop = endless(this.#root, this.#references);
     if (loop !== undefined)
       throw new ArgumentError(
-        `${this.#name}: no value of ${show(loop)} ends, as each must contain another one; make a property optional`,
+        `${this.#name}: no value of ${show(loop)} ends, as each must contain another one; make a property optional, or an array possibly empty`,
       );
     const lines = [`${this.#prefix}root ::= ${body}`, ...this.#bodies, `${this.#prefix}z ::= "" | "\\x01"`];
     return { grammar: lines.join('\n'), copies: this.#copies };
