@@ -204,21 +204,25 @@ export class GpuBackend {
    * @throws {GpuError} kernels compute wrong results on this GPU
    */
   async selfTest(gguf, { layers, head, embedding }, tensors) {
-    const matrices = tensors.filter(({ use }) => use !== 'vector' && use !== 'bias');
-    const types = matrices.map(({ name }) => gguf.tensor(name).type);
+    const typesOf = (/** @type {readonly string[]} */ uses) =>
+      tensors.filter(({ use }) => uses.includes(use)).map(({ name }) => gguf.tensor(name).type);
+    const types = typesOf(['matrix', 'table', 'experts']);
+    const expertTypes = [...new Set(typesOf(['experts']))];
     const biases = tensors.some(({ role }) => role.endsWith('.attention.qBias'));
-    const feedRoles = [
-      ...new Set(tensors.flatMap(({ role }) => /\.feed\.(\w+(Bias|Factor))$/.exec(role)?.[1] ?? [])),
+    const rolesOf = (/** @type {RegExp} */ pattern) => [
+      ...new Set(tensors.flatMap(({ role }) => pattern.exec(role)?.[1] ?? [])),
     ];
+    const feedRoles = rolesOf(/\.feed\.(\w+(Bias|Factor))$/);
+    const recurrentRoles = rolesOf(/\.recurrent\.(\w+)$/);
     const kinds = new Map(layers.map((layer) => [JSON.stringify(layer), layer]));
     for (const { attention, recurrent, feed } of kinds.values()) {
       await this.#test(types, {
         ...(attention
           ? { attention: { ...attention, biases } }
           : { blocks: ['embed', 'recurrent', 'feed', 'head'] }),
-        ...(recurrent && { recurrent }),
+        ...(recurrent && { recurrent, recurrentRoles }),
         ...{ feed, head, embeddingScale: embedding.scale },
-        ...(feed.experts && { feedRoles }),
+        ...(feed.experts && { feedRoles, expertTypes }),
       });
     }
   }
@@ -267,9 +271,9 @@ export class GpuBackend {
    * @param {Step} at
    */
   embed(tokens, x, block, at) {
-    x.pass += 1;
+    const pass = ++x.pass;
     this.#recorder.add(() => {
-      this.#reads.begin(x);
+      this.#reads.begin(x, pass);
       return undefined;
     });
     this.#run(block, [tokens, x], 'embed', at, () => embedWork(block, tokens.buffer, x));
@@ -324,7 +328,11 @@ export class GpuBackend {
    */
   recur(x, block, state, at) {
     const form = formOf(at.nTokens);
-    x.states.add(state);
+    if (!x.states.has(state)) {
+      // Those of contexts that are gone.
+      for (const old of x.states) if (old.freed) x.states.delete(old);
+      x.states.add(state);
+    }
     if (state.advance(at, x.pass)) {
       const { current, saved } = state;
       this.#recorder.add(() => {
@@ -441,10 +449,10 @@ export class GpuBackend {
     const nRows = values.length / to.nCols;
     const padded = new Float32Array(nRows * stride);
     for (let r = 0; r < nRows; r++) padded.set(values.subarray(r * to.nCols, (r + 1) * to.nCols), r * stride);
-    if (to instanceof GpuHidden && row === 0) to.pass += 1;
+    // States of another backend: a pass begins here.
+    const begun = to instanceof GpuHidden && row === 0 ? { hidden: to, pass: ++to.pass } : undefined;
     this.#recorder.add(() => {
-      // States of another backend: a pass begins here.
-      if (to instanceof GpuHidden && row === 0) this.#reads.begin(to);
+      if (begun) this.#reads.begin(begun.hidden, begun.pass);
       this.#commands.write(buffer, 4 * row * stride, padded);
       return undefined;
     });

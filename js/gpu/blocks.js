@@ -1,9 +1,9 @@
 /* The blocks of a model as work for the GPU, with the settings of their layer.
  *
  *   project  norm, q, k and v, biases, RoPE, cache    one dispatch for one token without norms of q
- *                                                     and k
+ *                                                     and k; gates of the result add one
  *   attend   attention, x += output                   two dispatches, three where positions are
- *                                                     split; gates of the result add two
+ *                                                     split; gates add one
  *   feed     x += (act(h gate^T) * (h up^T)) down^T   two dispatches for few tokens; h = norm(x);
  *                                                     experts.js has mixtures of experts
  *   head     logits = norm(x) output^T                one dispatch for one token */
@@ -328,7 +328,10 @@ export function feedWork(block, hidden, form, means) {
   const { settings, weights } = block;
   const { buffers } = hidden;
   const { kind, norm: ofInput } = settings;
-  if (experts && kind === 'experts') return experts.expertsWork(block, hidden, form, means);
+  if (kind === 'experts') {
+    if (!experts) throw new TypeError('experts are computed before they are loaded');
+    return experts.expertsWork(block, hidden, form, means);
+  }
   // Blocks with other functions are refused (fit.js).
   const activation = /** @type {Exclude<FeedSettings['activation'], 'clamped'>} */ (settings.activation);
   const { gate: ofGate, up, down } = weights;

@@ -17,7 +17,7 @@ export class CheckedReads {
   #advice;
   /** @type {Set<GpuHidden>} */
   #hiddens = new Set();
-  /** Passes that began, by their hidden states. @type {WeakMap<GpuHidden, number>} */
+  /** The last pass that began, by their hidden states. @type {WeakMap<GpuHidden, number>} */
   #passes = new WeakMap();
 
   /** @param {Commands} commands @param {() => Advice} advice  settings, for messages */
@@ -31,9 +31,9 @@ export class CheckedReads {
     this.#hiddens.add(hidden);
   }
 
-  /** Records the empty note of a pass that begins. @param {GpuHidden} hidden */
-  begin(hidden) {
-    this.#passes.set(hidden, this.#passOf(hidden) + 1);
+  /** Records the empty note of a pass that begins. @param {GpuHidden} hidden @param {number} pass */
+  begin(hidden, pass) {
+    this.#passes.set(hidden, pass);
     this.#commands.clear(hidden.faults);
   }
 

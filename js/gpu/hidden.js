@@ -51,10 +51,11 @@ export function bufferCols(plan) {
     normed: up16(nEmbd),
     // Kernels bind the note of faults with at least one value behind it.
     heads: most(({ attention }) => (attention ? widths(attention).qkv : 1)),
-    // Also the result of a recurrent block, and the products of its input.
+    // Also the result of a recurrent block.
     attended: most(({ attention, recurrent }) =>
       Math.max(attention ? widths(attention).q : 0, workCols(recurrent).result),
     ),
+    // Also the inner values of experts, and the products of a recurrent block's input.
     gate: most(({ feed, recurrent }) =>
       Math.max(
         feed.experts ? innerLayout(feed.nFf, feed.experts).tokenStride : feed.nFf,

@@ -120,6 +120,15 @@ export function makeModel(options, fm, mixtures) {
   const { nHeads, nKvHeads, headSize, scale, qkNorm } = attention;
   const random = generator(0x2545f491);
   const unused = new Set(types);
+  // Each type of experts is up and gate of a layer, and down of one: they have kernels of their own.
+  const ofExperts = feed.experts ? (options.expertTypes ?? []) : [];
+  const [unusedIn, unusedOut] = [new Set(ofExperts), new Set(ofExperts)];
+  const expertType = (/** @type {Set<string>} */ left, /** @type {number} */ nCols) => {
+    const fitting = ofExperts.filter((type) => nCols % blockOf(type) === 0);
+    const type = fitting.find((one) => left.has(one)) ?? fitting[0] ?? '';
+    for (const one of left) if (one === type || !fitting.includes(one)) left.delete(one);
+    return type;
+  };
   let turn = 0;
   const matrix = (/** @type {number} */ nRows, /** @type {number} */ nCols, mean = 0.02, given = '') => {
     const fitting = types.filter((type) => nCols % blockOf(type) === 0);
@@ -159,14 +168,14 @@ export function makeModel(options, fm, mixtures) {
     };
     // Both have the same type, as in models.
     const n = feed.experts?.nExperts ?? 1;
-    const up = matrix(n * feed.nFf, nEmbd, meanFor(2, nEmbd));
+    const up = matrix(n * feed.nFf, nEmbd, meanFor(2, nEmbd), expertType(unusedIn, nEmbd));
     const gate = feed.kind === 'plain' ? undefined : matrix(n * feed.nFf, nEmbd, meanFor(2, nEmbd), up.type);
     const ofFeed = {
       norm: vector(nEmbd),
       gate,
       up,
       // Few columns: their values are larger.
-      down: matrix(n * nEmbd, feed.nFf, feed.experts ? 1 : undefined),
+      down: matrix(n * nEmbd, feed.nFf, feed.experts ? 1 : undefined, expertType(unusedOut, feed.nFf)),
       ...(feed.experts &&
         mixtures?.mixtureTensors({ ...feed, experts: feed.experts }, nEmbd, options.feedRoles ?? [], {
           ...{ matrix, vector, meanFor },
@@ -177,7 +186,7 @@ export function makeModel(options, fm, mixtures) {
     output ??= matrix(VOCABULARY, nEmbd, meanFor(4, nEmbd));
     for (const type of unused)
       if (q % blockOf(type) !== 0 && feed.nFf % blockOf(type) !== 0) unused.delete(type);
-  } while (unused.size > 0);
+  } while (unused.size + unusedIn.size + unusedOut.size > 0);
   const head = { norm: vector(nEmbd), output };
   /** The parts of a plan that hidden states need. */
   const plan = /** @type {Plan} */ (

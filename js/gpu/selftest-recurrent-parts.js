@@ -324,7 +324,9 @@ export const PARTS = Object.freeze({
               2 * (stateSize + 16) * u * (ofQuery.size * written + Math.abs(by * mixed.v[i]));
           }
         }
-        return normed(times(y, silu(z)), (i) => gateNorm.values[i], { size: inner / nGroups, eps });
+        const gated = times(y, silu(z));
+        if (!gateNorm) return gated;
+        return normed(gated, (i) => gateNorm.values[i], { size: inner / nGroups, eps });
       };
     },
   },

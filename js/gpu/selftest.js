@@ -46,8 +46,10 @@ import { compute, fillRows, layRows, RUNS } from './selftest-run.js';
  * @property {Partial<AttentionSettings> & { biases?: boolean, outputBias?: boolean }} [attention]
  *   settings of the model, as far as they differ from the defaults
  * @property {import('../llama/plan.js').RecurrentSettings} [recurrent]  of the model, if it has any
+ * @property {readonly string[]} [recurrentRoles]  tensors of its recurrent blocks; default: all
  * @property {Partial<FeedSettings>} [feed]
  * @property {readonly string[]} [feedRoles]  of experts: tensors that a model may lack
+ * @property {readonly string[]} [expertTypes]  types of the weights of experts; default: taken from `types`
  * @property {Partial<HeadSettings>} [head]
  * @property {number} [embeddingScale]
  * @property {readonly BlockName[]} [blocks] the only ones that are tested

@@ -28,7 +28,7 @@ const LARGEST = ADD_UP.replaceAll('sum', 'largest').replace(
 const TANH = `
 fn bounded_tanh(x: vec4f) -> vec4f { return tanh(clamp(x, vec4f(-20.0), vec4f(20.0))); }`;
 
-/** The activations of feed-forward blocks, by name, as functions of vec4f. */
+/** Activations of feed-forward blocks and gates of attention, by name, as functions of vec4f. */
 const ACTIVATIONS = {
   relu: `
 fn act(x: vec4f) -> vec4f { return max(x, vec4f(0.0)); }`,
