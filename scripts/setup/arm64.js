@@ -28,13 +28,14 @@ export async function ensureArm64Node() {
   const node = at('node');
   // The newest instructions that QEMU knows, the dot products of bytes among them.
   const command = () => [which(EMULATOR) ?? at(EMULATOR), '-cpu', 'max', '-L', libraries(), node];
-  if (existsSync(node)) return command();
+  const isReady = () => existsSync(node) && (which(EMULATOR) !== undefined || existsSync(at(EMULATOR)));
+  if (isReady()) return command();
   for (const program of ['apt-get', 'dpkg-deb'])
     if (!which(program))
       return `QEMU and the libraries of arm64 are unpacked with ${program}, which is missing`;
   try {
     await withLock('arm64', async () => {
-      if (!existsSync(node)) await unpack(node);
+      if (!isReady()) await unpack(node);
     });
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;

@@ -5,6 +5,7 @@
  */
 import { openGguf } from '../../js/gguf/index.js';
 import { Llama } from '../../js/llama/index.js';
+import { separated } from '../../js/llama/structured/ebnf.js';
 import { startMask } from '../../js/llama/structured/engine.js';
 import { schemaGrammar } from '../../js/llama/structured/schema.js';
 import { Tokenizer } from '../../js/llama/tokenizer/tokenizer.js';
@@ -26,6 +27,18 @@ const SCHEMAS = {
   '20 characters': { type: 'string', maxLength: 20 },
 };
 
+/** JSON as grammars of users write it, with the strings, objects and escapes of llama.cpp's example. */
+const JSON_GRAMMAR = String.raw`
+root ::= object
+value ::= object | array | string | number | ("true" | "false" | "null") space
+object ::= "{" space (string ":" space value ("," space string ":" space value)*)? "}" space
+array ::= "[" space (value ("," space value)*)? "]" space
+string ::= "\"" char* "\"" space
+char ::= [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4})
+number ::= "-"? ([0-9] | [1-9] [0-9]{0,15}) ("." [0-9]+)? ([eE] [-+]? [0-9]{1,3})? space
+space ::= "" | " " | "\n"
+`;
+
 /** @returns {Promise<string>} a report */
 export async function structured() {
   const vocabulary = 'vocab/ggml-vocab-qwen2.gguf';
@@ -41,8 +54,12 @@ export async function structured() {
   model.dispose();
   const prng = new Prng(1);
   const lines = [`a token of the model: ${tokenMs.toFixed(1)} ms; ${tokenizer.size} tokens`];
-  for (const [name, schema] of Object.entries(SCHEMAS)) {
-    const prepared = { ...schemaGrammar(schema, name), name };
+  const grammars = [
+    ...Object.entries(SCHEMAS).map(([name, schema]) => ({ ...schemaGrammar(schema, name), name })),
+    { grammar: JSON_GRAMMAR, copies: 0, name: 'a grammar of JSON', rewrite: separated },
+  ];
+  for (const prepared of grammars) {
+    const { name } = prepared;
     const begun = performance.now();
     const mask = await startMask(tokenizer, prepared);
     const readyMs = performance.now() - begun;

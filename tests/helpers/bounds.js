@@ -29,7 +29,7 @@
  *   |got - ref| <= sum_g d_g/2 sum_c |w_c| + (n_cols / 8 + 16) u sum_c (|x_c| + d/2) mass_c.
  *
  * Groups of 32: d, and its product with the sum of a group's codes, which minimums are multiplied
- * with, are rounded to 11 bits. Each is off by at most a factor 1 + v, v = 2^-12, which adds
+ * with, are rounded to 11 bits. Each is off by at most a factor 1 + v, v = 2^-11, which adds
  *
  *   v sum_c (|x_c| + d/2) mass_c.
  *
@@ -47,7 +47,7 @@ import { dequantizeF32, dequantizeF64, scaleOf } from './reference.js';
 /** @import { ReferenceType } from './reference.js' */
 
 const u = 2 ** -24;
-const v = 2 ** -12;
+const v = 2 ** -11;
 /** The largest code of each activation mode (fm_activation); 0 means that activations stay f32. */
 export const LARGEST_CODE = [0, 32767, 127];
 export const ACTIVATION_NAMES = /** @type {const} */ (['f32', 'int16', 'int8']);

@@ -19,12 +19,13 @@ export const SMALL_MODELS = [
   ['llama, not causal', { causal: false }],
 ];
 
-/** A prompt for models of synthetic-llama.js. */
 /** Options of a sampler that takes the most likely token. */
 export const GREEDY = {
   ...{ temperature: 0, topK: 0, topP: 1, minP: 0, seed: 1 },
   ...{ repeatPenalty: 1, frequencyPenalty: 0, presencePenalty: 0, repeatWindow: 64 },
 };
+
+/** A prompt for models of synthetic-llama.js. */
 export const TOKENS = [1, 17, 5, 30, 9, 9, 22, 3, 38, 12, 6, 28];
 
 export const TINY_TALES = join(projectRoot, 'web/public/tiny-tales-Q4_K_M.gguf');
