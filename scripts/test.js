@@ -26,7 +26,7 @@ const HELP = `npm test -- [options] [files]
   --test-timeout MS      a file that takes longer is ended, and has failed (default: ${FILE_MS})
 `;
 
-/** Files that are started first, the longest before the others, so that none of them is the last one running. */
+/** Files that are started first, the longest before the others, so that none of them runs last. */
 const LONG = [
   'kernels/isa',
   'kernels/arm64',

@@ -2,7 +2,6 @@
  * when something is read or the runner says so. */
 
 import { ModelError } from '../llama/errors.js';
-import { recurrentsOf } from '../llama/layers.js';
 import { servedType } from '../types.js';
 import {
   attendWork,
@@ -20,12 +19,13 @@ import { precisionOf } from './features.js';
 import { cacheShape, lacks, sizes } from './fit.js';
 import { GpuCache, GpuTensor, GpuTokens } from './handles.js';
 import { GpuHidden, widths } from './hidden.js';
+import { kindsOf } from './layer-kinds.js';
 import { loadWeights } from './model-weights.js';
 import { Picks } from './picks.js';
 import { Pipelines } from './pipelines.js';
 import { formOf } from './products.js';
 import { Recorder } from './recorder.js';
-import { loadRecurrent, recurrentBlocks } from './recurrent.js';
+import { recurrentBlocks } from './recurrent.js';
 import { roomFor } from './room.js';
 import { up16, withoutPadding } from './shader.js';
 import { NO_LAYER } from './wgsl/faults.js';
@@ -181,7 +181,6 @@ export class GpuBackend {
   async loadWeights(gguf, plan, tensors, options) {
     const means = { gpu: this.#gpu, pipelines: this.#pipelines, commands: this.#commands };
     await loadBlocks(plan.layers);
-    if (recurrentsOf(plan.layers).length > 0) await loadRecurrent();
     // The kernels are tested while the weights arrive.
     const testing = this.selfTest(gguf, plan, tensors);
     testing.catch(() => {});
@@ -203,28 +202,9 @@ export class GpuBackend {
    * @param {readonly import('../llama/plan.js').PlannedTensor[]} tensors
    * @throws {GpuError} kernels compute wrong results on this GPU
    */
-  async selfTest(gguf, { layers, head, embedding }, tensors) {
-    const typesOf = (/** @type {readonly string[]} */ uses) =>
-      tensors.filter(({ use }) => uses.includes(use)).map(({ name }) => gguf.tensor(name).type);
-    const types = typesOf(['matrix', 'table', 'experts']);
-    const expertTypes = [...new Set(typesOf(['experts']))];
-    const biases = tensors.some(({ role }) => role.endsWith('.attention.qBias'));
-    const rolesOf = (/** @type {RegExp} */ pattern) => [
-      ...new Set(tensors.flatMap(({ role }) => pattern.exec(role)?.[1] ?? [])),
-    ];
-    const feedRoles = rolesOf(/\.feed\.(\w+(Bias|Factor))$/);
-    const recurrentRoles = rolesOf(/\.recurrent\.(\w+)$/);
-    const kinds = new Map(layers.map((layer) => [JSON.stringify(layer), layer]));
-    for (const { attention, recurrent, feed } of kinds.values()) {
-      await this.#test(types, {
-        ...(attention
-          ? { attention: { ...attention, biases } }
-          : { blocks: ['embed', 'recurrent', 'feed', 'head'] }),
-        ...(recurrent && { recurrent, recurrentRoles }),
-        ...{ feed, head, embeddingScale: embedding.scale },
-        ...(feed.experts && { feedRoles, expertTypes }),
-      });
-    }
+  async selfTest(gguf, plan, tensors) {
+    const { types, kinds } = kindsOf(gguf, plan, tensors);
+    for (const kind of kinds) await this.#test(types, kind);
   }
 
   /** @param {{ nRows: number, nCols: number }} shape */
@@ -264,6 +244,15 @@ export class GpuBackend {
     throw new ModelError('restoring contexts is not supported on the GPU');
   }
 
+  /** Begins a pass. @param {GpuHidden} x */
+  #begin(x) {
+    const pass = ++x.pass;
+    this.#recorder.add(() => {
+      this.#reads.begin(x, pass);
+      return undefined;
+    });
+  }
+
   /**
    * @param {GpuTokens} tokens
    * @param {GpuHidden} x
@@ -271,11 +260,7 @@ export class GpuBackend {
    * @param {Step} at
    */
   embed(tokens, x, block, at) {
-    const pass = ++x.pass;
-    this.#recorder.add(() => {
-      this.#reads.begin(x, pass);
-      return undefined;
-    });
+    this.#begin(x);
     this.#run(block, [tokens, x], 'embed', at, () => embedWork(block, tokens.buffer, x));
   }
 
@@ -329,7 +314,7 @@ export class GpuBackend {
   recur(x, block, state, at) {
     const form = formOf(at.nTokens);
     if (!x.states.has(state)) {
-      // Those of contexts that are gone.
+      // Contexts that are gone have left theirs.
       for (const old of x.states) if (old.freed) x.states.delete(old);
       x.states.add(state);
     }
@@ -450,9 +435,8 @@ export class GpuBackend {
     const padded = new Float32Array(nRows * stride);
     for (let r = 0; r < nRows; r++) padded.set(values.subarray(r * to.nCols, (r + 1) * to.nCols), r * stride);
     // States of another backend: a pass begins here.
-    const begun = to instanceof GpuHidden && row === 0 ? { hidden: to, pass: ++to.pass } : undefined;
+    if (to instanceof GpuHidden && row === 0) this.#begin(to);
     this.#recorder.add(() => {
-      if (begun) this.#reads.begin(begun.hidden, begun.pass);
       this.#commands.write(buffer, 4 * row * stride, padded);
       return undefined;
     });

@@ -10,6 +10,7 @@
 
 import { widths } from './hidden.js';
 import { FEW, isOnePiece, productWork } from './products.js';
+import { loadRecurrent } from './recurrent.js';
 import { up16 } from './shader.js';
 import { joinVectors } from './vectors.js';
 import {
@@ -57,9 +58,10 @@ let experts;
 
 /**
  * Imports what the blocks of layers need.
- * @param {readonly { feed: { kind: string } }[]} layers
+ * @param {readonly { feed: { kind: string }, recurrent?: object | undefined }[]} layers
  */
 export async function loadBlocks(layers) {
+  if (layers.some(({ recurrent }) => recurrent)) await loadRecurrent();
   if (layers.some(({ feed }) => feed.kind === 'experts')) experts ??= await import('./experts.js');
 }
 

@@ -92,13 +92,15 @@ export function expertsWork(block, { buffers }, form, means) {
    * @param {'' | 'shared'} whose
    * @param {{ eps: number } | undefined} ofInput
    * @param {string} role  of the norm's weight
+   * @param {boolean} isThere  norm(x) is in `normed` already, where it is made for many tokens
    * @returns {Work[]}
    */
-  const first = (whose, ofInput, role) => {
+  const first = (whose, ofInput, role, isThere) => {
     const [gates, ups] = whose
       ? [partsOf(weights.sharedGate), partsOf(weights.sharedUp)]
       : [partsOf(weights.gate), partsOf(weights.up)];
-    const before = isMany && ofInput ? [normWork({ kind: 'rms', ...ofInput }, weights[role], x, normed)] : [];
+    const isMade = isMany && ofInput && !isThere;
+    const before = isMade ? [normWork({ kind: 'rms', ...ofInput }, weights[role], x, normed)] : [];
     const { gateFactor, upFactor, downFactor, gateBias, upBias } = at;
     const given = Object.entries({ gateFactor, upFactor, downFactor, gateBias, upBias });
     const options = {
@@ -153,8 +155,9 @@ export function expertsWork(block, { buffers }, form, means) {
 
   const work = [
     ...routerWork(block, buffers, at, vectors, form, means),
-    ...first('', norm, 'norm'),
-    ...(shared ? first('shared', norms ?? norm, norms ? 'sharedNorm' : 'norm') : []),
+    // The product of the router has made the same norm, unless it has one of its own.
+    ...first('', norm, 'norm', !experts.routerNorm),
+    ...(shared ? first('shared', norms ?? norm, norms ? 'sharedNorm' : 'norm', !norms) : []),
   ];
   /** @type {('down' | 'sharedDown')[]} */
   const both = shared ? ['down', 'sharedDown'] : ['down'];

@@ -53,14 +53,15 @@ export async function loadTensors(
     ) => {
       writers[i] ??= through.writer(weights[i]);
       const nRows = alternating[i];
+      const isLast = at + bytes.length === tensors[i].byteLength;
       if (nRows) {
         wholes[i] ??= new Uint8Array(tensors[i].byteLength);
         wholes[i].set(bytes, at);
-        if (at + bytes.length === tensors[i].byteLength)
+        if (isLast)
           for (const rows of separated(wholes[i], (nRows * tensors[i].byteLength) / tensors[i].nRows))
             await writers[i].write(rows);
       } else await writers[i].write(bytes);
-      if (at + bytes.length < tensors[i].byteLength) return;
+      if (!isLast) return;
       writers[i].end();
       writers[i] = undefined;
       delete wholes[i];

@@ -107,7 +107,7 @@ const scan = ({ settings, weights }, { gate, attended: y }, { current: state, sa
   /** @type {import('./wgsl/recurrence.js').RecurrenceOptions} */
   const heads = {
     ...{ kind: 'scan', nHeads, nKeyHeads: nGroups, rows: stateSize, cols: headSize, stride },
-    // Of `a` and `d`, each head has a row.
+    // `a` and `d` have a row for each head.
     ...{ numbers: up16(1), first: nChannels * (length - 1) },
     at: { value: at.x, key: at.x + inner, query: at.x + inner + nGroups * stateSize, step: at.dt },
   };

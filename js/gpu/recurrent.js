@@ -138,7 +138,7 @@ export async function loadRecurrent() {
   blocks ??= await import('./recurrent-blocks.js');
 }
 
-/** What computes recurrent blocks, after loadRecurrent(). */
+/** The module that computes recurrent blocks, after loadRecurrent(). */
 export function recurrentBlocks() {
   if (!blocks) throw new TypeError('recurrent blocks are computed before they are loaded');
   return blocks;

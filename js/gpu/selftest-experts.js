@@ -17,9 +17,9 @@ import { normedError, normedSize, normOf, productError, SLOPE, u } from './selft
 /** @typedef {FeedSettings & { experts: ExpertSettings }} MixtureSettings */
 
 /** Columns between the products of an expert, by the largest block of the types. */
-const COLUMNS = /** @type {Record<number, number>} */ ({ 1: 42, 32: 96, 64: 128, 128: 128, 256: 256 });
-const MOST_EXPERTS = 16;
-const MOST_USED = 4;
+const INNER_COLUMNS = /** @type {Record<number, number>} */ ({ 1: 42, 32: 96, 64: 128, 128: 128, 256: 256 });
+const TESTED_EXPERTS = 16;
+const TESTED_USED = 4;
 /** Logits vary by about half of it: weights of experts differ, and their errors stay small. */
 const ROUTER = 0.5;
 
@@ -36,14 +36,14 @@ export function smallMixture(feed, experts, block, columns) {
   const nGroups = Math.min(router.nGroups, 4);
   const isGrouped = router.nGroupsUsed < router.nGroups;
   const nGroupsUsed = isGrouped ? Math.min(router.nGroupsUsed, nGroups - 1) : nGroups;
-  const size = Math.max(1, Math.floor(Math.min(nExperts, MOST_EXPERTS) / nGroups));
-  const nFf = columns ?? COLUMNS[block];
+  const size = Math.max(1, Math.floor(Math.min(nExperts, TESTED_EXPERTS) / nGroups));
+  const nFf = columns ?? INNER_COLUMNS[block];
   return {
     ...feed,
     nFf,
     experts: {
       nExperts: nGroups * size,
-      nUsed: Math.min(nUsed, MOST_USED, nGroupsUsed * size),
+      nUsed: Math.min(nUsed, TESTED_USED, nGroupsUsed * size),
       router: { ...router, nGroups, nGroupsUsed },
       shared: shared && { ...shared, nFf: 2 * nFf },
       ...(routerNorm && { routerNorm }),

@@ -5,12 +5,11 @@
  * bound of its product (selftest-bounds.js). A product of two values errs by |a| e_b + |b| e_a + e_a e_b,
  * each backend rounds by u = 2^-24 of a result, and a sum of n terms by n u of their magnitudes. */
 
+import { normOf, u } from './selftest-bounds.js';
 import { makeVector } from './selftest-data.js';
 
 /** @typedef {import('../llama/plan.js').RecurrentSettings} RecurrentSettings */
 /** @typedef {import('./selftest-data.js').Generator} Generator */
-
-const u = 2 ** -24;
 
 /** Values, and how far those of two backends may be apart. @typedef {{ v: Float64Array, e: Float64Array }} Spread */
 
@@ -98,13 +97,10 @@ const silu = ({ v, e }) => {
 /** Some of the values. @param {Spread} x @param {number} start @param {number} n @returns {Spread} */
 const part = ({ v, e }, start, n) => ({ v: v.subarray(start, start + n), e: e.subarray(start, start + n) });
 
-/** @param {Float64Array} values */
-const norm2 = (values) => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
-
 /** x / sqrt(|x|^2 + eps), and the norm of its error. @param {Spread} x @param {number} eps */
 function unit({ v, e }, eps) {
-  const size = Math.sqrt(norm2(v) ** 2 + eps);
-  const off = norm2(e);
+  const size = Math.sqrt(normOf(v) ** 2 + eps);
+  const off = normOf(e);
   const error = off < size / 2 ? off / (size - off) : 2;
   return { v: v.map((value) => value / size), error: error + (v.length + 26) * u };
 }
@@ -138,8 +134,8 @@ function normed(x, weight, { size, eps }) {
   const y = spread(x.v.length);
   for (let start = 0; start < x.v.length; start += size) {
     const { v, e } = part(x, start, size);
-    const rms = Math.sqrt(norm2(v) ** 2 / size + eps);
-    const relative = norm2(e) / (rms * Math.sqrt(size)) + 2 * u * (size / 2 + 13);
+    const rms = Math.sqrt(normOf(v) ** 2 / size + eps);
+    const relative = normOf(e) / (rms * Math.sqrt(size)) + 2 * u * (size / 2 + 13);
     for (let i = 0; i < size; i++) {
       const by = weight(start + i) / rms;
       y.v[start + i] = v[i] * by;
@@ -291,7 +287,7 @@ export const PARTS = Object.freeze({
           const at = inner + Math.floor((h * nGroups) / nHeads) * stateSize;
           const key = part(mixed, at, stateSize);
           const query = part(mixed, at + nGroups * stateSize, stateSize);
-          const [ofKey, ofQuery] = [key, query].map(({ v, e }) => ({ size: norm2(v), error: norm2(e) }));
+          const [ofKey, ofQuery] = [key, query].map(({ v, e }) => ({ size: normOf(v), error: normOf(e) }));
           const { time, off, decay, ofDecay } = stepOf(dt, h, stepBias[h], a.values[h]);
           const state = heads.v[h];
           const errors = heads.e[h];

@@ -6,7 +6,7 @@ import { servedType } from '../types.js';
 import { GpuBackend } from './backend.js';
 import { precisionOf } from './features.js';
 import { FEW } from './products.js';
-import { loadRecurrent, shapeOf } from './recurrent.js';
+import { shapeOf } from './recurrent.js';
 import { normedSize, normOf, productErrors, sumError } from './selftest-bounds.js';
 import { generator, makeMatrix, makeStates, makeVector } from './selftest-data.js';
 import { COLUMNS, meanFor, toGpu, toWasm } from './selftest-model.js';
@@ -89,7 +89,6 @@ export async function compareRecurrent(options, wasmBackend) {
       layers: [{ attention: undefined, recurrent: settings, feed: { kind: 'gated', nFf: 16 } }],
     })
   );
-  await loadRecurrent();
   const backend = new GpuBackend(gpu, { kvType: 'F32', variants, pipelines });
   /** @type {{ free: () => void }[]} */
   const owned = [];

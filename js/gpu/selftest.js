@@ -187,9 +187,8 @@ function compare(
     }
     const { experts } = settings.feed;
     const ofMixture = experts && mixtures?.mixtureErrors({ ...settings.feed, experts }, feed);
-    const errors = /** @type {const} */ (['f32', precision]).map((mode) =>
-      feedErrors(settings.feed, ofFeed, mode),
-    );
+    const modes = /** @type {const} */ (['f32', precision]);
+    const ofDense = ofMixture ? [] : modes.map((mode) => feedErrors(settings.feed, ofFeed, mode));
     for (const [n, step] of rows.feed[0].entries()) {
       const { nTokens } = step;
       const name = `feed, ${tokensOf(nTokens)}, ${typesOf(ofFeed.up, ofFeed.down)}`;
@@ -197,7 +196,7 @@ function compare(
         'feed',
         name,
         [step, rows.feed[1][n]],
-        (row) => ofMixture?.(before(row)) ?? errors[Number(nTokens > FEW)](sizeOf(row, 'feed')),
+        (row) => ofMixture?.(before(row)) ?? ofDense[Number(nTokens > FEW)](sizeOf(row, 'feed')),
       );
     }
   }
@@ -244,7 +243,7 @@ export async function selfTest(options, wasmBackend) {
   const fm = wasmBackend.kernels;
   const mixtures = options.feed?.experts && (await import('./selftest-experts.js'));
   const model = makeModel(options, fm, mixtures);
-  await loadBlocks([model.settings]);
+  await loadBlocks([{ ...model.settings, recurrent: options.recurrent }]);
   const { plan, settings, layers, random } = model;
   const rows = layRows(model.tables.length, blocks);
   const states = fillRows(rows, plan.nEmbd, random);

@@ -130,7 +130,7 @@ export class Decoder {
     return new Decoder(this.#backend, this.#plan, this.#weights, settings, this);
   }
 
-  /** What a step of several contexts is computed with. */
+  /** The parts of a model and of this context that a step of several contexts needs. */
   get shared() {
     const [x, tokens, layers] = [this.#x, this.#tokens, this.#layers];
     return { x, tokens, layers, embedding: this.#embedding, head: this.#head, nVocab: this.#nVocab };

@@ -47,7 +47,10 @@ export class JoinedSteps {
   #last = [];
   /** Milliseconds of the last step of several contexts. */
   #ms = 0;
-  /** Made with the first step of several contexts, as the logits. @type {import('../backend.js').TokenList | undefined} */
+  /**
+   * Made with the first step of several contexts, as the logits are.
+   * @type {import('../backend.js').TokenList | undefined}
+   */
   #tokens;
   /** @type {import('../backend.js').DeviceTensor | undefined} */
   #logits;

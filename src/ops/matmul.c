@@ -15,8 +15,7 @@
 #include "ops/ops.h"
 #include "ops/scratch.h"
 
-#define TOUCH_MIN_TOKENS 3 /* loads of a few bytes a row; they pay where weights come from memory  \
-                            */
+#define TOUCH_MIN_TOKENS 3 /* with fewer tokens there are no strips */
 #define MAX_TARGETS 32     /* targets that share one making of activations */
 
 /* Threads take tokens in multiples of 16, so patches of 8 tokens do not depend on the thread count.

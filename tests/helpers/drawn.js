@@ -15,7 +15,7 @@ export const SEED = Number(process.env.FM_TEST_SEED ?? Date.now() % 1e6);
 export const sampled = (cases, n) => (DEEP ? cases : draw(cases, n, SEED));
 
 /**
- * What a function makes, which is made when it is first asked for: not for tests that do not run.
+ * Calls a function when its result is first asked for: not for tests that do not run.
  * @template T
  * @param {() => T} make
  */

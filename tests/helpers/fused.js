@@ -210,7 +210,7 @@ export function gateReference(gate, up, act) {
  * the product.
  */
 export class MadeProduct {
-  /** What passes through the weights, by output. @type {Float64Array | undefined} */
+  /** The error of the activations, passed on by the weights, by output. @type {Float64Array | undefined} */
   #passed;
 
   /** @param {ReferenceWeight} w @param {Made} made @param {number} nTokens */

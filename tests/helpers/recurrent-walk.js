@@ -17,7 +17,7 @@ const BLOCKS = /** @type {const} */ (['embed', 'project', 'recur', 'attend', 'fe
 
 /** @typedef {{ name: string, bytes: () => ArrayBuffer, nVocab: number }} Model */
 
-/** What a watched model does. */
+/** The events of a watched model. */
 class Watch {
   /** Logits that tokens were chosen from. @type {Float32Array[]} */
   chosen = [];

@@ -1,5 +1,5 @@
 /* Causal convolutions over tokens, channel by channel: an invocation takes all tokens of a channel.
- * What comes before the first token is in the state, whose columns it replaces. */
+ * The values before the first token are in the state, which then holds the last ones. */
 
 import { groupsOf, shader, up16 } from '../shader.js';
 

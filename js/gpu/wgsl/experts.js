@@ -32,7 +32,7 @@ import { rowSums } from './row-sums.js';
  * @property {boolean} subgroups
  */
 
-/** What a gate `g` and `u` beside it become, by activation. NaN stays. */
+/** The result of a gate `g` with `u` beside it, by activation. NaN stays. */
 const GATED = {
   silu: 'activated(g) * u',
   gelu: 'activated(g) * u',

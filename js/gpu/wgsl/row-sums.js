@@ -24,7 +24,6 @@ import { decoder, prelude, rowBlocks, WGSL_TYPES } from './types.js';
  * @property {boolean} subgroups
  * @property {(t: number) => string} [xAt]  where the row of token t begins in x, in vec4f; default:
  *   from row step.start on
- * @property {string} [count]  tokens that there are, default step.n_tokens
  */
 
 /**
@@ -60,17 +59,7 @@ const gather = (variable, first) => RUNS.map((run) => `${variable}[at.${run} + $
  * The code of row sums, in parts.
  * @param {RowSumsOptions} options
  */
-export function rowSums({
-  units,
-  nTokens,
-  slots,
-  rows,
-  invocations,
-  norm,
-  subgroups,
-  xAt,
-  count = 'step.n_tokens',
-}) {
+export function rowSums({ units, nTokens, slots, rows, invocations, norm, subgroups, xAt }) {
   const { nCols } = units[0];
   const perToken = slots * rows;
   const squares = nTokens * perToken;
@@ -127,7 +116,7 @@ export function rowSums({
     }${each(
       nTokens,
       (t) => `
-    ${nTokens === 1 ? '' : `if (${t}u < ${count}) `}{${token(t)}
+    ${nTokens === 1 ? '' : `if (${t}u < step.n_tokens) `}{${token(t)}
     }`,
     )}
   }`;

@@ -44,8 +44,8 @@ export function separated(grammar) {
     return name;
   };
   /**
-   * What a loop over alternatives is made of: its characters, and the rule of the others, empty if there
-   * are none. Each is made once, and has its name before its body, which may hold the loop itself.
+   * The parts of a loop over alternatives: its characters, and the rule of the others, empty if there are
+   * none. Each is made once, and has its name before its body, which may hold the loop itself.
    * @type {Map<Part[][], { characters: string, other: string }>}
    */
   const loops = new Map();

@@ -58,7 +58,7 @@ export function endless(root, references) {
   };
   for (let before = -1; before < ending.size; ) {
     before = ending.size;
-    // Those that are referred to come after those that refer to them.
+    // A schema comes after the schemas that refer to it.
     for (const one of [...references].reverse())
       if (!ending.has(one) && ends(follow(root, one).target)) ending.add(one);
   }
