@@ -85,7 +85,7 @@ static void quantize_i8(const float *x, fm_act_i8 *out, size_t n_cols, size_t sc
       out->q[i] = (int8_t)quantize_one(x[i], s);
       out->sum16[i / 16] = (int16_t)(out->sum16[i / 16] + out->q[i]);
       out->sum32[i / 32] = (int16_t)(out->sum32[i / 32] + out->q[i]);
-      if (i % FM_ACT_SUB == FM_ACT_SUB - 1 || i == n - 1)
+      if (i % FM_ACT_SUB == FM_ACT_SUB - 1)
         fm_act_set_scale(out, i / FM_ACT_SUB, s.d, scale_cols == FM_ACT_SUB);
     }
     x += n;
@@ -117,18 +117,25 @@ void fm_quantize_i16__scalar(const float *x, void *blocks, size_t n_cols) {
   }
 }
 
+/* The sum of code * q over a sub-block: 16 products of at most 128 * 32767, below 2^27. */
+#define DEFINE_DOT(name, act_code)                                                                 \
+  static int32_t name(const fm_codes *b, size_t sub, const act_code *q) {                          \
+    int32_t sum = 0;                                                                               \
+    for (size_t i = 0; i < FM_CODES_SUB; i++) sum += b->code[sub * FM_CODES_SUB + i] * q[i];       \
+    return sum;                                                                                    \
+  }
+
+DEFINE_DOT(dot_i8, int8_t)
+DEFINE_DOT(dot_i16, int16_t)
+
 /* One decoded block against activations, from column `first` of their block on:
- *   sum_sub d * (scale * (sum code * q) - min * (sum q))
- * An integer sum holds 16 products of at most 128 * 32767: below 2^27. */
+ *   sum_sub d * (scale * (sum code * q) - min * (sum q)) */
 static float block_i8(const fm_codes *b, size_t n_values, const fm_act_i8 *a, size_t first) {
   float total = 0.0f;
   for (size_t sub = 0; sub < n_values / FM_CODES_SUB; sub++) {
     size_t col = first + sub * FM_CODES_SUB;
-    int32_t sum = 0;
-    for (size_t i = 0; i < FM_CODES_SUB; i++)
-      sum += b->code[sub * FM_CODES_SUB + i] * a->q[col + i];
     float d = a->d[col / FM_ACT_SUB];
-    total += d * (b->scale[sub] * (float)sum);
+    total += d * (b->scale[sub] * (float)dot_i8(b, sub, a->q + col));
     if (n_values == FM_ACT_COLS) {
       total -= d * (b->min[sub] * (float)a->sum16[col / FM_CODES_SUB]);
     } else if (col % FM_ACT_SUB == 0) { /* mins are for 32 columns */
@@ -142,10 +149,8 @@ static float block_i16(const fm_codes *b, size_t n_values, const fm_act_i16 *a, 
   float total = 0.0f;
   for (size_t sub = 0; sub < n_values / FM_CODES_SUB; sub++) {
     size_t col = first + sub * FM_CODES_SUB;
-    int32_t sum = 0;
-    for (size_t i = 0; i < FM_CODES_SUB; i++)
-      sum += b->code[sub * FM_CODES_SUB + i] * a->q[col + i];
-    total += b->scale[sub] * (float)sum - b->min[sub] * a->sum16[col / FM_CODES_SUB];
+    total += b->scale[sub] * (float)dot_i16(b, sub, a->q + col) -
+             b->min[sub] * a->sum16[col / FM_CODES_SUB];
   }
   return a->d * total;
 }

@@ -85,16 +85,19 @@ describe('architectures on the GPU', { skip }, async () => {
       try {
         for (const batch of isSpecial({ name, reference, logits }) ? batches : [undefined]) {
           const model = await load(kernels, path, contextLength, batch);
-          let worst = 0;
-          for (const prompt of reference.prompts) {
-            const { max } = distance(await model.logits(prompt.tokens), logits(prompt));
-            worst = Math.max(worst, max);
+          try {
+            let worst = 0;
+            for (const prompt of reference.prompts) {
+              const { max } = distance(await model.logits(prompt.tokens), logits(prompt));
+              worst = Math.max(worst, max);
+            }
+            const what = batch ? `${batch} at a time` : 'at once';
+            t.diagnostic(`ran: ${name}, ${what}, seed ${SEED}: largest difference ${worst.toExponential(1)}`);
+            assert.ok(worst <= limit, `${what}: ${worst} of ${limit}`);
+            if (batch === 1) await checkGreedy(model, reference, limit);
+          } finally {
+            model.dispose();
           }
-          const what = batch ? `${batch} at a time` : 'at once';
-          t.diagnostic(`ran: ${name}, ${what}, seed ${SEED}: largest difference ${worst.toExponential(1)}`);
-          assert.ok(worst <= limit, `${what}: ${worst} of ${limit}`);
-          if (batch === 1) await checkGreedy(model, reference, limit);
-          model.dispose();
         }
       } finally {
         kernels.dispose();

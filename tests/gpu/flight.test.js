@@ -10,7 +10,7 @@ import { GpuTokens } from '../../js/gpu/handles.js';
 import { Pipelines } from '../../js/gpu/pipelines.js';
 import { Llama, NumericError } from '../../js/llama/index.js';
 import { createKernels } from '../../js/wasm/create.js';
-import { gpuSkip, openTestDevice, SEED, sampled } from '../helpers/gpu.js';
+import { countCalls, gpuSkip, openTestDevice, SEED, sampled } from '../helpers/gpu.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 
 /** @import { Spec } from '../helpers/synthetic-llama.js' */
@@ -70,25 +70,6 @@ test('tokens that are read late do not undo what was written or chosen since', (
   assert.equal(tokens.has(2, [9, 0]), false);
   assert.equal(tokens.unknown(4, 8), undefined);
 });
-
-/**
- * Counts calls of a device.
- * @param {GpuDevice} gpu
- */
-function countCalls({ device }) {
-  const calls = { createBuffer: 0, createBindGroup: 0, submit: 0, writeBuffer: 0 };
-  const count = (/** @type {any} */ of, /** @type {keyof typeof calls} */ name) => {
-    const original = of[name];
-    of[name] = (/** @type {any[]} */ ...args) => {
-      // A submission of nothing only wakes the device.
-      if (name !== 'submit' || args[0].length > 0) calls[name] += 1;
-      return original.apply(of, args);
-    };
-  };
-  for (const name of /** @type {const} */ (['createBuffer', 'createBindGroup'])) count(device, name);
-  for (const name of /** @type {const} */ (['submit', 'writeBuffer'])) count(device.queue, name);
-  return calls;
-}
 
 describe('tokens in flight on the GPU', { skip: await gpuSkip() }, () => {
   /** @type {GpuDevice} */

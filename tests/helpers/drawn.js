@@ -8,11 +8,16 @@ export const DEEP = Boolean(process.env.FM_TEST_DEEP);
 export const SEED = Number(process.env.FM_TEST_SEED ?? Date.now() % 1e6);
 
 /**
- * Some cases of many.
- * @template T
- * @param {readonly T[]} cases @param {number} n
+ * A function that draws some cases of many, or gives all of them.
+ * @param {number} seed
  */
-export const sampled = (cases, n) => (DEEP ? cases : draw(cases, n, SEED));
+export const samplerOf =
+  (seed) =>
+  /** @template T @param {readonly T[]} cases @param {number} n */
+  (cases, n) =>
+    DEEP ? cases : draw(cases, n, seed);
+
+export const sampled = samplerOf(SEED);
 
 /**
  * Calls a function when its result is first asked for: not for tests that do not run.

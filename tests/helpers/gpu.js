@@ -9,23 +9,19 @@ import path from 'node:path';
 import { Commands } from '../../js/gpu/commands.js';
 import { GpuDevice } from '../../js/gpu/device.js';
 import { Pipelines } from '../../js/gpu/pipelines.js';
-import { draw } from './prng.js';
+import { samplerOf } from './drawn.js';
+
+export { DEEP } from './drawn.js';
 
 /** @import { DeviceOptions } from '../../js/gpu/device.js' */
 /** @import { Shader } from '../../js/gpu/shader.js' */
 
 const CHROMIUM = '/usr/lib/chromium';
 const DRIVER = process.env.FM_TEST_VULKAN ?? path.join(CHROMIUM, 'vk_swiftshader_icd.json');
-/** FM_TEST_DEEP: everything; otherwise cases are drawn by a seed, which FM_GPU_SEED sets. */
-export const DEEP = Boolean(process.env.FM_TEST_DEEP);
+/** Cases are drawn by this seed, since a driver without a GPU compiles each for seconds. */
 export const SEED = Number(process.env.FM_GPU_SEED ?? Date.now() % 1e6);
 
-/**
- * Some cases of many, since a driver without a GPU compiles each for seconds.
- * @template T
- * @param {readonly T[]} cases @param {number} n
- */
-export const sampled = (cases, n) => (DEEP ? cases : draw(cases, n, SEED));
+export const sampled = samplerOf(SEED);
 
 /** Turns of the event loop in which Dawn looks for results before it is slowed down. */
 const EAGER_TURNS = 20;
@@ -157,4 +153,23 @@ export class TestGpu {
     this.commands.free();
     this.device.destroy();
   }
+}
+
+/**
+ * Counts calls of a device.
+ * @param {GpuDevice} gpu
+ */
+export function countCalls({ device }) {
+  const calls = { createBuffer: 0, createBindGroup: 0, submit: 0, writeBuffer: 0 };
+  const count = (/** @type {any} */ of, /** @type {keyof typeof calls} */ name) => {
+    const original = of[name];
+    of[name] = (/** @type {any[]} */ ...args) => {
+      // A submission of nothing only wakes the device.
+      if (name !== 'submit' || args[0].length > 0) calls[name] += 1;
+      return original.apply(of, args);
+    };
+  };
+  for (const name of /** @type {const} */ (['createBuffer', 'createBindGroup'])) count(device, name);
+  for (const name of /** @type {const} */ (['submit', 'writeBuffer'])) count(device.queue, name);
+  return calls;
 }
