@@ -31,10 +31,15 @@ export class CheckedReads {
     this.#hiddens.add(hidden);
   }
 
-  /** Records the empty note of a pass that begins. @param {GpuHidden} hidden @param {number} pass */
+  /** Records the empty note of a pass that begins, after a fault also empty work memory. @param {GpuHidden} hidden @param {number} pass */
   begin(hidden, pass) {
     this.#passes.set(hidden, pass);
     this.#commands.clear(hidden.faults);
+    if (hidden.spoiltIn < 0) return;
+    // Blocks with rows of other lengths share these, and read the padding, times zero.
+    const { gate, up, attended } = hidden.buffers;
+    for (const buffer of [gate, up, attended])
+      this.#commands.clear({ buffer, offset: 0, bytes: buffer.bytes });
   }
 
   /**
@@ -59,7 +64,10 @@ export class CheckedReads {
   /** @param {GpuHidden} hidden @param {number} pass @param {ArrayBuffer} bytes */
   #throwFault(hidden, pass, bytes) {
     const fault = readFault(bytes);
-    if (!fault) return;
+    if (!fault) {
+      if (pass > hidden.spoiltIn) hidden.spoiltIn = -1;
+      return;
+    }
     // An error is thrown once. The next pass clears the note by itself.
     if (pass === this.#passOf(hidden) && !hidden.freed)
       this.#commands.write(hidden.buffers.heads, 0, new Uint32Array(FAULT_WORDS));

@@ -80,6 +80,8 @@ export class GpuHidden {
   freed = false;
   /** Passes that have begun, also those that wait. */
   pass = 0;
+  /** The last pass that may have left a wrong number in work memory; -1 if there is none. */
+  spoiltIn = -1;
   /** States that passes go through. @type {Set<import('./recurrent-state.js').GpuState>} */
   states = new Set();
 
@@ -120,6 +122,7 @@ export class GpuHidden {
 
   /** A number of a pass cannot be right. @param {number} pass */
   spoil(pass) {
+    this.spoiltIn = Math.max(this.spoiltIn, pass);
     for (const state of this.states) {
       if (state.freed) this.states.delete(state);
       else state.spoil(pass);

@@ -348,13 +348,17 @@ describe('recurrent kernels', { skip: await gpuSkip() }, () => {
   }
 });
 
+/** @param {readonly boolean[]} isRecurrent @param {{ nFf?: number }} [more] */
+const hybridOf = (isRecurrent, more) =>
+  /** @type {ArrayBuffer} */ (makeHybrid(isRecurrent, { context: CONTEXT, ...more }).bytes.buffer);
+
 /** perToken: dispatches. @type {(Model & { perToken: number })[]} */
 const MODELS = [
   { name: 'convolutions and attention', isRecurrent: [true, false, true], perToken: 22 },
   { name: 'convolutions alone', isRecurrent: [true, true], perToken: 16 },
 ].map(({ name, isRecurrent, perToken }) => ({
   ...{ name, perToken, nVocab: 40 },
-  bytes: () => /** @type {ArrayBuffer} */ (makeHybrid(isRecurrent, { context: CONTEXT }).bytes.buffer),
+  bytes: () => hybridOf(isRecurrent),
 }));
 for (const [name, perToken] of /** @type {[string, number][]} */ ([
   ['qwen35-A', 31],
@@ -428,41 +432,47 @@ describe('models with recurrent layers on the GPU', { skip: await gpuSkip() }, (
     });
   }
 
-  test('a NaN is reported with its layer, and nothing of it is left', async (t) => {
-    const [, model] = MODELS;
-    const backend = onGpu();
-    const { llama } = await load(model, backend, { picks: false });
-    const { llama: fresh } = await load(model, await onCpu());
-    const broken = backend.tensor({ nRows: 1, nCols: 32 });
-    t.after(() => [llama, fresh].forEach((one) => void one.dispose()));
-    backend.write(broken, 0, new Float32Array(32).fill(Number.NaN));
-    const { recur } = backend;
-    let isBroken = true;
-    /** @type {Map<object, any>} */
-    const blocks = new Map();
-    backend.recur = (x, block, state, at) => {
-      if (!isBroken || block.layer !== 1) return recur.call(backend, x, block, state, at);
-      if (!blocks.has(block)) blocks.set(block, { ...block, weights: { ...block.weights, norm: broken } });
-      return recur.call(backend, x, blocks.get(block), state, at);
-    };
-    const check = async (/** @type {number[]} */ prompt) =>
-      assert.rejects(llama.generate(prompt, { ...GREEDY, maxTokens: 3 }).text(), (error) => {
-        assert.ok(error instanceof NumericError, String(error));
-        assert.deepEqual([error.part, error.layer], ['recurrent', 1]);
-        return true;
-      });
-    const compare = async (/** @type {number[]} */ prompt) => {
-      const [run, expected] = [llama, fresh].map((one) => one.generate(prompt, { ...GREEDY, maxTokens: 3 }));
-      assert.equal(await run.text(), await expected.text());
-      return [...prompt, ...run.tokens];
-    };
-    const prompt = [5, 9, 30];
-    await check(prompt);
-    isBroken = false;
-    const text = await compare(prompt);
-    isBroken = true;
-    await check([...text, 8]);
-    isBroken = false;
-    await compare([...text, 8]);
-  });
+  const attentionFirst = { ...MODELS[1], bytes: () => hybridOf([false, true], { nFf: 40 }) };
+  for (const [what, model] of /** @type {const} */ ([
+    ['between recurrent layers', MODELS[1]],
+    ['behind a layer with odd rows', attentionFirst],
+  ]))
+    test(`a NaN ${what} is reported with its layer, and nothing of it is left`, async (t) => {
+      const backend = onGpu();
+      const { llama } = await load(model, backend, { picks: false });
+      const { llama: fresh } = await load(model, await onCpu());
+      const broken = backend.tensor({ nRows: 1, nCols: 32 });
+      t.after(() => [llama, fresh].forEach((one) => void one.dispose()));
+      backend.write(broken, 0, new Float32Array(32).fill(Number.NaN));
+      const { recur } = backend;
+      let isBroken = true;
+      /** @type {Map<object, any>} */
+      const blocks = new Map();
+      backend.recur = (x, block, state, at) => {
+        if (!isBroken || block.layer !== 1) return recur.call(backend, x, block, state, at);
+        if (!blocks.has(block)) blocks.set(block, { ...block, weights: { ...block.weights, norm: broken } });
+        return recur.call(backend, x, blocks.get(block), state, at);
+      };
+      const check = async (/** @type {number[]} */ prompt) =>
+        assert.rejects(llama.generate(prompt, { ...GREEDY, maxTokens: 3 }).text(), (error) => {
+          assert.ok(error instanceof NumericError, String(error));
+          assert.deepEqual([error.part, error.layer], ['recurrent', 1]);
+          return true;
+        });
+      const compare = async (/** @type {number[]} */ prompt) => {
+        const [run, expected] = [llama, fresh].map((one) =>
+          one.generate(prompt, { ...GREEDY, maxTokens: 3 }),
+        );
+        assert.equal(await run.text(), await expected.text());
+        return [...prompt, ...run.tokens];
+      };
+      const prompt = [5, 9, 30];
+      await check(prompt);
+      isBroken = false;
+      const text = await compare(prompt);
+      isBroken = true;
+      await check([...text, 8]);
+      isBroken = false;
+      await compare([...text, 8]);
+    });
 });
