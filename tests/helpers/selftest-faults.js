@@ -205,7 +205,7 @@ export const FAULTS = [
   [
     'convolution: silu',
     'recurrent',
-    [/^convolution/, 'clamp(-sum', 'clamp(sum'],
+    [/^convolution/, 'clamp(-(a)', 'clamp((a)'],
     /^recurrent delta, 41 tokens/,
     { recurrent: DELTA },
   ],
@@ -247,7 +247,7 @@ export const FAULTS = [
   [
     'gated norm: its gate',
     'recurrent',
-    [/^gated norm/, 'silu(gates[first + i])', '1.0'],
+    [/^gated norm/, 'activated(gates[first + i])', '1.0'],
     /^recurrent delta, 1 token from position 41/,
     { recurrent: DELTA },
   ],

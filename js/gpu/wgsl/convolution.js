@@ -2,6 +2,7 @@
  * The values before the first token are in the state, which then holds the last ones. */
 
 import { groupsOf, shader, up16 } from '../shader.js';
+import { activated } from './outputs.js';
 
 const INVOCATIONS = 64;
 
@@ -39,7 +40,7 @@ export function causalConvolution({ nChannels, length, stride, gates, at = 0, bi
     },
     step: true,
     size: [INVOCATIONS],
-    code: `
+    code: `${gates ? '' : activated('silu')}
 @compute
 fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: vec3u, @builtin(num_workgroups) count: vec3u) {
   let i = (wid.x + wid.z * count.x) * ${INVOCATIONS}u + tid;
@@ -56,7 +57,7 @@ fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: v
     ${
       gates
         ? `y[(step.start + t) * ${up16(nChannels)}u + i] = x[row + ${gates.c}u] * sum;`
-        : `x[row + ${at}u] = sum / (1.0 + exp(clamp(-sum, -80.0, 80.0)));`
+        : `x[row + ${at}u] = activated(sum);`
     }
   }
   ${put('state')}

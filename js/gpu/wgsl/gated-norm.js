@@ -1,6 +1,7 @@
 /* Gates and norms of heads or of groups of heads, in place. */
 
 import { shader, up16 } from '../shader.js';
+import { activated } from './outputs.js';
 import { rmsFactor } from './row-sums.js';
 
 /**
@@ -20,7 +21,7 @@ import { rmsFactor } from './row-sums.js';
 export function gatedNorm({ nGroups, size, stride, at, eps, gateFirst = false, shared = false }) {
   const wide = size > 256 ? 256 : 64;
   const loop = (/** @type {string} */ body) => `for (var i = tid; i < ${size}u; i += ${wide}u) { ${body} }`;
-  const gate = 'silu(gates[first + i])';
+  const gate = 'activated(gates[first + i])';
   const norm =
     eps === undefined
       ? ''
@@ -43,8 +44,7 @@ export function gatedNorm({ nGroups, size, stride, at, eps, gateFirst = false, s
     step: true,
     workgroup: { ...(eps !== undefined && { partial: `array<f32, ${wide}>` }) },
     size: [wide],
-    code: `
-fn silu(v: f32) -> f32 { return v / (1.0 + exp(clamp(-v, -80.0, 80.0))); }
+    code: `${activated('silu')}
 @compute
 fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: vec3u) {
   if (wid.y >= step.n_tokens) { return; }

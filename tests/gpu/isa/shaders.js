@@ -7,15 +7,18 @@ import { productWork } from '../../../js/gpu/products.js';
 import { up16 } from '../../../js/gpu/shader.js';
 import { attention, mergeSplits } from '../../../js/gpu/wgsl/attention.js';
 import { attentionTiles } from '../../../js/gpu/wgsl/attention-tiles.js';
+import { causalConvolution } from '../../../js/gpu/wgsl/convolution.js';
 import { embed } from '../../../js/gpu/wgsl/embed.js';
 import { innerLayout } from '../../../js/gpu/wgsl/expert-layout.js';
 import { expertsIn, expertsOut } from '../../../js/gpu/wgsl/experts.js';
 import { FAULT_WORDS } from '../../../js/gpu/wgsl/faults.js';
 import { findFaults } from '../../../js/gpu/wgsl/find-faults.js';
+import { gatedNorm } from '../../../js/gpu/wgsl/gated-norm.js';
 import { heads, headsAfter } from '../../../js/gpu/wgsl/heads.js';
 import { addTo, gate, norm, scaleAndCap } from '../../../js/gpu/wgsl/layer.js';
 import { matmulInt8 } from '../../../js/gpu/wgsl/matmul-int8.js';
 import { quantizeActivations } from '../../../js/gpu/wgsl/quantize.js';
+import { recurrence } from '../../../js/gpu/wgsl/recurrence.js';
 import { route } from '../../../js/gpu/wgsl/route.js';
 import { samplingPasses } from '../../../js/gpu/wgsl/sample.js';
 import { rowBlocks } from '../../../js/gpu/wgsl/types.js';
@@ -187,6 +190,40 @@ export const SHADERS = {
   'experts out Q4_K': expertsOut({
     ...{ experts: expertsOf(N_EMBD, N_EXPERT_FF), shared: undefined, nRows: N_EMBD },
     ...{ layout, residualScale: 1, form },
+  }),
+  'short convolution': causalConvolution({
+    ...{ nChannels: N_EMBD, length: 3, stride: 3 * N_EMBD },
+    gates: { b: 0, c: N_EMBD, x: 2 * N_EMBD },
+  }),
+  'delta net': recurrence({
+    ...{
+      kind: 'delta',
+      nHeads: 32,
+      nKeyHeads: 16,
+      rows: 128,
+      cols: 128,
+      stride: 12_352,
+      eps: EPS,
+      first: 24_576,
+    },
+    at: { query: 0, key: 2048, value: 4096, step: 12_288, beta: 12_320 },
+  }),
+  'scan of Mamba-2': recurrence({
+    ...{
+      kind: 'scan',
+      nHeads: 64,
+      nKeyHeads: 1,
+      rows: 128,
+      cols: 64,
+      stride: 8512,
+      numbers: 16,
+      first: 13_056,
+    },
+    at: { value: 4096, key: 8192, query: 8320, step: 8448 },
+  }),
+  'gated norm': gatedNorm({
+    ...{ nGroups: 32, size: 128, stride: 12_352, at: 8192, eps: EPS },
+    shared: true,
   }),
   'embed Q6_K': embed({ unit: unitOf('Q6_K', N_VOCAB, N_EMBD), scale: 1 }),
   'rms norm': norm({ nCols: N_EMBD, eps: EPS }),
