@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { describe, test } from 'node:test';
 import { ensureArm64Node } from '../../scripts/setup/arm64.js';
+import { ask } from '../../scripts/setup/run.js';
 import { DEEP, SEED, sampled } from '../helpers/drawn.js';
 import { referenceTypes } from '../helpers/reference.js';
 import { projectRoot } from '../helpers/test-data.js';
@@ -88,6 +89,8 @@ describe('arm64', { skip: typeof command === 'string' && command }, () => {
       t.diagnostic('ran: the kernels on arm64, in all tests of this run');
       return;
     }
+    const [program, ...args] = /** @type {string[]} */ (command);
+    const version = `Node ${ask(program, [...args, '-p', 'process.versions.node'])}`;
     const which = DEEP ? 'all tests' : `seed ${SEED}: ${types.join(', ')}`;
     for (const one of SAMPLE)
       await t.test(`${one.file}, ${which}`, async (sub) => {
@@ -104,7 +107,7 @@ describe('arm64', { skip: typeof command === 'string' && command }, () => {
           passed > 0,
           `no test of ${one.file} passed: ${skipped} were skipped\n${output.slice(-4000)}`,
         );
-        sub.diagnostic(`ran: ${one.file} on arm64: ${passed} tests passed, ${skipped} skipped`);
+        sub.diagnostic(`ran: ${one.file} on arm64, ${version}: ${passed} tests passed, ${skipped} skipped`);
       });
   });
 });
