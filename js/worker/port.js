@@ -118,17 +118,23 @@ function nodePort(worker, { onMessage, onEnd }) {
  */
 function browserPort(worker, { onMessage, onEnd }) {
   const watch = new AbortController();
+  const terminate = worker.terminate.bind(worker);
   let open = true;
   const close = async () => {
     open = false;
     watch.abort();
-    worker.terminate();
+    terminate();
   };
   /** @param {string} why @param {unknown} [cause] */
   const end = (why, cause) => {
     if (!open) return;
     close();
     onEnd(ended(why, cause));
+  };
+  // No event tells that a worker has ended.
+  worker.terminate = () => {
+    terminate();
+    end('it was terminated');
   };
   worker.addEventListener('message', ({ data }) => {
     if (!open) return;
@@ -144,10 +150,9 @@ function browserPort(worker, { onMessage, onEnd }) {
     );
   });
   worker.addEventListener('messageerror', () => end('a message could not be read'));
-  // No event tells that a worker was terminated. The worker holds a lock as long as it lives, so
-  // getting the lock means that it has ended.
+  // The worker holds a lock as long as it lives, so getting the lock means that it has ended.
   const awaitLock = (/** @type {string} */ name) =>
-    navigator.locks.request(name, { signal: watch.signal }, () => end('it was terminated')).catch(() => {});
+    navigator.locks.request(name, { signal: watch.signal }, () => end('it was closed')).catch(() => {});
   return { post: (message, transfer = []) => worker.postMessage(message, transfer), hold: () => {}, close };
 }
 

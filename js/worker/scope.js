@@ -24,7 +24,7 @@ export function serve(makeServer) {
 
 /**
  * Holds a lock as long as this worker lives. The page waits for the lock, because no event tells it
- * that a worker was terminated.
+ * that a worker has closed itself.
  * @param {any} scope
  */
 function announce(scope) {

@@ -77,7 +77,7 @@ test('a module is replaced: one worker, before and after', { skip }, async (t) =
     assert.equal(page.workers().length, 1, `before version ${version}`);
     writeFileSync(path.join(folder, 'engine.js'), engine(version));
     assert.deepEqual(await product(version), [23]);
-    for (let i = 0; i < 200 && page.workers().length !== 1; i++) await page.waitForTimeout(20);
+    for (let i = 0; i < 1000 && page.workers().length !== 1; i++) await page.waitForTimeout(20);
     assert.equal(page.workers().length, 1, `after version ${version}`);
     assert.notEqual(page.workers()[0], old);
   }

@@ -27,7 +27,7 @@ async function open(t, options) {
 
 /** Waits until the page has so many workers. @param {import('playwright-core').Page} page @param {number} count */
 async function untilWorkers(page, count) {
-  for (let i = 0; i < 200 && page.workers().length !== count; i++) await page.waitForTimeout(20);
+  for (let i = 0; i < 1000 && page.workers().length !== count; i++) await page.waitForTimeout(20);
   assert.equal(page.workers().length, count, 'workers of the page');
 }
 
@@ -88,7 +88,7 @@ for (const isolated of [false, true]) {
   });
 }
 
-test('terminated, crashed, disposed in the middle of work: typed errors, no worker left', {
+test('terminated, closed, crashed, disposed in the middle of work: typed errors, no worker left', {
   skip,
 }, async (t) => {
   const { page, evaluate } = await open(t, { headers: ISOLATION });
@@ -113,15 +113,15 @@ test('terminated, crashed, disposed in the middle of work: typed errors, no work
       result[name] = [await pending, await fm.memory().catch(describe), fm.disposed];
       await fm.dispose();
     }
-    // An error outside of any call.
-    const code = \`import '\${location.origin}/dist/worker-host.js';
-      addEventListener('message', ({ data }) => data.kind === 'run' && setTimeout(() => { throw new Error('boom'); }));\`;
-    const url = URL.createObjectURL(new Blob([code], { type: 'text/javascript' }));
-    const fm = await library.createWorkerKernels({ worker: () => new Worker(url, { type: 'module' }) });
-    for (;;) {
-      const error = await fm.memory().then(() => pause(10)).catch(describe);
-      if (error) return { ...result, crashed: [error] };
-    }`);
+    // The worker closes itself, or an error is thrown outside of any call.
+    for (const [name, act] of Object.entries({ closed: 'close();', crashed: "throw new Error('boom');" })) {
+      const code = \`import '\${location.origin}/dist/worker-host.js';
+        addEventListener('message', ({ data }) => data.kind === 'run' && setTimeout(() => { \${act} }));\`;
+      const url = URL.createObjectURL(new Blob([code], { type: 'text/javascript' }));
+      const fm = await library.createWorkerKernels({ worker: () => new Worker(url, { type: 'module' }) });
+      while (!result[name]) result[name] = await fm.memory().then(() => pause(10)).catch(describe);
+    }
+    return result;`);
   const [pending, later, disposed] = errors.terminated;
   assert.deepEqual(
     [pending.code, later.code, disposed],
@@ -131,8 +131,10 @@ test('terminated, crashed, disposed in the middle of work: typed errors, no work
   assert.match(pending.message, /terminated/);
   const [inWork, after] = errors.disposed;
   assert.deepEqual([inWork.code, inWork.reason, after.reason], ['FM_HANDLE', 'disposed', 'disposed']);
-  assert.equal(errors.crashed[0].code, 'FM_WORKER', JSON.stringify(errors.crashed));
-  assert.match(errors.crashed[0].message, /boom/);
+  for (const [name, why] of Object.entries({ closed: /it was closed/, crashed: /boom/ })) {
+    assert.equal(errors[name].code, 'FM_WORKER', JSON.stringify(errors[name]));
+    assert.match(errors[name].message, why);
+  }
   await untilWorkers(page, 0);
 });
 
