@@ -15,6 +15,7 @@
  *   sum p_j |v_j| (eta_j + gamma) + |out| (sum p_j eta_j + gamma).
  */
 import assert from 'node:assert/strict';
+import { floatsOf } from './activations.js';
 import { f16ToNumber, numberToF16 } from './floats.js';
 
 /** @import { Prng } from './prng.js' */
@@ -129,7 +130,7 @@ export function makeCache(kvType, values) {
 export function makeCase(shape, prng, { q = 1, v = 1 } = {}) {
   const nKv = shape.nPositions * shape.nKvHeads * shape.headSize;
   const gaussian = (/** @type {number} */ n, /** @type {number} */ sigma) =>
-    Float32Array.from({ length: n }, () => sigma * prng.gaussian());
+    floatsOf(n, () => sigma * prng.gaussian());
   return {
     shape,
     q: gaussian(shape.nTokens * shape.nHeads * shape.headSize, q),

@@ -21,6 +21,7 @@
  *   |w silu(z)| f (e + |o| sum|o e| / (sum o^2 + n eps)) + 10 u |y|.
  */
 import assert from 'node:assert/strict';
+import { floatsOf } from './activations.js';
 
 /** @import { Prng } from './prng.js' */
 /** @import { RawModule } from './raw.js' */
@@ -87,8 +88,7 @@ export function deltaBytes(s) {
  */
 export function deltaCase(shape, prng, { gated = true, normed = gated, memory = 8 } = {}) {
   const { nTokens, nValueHeads, keySize, valueSize } = shape;
-  const gaussian = (/** @type {number} */ n, sigma = 1) =>
-    Float32Array.from({ length: n }, () => sigma * prng.gaussian());
+  const gaussian = (/** @type {number} */ n, sigma = 1) => floatsOf(n, () => sigma * prng.gaussian());
   const cols = deltaCols(shape);
   return {
     shape,

@@ -140,7 +140,9 @@ export function ggufBytes({ pairs = [], tensors = [], alignment = 32, version = 
  * @param {number} length @param {number} [seed]
  */
 export function countedBytes(length, seed = 1) {
-  return Uint8Array.from({ length }, (_, i) => (i * 31 + seed * 17 + (i >> 8)) & 255);
+  const bytes = new Uint8Array(length);
+  for (let i = 0; i < length; i++) bytes[i] = i * 31 + seed * 17 + (i >> 8);
+  return bytes;
 }
 
 /**

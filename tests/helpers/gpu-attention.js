@@ -9,6 +9,7 @@ import {
   partsBytes,
 } from '../../js/gpu/wgsl/attention.js';
 import { attentionTiles, tileGroups } from '../../js/gpu/wgsl/attention-tiles.js';
+import { floatsOf } from './activations.js';
 import { KV, makeCache, seenBy } from './attention.js';
 import { gpuCache } from './gpu-cache.js';
 import { Prng } from './prng.js';
@@ -41,7 +42,7 @@ export const wgslBound = ({ out, bound }) => ({ out, bound: bound.map((b) => WGS
 /** @param {number} n @returns {Float32Array} */
 export function gaussians(n) {
   const prng = new Prng(n);
-  return Float32Array.from({ length: n }, () => 2 * prng.gaussian());
+  return floatsOf(n, () => 2 * prng.gaussian());
 }
 
 /**

@@ -9,7 +9,7 @@ import path from 'node:path';
 import { Commands } from '../../js/gpu/commands.js';
 import { GpuDevice } from '../../js/gpu/device.js';
 import { Pipelines } from '../../js/gpu/pipelines.js';
-import { samplerOf } from './drawn.js';
+import { DEEP, samplerOf } from './drawn.js';
 
 export { DEEP } from './drawn.js';
 
@@ -18,6 +18,12 @@ export { DEEP } from './drawn.js';
 
 const CHROMIUM = '/usr/lib/chromium';
 const DRIVER = process.env.FM_TEST_VULKAN ?? path.join(CHROMIUM, 'vk_swiftshader_icd.json');
+/**
+ * Settings of Dawn. SwiftShader takes two to three times as long to compile kernels whose workgroup
+ * memory is filled with zeros first, which no kernel may rely on. Other drivers, browsers, and
+ * FM_TEST_DEEP=1 fill it.
+ */
+const SETTINGS = process.env.FM_TEST_VULKAN || DEEP ? [] : ['enable-dawn-features=disable_workgroup_init'];
 /** Cases are drawn by this seed, since a driver without a GPU compiles each for seconds. */
 export const SEED = Number(process.env.FM_GPU_SEED ?? Date.now() % 1e6);
 
@@ -88,7 +94,7 @@ async function open() {
   try {
     const { create } = await import('webgpu');
     calmDawn();
-    const gpu = create([]);
+    const gpu = create(SETTINGS);
     if (await gpu.requestAdapter()) return { gpu };
     return { skip: `the Vulkan driver ${DRIVER} gives WebGPU no adapter` };
   } catch (error) {

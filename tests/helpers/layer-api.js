@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createKernels, Tensor } from '../../js/layer-index.js';
+import { floatsOf } from './activations.js';
 import { makeWeights } from './blocks.js';
 import { Prng } from './prng.js';
 import { referenceByName } from './reference.js';
@@ -15,10 +16,18 @@ import { libraryVariants } from './variants.js';
 
 /** @typedef {Float32Array | Tensor} Floats */
 
+/** Values of one seed, the most that was asked for. @type {Map<number, Float32Array>} */
+const drawn = new Map();
+
 /** @param {number} length @param {number} seed */
 export const gaussian = (length, seed) => {
-  const prng = new Prng(seed);
-  return Float32Array.from({ length }, () => prng.gaussian());
+  let known = drawn.get(seed);
+  if (!known || known.length < length) {
+    const prng = new Prng(seed);
+    known = floatsOf(length, () => prng.gaussian());
+    drawn.set(seed, known);
+  }
+  return known.slice(0, length);
 };
 
 /**

@@ -3,6 +3,7 @@
  * turn.
  */
 import assert from 'node:assert/strict';
+import { floatsOf } from './activations.js';
 import { STATUS } from './raw.js';
 
 /** @import { RawModule } from './raw.js' */
@@ -19,8 +20,7 @@ export const bytesOf = (view) => new Uint8Array(view.buffer, view.byteOffset, vi
 /** @param {ArrayBufferView} view */
 export const input = (view) => ({ bytes: bytesOf(view), alignment: 4 });
 /** @param {number} length @param {Prng} prng @param {number} [scale] */
-export const gaussian = (length, prng, scale = 1) =>
-  Float32Array.from({ length }, () => scale * prng.gaussian());
+export const gaussian = (length, prng, scale = 1) => floatsOf(length, () => scale * prng.gaussian());
 
 /**
  * Checks that every output is within its bound of the reference, with NaN and infinities exactly

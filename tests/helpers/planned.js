@@ -9,6 +9,7 @@ import { Pace } from '../../js/llama/pause.js';
 import { planModel } from '../../js/llama/plan.js';
 import { checkTensors } from '../../js/llama/weights.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
+import { floatsOf } from './activations.js';
 import { TOKENS } from './llama.js';
 import { Prng } from './prng.js';
 import { makeModel } from './synthetic-llama.js';
@@ -22,7 +23,7 @@ export const settings = /** @type {const} */ ({ contextLength: 16, kvType: 'F32'
 /** @param {string} name @param {number} n @param {number} seed @param {number} [mean] */
 export function vector(name, n, seed, mean = 1) {
   const prng = new Prng(seed);
-  const values = Float32Array.from({ length: n }, () => mean + 0.3 * prng.gaussian());
+  const values = floatsOf(n, () => mean + 0.3 * prng.gaussian());
   return { name, typeId: 0, shape: [n], data: new Uint8Array(values.buffer) };
 }
 

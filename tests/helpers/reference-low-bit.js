@@ -92,18 +92,37 @@ add(
   },
 );
 
+/** Entries by codebook, each read once. @type {Map<string, number[][]>} */
+const entriesOf = new Map();
+
 /**
- * 8 magnitudes of an entry of an IQ2 codebook, or 8 values of one of IQ1.
- * @param {string} grid @param {number} entry @param {number[]} values  by digit
+ * @param {string} grid @param {number} entry @param {(four: string) => number[]} read  an entry from its
+ *   four characters
  */
-function eightOf(grid, entry, values) {
-  const digits = Number.parseInt(grid.slice(4 * entry, 4 * entry + 4), 16);
-  return Array.from({ length: 8 }, (_, j) => values[(digits >> (14 - 2 * j)) & 3]);
+function entryOf(grid, entry, read) {
+  let entries = entriesOf.get(grid);
+  if (!entries) {
+    entries = [];
+    entriesOf.set(grid, entries);
+  }
+  entries[entry] ??= read(grid.slice(4 * entry, 4 * entry + 4));
+  return entries[entry];
 }
 
-/** @param {string} grid @param {number} entry @param {number[]} values  by digit */
+/**
+ * 8 magnitudes of an entry of an IQ2 codebook, or 8 values of one of IQ1.
+ * @param {string} grid @param {number} entry @param {number[]} values  by digit, the same for every
+ *   entry of a codebook
+ */
+const eightOf = (grid, entry, values) =>
+  entryOf(grid, entry, (four) => {
+    const digits = Number.parseInt(four, 16);
+    return Array.from({ length: 8 }, (_, j) => values[(digits >> (14 - 2 * j)) & 3]);
+  });
+
+/** @param {string} grid @param {number} entry @param {number[]} values  by digit, as in eightOf() */
 const fourOf = (grid, entry, values) =>
-  [...grid.slice(4 * entry, 4 * entry + 4)].map((digit) => values[Number(digit)]);
+  entryOf(grid, entry, (four) => [...four].map((digit) => values[Number(digit)]));
 
 const IQ2_VALUES = [8, 25, 43];
 const IQ3_XXS_VALUES = [4, 12, 20, 28, 36, 44, 52, 62];

@@ -14,6 +14,7 @@
  * Weights below 2^-100 count as 0, which FLUSHED covers.
  */
 import assert from 'node:assert/strict';
+import { floatsOf } from './activations.js';
 import { STATUS } from './raw.js';
 
 /** @import { Prng } from './prng.js' */
@@ -57,7 +58,7 @@ export const scanBytes = (s) =>
 export function makeScan(shape, prng) {
   const { nTokens, nHeads, stateSize, headSize } = shape;
   const values = (/** @type {number} */ n, scale = 1, mean = 0) =>
-    Float32Array.from({ length: n }, () => mean + scale * prng.gaussian());
+    floatsOf(n, () => mean + scale * prng.gaussian());
   return {
     shape,
     x: values(nTokens * scanCols(shape)),

@@ -1,6 +1,7 @@
 /**
  * Small synthetic models with short convolutions in some layers and attention in the others.
  */
+import { floatsOf } from './activations.js';
 import { Prng } from './prng.js';
 import { makeModel } from './synthetic-llama.js';
 
@@ -15,7 +16,10 @@ const floats = (name, shape, make) => ({
   typeId: 0,
   shape,
   data: new Uint8Array(
-    Float32Array.from({ length: shape.reduce((product, n) => product * n, 1) }, make).buffer,
+    floatsOf(
+      shape.reduce((product, n) => product * n, 1),
+      make,
+    ).buffer,
   ),
 });
 

@@ -3,6 +3,7 @@
  * from the papers: RMS norm (Zhang and Sennrich), rotary positions (Su et al.), grouped-query
  * attention (Ainslie et al.), SwiGLU (Shazeer).
  */
+import { floatsOf } from './activations.js';
 import { makeWeights } from './blocks.js';
 import { ggufBytes } from './gguf-bytes.js';
 import { Prng } from './prng.js';
@@ -84,8 +85,7 @@ export function makeModel(given) {
     put(name, typeName, nRows, nCols, makeWeights(type, 'natural', nRows, nCols, prng));
   };
   /** @param {string} name @param {number} n @param {() => number} make */
-  const vector = (name, n, make) =>
-    put(name, 'F32', 1, n, new Uint8Array(Float32Array.from({ length: n }, make).buffer));
+  const vector = (name, n, make) => put(name, 'F32', 1, n, new Uint8Array(floatsOf(n, make).buffer));
   const nearOne = () => 1 + 0.2 * prng.gaussian();
 
   matrix('token_embd.weight', nVocab, nEmbd);

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { floatsOf } from '../helpers/activations.js';
 import {
   attend,
   attentionScore,
@@ -48,7 +49,7 @@ function everywhere(name, body) {
 }
 
 /** @param {number} n @param {Prng} prng @param {number} [sigma] */
-const gaussian = (n, prng, sigma = 1) => Float32Array.from({ length: n }, () => sigma * prng.gaussian());
+const gaussian = (n, prng, sigma = 1) => floatsOf(n, () => sigma * prng.gaussian());
 
 /**
  * @param {Float32Array} q @param {Float32Array} k @param {number} headSize @param {number} scale

@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { createKernels, ShapeError } from '../../js/index.js';
+import { floatsOf } from '../helpers/activations.js';
 import { makeWeights } from '../helpers/blocks.js';
 import { ACTIVATION_NAMES, normError, ReferenceProduct, ReferenceWeight } from '../helpers/bounds.js';
 import { Prng } from '../helpers/prng.js';
@@ -52,7 +53,7 @@ function naturalWeight(nRows, nCols, seed) {
 /** @param {number} length @param {number} seed */
 const gaussian = (length, seed) => {
   const prng = new Prng(seed);
-  return Float32Array.from({ length }, () => prng.gaussian());
+  return floatsOf(length, () => prng.gaussian());
 };
 
 /** Norm-wise bound, by the activation mode that serves. */
