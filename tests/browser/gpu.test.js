@@ -10,7 +10,7 @@ import { Llama } from '../../js/llama/index.js';
 import { activations } from '../helpers/activations.js';
 import { makeWeights } from '../helpers/blocks.js';
 import { ReferenceProduct, ReferenceWeight } from '../helpers/bounds.js';
-import { SEED, sampled, softwareVulkan } from '../helpers/gpu.js';
+import { DEEP, SEED, sampled, softwareVulkan } from '../helpers/gpu.js';
 import { GPU_TYPES } from '../helpers/gpu-weights.js';
 import { TINY_TALES } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
@@ -23,8 +23,8 @@ import { CHROMIUM, FIREFOX, openSelfDriven, StartError } from './self-driven.js'
 /** @import { Engine, Opened } from './self-driven.js' */
 
 const PAGE = 'tests/browser/fixtures/gpu.html';
-/** Weights that are drawn. */
-const DRAWN = 4;
+/** Weights that are drawn for each engine and place; no two get the same. */
+const DRAWN = 2;
 const u = 2 ** -24;
 const driver = softwareVulkan();
 
@@ -71,10 +71,10 @@ const base64 = (/** @type {ArrayBufferView} */ { buffer, byteOffset, byteLength 
 const floats = (/** @type {string} */ text) =>
   new Float32Array(Uint8Array.from(Buffer.from(text, 'base64')).buffer);
 
-const CASES = SHAPES.flatMap(({ names, ...shape }) => names.map((name) => makeCase(name, shape)));
+const CASES = SHAPES.flatMap(({ names, ...shape }) => names.map((name) => ({ name, ...shape })));
 
-/** @param {string} name @param {{ nRows: number, nCols: number, tokens: number[] }} shape */
-function makeCase(name, { nRows, nCols, tokens }) {
+/** @param {typeof CASES[0]} shape */
+function makeCase({ name, nRows, nCols, tokens }) {
   const type = /** @type {ReferenceType} */ (referenceByName.get(name));
   const prng = new Prng(4000 + type.id);
   const bytes = makeWeights(type, 'natural', nRows, nCols, prng);
@@ -117,7 +117,10 @@ const PLACES = [
   { place: 'worker', what: 'without optional features', features: [] },
 ];
 
-for (const engine of [CHROMIUM_GPU, FIREFOX_GPU]) {
+const ENGINES = [CHROMIUM_GPU, FIREFOX_GPU];
+const drawn = sampled(CASES, DRAWN * PLACES.length * ENGINES.length);
+
+for (const [e, engine] of ENGINES.entries()) {
   const { name, version } = engine;
 
   describe(`WebGPU in ${name}`, { skip: skipOf(engine) }, () => {
@@ -135,9 +138,11 @@ for (const engine of [CHROMIUM_GPU, FIREFOX_GPU]) {
     });
     after(() => opened?.close());
 
-    for (const { place, what, features } of PLACES) {
-      const cases = sampled(CASES, DRAWN);
-      const which = `${cases.length} weights, seed ${SEED},`;
+    for (const [p, { place, what, features }] of PLACES.entries()) {
+      const first = DRAWN * (PLACES.length * e + p);
+      const shapes = DEEP ? drawn : drawn.slice(first, first + DRAWN);
+      const names = shapes.map(({ name: type, nRows, nCols }) => `${type} ${nRows}x${nCols}`).join(', ');
+      const which = DEEP ? 'all weights' : `${names}, seed ${SEED},`;
       test(`WebGPU in ${name}, ${place}: ${which} against float64, ${what}`, async (t) => {
         if (failure instanceof StartError) return t.skip(failure.message.split('\n')[0]);
         if (failure) throw failure;
@@ -147,7 +152,10 @@ for (const engine of [CHROMIUM_GPU, FIREFOX_GPU]) {
         if (lacks) return t.skip(`${name} ${version}, ${place}: ${lacks}`);
         assert.equal(info.software, true);
         if (features) assert.deepEqual(info.features, features);
-        for (const one of cases) check(one, await call('multiply', one.sent));
+        for (const shape of shapes) {
+          const made = makeCase(shape);
+          check(made, await call('multiply', made.sent));
+        }
         const { lost, left } = await call('close');
         assert.deepEqual([lost, left], [undefined, 0]);
         const used = info.features.join(', ') || 'no optional features';
@@ -163,9 +171,9 @@ for (const engine of [CHROMIUM_GPU, FIREFOX_GPU]) {
       const { lacks } = await call('open');
       if (lacks) return t.skip(`${name} ${version}: ${lacks}`);
       const prompt = 'Once upon a time';
-      const options = { temperature: 0, maxTokens: 40, ignoreEnd: true };
+      const options = { temperature: 0, maxTokens: 24, ignoreEnd: true };
       const url = `/${path.relative(projectRoot, TINY_TALES)}`;
-      const { tokens, ms } = await call('generate', { url, prompt, options, skip: 24 });
+      const { tokens, ms } = await call('generate', { url, prompt, options, skip: 12 });
       await call('close');
       const model = await Llama.load(TINY_TALES, { threads: 1, activation: 'f32' });
       const run = model.generate(prompt, options);

@@ -136,10 +136,12 @@ describe('the self-test of the GPU', { skip: await gpuSkip() }, () => {
       );
     });
 
-    test('integer products are within their own bounds, and a fault in them is found', async (t) => {
+    const intTypes = sampled(['Q8_0', 'Q4_0'], 1);
+    const ofInts = `seed ${SEED}: ${intTypes.join(', ')}`;
+    test(`integer products are within their own bounds, and a fault in them is found, ${ofInts}`, async (t) => {
       if (!gpu.features.has('dot4I8Packed')) return t.skip('this Vulkan driver has no dot4I8Packed');
       const options = /** @type {const} */ ({
-        types: ['Q8_0', 'Q4_0'],
+        types: intTypes,
         columns: [64, 1056],
         variants: { subgroups: false, int8: true },
       });

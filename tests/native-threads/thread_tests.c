@@ -1,5 +1,7 @@
-/* The fork-join under ThreadSanitizer, with pthreads for workers: thousands of small jobs, compared
- * with one thread. */
+/* The fork-join under ThreadSanitizer, with pthreads for workers: small jobs, compared with one
+ * thread.
+ *
+ * fm_thread_tests N_JOBS SEED */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,7 +67,10 @@ static int32_t operate(uint32_t kind, const uint8_t *w, float *x, float *y, uint
   }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+  if (argc != 3) return 2;
+  int n_jobs = atoi(argv[1]);
+  state = (uint32_t)strtoul(argv[2], NULL, 10) | 1;
   size_t y_bytes = 2 * MAX_TOKENS * N_COLS * sizeof(float);
   uint8_t *w = fm_alloc(MAX_ROWS * ROW_BYTES);
   float *x = fm_alloc(MAX_TOKENS * N_COLS * sizeof(float)), *one = fm_alloc(y_bytes),
@@ -79,7 +84,7 @@ int main(void) {
     if (!fm_thread_stack(i) || pthread_create(&threads[i], NULL, run, &numbers[i]) != 0) return 2;
   }
   int failures = 0, jobs = 0;
-  for (; jobs < 3000; jobs++) {
+  for (; jobs < n_jobs; jobs++) {
     uint32_t kind = below(9), n_tokens = 1 + below(jobs % 3 ? 3 : MAX_TOKENS),
              n_rows = 1 + below(MAX_ROWS);
     memset(one, 0, y_bytes);
