@@ -36,21 +36,22 @@ const N_TOKENS = 9;
 
 /**
  * Every number of rows, and every number of tokens that takes its own path through the kernels:
- * matrix-vector (1, 2), a tile in part and in full (3, 4), two tiles in part and in full (5, 8),
- * and one token more (9). A matrix-matrix kernel splits them into patches of 8 tokens by 1 to 4
+ * matrix-vector (1, 2, 3), a tile (4), two tiles in part and in full (5, 8), and one token more,
+ * which is a tile in part (9). A matrix-matrix kernel splits them into patches of 8 tokens by 1 to 4
  * rows and of 4 tokens by 1 to 8 rows; all of these occur.
  * @type {Shape[]}
  */
 export const ALL = [
   [1, 9],
   [2, 9],
+  [3, 9],
   [9, 1],
   [9, 2],
   [9, 3],
   [9, 4],
-  [3, 5],
+  [9, 5],
   [4, 6],
-  [3, 7],
+  [9, 7],
   [4, 8],
   [5, 9],
   [8, 9],

@@ -19,8 +19,8 @@
 #include "kernels/table.h"
 #include "ops/ops.h"
 
-/* From 3 tokens on, decoding a strip once is cheaper than decoding every row for each token. */
-#define FM_GEMV_MAX_TOKENS 2
+/* From 4 tokens on, decoding a strip once is cheaper than decoding every row for each token. */
+#define FM_GEMV_MAX_TOKENS 3
 /* The most tokens of a panel: 464 KB of int8 tiles, within L2. */
 #define FM_PANEL_TOKENS 128
 

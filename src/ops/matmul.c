@@ -4,7 +4,7 @@
  *
  *   activation f32     2048 columns of a row are dequantised once, 8 KB, and multiplied with all
  *                      tokens
- *   up to 2 tokens     matrix-vector: blocks are decoded in registers, once per token
+ *   up to 3 tokens     matrix-vector: blocks are decoded in registers, once per token
  *   more tokens        matrix-matrix: 8 rows are decoded into a strip, which all tokens reuse
  *
  * Sums over panels go through y, so that scratch does not grow with n_cols. A row's result depends
@@ -15,8 +15,7 @@
 #include "ops/ops.h"
 #include "ops/scratch.h"
 
-#define TOUCH_MIN_TOKENS 3 /* with fewer tokens there are no strips */
-#define MAX_TARGETS 32     /* targets that share one making of activations */
+#define MAX_TARGETS 32 /* targets that share one making of activations */
 
 /* Threads take tokens in multiples of 16, so patches of 8 tokens do not depend on the thread count.
  */
@@ -137,9 +136,13 @@ static void multiply_vectors(const share *s) {
   const target *t = s->target;
   size_t n_cols = s->acts->panel.n_cols;
   const uint8_t *end = s->w + (s->n_rows - 1) * t->row_bytes + bytes_to(t, n_cols);
-  for (size_t i = 0; i < s->n_tokens; i++) {
-    t->gemv(s->w, t->row_bytes, end, fm_activations_token(s->acts, i), s->y + i * t->n_rows,
-            s->n_rows, n_cols, s->accumulate);
+  /* A few rows at a time, which stay in a near cache for the next token. */
+  size_t most = s->n_tokens > 1 ? FM_STRIP_ROWS : s->n_rows;
+  for (size_t r = 0; r < s->n_rows; r += most) {
+    for (size_t i = 0; i < s->n_tokens; i++) {
+      t->gemv(s->w + r * t->row_bytes, t->row_bytes, end, fm_activations_token(s->acts, i),
+              s->y + i * t->n_rows + r, min_size(most, s->n_rows - r), n_cols, s->accumulate);
+    }
   }
 }
 
@@ -169,7 +172,7 @@ static void multiply_strips(const share *s) {
       for (size_t i = 0; i < FM_STRIP_ROWS; i++)
         row[i] = w + (r + min_size(i, n_rows - 1)) * t->row_bytes;
       t->strip(type, row, n_cols, strip);
-      if (s->n_tokens >= TOUCH_MIN_TOKENS && col + n_cols == panel_cols) touch_next_strip(s, r);
+      if (col + n_cols == panel_cols) touch_next_strip(s, r);
       t->gemm(type->layout, strip, fm_activations_tiles(s->acts, s->first_token, col, n_cols),
               s->y + r, fm_act_blocks(n_cols), s->n_tokens, t->n_rows, n_rows,
               s->accumulate || col > 0);

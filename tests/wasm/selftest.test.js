@@ -151,12 +151,12 @@ test('all shapes: every number of rows of a strip and of tokens that has a path 
   assert.deepEqual(sorted(ALL.map(([, nRows]) => nRows)), range(1, STRIP + 1));
   assert.deepEqual(
     sorted(ALL.map(([nTokens]) => nTokens)),
-    sorted([1, GEMV, GEMV + 1, TILE, TILE + 1, 2 * TILE, 2 * TILE + 1]),
+    sorted([...range(1, GEMV), GEMV + 1, TILE, TILE + 1, 2 * TILE, 2 * TILE + 1]),
   );
   const [one, two] = [patchesOfAll(ALL, 1), patchesOfAll(ALL, 2)];
   assert.deepEqual(sorted(one.map(({ rows }) => rows)), range(1, SUMS));
   assert.deepEqual(sorted(two.map(({ rows }) => rows)), range(1, SUMS / 2));
-  assert.deepEqual(sorted(one.map(({ tokens }) => tokens)), [1, TILE - 1, TILE]);
+  assert.deepEqual(sorted(one.map(({ tokens }) => tokens)), [1, TILE]);
   assert.deepEqual(sorted(two.map(({ tokens }) => tokens)), [TILE + 1, 2 * TILE]);
 });
 
