@@ -165,11 +165,17 @@ const float *fm_activations_floats(const fm_activations *a, size_t token, size_t
 }
 
 /* The dealt values are put behind those that the panel holds. */
-const float *fm_activations_dealt(const fm_activations *a, fm_deal_fn *deal) {
-  size_t stride, taken = a->panel.order == FM_ORDER_FLOATS ? a->panel.n_cols : 0;
-  if (a->panel.n_tokens > 1 || taken + a->panel.n_cols > N_FLOATS) return NULL;
-  float *dealt = panel.f32 + taken;
-  return deal(fm_activations_floats(a, 0, &stride), dealt, a->panel.n_cols) ? dealt : NULL;
+bool fm_activations_dealt(const fm_activations *a, fm_deal_fn *deal,
+                          const float *dealt[FM_GEMV_MAX_TOKENS]) {
+  size_t n_tokens = a->panel.n_tokens, n_cols = a->panel.n_cols, stride;
+  size_t taken = a->panel.order == FM_ORDER_FLOATS ? n_tokens * n_cols : 0;
+  /* By the call, not by its last panel, so that panels of another size give the same bits. */
+  if (a->n_tokens > FM_GEMV_MAX_TOKENS || taken + n_tokens * n_cols > N_FLOATS) return false;
+  for (size_t i = 0; i < n_tokens; i++) {
+    float *made = panel.f32 + taken + i * n_cols;
+    dealt[i] = deal(fm_activations_floats(a, i, &stride), made, n_cols) ? made : NULL;
+  }
+  return true;
 }
 
 const void *fm_activations_token(const fm_activations *a, size_t token) {

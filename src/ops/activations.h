@@ -60,9 +60,10 @@ void fm_activations_make(fm_activations *a, size_t first_col);
  * further. */
 const float *fm_activations_floats(const fm_activations *a, size_t token, size_t *stride);
 
-/* The only token of a panel of floats, reordered by `deal`; NULL where that does not fit, or deal
- * refuses. */
-const float *fm_activations_dealt(const fm_activations *a, fm_deal_fn *deal);
+/* The tokens of a panel of floats, reordered by `deal`: NULL where it refuses one. false where
+ * there are more tokens, or they do not fit. */
+bool fm_activations_dealt(const fm_activations *a, fm_deal_fn *deal,
+                          const float *dealt[FM_GEMV_MAX_TOKENS]);
 
 /* TOKENS: the blocks of a token of the panel. */
 const void *fm_activations_token(const fm_activations *a, size_t token);

@@ -43,9 +43,10 @@ typedef struct {
 typedef struct {
   const target *target;
   const fm_activations *acts;
-  const float *dealt; /* the only token, for row_dot; NULL where that does not serve */
-  const uint8_t *w;   /* first row, first block of the panel's columns */
-  float *y;           /* first token, first row */
+  bool deals;                             /* whether row_dot serves these few tokens */
+  const float *dealt[FM_GEMV_MAX_TOKENS]; /* of them; NULL where a token was refused */
+  const uint8_t *w;                       /* first row, first block of the panel's columns */
+  float *y;                               /* first token, first row */
   size_t first_token, n_tokens, n_rows;
   bool accumulate;
   fm_matmul_scratch *scratch;
@@ -100,34 +101,45 @@ static size_t bytes_to(const target *t, size_t col) {
   return col / t->traits->block_values * t->traits->block_bytes;
 }
 
-/* One row, dequantised piece by piece, with all tokens. */
-static void row_f32(const share *s, size_t r) {
+/* One row, dequantised piece by piece, with some tokens. */
+static void row_f32(const share *s, size_t r, size_t token, size_t n_tokens) {
   const target *t = s->target;
   const uint8_t *w = s->w + r * t->row_bytes;
   size_t n_cols = s->acts->panel.n_cols, x_stride;
-  const float *x = fm_activations_floats(s->acts, s->first_token, &x_stride);
+  const float *x = fm_activations_floats(s->acts, s->first_token + token, &x_stride);
+  float *y = s->y + token * t->n_rows + r;
   if (t->traits->type == FM_TYPE_F32) {
-    t->dot_f32((const float *)w, x, s->y + r, n_cols, s->n_tokens, x_stride, t->n_rows,
-               s->accumulate);
+    t->dot_f32((const float *)w, x, y, n_cols, n_tokens, x_stride, t->n_rows, s->accumulate);
     return;
   }
   float *floats = s->scratch->floats;
   for (size_t col = 0; col < n_cols; col += FM_STRIP_COLS) {
     size_t n = min_size(n_cols - col, FM_STRIP_COLS);
     fm_dequantize(t->traits, t->kernels, t->isa, w + bytes_to(t, col), floats, n);
-    t->dot_f32(floats, x + col, s->y + r, n, s->n_tokens, x_stride, t->n_rows,
-               s->accumulate || col > 0);
+    t->dot_f32(floats, x + col, y, n, n_tokens, x_stride, t->n_rows, s->accumulate || col > 0);
   }
+}
+
+/* One row with a dealt token, which leaves no dequantised values; false where that does not serve.
+ */
+static bool row_dealt(const share *s, size_t r, size_t token) {
+  const target *t = s->target;
+  const uint8_t *w = s->w + r * t->row_bytes;
+  float sum, *y = s->y + token * t->n_rows + r;
+  if (!s->dealt[token] || !t->kernels->row_dot(w, s->dealt[token], s->acts->panel.n_cols, &sum))
+    return false;
+  *y = s->accumulate ? *y + sum : sum;
+  return true;
 }
 
 static void multiply_f32(const share *s) {
   for (size_t r = 0; r < s->n_rows; r++) {
-    const uint8_t *w = s->w + r * s->target->row_bytes;
-    float sum;
-    if (s->dealt && s->target->kernels->row_dot(w, s->dealt, s->acts->panel.n_cols, &sum)) {
-      s->y[r] = s->accumulate ? s->y[r] + sum : sum;
-    } else {
-      row_f32(s, r);
+    if (!s->deals) {
+      row_f32(s, r, 0, s->n_tokens);
+      continue;
+    }
+    for (size_t i = 0; i < s->n_tokens; i++) {
+      if (!row_dealt(s, r, i)) row_f32(s, r, i, 1);
     }
   }
 }
@@ -230,7 +242,7 @@ static void multiply_target(const target *t, const fm_activations *a) {
                  .n_rows = t->n_rows,
                  .accumulate = t->accumulate || a->panel.first_col > 0};
   if (t->dot_f32 && t->isa >= FM_ISA_SIMD128 && t->kernels->deal) {
-    whole.dealt = fm_activations_dealt(a, t->kernels->deal);
+    whole.deals = fm_activations_dealt(a, t->kernels->deal, whole.dealt);
   }
   size_t n_tokens = a->panel.n_tokens;
   share_job j = {&whole, (t->n_rows + FM_STRIP_ROWS - 1) / FM_STRIP_ROWS, n_tokens};

@@ -217,8 +217,7 @@ async function testType(t, module, moduleType, type, variant) {
     await t.test(`${mode}: kinds of weights and activations`, () => {
       module.select(variant);
       for (const made of cases.kinds) {
-        multiply(module, moduleType, made, activation);
-        multiply(module, moduleType, made, activation, 1);
+        for (const nTokens of [made.nTokens, 3, 1]) multiply(module, moduleType, made, activation, nTokens);
       }
     });
 
@@ -256,7 +255,7 @@ async function testType(t, module, moduleType, type, variant) {
       const { w } = cases.gaussian;
       const nRows = 7;
       const bytes = w.bytes.subarray(0, nRows * (w.nCols / blockValues) * blockBytes);
-      for (const nTokens of [1, 2, 5, 9]) {
+      for (const nTokens of [1, 2, 3, 5, 9]) {
         const x = cases.gaussian.x.slice(0, w.nCols * 8);
         const tokens = new Float32Array(nTokens * w.nCols);
         for (let i = 0; i < tokens.length; i++) tokens[i] = x[i % x.length];
