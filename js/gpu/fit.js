@@ -150,6 +150,7 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
     for (const norm of [...norms, head.norm])
       check(!norm || norm.kind === 'rms', `norms of kind ${show(norm?.kind)} are not supported on the GPU`);
   }
+  check(!plan.lowRank?.length, 'LoRA adapters are not supported on the GPU');
   check(!plan.embedding.norm, 'norms of the embeddings are not supported on the GPU');
   check(head.norm !== undefined, 'models without a final norm are not supported on the GPU');
   const present = new Set(tensors.map(({ name }) => name));

@@ -36,7 +36,7 @@
 
 /**
  * @typedef {object} ModelMemory
- * @property {number} weights  Bytes of the weights, quantised as in the file.
+ * @property {number} weights  Bytes of the weights, quantised as in the file, and of adapters.
  * @property {number} kvCache  Bytes of the keys and values of all positions, and of the states of
  *   recurrent layers, in all contexts.
  * @property {number} workspace  Bytes of the activations.
@@ -57,6 +57,17 @@
  * @property {string} reason  Why, in a sentence.
  * @property {BackendLayers[]} [layers]  Layers by device, if there are several.
  * @property {string[]} steps  Sentences about what was tried and measured.
+ */
+
+/**
+ * @typedef {object} AdapterInfo  A LoRA adapter.
+ * @property {string} name  Name of the adapter as its file has it, or the name of the file.
+ * @property {number} rank  Rank of its matrices; the largest, if they differ.
+ * @property {number} alpha  Number of the file that the additions are multiplied by and divided by the
+ *   rank; 0 if they are not.
+ * @property {number} scale  Factor that was given with the adapter.
+ * @property {number} tensors  Number of its tensors: two for each matrix that it changes.
+ * @property {number} bytes  Bytes of them.
  */
 
 /**
@@ -84,7 +95,8 @@
  * @property {import('../wasm/selftest.js').Activation | 'f16'} activation  Activation mode of the
  *   products; on a GPU the least precise one that is in use.
  * @property {TokenizerInfo} tokenizer  How texts become tokens.
- * @property {Record<string, TypeUse>} types  The tensors by weight type.
+ * @property {AdapterInfo[]} adapters  LoRA adapters of the model.
+ * @property {Record<string, TypeUse>} types  The model's own tensors by weight type.
  * @property {ModelMemory} memory  Memory in bytes.
  * @property {import('../wasm/kernel-types.js').KernelsInfo} kernels  How the kernels were chosen,
  *   and how they run. Undefined on a GPU.
@@ -124,6 +136,7 @@ export function describe(parts) {
     parameters += nRows * nCols;
     weightBytes += byteLength;
   }
+  const adapters = parts.adapters.map(({ checksum: _, ...adapter }) => adapter);
   const { info } = backend;
   const { activation = settings.activation } = info;
   const name = metadata['general.name'];
@@ -140,9 +153,9 @@ export function describe(parts) {
     rope: { pairing, nDims, base, linearScale, factors },
     ...{ trainedContext, contextLength, batch: decoder.batch, kvType, activation },
     tokenizer: { kind, pre, addBos, addEos, bos, ends: [...ends], chat },
-    types,
+    ...{ adapters, types },
     memory: {
-      weights: weightBytes,
+      weights: adapters.reduce((sum, { bytes }) => sum + bytes, weightBytes),
       kvCache: decoders.reduce((sum, { kvBytes }) => sum + kvBytes, 0),
       workspace: decoder.workspaceBytes,
       linear: info.memoryBytes,

@@ -30,6 +30,15 @@ import { checkRange, DEVICE_OPTIONS, KERNEL_OPTIONS, LOAD_OPTIONS } from './opti
  */
 
 /**
+ * A LoRA adapter: low-rank additions to the matrices of a model.
+ * @typedef {object} AdapterOption
+ * @property {import('../gguf/source.js').GgufSource | import('../gguf/file.js').GgufFile} source  The
+ *   file, as convert_lora_to_gguf of llama.cpp writes it, given in one of the ways in which the model is
+ *   given.
+ * @property {number} [scale]  Factor of the additions; a negative one takes them away. Default 1.
+ */
+
+/**
  * @typedef {object} LlamaOptions
  * @property {import('../wasm/kernels.js').Kernels | import('../gpu/kernels.js').GpuKernels}
  *   [kernels]  Kernels from createKernels or createGpuKernels to run on. Without them the model
@@ -37,6 +46,9 @@ import { checkRange, DEVICE_OPTIONS, KERNEL_OPTIONS, LOAD_OPTIONS } from './opti
  * @property {BackendOption} [backend]  Device of the model's own kernels. Default 'cpu'.
  * @property {import('../gpu/index.js').GpuOptions} [gpu]  Options of the model's own GPU kernels, as
  *   createGpuKernels takes them.
+ * @property {readonly AdapterOption[]} [adapters]  LoRA adapters, whose additions are added to one
+ *   another. The weights of the model stay as they are: each product with a matrix W gets scale * alpha /
+ *   rank * B(Ax), as in llama.cpp. On the CPU only. Default: none.
  * @property {(progress: { loaded: number, total: number }) => void} [onProgress]  Called with the
  *   bytes of weights that were loaded so far, and the total.
  * @property {AbortSignal} [signal]  Aborts the loading.

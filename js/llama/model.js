@@ -23,7 +23,6 @@ import {
   OPEN_OPTIONS,
 } from './options.js';
 import { deviceCode, freeParts, loadParts, openOwnBackend, wasmBackend } from './place.js';
-import { checkTensors } from './weights.js';
 
 /** @typedef {import('./options.js').CallOptions} CallOptions */
 /** @typedef {import('./options.js').GenerateOptions} GenerateOptions */
@@ -51,7 +50,8 @@ import { checkTensors } from './weights.js';
  * @property {Set<Context>} contexts  Further contexts.
  * @property {import('./tokenizer/tokenizer.js').Tokenizer} tokenizer
  * @property {Record<string, import('../gguf/index.js').MetadataValue>} metadata
- * @property {import('../gguf/index.js').GgufTensor[]} tensors
+ * @property {import('../gguf/index.js').GgufTensor[]} tensors  Those of the model itself.
+ * @property {import('./adapters.js').LoadedAdapter[]} adapters
  * @property {Settings} settings
  * @property {Record<string, number>} timings
  * @property {import('./info.js').ModelInfo} [lastInfo]  What info says while lost devices are
@@ -102,7 +102,8 @@ export class Llama {
    */
   static async loadTo(openBackend, source, options = {}) {
     const { contextLength: asked, kvType, activation } = checkLoadOptions(options);
-    const { kernels, signal } = options;
+    const { kernels, signal, adapters: given } = options;
+    if (given !== undefined) (await import('./adapters.js')).checkAdapters(given);
     if (kernels !== undefined && !isDevice(kernels)) (await wasmBackend()).checkKernels(kernels);
     const devices = asksForDevices(options) ? await deviceCode() : undefined;
     devices?.checkDevices(options);
@@ -115,31 +116,31 @@ export class Llama {
       since = now;
     };
     // This code is needed only for models; it is fetched while the file's header is read.
-    const code = Promise.all([import('./plan.js'), import('./tokenizer/tokenizer.js')]);
+    const code = import('./read-model.js');
     code.catch(() => {});
     const isOpen = source instanceof GgufFile;
     const gguf = isOpen ? source : await openGguf(source, { signal, ...pick(options, OPEN_OPTIONS) });
     lap('header');
     let isKept = false;
     try {
-      const { metadata } = gguf;
-      const [{ planModel }, { Tokenizer }] = await code;
-      const plan = planModel(metadata, asked);
-      const tokenizer = new Tokenizer(metadata);
-      const planned = checkTensors(gguf, plan);
-      const tensors = planned.map(({ name }) => gguf.tensor(name));
+      const { tokenizer, own, adapters, ...read } = await (await code).readModel(gguf, options);
+      const { plan } = read;
       lap('tokenizer');
       const contextLength = asked ?? Math.min(plan.trainedContext, DEFAULT_CONTEXT);
       const causal = isCausal(plan.layers);
       const settings = { contextLength, kvType, activation, causal };
-      const facts = { gguf, plan, planned, tensors, settings };
+      const facts = { ...read, settings };
       const opened = await openBackend(options, facts);
       lap('kernels');
       const loaded = await loadParts(opened, facts, options);
       lap('weights');
       const context = new Context(loaded.decoder, contextLength);
       const contexts = new Set();
-      const parts = { ...loaded, plan, context, contexts, tokenizer, metadata, tensors, settings, timings };
+      const { metadata } = gguf;
+      const parts = {
+        ...{ ...loaded, plan, context, contexts, tokenizer, metadata, tensors: own, adapters },
+        ...{ settings, timings },
+      };
       if (devices) {
         context.keeper = new devices.DeviceKeeper(parts, openBackend, facts, options);
         isKept = true;

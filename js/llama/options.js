@@ -124,7 +124,7 @@ export const OPEN_OPTIONS = /** @type {const} */ ([
   'cache',
 ]);
 export const LOAD_OPTIONS = Object.freeze([
-  ...['kernels', 'onProgress', 'signal', 'contextLength', 'kvType', 'activation'],
+  ...['kernels', 'onProgress', 'signal', 'contextLength', 'kvType', 'activation', 'adapters'],
   ...DEVICE_OPTIONS,
   ...KERNEL_OPTIONS,
   ...OPEN_OPTIONS,

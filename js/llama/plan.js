@@ -309,6 +309,14 @@ import { ModelError } from './errors.js';
  */
 
 /**
+ * An addition to the products of a matrix: x * W^T + scale * (x * a^T) * b^T, before a bias and without
+ * the factor of W. To the rows of a table: table[token] + scale * a[token] * b^T. All roles that share
+ * the tensor have additions of their own.
+ * @typedef {{ of: string, a: string, b: string, scale: number }} LowRank  of: role of the matrix or the
+ *   table; a, b: roles of two matrices
+ */
+
+/**
  * @typedef {object} Plan
  * @property {string} architecture  Architecture as the file names it.
  * @property {number} nVocab  Tokens of the vocabulary.
@@ -323,6 +331,7 @@ import { ModelError } from './errors.js';
  * @property {RankerSettings | undefined} ranker  Tensors: `ranker.*`.
  * @property {PlannedTensor[]} tensors  All tensors that the file may have.
  * @property {Record<string, SharedRole>} shared  Shared tensors by role.
+ * @property {LowRank[]} [lowRank]  Additions of adapters. Default: none.
  */
 
 /**
@@ -352,6 +361,11 @@ import { ModelError } from './errors.js';
  * @throws {ModelError} the architecture or a variant of it is not supported, or a number is missing
  */
 export function planModel(metadata, contextLength) {
+  if (metadata['general.type'] === 'adapter') {
+    throw new ModelError(
+      `this is no model but an adapter for one of the architecture ${show(metadata['general.architecture'])}: load the model, with the option adapters: [{ source }]`,
+    );
+  }
   const given = metadata['general.architecture'];
   const name = String(given);
   if (Object.hasOwn(REFUSED, name))

@@ -13,6 +13,7 @@
  * lengths are checked before they are used. */
 
 import { ArgumentError, ShapeError, show } from '../errors.js';
+import { crc32, crcOf } from './crc32.js';
 import { ContextError, SavedContextError } from './errors.js';
 
 /** @typedef {import('../backend.js').Saved} Saved */
@@ -39,20 +40,6 @@ const HEADER_FROM = 20;
 /** Bytes between two looks at the clock. */
 const PIECE = 1 << 18;
 
-/** CRC-32 of each byte, as zlib and PNG have it. */
-const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
-  let crc = byte;
-  for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0xedb88320 : crc >>> 1;
-  return crc;
-});
-
-/** @param {Uint8Array} bytes @param {number} [before]  of the bytes before these */
-function crc32(bytes, before = 0) {
-  let crc = ~before;
-  for (let i = 0; i < bytes.length; i++) crc = TABLE[(crc ^ bytes[i]) & 255] ^ (crc >>> 8);
-  return ~crc >>> 0;
-}
-
 /** @param {Uint8Array} bytes @param {Pace} pace */
 async function crcWithPauses(bytes, pace) {
   let crc = 0;
@@ -62,20 +49,6 @@ async function crcWithPauses(bytes, pace) {
   }
   return crc;
 }
-
-/**
- * A checksum of a value of the metadata.
- * @param {unknown} value
- */
-const crcOf = (value) =>
-  crc32(
-    new TextEncoder().encode(
-      JSON.stringify(value, (_, one) => {
-        if (typeof one === 'bigint') return String(one);
-        return ArrayBuffer.isView(one) ? Array.from(/** @type {any} */ (one)) : one;
-      }),
-    ),
-  );
 
 /**
  * Numbers that tell a model from others: its settings, and checksums of the metadata and of the list of

@@ -61,6 +61,8 @@ const QKV = ['q', 'k', 'v'];
 
 /** @implements {Backend} */
 export class WasmBackend {
+  #kernels;
+  /** The same, or for a model with adapters others that add to products. */
   #fm;
   #activation;
   #kvType;
@@ -76,6 +78,7 @@ export class WasmBackend {
    *   kernels
    */
   constructor(fm, { activation, kvType, ownsKernels }) {
+    this.#kernels = fm;
     this.#fm = fm;
     this.#activation = activation;
     this.#kvType = kvType;
@@ -91,7 +94,7 @@ export class WasmBackend {
   }
 
   get kernels() {
-    return this.#fm;
+    return this.#kernels;
   }
 
   /** @returns {import('../backend.js').BackendInfo} */
@@ -132,8 +135,27 @@ export class WasmBackend {
   }
 
   /** @type {Backend['loadWeights']} */
-  loadWeights(gguf, plan, tensors, options) {
-    return loadModelWeights(this.#fm, gguf, plan, tensors, options);
+  async loadWeights(gguf, plan, tensors, options) {
+    const weights = await loadModelWeights(this.#kernels, gguf, plan, tensors, options);
+    if (!plan.lowRank) return weights;
+    try {
+      const { withLowRank } = await import('./low-rank.js');
+      const { kernels, free } = withLowRank(this.#kernels, plan, weights.byRole, this.#activation);
+      this.#fm = kernels;
+      return {
+        byRole: weights.byRole,
+        free() {
+          free();
+          weights.free();
+        },
+        get freed() {
+          return weights.freed;
+        },
+      };
+    } catch (error) {
+      weights.free();
+      throw error;
+    }
   }
 
   /** @param {{ nRows: number, nCols: number }} shape */
@@ -296,8 +318,10 @@ export class WasmBackend {
     const { kind, norm, postNorm, sumNorm, residualScale } = settings;
     const { x, added } = hidden.states(at);
     const isRms = norm?.kind === 'rms';
-    const hasFactors = ['gate', 'up', 'down'].some((role) => weights[`${role}Factor`] !== undefined);
-    if (kind !== 'gated' || hasFactors) {
+    const isChanged = ['gate', 'up', 'down'].some(
+      (role) => weights[`${role}Factor`] !== undefined || weights[`${role}Lora`] !== undefined,
+    );
+    if (kind !== 'gated' || isChanged) {
       // Products of experts have no norm in front of them.
       const h = isRms && kind !== 'experts' ? x : this.#normed(x, hidden, weights, norm);
       if (kind === 'experts')

@@ -139,8 +139,35 @@ export function sizes(plan, { contextLength, kvType }) {
     (sum, { role, nRows, nCols }) => sum + (role.endsWith('.kvUp') ? (nRows / 2) * nCols : 0),
     0,
   );
-  const workspaceBytes = batch * ofBatch + part * ofPart + 4 * (logitRows * nVocab + transposed);
+  const { inner, outer } = lowRankWork(plan);
+  const values = logitRows * nVocab + transposed + inner + outer;
+  const workspaceBytes = batch * ofBatch + part * ofPart + 4 * values;
   return { batch, part, logitRows, kvBytes, workspaceBytes };
+}
+
+/** Results of additions are computed in steps of this many values. */
+const ADDED_VALUES = 1 << 18;
+
+/**
+ * Values of work memory for the additions of adapters: between the two products of those of a block,
+ * for the tokens of a part, and of results.
+ * @param {Plan} plan
+ */
+export function lowRankWork({ lowRank = [], tensors, layers }) {
+  if (lowRank.length === 0) return { inner: 0, outer: 0 };
+  /** @type {Map<string, number>} */
+  const inner = new Map();
+  let outer = ADDED_VALUES;
+  for (const { role, use, nRows, nCols } of tensors) {
+    const [, block, layer, side] = /^((?:layers\.(\d+)\.)?\w+)\.\w+Lora\.\d+\.([ab])$/.exec(role) ?? [];
+    if (!block) continue;
+    const { nExperts = 1, nUsed = 1 } = (use === 'experts' && layers[Number(layer)].feed.experts) || {};
+    const cols = use === 'table' ? nCols : (nRows / nExperts) * nUsed;
+    if (side === 'a') inner.set(block, (inner.get(block) ?? 0) + cols);
+    // The rows of all experts of a token are computed at once.
+    else outer = Math.max(outer, use === 'experts' ? LARGEST_BATCH * cols : cols);
+  }
+  return { inner: LARGEST_BATCH * Math.max(1, ...inner.values()), outer };
 }
 
 /** Most bytes of a memory with 32-bit addresses, and with 64-bit addresses. */

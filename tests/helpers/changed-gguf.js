@@ -17,7 +17,7 @@ const typeOf = (value) =>
           : 'f32';
 
 /** @param {string} key @param {any} value @returns {Pair} */
-const pairOf = (key, value) =>
+export const pairOf = (key, value) =>
   Array.isArray(value) ? [key, 'array', { of: typeOf(value[0]), items: value }] : [key, typeOf(value), value];
 
 /** A tensor of f32 values. @param {string} name @param {number[]} shape @param {ArrayLike<number>} values */
