@@ -26,6 +26,22 @@ function shorten(value) {
 }
 
 /**
+ * Facts about a LoRA adapter; undefined for a model.
+ * @param {import('../gguf/index.js').GgufFile} gguf
+ */
+function adapterIn({ metadata, tensors }) {
+  if (metadata['general.type'] !== 'adapter') return undefined;
+  const ofB = [...tensors.values()].filter(({ name }) => name.endsWith('.lora_b'));
+  return {
+    type: metadata['adapter.type'],
+    architecture: metadata['general.architecture'],
+    matrices: ofB.length,
+    rank: ofB.reduce((most, { nCols }) => Math.max(most, nCols), 0),
+    alpha: metadata['adapter.lora.alpha'] ?? 0,
+  };
+}
+
+/**
  * Tells whether the runner takes the file, and why not.
  * @param {import('../gguf/index.js').GgufFile} gguf
  */
@@ -70,6 +86,7 @@ export const inspect = {
     const fm = await createKernels({ isa: values.isa, activation: values.activation ?? 'int8' });
     try {
       const verdict = judge(gguf);
+      const adapter = adapterIn(gguf);
       const nParts = gguf.parts.length;
       const tensors = [...gguf.tensors.values()].map(({ name, type, shape, byteLength, supported }) => ({
         ...{ name, type, shape, byteLength },
@@ -78,7 +95,7 @@ export const inspect = {
       if (values.json) {
         const { metadata, version, byteLength, parts } = gguf;
         const text = JSON.stringify(
-          { file, version, byteLength, parts, ...verdict, metadata, tensors },
+          { file, version, byteLength, parts, ...verdict, adapter, metadata, tensors },
           (_, value) => (typeof value === 'bigint' ? String(value) : value),
         );
         io.stdout.write(`${text}\n`);
@@ -93,6 +110,13 @@ export const inspect = {
       if (!values.metadata) {
         io.stdout.write(`${tensorTable(tensors)}\n${typeTable(tensors)}\n`);
         io.stdout.write(`instruction set: ${fm.info.isa}: ${fm.info.reason}\n`);
+      }
+      if (adapter) {
+        const { type, architecture, matrices, rank, alpha } = adapter;
+        io.stdout.write(
+          `an adapter (${type}) for ${matrices} matrices of a model of the architecture ${architecture}, rank ${rank}, alpha ${alpha}: generate, chat, embed and serve take it with --lora FILE, beside that model\n`,
+        );
+        return;
       }
       io.stdout.write(
         verdict.runs

@@ -26,6 +26,13 @@ export const COMMON = {
 
 /** @type {Options} */
 export const MODEL = {
+  lora: {
+    kind: 'text',
+    value: 'FILE[=SCALE]',
+    many: true,
+    help: 'LoRA adapter of the model (scale 1); may be given several times',
+    as: 'adapters',
+  },
   context: {
     kind: 'number',
     value: 'N',

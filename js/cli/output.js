@@ -95,15 +95,31 @@ export function modelSource(text) {
 }
 
 /**
+ * An adapter as it is typed: a file, or a file and a scale.
+ * @param {string} text
+ * @returns {import('../llama/load-options.js').AdapterOption}
+ */
+function readAdapter(text) {
+  const [, file, scale] = (!existsSync(text) && /^(.+)=([-+.\de]+)$/i.exec(text)) || [];
+  if (file === undefined) return { source: modelSource(text) };
+  if (Number.isNaN(Number(scale)))
+    throw new UsageError(`--lora FILE=SCALE needs a number behind the =, got "${scale}"`);
+  return { source: modelSource(file), scale: Number(scale) };
+}
+
+/**
  * @param {string} model
  * @param {import('./options.js').Values} values
  * @param {Io} io
  */
 export async function loadModel(model, values, io) {
+  const { adapters, ...options } = given(values, MODEL);
+  const read = adapters?.map(readAdapter);
   const progress = new Progress(io, 'loading');
   try {
     return await Llama.load(await modelFile(modelSource(model)), {
-      ...given(values, MODEL),
+      ...options,
+      ...(read && { adapters: read }),
       signal: io.signal,
       onProgress: (state) => progress.update(state),
     });
@@ -113,11 +129,12 @@ export async function loadModel(model, values, io) {
 }
 
 /** @param {import('../llama/info.js').ModelInfo} info */
-export function engineText({ kernels, memory, activation, kvType }) {
+export function engineText({ kernels, memory, activation, kvType, adapters }) {
   const { isa, dot, threads } = kernels;
   return [
     `memory: ${formatBytes(memory.linear)} (weights ${formatBytes(memory.weights)}, KV cache ${formatBytes(memory.kvCache)} ${kvType})`,
     `instruction set: ${isa}${dot ? ` (dot ${dot})` : ''}, activations ${activation}, threads: ${threads}`,
+    ...adapters.map(({ name, rank, scale }) => `LoRA adapter: ${name}, rank ${rank}, scale ${scale}`),
   ].join('\n');
 }
 

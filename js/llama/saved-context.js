@@ -28,7 +28,10 @@ import { ContextError, SavedContextError } from './errors.js';
  * @property {number} contextLength
  * @property {number} nTokens
  * @property {{ at: number[], size: number }[]} parts
+ * @property {Adapter[]} [adapters]  Those of the model, if there are any.
  */
+
+/** What tells adapters apart. @typedef {{ name: string, scale: number, checksum: number }} Adapter */
 
 /** A context that was read from bytes. @typedef {Header & { tokens: number[], saved: Saved[] }} Read */
 
@@ -70,6 +73,10 @@ function modelOf(parts) {
   return model;
 }
 
+/** The adapters that change results. @param {Pick<Parts, 'adapters'>} parts @returns {Adapter[]} */
+const adaptersOf = ({ adapters }) =>
+  adapters.filter(({ scale }) => scale !== 0).map(({ name, scale, checksum }) => ({ name, scale, checksum }));
+
 /** @type {WeakMap<import('./plan.js').Plan, Record<string, string | number>>} */
 const models = new WeakMap();
 
@@ -82,6 +89,7 @@ const models = new WeakMap();
 export async function saveContext(parts, context, pace) {
   const saved = await copyParts(context, pace);
   const tokens = Uint32Array.from(context.past);
+  const adapters = adaptersOf(parts);
   /** @type {Header} */
   const header = {
     model: modelOf(parts),
@@ -89,6 +97,7 @@ export async function saveContext(parts, context, pace) {
     contextLength: context.length,
     nTokens: tokens.length,
     parts: saved.map(({ at, bytes }) => ({ at, size: bytes.length })),
+    ...(adapters.length > 0 && { adapters }),
   };
   const text = new TextEncoder().encode(JSON.stringify(header));
   const size = saved.reduce((sum, { bytes }) => sum + bytes.length, 0);
@@ -203,20 +212,33 @@ function headerIn(bytes) {
         isCount(one?.size) &&
         Array.isArray(one.at) &&
         one.at.every((/** @type {unknown} */ n) => isCount(n, -1)),
-    );
+    ) &&
+    (header.adapters === undefined ||
+      (Array.isArray(header.adapters) &&
+        header.adapters.every(
+          (/** @type {any} */ one) => typeof one?.name === 'string' && Number.isFinite(one.scale),
+        )));
   return isFine ? header : undefined;
 }
 
 /**
  * @param {Header} header
  * @param {Parts} parts
- * @throws {SavedContextError} it is of another model, or its keys and values have another type
+ * @throws {SavedContextError} it is of another model, or of other adapters, or its keys and values have
+ *   another type
  */
-function compare({ model, kvType }, parts) {
+function compare({ model, kvType, adapters = [] }, parts) {
   for (const [name, value] of Object.entries(modelOf(parts))) {
     if (model[name] === value) continue;
     throw new SavedContextError(
       `the saved context belongs to another model: its ${name} is ${show(model[name])}, that of this model ${show(value)}`,
+      'model',
+    );
+  }
+  const own = adaptersOf(parts);
+  if (namesOf(adapters) !== namesOf(own)) {
+    throw new SavedContextError(
+      `the saved context belongs to a model with other adapters: ${namesOf(adapters)}; this model has ${namesOf(own)}`,
       'model',
     );
   }
@@ -226,6 +248,12 @@ function compare({ model, kvType }, parts) {
       'type',
     );
 }
+
+/** Adapters in words. @param {readonly Adapter[]} adapters */
+const namesOf = (adapters) =>
+  adapters
+    .map(({ name, scale, checksum }) => `${show(name)} (scale ${scale}, checksum ${checksum})`)
+    .join(', ') || 'none';
 
 /**
  * Positions of the context for saved tokens.

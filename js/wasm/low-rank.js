@@ -38,7 +38,11 @@ function additionsOf({ lowRank = [], tensors }, byRole) {
     const map = tables.has(of) ? all.tables : all.products;
     const factor = at(byRole, `${of}Factor`) ?? 1;
     const own = typeof factor === 'number' ? { scale: scale / factor } : { scale, factors: factor.toArray() };
-    map.set(weight, [...(map.get(weight) ?? []), { a: at(byRole, a), b: at(byRole, b), ...own }]);
+    const addition = { a: at(byRole, a), b: at(byRole, b), ...own };
+    const others = map.get(weight) ?? [];
+    // Roles that share a whole matrix have the same weight.
+    if (!others.some((one) => one.a === addition.a && one.b === addition.b))
+      map.set(weight, [...others, addition]);
   }
   return all;
 }

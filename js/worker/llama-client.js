@@ -83,40 +83,41 @@ export class WorkerLlama {
   static async create(source, allOptions) {
     checkNames(allOptions, WORKER_LLAMA_OPTIONS);
     checkGpu(allOptions);
-    const { worker, signal, onProgress, fetch, ...given } = allOptions;
+    const { worker, signal, onProgress, fetch, adapters, ...given } = allOptions;
+    if (adapters !== undefined) (await import('../llama/adapters.js')).checkAdapters(adapters);
     const { headers, retries, retryDelay, timeout, cache, ...options } = given;
     const opening = { headers: headers && [...new Headers(headers)], retries, retryDelay, timeout, cache };
     const model = new WorkerLlama();
     signal?.throwIfAborted();
     const isOnGpu = asksForDevices(options);
     if (isOnGpu) knowErrors(await import('../gpu/errors.js'));
-    /** @type {number | undefined} */
-    let relay;
+    /** @type {number[]} */
+    const relays = [];
     try {
       model.#port = await openPort(worker, isOnGpu ? LLAMA_GPU_SCRIPT : LLAMA_SCRIPT, {
         onMessage: (message) => model.#receive(message),
         onEnd: (error) => model.#calls.finish(error),
       });
       model.#calls.start(model.#port);
-      const file = await openHere(source, { ...opening, fetch, signal });
-      const bytes = file && sourceOf(file);
-      const recipe = bytes?.recipe?.();
-      if (bytes && !recipe) relay = model.#relay.offer(bytes);
+      const send = async (/** @type {import('../gguf/source.js').GgufSource | GgufFile} */ one) => {
+        const file = await openHere(one, { ...opening, fetch, signal });
+        if (!file) return { source: sendable(one) };
+        const bytes = sourceOf(file);
+        const { name, size } = bytes;
+        const recipe = bytes.recipe?.();
+        const relay = recipe ? undefined : model.#relay.offer(bytes);
+        if (relay !== undefined) relays.push(relay);
+        return { opened: { recipe, relay, name, size, header: headerOf(file), parts: file.parts } };
+      };
       const message = {
         kind: 'create',
-        ...(file && bytes
-          ? {
-              opened: {
-                recipe,
-                relay,
-                name: bytes.name,
-                size: bytes.size,
-                header: headerOf(file),
-                parts: file.parts,
-              },
-            }
-          : { source: sendable(source) }),
-        options: { ...options, ...(!file && opening), wasm: sendable(options.wasm) },
+        ...(await send(source)),
+        ...(adapters && {
+          adapters: await Promise.all(
+            adapters.map(async ({ source: file, scale }) => ({ ...(await send(file)), scale })),
+          ),
+        }),
+        options: { ...options, ...(fetch === undefined && opening), wasm: sendable(options.wasm) },
         progress: onProgress !== undefined,
       };
       const onEvent = (/** @type {any} */ { progress }) => progress && onProgress?.(progress);
@@ -130,7 +131,7 @@ export class WorkerLlama {
       await model.#stop(/** @type {Error} */ (reason));
       throw reason;
     } finally {
-      if (relay !== undefined) model.#relay.withdraw(relay);
+      for (const relay of relays) model.#relay.withdraw(relay);
     }
   }
 

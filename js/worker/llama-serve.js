@@ -112,7 +112,7 @@ export class LlamaServer {
   }
 
   /** @param {any} message @param {AbortSignal} signal */
-  async #create({ id, source, opened, options, progress }, signal) {
+  async #create({ id, adapters, options, progress, ...model }, signal) {
     let last = -Infinity;
     const onProgress = (/** @type {{ loaded: number, total: number }} */ step) => {
       const now = performance.now();
@@ -120,8 +120,18 @@ export class LlamaServer {
       last = now;
       this.#post({ kind: 'progress', id, progress: step });
     };
-    const file = opened ? await this.#reopen(opened) : source;
-    this.#model = await Llama.load(file, { ...options, signal, ...(progress && { onProgress }) });
+    const sourceIn = async (/** @type {any} */ { opened, source }) =>
+      opened ? this.#reopen(opened) : source;
+    const file = await sourceIn(model);
+    const given = {
+      ...{ ...options, signal, ...(progress && { onProgress }) },
+      ...(adapters && {
+        adapters: await Promise.all(
+          adapters.map(async (/** @type {any} */ one) => ({ source: await sourceIn(one), scale: one.scale })),
+        ),
+      }),
+    };
+    this.#model = await Llama.load(file, given);
     this.#post({ id, value: this.#model.info });
   }
 
