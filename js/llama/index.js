@@ -13,6 +13,8 @@ export { createWorkerLlama } from './worker.js';
 export const architectures = ARCHITECTURES;
 
 // Types that users may want to name.
+/** @typedef {import('./info.js').AdapterInfo} AdapterInfo */
+/** @typedef {import('./load-options.js').AdapterOption} AdapterOption */
 /** @typedef {import('./plan.js').Architecture} Architecture */
 /** @typedef {import('./info.js').BackendChoice} BackendChoice */
 /** @typedef {import('./info.js').BackendLayers} BackendLayers */

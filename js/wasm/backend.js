@@ -136,26 +136,12 @@ export class WasmBackend {
 
   /** @type {Backend['loadWeights']} */
   async loadWeights(gguf, plan, tensors, options) {
+    const code = plan.lowRank && (await import('./low-rank.js'));
     const weights = await loadModelWeights(this.#kernels, gguf, plan, tensors, options);
-    if (!plan.lowRank) return weights;
-    try {
-      const { withLowRank } = await import('./low-rank.js');
-      const { kernels, free } = withLowRank(this.#kernels, plan, weights.byRole, this.#activation);
-      this.#fm = kernels;
-      return {
-        byRole: weights.byRole,
-        free() {
-          free();
-          weights.free();
-        },
-        get freed() {
-          return weights.freed;
-        },
-      };
-    } catch (error) {
-      weights.free();
-      throw error;
-    }
+    if (!code) return weights;
+    const adapted = code.adapt(this.#kernels, plan, weights, this.#activation);
+    this.#fm = adapted.kernels;
+    return adapted.weights;
   }
 
   /** @param {{ nRows: number, nCols: number }} shape */

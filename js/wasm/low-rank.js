@@ -5,6 +5,7 @@
 import { lowRankWork } from './fit.js';
 import { viewOf } from './tensor-view.js';
 
+/** @typedef {import('../backend.js').LoadedWeights} LoadedWeights */
 /** @typedef {import('../backend.js').Weights} Weights */
 /** @typedef {import('../llama/plan.js').Plan} Plan */
 /** @typedef {import('./handles.js').Tensor} Tensor */
@@ -19,7 +20,7 @@ import { viewOf } from './tensor-view.js';
  * @typedef {{ a: Weight, b: Weight, scale: number, factors?: Float32Array }} Addition
  */
 
-/** The weight of a role. @param {Weights} weights @param {string} role */
+/** What a role has. @param {Weights} weights @param {string} role @returns {any} */
 const at = (weights, role) => role.split('.').reduce((tree, part) => tree?.[part], weights);
 
 /**
@@ -89,26 +90,49 @@ class Work {
 }
 
 /**
- * Makes kernels for a model with additions.
+ * Makes kernels for a model with additions, and weights that free the work memory with themselves.
  * @param {Kernels} fm
  * @param {Plan} plan
- * @param {Weights} byRole
+ * @param {LoadedWeights} weights  freed if there is no work memory
  * @param {Activation} activation  mode of all products
- * @returns {{ kernels: Kernels, free: () => void }}
+ * @returns {{ kernels: Kernels, weights: LoadedWeights }}
  */
-export function withLowRank(fm, plan, byRole, activation) {
-  const { products, tables } = additionsOf(plan, byRole);
-  const sizes = lowRankWork(plan);
-  const inner = new Work(fm, sizes.inner);
-  /** @type {Work} */
-  let outer;
+export function adapt(fm, plan, weights, activation) {
+  const { byRole } = weights;
+  /** @type {Work[]} */
+  const works = [];
+  const free = () => {
+    for (const work of works) work.free();
+    weights.free();
+  };
   try {
-    outer = new Work(fm, sizes.outer);
+    const { inner, outer } = lowRankWork(plan);
+    for (const n of [inner, outer]) works.push(new Work(fm, n));
+    const [between, results] = works;
+    const kernels = kernelsWith(fm, additionsOf(plan, byRole), { between, results }, activation);
+    const adapted = {
+      byRole,
+      free,
+      get freed() {
+        return weights.freed;
+      },
+    };
+    return { kernels, weights: adapted };
   } catch (error) {
-    inner.free();
+    free();
     throw error;
   }
+}
 
+/**
+ * Makes the kernels.
+ * @param {Kernels} fm
+ * @param {ReturnType<typeof additionsOf>} additions
+ * @param {{ between: Work, results: Work }} works  for the results of a, and of b
+ * @param {Activation} activation
+ * @returns {Kernels}
+ */
+function kernelsWith(fm, { products, tables }, { between: inner, results: outer }, activation) {
   /**
    * y += scale * t * b^T, some rows at a time.
    * @param {Tensor} y
@@ -137,9 +161,12 @@ export function withLowRank(fm, plan, byRole, activation) {
     const inOrder = { ...routing, nTokens: rows.length, rows: rows.map((_, i) => i) };
     const [out] = outer.take(y.nRows, [y.nCols]);
     fm.fusedMatmulExperts([b], t, inOrder, { out: [out], activation });
-    if (!factors) fm.addScaled(y, out, scale, { out: y });
+    if (!factors) {
+      fm.addScaled(y, out, scale, { out: y });
+      return;
+    }
     let start = 0;
-    for (const [e, end] of (factors ? routing.ends : []).entries()) {
+    for (const [e, end] of routing.ends.entries()) {
       if (end === start) continue;
       const [to, of] = [y, out].map((one) => viewOf(one, { start, nRows: end - start }));
       fm.addScaled(to, of, scale / factors[e], { out: to });
@@ -171,10 +198,10 @@ export function withLowRank(fm, plan, byRole, activation) {
 
   /** @type {Record<string, Function>} */
   const own = {
-    /** @type {Kernels['fusedMatmul']} */
+    /** @type {(...args: any[]) => any} */
     fusedMatmul(w, x, options = {}) {
       if (!products.has(w)) return fm.fusedMatmul(w, x, options);
-      const { out, ...rest } = /** @type {any} */ (options);
+      const { out, ...rest } = options;
       if (!(x instanceof Float32Array)) return own.fusedMatmulMany([w], x, { ...rest, out: [out] })[0];
       const y = fm.fusedMatmul(w, x, rest);
       for (const { a, b, scale } of products.get(w) ?? []) {
@@ -224,17 +251,10 @@ export function withLowRank(fm, plan, byRole, activation) {
   };
 
   // Everything else is done by the kernels themselves.
-  const kernels = new Proxy(fm, {
+  return new Proxy(fm, {
     get(target, name) {
       const value = own[String(name)] ?? Reflect.get(target, name, target);
       return typeof value === 'function' && value !== own[String(name)] ? value.bind(target) : value;
     },
   });
-  return {
-    kernels,
-    free() {
-      inner.free();
-      outer.free();
-    },
-  };
 }

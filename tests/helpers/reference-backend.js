@@ -132,9 +132,9 @@ export class ReferenceBackend {
     return { isa: 'scalar', activation: 'f32' };
   }
 
-  /** @returns {string[]} */
-  lacks() {
-    return [];
+  /** @param {Plan} plan @returns {string[]} */
+  lacks({ lowRank }) {
+    return lowRank ? ['additions of adapters: merge them into the weights'] : [];
   }
 
   /** @param {Plan} plan @param {RunSettings} settings */
