@@ -11,6 +11,7 @@ import { makeAdapter, mergeAdapters, shapesOf } from '../helpers/adapters.js';
 import { distance } from '../helpers/llama.js';
 import { draw } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
+import { makeModel } from '../helpers/synthetic-llama.js';
 import { dataPath, listData, skipWithout } from '../helpers/test-data.js';
 
 /** @import { TestContext } from 'node:test' */
@@ -206,6 +207,30 @@ test('adapters: int8 and int16 are as close as without adapters', { skip: absent
       t.diagnostic(`ran: ${name}, ${activation}: rms ${rms.toExponential(1)} of ${allowed.toExponential(1)}`);
       assert.ok(rms <= allowed, `${name}, ${activation}: rms ${rms} of ${allowed}`);
     }
+  }
+});
+
+test('adapters: long texts, with more additions than the work memory holds at a time', async () => {
+  const { bytes } = makeModel({ causal: false, nFf: 1024, context: 640 });
+  const shapes = { 'token_embd.weight': [64, 40], 'blk.1.ffn_up.weight': [64, 1024] };
+  const text = String.fromCharCode(...Array.from({ length: 600 }, (_, i) => 0x4e03 + ((i * i) % 37)));
+  for (const some of [shapes, { 'token_embd.weight': [64, 40] }]) {
+    const adapters = [{ source: makeAdapter({ shapes: some }) }];
+    const vectors = [];
+    for (const [source, options] of /** @type {[ArrayBuffer, LlamaOptions][]} */ ([
+      [bytes.buffer, { adapters }],
+      [await mergeAdapters(bytes, adapters), {}],
+      [bytes.buffer, {}],
+    ])) {
+      const model = await Llama.load(source, { ...EXACT, contextLength: 640, ...options });
+      vectors.push(await model.embed(text, { pooling: 'none' }));
+      model.dispose();
+    }
+    const [got, expected, base] = vectors;
+    assert.equal(got.length, 601 * 64);
+    assert.ok(distance(got, expected).max < 1e-5, `${distance(got, expected).max}`);
+    // The last rows too are changed by the adapter.
+    assert.ok(distance(got.slice(-64), base.slice(-64)).max > 1e-3);
   }
 });
 
