@@ -54,13 +54,13 @@ export function slicePlan(plan, tensors, { from, to, embedding, head }) {
     if (isIn(role)) need(role);
   const own = (/** @type {readonly PlannedTensor[]} */ all) =>
     all.filter(({ role }) => needed.has(role)).map((one) => ({ ...one, role: rename(one.role) }));
-  const lowRank = plan.lowRank
-    ?.filter(({ of }) => isIn(of))
+  const lowRank = (plan.lowRank ?? [])
+    .filter(({ of }) => isIn(of))
     .map(({ of, a, b, scale }) => ({ of: rename(of), a: rename(a), b: rename(b), scale }));
   return {
     plan: {
       ...{ ...plan, layers: plan.layers.slice(from, to), tensors: own(plan.tensors), shared },
-      ...(lowRank && { lowRank }),
+      lowRank: lowRank.length > 0 ? lowRank : undefined,
     },
     tensors: own(tensors),
   };
