@@ -16,11 +16,13 @@ import {
   ShapeError,
 } from '../../js/llama/index.js';
 import { readModel } from '../../js/llama/read-model.js';
+import { openStages } from '../../js/llama/stages.js';
 import { makeAdapter } from '../helpers/adapters.js';
 import { floats } from '../helpers/changed-gguf.js';
 import { gpuSkip, webGpu } from '../helpers/gpu.js';
 import { TOKENS } from '../helpers/llama.js';
 import { startServer } from '../helpers/range-server.js';
+import { ReferenceBackend } from '../helpers/reference-backend.js';
 import { splitGguf } from '../helpers/split-gguf.js';
 import { makeHybrid } from '../helpers/synthetic-hybrid.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
@@ -298,6 +300,29 @@ test('adapters: a GPU says that it lacks them', async () => {
   assert.deepEqual(await reasonsOf([]), []);
   assert.deepEqual(await reasonsOf([{ source: adapter, scale: 0 }]), []);
   assert.deepEqual(await reasonsOf([{ source: adapter }]), ['LoRA adapters are not supported on the GPU']);
+});
+
+test('adapters: only the layers that they change leave a GPU', async () => {
+  const gguf = await openGguf(base);
+  const source = makeAdapter({ shapes: { 'blk.1.ffn_down.weight': [96, 64] } });
+  const facts = {
+    ...(await readModel(gguf, { adapters: [{ source }] })),
+    settings: /** @type {const} */ ({ contextLength: 32, kvType: 'F16', activation: 'f32', causal: true }),
+  };
+  const open = async (/** @type {{ backend: string }} */ { backend: name }) => {
+    const backend = new ReferenceBackend();
+    const limits = { bindingBytes: 2 ** 27 };
+    if (name === 'gpu')
+      backend.lacks = (/** @type {any[]} */ ...args) =>
+        lacks(.../** @type {[any, any, any]} */ (args), limits);
+    return backend;
+  };
+  const { choice } = await openStages([{ backend: 'gpu' }], facts, open, false);
+  assert.deepEqual(choice.layers, [
+    { backend: 'gpu', from: 0, to: 1 },
+    { backend: 'cpu', from: 1, to: 2 },
+  ]);
+  assert.match(choice.reason, /the CPU computes layer 1: LoRA adapters are not supported on the GPU$/);
 });
 
 test('adapters: a model that may run on a GPU runs on the CPU', { skip: await gpuSkip() }, async (t) => {
