@@ -250,11 +250,14 @@ function kernelsWith(fm, { products, tables }, { between: inner, results: outer 
     },
   };
 
+  const methods = new Map(Object.entries(own));
   // Everything else is done by the kernels themselves.
   return new Proxy(fm, {
     get(target, name) {
-      const value = own[String(name)] ?? Reflect.get(target, name, target);
-      return typeof value === 'function' && value !== own[String(name)] ? value.bind(target) : value;
+      const method = methods.get(String(name));
+      if (method) return method;
+      const value = Reflect.get(target, name, target);
+      return typeof value === 'function' ? value.bind(target) : value;
     },
   });
 }
