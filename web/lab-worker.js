@@ -2,7 +2,7 @@
  * The worker that opens files, multiplies by their tensors and measures. The model is not here:
  * createWorkerLlama has a worker of its own.
  */
-import { deleteCachedGguf, listCachedGgufs, openGguf } from '../js/gguf/index.js';
+import { clearCachedGgufs, deleteCachedGguf, listCachedGgufs, openGguf } from '../js/gguf/index.js';
 import { createKernels } from '../js/wasm/create.js';
 import { benchmark } from './bench.js';
 import { serveCalls } from './lab-serve.js';
@@ -163,6 +163,11 @@ class Lab {
     await deleteCachedGguf(url);
     return listCachedGgufs();
   }
+
+  async forgetAll() {
+    await clearCachedGgufs();
+    return listCachedGgufs();
+  }
 }
 
-serveCalls(new Lab(), ['kept', 'forget', 'gpu']);
+serveCalls(new Lab(), ['kept', 'forget', 'forgetAll', 'gpu']);

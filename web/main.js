@@ -41,7 +41,17 @@ const options = new OptionsView(() => {
 const state = { tensor: '', kept: false, hasGpu: false };
 
 const model = () => state.model;
-const writing = setUpWriting({ jobs, options, model });
+/** @param {{ url: string, file: string }} link */
+const runLink = ({ url, file }) => run(url, file);
+
+/** The file of the model, with its address where it came from a link. */
+function modelFile() {
+  if (!state.file) return undefined;
+  const { name, source, cache } = state.file;
+  return { name, ...(cache && typeof source === 'string' ? { url: source } : {}) };
+}
+
+const writing = setUpWriting({ jobs, options, model, file: modelFile, link: runLink });
 setUpBench({
   lab,
   jobs,
@@ -56,10 +66,11 @@ setUpBench({
 });
 setUpChooser({
   files: (files) => run(files, nameOf(files)),
-  link: ({ url, file }) => run(url, file),
+  link: runLink,
   builtIn: () => runBuiltIn(),
   kept: () => lab.call('kept'),
   forget: (url) => lab.call('forget', { url }),
+  forgetAll: () => lab.call('forgetAll'),
 });
 
 const runBuiltIn = (file = fetchBuiltIn()) => run(file, builtInFile);

@@ -56,7 +56,10 @@ async function warmUp(model, signal) {
  * @param {(text: string, stats: import('../js/llama/generation.js').GenerationStats) => void} onText
  */
 export async function write(model, { prompt = '', messages }, options, onText) {
-  const generation = messages ? await model.chat(messages, options) : model.generate(prompt, options);
+  // A conversation that has grown too long goes on without its oldest turns.
+  const generation = messages
+    ? await model.chat(messages, { ...options, overflow: 'drop-oldest' })
+    : model.generate(prompt, options);
   let shown = 0;
   let last = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -80,5 +83,5 @@ export async function write(model, { prompt = '', messages }, options, onText) {
   }
   clearTimeout(timer);
   show();
-  return { stats: generation.stats, stopped };
+  return { text, stats: generation.stats, stopped, dropped: generation.droppedMessages };
 }

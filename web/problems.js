@@ -24,6 +24,7 @@ const advices = [
   [/HTTP 404/, 'There is no file at this address: check the link.'],
   [/HTTP 5\d\d|HTTP 429/, 'The server is busy or broken: try again later.'],
   [/does not answer Range requests/, 'Download the file, and drop it here.'],
+  [/^responseFormat/, 'Change the JSON schema under Options: not every schema can be followed.'],
   [/the worker (ended|cannot be started)/, 'Open the file again.'],
   [/magic|not a GGUF|no GGUF/i, 'Models for this page are files that end with .gguf.'],
 ];
@@ -40,7 +41,10 @@ const forBuilders = /; where a build moved it.*|\. Its script must be there.*/s;
 
 /** The message of an error as a visitor needs it. @param {Error} error */
 export const messageOf = ({ message }) =>
-  message.replace(forBuilders, '').replace(/^the worker (ended|cannot be started): /, 'The worker stopped: ');
+  message
+    .replace(forBuilders, '')
+    .replace(/^the worker (ended|cannot be started): /, 'The worker stopped: ')
+    .replace(/^responseFormat\.schema/, 'the schema');
 
 /**
  * @param {CodedError} error

@@ -1,8 +1,10 @@
 /** Writing: what the prompt, its buttons and the paper do. */
+import { Chat } from './chat.js';
 import { byId, el } from './dom.js';
 import { count } from './format.js';
 import { alertUser, announce } from './jobs.js';
 import { write as writeWith } from './model.js';
+import { askFirst } from './views/confirm.js';
 import { SpeedView } from './views/speed.js';
 import { WriterView } from './views/writer.js';
 
@@ -14,13 +16,25 @@ const examples = {
   chat: ['Why is the sky blue?', 'Write a haiku about the sea.', 'Explain recursion to a child.'],
 };
 
+/** Whether what was written is JSON. @param {string} text */
+function jsonWords(text) {
+  try {
+    JSON.parse(text);
+    return 'valid JSON';
+  } catch {
+    return 'the JSON is cut off';
+  }
+}
+
 /**
  * @param {object} parts
  * @param {import('./jobs.js').Jobs} parts.jobs
  * @param {import('./views/options.js').OptionsView} parts.options
  * @param {() => import('./model.js').WorkerLlama | undefined} parts.model  that is loaded
+ * @param {() => import('./conversations.js').ModelFile | undefined} parts.file  of the model
+ * @param {(link: { url: string, file: string }) => void} parts.link  runs the model of a link
  */
-export function setUpWriting({ jobs, options, model }) {
+export function setUpWriting({ jobs, options, model, file, link }) {
   const writer = new WriterView();
   const speed = new SpeedView();
   const prompt = /** @type {HTMLTextAreaElement} */ (byId('prompt'));
@@ -30,49 +44,67 @@ export function setUpWriting({ jobs, options, model }) {
 
   const modeOf = () =>
     /** @type {HTMLInputElement | null} */ (byId('mode').querySelector('input:checked'))?.value ?? 'text';
-  const isChat = () => modeOf() === 'chat';
+  const isChat = () => modeOf() === 'chat' && !byId('mode').hidden;
+  const chat = new Chat({
+    ...{ writer, options, file, link, isChat },
+    ask: (question) => {
+      prompt.value ||= question;
+    },
+    changed: () => {
+      full = false;
+      buttons();
+      prompt.focus();
+    },
+  });
 
   function buttons() {
-    const written = writer.text !== '' || writer.messages.length > 0;
+    const isTalk = writer.messages.length > 0;
+    const written = writer.text !== '' || isTalk;
     const canWrite = Boolean(model()) && !busy;
     writeButton.hidden = busy;
     writeButton.disabled = !canWrite;
     stopButton.hidden = !busy;
     byId('copy').hidden = !written || busy;
-    byId('clear').hidden = !written || busy;
-    byId('continue').hidden = !written || !canWrite || full || writer.messages.length > 0;
+    byId('clear').hidden = !written || busy || isChat();
+    byId('continue').hidden = !written || !canWrite || full || isTalk || options.isJson;
+    byId('regenerate').hidden = !isTalk || !canWrite || !isChat();
+    byId('delete').hidden = !chat.isOpen || busy;
+    chat.show(busy);
   }
 
   function mode() {
-    const chat = isChat();
-    byId('writer-heading').textContent = chat ? 'Chat' : 'Story';
-    byId('prompt-label').textContent = chat ? 'Your message' : 'How the text begins';
-    writeButton.textContent = chat ? 'Send' : 'Write';
-    byId('system-field').hidden = !chat;
-    prompt.placeholder = chat ? 'Ask something' : 'How the text begins';
+    const isTalk = isChat();
+    byId('writer-heading').textContent = isTalk ? 'Chat' : 'Story';
+    byId('prompt-label').textContent = isTalk ? 'Your message' : 'How the text begins';
+    writeButton.textContent = isTalk ? 'Send' : 'Write';
+    byId('system-field').hidden = !isTalk;
+    prompt.placeholder = isTalk ? 'Ask something' : 'How the text begins';
     byId('examples').replaceChildren(
-      ...examples[chat ? 'chat' : 'text'].map((text) =>
+      ...examples[isTalk ? 'chat' : 'text'].map((text) =>
         el('button', { type: 'button', class: 'chip' }, text),
       ),
     );
+    options.summarise();
   }
 
   /**
    * @param {object} request  what the model continues: { prompt } or { messages }
-   * @param {{ seed?: number, quiet?: boolean }} [how]  quiet: the text is not read out
+   * @param {object} [how]
+   * @param {import('../js/llama/options.js').GenerateOptions} [how.settings]  instead of the options of the page
+   * @param {boolean} [how.quiet]  the text is not read out
    */
-  async function write(request, { seed, quiet = false } = {}) {
+  async function write(request, { settings = options.generation, quiet = false } = {}) {
     busy = true;
     speed.reset();
     // A button that vanishes must not take the focus with it.
-    const handsOver = document.activeElement === writeButton || document.activeElement === byId('continue');
+    const leaving = [writeButton, byId('continue'), byId('regenerate')];
+    const handsOver = leaving.includes(document.activeElement);
     buttons();
     if (handsOver) stopButton.focus();
     writer.line('Reading the prompt…');
     if (!quiet) announce('Writing.');
     let begun = false;
     const llama = /** @type {import('./model.js').WorkerLlama} */ (model());
-    const settings = { ...options.generation, ...(seed === undefined ? {} : { seed }) };
     const outcome = await jobs.run(
       ({ signal }) =>
         writeWith(llama, request, { ...settings, signal }, (text, stats) => {
@@ -92,13 +124,16 @@ export function setUpWriting({ jobs, options, model }) {
     );
     const hadFocus = document.activeElement === stopButton;
     busy = false;
-    writer.close();
+    writer.close(outcome !== undefined && !outcome.stopped);
     if (outcome) {
       const { stats, stopped } = outcome;
       full = stats.finishReason === 'context';
       speed.finish(stats, stopped);
-      speed.memory(llama.info.memory.linear);
-      writer.line(WriterView.outcome(stats, stopped, llama.info.contextLength));
+      speed.runsOn(llama.info);
+      const json = settings.responseFormat && jsonWords(outcome.text);
+      const older = outcome.dropped && `without the oldest ${count(outcome.dropped)} messages`;
+      const words = [WriterView.outcome(stats, stopped, llama.info.contextLength), json, older];
+      writer.line(words.filter(Boolean).join(' · '));
       if (!quiet)
         announce(`${stopped ? 'Stopped' : 'Finished'} after ${count(stats.tokens)} tokens. ${writer.text}`);
     } else if (!byId('alerts').childElementCount) {
@@ -108,6 +143,25 @@ export function setUpWriting({ jobs, options, model }) {
     }
     buttons();
     if (hadFocus) (writeButton.disabled ? prompt : writeButton).focus();
+  }
+
+  /**
+   * The model answers the last message. If it cannot, all is as before.
+   * @param {readonly import('./conversations.js').Message[]} before
+   */
+  async function answer(before) {
+    chat.save();
+    await write({ messages: chat.messages });
+    const isAnswered = writer.messages.at(-1)?.role === 'assistant';
+    if (!isAnswered) {
+      const question = writer.messages.at(-1)?.content ?? '';
+      const line = byId('outcome-line').textContent;
+      writer.show(before);
+      writer.line(line);
+      if (before.at(-2)?.content !== question) prompt.value ||= question;
+    }
+    await chat.save();
+    buttons();
   }
 
   function submit() {
@@ -121,12 +175,13 @@ export function setUpWriting({ jobs, options, model }) {
     }
     full = false;
     if (isChat()) {
-      if (writer.messages.length === 0) writer.clear();
+      const before = [...writer.messages];
+      if (before.length === 0) writer.clear();
       writer.ask(text.trim());
       prompt.value = '';
-      const system = options.system ? [{ role: 'system', content: options.system }] : [];
-      write({ messages: [...system, ...writer.messages] });
+      answer(before);
     } else {
+      chat.leave();
       writer.begin(text);
       write({ prompt: text });
     }
@@ -154,7 +209,19 @@ export function setUpWriting({ jobs, options, model }) {
     writer.resume();
     write({ prompt: writer.text });
   });
+  byId('regenerate').addEventListener('click', () => {
+    if (!options.check()) return;
+    const before = [...writer.messages];
+    writer.askAgain();
+    answer(before);
+  });
+  askFirst(
+    byId('delete'),
+    () => 'Delete for good?',
+    () => chat.delete(),
+  );
   byId('clear').addEventListener('click', () => {
+    chat.leave();
     writer.clear();
     full = false;
     buttons();
@@ -169,9 +236,23 @@ export function setUpWriting({ jobs, options, model }) {
       writer.line('The browser does not let this page copy: select the text instead.');
     }
   });
-  byId('mode').addEventListener('change', () => {
+  /** The paper of the mode: the current conversation, or an empty one. */
+  function turnPaper() {
+    if (isChat()) {
+      chat.resume();
+      return;
+    }
+    chat.leave();
     writer.clear();
+  }
+  byId('mode').addEventListener('change', () => {
+    turnPaper();
     mode();
+    buttons();
+  });
+  byId('form-field').addEventListener('change', buttons);
+  chat.load().then(() => {
+    if (isChat() && !busy && writer.messages.length === 0) chat.resume();
     buttons();
   });
 
@@ -183,19 +264,19 @@ export function setUpWriting({ jobs, options, model }) {
      */
     model(info, words = '') {
       if (info) {
-        const { chat } = info.tokenizer;
+        const { chat: canChat } = info.tokenizer;
         const hadModes = !byId('mode').hidden;
-        byId('mode').hidden = !chat;
-        const wanted = chat && (hadModes ? modeOf() : 'chat');
+        byId('mode').hidden = !canChat;
+        const wanted = canChat && (hadModes ? modeOf() : 'chat');
         const radio = byId('mode').querySelector(`[value=${wanted || 'text'}]`);
         /** @type {HTMLInputElement} */ (radio).checked = true;
-        if (chat !== hadModes) {
-          writer.clear();
-          prompt.value = chat ? '' : examples.text[0];
+        if (canChat !== hadModes) {
+          turnPaper();
+          prompt.value = canChat ? '' : examples.text[0];
         }
         mode();
-        speed.memory(info.memory.linear);
-        writer.placeholder(chat ? 'Ask something below.' : 'Give it a beginning below, and it writes on.');
+        speed.runsOn(info);
+        writer.placeholder(canChat ? 'Ask something below.' : 'Give it a beginning below, and it writes on.');
       } else {
         writer.placeholder(words);
       }
@@ -205,9 +286,10 @@ export function setUpWriting({ jobs, options, model }) {
     /** Shows what the page does before anything was clicked. */
     async first() {
       const text = prompt.value;
-      if (busy || text.trim() === '' || isChat()) return;
+      if (busy || text.trim() === '' || isChat() || chat.isOpen) return;
       writer.begin(text);
-      await write({ prompt: text }, { seed: firstSeed, quiet: true });
+      const settings = { ...options.numbers, seed: firstSeed };
+      await write({ prompt: text }, { settings, quiet: true });
     },
   };
 }

@@ -6,7 +6,17 @@ import { join, relative } from 'node:path';
 import { test } from 'node:test';
 import { buildDemo, serveDemo } from '../../web/serve.js';
 import { projectRoot } from '../helpers/test-data.js';
-import { chooseFile, pageTest, paper, shared, skip, writeTemporary, written } from './demo-page.js';
+import {
+  chooseFile,
+  pageTest,
+  paper,
+  setOptions,
+  shared,
+  skip,
+  write,
+  writeTemporary,
+  written,
+} from './demo-page.js';
 import { openPage, serveFolder, verifiedResult } from './helpers.js';
 
 const built = join(projectRoot, 'build/web');
@@ -44,6 +54,12 @@ test('after one visit the page works without its server: it loads, writes and me
     assert.equal(await page.evaluate(() => crossOriginIsolated), true);
     await page.getByRole('button', { name: 'Measure this file' }).click();
     await verifiedResult(page);
+    // JSON takes a chunk that nothing else does.
+    await setOptions(page, { 'Most tokens': '1', Seed: '7' });
+    await page.locator('#form-field').getByLabel('JSON').check();
+    await write(page).click();
+    await written(page, { seed: '7' });
+    assert.match((await paper(page)) ?? '', /^Once upon a time\s*\{/);
     await page.goto(`${server.url}?again`);
     await written(page);
     assert.deepEqual(errors, []);

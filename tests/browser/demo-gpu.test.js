@@ -103,6 +103,7 @@ gpuTest(
     assert.equal(onGpu.text, `Once upon a time${expected}`);
     assert.match((await textOf(page, '#engine-line')) ?? '', /^GPU · /);
     assert.match((await textOf(page, '#options-summary')) ?? '', /· GPU$/);
+    assert.equal(await textOf(page, '#speed-device'), 'on the GPU');
     assert.match((await textOf(page, '#types')) ?? '', /webgpu · f32/);
     await page.addScriptTag({ path: createRequire(import.meta.url).resolve('axe-core') });
     const report = /** @type {any} */ (

@@ -1,52 +1,24 @@
 /** The dialog that chooses another model, and dropping one on the page. */
-import { byId, el } from '../dom.js';
-import { bytes } from '../format.js';
-import { LinkError, parseLink, suggestions } from '../links.js';
+import { byId } from '../dom.js';
+import { LinkError, parseLink } from '../links.js';
+import { setUpModelLists } from './model-lists.js';
 
 /** @typedef {{ files: (files: File[]) => void, link: (link: { url: string, file: string }) => void, builtIn: () => void }} Choices */
 
-/** @typedef {{ url: string, size: number, bytes: number }} Kept */
-
-/** @param {Choices & { kept: () => Promise<Kept[]>, forget: (url: string) => Promise<Kept[]> }} choices */
-export function setUpChooser({ files, link, builtIn, kept, forget }) {
+/** @param {Choices & import('./model-lists.js').KeptModels} choices */
+export function setUpChooser({ files, link, builtIn, ...models }) {
   const dialog = /** @type {HTMLDialogElement} */ (byId('chooser'));
   const input = /** @type {HTMLInputElement} */ (byId('link'));
+  const showModels = setUpModelLists(models, (chosen) => {
+    dialog.close();
+    link(chosen);
+  });
   byId('change').addEventListener('click', () => {
     byId('link-error').textContent = '';
     input.removeAttribute('aria-invalid');
     dialog.showModal();
-    kept().then(showKept, () => showKept([]));
+    showModels();
   });
-
-  /** @param {Kept[]} all */
-  function showKept(all) {
-    byId('kept').hidden = all.length === 0;
-    byId('kept-list').replaceChildren(
-      ...all.map(({ url, size, bytes: there }) => {
-        const parsed = parseLink(url, document.baseURI);
-        const load = el('button', { type: 'button', class: 'button quiet small' }, 'Run');
-        const remove = el('button', { type: 'button', class: 'button quiet small' }, 'Remove');
-        load.setAttribute('aria-label', `Run ${parsed.file}`);
-        remove.setAttribute('aria-label', `Remove ${parsed.file}`);
-        load.addEventListener('click', () => {
-          dialog.close();
-          link(parsed);
-        });
-        remove.addEventListener('click', async () => {
-          showKept(await forget(url));
-          byId('chooser-close').focus();
-        });
-        const amount = there < size ? `${bytes(there)} of ${bytes(size)}` : bytes(size);
-        return el(
-          'li',
-          {},
-          el('span', {}, `${parsed.file} `, el('span', { class: 'muted' }, amount)),
-          load,
-          remove,
-        );
-      }),
-    );
-  }
 
   byId('chooser-close').addEventListener('click', () => dialog.close());
   dialog.addEventListener('click', (event) => {
@@ -88,17 +60,6 @@ export function setUpChooser({ files, link, builtIn, kept, forget }) {
     event.preventDefault();
     submit();
   });
-  byId('suggestions').append(
-    ...suggestions.map(({ label, link: address }) => {
-      const chip = el('button', { type: 'button', class: 'chip' }, label);
-      chip.addEventListener('click', () => {
-        input.value = address;
-        submit();
-      });
-      return chip;
-    }),
-  );
-
   const hasFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes('Files');
   addEventListener('dragover', (event) => {
     if (!hasFiles(event)) return;

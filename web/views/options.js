@@ -37,8 +37,13 @@ export class OptionsView {
     this.summarise();
   }
 
-  /** What the next text is written with. */
+  /** What the next text is written with. Call check() first. */
   get generation() {
+    return { ...this.numbers, responseFormat: this.#responseFormat };
+  }
+
+  /** The same, for a text of any form. */
+  get numbers() {
     const data = new FormData(form());
     const number = (/** @type {string} */ name, /** @type {number} */ fallback) => {
       const text = String(data.get(name) ?? '').trim();
@@ -53,6 +58,35 @@ export class OptionsView {
       maxTokens: number('maxTokens', 240),
       ...(seed === '' ? {} : { seed: Number(seed) }),
     };
+  }
+
+  /** Whether the model writes JSON. */
+  get isJson() {
+    return new FormData(form()).get('form') === 'json';
+  }
+
+  /** @returns {import('../../js/llama/options.js').ResponseFormat | undefined} */
+  get #responseFormat() {
+    if (!this.isJson) return undefined;
+    const schema = this.#schema.value.trim();
+    return schema ? { type: 'json_schema', schema: JSON.parse(schema) } : { type: 'json_object' };
+  }
+
+  get #schema() {
+    return /** @type {HTMLTextAreaElement} */ (byId('schema'));
+  }
+
+  /** Why the schema can be none; '' if it may be one. */
+  get #schemaProblem() {
+    const text = this.#schema.value.trim();
+    if (!this.isJson || text === '') return '';
+    try {
+      const schema = JSON.parse(text);
+      const isObject = typeof schema === 'object' && schema !== null && !Array.isArray(schema);
+      return isObject ? '' : 'A JSON schema is an object, as in { "type": "object" }.';
+    } catch (error) {
+      return `This is no JSON: ${/** @type {Error} */ (error).message}`;
+    }
   }
 
   /** Threads of kernels on the CPU; undefined: as many as the browser allows. */
@@ -74,12 +108,19 @@ export class OptionsView {
   }
 
   get system() {
-    return String(new FormData(form()).get('system') ?? '').trim();
+    return byId('system').value.trim();
+  }
+
+  /** @param {string} text */
+  set system(text) {
+    byId('system').value = text;
+    this.summarise();
   }
 
   /** @returns {boolean} whether all fields hold what they may; the first that does not is shown */
   check() {
-    const bad = [...form().querySelectorAll('.options-grid input')].find(
+    this.#schema.setCustomValidity(this.#schemaProblem);
+    const bad = [...form().querySelectorAll('.options-grid :is(input, textarea)')].find(
       (input) => !(/** @type {HTMLInputElement} */ (input).checkValidity()),
     );
     if (bad) {
@@ -91,7 +132,7 @@ export class OptionsView {
 
   /** After a change that was not made by hand, too. */
   summarise() {
-    const { temperature, maxTokens, seed } = this.generation;
+    const { temperature, maxTokens, seed } = this.numbers;
     byId('temperature-value').textContent = String(temperature);
     const { activation, backend } = this.loading;
     const threads = Number(byId('threads').value || 1);
@@ -100,6 +141,8 @@ export class OptionsView {
       `temperature ${temperature}`,
       `${maxTokens} tokens`,
       seed === undefined ? 'random seed' : `seed ${seed}`,
+      ...(this.isJson ? ['JSON'] : []),
+      ...(this.system && !byId('system-field').hidden ? ['system prompt'] : []),
       ...(backend === 'gpu' ? ['GPU'] : onCpu),
     ].join(' · ');
   }

@@ -8,6 +8,8 @@ const width = 240;
 const height = 44;
 const points = 60;
 
+const devices = { cpu: 'on the CPU', gpu: 'on the GPU', mixed: 'on GPU and CPU' };
+
 const tokensOf = (/** @type {number} */ n) => `${count(n)}\u00a0${n === 1 ? 'token' : 'tokens'}`;
 
 export class SpeedView {
@@ -54,9 +56,10 @@ export class SpeedView {
     this.#stats.dataset.state = 'failed';
   }
 
-  /** @param {number} used */
-  memory(used) {
-    byId('stat-memory').textContent = bytes(used);
+  /** Where the model computes, and how much memory it holds there. @param {import('../../js/llama/info.js').ModelInfo} info */
+  runsOn({ backend, memory }) {
+    byId('speed-device').textContent = devices[backend.name];
+    byId('stat-memory').textContent = bytes(memory.linear);
   }
 
   /** The speed over time, as means of equal stretches of what was written. */

@@ -62,22 +62,45 @@ export class WriterView {
     this.#open(target);
   }
 
-  /** A turn of a chat, and the place for its answer. @param {string} question */
+  /** A conversation that was kept. @param {readonly Message[]} messages  without the system prompt */
+  show(messages) {
+    this.clear();
+    this.messages = [...messages];
+    for (const { role, content } of messages) this.#turn(role, document.createTextNode(content));
+    if (messages.at(-1)?.role === 'assistant') this.text = messages.at(-1)?.content ?? '';
+    byId('paper-placeholder').hidden = messages.length > 0;
+    this.#follows = true;
+    this.#scroll();
+  }
+
+  /** @param {string} role @param {Text} content */
+  #turn(role, content) {
+    const isUser = role === 'user';
+    const by = el('span', { class: 'visually-hidden' }, isUser ? 'You: ' : 'The model: ');
+    const turn = el('div', { class: isUser ? 'turn user' : 'turn' }, by, content);
+    this.#text.append(turn);
+    return turn;
+  }
+
+  /** A message of a conversation, and the place for its answer. @param {string} question */
   ask(question) {
     if (this.messages.length === 0) this.#text.replaceChildren();
-    this.text = '';
     this.messages.push({ role: 'user', content: question });
+    this.#turn('user', document.createTextNode(question));
+    this.#answer();
+  }
+
+  /** Takes the last answer away, and makes a place for another. */
+  askAgain() {
+    this.messages.pop();
+    this.#text.lastElementChild?.remove();
+    this.#answer();
+  }
+
+  #answer() {
+    this.text = '';
     const target = document.createTextNode('');
-    this.#text.append(
-      el('div', { class: 'turn user' }, el('span', { class: 'visually-hidden' }, 'You: '), question),
-      el(
-        'div',
-        { class: 'turn' },
-        el('span', { class: 'visually-hidden' }, 'The model: '),
-        target,
-        this.#caret,
-      ),
-    );
+    this.#turn('assistant', target).append(this.#caret);
     this.#open(target);
   }
 
@@ -98,9 +121,10 @@ export class WriterView {
     this.#scroll();
   }
 
-  /** The end of what is being written. */
-  close() {
-    if (this.messages.at(-1)?.role === 'user') this.messages.push({ role: 'assistant', content: this.text });
+  /** The end of what is being written. @param {boolean} isDone  an answer of which there is nothing counts */
+  close(isDone) {
+    if (this.messages.at(-1)?.role === 'user' && (isDone || this.text))
+      this.messages.push({ role: 'assistant', content: this.text });
     this.#caret.remove();
     this.#paper.removeAttribute('aria-busy');
   }
@@ -113,16 +137,19 @@ export class WriterView {
       .join('\n\n');
   }
 
-  /** @param {string} words  below the paper */
-  line(words) {
-    byId('outcome-line').textContent = words || '\u00a0';
+  /** @param {string} words  below the paper @param {...Node} more */
+  line(words, ...more) {
+    byId('outcome-line').replaceChildren(words || '\u00a0', ...more);
   }
 
   #scroll() {
     if (this.#follows) this.#paper.scrollTop = this.#paper.scrollHeight;
   }
 
-  /** Why it ended, in words. @param {Stats} stats @param {boolean} stopped @param {number} contextLength */
+  /**
+   * Why it ended, in words.
+   * @param {Stats} stats @param {boolean} stopped @param {number} contextLength
+   */
   static outcome({ finishReason, tokens, seed }, stopped, contextLength) {
     const wrote = `${count(tokens)} ${tokens === 1 ? 'token' : 'tokens'}`;
     if (stopped || finishReason === 'stopped') return `Stopped after ${wrote} · seed ${seed}`;

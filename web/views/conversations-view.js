@@ -1,0 +1,45 @@
+/** The conversations as a row of buttons. */
+import { titleOf } from '../conversations.js';
+import { byId, el } from '../dom.js';
+
+/** @typedef {import('../conversations.js').Conversation} Conversation */
+
+export class ConversationsView {
+  #onOpen;
+
+  /** @param {{ onNew: () => void, onOpen: (conversation: Conversation) => void }} actions */
+  constructor({ onNew, onOpen }) {
+    this.#onOpen = onOpen;
+    byId('new-conversation').addEventListener('click', onNew);
+  }
+
+  /**
+   * @param {Pick<import('../conversations.js').Conversations, 'all' | 'current' | 'kept'>} conversations
+   * @param {{ isChat: boolean, busy: boolean }} state  busy: the model writes, and no other conversation can be opened
+   */
+  show({ all, current, kept }, { isChat, busy }) {
+    byId('conversations').hidden = !isChat && all.length === 0;
+    byId('conversations-note').hidden = kept;
+    byId('new-conversation').hidden = !isChat;
+    byId('new-conversation').disabled = busy || !current;
+    byId('conversation-list').replaceChildren(
+      ...all.map((conversation) => {
+        const isCurrent = conversation.id === current?.id;
+        const title = titleOf(conversation);
+        const button = el(
+          'button',
+          { type: 'button', class: 'chip', title, disabled: busy, 'aria-current': isCurrent && 'true' },
+          title,
+        );
+        button.addEventListener('click', () => this.#onOpen(conversation));
+        return el('li', {}, button);
+      }),
+    );
+  }
+
+  /** The button of the current conversation gets the focus, for one that was there before is gone. */
+  focus() {
+    const current = byId('conversation-list').querySelector('[aria-current]');
+    (current ?? byId('new-conversation')).focus();
+  }
+}
