@@ -64,6 +64,7 @@ export function setUpWriting({ jobs, options, model, file, link }) {
     writeButton.hidden = busy;
     writeButton.disabled = !canWrite;
     stopButton.hidden = !busy;
+    byId('mode').disabled = busy;
     byId('copy').hidden = !written || busy;
     byId('clear').hidden = !written || busy || isChat();
     byId('continue').hidden = !written || !canWrite || full || isTalk || options.isJson;
@@ -271,8 +272,8 @@ export function setUpWriting({ jobs, options, model, file, link }) {
         const radio = byId('mode').querySelector(`[value=${wanted || 'text'}]`);
         /** @type {HTMLInputElement} */ (radio).checked = true;
         if (canChat !== hadModes) {
-          turnPaper();
           prompt.value = canChat ? '' : examples.text[0];
+          turnPaper();
         }
         mode();
         speed.runsOn(info);

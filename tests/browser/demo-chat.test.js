@@ -151,12 +151,30 @@ pageTest(
     assert.equal((await titles(page)).length, 2);
     await button(page, 'Delete for good?').click();
     assert.equal(await paper(page), '');
+    // The page is closed before an answer.
+    await page.evaluate(async () => {
+      const opening = indexedDB.open('fused-matmul-page');
+      await new Promise((resolve) => opening.addEventListener('success', resolve));
+      const store = opening.result.transaction('conversations', 'readwrite').objectStore('conversations');
+      const messages = ['Hello', 'Hello.', 'Why?'].map((content, i) => ({
+        role: i % 2 ? 'assistant' : 'user',
+        content,
+      }));
+      const used = Date.now() + 1000;
+      const put = store.put({ id: 'x', used, system: 'Yes', model: { name: 'x.gguf' }, messages });
+      await new Promise((resolve) => put.addEventListener('success', resolve));
+      opening.result.close();
+    });
     await page.reload();
     await written(page);
-    assert.deepEqual(await titles(page), ['One day, a little fox']);
+    assert.deepEqual(await titles(page), ['Hello', 'One day, a little fox']);
 
-    // Where a model holds one, the last is on the paper.
+    // Where a model holds one, the last is on the paper, and the question can be asked again.
     await loadChatModel(page, path);
+    assert.deepEqual(await turns(page), ['Hello', 'Hello.']);
+    assert.equal(await page.getByLabel('Your message').inputValue(), 'Why?');
+    assert.equal(await page.getByLabel('System prompt').inputValue(), 'Yes');
+    await conversation(page, 'One day, a little fox').click();
     assert.deepEqual(await turns(page), all);
   },
   { bypassCSP: true, viewport: { width: 360, height: 740 } },
@@ -204,6 +222,9 @@ pageTest('JSON is written, of a schema if there is one', async ({ page }) => {
   assert.equal(await page.locator('#alerts').textContent(), '');
 });
 
+/** Of the file behind a page of Hugging Face. @param {string} link */
+const pathOf = (link) => new URL(link).pathname.replace('/blob/', '/resolve/');
+
 test('small models are listed with size and licence, kept when loaded, and removed at once', {
   skip,
 }, async () => {
@@ -211,11 +232,15 @@ test('small models are listed with size and licence, kept when loaded, and remov
     serviceWorkers: 'block',
   });
   try {
-    const file = storyModel();
+    const story = storyModel();
+    const talker = chatModel(TEMPLATE);
+    const [first, second] = suggestions;
     /** @type {string[]} */
     const asked = [];
     await page.context().route('https://huggingface.co/**', (route) => {
-      asked.push(new URL(route.request().url()).pathname);
+      const { pathname } = new URL(route.request().url());
+      asked.push(pathname);
+      const file = pathname === pathOf(first.link) ? story : talker;
       const [, from, to] = /bytes=(\d+)-(\d+)/.exec(route.request().headers().range ?? '') ?? [];
       const end = Math.min(Number(to) + 1, file.length);
       const headers = {
@@ -236,10 +261,9 @@ test('small models are listed with size and licence, kept when loaded, and remov
     assert.equal(await page.locator('#kept').isVisible(), false);
     assert.deepEqual(asked, [], 'nothing is fetched unasked');
 
-    const [first, second] = suggestions;
     for (const { name, link } of [first, second]) {
       await page.getByRole('button', { name: `Load ${name}, ` }).click();
-      const path = new URL(link).pathname.replace('/blob/', '/resolve/');
+      const path = pathOf(link);
       await page.getByText(`${path.split('/').at(-1)} is ready`).waitFor({ state: 'attached' });
       assert.equal(asked.at(-1), path);
       await open();
@@ -254,11 +278,18 @@ test('small models are listed with size and licence, kept when loaded, and remov
     await button(page, 'Remove 2\u00a0models?').click();
     await page.locator('#kept').waitFor({ state: 'hidden' });
     await page.getByRole('button', { name: `Load ${first.name}, ` }).waitFor();
+    assert.equal(await page.locator('#conversations-note').isVisible(), false);
+    await page.addInitScript(() => {
+      Object.defineProperty(globalThis, 'indexedDB', { value: undefined });
+    });
     await page.reload();
     await written(page);
     await open();
     await page.waitForTimeout(200);
     assert.equal(await page.locator('#kept').isVisible(), false);
+    // The second one holds conversations, which a browser without a database does not keep.
+    await page.getByRole('button', { name: `Load ${second.name}, ` }).click();
+    await page.getByText(/conversations: they last until it is closed/).waitFor();
     const expected = /Service Worker registration blocked|external request: https:\/\/huggingface\.co\//;
     assert.deepEqual(
       problems.filter((problem) => !expected.test(problem)),

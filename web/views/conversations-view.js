@@ -22,7 +22,8 @@ export class ConversationsView {
     byId('conversations-note').hidden = kept;
     byId('new-conversation').hidden = !isChat;
     byId('new-conversation').disabled = busy || !current;
-    byId('conversation-list').replaceChildren(
+    const list = byId('conversation-list');
+    list.replaceChildren(
       ...all.map((conversation) => {
         const isCurrent = conversation.id === current?.id;
         const title = titleOf(conversation);
@@ -35,6 +36,7 @@ export class ConversationsView {
         return el('li', {}, button);
       }),
     );
+    if (current && current.id === all[0].id) list.scrollLeft = 0;
   }
 
   /** The button of the current conversation gets the focus, for one that was there before is gone. */

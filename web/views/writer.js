@@ -1,5 +1,5 @@
 /** The paper a model writes on: a text it continues, or the turns of a chat. */
-import { byId, el } from '../dom.js';
+import { byId, el, frame } from '../dom.js';
 import { count } from '../format.js';
 
 /** @typedef {import('../../js/llama/generation.js').GenerationStats} Stats */
@@ -7,6 +7,24 @@ import { count } from '../format.js';
 
 /** Closer to the end than this, the paper follows what is written. */
 const nearEndPx = 48;
+
+/** Characters that are laid out in one go. */
+const partLength = 6000;
+
+/** Where the part before `end` begins. @param {readonly Message[]} messages @param {number} end */
+function partBefore(messages, end) {
+  let length = 0;
+  let start = end;
+  while (start > 0 && length < partLength) length += messages[--start].content.length;
+  return start;
+}
+
+/** @param {string} role @param {Text} content */
+function turnOf(role, content) {
+  const isUser = role === 'user';
+  const by = el('span', { class: 'visually-hidden' }, isUser ? 'You: ' : 'The model: ');
+  return el('div', { class: isUser ? 'turn user' : 'turn' }, by, content);
+}
 
 export class WriterView {
   #paper = byId('paper');
@@ -62,31 +80,34 @@ export class WriterView {
     this.#open(target);
   }
 
-  /** A conversation that was kept. @param {readonly Message[]} messages  without the system prompt */
-  show(messages) {
+  /**
+   * A conversation that was kept. Its last turns are there at once; the older ones come above them in parts, as a long text takes
+   * long to lay out.
+   * @param {readonly Message[]} messages  without the system prompt
+   */
+  async show(messages) {
     this.clear();
-    this.messages = [...messages];
-    for (const { role, content } of messages) this.#turn(role, document.createTextNode(content));
-    if (messages.at(-1)?.role === 'assistant') this.text = messages.at(-1)?.content ?? '';
-    byId('paper-placeholder').hidden = messages.length > 0;
+    const mine = [...messages];
+    this.messages = mine;
+    if (mine.at(-1)?.role === 'assistant') this.text = mine.at(-1)?.content ?? '';
+    byId('paper-placeholder').hidden = mine.length > 0;
     this.#follows = true;
-    this.#scroll();
-  }
-
-  /** @param {string} role @param {Text} content */
-  #turn(role, content) {
-    const isUser = role === 'user';
-    const by = el('span', { class: 'visually-hidden' }, isUser ? 'You: ' : 'The model: ');
-    const turn = el('div', { class: isUser ? 'turn user' : 'turn' }, by, content);
-    this.#text.append(turn);
-    return turn;
+    let end = messages.length;
+    while (end > 0 && this.messages === mine) {
+      const start = partBefore(messages, end);
+      const part = messages.slice(start, end);
+      this.#text.prepend(...part.map(({ role, content }) => turnOf(role, document.createTextNode(content))));
+      this.#scroll();
+      end = start;
+      await frame();
+    }
   }
 
   /** A message of a conversation, and the place for its answer. @param {string} question */
   ask(question) {
     if (this.messages.length === 0) this.#text.replaceChildren();
     this.messages.push({ role: 'user', content: question });
-    this.#turn('user', document.createTextNode(question));
+    this.#text.append(turnOf('user', document.createTextNode(question)));
     this.#answer();
   }
 
@@ -100,7 +121,9 @@ export class WriterView {
   #answer() {
     this.text = '';
     const target = document.createTextNode('');
-    this.#turn('assistant', target).append(this.#caret);
+    const turn = turnOf('assistant', target);
+    turn.append(this.#caret);
+    this.#text.append(turn);
     this.#open(target);
   }
 
