@@ -2,6 +2,8 @@
 
 const DATABASE = 'fused-matmul-page';
 const STORE = 'conversations';
+/** Records that are read at once. */
+const partLength = 10;
 
 /** @template T @param {IDBRequest<T>} request @returns {Promise<T>} */
 const answerOf = (request) =>
@@ -40,9 +42,17 @@ export class Records {
     return result;
   }
 
-  /** @returns {Promise<T[]>} */
-  all() {
-    return this.#run('readonly', (store) => store.getAll());
+  /** All records, read in parts, as the page's thread decodes them. @returns {Promise<T[]>} */
+  async all() {
+    /** @type {T[]} */
+    const found = [];
+    for (;;) {
+      const last = found.at(-1);
+      const rest = last && IDBKeyRange.lowerBound(last.id, true);
+      const part = await this.#run('readonly', (store) => store.getAll(rest, partLength));
+      found.push(...part);
+      if (part.length < partLength) return found;
+    }
   }
 
   /** @param {T} record */

@@ -84,21 +84,22 @@ test('no task takes 50 ms while long conversations are read and opened', { skip 
     const page = await context.newPage();
     await page.goto(server.url);
     await written(page);
-    // 80 conversations of 60 kB each.
+    // Two of the conversations are as long as a context of 32,000 tokens.
     await page.evaluate(async () => {
       const done = (/** @type {IDBRequest} */ request) =>
         new Promise((resolve) => request.addEventListener('success', () => resolve(request.result)));
       const database = await done(indexedDB.open('fused-matmul-page'));
       const store = database.transaction('conversations', 'readwrite').objectStore('conversations');
-      const text = 'There was a word, and the word was long. '.repeat(24);
-      const messages = Array.from({ length: 60 }, (_, i) => ({
-        role: i % 2 ? 'assistant' : 'user',
-        content: `${i}. ${text}`,
-      }));
-      for (let i = 0; i < 80; i++)
+      for (let i = 0; i < 80; i++) {
+        const text = 'There was a word, and the word was long. '.repeat(i === 5 || i === 6 ? 60 : 12);
+        const messages = Array.from({ length: 60 }, (_, n) => ({
+          role: n % 2 ? 'assistant' : 'user',
+          content: `${n}. ${text}`,
+        }));
         await done(
           store.put({ id: String(i), used: 1000 - i, system: '', model: { name: 'x.gguf' }, messages }),
         );
+      }
       database.close();
     });
     const longest = [];

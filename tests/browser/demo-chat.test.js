@@ -156,7 +156,7 @@ pageTest(
       const opening = indexedDB.open('fused-matmul-page');
       await new Promise((resolve) => opening.addEventListener('success', resolve));
       const store = opening.result.transaction('conversations', 'readwrite').objectStore('conversations');
-      const messages = ['Hello', 'Hello.', 'Why?'].map((content, i) => ({
+      const messages = ['word '.repeat(200), 'Hello.', 'Why?'].map((content, i) => ({
         role: i % 2 ? 'assistant' : 'user',
         content,
       }));
@@ -167,13 +167,17 @@ pageTest(
     });
     await page.reload();
     await written(page);
-    assert.deepEqual(await titles(page), ['Hello', 'One day, a little fox']);
+    const title = `${'word '.repeat(12).slice(0, 59)}…`;
+    assert.deepEqual(await titles(page), [title, 'One day, a little fox']);
 
     // Where a model holds one, the last is on the paper, and the question can be asked again.
     await loadChatModel(page, path);
-    assert.deepEqual(await turns(page), ['Hello', 'Hello.']);
+    assert.deepEqual((await turns(page)).slice(1), ['Hello.']);
     assert.equal(await page.getByLabel('Your message').inputValue(), 'Why?');
     assert.equal(await page.getByLabel('System prompt').inputValue(), 'Yes');
+    await answered(page, () => button(page, 'Send').click());
+    assert.equal((await turns(page)).length, 4);
+    assert.match((await line(page)) ?? '', / · without the oldest 2 messages$/);
     await conversation(page, 'One day, a little fox').click();
     assert.deepEqual(await turns(page), all);
   },
@@ -184,6 +188,7 @@ pageTest('JSON is written, of a schema if there is one', async ({ page }) => {
   await written(page);
   assert.equal(await page.locator('#speed-device').textContent(), 'on the CPU');
   await setOptions(page, { 'Most tokens': '1' });
+  await page.locator('[name=temperature]').fill('0');
   await page.locator('#form-field').getByLabel('JSON').check();
   const prompt = 'Once upon a time';
   const json = async () => ((await paper(page)) ?? '').slice(prompt.length);
