@@ -23,11 +23,12 @@ import { kindsOf } from './layer-kinds.js';
 import { loadWeights } from './model-weights.js';
 import { Picks } from './picks.js';
 import { Pipelines } from './pipelines.js';
+import { multiplyRows } from './pooled.js';
 import { formOf } from './products.js';
 import { Recorder } from './recorder.js';
 import { recurrentBlocks } from './recurrent.js';
 import { roomFor } from './room.js';
-import { up16, withoutPadding } from './shader.js';
+import { up16, withoutPadding, withPadding } from './shader.js';
 import { NO_LAYER } from './wgsl/faults.js';
 import { findFaults, findFaultsGroups } from './wgsl/find-faults.js';
 
@@ -131,11 +132,6 @@ export class GpuBackend {
   /** A step has one text. */
   get packs() {
     return false;
-  }
-
-  /** Models with such products are refused. @type {import('../backend.js').Backend['multiply']} */
-  async multiply() {
-    throw new ModelError('products after the pooling are not supported on the GPU');
   }
 
   dispose() {
@@ -406,38 +402,43 @@ export class GpuBackend {
   /** @param {GpuTensor | GpuHidden} from @param {Rows} [rows] */
   async read(from, { start, nRows } = { start: 0, nRows: from.nRows }) {
     if (from instanceof GpuTensor) this.#checkLogits(from, 1);
-    await this.#recorder.drained();
-    const stride = up16(from.nCols);
     const buffer = from instanceof GpuHidden ? from.buffers.x : from.buffer;
-    const [bytes] = await this.#reads.read([
-      { buffer, offset: 4 * start * stride, bytes: 4 * nRows * stride },
-    ]);
-    return withoutPadding(new Float32Array(bytes), nRows, from.nCols);
+    return this.#readRows(buffer, from.nCols, { start, nRows });
+  }
+
+  /** @param {GpuBuffer} buffer @param {number} nCols @param {Rows} rows */
+  async #readRows(buffer, nCols, { start, nRows }) {
+    await this.#recorder.drained();
+    const stride = up16(nCols);
+    const region = { buffer, offset: 4 * start * stride, bytes: 4 * nRows * stride };
+    const [bytes] = await this.#reads.read([region]);
+    return withoutPadding(new Float32Array(bytes), nRows, nCols);
   }
 
   /** @param {GpuHidden} x @param {Block<HeadSettings>} block @param {BatchRows} rows */
   async readStates(x, block, { start, nRows, position }) {
     const at = { position, start, nTokens: nRows, seen: 0 };
-    const normed = x.buffers.normed;
     this.#run(block, [x], 'states', at, () => statesWork(block, x));
-    this.#findFaults(x, normed, x.nCols, { ...at, start: 0 }, { part: 'output' });
-    await this.#recorder.drained();
-    const [bytes] = await this.#reads.read([{ buffer: normed, offset: 0, bytes: 4 * nRows * up16(x.nCols) }]);
-    return withoutPadding(new Float32Array(bytes), nRows, x.nCols);
+    const [buffer, first] = block.settings.norm ? [x.buffers.normed, 0] : [x.buffers.x, start];
+    this.#findFaults(x, buffer, x.nCols, { ...at, start: first }, { part: 'output' });
+    return this.#readRows(buffer, x.nCols, { start: first, nRows });
+  }
+
+  /** @type {Backend['multiply']} */
+  multiply(x, matrix, bias) {
+    const [gpu, recorder, variants] = [this.#gpu, this.#recorder, this.#variants];
+    return multiplyRows({ backend: this, gpu, recorder, variants }, x, matrix, bias);
   }
 
   /** @param {GpuTensor | GpuHidden} to @param {number} row @param {Float32Array} values */
   write(to, row, values) {
     if (to instanceof GpuTensor) to.unchecked = undefined;
     const buffer = to instanceof GpuHidden ? to.buffers.x : to.buffer;
-    const stride = up16(to.nCols);
-    const nRows = values.length / to.nCols;
-    const padded = new Float32Array(nRows * stride);
-    for (let r = 0; r < nRows; r++) padded.set(values.subarray(r * to.nCols, (r + 1) * to.nCols), r * stride);
+    const padded = withPadding(values, to.nCols);
     // States of another backend: a pass begins here.
     if (to instanceof GpuHidden && row === 0) this.#begin(to);
     this.#recorder.add(() => {
-      this.#commands.write(buffer, 4 * row * stride, padded);
+      this.#commands.write(buffer, 4 * row * up16(to.nCols), padded);
       return undefined;
     });
   }

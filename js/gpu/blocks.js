@@ -1,5 +1,8 @@
-/* The blocks of a model as work for the GPU, with the settings of their layer.
+/* The blocks of a model as work for the GPU, with the settings of their layer. A layer norm of the
+ * input is a dispatch of its own, and so is a norm of the sum, x = norm(x + ..).
  *
+ *   embed    x = scale * table[token] + types[0]      one dispatch; positions[position] adds one,
+ *                                                     a norm another
  *   project  norm, q, k and v, biases, RoPE, cache    one dispatch for one token without norms of q
  *                                                     and k; gates of the result add one
  *   attend   attention, x += output                   two dispatches, three where positions are
@@ -69,23 +72,33 @@ export async function loadBlocks(layers) {
 export const everyRow = ({ nTokens }) => rowGroups(nTokens);
 
 /**
+ * The vectors of a block in one buffer, made once.
+ * @template {string} K
+ * @param {Weights} weights  of the block
+ * @param {Record<K, GpuVector | { nCols: number } | undefined>} vectors
+ * @param {readonly number[]} numbers  that follow them
+ * @param {Means} means
+ */
+const joined = (weights, vectors, numbers, { gpu, commands, own, remembered }) =>
+  remembered(weights, 'vectors', () => {
+    const made = joinVectors(gpu, commands, vectors, numbers);
+    own(made.buffer);
+    return made;
+  });
+
+/**
  * The vectors of an attention block in one buffer.
  * @param {Block<AttentionSettings>} block
  * @param {Means} means
  */
-function attentionVectors({ weights, layer = 0 }, { gpu, commands, own, remembered }) {
-  return remembered(weights, 'vectors', () => {
-    const { norm: ofInput, q, k, v, outputBias, qNorm, kNorm } = weights;
-    const { qBias, kBias, vBias } = weights;
-    // A kernel adds three biases or none.
-    const bias = (/** @type {GpuVector | undefined} */ given, /** @type {{ nRows: number }} */ { nRows }) =>
-      qBias || kBias || vBias ? (given ?? { nCols: nRows }) : undefined;
-    const biases = { qBias: bias(qBias, q), kBias: bias(kBias, k), vBias: bias(vBias, v) };
-    const vectors = { norm: ofInput, ...biases, outputBias, qNorm, kNorm };
-    const joined = joinVectors(gpu, commands, vectors, [layer]);
-    own(joined.buffer);
-    return joined;
-  });
+function attentionVectors({ weights, layer = 0 }, means) {
+  const { norm: ofInput, q, k, v, outputBias, qNorm, kNorm } = weights;
+  const { qBias, kBias, vBias } = weights;
+  // A kernel adds three biases or none.
+  const bias = (/** @type {GpuVector | undefined} */ given, /** @type {{ nRows: number }} */ { nRows }) =>
+    qBias || kBias || vBias ? (given ?? { nCols: nRows }) : undefined;
+  const biases = { qBias: bias(qBias, q), kBias: bias(kBias, k), vBias: bias(vBias, v) };
+  return joined(weights, { norm: ofInput, ...biases, outputBias, qNorm, kNorm }, [layer], means);
 }
 
 /**
@@ -114,14 +127,26 @@ function turnsOf({ settings: { rope }, weights }, { shape }, { gpu, own, remembe
  * @param {GpuHidden} x
  * @returns {Work[]}
  */
-export const embedWork = ({ settings: { scale }, weights }, ids, { buffers }) =>
-  weights.table
-    .units()
-    .map((/** @type {import('./weights.js').WeightUnit} */ { unit, buffer, firstRow }) => ({
-      shader: embed({ unit, scale, firstRow }),
-      buffers: { w: buffer, ids, y: buffers.x },
-      groups: (/** @type {Step} */ { nTokens }) => embedGroups(unit, nTokens),
+export function embedWork({ settings: { scale, norm: ofSum }, weights }, ids, { buffers: { x } }) {
+  const { table, positions, types } = weights;
+  /**
+   * @param {import('./weight.js').GpuWeight} of
+   * @param {Omit<Parameters<typeof embed>[0], 'unit'>} options
+   * @param {Record<string, GpuBuffer>} bound
+   * @returns {Work[]}
+   */
+  const rows = (of, options, bound) =>
+    of.units().map(({ unit, buffer, firstRow }) => ({
+      shader: embed({ unit, firstRow, ...options }),
+      buffers: { w: buffer, ...bound, y: x },
+      groups: ({ nTokens }) => embedGroups(unit, nTokens),
     }));
+  return [
+    ...rows(table, { scale, bias: types !== undefined }, { ids, ...(types && { bias: types.buffer }) }),
+    ...(positions ? rows(positions, { scale: 1, ofPositions: true }, {}) : []),
+    ...(ofSum ? [normWork(ofSum, weights, 'norm', x)] : []),
+  ];
+}
 
 /**
  * @param {Block<AttentionSettings>} block
@@ -144,7 +169,8 @@ export function projectWork(block, { buffers }, cache, form, means) {
   const heat = temperWork(settings, buffers.heads, stride);
   const ofGate = { weights: [weights.gate], y: buffers.up };
   const gates = settings.outputGate ? normedProduct(ofGate, block, buffers, vectors, form, means) : [];
-  const isFused = form === 'one' && !qkNorm && cache.shape.type !== 'Q8_0' && isOnePiece(...products);
+  const isPlain = !qkNorm && ofInput?.kind !== 'layer' && cache.shape.type !== 'Q8_0';
+  const isFused = form === 'one' && isPlain && isOnePiece(...products);
   if (isFused) {
     const parts = products.map((weight) => weight.units()[0]);
     const units = parts.map(({ unit }) => unit);
@@ -188,12 +214,12 @@ function temperWork({ temperature, nHeads, headSize }, x, stride) {
 }
 
 /**
- * A product of norm(x): for few tokens in one, else with the norm before it.
+ * A product of norm(x): for few tokens and an RMS norm in one, else with the norm before it.
  * @param {Omit<Product, 'x'>} product
  * @param {{ settings: { norm?: import('../llama/plan.js').Norm | undefined },
  *   weights: Weights }} block
  * @param {import('./hidden.js').HiddenBuffers} buffers
- * @param {GpuBuffer} vectors  the norm's weight is at its beginning
+ * @param {GpuBuffer} vectors  the weight of an RMS norm is at its beginning
  * @param {Form} form
  * @param {Means} means
  * @returns {Work[]}
@@ -201,23 +227,32 @@ function temperWork({ temperature, nHeads, headSize }, x, stride) {
 export function normedProduct(product, { settings, weights }, { x, normed }, vectors, form, means) {
   const { norm: ofInput } = settings;
   if (!ofInput) return productWork({ ...product, x }, form, means);
-  if (form !== 'many') return productWork({ ...product, x, vectors, norm: ofInput }, form, means);
-  return [normWork(ofInput, weights.norm, x, normed), ...productWork({ ...product, x: normed }, form, means)];
+  if (form !== 'many' && ofInput.kind === 'rms')
+    return productWork({ ...product, x, vectors, norm: ofInput }, form, means);
+  return [
+    normWork(ofInput, weights, 'norm', x, normed),
+    ...productWork({ ...product, x: normed }, form, means),
+  ];
 }
 
 /**
  * @param {import('../llama/plan.js').Norm} settings
- * @param {import('./vectors.js').GpuVector} weight
+ * @param {Weights} weights
+ * @param {string} role  of the norm's weight
  * @param {GpuBuffer} x
- * @param {GpuBuffer} y
+ * @param {GpuBuffer} [y]  default: x
  * @param {boolean} [toZero]
  * @returns {Work}
  */
-export const normWork = ({ kind, eps }, weight, x, y, toZero) => ({
-  shader: norm({ kind, eps, nCols: weight.nCols, toZero }),
-  buffers: { x, weight: weight.buffer, y },
-  groups: everyRow,
-});
+export function normWork({ kind, eps }, weights, role, x, y, toZero) {
+  const { nCols, buffer: weight } = weights[role];
+  const bias = kind === 'layer' ? weights[`${role}Bias`]?.buffer : undefined;
+  return {
+    shader: norm({ kind, eps, nCols, bias: bias !== undefined, toZero, inPlace: !y }),
+    buffers: { x, weight, ...(bias && { bias }), ...(y && { y }) },
+    groups: everyRow,
+  };
+}
 
 /**
  * @param {Block<AttentionSettings>} block
@@ -293,21 +328,24 @@ export function attendWork(block, hidden, cache, form, means) {
  * @param {AttentionSettings} settings
  * @param {Step} step
  */
-export const isSplit = ({ window }, { seen }) => splitsOf(/** @type {any} */ ({ window }), seen) > 1;
+export const isSplit = ({ window, causal }, { seen }) => splitsOf({ window, causal }, seen) > 1;
 
 /**
- * x += residualScale * postNorm(product).
+ * x = sumNorm(x + residualScale * postNorm(product)).
  * @param {Omit<Product, 'y'>} product
  * @param {{ postNorm: import('../llama/plan.js').Norm | undefined,
- *   residualScale: number }} settings
+ *   sumNorm?: import('../llama/plan.js').Norm | undefined, residualScale: number }} settings
  * @param {Weights} weights
  * @param {import('./hidden.js').HiddenBuffers} buffers
  * @param {Form} form
  * @param {Means} means
  * @returns {Work[]}
  */
-export function residual(product, { postNorm, residualScale }, weights, { x, normed }, form, means) {
-  if (!postNorm) return productWork({ ...product, y: x, epilogue: 'add', residualScale }, form, means);
+export function residual(product, settings, weights, { x, normed }, form, means) {
+  const { postNorm, sumNorm, residualScale } = settings;
+  const last = sumNorm ? [normWork(sumNorm, weights, 'sumNorm', x)] : [];
+  if (!postNorm)
+    return [...productWork({ ...product, y: x, epilogue: 'add', residualScale }, form, means), ...last];
   const nCols = product.weights[0].nRows;
   return [
     ...productWork({ ...product, y: normed }, form, means),
@@ -316,7 +354,26 @@ export function residual(product, { postNorm, residualScale }, weights, { x, nor
       buffers: { x: normed, weight: weights.postNorm.buffer, y: x },
       groups: everyRow,
     },
+    ...last,
   ];
+}
+
+/**
+ * The vectors of a feed-forward block: a norm alone is where it is, biases are beside it in one buffer.
+ * @param {Block<FeedSettings>} block
+ * @param {Means} means
+ * @returns {{ vectors: GpuBuffer, biasOf: (role: string) => Pick<Product, 'vectors' | 'biases'> }}
+ */
+function feedVectors({ weights }, means) {
+  const { norm: ofInput, upBias, downBias } = weights;
+  if (!upBias && !downBias) return { vectors: ofInput?.buffer, biasOf: () => ({}) };
+  const { buffer: vectors, at } = joined(weights, { norm: ofInput, upBias, downBias }, [], means);
+  /** @param {string} role */
+  const biasOf = (role) => {
+    const bias = /** @type {Record<string, number | undefined>} */ (at)[`${role}Bias`];
+    return bias === undefined ? {} : { vectors, biases: [bias] };
+  };
+  return { vectors, biasOf };
 }
 
 /**
@@ -337,12 +394,14 @@ export function feedWork(block, hidden, form, means) {
   // Blocks with other functions are refused (fit.js).
   const activation = /** @type {Exclude<FeedSettings['activation'], 'clamped'>} */ (settings.activation);
   const { gate: ofGate, up, down } = weights;
-  const vectors = weights.norm?.buffer;
+  const { vectors, biasOf } = feedVectors(block, means);
   const nCols = up.nRows;
-  const added = residual({ weights: [down], x: buffers.gate }, settings, weights, buffers, form, means);
+  const result = { weights: [down], x: buffers.gate, ...biasOf('down') };
+  const added = residual(result, settings, weights, buffers, form, means);
   if (kind === 'plain') {
+    const inner = { weights: [up], y: buffers.gate, ...biasOf('up') };
     return [
-      ...normedProduct({ weights: [up], y: buffers.gate }, block, buffers, vectors, form, means),
+      ...normedProduct(inner, block, buffers, vectors, form, means),
       {
         shader: gate({ nCols, activation, plain: true }),
         buffers: { x: buffers.gate },
@@ -359,7 +418,7 @@ export function feedWork(block, hidden, form, means) {
   }
   const x = ofInput ? buffers.normed : buffers.x;
   return [
-    ...(ofInput ? [normWork(ofInput, weights.norm, buffers.x, x)] : []),
+    ...(ofInput ? [normWork(ofInput, weights, 'norm', buffers.x, x)] : []),
     ...productWork({ weights: [ofGate], x, y: buffers.gate }, form, means),
     ...productWork({ weights: [up], x, y: buffers.up }, form, means),
     {
@@ -384,24 +443,17 @@ export function headWork(block, { buffers }, logits, form, means) {
   const { settings, weights } = block;
   const { scale, softcap } = settings;
   const product = { weights: [weights.output], y: logits.buffer, output: { fromZero: true } };
-  const work = normedProduct(product, block, buffers, weights.norm.buffer, form, means);
+  const work = normedProduct(product, block, buffers, weights.norm?.buffer, form, means);
   if (scale === 1 && softcap === 0) return work;
   const shader = scaleAndCap({ nCols: logits.nCols, scale, softcap, fromZero: true });
   return [...work, { shader, buffers: { x: logits.buffer }, groups: everyRow }];
 }
 
 /**
- * Some rows of a batch after the norm of the head, from row 0 of `normed` on.
+ * Some rows of a batch after the norm of the head, from row 0 of `normed` on; nothing without a norm.
  * @param {Block<HeadSettings>} block
  * @param {GpuHidden} hidden
  * @returns {Work[]}
  */
-export const statesWork = ({ settings, weights }, { buffers }) => [
-  normWork(
-    /** @type {import('../llama/plan.js').Norm} */ (settings.norm),
-    weights.norm,
-    buffers.x,
-    buffers.normed,
-    true,
-  ),
-];
+export const statesWork = ({ settings: { norm: ofStates }, weights }, { buffers: { x, normed } }) =>
+  ofStates ? [normWork(ofStates, weights, 'norm', x, normed, true)] : [];

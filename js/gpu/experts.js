@@ -100,7 +100,7 @@ export function expertsWork(block, { buffers }, form, means) {
       ? [partsOf(weights.sharedGate), partsOf(weights.sharedUp)]
       : [partsOf(weights.gate), partsOf(weights.up)];
     const isMade = isMany && ofInput && !isThere;
-    const before = isMade ? [normWork({ kind: 'rms', ...ofInput }, weights[role], x, normed)] : [];
+    const before = isMade ? [normWork({ kind: 'rms', ...ofInput }, weights, role, x, normed)] : [];
     const { gateFactor, upFactor, downFactor, gateBias, upBias } = at;
     const given = Object.entries({ gateFactor, upFactor, downFactor, gateBias, upBias });
     const options = {
@@ -178,7 +178,7 @@ export function expertsWork(block, { buffers }, form, means) {
   return [
     ...work,
     ...second(['down'], normed),
-    normWork({ kind: 'rms', eps }, weights.expertsNorm, normed, mixed),
+    normWork({ kind: 'rms', eps }, weights, 'expertsNorm', normed, mixed),
     ...(shared ? [...second(['sharedDown'], normed), added] : []),
     add(mixed),
   ];

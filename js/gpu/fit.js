@@ -47,15 +47,9 @@ export function factorsOf(tensors) {
 
 /** Tensors by their roles, and what they are for. @type {[RegExp, string][]} */
 const UNSERVED = [
-  [/^embedding\.positions$/, 'learned positions'],
-  [/^embedding\.types$/, 'token types'],
   [/\.attention\.sinks$/, 'attention sinks'],
   [/\.recurrent\.(?!(conv|step|dt)Bias)\w+Bias$/, 'biases of products in recurrent blocks'],
   [/\.feed\.sumFactor$/, 'factors of hidden states'],
-  [/[nN]ormBias$/, 'biases of norms'],
-  [/\.attention\.qkvBias$/, 'biases that queries, keys and values share'],
-  [/^dense\./, 'products after the pooling'],
-  [/^ranker\./, 'ranking heads'],
 ];
 
 /**
@@ -67,7 +61,7 @@ const UNSERVED = [
  * @returns {string[]}
  */
 export function lacks(plan, tensors, settings, { bindingBytes }) {
-  const { layers, head } = plan;
+  const { layers } = plan;
   const { contextLength, kvType } = settings;
   /** @type {Set<string>} */
   const reasons = new Set();
@@ -125,10 +119,6 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
       attention.causal || !attention.outputGate,
       'output gates of attention without a causal mask are not supported on the GPU',
     );
-    check(
-      attention.causal || attention.window === 0,
-      'windows without a causal mask are not supported on the GPU',
-    );
   }
   for (const { attention, recurrent, feed } of layers) {
     check(
@@ -145,23 +135,25 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
       `activations of the kind ${show(feed.activation)} are not supported on the GPU`,
     );
     check(!feed.layerInput, 'inputs of layers beside the hidden states are not supported on the GPU');
-    check(!attention?.sumNorm && !feed.sumNorm, 'norms of the sums are not supported on the GPU');
-    const norms = [attention, recurrent, feed].flatMap((block) => [block?.norm, block?.postNorm]);
-    for (const norm of [...norms, head.norm])
-      check(!norm || norm.kind === 'rms', `norms of kind ${show(norm?.kind)} are not supported on the GPU`);
+    const isRms = (/** @type {import('../llama/plan.js').Norm | undefined} */ norm) =>
+      !norm || norm.kind === 'rms';
+    check(
+      [attention, recurrent, feed].every((block) => isRms(block?.postNorm)),
+      'layer norms of results are not supported on the GPU',
+    );
+    check(isRms(recurrent?.norm), 'layer norms before recurrent blocks are not supported on the GPU');
+    check(!feed.experts || isRms(feed.norm), 'layer norms before experts are not supported on the GPU');
+    check(!feed.experts || !feed.sumNorm, 'norms of the sums of experts are not supported on the GPU');
+    check(
+      [attention, feed].every((block) => !block?.postNorm || !block.sumNorm),
+      'norms of results beside those of the sums are not supported on the GPU',
+    );
   }
   check(!plan.lowRank?.length, 'LoRA adapters are not supported on the GPU');
-  check(!plan.embedding.norm, 'norms of the embeddings are not supported on the GPU');
-  check(head.norm !== undefined, 'models without a final norm are not supported on the GPU');
   const present = new Set(tensors.map(({ name }) => name));
   const roles = plan.tensors.filter(({ name }) => present.has(name)).map(({ role }) => role);
   for (const [pattern, what] of UNSERVED)
     check(!roles.some((role) => pattern.test(role)), `${what} are not supported on the GPU`);
-  const biases = roles.flatMap((role) => /^layers\.(\d+)\.feed\.(up|down)Bias$/.exec(role)?.[1] ?? []);
-  check(
-    biases.every((layer) => layers[Number(layer)].feed.experts),
-    'biases of feed-forward blocks are not supported on the GPU',
-  );
   const widest = 4 * sizes(plan, settings).batch * Math.max(...Object.values(bufferCols(plan)));
   check(
     widest <= bindingBytes,

@@ -11,7 +11,7 @@ import { Commands } from './commands.js';
 import { loadTensors } from './load-weights.js';
 import { Pipelines } from './pipelines.js';
 import { formOf, LARGEST_BATCH, productWork } from './products.js';
-import { up16, withoutPadding } from './shader.js';
+import { up16, withoutPadding, withPadding } from './shader.js';
 import { uploadWeight } from './upload.js';
 import { GpuWeight } from './weight.js';
 import { embed, embedGroups } from './wgsl/embed.js';
@@ -338,11 +338,7 @@ export class GpuKernels {
   /** @param {GpuWeight} w @param {Float32Array} x @param {number} nTokens */
   async #multiply(w, x, nTokens) {
     const { nRows, nCols } = w;
-    const stride = up16(nCols);
-    const padded = stride === nCols ? x : new Float32Array(nTokens * stride);
-    if (padded !== x)
-      for (let t = 0; t < nTokens; t++) padded.set(x.subarray(t * nCols, (t + 1) * nCols), t * stride);
-    const input = this.#gpu.bufferOf(padded);
+    const input = this.#gpu.bufferOf(withPadding(x, nCols));
     const buffers = [input];
     const spare = (/** @type {string} */ label, /** @type {number} */ bytes) => {
       const buffer = this.#gpu.buffer(bytes, { label });

@@ -1,5 +1,6 @@
 /* The kinds of layers that a model has, for the self-test. */
 
+/** @typedef {import('./selftest.js').BlockName} BlockName */
 /** @typedef {import('./selftest.js').SelfTestOptions} SelfTestOptions */
 
 /**
@@ -9,26 +10,39 @@
  * @param {readonly import('../llama/plan.js').PlannedTensor[]} tensors
  * @returns {{ types: string[], kinds: Partial<SelfTestOptions>[] }}
  */
-export function kindsOf(gguf, { layers, head, embedding }, tensors) {
+export function kindsOf(gguf, { layers, head, embedding, shared }, tensors) {
   const typesOf = (/** @type {readonly string[]} */ uses) =>
     tensors.filter(({ use }) => uses.includes(use)).map(({ name }) => gguf.tensor(name).type);
   const rolesOf = (/** @type {RegExp} */ pattern) => [
     ...new Set(tensors.flatMap(({ role }) => pattern.exec(role)?.[1] ?? [])),
   ];
-  const biases = tensors.some(({ role }) => role.endsWith('.attention.qBias'));
+  const has = (/** @type {RegExp} */ pattern) => tensors.some(({ role }) => pattern.test(role));
+  const biases = has(/\.attention\.q(kv)?Bias$/);
+  const outputBias = has(/\.attention\.outputBias$/);
   const expertTypes = [...new Set(typesOf(['experts']))];
   const feedRoles = rolesOf(/\.feed\.(\w+(Bias|Factor))$/);
   const recurrentRoles = rolesOf(/\.recurrent\.(\w+)$/);
+  const embeddingRoles = rolesOf(/^embedding\.(positions|types)$/);
+  const normBiases = rolesOf(/(\w+\.(?:n|\w+N)orm)Bias$/);
+  const hasHead = has(/^head\.output$/) || Object.hasOwn(shared, 'head.output');
+  /** @param {import('../llama/plan.js').LayerSettings} layer @returns {BlockName[]} */
+  const blocksOf = ({ attention, recurrent }) => [
+    'embed',
+    ...(attention ? [/** @type {const} */ ('attention')] : []),
+    ...(recurrent ? [/** @type {const} */ ('recurrent')] : []),
+    'feed',
+    ...(hasHead ? [/** @type {const} */ ('head')] : []),
+    ...(!hasHead && head.norm ? [/** @type {const} */ ('states')] : []),
+  ];
   const kinds = new Map(layers.map((layer) => [JSON.stringify(layer), layer]));
   return {
     types: typesOf(['matrix', 'table', 'experts']),
     kinds: [...kinds.values()].map(({ attention, recurrent, feed }) => ({
-      ...(attention
-        ? { attention: { ...attention, biases } }
-        : { blocks: ['embed', 'recurrent', 'feed', 'head'] }),
+      blocks: blocksOf({ attention, recurrent, feed }),
+      ...(attention && { attention: { ...attention, biases, outputBias } }),
       ...(recurrent && { recurrent, recurrentRoles }),
-      ...{ feed, head, embeddingScale: embedding.scale },
-      ...(feed.experts && { feedRoles, expertTypes }),
+      ...{ feed, feedRoles, head, embedding, embeddingRoles, normBiases },
+      ...(feed.experts && { expertTypes }),
     })),
   };
 }

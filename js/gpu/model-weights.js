@@ -1,6 +1,5 @@
 /* The tensors of a model in GPU memory, by their roles. */
 
-import { ArgumentError, show } from '../errors.js';
 import { arrange } from '../llama/weights.js';
 import { factorsOf } from './fit.js';
 import { loadTensors } from './load-weights.js';
@@ -68,10 +67,14 @@ export async function loadWeights(means, gguf, plan, tensors, options) {
       /** @type {import('../backend.js').Rows} */ rows,
     ) => {
       if (of instanceof GpuWeight) return of.rows(rows.start, rows.nRows);
-      throw new ArgumentError(`${show(of)} is no matrix: a plan shares rows of matrices only`);
+      const part = partOf(means, of, rows);
+      owned.add(part);
+      return part;
     };
+    const arranged = arrange(plan, byRole, slice);
+    means.commands.flush();
     return {
-      byRole: arrange(plan, byRole, slice),
+      byRole: arranged,
       free,
       get freed() {
         return [...owned].every(({ freed }) => freed);
@@ -93,6 +96,18 @@ export async function loadWeights(means, gguf, plan, tensors, options) {
 function setFactor({ commands }, { type, parts }, { parts: [{ buffer: from }] }) {
   for (const { buffer, nBlocks } of parts)
     commands.copy({ buffer: from, offset: 0, bytes: 4 }, buffer, tailAt({ type, nBlocks }));
+}
+
+/**
+ * A copy of some values of a vector: shaders read vectors from their beginning, with a padding of zeros.
+ * @param {Means} means
+ * @param {GpuVector} vector
+ * @param {import('../backend.js').Rows} values
+ */
+function partOf({ gpu, commands }, { buffer: from }, { start, nRows: n }) {
+  const buffer = gpu.buffer(4 * up16(n), { label: 'part of a vector' });
+  commands.copy({ buffer: from, offset: 4 * start, bytes: 4 * n }, buffer);
+  return new GpuVector(buffer, n);
 }
 
 /** Rows that are decoded at a time: workgroups of one dimension. */

@@ -8,9 +8,11 @@
  *
  *   error(w x) <= ((n + 8) |w| + 160 sqrt(n) largest) u |x|.
  *
- * A norm errs by (n / 2 + 13) u of each value. Two backends are apart by twice that. An error e of
- * the input of a product becomes |w| e. A whole block is a chain of these steps; errors of values
- * are carried as the norm of a head, or of a token's row. */
+ * A norm errs by (n / 2 + 13) u of each value. A layer norm subtracts a mean first, which errs by
+ * (n + 8) u of the mean magnitude: at most twice the standard deviation in the hidden states of the
+ * self-test, and gains differ by 5 / 3. So it errs by 15 times as much. Two backends are apart by twice
+ * that. An error e of the input of a product becomes |w| e. A whole block is a chain of these steps;
+ * errors of values are carried as the norm of a head, or of a token's row. */
 
 import { WGSL_TYPES } from './wgsl/types.js';
 
@@ -18,6 +20,7 @@ import { WGSL_TYPES } from './wgsl/types.js';
 /** @typedef {import('../wasm/kv-cache.js').KvType} KvType */
 /** @typedef {import('../llama/plan.js').AttentionSettings} AttentionSettings */
 /** @typedef {import('../llama/plan.js').FeedSettings} FeedSettings */
+/** @typedef {import('../llama/plan.js').Norm} Norm */
 
 /** Half a unit in the last place of 1. */
 export const u = 2 ** -24;
@@ -64,9 +67,19 @@ export const productError = (w, r, precision) =>
   2 * u * ((w.nCols + 8) * w.norm(r) + 160 * Math.sqrt(w.nCols) * w.largest) +
   (WGSL_TYPES[w.type].coded ? ADDED[precision](w, r) : 0);
 
-/** The same with a norm in front. @param {Matrix} w @param {number} r @param {Precision} precision */
-export const normedError = (w, r, precision) =>
-  productError(w, r, precision) + 2 * u * (w.nCols / 2 + 13) * w.norm(r);
+/** Units that a layer norm errs by, for one of an RMS norm. */
+const OF_LAYER_NORM = 15;
+
+/**
+ * The same with a norm in front.
+ * @param {Matrix} w
+ * @param {number} r
+ * @param {Precision} precision
+ * @param {Norm['kind']} [kind]  of the norm
+ */
+export const normedError = (w, r, precision, kind = 'rms') =>
+  productError(w, r, precision) +
+  2 * u * (w.nCols / 2 + 13) * w.norm(r) * (kind === 'layer' ? OF_LAYER_NORM : 1);
 
 /** The Euclidean norm. @param {Float32Array | Float64Array} values */
 export function normOf(values) {
@@ -75,20 +88,26 @@ export function normOf(values) {
   return Math.sqrt(sum);
 }
 
+/** The mean of values, which a layer norm subtracts. @param {Float32Array} x @param {Norm['kind']} kind */
+const meanOf = (x, kind) => (kind === 'layer' ? x.reduce((sum, value) => sum + value, 0) / x.length : 0);
+
 /**
- * The norm of rms(x) * gain.
+ * The norm of rms(x) * gain, or of the parts of a layer norm.
  * @param {Float32Array} x
  * @param {Float32Array} gain
  * @param {number} eps
+ * @param {Norm['kind']} [kind]
+ * @param {Float32Array} [bias]
  */
-export function normedSize(x, gain, eps) {
+export function normedSize(x, gain, eps, kind = 'rms', bias = undefined) {
+  const mean = meanOf(x, kind);
   let squares = 0;
   let gained = 0;
   for (let i = 0; i < x.length; i++) {
-    squares += x[i] ** 2;
-    gained += (x[i] * gain[i]) ** 2;
+    squares += (x[i] - mean) ** 2;
+    gained += ((x[i] - mean) * gain[i]) ** 2;
   }
-  return Math.sqrt(gained / (squares / x.length + eps));
+  return Math.sqrt(gained / (squares / x.length + eps)) + (bias ? normOf(bias) : 0);
 }
 
 /**
@@ -115,11 +134,12 @@ export const productErrors = (w, precision, isNormed = false) =>
  * The largest head of a product of norm(x), for an input of norm 1.
  * @param {Matrix} w
  * @param {number} headSize
+ * @param {typeof productError} errorOf
  * @param {Precision} precision
  * @returns {Bounded}
  */
-function headOf(w, headSize, precision) {
-  const { sizes, errors } = rowsOf(w, normedError, precision);
+function headOf(w, headSize, errorOf, precision) {
+  const { sizes, errors } = rowsOf(w, errorOf, precision);
   const most = { size: 0, error: 0, peak: 0 };
   for (let h = 0; h < w.nRows; h += headSize) {
     most.size = Math.max(most.size, normOf(sizes.subarray(h, h + headSize)));
@@ -128,43 +148,50 @@ function headOf(w, headSize, precision) {
   return { ...most, peak: sizes.reduce((peak, size) => Math.max(peak, size), 0) };
 }
 
+/** The errors of products with norm(x). @param {Norm | undefined} norm @returns {typeof productError} */
+const errorAfter = (norm) => (w, r, precision) => normedError(w, r, precision, norm?.kind);
+
 /**
  * Errors of a feed-forward block's result, by the norm of its input.
- * @param {Pick<FeedSettings, 'kind' | 'activation'>} settings
+ * @param {Pick<FeedSettings, 'kind' | 'activation' | 'norm'>} settings
  * @param {{ gate?: Matrix | undefined, up: Matrix, down: Matrix }} weights
  * @param {Precision} precision
+ * @param {Float32Array} [upBias]
  * @returns {(normed: number) => Float64Array}
  */
-export function feedErrors({ kind, activation }, { gate, up, down }, precision) {
+export function feedErrors({ kind, activation, norm: ofInput }, { gate, up, down }, precision, upBias) {
   const gated = kind === 'gated' && gate !== undefined;
   const squares = activation === 'relu2';
-  const v = rowsOf(up, normedError, precision);
-  const first = gated ? rowsOf(gate, normedError, precision) : v;
-  let sizes = 0;
-  let errors = 0;
-  for (let f = 0; f < up.nRows; f++) {
-    // |act(a)| <= |a|, or a^2. exp errs by a few units, more where its result matters less.
-    const [a, ofA] = [first.sizes[f], first.errors[f]];
-    const size = squares ? a * a : a;
-    const error = squares ? (2 * a + ofA) * ofA : SLOPE * ofA;
-    const inner = gated ? size * v.sizes[f] : size;
-    const ofInner = gated ? error * (v.sizes[f] + v.errors[f]) + size * v.errors[f] : error;
-    sizes += inner ** 2;
-    errors += (ofInner + 32 * u * inner) ** 2;
-  }
-  const [size, error] = [Math.sqrt(sizes), Math.sqrt(errors)];
+  const v = rowsOf(up, errorAfter(ofInput), precision);
+  const first = gated ? rowsOf(gate, errorAfter(ofInput), precision) : v;
   const d = rowsOf(down, productError, precision);
-  const power = (squares ? 2 : 1) + (gated ? 1 : 0);
-  return (normed) =>
-    d.sizes.map((norm, r) => normed ** power * (norm * error + d.errors[r] * (size + error)));
+  return (normed) => {
+    let sizes = 0;
+    let errors = 0;
+    for (let f = 0; f < up.nRows; f++) {
+      // |act(a)| <= |a|, or a^2. exp errs by a few units, more where its result matters less.
+      const bias = Math.abs(upBias?.[f] ?? 0);
+      const [a, ofA] = [first.sizes[f] * normed + bias, first.errors[f] * normed + 2 * u * bias];
+      const size = squares ? a * a : a;
+      const error = squares ? (2 * a + ofA) * ofA : SLOPE * ofA;
+      const [b, ofB] = [v.sizes[f] * normed, v.errors[f] * normed];
+      const inner = gated ? size * b : size;
+      const ofInner = gated ? error * (b + ofB) + size * ofB : error;
+      sizes += inner ** 2;
+      errors += (ofInner + 32 * u * inner) ** 2;
+    }
+    const [size, error] = [Math.sqrt(sizes), Math.sqrt(errors)];
+    return d.sizes.map((norm, r) => norm * error + d.errors[r] * (size + error));
+  };
 }
 
 /**
  * @param {Matrix} w
+ * @param {Norm | undefined} norm
  * @returns {(normed: number) => Float64Array} errors of the product with norm(x)
  */
-export function headErrors(w) {
-  const { errors } = rowsOf(w, normedError, 'f32');
+export function headErrors(w, norm) {
+  const { errors } = rowsOf(w, errorAfter(norm), 'f32');
   return (normed) => errors.map((error) => normed * error);
 }
 
@@ -200,12 +227,13 @@ function storeError(type, { size, peak }, headSize) {
  */
 export function attentionErrors(settings, weights, vectors, kvType, precision) {
   const { headSize, nHeads, scale, softcap, qkNorm, rope, temperature } = settings;
+  const errorOf = errorAfter(settings.norm);
   // By whether there are many tokens.
   const modes = /** @type {const} */ (['f32', precision]).map((mode) => ({
-    heads: [weights.q, weights.k, weights.v].map((w) => headOf(w, headSize, mode)),
+    heads: [weights.q, weights.k, weights.v].map((w) => headOf(w, headSize, errorOf, mode)),
     output: rowsOf(weights.output, productError, mode),
     gate: weights.gate
-      ? rowsOf(weights.gate, normedError, mode).errors.reduce((a, b) => Math.max(a, b))
+      ? rowsOf(weights.gate, errorOf, mode).errors.reduce((a, b) => Math.max(a, b))
       : undefined,
   }));
   const bias = (/** @type {string} */ name) =>
@@ -297,18 +325,28 @@ export function attentionErrors(settings, weights, vectors, kvType, precision) {
 }
 
 /**
- * Errors after the norm of what a block adds.
+ * Errors after a norm of values that are off already.
  * @param {Float64Array} errors  before it
- * @param {Float32Array} added  before it
+ * @param {Float32Array} values  before it
  * @param {Float32Array} gain
- * @param {number} eps
+ * @param {Norm} norm
+ * @param {Float32Array} [bias]
  */
-export function postNormErrors(errors, added, gain, eps) {
-  const rms = Math.sqrt(normOf(added) ** 2 / added.length + eps);
-  const relative = normOf(errors) / (rms * Math.sqrt(added.length)) + 2 * u * (added.length / 2 + 13);
-  return errors.map(
-    (error, r) => (Math.abs(gain[r]) / rms) * (error + (Math.abs(added[r]) + error) * 1.05 * relative),
-  );
+export function normErrors(errors, values, gain, { kind, eps }, bias) {
+  const n = values.length;
+  const mean = meanOf(values, kind);
+  const centred = values.map((value) => value - mean);
+  // A mean is off by at most the root mean square of the errors, and by its own roundings.
+  const magnitude = values.reduce((sum, value) => sum + Math.abs(value), 0) / n;
+  const ofMean = kind === 'layer' ? normOf(errors) / Math.sqrt(n) + 2 * (n + 8) * u * magnitude : 0;
+  const all = errors.map((error) => error + ofMean);
+  const rms = Math.sqrt(normOf(centred) ** 2 / n + eps);
+  const relative = normOf(all) / (rms * Math.sqrt(n)) + 2 * u * (n / 2 + 13);
+  return all.map((error, r) => {
+    const factor = Math.abs(gain[r]) / rms;
+    const size = factor * Math.abs(centred[r]) + Math.abs(bias?.[r] ?? 0);
+    return factor * (error + (Math.abs(centred[r]) + error) * 1.05 * relative) + (bias ? 4 * u * size : 0);
+  });
 }
 
 /**

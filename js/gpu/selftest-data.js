@@ -198,25 +198,31 @@ export function makeMatrix(fm, { type, nRows, nCols, mean }, random) {
 export const makeVector = (n, mean, random) =>
   Float32Array.from({ length: n }, () => mean * (0.75 + random.unit() / 2));
 
+/** Numbers for a layer norm: of the sign that makeStates() has there, minus a mean. @param {Float32Array} gain */
+export const alternating = (gain) => gain.map((value, c) => (c % 2 === 0 ? value : -value));
+
 /** Factors of the tokens, in turn: one overflows f16, one has squares smaller than eps. */
 const SIZES = [1e5, 1, 1, 1e-6];
 
 /**
  * Hidden states. Most values of a token have the same sign, tokens do not. In one of four tokens
- * some columns are far larger than the others.
+ * some columns are far larger than the others. What no norm makes alike has values of one size. Before
+ * a layer norm columns differ, so that values minus their mean have the sign of alternating().
  * @param {number} nRows
  * @param {number} nCols
  * @param {Generator} random
+ * @param {import('../llama/plan.js').Norm['kind'] | undefined} norm  that follows
  */
-export function makeStates(nRows, nCols, random) {
+export function makeStates(nRows, nCols, random, norm) {
   const states = new Float32Array(nRows * nCols);
   for (let r = 0; r < nRows; r++) {
-    const kind = r % SIZES.length;
+    const kind = norm ? r % SIZES.length : 1;
     const sign = r % 3 === 1 ? -1 : 1;
     for (let c = 0; c < nCols; c++) {
       const outlier = kind === 2 && c % 32 === 5 ? 1000 : 1;
       const against = c % 7 === 3 && random.unit() < 0.5 ? -1 : 1;
-      states[r * nCols + c] = SIZES[kind] * outlier * sign * against * (0.2 + 1.8 * random.unit());
+      const smaller = norm === 'layer' && c % 2 === 1 ? 0.1 : 1;
+      states[r * nCols + c] = SIZES[kind] * outlier * smaller * sign * against * (0.2 + 1.8 * random.unit());
     }
   }
   return states;

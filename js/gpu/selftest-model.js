@@ -3,8 +3,8 @@
 
 import { servedType } from '../types.js';
 import { Commands } from './commands.js';
-import { generator, makeMatrix, makeVector } from './selftest-data.js';
-import { up16 } from './shader.js';
+import { alternating, generator, makeMatrix, makeVector } from './selftest-data.js';
+import { withPadding } from './shader.js';
 import { Uploader } from './upload.js';
 import { GpuVector } from './vectors.js';
 import { allocateWeights } from './weights.js';
@@ -53,9 +53,9 @@ export const meanFor = (value, nEmbd) => value / (MEAN_STATE * nEmbd);
  * @param {number} block  the largest of the types
  * @param {ExpertsTest | undefined} mixtures  there with experts
  */
-function settingsOf({ attention = {}, feed = {}, head = {}, columns }, block, mixtures) {
+function settingsOf({ attention = {}, feed = {}, head = {}, embedding = {}, columns }, block, mixtures) {
   const { biases = false, outputBias = false, ...given } = attention;
-  const { nHeads = 8, nKvHeads = 2, headSize = 64, window = 0 } = given;
+  const { nHeads = 8, nKvHeads = 2, headSize = 64, window = 0, causal = true } = given;
   const group = nHeads / nKvHeads;
   let kv = Math.min(nKvHeads, 2);
   while ((kv * group * headSize) % block !== 0 && kv < Math.min(nKvHeads, 8)) kv++;
@@ -75,7 +75,7 @@ function settingsOf({ attention = {}, feed = {}, head = {}, columns }, block, mi
       magnitude: 1,
     },
     temperature: undefined,
-    causal: true,
+    causal,
     scale: 1 / Math.sqrt(headSize),
     softcap: 0,
     residualScale: 1,
@@ -83,8 +83,8 @@ function settingsOf({ attention = {}, feed = {}, head = {}, columns }, block, mi
     headSize,
     nHeads: kv * group,
     nKvHeads: kv,
-    // Short enough that some positions are behind it, and long enough for a split.
-    window: window > 0 ? Math.min(window, 150) : 0,
+    // Short enough that some positions are outside, and long enough for a split.
+    window: window > 0 ? Math.min(window, causal ? 150 : 200) : 0,
   };
   const [nEmbd, nFf] = columns ?? COLUMNS[/** @type {keyof typeof COLUMNS} */ (block)];
   /** @type {FeedSettings} */
@@ -102,7 +102,14 @@ function settingsOf({ attention = {}, feed = {}, head = {}, columns }, block, mi
   const ofHead = { norm: { kind: 'rms', eps: 1e-5 }, scale: 1, softcap: 0, ...head };
   const mixture =
     mixtures && feed.experts && mixtures.smallMixture(ofFeed, feed.experts, block, columns?.[1]);
-  return { attention: ofAttention, feed: mixture ?? ofFeed, head: ofHead, biases, outputBias, nEmbd };
+  return {
+    attention: ofAttention,
+    feed: mixture ?? ofFeed,
+    head: ofHead,
+    /** @type {import('../llama/plan.js').EmbeddingSettings} */
+    embedding: { scale: 1, norm: undefined, ...embedding },
+    ...{ biases, outputBias, nEmbd },
+  };
 }
 
 /**
@@ -116,7 +123,8 @@ export function makeModel(options, fm, mixtures) {
   const blockOf = (/** @type {string} */ type) => servedType(type).blockValues;
   const block = Math.max(...types.map(blockOf));
   const settings = settingsOf(options, block, mixtures);
-  const { attention, feed, nEmbd, biases, outputBias } = settings;
+  const { attention, feed, head, embedding, nEmbd, biases, outputBias } = settings;
+  const { blocks, embeddingRoles = [], feedRoles = [], normBiases = [] } = options;
   const { nHeads, nKvHeads, headSize, scale, qkNorm } = attention;
   const random = generator(0x2545f491);
   const unused = new Set(types);
@@ -138,13 +146,33 @@ export function makeModel(options, fm, mixtures) {
     return makeMatrix(fm, { type, nRows, nCols, mean }, random);
   };
   const vector = (/** @type {number} */ n, mean = 1) => makeVector(n, mean, random);
+  /**
+   * The weight of a norm, and its bias.
+   * @param {string} of  path of the norm
+   * @param {import('../llama/plan.js').Norm | undefined} norm
+   * @returns {Tree}
+   */
+  const normed = (of, norm) => {
+    const role = of.replace(/.*\./, '');
+    const weight = vector(nEmbd);
+    if (norm?.kind !== 'layer') return { [role]: weight };
+    const bias = normBiases.includes(of) && { [`${role}Bias`]: vector(nEmbd, 0.5) };
+    return { [role]: alternating(weight), ...bias };
+  };
   // Scores are about 1 then: far from a softmax of one position, which would hide all others.
   const element = 1 / Math.sqrt(scale * headSize);
   const [q, kv] = [nHeads * headSize, nKvHeads * headSize];
   const row = qkNorm?.span === 'row';
-  const tables = types.map((type) =>
-    makeMatrix(fm, { type, nRows: TABLE_ROWS, nCols: nEmbd, mean: 1 }, random),
-  );
+  const tables = types.map((type) => {
+    const rows = () => makeMatrix(fm, { type, nRows: TABLE_ROWS, nCols: nEmbd, mean: 1 }, random);
+    const table = rows();
+    return {
+      table,
+      ...(embeddingRoles.includes('positions') && { positions: rows() }),
+      ...(embeddingRoles.includes('types') && { types: vector(nEmbd) }),
+      ...(embedding.norm && normed('embedding.norm', embedding.norm)),
+    };
+  });
   /** @type {{ attention: Tree, feed: Tree }[]} */
   const layers = [];
   /** @type {Matrix | undefined} */
@@ -152,7 +180,7 @@ export function makeModel(options, fm, mixtures) {
   do {
     const projected = meanFor(qkNorm ? 4 : element, nEmbd);
     const ofAttention = {
-      norm: vector(nEmbd),
+      ...normed('attention.norm', attention.norm),
       q: matrix(q, nEmbd, projected),
       k: matrix(kv, nEmbd, projected),
       v: matrix(kv, nEmbd, meanFor(4, nEmbd)),
@@ -165,29 +193,33 @@ export function makeModel(options, fm, mixtures) {
         kNorm: vector(row ? kv : headSize, element),
       }),
       ...(attention.postNorm && { postNorm: vector(nEmbd) }),
+      ...(attention.sumNorm && normed('attention.sumNorm', attention.sumNorm)),
     };
     // Both have the same type, as in models.
     const n = feed.experts?.nExperts ?? 1;
     const up = matrix(n * feed.nFf, nEmbd, meanFor(2, nEmbd), expertType(unusedIn, nEmbd));
     const gate = feed.kind === 'plain' ? undefined : matrix(n * feed.nFf, nEmbd, meanFor(2, nEmbd), up.type);
     const ofFeed = {
-      norm: vector(nEmbd),
+      ...normed('feed.norm', feed.norm),
       gate,
       up,
       // Few columns: their values are larger.
       down: matrix(n * nEmbd, feed.nFf, feed.experts ? 1 : undefined, expertType(unusedOut, feed.nFf)),
       ...(feed.experts &&
-        mixtures?.mixtureTensors({ ...feed, experts: feed.experts }, nEmbd, options.feedRoles ?? [], {
+        mixtures?.mixtureTensors({ ...feed, experts: feed.experts }, nEmbd, feedRoles, {
           ...{ matrix, vector, meanFor },
         })),
+      ...(!feed.experts && feedRoles.includes('upBias') && { upBias: vector(feed.nFf) }),
+      ...(!feed.experts && feedRoles.includes('downBias') && { downBias: vector(nEmbd) }),
       ...(feed.postNorm && { postNorm: vector(nEmbd) }),
+      ...(feed.sumNorm && normed('feed.sumNorm', feed.sumNorm)),
     };
     layers.push({ attention: ofAttention, feed: ofFeed });
-    output ??= matrix(VOCABULARY, nEmbd, meanFor(4, nEmbd));
+    if (!blocks || blocks.includes('head')) output ??= matrix(VOCABULARY, nEmbd, meanFor(4, nEmbd));
     for (const type of unused)
       if (q % blockOf(type) !== 0 && feed.nFf % blockOf(type) !== 0) unused.delete(type);
   } while (unused.size + unusedIn.size + unusedOut.size > 0);
-  const head = { norm: vector(nEmbd), output };
+  const ofHead = { ...normed('head.norm', head.norm), output };
   /** The parts of a plan that hidden states need. */
   const plan = /** @type {Plan} */ (
     /** @type {unknown} */ ({
@@ -198,7 +230,7 @@ export function makeModel(options, fm, mixtures) {
       tensors: outputBias ? [{ role: 'layers.0.attention.outputBias' }] : [],
     })
   );
-  return { settings, layers, head, tables, plan, random };
+  return { settings, layers, head: ofHead, tables, plan, random };
 }
 
 /** @typedef {ReturnType<typeof makeModel>} Model */
@@ -213,7 +245,7 @@ const rowsOf = (leaf) =>
 export const treesOf = ({ layers, head, tables }) => [
   ...layers.flatMap(({ attention, feed }) => [attention, feed]),
   head,
-  ...tables.map((table) => ({ table })),
+  ...tables,
 ];
 
 /**
@@ -237,9 +269,7 @@ export async function toGpu({ gpu, pipelines }, trees) {
     }
     const vector = (/** @type {Exclude<Leaf, Matrix>} */ leaf) => {
       const { nRows, nCols, values } = rowsOf(leaf);
-      const stride = up16(nCols);
-      const padded = new Float32Array(nRows * stride);
-      for (let r = 0; r < nRows; r++) padded.set(values.subarray(r * nCols, (r + 1) * nCols), r * stride);
+      const padded = withPadding(values, nCols);
       const made = new GpuVector(gpu.bufferOf(padded, { label: 'vector' }), nCols, undefined, nRows);
       owned.push(made);
       return made;

@@ -82,7 +82,7 @@ export async function compareRecurrent(options, wasmBackend) {
     }
     return views;
   };
-  const states = makeStates(COUNT, nEmbd, random);
+  const states = makeStates(COUNT, nEmbd, random, 'rms');
   const plan = /** @type {import('../llama/plan.js').Plan} */ (
     /** @type {unknown} */ ({
       ...{ nEmbd, nVocab: 1, embedding: {}, tensors: [] },

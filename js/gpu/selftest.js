@@ -16,10 +16,11 @@ import {
   embedError,
   feedErrors,
   headErrors,
+  normErrors,
   normedSize,
   normOf,
-  postNormErrors,
   sumError,
+  u,
 } from './selftest-bounds.js';
 import { makeModel, toGpu, toWasm, treesOf, VOCABULARY } from './selftest-model.js';
 import { compute, fillRows, layRows, RUNS } from './selftest-run.js';
@@ -48,16 +49,21 @@ import { compute, fillRows, layRows, RUNS } from './selftest-run.js';
  * @property {import('../llama/plan.js').RecurrentSettings} [recurrent]  of the model, if it has any
  * @property {readonly string[]} [recurrentRoles]  tensors of its recurrent blocks; default: all
  * @property {Partial<FeedSettings>} [feed]
- * @property {readonly string[]} [feedRoles]  of experts: tensors that a model may lack
+ * @property {readonly string[]} [feedRoles]  tensors that a model may lack
  * @property {readonly string[]} [expertTypes]  types of the weights of experts; default: taken from `types`
  * @property {Partial<HeadSettings>} [head]
- * @property {number} [embeddingScale]
+ * @property {Partial<import('../llama/plan.js').EmbeddingSettings>} [embedding]
+ * @property {readonly string[]} [embeddingRoles]  'positions' and 'types', where a model has them
+ * @property {readonly string[]} [normBiases]  layer norms that have biases, e.g. 'attention.sumNorm'
  * @property {readonly BlockName[]} [blocks] the only ones that are tested
  * @property {readonly [nEmbd: number, nFf: number]} [columns] of hidden states, and between gate
  *   and down
  */
 
-/** @typedef {'embed' | 'attention' | 'recurrent' | 'feed' | 'head'} BlockName */
+/**
+ * 'states' are hidden states that are read, in models without a head.
+ * @typedef {'embed' | 'attention' | 'recurrent' | 'feed' | 'head' | 'states'} BlockName
+ */
 
 /**
  * A comparison. error: of the worst value, in units of its bound; infinite where values are NaN, or
@@ -115,17 +121,11 @@ const typesOf = (...weights) => [...new Set(weights.map(({ type }) => type))].jo
  * @param {(layer: number, x: Float32Array) => Float64Array} leastOf  see leastHeads()
  * @param {import('./selftest-model.js').ExpertsTest} [mixtures]  there with experts
  */
-function compare(
-  { kvType = 'F16', embeddingScale = 1, variants },
-  model,
-  rows,
-  states,
-  gpu,
-  cpu,
-  leastOf,
-  mixtures,
-) {
-  const { settings, layers, head, tables } = model;
+function compare({ kvType = 'F16', variants }, model, rows, states, gpu, cpu, leastOf, mixtures) {
+  const { settings, layers, tables } = model;
+  const head = /** @type {{ norm: Float32Array, normBias?: Float32Array, output: Matrix }} */ (
+    /** @type {unknown} */ (model.head)
+  );
   const precision = precisionOf(variants, true);
   const { nEmbd } = gpu;
   const all = new Comparison();
@@ -141,7 +141,7 @@ function compare(
     const ofFeed = /** @type {{ gate: Matrix | undefined, up: Matrix, down: Matrix }} */ (
       /** @type {unknown} */ (feed)
     );
-    /** The comparison of the rows of a step, whose result is x + by * added. */
+    /** The comparison of the rows of a step, whose result is sumNorm(x + by * postNorm(added)). */
     const block = (
       /** @type {'attention' | 'feed'} */ what,
       /** @type {string} */ name,
@@ -149,35 +149,48 @@ function compare(
       /** @type {(row: number, t: number) => Float64Array} */ errorsOf,
     ) => {
       const [first, second] = steps;
-      const { postNorm, residualScale } = settings[what];
+      const { postNorm, sumNorm, residualScale } = settings[what];
+      const { postNorm: gain, sumNorm: ofSum, sumNormBias } = /** @type {any} */ (layers[i][what]);
       const plain = rowsOf(cpu.made[i], second);
       const expected = rowsOf(cpu.made[i], first);
       all.add(name, nEmbd, rowsOf(gpu.made[i], first), rowsOf(gpu.made[i], second), expected, (t) => {
         const x = before(first.start + t);
         let errors = errorsOf(first.start + t, t);
+        const plainRow = plain.subarray(t * nEmbd, (t + 1) * nEmbd);
         if (postNorm) {
-          const added = plain.subarray(t * nEmbd, (t + 1) * nEmbd).map((value, c) => value - x[c]);
-          const gain = /** @type {Float32Array} */ (layers[i][what].postNorm);
-          errors = postNormErrors(errors, added, gain, postNorm.eps);
+          const added = plainRow.map((value, c) => value - x[c]);
+          errors = normErrors(errors, added, gain, postNorm);
         }
-        return (c) => sumError(errors[c], x[c], expected[t * nEmbd + c], residualScale);
+        if (!sumNorm) return (c) => sumError(errors[c], x[c], expected[t * nEmbd + c], residualScale);
+        // No block has both norms.
+        const sum = plainRow.map((value, c) => x[c] + residualScale * (value - x[c]));
+        const ofSums = errors.map((error, c) => sumError(error, x[c], sum[c], residualScale));
+        const normed = normErrors(ofSums, sum, ofSum, sumNorm, sumNormBias);
+        return (c) => normed[c];
       });
     };
-    const sizeOf = (/** @type {number} */ row, /** @type {'attention' | 'feed'} */ what) =>
-      settings[what].norm
-        ? normedSize(before(row), /** @type {Float32Array} */ (layers[i][what].norm), settings[what].norm.eps)
-        : normOf(before(row));
+    const sizeOf = (/** @type {number} */ row, /** @type {'attention' | 'feed'} */ what) => {
+      const { norm } = settings[what];
+      const { norm: gain, normBias } = /** @type {any} */ (layers[i][what]);
+      return norm ? normedSize(before(row), gain, norm.eps, norm.kind, normBias) : normOf(before(row));
+    };
     const vectors = /** @type {Record<string, Float32Array | undefined>} */ (attention);
     const bounds = attentionErrors(settings.attention, of, vectors, kvType, precision);
-    for (const step of rows.attention[0]) {
-      const { nTokens, position, start, seen, attends } = step;
+    const factsOf = (/** @type {Rows['attention'][0][0]} */ step) => {
+      const { nTokens, position, start } = step;
       const least = leastOf(i, rowsOf(states, step));
-      const facts = Array.from({ length: nTokens }, (_, t) => ({
+      return Array.from({ length: nTokens }, (_, t) => ({
         normed: sizeOf(start + t, 'attention'),
         position: position + t,
         least: least[t],
         many: nTokens > FEW,
       }));
+    };
+    const ofSteps = rows.attention[0].map((step) => ({ step, facts: factsOf(step) }));
+    if (!settings.attention.causal)
+      for (const one of ofSteps.flatMap(({ facts }) => facts)) bounds.store(one);
+    for (const { step, facts } of ofSteps) {
+      const { nTokens, position, seen, attends } = step;
       for (const one of facts) bounds.store(one);
       if (!attends) continue;
       const again = /** @type {Step} */ (rows.attention[1].find((other) => other.position === position));
@@ -188,7 +201,8 @@ function compare(
     const { experts } = settings.feed;
     const ofMixture = experts && mixtures?.mixtureErrors({ ...settings.feed, experts }, feed);
     const modes = /** @type {const} */ (['f32', precision]);
-    const ofDense = ofMixture ? [] : modes.map((mode) => feedErrors(settings.feed, ofFeed, mode));
+    const { upBias } = /** @type {{ upBias?: Float32Array }} */ (/** @type {unknown} */ (feed));
+    const ofDense = ofMixture ? [] : modes.map((mode) => feedErrors(settings.feed, ofFeed, mode, upBias));
     for (const [n, step] of rows.feed[0].entries()) {
       const { nTokens } = step;
       const name = `feed, ${tokensOf(nTokens)}, ${typesOf(ofFeed.up, ofFeed.down)}`;
@@ -201,21 +215,40 @@ function compare(
     }
   }
   for (const [t, [first, second]] of rows.tables.entries()) {
-    const table = tables[t];
-    const bound = embedError(table, embeddingScale);
+    const { table, positions, types, norm: gain, normBias } = /** @type {any} */ (tables[t]);
+    const { scale, norm } = settings.embedding;
+    const most = types?.reduce((/** @type {number} */ a, /** @type {number} */ b) => Math.max(a, b)) ?? 0;
+    const bound = embedError(table, scale) + (positions ? embedError(positions, 1) : 0) + 8 * u * most;
+    const plain = rowsOf(cpu.made[0], second);
+    const boundOf = (/** @type {number} */ row) => {
+      if (!norm) return () => bound;
+      const values = plain.subarray(row * nEmbd, (row + 1) * nEmbd);
+      const errors = normErrors(new Float64Array(nEmbd).fill(bound), values, gain, norm, normBias);
+      return (/** @type {number} */ c) => errors[c];
+    };
     const [got, again, expected] = [
       rowsOf(gpu.made[0], first),
       rowsOf(gpu.made[0], second),
       rowsOf(cpu.made[0], first),
     ];
-    all.add(`embed, 5 tokens, ${table.type}`, nEmbd, got, again, expected, () => () => bound);
+    all.add(`embed, 5 tokens, ${table.type}`, nEmbd, got, again, expected, boundOf);
   }
   const { norm, scale, softcap } = settings.head;
-  const errors = headErrors(head.output);
+  for (const [n, { start }] of rows.states.entries()) {
+    const [got, again, expected] = [gpu.last[0][n], gpu.last[1][n], cpu.last[0][n]];
+    all.add('states, 5 tokens', nEmbd, got, again, expected, (row) => {
+      const x = before(start + row);
+      const of = norm && normErrors(new Float64Array(nEmbd), x, head.norm, norm, head.normBias);
+      return (c) => of?.[c] ?? 0;
+    });
+  }
+  const sizeOfHead = (/** @type {Float32Array} */ x) =>
+    norm ? normedSize(x, head.norm, norm.eps, norm.kind, head.normBias) : normOf(x);
+  const errors = rows.head.length > 0 ? headErrors(head.output, norm) : () => new Float64Array();
   for (const [n, { nRows, start }] of rows.head.entries()) {
     const [got, again, expected] = [gpu.logits[0][n], gpu.logits[1][n], cpu.logits[0][n]];
     all.add(`head, ${tokensOf(nRows)}, ${head.output.type}`, VOCABULARY, got, again, expected, (row) => {
-      const of = errors(normedSize(before(start + row), head.norm, norm?.eps ?? 0));
+      const of = errors(sizeOfHead(before(start + row)));
       return (c) => sumError(of[c], 0, expected[row * VOCABULARY + c], scale) + 1e-5 * softcap;
     });
     const last = got.subarray((nRows - 1) * VOCABULARY);
@@ -238,16 +271,16 @@ function compare(
  * @throws {GpuError} the driver rejects a kernel, or the device failed
  */
 export async function selfTest(options, wasmBackend) {
-  const { gpu, pipelines, variants, kvType = 'F16', embeddingScale = 1, blocks = BLOCKS } = options;
+  const { gpu, pipelines, variants, kvType = 'F16', blocks = BLOCKS } = options;
   const began = performance.now();
   const fm = wasmBackend.kernels;
   const mixtures = options.feed?.experts && (await import('./selftest-experts.js'));
   const model = makeModel(options, fm, mixtures);
   await loadBlocks([{ ...model.settings, recurrent: options.recurrent }]);
   const { plan, settings, layers, random } = model;
-  const rows = layRows(model.tables.length, blocks);
-  const states = fillRows(rows, plan.nEmbd, random);
-  const given = { states, kvType, embeddingScale };
+  const rows = layRows(model.tables.length, blocks, settings.attention.causal);
+  const states = fillRows(rows, plan.nEmbd, random, settings);
+  const given = { states, kvType };
   const backend = new GpuBackend(gpu, { kvType, variants, pipelines });
   /** @type {{ free: () => void }[]} */
   const owned = [];
@@ -261,9 +294,10 @@ export async function selfTest(options, wasmBackend) {
     working = computing.catch(() => {});
     const onCpu = toWasm(fm, trees);
     owned.push(...onCpu.owned);
-    // With norms of what a block adds, a second run on the CPU leaves them out: bounds depend on
-    // what is normalised.
-    const plainRun = settings.attention.postNorm || settings.feed.postNorm;
+    // With norms of what a block adds, or of sums, a second run on the CPU leaves them out: bounds
+    // depend on what is normalised.
+    const { attention, feed, embedding } = settings;
+    const plainRun = [attention, feed].some((one) => one.postNorm || one.sumNorm) || embedding.norm;
     const expected = await compute(wasmBackend, model, onCpu.trees, rows, {
       ...given,
       runs: plainRun ? RUNS : [0],
@@ -304,9 +338,14 @@ function leastHeads(fm, { norm, qkNorm, nHeads, nKvHeads, headSize }, weights, v
   const nRows = x.length / weights.q.nCols;
   if (!qkNorm) return new Float64Array(nRows).fill(1);
   const options = { activation: /** @type {const} */ ('f32') };
-  const products = norm
-    ? fm.fusedRmsNormMatmul([weights.q, weights.k], x, vectors.norm, { ...options, eps: norm.eps })
-    : fm.fusedMatmulMany([weights.q, weights.k], x, options);
+  const products =
+    norm?.kind === 'rms'
+      ? fm.fusedRmsNormMatmul([weights.q, weights.k], x, vectors.norm, { ...options, eps: norm.eps })
+      : fm.fusedMatmulMany(
+          [weights.q, weights.k],
+          norm ? fm.layerNorm(x, vectors.norm, vectors.normBias, norm) : x,
+          options,
+        );
   const least = new Float64Array(nRows).fill(Number.POSITIVE_INFINITY);
   for (const [i, n] of [nHeads, nKvHeads].entries()) {
     const bias = vectors[i === 0 ? 'qBias' : 'kBias'];

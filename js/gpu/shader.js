@@ -153,3 +153,17 @@ export function withoutPadding(rows, nRows, nCols) {
   for (let r = 0; r < nRows; r++) out.set(rows.subarray(r * stride, r * stride + nCols), r * nCols);
   return out;
 }
+
+/**
+ * A copy of rows as buffers have them, with a padding of zeros.
+ * @param {Float32Array} rows
+ * @param {number} nCols
+ */
+export function withPadding(rows, nCols) {
+  const stride = up16(nCols);
+  if (stride === nCols) return rows.slice();
+  const nRows = rows.length / nCols;
+  const out = new Float32Array(nRows * stride);
+  for (let r = 0; r < nRows; r++) out.set(rows.subarray(r * nCols, (r + 1) * nCols), r * stride);
+  return out;
+}

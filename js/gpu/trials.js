@@ -77,7 +77,7 @@ async function makeData({ gpu, pipelines, type }, { nRows, nCols, nTokens }, fm,
     Array.from({ length: n }, () => ({ w: matrix })),
   );
   owned.push(...ofTrees);
-  const states = makeStates(DISTINCT_TOKENS, nCols, random);
+  const states = makeStates(DISTINCT_TOKENS, nCols, random, 'rms');
   const distinct = Math.min(DISTINCT, nRows);
   const data = matrix.data.subarray(0, (matrix.data.length / nRows) * distinct);
   const w = fm.weight({ type, nRows: distinct, nCols, data });

@@ -20,6 +20,7 @@ const LAYERS = [
   { kvType: KV.F32, nHeads: 2, nKvHeads: 2, headSize: 20, causal: 0, sinks: gaussians(2) },
   { kvType: KV.F16, nHeads: 6, nKvHeads: 2, headSize: 80, causal: 1, window: 33, sinks: gaussians(6) },
   { kvType: KV.F32, nHeads: 3, nKvHeads: 1, headSize: 128, causal: 1, window: 5, softcap: 30 },
+  { kvType: KV.F16, nHeads: 4, nKvHeads: 4, headSize: 32, causal: 0, window: 21 },
 ];
 /** @type {Place[]} */
 const PLACES = [
@@ -38,14 +39,15 @@ describe('attention of a prompt', { skip: await gpuSkip() }, () => {
   LAYERS.forEach((layer, i) => {
     test(describeLayer(makeShape(layer)), async () => {
       const prng = new Prng(100 + i);
-      for (const [nTokens, firstPosition] of [
-        [1, 0],
-        [3, 40],
-        [17, 0],
-        [33, 5],
-        [70, 64],
+      for (const [nTokens, firstPosition, later] of [
+        [1, 0, 0],
+        [3, 40, 50],
+        [17, 0, 60],
+        [33, 5, 3],
+        [70, 64, 0],
       ]) {
-        const nPositions = firstPosition + nTokens;
+        // Without a mask, tokens see positions after those of the step.
+        const nPositions = firstPosition + nTokens + (layer.causal ? 0 : later);
         const shape = makeShape({ ...layer, nTokens, nPositions, firstPosition });
         const made = makeCase(shape, prng);
         const reference = wgslBound(referenceAttention(made));

@@ -37,6 +37,7 @@ const IN_ONE = [
   { kvType: KV.F32, nHeads: 4, nKvHeads: 1, headSize: 256, causal: 1, window: 9 },
   { kvType: KV.F16, nHeads: 5, nKvHeads: 1, headSize: 100, causal: 1, window: 63, sinks: gaussians(5) },
   { kvType: KV.F16, nHeads: 2, nKvHeads: 2, headSize: 16, causal: 1, sinks: gaussians(2) },
+  { kvType: KV.F16, nHeads: 4, nKvHeads: 4, headSize: 32, causal: 0, window: 15 },
 ];
 
 /** The same for several splits. @type {Partial<Shape>[]} */
@@ -46,6 +47,7 @@ const IN_SPLITS = [
   { kvType: KV.F16, nHeads: 14, nKvHeads: 2, headSize: 80, causal: 1, sinks: gaussians(14) },
   { kvType: KV.Q8_0, nHeads: 4, nKvHeads: 2, headSize: 192, causal: 0, softcap: 2, sinks: gaussians(4) },
   { kvType: KV.Q8_0, nHeads: 3, nKvHeads: 1, headSize: 32, causal: 1, window: 129, softcap: 30 },
+  { kvType: KV.F16, nHeads: 4, nKvHeads: 4, headSize: 32, causal: 0, window: 128 },
 ];
 
 /**
@@ -55,12 +57,12 @@ const IN_SPLITS = [
  * @param {number} seed
  * @param {{ q?: number, v?: number }} [sizes]
  */
-const caseOf = (layer, nTokens, nPositions, seed, sizes) =>
-  makeCase(
-    makeShape({ ...layer, nTokens, nPositions, firstPosition: nPositions - nTokens }),
-    new Prng(seed),
-    sizes,
-  );
+function caseOf(layer, nTokens, nPositions, seed, sizes) {
+  // A window to both sides has positions there.
+  const later = layer.window && !layer.causal ? Math.floor((nPositions - nTokens) / 2) : 0;
+  const firstPosition = nPositions - nTokens - later;
+  return makeCase(makeShape({ ...layer, nTokens, nPositions, firstPosition }), new Prng(seed), sizes);
+}
 
 test('shaders of all sizes of heads keep to what WebGPU promises', () => {
   for (const type of /** @type {const} */ (['F32', 'F16', 'Q8_0'])) {
@@ -90,6 +92,13 @@ test('splits are counted by the positions that a token sees', () => {
   assert.deepEqual(attentionGroups(everything, { seen: 32_768, nTokens: 3 }), [4, 256, 3]);
   assert.deepEqual(attentionGroups(everything, { seen: 129, nTokens: 1 }), [4, 2, 1]);
   assert.deepEqual(attentionGroups(kernel, { seen: 32_768, nTokens: 1 }), [4, 1, 1]);
+  for (const [window, n] of [
+    [127, 1],
+    [128, 2],
+    [255, 2],
+    [256, 3],
+  ])
+    assert.equal(attentionGroups({ ...kernel, causal: false, window }, { seen: 1000, nTokens: 1 })[1], n);
 });
 
 describe('attention of few tokens', { skip: await gpuSkip() }, () => {

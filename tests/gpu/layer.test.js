@@ -137,6 +137,8 @@ describe('row by row operations', { skip: await gpuSkip() }, () => {
       await check(norm({ ...options, bias: true }), nCols, { ...data, bias: b }, 'y', (r, c) =>
         expected(r, c, true),
       );
+      const inPlace = norm({ ...options, bias: true, inPlace: true });
+      await check(inPlace, nCols, { x, weight: w, bias: b }, 'x', (r, c) => expected(r, c, true));
     });
 
     test(`gates of ${nCols}`, async () => {

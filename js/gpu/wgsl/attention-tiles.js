@@ -122,14 +122,14 @@ fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: v
   let y = tid / 8u;${rows(
     (r) => `let row${r} = min(first_row + 2u * y + ${r}u, last_row);
   let end${r} = end_of(row${r} / ${group}u);
-  let first${r} = first_of(end${r});
+  let first${r} = first_of(row${r} / ${group}u);
   let head${r} = kv_head * ${group}u + row${r} % ${group}u;
 ${chunks.map((c) => `  var o${r}_${c} = vec4f(0.0);`).join('\n')}`,
     '  ',
   )}
   var largest = vec2f(${sinks ? 'sinks[head0], sinks[head1]' : float(LEAST)});
   var sum = vec2f(${sinks ? '1.0' : '0.0'});
-  for (var tile = first_of(end_of(first_row / ${group}u)); tile < end; tile += ${TILE}u) {${rows((r) => `var s${r} = vec4f(0.0);`)}
+  for (var tile = first_of(first_row / ${group}u); tile < end; tile += ${TILE}u) {${rows((r) => `var s${r} = vec4f(0.0);`)}
     for (var chunk = 0u; chunk < ${headSize}u; chunk += ${CHUNK}u) {
       workgroupBarrier();
       for (var i = tid; i < ${(TILE * CHUNK) / 4}u; i += ${LANES}u) {

@@ -34,7 +34,8 @@ import { cacheReader } from './cache.js';
  * @property {CacheShape} cache
  * @property {number} scale  of the scores
  * @property {number} [softcap]  > 0: scores become softcap * tanh(score / softcap)
- * @property {number} [window]  > 0: with causal, a token sees so many positions at most, the last ones
+ * @property {number} [window]  > 0: with causal, a token sees so many positions at most, the last ones;
+ *   without, those at most half as far away, rounded down
  * @property {boolean} [causal]  a token sees positions up to its own, otherwise `step.seen` of them
  * @property {boolean} [sinks]  a logit a head, in the variable `sinks`, has a part in the softmax
  *   and no value
@@ -55,13 +56,30 @@ const SPLIT = 128;
 export const LEAST = -3.4e38;
 
 /**
- * Functions of the positions that token t of a step sees: from first_of(end_of(t)) to end_of(t),
- * one at least.
+ * How far a token sees: so many positions before its own, and so many after it; undefined where all.
  * @param {Pick<AttentionShape, 'causal' | 'window'>} shape
  */
-export const seenPositions = ({ causal = false, window = 0 }) => `
-fn end_of(t: u32) -> u32 { return ${causal ? 'step.position + t + 1u' : 'step.seen'}; }
-fn first_of(end: u32) -> u32 { return ${window > 0 ? `end - min(end, ${window}u)` : '0u'}; }`;
+function reachOf({ causal = false, window = 0 }) {
+  const half = Math.floor(window / 2);
+  const before = causal ? window - 1 : half;
+  return { before: window > 0 ? before : undefined, after: causal ? 0 : window > 0 ? half : undefined };
+}
+
+/**
+ * Functions of the positions that token t of a step sees: from first_of(t) to end_of(t), one at
+ * least. Neither is smaller for a later token.
+ * @param {Pick<AttentionShape, 'causal' | 'window'>} shape
+ */
+export function seenPositions(shape) {
+  const { before, after } = reachOf(shape);
+  const end = `step.position + t + ${(after ?? 0) + 1}u`;
+  const ends = after === undefined ? 'step.seen' : after === 0 ? end : `min(step.seen, ${end})`;
+  const first =
+    before === undefined ? 'return 0u;' : `let p = step.position + t; return p - min(p, ${before}u);`;
+  return `
+fn end_of(t: u32) -> u32 { return ${ends}; }
+fn first_of(t: u32) -> u32 { ${first} }`;
+}
 
 /**
  * Functions of scores, of a scalar or vector type: capped(s), of products with queries that were
@@ -129,11 +147,13 @@ fn fold_${name}(tid: u32, value: ${type}) -> ${type} {
 
 /**
  * The number of splits of a dispatch.
- * @param {AttentionShape} shape
+ * @param {Pick<AttentionShape, 'causal' | 'window' | 'split'>} shape
  * @param {number} seen  of its step
  */
-export const splitsOf = ({ window = 0, split = SPLIT }, seen) =>
-  Math.ceil((window > 0 ? Math.min(window, seen) : seen) / split);
+export function splitsOf({ split = SPLIT, ...shape }, seen) {
+  const { before = seen, after = seen } = reachOf(shape);
+  return Math.ceil(Math.min(before + 1 + after, seen) / split);
+}
 
 /**
  * Workgroups of attention().
@@ -240,7 +260,7 @@ fn mix(four: u32) -> vec4f {
 fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: vec3u) {
   let token = wid.z;
   let end = end_of(token);
-  let begin = first_of(end) + wid.y * ${split}u;
+  let begin = first_of(token) + wid.y * ${split}u;
   if (begin >= end) { return; }
   let n = min(end - begin, ${split}u);
   let kv_head = wid.x / ${perGroup}u;
@@ -329,7 +349,7 @@ fn main(@builtin(local_invocation_index) tid: u32, @builtin(workgroup_id) wid: v
   let head = wid.x;
   let token = wid.y;
   let end = end_of(token);
-  let n = (end - first_of(end) + ${split - 1}u) / ${split}u;
+  let n = (end - first_of(token) + ${split - 1}u) / ${split}u;
   var largest = ${sinks ? 'sinks[head]' : `f32(${LEAST})`};
   for (var i = tid; i < n; i += ${LANES}u) { largest = max(largest, parts[${partAt(shape, 'i', 'head')} + ${fours}u].x); }
   largest = fold_max(tid, largest);

@@ -99,23 +99,24 @@ function normOf(kind, { nCols, eps }) {
 /**
  * y = norm(x) * weight (+ bias, of layer norms that have one).
  * @param {{ kind?: 'rms' | 'layer', nCols: number, eps: number, bias?: boolean,
- *   toZero?: boolean }} options  toZero: the first row of y is row 0, of x it is step.start
+ *   toZero?: boolean, inPlace?: boolean }} options  toZero: the first row of y is row 0, of x it is
+ *   step.start; inPlace: x is y
  */
-export function norm({ kind = 'rms', nCols, eps, bias = false, toZero = false }) {
+export function norm({ kind = 'rms', nCols, eps, bias = false, toZero = false, inPlace = false }) {
   const stride = up16(nCols) / 4;
   return byRow(
     `${kind} norm of ${nCols}`,
     {
-      x: 'read array<vec4f>',
+      x: `${inPlace ? 'read_write' : 'read'} array<vec4f>`,
       weight: 'read array<vec4f>',
       ...(bias && { bias: 'read array<vec4f>' }),
-      y: 'read_write array<vec4f>',
+      ...(!inPlace && { y: 'read_write array<vec4f>' }),
     },
     `
   let row = (step.start + t) * ${stride}u;
   let to = ${toZero ? 't' : '(step.start + t)'} * ${stride}u;${normOf(kind, { nCols, eps })}
   for (var i = tid; i < ${stride}u; i += ${WIDE}u) {
-    y[to + i] = ${kind === 'layer' ? '(x[row + i] - mean)' : 'x[row + i]'} * scale * weight[i]${bias ? ' + bias[i]' : ''};
+    ${inPlace ? 'x' : 'y'}[to + i] = ${kind === 'layer' ? '(x[row + i] - mean)' : 'x[row + i]'} * scale * weight[i]${bias ? ' + bias[i]' : ''};
   }`,
   );
 }
