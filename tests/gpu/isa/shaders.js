@@ -162,6 +162,9 @@ export const SHADERS = {
   'merge splits': mergeSplits(attend('F16')),
   'attention tiles F16': attentionTiles(attend('F16')),
   'attention tiles Q8_0': attentionTiles(attend('Q8_0')),
+  'attention tiles F16, windows to both sides': attentionTiles({
+    ...{ ...attend('F16'), causal: false, window: 128 },
+  }),
   ...each(TILED, (type) => [
     `matmul ${type}`,
     product([unitOf(type, N_EMBD, N_EMBD)], 'many', { epilogue: 'add' })[0],
@@ -226,9 +229,12 @@ export const SHADERS = {
     shared: true,
   }),
   'embed Q6_K': embed({ unit: unitOf('Q6_K', N_VOCAB, N_EMBD), scale: 1 }),
+  'embed Q6_K of positions': embed({ unit: unitOf('Q6_K', 8192, N_EMBD), scale: 1, ofPositions: true }),
   'rms norm': norm({ nCols: N_EMBD, eps: EPS }),
+  'layer norm in place': norm({ kind: 'layer', nCols: N_EMBD, eps: EPS, bias: true, inPlace: true }),
   'rms norm added': addTo({ nCols: N_EMBD, scale: 1, norm: { kind: 'rms', eps: EPS } }),
   'silu gate': gate({ nCols: N_FF, activation: 'silu' }),
+  'GELU without a gate': gate({ nCols: N_FF, activation: 'gelu', plain: true }),
   'scale and cap': scaleAndCap({ nCols: N_VOCAB, scale: 1, softcap: 30, fromZero: true }),
   'find faults': findFaults({ part: 'output', nCols: N_VOCAB }),
   ...sampling('argmax', 1),
