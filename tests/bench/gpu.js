@@ -7,6 +7,7 @@ import {
   mergeSplits,
   partsBytes,
 } from '../../js/gpu/wgsl/attention.js';
+import { norm, rowGroups } from '../../js/gpu/wgsl/layer.js';
 import { matmulGroups } from '../../js/gpu/wgsl/matmul.js';
 import { matmulInt8 } from '../../js/gpu/wgsl/matmul-int8.js';
 import { quantizeActivations, quantizeGroups, rowScales } from '../../js/gpu/wgsl/quantize.js';
@@ -16,6 +17,7 @@ import { checkWithin, KV, makeCase, makeShape, referenceAttention } from '../hel
 import { ReferenceProduct } from '../helpers/bounds.js';
 import { Prng } from '../helpers/prng.js';
 import { referenceByName } from '../helpers/reference.js';
+import { normalize } from '../helpers/reference-formulas.js';
 import { COPY, GpuLab, NoGpuError, stepOf } from './gpu-lab.js';
 import { straightGroups, straightMatvec } from './gpu-straight.js';
 import { selectCases } from './lab.js';
@@ -38,6 +40,8 @@ const SMALL = [
 ];
 const WIDE = [64, 16_384];
 const PROMPT = 128;
+/** Tokens, and values of a hidden state, of an encoder. */
+const NORM = /** @type {const} */ ([512, 768]);
 const HEADS = { nHeads: 32, nKvHeads: 8, headSize: 64 };
 /** Workgroups that fill a device, as js/gpu assumes, and as if any number did. */
 const [FILL, NO_SPLIT] = [256, 1];
@@ -262,6 +266,64 @@ function attentionCase(type, seen) {
   };
 }
 
+/**
+ * Norms of the rows of an encoder, layer norms with biases.
+ * @param {'rms' | 'layer'} kind @param {number} nRows @param {number} nCols @param {boolean} byDefault
+ * @returns {GpuCase}
+ */
+function normCase(kind, nRows, nCols, byDefault) {
+  const name = `${kind} norm ${nRows}x${nCols}`;
+  const eps = 1e-5;
+  return {
+    name,
+    byDefault,
+    async run(lab) {
+      const prng = new Prng(nCols);
+      const rows = activations.gaussian(nRows, nCols, prng);
+      const [gain, shift] = [1, 2].map(() => activations.gaussian(1, nCols, prng));
+      const bias = kind === 'layer' ? shift : undefined;
+      const [x, weight, ofBias] = [rows, gain, shift].map((values) => lab.gpu.bufferOf(values));
+      const y = lab.floats(nRows * nCols);
+      /** @type {GpuContender} */
+      const contender = {
+        name: 'norm',
+        copies: [
+          [
+            {
+              shader: norm({ kind, nCols, eps, bias: bias !== undefined }),
+              buffers: { x, weight, ...(bias && { bias: ofBias }), y },
+              groups: ({ nTokens }) => rowGroups(nTokens),
+            },
+          ],
+        ],
+        steps: [stepOf(nRows)],
+        flops: 8 * nRows * nCols,
+        bytes: x.bytes + y.bytes,
+        result: {
+          y,
+          check(got) {
+            const matrices = [gain, bias].map((values) => /** @type {any} */ (values && { values }));
+            const [ofGain, ofShift] = matrices;
+            const expected = Array.from({ length: nRows }, (_, r) => {
+              const row = Float64Array.from(rows.subarray(r * nCols, (r + 1) * nCols));
+              return [...normalize(row, { kind, eps }, ofGain, ofShift)];
+            }).flat();
+            const sizeOf = (/** @type {number[]} */ values) =>
+              Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
+            const off = sizeOf(expected.map((value, i) => got[i] - value)) / sizeOf(expected);
+            // Sums of nCols terms, in any order.
+            if (!(off < nCols * 2 ** -24)) throw new Error(`${name} is off by ${off}`);
+            return off;
+          },
+        },
+      };
+      const results = await lab.race({ case: name }, [contender]);
+      for (const one of [x, weight, ofBias, y]) one.free();
+      return results;
+    },
+  };
+}
+
 /** @param {boolean} quick @returns {GpuCase[]} */
 function gpuCases(quick) {
   const large = quick ? [512, 1024] : [4096, 4096];
@@ -277,6 +339,8 @@ function gpuCases(quick) {
     ...matvecs(WIDE, isQ4K),
     ...types.map((type) => matmulCase(type, large[0], large[1], quick ? isQ4K(type) : isMain(type))),
     ...[1024, 4096].flatMap((seen) => [attentionCase('F16', seen), attentionCase('F32', seen)]),
+    normCase('layer', ...NORM, true),
+    normCase('rms', ...NORM, false),
   ];
 }
 
