@@ -52,6 +52,12 @@ static inline bool are_apart(const span *outputs, int n_outputs, const span *inp
   return true;
 }
 
+/* Whether it is an fm_activation, with FM_ALONE or without. */
+static inline bool is_activation(int32_t activation) {
+  int32_t mode = activation & ~FM_ALONE;
+  return mode >= FM_ACT_F32 && mode <= FM_ACT_INT8;
+}
+
 static inline bool is_aligned(const void *p, uintptr_t alignment) {
   return ((uintptr_t)p & (alignment - 1)) == 0;
 }

@@ -24,7 +24,7 @@ EXPORT int32_t fused_matmul(int32_t type, const void *w, const float *x, float *
   span sw, sx = {(uintptr_t)x, 0}, sy = {(uintptr_t)y, 0};
   int32_t status = check_weights(traits, w, n_rows, n_cols, &sw);
   if (status == FM_ERR_TYPE) return status;
-  if (activation < FM_ACT_F32 || activation > FM_ACT_INT8) return FM_ERR_ACTIVATION;
+  if (!is_activation(activation)) return FM_ERR_ACTIVATION;
   if (status != FM_OK) return status;
   if (n_tokens == 0) return FM_ERR_SHAPE;
   if (!product(n_tokens, n_cols, sizeof *x, &sx.bytes) ||

@@ -21,8 +21,7 @@ static int32_t status_of(uint32_t faults) {
 }
 
 static uint32_t check_modes(int32_t act, int32_t activation) {
-  bool known = act >= FM_GATE_SILU && act <= FM_GATE_CLAMPED && activation >= FM_ACT_F32 &&
-               activation <= FM_ACT_INT8;
+  bool known = act >= FM_GATE_SILU && act <= FM_GATE_CLAMPED && is_activation(activation);
   return known ? 0 : BAD_ACTIVATION;
 }
 

@@ -91,6 +91,10 @@ typedef enum {
                        weights have fewer than 256 values. int16 serves it where that is no slower */
 } fm_activation;
 
+/* May be added to an fm_activation: the results of a token then have the bits that they have when
+ * it is the only one. It is for a few tokens; many of them are faster without it. */
+#define FM_ALONE 8
+
 typedef enum {
   FM_ISA_SCALAR = 0,
   FM_ISA_SIMD128 = 1,
@@ -109,7 +113,7 @@ typedef enum {
  * w           [n_rows][n_cols / block_values] blocks; fm_type_alignment-aligned
  * x           [n_tokens][n_cols] f32; must not overlap y
  * y           [n_tokens][n_rows] f32; must overlap neither w nor x
- * activation  fm_activation
+ * activation  fm_activation, with FM_ALONE or without
  * Any n_tokens, n_rows >= 1. Reads nothing past the last block, writes nothing past the last row.
  * Returns FM_OK, FM_ERR_TYPE, FM_ERR_ACTIVATION, FM_ERR_SHAPE, FM_ERR_ALIGN, FM_ERR_RANGE or
  * FM_ERR_OVERLAP. */

@@ -48,6 +48,13 @@ typedef struct {
 typedef void fm_gemv_fn(const uint8_t *w, size_t row_bytes, const uint8_t *end, const void *x,
                         float *y, size_t n_rows, size_t n_values, bool accumulate);
 
+/* The products of fm_gemv_fn for up to FM_MANY_TOKENS tokens, whose blocks follow one another, with
+ * the same bits: y[t * y_stride + r]. */
+#define FM_MANY_TOKENS 16
+typedef void fm_gemv_many_fn(const uint8_t *w, size_t row_bytes, const uint8_t *end, const void *x,
+                             float *y, size_t n_rows, size_t n_values, size_t n_tokens,
+                             size_t y_stride, bool accumulate);
+
 /* The integer matrix-matrix product of a strip: y[t * y_stride + r] = (or += where accumulate)
  * X * strip^T, t = 0..n_tokens-1, r = 0..n_rows-1, n_rows <= FM_STRIP_ROWS. x: fm_act_tile_i8 or
  * fm_act_tile_i16, by the kernel; tokens 4i .. 4i + 3 start at x + i * n_blocks. */
@@ -77,8 +84,9 @@ typedef struct {
 } fm_simd128_kernels;
 
 typedef struct {
-  fm_gemv_fn *gemv_i8[2]; /* indexed by fm_dot */
-  fm_gemm_fn *gemm_i8[2]; /* indexed by fm_dot */
+  fm_gemv_fn *gemv_i8[2];           /* indexed by fm_dot */
+  fm_gemm_fn *gemm_i8[2];           /* indexed by fm_dot */
+  fm_gemv_many_fn *gemv_many_i8[2]; /* indexed by fm_dot; NULL where the type has none */
 } fm_relaxed_kernels;
 
 /* Decodes n_values (<= FM_STRIP_COLS) columns of FM_STRIP_ROWS rows into the strip; columns up to

@@ -10,8 +10,9 @@
  * The kernels in decoder_simd128.h and decoder_relaxed.h are written once, for any decoder. A
  * type's file instantiates them with a constant decoder, which the compiler folds away:
  * FM_KERNELS(name, scales) or, for wide codes, FM_WIDE_KERNELS(name, scales) beside a decoder makes
- * its kernels for the instruction set of the file that includes it.
- * Types whose codes are slow to decode one vector at a time have no such decoder: see unpacked.h.
+ * its kernels for the instruction set of the file that includes it. FM_KERNELS_FOR_MANY(name) does
+ * so for a K type, with relaxed SIMD kernels for several tokens. Types whose codes are slow to
+ * decode one vector at a time have no such decoder: see unpacked.h.
  *
  * A group is decoded in two halves of 128 columns, each of 8 vectors of 16 codes. The half is a
  * loop variable and the vector a constant, which keeps the code small and its shifts immediate. */
@@ -139,8 +140,8 @@ FM_INLINE const uint8_t *fm_code_bytes(const fm_decoder *decoder, const uint8_t 
 }
 FM_INLINE v128_t fm_decoder_codes(const fm_decoder *decoder, const uint8_t *bytes, size_t half,
                                   size_t j, const fm_held *held) {
-  return decoder->unpack ? wasm_v128_load(bytes + 128 * half + 16 * j)
-                         : decoder->codes(bytes, half, j, held);
+  return decoder->codes ? decoder->codes(bytes, half, j, held)
+                        : wasm_v128_load(bytes + 128 * half + 16 * j);
 }
 
 /* {sum a, sum b, sum c, sum d} of four int32 vectors. */

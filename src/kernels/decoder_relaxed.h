@@ -122,11 +122,18 @@ FM_INLINE void fm_k_half(const fm_decoder *decoder, const uint8_t *bytes, size_t
   }
 }
 
+/* The decoded scales of a group, which several tokens share. */
+typedef struct {
+  fm_lanes16 scales, mins;
+  fm_d_dmin d;
+} fm_k_group;
+
+/* of: the group's scales, or NULL where they are still to be decoded. */
 FM_INLINE v128_t fm_k_group_value(const fm_decoder *decoder, const uint8_t *group,
-                                  const uint8_t *bytes, const fm_act_i8 *a, int dot,
-                                  const fm_held *held) {
+                                  const fm_k_group *of, const uint8_t *bytes, const fm_act_i8 *a,
+                                  int dot, const fm_held *held) {
   const fm_layout *layout = &decoder->layout;
-  fm_lanes16 scales = decoder->k_scales(group);
+  fm_lanes16 scales = of ? of->scales : decoder->k_scales(group);
   v128_t sum[2] = {fm_zero(), fm_zero()};
   if (layout->sub == 32) { /* few vectors are alive, and code without a loop is faster */
     fm_k_half(decoder, bytes, 0, a, scales.lo, dot, held, sum);
@@ -145,11 +152,12 @@ FM_INLINE v128_t fm_k_group_value(const fm_decoder *decoder, const uint8_t *grou
         wasm_i32x4_mul(fm_sums_dot(decoder, scales, a), wasm_i32x4_splat(fm_exact_bias(decoder)));
     code_sum = wasm_i32x4_sub(code_sum, bias);
   }
-  fm_d_dmin dd = fm_decoder_d(decoder, group);
+  fm_d_dmin dd = of ? of->d : fm_decoder_d(decoder, group);
   v128_t value =
       wasm_f32x4_mul(wasm_f32x4_convert_i32x4(code_sum), wasm_f32x4_splat(dd.d * a->d[0]));
   if (layout->has_min) {
-    v128_t min_sum = wasm_f32x4_convert_i32x4(fm_sums_dot(decoder, decoder->k_mins(group), a));
+    fm_lanes16 mins = of ? of->mins : decoder->k_mins(group);
+    v128_t min_sum = wasm_f32x4_convert_i32x4(fm_sums_dot(decoder, mins, a));
     value = wasm_f32x4_sub(value, wasm_f32x4_mul(min_sum, wasm_f32x4_splat(dd.dmin * a->d[0])));
   }
   return value;
@@ -218,7 +226,7 @@ FM_INLINE void fm_decoder_gemv_i8(const fm_decoder *decoder, const uint8_t *w, s
       const uint8_t *group = fm_group(&decoder->layout, next, n_values - c, padded);
       const uint8_t *bytes = fm_code_bytes(decoder, group, buffer);
       acc = wasm_f32x4_add(acc, decoder->layout.kind == FM_SCALES_K
-                                    ? fm_k_group_value(decoder, group, bytes, a, dot, &held)
+                                    ? fm_k_group_value(decoder, group, NULL, bytes, a, dot, &held)
                                     : fm_f32_group_value(decoder, group, bytes, a, dot, &held));
       c += FM_GROUP_COLS;
       next += decoder->layout.group_bytes;
@@ -226,6 +234,47 @@ FM_INLINE void fm_decoder_gemv_i8(const fm_decoder *decoder, const uint8_t *w, s
     } while (c < n_values);
     float sum = fm_hsum_f32(acc);
     y[r] = accumulate ? y[r] + sum : sum;
+  }
+}
+
+/* The product of fm_gemv_many_fn for a K type: a group is decoded once for all tokens. The
+ * operations of a token, and so its bits, are those of fm_decoder_gemv_i8. */
+FM_INLINE void fm_decoder_gemv_many_i8(const fm_decoder *decoder, const uint8_t *w,
+                                       size_t row_bytes, const uint8_t *end, const void *x,
+                                       float *y, size_t n_rows, size_t n_values, size_t n_tokens,
+                                       size_t y_stride, bool accumulate, int dot) {
+  uint8_t codes[FM_GROUP_COLS];
+  v128_t acc[FM_MANY_TOKENS];
+  const size_t n_groups = n_values / FM_GROUP_COLS;
+  fm_held held = decoder->hold();
+  fm_decoder decoded = *decoder; /* without codes(), they are loaded */
+  decoded.codes = NULL;
+  for (size_t r = 0; r < n_rows; r++, w += row_bytes) {
+    const uint8_t *group = w;
+    const fm_act_i8 *blocks = x;
+    for (size_t t = 0; t < n_tokens; t++) acc[t] = fm_zero();
+    FM_NO_UNROLL
+    for (size_t i = 0; i < n_groups; i++, group += decoder->layout.group_bytes, blocks++) {
+      const fm_act_i8 *a = blocks;
+      fm_ask_ahead(&decoder->layout, group, end);
+      fm_k_group of = {.scales = decoder->k_scales(group), .d = fm_decoder_d(decoder, group)};
+      if (decoder->layout.has_min) of.mins = decoder->k_mins(group);
+      FM_NO_UNROLL
+      for (size_t half = 0; half < 2; half++) {
+        FM_UNROLL
+        for (size_t j = 0; j < 8; j++)
+          wasm_v128_store(codes + 128 * half + 16 * j, decoder->codes(group, half, j, &held));
+      }
+      FM_NO_UNROLL
+      for (size_t t = 0; t < n_tokens; t++, a += n_groups) {
+        v128_t value = fm_k_group_value(&decoded, group, &of, codes, a, dot, &held);
+        acc[t] = wasm_f32x4_add(acc[t], value);
+      }
+    }
+    for (size_t t = 0; t < n_tokens; t++) {
+      float *out = y + t * y_stride + r, sum = fm_hsum_f32(acc[t]);
+      *out = accumulate ? *out + sum : sum;
+    }
   }
 }
 
@@ -239,17 +288,35 @@ FM_INLINE void fm_decoder_gemv_i8(const fm_decoder *decoder, const uint8_t *w, s
 
 /* Makes the kernels of a type, fm_<name>__relaxed, from fm_<name>_decoder and the GEMM kernels of
  * its scales, k or f32. */
-#define FM_KERNELS(name, scales)                                                                   \
+#define FM_KERNELS(name, scales) FM_KERNELS_AND(name, scales, NULL, NULL)
+#define FM_KERNELS_AND(name, scales, many_dot16, many_dot32)                                       \
   FM_GEMV_I8(name, dot16, FM_DOT_I16)                                                              \
   FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                              \
   const fm_relaxed_kernels fm_##name##__relaxed = {                                                \
       {gemv_##name##_i8_dot16__relaxed, gemv_##name##_i8_dot32__relaxed},                          \
-      {fm_gemm_i8_##scales##_dot16__relaxed, fm_gemm_i8_##scales##_dot32__relaxed}};
+      {fm_gemm_i8_##scales##_dot16__relaxed, fm_gemm_i8_##scales##_dot32__relaxed},                \
+      {many_dot16, many_dot32}};
+
+#define FM_GEMV_MANY_I8(name, suffix, dot)                                                         \
+  static void gemv_many_##name##_i8_##suffix##__relaxed(                                           \
+      const uint8_t *w, size_t row_bytes, const uint8_t *end, const void *x, float *y,             \
+      size_t n_rows, size_t n_values, size_t n_tokens, size_t y_stride, bool accumulate) {         \
+    fm_decoder_gemv_many_i8(&fm_##name##_decoder, w, row_bytes, end, x, y, n_rows, n_values,       \
+                            n_tokens, y_stride, accumulate, dot);                                  \
+  }
+
+/* The same for a K type, with kernels for several tokens. */
+#define FM_KERNELS_FOR_MANY(name)                                                                  \
+  FM_GEMV_MANY_I8(name, dot16, FM_DOT_I16)                                                         \
+  FM_GEMV_MANY_I8(name, dot32, FM_DOT_I32)                                                         \
+  FM_KERNELS_AND(name, k, gemv_many_##name##_i8_dot16__relaxed,                                    \
+                 gemv_many_##name##_i8_dot32__relaxed)
 
 /* The same for wide codes, whose pair sums do not fit int16. */
 #define FM_WIDE_KERNELS(name, scales)                                                              \
   FM_GEMV_I8(name, dot32, FM_DOT_I32)                                                              \
   const fm_relaxed_kernels fm_##name##__relaxed = {{NULL, gemv_##name##_i8_dot32__relaxed},        \
-                                                   {NULL, fm_gemm_i8_##scales##_dot32__relaxed}};
+                                                   {NULL, fm_gemm_i8_##scales##_dot32__relaxed},   \
+                                                   {NULL, NULL}};
 
 #endif

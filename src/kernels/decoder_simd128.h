@@ -242,6 +242,7 @@ FM_INLINE void fm_decoder_gemv_i16(const fm_decoder *decoder, const uint8_t *w, 
  * its layout. */
 #define FM_KERNELS(name, scales) FM_KERNELS_##scales(name)
 #define FM_WIDE_KERNELS(name, scales) FM_KERNELS_##scales(name)
+#define FM_KERNELS_FOR_MANY(name) FM_KERNELS_k(name)
 #define FM_KERNELS_f32(name) FM_SIMD128_KERNELS(name, NULL)
 #define FM_KERNELS_k(name)                                                                         \
   static void k_scales_##name##__simd128(const uint8_t *group, size_t n, bool dot32,               \

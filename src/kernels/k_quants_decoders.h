@@ -135,7 +135,7 @@ static const fm_decoder fm_q4_k_decoder = {
     .k_mins = fm_q4_k_k_mins,
     .f16_scales = fm_q4_k_f16_scales,
 };
-FM_KERNELS(q4_k, k)
+FM_KERNELS_FOR_MANY(q4_k)
 
 /* Q5_K: d, dmin and scales are where Q4_K has them. */
 
@@ -196,6 +196,6 @@ static const fm_decoder fm_q6_k_decoder = {
     .k_scales = fm_q6_k_k_scales,
     .f16_scales = fm_q6_k_f16_scales,
 };
-FM_KERNELS(q6_k, k)
+FM_KERNELS_FOR_MANY(q6_k)
 
 #endif

@@ -157,7 +157,8 @@ static void fm_gemv_unpacked_i8_dot32__relaxed(const fm_simd128_kernels *type, c
   FM_GEMV_UNPACKED(name, dot32)                                                                    \
   const fm_relaxed_kernels fm_##name##__relaxed = {                                                \
       {gemv_##name##_i8_dot16__relaxed, gemv_##name##_i8_dot32__relaxed},                          \
-      {fm_gemm_i8_##scales##_dot16__relaxed, fm_gemm_i8_##scales##_dot32__relaxed}};
+      {fm_gemm_i8_##scales##_dot16__relaxed, fm_gemm_i8_##scales##_dot32__relaxed},                \
+      {NULL, NULL}};
 
 FM_UNPACKED_KERNELS(q1_0, f32)
 FM_UNPACKED_KERNELS(q2_0, f32)

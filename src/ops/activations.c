@@ -33,32 +33,43 @@ static bool is_in_place(const fm_source *source) {
 static fm_act_order order_of(const fm_activations *a, size_t n_tokens) {
   if (a->activation == FM_ACT_F32)
     return is_in_place(a->source) ? FM_ORDER_IN_PLACE : FM_ORDER_FLOATS;
-  return a->isa >= FM_ISA_SIMD128 && n_tokens > FM_GEMV_MAX_TOKENS ? FM_ORDER_TILES
-                                                                   : FM_ORDER_TOKENS;
+  bool has_tiles = a->isa >= FM_ISA_SIMD128 && n_tokens > FM_GEMV_MAX_TOKENS && !a->alone;
+  return has_tiles ? FM_ORDER_TILES : FM_ORDER_TOKENS;
+}
+
+/* Tokens of a panel. Where each is treated as the only one, as many as fit with all their columns.
+ */
+static size_t max_tokens(const fm_activations *a) {
+  if (a->alone && a->activation == FM_ACT_F32) return 1;
+  size_t fitting = N_BLOCKS / fm_act_blocks(a->n_cols);
+  if (a->alone && fitting < FM_PANEL_TOKENS) return fitting > 1 ? fitting : 1;
+  return order_of(a, a->n_tokens) == FM_ORDER_FLOATS ? PANEL_TOKENS_F32 : FM_PANEL_TOKENS;
 }
 
 /* As many columns as fit, so that rows of weights are read from end to end; for tiles, a multiple
  * of a strip's columns. */
 static size_t max_cols(const fm_activations *a) {
+  size_t n_tokens = a->alone ? 1 : a->n_tokens;
   if (a->activation == FM_ACT_F32) {
-    if (a->n_tokens > 1) return FM_STRIP_COLS;
+    if (n_tokens > 1) return FM_STRIP_COLS;
     return is_in_place(a->source) ? a->n_cols : N_FLOATS;
   }
-  if (a->n_tokens <= FM_GEMV_MAX_TOKENS) return FM_ACT_COLS * (N_BLOCKS / a->n_tokens);
+  if (n_tokens <= FM_GEMV_MAX_TOKENS) return FM_ACT_COLS * (N_BLOCKS / n_tokens);
   if (a->isa == FM_ISA_SCALAR) return FM_STRIP_COLS;
   return FM_STRIP_COLS *
          (FM_PANEL_TOKENS / FM_TILE_TOKENS / count_tiles(min_size(a->n_tokens, FM_PANEL_TOKENS)));
 }
 
 void fm_activations_init(fm_activations *a, const fm_source *source, size_t n_tokens, size_t n_cols,
-                         int32_t isa, int32_t activation) {
+                         int32_t isa, int32_t activation, bool alone) {
   a->source = source;
   a->shared = fm_shared_kernels_of(isa);
   a->isa = isa;
   a->activation = activation;
+  a->alone = alone;
   a->n_tokens = n_tokens;
   a->n_cols = n_cols;
-  a->max_tokens = order_of(a, n_tokens) == FM_ORDER_FLOATS ? PANEL_TOKENS_F32 : FM_PANEL_TOKENS;
+  a->max_tokens = max_tokens(a);
   a->max_cols = max_cols(a);
 }
 
@@ -170,7 +181,7 @@ bool fm_activations_dealt(const fm_activations *a, fm_deal_fn *deal,
   size_t n_tokens = a->panel.n_tokens, n_cols = a->panel.n_cols, stride;
   size_t taken = a->panel.order == FM_ORDER_FLOATS ? n_tokens * n_cols : 0;
   /* By the call, not by its last panel, so that panels of another size give the same bits. */
-  if (a->n_tokens > FM_GEMV_MAX_TOKENS || taken + n_tokens * n_cols > N_FLOATS) return false;
+  if ((a->alone ? 1 : a->n_tokens) > FM_GEMV_MAX_TOKENS || taken + n_tokens * n_cols > N_FLOATS) return false;
   for (size_t i = 0; i < n_tokens; i++) {
     float *made = panel.f32 + taken + i * n_cols;
     dealt[i] = deal(fm_activations_floats(a, i, &stride), made, n_cols) ? made : NULL;

@@ -37,6 +37,7 @@ typedef struct {
   const fm_source *source;
   const fm_shared_kernels *shared;
   int32_t isa, activation;     /* fm_isa_id; the form that the kernels get, as in fm_service */
+  bool alone;                  /* each token is treated as if it were the only one */
   size_t n_tokens, n_cols;     /* the source's */
   size_t max_tokens, max_cols; /* a panel's, at most */
   struct {
@@ -46,9 +47,9 @@ typedef struct {
   float factors[FM_PANEL_TOKENS]; /* factors of the panel's tokens, where the source is normed */
 } fm_activations;
 
-/* activation: the form that the kernels get, not what the caller asked for. */
+/* activation: the form that the kernels get, not what the caller asked for; alone: FM_ALONE. */
 void fm_activations_init(fm_activations *a, const fm_source *source, size_t n_tokens, size_t n_cols,
-                         int32_t isa, int32_t activation);
+                         int32_t isa, int32_t activation, bool alone);
 
 /* Sets the tokens of the next panels: those from first_token on, at most max_tokens. */
 void fm_activations_begin(fm_activations *a, size_t first_token);

@@ -5,7 +5,8 @@
  *   activation f32     2048 columns of a row are dequantised once, 8 KB, and multiplied with all
  *                      tokens
  *   up to 3 tokens     matrix-vector: blocks are decoded in registers, once per token
- *   more tokens        matrix-matrix: 8 rows are decoded into a strip, which all tokens reuse
+ *   more tokens        matrix-matrix: 8 rows are decoded into a strip, which all tokens reuse; with
+ *                      FM_ALONE matrix-vector, where some types decode a group once for all tokens
  *
  * Sums over panels go through y, so that scratch does not grow with n_cols. A row's result depends
  * neither on the rows beside it nor on the thread that computes it: threads first share the making
@@ -33,7 +34,8 @@ typedef struct {
   int32_t isa;              /* in use */
   fm_dot_f32_fn *dot_f32;   /* f32 activations; of it, `rows` and `gemm` one is not NULL */
   fm_rows_fn *rows;         /* scalar */
-  fm_gemv_fn *gemv;         /* this and the next two: SIMD */
+  fm_gemv_fn *gemv;         /* this and the next three: SIMD */
+  fm_gemv_many_fn *many;    /* NULL where there is none */
   fm_strip_fn *strip;
   fm_gemm_fn *gemm;
 } target;
@@ -86,6 +88,7 @@ static target resolve(const fm_target *asked, fm_dispatch now, size_t n_cols, in
   } else if (t.service.activation != FM_ACT_INT16) {
     int32_t dot = kernels->simd128->layout->wide ? FM_DOT_I32 : now.dot;
     t.gemv = kernels->relaxed->gemv_i8[dot];
+    t.many = kernels->relaxed->gemv_many_i8[dot];
     t.strip = shared->strip_i8[dot];
     t.gemm = kernels->relaxed->gemm_i8[dot];
   } else {
@@ -148,12 +151,22 @@ static void multiply_vectors(const share *s) {
   const target *t = s->target;
   size_t n_cols = s->acts->panel.n_cols;
   const uint8_t *end = s->w + (s->n_rows - 1) * t->row_bytes + bytes_to(t, n_cols);
-  /* A few rows at a time, which stay in a near cache for the next token. */
+  if (t->many && s->n_tokens > FM_GEMV_MAX_TOKENS) {
+    for (size_t i = 0, n; i < s->n_tokens; i += n) {
+      n = min_size(s->n_tokens - i, FM_MANY_TOKENS);
+      t->many(s->w, t->row_bytes, end, fm_activations_token(s->acts, s->first_token + i),
+              s->y + i * t->n_rows, s->n_rows, n_cols, n, t->n_rows, s->accumulate);
+    }
+    return;
+  }
+  /* Several tokens take a few rows, which stay in a near cache, before the next ones. */
   size_t most = s->n_tokens > 1 ? FM_STRIP_ROWS : s->n_rows;
-  for (size_t r = 0; r < s->n_rows; r += most) {
+  for (size_t r = 0, n_rows; r < s->n_rows; r += n_rows) {
+    n_rows = min_size(s->n_rows - r, most);
     for (size_t i = 0; i < s->n_tokens; i++) {
-      t->gemv(s->w + r * t->row_bytes, t->row_bytes, end, fm_activations_token(s->acts, i),
-              s->y + i * t->n_rows + r, min_size(most, s->n_rows - r), n_cols, s->accumulate);
+      t->gemv(s->w + r * t->row_bytes, t->row_bytes, end,
+              fm_activations_token(s->acts, s->first_token + i), s->y + i * t->n_rows + r, n_rows,
+              n_cols, s->accumulate);
     }
   }
 }
@@ -276,6 +289,8 @@ static void multiply_targets(const target *targets, size_t n_targets, fm_activat
 void fm_op_matmul(const fm_target *targets, size_t n_targets, const fm_source *source,
                   size_t n_tokens, size_t n_cols, int32_t activation, bool accumulate) {
   const fm_dispatch now = fm_current;
+  bool alone = (activation & FM_ALONE) && n_tokens > 1;
+  activation &= ~FM_ALONE;
   for (size_t first = 0, n; first < n_targets; first += n) {
     n = min_size(n_targets - first, MAX_TARGETS);
     target resolved[MAX_TARGETS];
@@ -287,7 +302,7 @@ void fm_op_matmul(const fm_target *targets, size_t n_targets, const fm_source *s
     for (int32_t served = FM_ACT_F32; served < FM_ACT_FORMS; served++) {
       if (!needed[served]) continue;
       fm_activations a;
-      fm_activations_init(&a, source, n_tokens, n_cols, now.isa, served);
+      fm_activations_init(&a, source, n_tokens, n_cols, now.isa, served, alone);
       multiply_targets(resolved, n, &a);
     }
   }

@@ -112,8 +112,7 @@ static void run_experts(fuzz *f) {
   bool gathered = fuzz_u8(f) & 1;
   a.n_pairs = gathered || fuzz_rarely(f) ? fuzz_dimension(f, MAX_PAIRS) : a.n_tokens;
   fuzz_fault(f, !gathered && a.n_pairs != a.n_tokens, FM_ERR_SHAPE);
-  a.activation = fuzz_enum(f, FM_ACT_INT8);
-  fuzz_fault(f, a.activation < FM_ACT_F32 || a.activation > FM_ACT_INT8, FM_ERR_ACTIVATION);
+  a.activation = fuzz_activation(f);
   a.act = fuzz_u8(f) & 1 ? -1 : fuzz_enum(f, FM_GATE_CLAMPED);
   fuzz_fault(f, a.act < -1 || a.act > FM_GATE_CLAMPED, FM_ERR_ACTIVATION);
   a.n_cols = fuzz_columns(f, type, 256);

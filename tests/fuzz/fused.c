@@ -14,11 +14,6 @@ typedef struct {
   int32_t type, act, residual, activation;
 } arguments;
 
-static void pick_activation(fuzz *f, arguments *a) {
-  a->activation = fuzz_enum(f, FM_ACT_INT8);
-  fuzz_fault(f, a->activation < FM_ACT_F32 || a->activation > FM_ACT_INT8, FM_ERR_ACTIVATION);
-}
-
 static void pick_gate(fuzz *f, arguments *a) {
   a->act = fuzz_enum(f, FM_GATE_CLAMPED);
   fuzz_fault(f, a->act < FM_GATE_SILU || a->act > FM_GATE_CLAMPED, FM_ERR_ACTIVATION);
@@ -58,7 +53,7 @@ static void place_targets(fuzz *f, arguments *a) {
 
 static void pick_many(fuzz *f, arguments *a) {
   a->type = fuzz_type(f);
-  pick_activation(f, a);
+  a->activation = fuzz_activation(f);
   a->n_tokens = fuzz_dimension(f, 6);
   a->n_cols = fuzz_columns(f, a->type, fuzz_u8(f) >= 250 ? 2600 : 256);
   a->x = place_floats(f, a->n_tokens, a->n_cols);
@@ -98,7 +93,7 @@ static int32_t call_swiglu(void *p) {
 
 static void run_swiglu(fuzz *f) {
   arguments a = {.type = fuzz_type(f)};
-  pick_activation(f, &a);
+  a.activation = fuzz_activation(f);
   pick_gate(f, &a);
   a.n_tokens = fuzz_dimension(f, 6);
   a.n_rows = fuzz_dimension(f, 9);
@@ -133,7 +128,7 @@ static void run_ffn(fuzz *f) {
   fm_ffn_weights weights = {.gate_type = type_for(f, is_wide),
                             .up_type = type_for(f, is_wide),
                             .down_type = type_for(f, is_wide_inside)};
-  pick_activation(f, &a);
+  a.activation = fuzz_activation(f);
   pick_gate(f, &a);
   a.n_tokens = fuzz_dimension(f, 3);
   a.n_cols = is_wide ? fuzz_columns(f, FM_TYPE_Q4_K, 256) : fuzz_columns(f, FM_TYPE_Q8_0, 64);

@@ -89,6 +89,14 @@ int32_t fuzz_enum(fuzz *f, int32_t last) {
   return (int32_t)fuzz_below(f, (uint32_t)last + 1);
 }
 
+int32_t fuzz_activation(fuzz *f) {
+  int32_t activation = fuzz_enum(f, FM_ACT_INT8);
+  if (fuzz_below(f, 4) == 0) activation ^= FM_ALONE;
+  int32_t mode = activation & ~FM_ALONE;
+  fuzz_fault(f, mode < FM_ACT_F32 || mode > FM_ACT_INT8, FM_ERR_ACTIVATION);
+  return activation;
+}
+
 static float float_of(uint32_t bits) {
   float value;
   memcpy(&value, &bits, sizeof value);

@@ -60,6 +60,8 @@ int32_t fuzz_type(fuzz *f);
 uint32_t fuzz_columns(fuzz *f, int32_t type, uint32_t most_values);
 /* 0 .. last, or any number. */
 int32_t fuzz_enum(fuzz *f, int32_t last);
+/* An fm_activation, with FM_ALONE or without, or rarely another number, which is a fault. */
+int32_t fuzz_activation(fuzz *f);
 /* Ordinary parameters (eps, scale, base), limits, NaN, Inf. */
 float fuzz_parameter(fuzz *f);
 

@@ -20,8 +20,8 @@ static int32_t call_matmul(void *p) {
 }
 
 static void run_matmul(fuzz *f) {
-  arguments a = {.type = fuzz_type(f), .activation = fuzz_enum(f, FM_ACT_INT8)};
-  fuzz_fault(f, a.activation < FM_ACT_F32 || a.activation > FM_ACT_INT8, FM_ERR_ACTIVATION);
+  arguments a = {.type = fuzz_type(f)};
+  a.activation = fuzz_activation(f);
   a.n_tokens = some_tokens(f);
   a.n_rows = fuzz_dimension(f, 10);
   a.n_cols = fuzz_columns(f, a.type, a.n_tokens <= 9 && fuzz_u8(f) >= 250 ? 2600 : 256);

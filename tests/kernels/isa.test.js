@@ -17,7 +17,7 @@ const FILES = [
   ...[
     ...['kernels', 'abi', 'golden', 'matmul', 'robust-blocks', 'layer', 'layer-rows', 'layer-abi'],
     ...['fused', 'fused-abi', 'attention', 'attention-abi', 'experts', 'experts-abi'],
-    ...['recurrent', 'delta', 'delta-abi', 'scan'],
+    ...['recurrent', 'delta', 'delta-abi', 'scan', 'alone'],
   ].map((name) => `kernels/${name}`),
   ...['loader', 'layer-api', 'fused-api', 'threads', 'thread-lifecycle', 'memory64'].map(
     (name) => `wasm/${name}`,
