@@ -96,6 +96,8 @@
  *   as they are still computed. Each sees only itself. The position of the step is then the place of
  *   its first token in the list of tokens, and errors count positions from there. A block that throws
  *   a NumericError has changed nothing, and may be called again.
+ * @property {boolean} [alone]  Whether the results of each row must have the bits that they have in a
+ *   step of this row only. Texts of one row each attend so.
  */
 
 /** Rows of a tensor. @typedef {{ start: number, nRows: number }} Rows */
@@ -110,7 +112,7 @@
 
 /**
  * Rows of a batch, counted from its first row, and the position of the first of them.
- * @typedef {Rows & { position: number }} BatchRows
+ * @typedef {Rows & { position: number, alone?: boolean }} BatchRows  alone: as in Step
  */
 
 /**
@@ -172,6 +174,8 @@
  * @property {BackendInfo} info  Facts about the backend.
  * @property {boolean} disposed  True after dispose().
  * @property {boolean} packs  Whether a step may have several texts, also of several contexts.
+ * @property {number} [alone]  Most tokens of a step that is `alone`; a backend without it has no such
+ *   steps.
  * @property {(type: string) => import('./wasm/kernel-types.js').Service | GpuService} servedBy
  *   How products with weights of a type are computed.
  *

@@ -9,9 +9,15 @@ import { engineText, formatRate, loadModel, promptProgress, readStdin } from './
 /** @param {Stats} stats */
 export function statsText(stats) {
   const reused = stats.reusedTokens > 0 ? `, ${stats.reusedTokens} of them known` : '';
+  const { draftedTokens, acceptedTokens, notDrafted } = stats;
+  const drafts = notDrafted
+    ? `; nothing drafted (${notDrafted})`
+    : draftedTokens > 0
+      ? `; ${acceptedTokens} of ${draftedTokens} drafts accepted`
+      : '';
   return [
     `prompt: ${stats.promptTokens} tokens${reused}, ${formatRate(stats.promptTokensPerSecond)} tokens/s; first token after ${stats.timeToFirstToken.toFixed(0)} ms`,
-    `decode: ${stats.tokens} tokens, ${formatRate(stats.decodeTokensPerSecond)} tokens/s; seed ${stats.seed}`,
+    `decode: ${stats.tokens} tokens, ${formatRate(stats.decodeTokensPerSecond)} tokens/s; seed ${stats.seed}${drafts}`,
   ].join('\n');
 }
 

@@ -73,6 +73,11 @@ export const SAMPLING = {
   seed: { kind: 'number', value: 'N', help: 'the same seed, the same text (random)' },
   'ignore-end': { kind: 'switch', help: 'write on where the model would end' },
   stop: { kind: 'text', value: 'TEXT', many: true, help: 'ends the text; may be given several times' },
+  speculate: {
+    kind: 'text',
+    value: 'HOW',
+    help: "'lookup': the same text sooner where it repeats itself (not)",
+  },
 };
 
 /** @type {Options} */

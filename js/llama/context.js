@@ -181,27 +181,32 @@ export class Context {
    * @param {import('../backend.js').TokenSampler} sampler
    * @param {Pace} pace
    * @param {number} most  tokens that will be asked for, with this one
+   * @param {import('./speculation.js').Speculation} [speculation]  of this text
    * @returns {Promise<{ token: number, ms: number }>}  ms: its time, without pauses of the caller
    *   in which nothing was left to compute
    */
-  async next(sampler, pace, most) {
+  async next(sampler, pace, most, speculation) {
     const since = performance.now();
+    const drafts = speculation?.serves(this.#decoder) ? speculation : undefined;
     const given = this.#given;
     if (given !== undefined) {
       this.#given = undefined;
-      if (this.#flight.length === 0) this.#due = [given];
-      else this.#past.push(given);
+      const isThere = drafts ? drafts.take(given) : this.#flight.length > 0;
+      if (isThere) this.#past.push(given);
+      else this.#due = [given];
     }
     const { draws = 0 } = sampler;
     for (;;) {
       try {
         const decoder = this.#decoder;
         const { joined } = decoder.turns;
-        const isSingle = joined && this.#due.length === 1 && this.#flight.length === 0;
-        if (isSingle && joined.wants(decoder, sampler)) await this.#join(joined, sampler, pace);
+        const isSingle = this.#due.length === 1 && this.#flight.length === 0;
+        if (drafts?.isAhead) this.#flight.push(drafts.choose(sampler, this.#past));
+        else if (isSingle && joined?.wants(decoder, sampler)) await this.#join(joined, sampler, pace);
         else
           await decoder.turns.take(pace.lease, async () => {
-            if (isSingle) joined.alone(decoder, pace);
+            if (isSingle) joined?.alone(decoder, pace);
+            if (drafts && isSingle) return this.#speculate(drafts, sampler, pace, most);
             while (this.#due.length > 0) {
               await this.#compute(this.#due.slice(0, decoder.batch), pace);
               this.#due = this.#due.slice(decoder.batch);
@@ -241,6 +246,31 @@ export class Context {
     this.#past.push(token);
     this.#due = [];
     this.#flight.push(choice);
+  }
+
+  /**
+   * Computes the token that is due, perhaps with drafts of the next ones, and begins the choice after
+   * it.
+   * @param {import('./speculation.js').Speculation} drafts
+   * @param {import('../backend.js').TokenSampler} sampler
+   * @param {Pace} pace
+   * @param {number} most  tokens that will be asked for
+   */
+  async #speculate(drafts, sampler, pace, most) {
+    const decoder = this.#decoder;
+    const due = this.#due;
+    const place = { decoder, position: this.#past.length, most: Math.min(most, this.room), pace };
+    if (await drafts.compute(due[0], place)) {
+      this.#past.push(due[0]);
+      this.#due = [];
+      this.#flight.push(drafts.choose(sampler, this.#past));
+      return;
+    }
+    const since = performance.now();
+    await this.#compute(due, pace);
+    this.#due = [];
+    await this.#fill(sampler, pace, 1);
+    drafts.alone(performance.now() - since);
   }
 
   /**

@@ -29,7 +29,7 @@ import { Turns } from './lease.js';
 
 /**
  * Tokens of one forward pass, from a position on, and the texts that they are, if several.
- * @typedef {{ position: number, nTokens: number, texts?: readonly StepText[] }} Pass
+ * @typedef {{ position: number, nTokens: number, texts?: readonly StepText[], alone?: boolean }} Pass
  */
 
 /**
@@ -56,6 +56,10 @@ export class Decoder {
   #logits;
   /** More rows of logits, from the first call of logits() on. @type {Resource | undefined} */
   #manyLogits;
+  /** Logits of drafts, from the first call of check() on. @type {Resource | undefined} */
+  #draftLogits;
+  /** The decoder of the model's first context. @type {Decoder} */
+  #first;
   #nVocab;
   #tokens;
   /** @type {Resource[]} */
@@ -87,6 +91,7 @@ export class Decoder {
     /** Most rows that logits() returns at a time. @type {number} */
     this.logitRows = logitRows;
     this.turns = first ? first.turns : new Turns();
+    this.#first = first ?? this;
     this.#nVocab = plan.nVocab;
     this.#embedding = { settings: plan.embedding, weights: weights.embedding };
     this.#head = { settings: plan.head, weights: weights.head ?? {} };
@@ -167,6 +172,41 @@ export class Decoder {
   async follow(position, pace) {
     this.#last = { position, nTokens: 1 };
     await this.#pass(this.#last, pace, false);
+  }
+
+  /**
+   * Most tokens that check() takes; 0 where the device or a layer has no way back from tokens that turn
+   * out to be wrong.
+   */
+  get checked() {
+    return this.#states.length > 0 ? 0 : Math.min(this.#backend.alone ?? 0, this.part, this.batch);
+  }
+
+  /**
+   * Runs a token, and drafts of those after it, through all layers. Keys, values and logits have the
+   * bits that they have when the tokens are computed one by one. A later pass overwrites the drafts.
+   * @param {readonly number[]} tokens  at most `checked` tokens
+   * @param {number} position  position of the first token
+   * @param {Pace} pace
+   * @returns {Promise<Float32Array>} logits after each token, row by row
+   * @throws {NumericError} a number is NaN, infinite, or too large for the cache, perhaps of a draft
+   * @throws {import('../errors.js').MemoryError} there is no room for the logits
+   */
+  async check(tokens, position, pace) {
+    const backend = this.#backend;
+    const first = this.#first;
+    const nRows = tokens.length;
+    const made = first.#draftLogits;
+    const shape = { nRows: this.checked, nCols: this.#nVocab };
+    const logits = made ?? first.own(backend.tensor(shape));
+    first.#draftLogits = logits;
+    if (!made) first.workspaceBytes += 4 * shape.nRows * shape.nCols;
+    const texts = tokens.map((_, i) => ({ start: i, nRows: 1, position: position + i, cached: 0 }));
+    this.#last = { position, nTokens: nRows, texts, alone: true };
+    backend.writeTokens(this.#tokens, position, tokens);
+    await this.#pass(this.#last, pace, false);
+    this.#logitsOf(logits, 0, nRows);
+    return backend.read(logits, { start: 0, nRows });
   }
 
   /**
@@ -253,10 +293,10 @@ export class Decoder {
    * @param {number} nTokens
    * @returns {Step}
    */
-  #step({ position: first, nTokens: nBatch, texts }, start, nTokens) {
+  #step({ position: first, nTokens: nBatch, texts, alone = false }, start, nTokens) {
     const position = first + start;
     const seen = this.#isCausal ? position + nTokens : first + nBatch;
-    return texts ? { position, start, nTokens, seen, texts } : { position, start, nTokens, seen };
+    return { position, start, nTokens, seen, ...(texts && { texts }), ...(alone && { alone }) };
   }
 
   /** Waits until everything is computed. @param {Pace} pace */
@@ -387,7 +427,8 @@ export class Decoder {
 
   /** @param {Resource} logits @param {number} start  first token in the batch @param {number} nRows */
   #logitsOf(logits, start, nRows) {
-    const rows = { start, nRows, position: this.#last.position + start };
+    const { position, alone = false } = this.#last;
+    const rows = { start, nRows, position: position + start, alone };
     this.#backend.head(this.#x, this.#head, logits, rows);
   }
 

@@ -17,6 +17,11 @@ import { TextStream } from './text-stream.js';
  * @property {number} tokens  Tokens generated.
  * @property {number} decodeMs  Time for all generated tokens but the first.
  * @property {number} decodeTokensPerSecond  Speed of the tokens after the first.
+ * @property {number} draftedTokens  Tokens that were computed as drafts, with the option `speculate`.
+ * @property {number} acceptedTokens  Drafts that were the tokens of the text.
+ * @property {'device' | 'recurrent' | 'memory' | undefined} notDrafted  Why there are no drafts although
+ *   they were asked for: the device computes none, a recurrent layer cannot forget wrong ones, or there
+ *   is no memory for their logits.
  * @property {number} seed  Seed of the random numbers; it gives the same text again.
  * @property {'stop' | 'end' | 'length' | 'context' | 'stopped' | undefined} finishReason  Why it
  *   ended: at a stop string, at an end token, after maxTokens, with a full context, or by `stop()`.
@@ -61,6 +66,8 @@ export class Generation {
   /** Undefined before the prompt is computed. @type {TextStream | undefined} */
   #stream;
   #stats = { reused: 0, promptMs: 0, first: 0, decodeMs: 0 };
+  /** @type {import('./speculation.js').Speculation | undefined} */
+  #speculation;
   /** @type {GenerationStats['finishReason']} */
   #finish;
   #options;
@@ -98,6 +105,9 @@ export class Generation {
       tokens: nTokens,
       decodeMs,
       decodeTokensPerSecond: perSecond(nTokens - 1, decodeMs),
+      draftedTokens: this.#speculation?.drafted ?? 0,
+      acceptedTokens: this.#speculation?.accepted ?? 0,
+      notDrafted: this.#speculation?.off,
       seed: this.#options.seed,
       finishReason: this.#finish,
     };
@@ -237,12 +247,13 @@ export class Generation {
   /** @param {Engine} engine @returns {AsyncGenerator<string, void, void>} */
   async *#write(engine) {
     const { context, bytes, ends, lease } = engine;
-    const { maxTokens, stops, ignoreEnd, showTokens, onProgress } = this.#options;
+    const { maxTokens, stops, ignoreEnd, showTokens, onProgress, speculate } = this.#options;
     const total = this.#prompt.length;
     const asked = performance.now();
     if (lease.turn) await lease.turn;
     lease.check();
     const { sampler, all } = await this.#sampler(engine);
+    if (speculate) this.#speculation = new (await import('./speculation.js')).Speculation(this.#prompt);
     lease.check();
     const start = performance.now();
     const pace = new Pace(lease);
@@ -257,7 +268,8 @@ export class Generation {
     lease.check();
     // The reader's time between two pieces is not counted, unless tokens are computed in it.
     for (;;) {
-      const { token, ms } = await context.next(sampler, pace, maxTokens - this.tokens.length);
+      const left = maxTokens - this.tokens.length;
+      const { token, ms } = await context.next(sampler, pace, left, this.#speculation);
       lease.check();
       if (this.tokens.length > 0) stats.decodeMs += ms;
       else {

@@ -78,6 +78,9 @@ import { ArgumentError, show } from '../errors.js';
  * @property {((progress: PromptProgress) => void) | undefined} [onProgress]  A function that is called
  *   while a prompt is computed: after each batch of tokens but the last, and once more when the first
  *   token is chosen. An error that it throws ends the generation.
+ * @property {'lookup' | undefined} [speculate]  Computes tokens that probably come next together with the
+ *   one that is due, where that pays: 'lookup' takes those that followed the same tokens before. The text
+ *   is the same, and comes sooner where it repeats its prompt or itself. Default: none.
  * @property {boolean} [queue]  Wait in a line while another call uses the context, instead of
  *   failing with a BusyError. Default false.
  * @property {AbortSignal} [signal]  Aborts the generation: reading rejects with its reason. To end
@@ -141,6 +144,7 @@ export const CALL_OPTIONS = Object.freeze(['signal', 'queue']);
 const GENERATE_OPTIONS = [
   ...Object.keys(NUMBERS),
   ...['stop', 'ignoreEnd', 'logits', 'logprobs', 'responseFormat', 'grammar', 'showTokens', 'onProgress'],
+  'speculate',
   ...CALL_OPTIONS,
 ];
 export const FORMAT_OPTIONS = Object.freeze([
@@ -178,7 +182,7 @@ export function asList(texts) {
 export function checkGenerateOptions(options) {
   checkNames(options, GENERATE_OPTIONS);
   const { stop = [], ignoreEnd = false, queue = false, showTokens = [], signal, ...others } = options;
-  const { logits, logprobs, responseFormat, grammar, onProgress, ...numbers } = others;
+  const { logits, logprobs, responseFormat, grammar, onProgress, speculate, ...numbers } = others;
   /** @type {Record<string, number>} */
   const values = {};
   for (const [name, { by, from, to, integer }] of Object.entries(NUMBERS)) {
@@ -197,6 +201,8 @@ export function checkGenerateOptions(options) {
     throw new ArgumentError(`logits must be a function (row, tokens) => void, got ${show(logits)}`);
   checkProgress(onProgress);
   if (logprobs !== undefined) checkRange(logprobs, 'logprobs', LOGPROBS);
+  if (speculate !== undefined && speculate !== 'lookup')
+    throw new ArgumentError(`speculate must be 'lookup', got ${show(speculate)}`);
   checkSwitch(ignoreEnd, 'ignoreEnd');
   checkForm(responseFormat, grammar, ignoreEnd);
   checkSwitch(queue, 'queue');
@@ -205,6 +211,7 @@ export function checkGenerateOptions(options) {
   return {
     ...checked,
     ...{ stops, ignoreEnd, queue, logits, logprobs, responseFormat, grammar, showTokens, onProgress, signal },
+    speculate,
   };
 }
 

@@ -14,6 +14,7 @@ import { ArgumentError, show } from '../errors.js';
 import { cachedPositions } from '../llama/cached-positions.js';
 import { checkNumbers, KV_LARGEST } from '../llama/numeric.js';
 import { addBias, cap, correct, multiplyBy } from './after-products.js';
+import { aloneIn } from './core.js';
 import { createKernels } from './create.js';
 import { feedPlain, feedWithFactors, gateOf } from './feed-dense.js';
 import { feedExperts } from './feed-experts.js';
@@ -58,6 +59,8 @@ import { Tokens } from './tokens.js';
 /** @template S @typedef {import('../backend.js').Block<S>} Block */
 
 const QKV = ['q', 'k', 'v'];
+/** Most tokens of a step whose rows have the bits of steps of their own. */
+const ALONE = 16;
 
 /** @implements {Backend} */
 export class WasmBackend {
@@ -65,6 +68,8 @@ export class WasmBackend {
   /** The same, or for a model with adapters others that add to products. */
   #fm;
   #activation;
+  /** The same mode for steps whose rows are treated as if each were the only one. */
+  #alone;
   #kvType;
   #memory;
   /** Settings of the model, for messages about its numbers. */
@@ -81,6 +86,7 @@ export class WasmBackend {
     this.#kernels = fm;
     this.#fm = fm;
     this.#activation = activation;
+    this.#alone = aloneIn(activation);
     this.#kvType = kvType;
     this.#memory = memoryOf(fm);
     this.#advice = { activation, kvType };
@@ -88,9 +94,14 @@ export class WasmBackend {
   }
 
   /** The means for blocks that have files of their own. */
-  get #tools() {
+  #tools(/** @type {Step} */ at) {
     const check = (/** @type {Tensor} */ x, /** @type {Place} */ place) => this.#check(x, place);
-    return { fm: this.#fm, memory: this.#memory, activation: this.#activation, check };
+    return { fm: this.#fm, memory: this.#memory, activation: this.#modeOf(at), check };
+  }
+
+  /** Mode of the products of a step. @param {{ alone?: boolean }} at  the step, or its rows */
+  #modeOf({ alone }) {
+    return alone ? this.#alone : this.#activation;
   }
 
   get kernels() {
@@ -108,6 +119,10 @@ export class WasmBackend {
 
   get packs() {
     return true;
+  }
+
+  get alone() {
+    return ALONE;
   }
 
   dispose() {
@@ -203,7 +218,7 @@ export class WasmBackend {
     if (weights.positions) fm.add(out, fm.embed(weights.positions, positionsOf(at), { out: added }), { out });
     addBias(this.#fm, out, weights.types);
     if (settings.norm) this.#norm(out, weights, 'norm', settings.norm, out);
-    makeLayerInputs(fm, hidden, ids, { settings, weights }, at, this.#activation);
+    makeLayerInputs(fm, hidden, ids, { settings, weights }, at, this.#modeOf(at));
   }
 
   /**
@@ -214,7 +229,7 @@ export class WasmBackend {
    */
   project(hidden, { settings, weights, layer }, cache, at) {
     const fm = this.#fm;
-    const activation = this.#activation;
+    const activation = this.#modeOf(at);
     const { position } = at;
     const { norm, qkNorm, valueNorm } = settings;
     const { x } = hidden.states(at);
@@ -229,7 +244,7 @@ export class WasmBackend {
         fm.fusedRmsNormMatmul(products, x, weights.norm, { eps: norm.eps, out, activation });
       else fm.fusedMatmulMany(products, this.#normed(x, hidden, weights, norm), { out, activation });
     };
-    if (latent) projectLatent(this.#tools, multiply, { qkv, latent }, settings, weights);
+    if (latent) projectLatent(this.#tools(at), multiply, { qkv, latent }, settings, weights);
     else {
       const products = [weights.q, ...(k ? [weights.k, weights.v] : []), ...(gate ? [weights.gate] : [])];
       multiply(products, gate ? [...qkv, gate] : qkv);
@@ -252,6 +267,8 @@ export class WasmBackend {
       this.#check(gate, { part: 'attention', layer, position });
     }
     if (!k) return;
+    // Rows that are texts of their own in one cache see positions that later rows may not displace.
+    if (at.alone) cache.rowFor(position, at.nTokens);
     for (const text of texts) {
       const own = text.cache ?? cache;
       const row = own.rowFor(text.cached + text.position, text.nTokens);
@@ -280,22 +297,22 @@ export class WasmBackend {
       this.#fm.flashAttention(rowsOf(qkv[0], text), keys, values, options);
     }
     if (gate) this.#fm.gated(gate, attended, { act: 'sigmoid', out: attended });
-    const mixed = latent ? latentValues(this.#tools, attended, latent, settings, weights) : attended;
-    this.#fm.fusedMatmul(weights.output, mixed, { out: added, activation: this.#activation });
+    const mixed = latent ? latentValues(this.#tools(at), attended, latent, settings, weights) : attended;
+    this.#fm.fusedMatmul(weights.output, mixed, { out: added, activation: this.#modeOf(at) });
     correct(this.#fm, added, weights, 'output');
     this.#addTo(x, added, settings, weights);
   }
 
   /** @type {Backend['recur']} */
   recur(hidden, block, state, at) {
-    const added = recurrentBlock(this.#tools, hidden, block, state, at);
+    const added = recurrentBlock(this.#tools(at), hidden, block, state, at);
     this.#addTo(hidden.states(at).x, added, block.settings, block.weights);
   }
 
   /** @param {WasmHidden} hidden @param {Block<FeedSettings>} block @param {Step} at */
   feed(hidden, block, at) {
     this.#feed(hidden, block, at);
-    addLayerInput(this.#fm, hidden, block, at, this.#activation);
+    addLayerInput(this.#fm, hidden, block, at, this.#modeOf(at));
     multiplyBy(this.#fm, hidden.states(at).x, block.weights.sumFactor);
   }
 
@@ -303,6 +320,7 @@ export class WasmBackend {
   #feed(hidden, { settings, weights }, at) {
     const { kind, norm, postNorm, sumNorm, residualScale } = settings;
     const { x, added } = hidden.states(at);
+    const activation = this.#modeOf(at);
     const isRms = norm?.kind === 'rms';
     const isChanged = ['gate', 'up', 'down'].some(
       (role) => weights[`${role}Factor`] !== undefined || weights[`${role}Lora`] !== undefined,
@@ -311,11 +329,10 @@ export class WasmBackend {
       // Products of experts have no norm in front of them.
       const h = isRms && kind !== 'experts' ? x : this.#normed(x, hidden, weights, norm);
       if (kind === 'experts')
-        feedExperts(this.#fm, x, h, added, hidden.experts(at, settings), settings, weights, this.#activation);
+        feedExperts(this.#fm, x, h, added, hidden.experts(at, settings), settings, weights, activation);
       else if (kind === 'plain')
-        feedPlain(this.#fm, h, added, hidden.inner(at, settings), settings, weights, this.#activation);
-      else
-        feedWithFactors(this.#fm, h, added, hidden.gated(at, settings), settings, weights, this.#activation);
+        feedPlain(this.#fm, h, added, hidden.inner(at, settings), settings, weights, activation);
+      else feedWithFactors(this.#fm, h, added, hidden.gated(at, settings), settings, weights, activation);
       this.#addTo(x, added, settings, weights);
       return;
     }
@@ -325,7 +342,7 @@ export class WasmBackend {
     const residual = !postNorm && residualScale === 1 && normed === x && !weights.downBias;
     const out = residual ? x : added;
     const act = gateOf(settings);
-    this.#fm.fusedFfn(ffn, normed, { eps: norm?.eps, act, residual, out, activation: this.#activation });
+    this.#fm.fusedFfn(ffn, normed, { eps: norm?.eps, act, residual, out, activation });
     if (!residual) {
       addBias(this.#fm, added, weights.downBias);
       this.#addTo(x, added, settings, weights);
@@ -341,7 +358,7 @@ export class WasmBackend {
   head(x, { settings, weights }, logits, rows) {
     const out = viewOf(logits, { nRows: rows.nRows });
     const { norm } = settings;
-    const options = { out: [out], activation: this.#activation };
+    const options = { out: [out], activation: this.#modeOf(rows) };
     const states = x.rows(rows);
     if (norm?.kind === 'rms')
       this.#fm.fusedRmsNormMatmul([weights.output], states, weights.norm, { ...options, eps: norm.eps });

@@ -23,14 +23,27 @@ import { ACTIVATION_NAMES } from './selftest.js';
  *   Operation
  */
 
+/** FM_ALONE of fused.h. */
+const ALONE = 8;
+
+/**
+ * A mode for products whose results have, for each token, the bits that they have when it is the only
+ * one: any name of a mode, as an object.
+ * @param {Activation} activation
+ */
+export const aloneIn = (activation) => /** @type {any} */ (Object.freeze({ alone: activation }));
+
 /**
  * Number of an activation mode (fm_activation): the given mode, or the core's default.
  * @param {Core} core
- * @param {Activation | undefined} name
+ * @param {Activation | undefined} name  or what aloneIn makes of it
+ * @returns {number}
  */
-export function modeOf({ activation }, name = activation) {
+export function modeOf(core, name = core.activation) {
   if (name === 'int16') return 1;
   if (name === 'int8') return 2;
   if (name === 'f32') return 0;
+  const { alone } = /** @type {{ alone?: Activation }} */ (name ?? {});
+  if (alone !== undefined) return ALONE + modeOf(core, alone);
   throw new ArgumentError(`activation must be one of ${ACTIVATION_NAMES.join(', ')}, got ${show(name)}`);
 }

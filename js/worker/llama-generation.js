@@ -69,6 +69,9 @@ export class WorkerGeneration {
       tokens: 0,
       decodeMs: 0,
       decodeTokensPerSecond: 0,
+      draftedTokens: 0,
+      acceptedTokens: 0,
+      notDrafted: undefined,
       seed,
       finishReason: undefined,
     };

@@ -63,6 +63,7 @@ const HELP = `npm run bench -- [options]
                    --software: on a driver that computes on the processor; --peers: a whole model, against wllama, in Chromium
   --startup        instead: time from createKernels() to the first result, in fresh processes
   --contexts       instead: one context of a model against several that generate at the same time
+  --speculate      instead: drafts by lookup, on texts that repeat their prompt and on one that does not
   --structured     instead: what structured output costs at a vocabulary of 150,000 tokens
   --list           the cases, without running them
   --help`;
@@ -85,6 +86,7 @@ const OPTIONS = /** @type {const} */ ({
   software: { type: 'boolean', default: false },
   startup: { type: 'boolean', default: false },
   contexts: { type: 'boolean', default: false },
+  speculate: { type: 'boolean', default: false },
   structured: { type: 'boolean', default: false },
   list: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
@@ -180,6 +182,11 @@ async function bench() {
     const { machine, engine, date } = environment();
     const { contextsReport } = await import('./contexts.js');
     return console.log(`${machine}; ${engine}; ${date}\n\n${await contextsReport(quick ? 1 : 7)}`);
+  }
+  if (options.speculate) {
+    const { machine, engine, date } = environment();
+    const { speculationReport } = await import('./speculation.js');
+    return console.log(`${machine}; ${engine}; ${date}\n\n${await speculationReport(quick ? 1 : 5, quick)}`);
   }
   if (options.structured) {
     const { structured } = await import('./structured.js');
