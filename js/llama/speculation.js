@@ -21,6 +21,8 @@ import { Lookup } from './lookup.js';
 const LENGTHS = [2, 3, 4, 6, 8, 12, 16];
 /** Times of a length that are kept. */
 const TIMES = 5;
+/** Passes after which a time has to be measured again. */
+const OLD = 64;
 /** What another token of a pass is thought to cost before it was measured, in single steps. */
 const GUESS = 0.5;
 /** The credit that drafts begin with, in single steps; how much each token adds; and the most there is. */
@@ -44,30 +46,32 @@ const timesOf = new WeakMap();
 
 /** Milliseconds of passes, by their length. */
 export class Times {
-  /** @type {Map<number, number[]>} */
+  /** @type {Map<number, { some: number[], at: number }>} */
   #all = new Map();
+  /** Passes so far. */
+  #passes = 0;
 
   /** @param {number} length @param {number} ms */
   note(length, ms) {
-    const some = this.#all.get(length) ?? [];
-    // A clock may be too coarse for a pass.
-    some.push(Math.max(ms, 1e-3));
-    this.#all.set(length, some.slice(-TIMES));
-  }
-
-  /** The median of the last times; undefined before the first one. @param {number} length */
-  measured(length) {
-    const some = this.#all
-      .get(length)
-      ?.slice()
-      .sort((a, b) => a - b);
-    return some?.[some.length >> 1];
+    const single = this.measured(1) ?? ms;
+    const some = this.#all.get(length)?.some ?? [];
+    // A clock may be too coarse for a pass, and other programs may hold it up.
+    some.push(Math.max(1e-3, Math.min(ms, length > 1 ? length * single : ms)));
+    this.#passes += 1;
+    this.#all.set(length, { some: some.slice(-TIMES), at: this.#passes });
   }
 
   /**
-   * The measured time, or one that goes on from those of the two next shorter lengths.
+   * The median of the last times; undefined before the first one, or if it was long ago.
    * @param {number} length
    */
+  measured(length) {
+    const { some = [], at = 0 } = this.#all.get(length) ?? {};
+    if (length > 1 && this.#passes - at > OLD) return undefined;
+    return some.slice().sort((a, b) => a - b)[some.length >> 1];
+  }
+
+  /** The measured time, or a guess from that of the next shorter length. @param {number} length */
   of(length) {
     const ms = this.measured(length);
     if (ms !== undefined) return ms;
@@ -77,7 +81,7 @@ export class Times {
     ).reverse();
     const known = this.measured(shorter) ?? single;
     const each = (known - (this.measured(before) ?? single)) / (shorter - before || 1);
-    const slope = shorter > 1 ? Math.min(each, single) : GUESS * single;
+    const slope = shorter > 1 ? Math.min(each, GUESS * single) : GUESS * single;
     return known + Math.max(0, slope) * (length - shorter);
   }
 }
@@ -265,6 +269,7 @@ export class Speculation {
     this.#checked = undefined;
     this.#hits.note(draft.matched, row, wrong);
     const single = this.#times.measured(1) ?? ms;
-    this.#credit = Math.min(CREDIT.most, this.#credit + row + 1 - ms / single);
+    const cost = Math.min(ms / single, draft.tokens.length + 1);
+    this.#credit = Math.min(CREDIT.most, this.#credit + row + 1 - cost);
   }
 }
