@@ -2,6 +2,7 @@
  * of a model with additions are those of the device, except for products with the matrices that get
  * some, and rows of tables that do. The products with a join the call that multiplies by the matrix. */
 
+import { aloneIn } from './core.js';
 import { lowRankWork } from './fit.js';
 import { viewOf } from './tensor-view.js';
 
@@ -19,6 +20,9 @@ import { viewOf } from './tensor-view.js';
  * divided by it; experts have a factor each.
  * @typedef {{ a: Weight, b: Weight, scale: number, factors?: Float32Array }} Addition
  */
+
+/** So many tokens, the most of a step that is `alone`, always get the embeddings of single ones. */
+const FEW = 16;
 
 /** What a role has. @param {Weights} weights @param {string} role @returns {any} */
 const at = (weights, role) => role.split('.').reduce((tree, part) => tree?.[part], weights);
@@ -129,7 +133,7 @@ export function adapt(fm, plan, weights, activation) {
  * @param {Kernels} fm
  * @param {ReturnType<typeof additionsOf>} additions
  * @param {{ between: Work, results: Work }} works  for the results of a, and of b
- * @param {Activation} activation
+ * @param {Activation} activation  mode of products for embeddings
  * @returns {Kernels}
  */
 function kernelsWith(fm, { products, tables }, { between: inner, results: outer }, activation) {
@@ -138,14 +142,15 @@ function kernelsWith(fm, { products, tables }, { between: inner, results: outer 
    * @param {Tensor} y
    * @param {Tensor} t
    * @param {Addition} addition
+   * @param {Activation} mode
    */
-  const add = (y, t, { b, scale }) => {
+  const add = (y, t, { b, scale }, mode) => {
     const step = Math.max(1, Math.floor(outer.length / b.nRows));
     for (let start = 0; start < y.nRows; start += step) {
       const rows = { start, nRows: Math.min(step, y.nRows - start) };
       const [out] = outer.take(rows.nRows, [b.nRows]);
       const to = viewOf(y, rows);
-      fm.fusedMatmul(b, viewOf(t, rows), { out, activation });
+      fm.fusedMatmul(b, viewOf(t, rows), { out, activation: mode });
       fm.addScaled(to, out, scale, { out: to });
     }
   };
@@ -155,12 +160,13 @@ function kernelsWith(fm, { products, tables }, { between: inner, results: outer 
    * @param {Tensor} y
    * @param {Tensor} t
    * @param {Addition} addition
+   * @param {Activation} mode
    * @param {Routing} routing
    */
-  const addExperts = (y, t, { b, scale, factors }, { rows, ...routing }) => {
+  const addExperts = (y, t, { b, scale, factors }, mode, { rows, ...routing }) => {
     const inOrder = { ...routing, nTokens: rows.length, rows: rows.map((_, i) => i) };
     const [out] = outer.take(y.nRows, [y.nCols]);
-    fm.fusedMatmulExperts([b], t, inOrder, { out: [out], activation });
+    fm.fusedMatmulExperts([b], t, inOrder, { out: [out], activation: mode });
     if (!factors) {
       fm.addScaled(y, out, scale, { out: y });
       return;
@@ -180,9 +186,10 @@ function kernelsWith(fm, { products, tables }, { between: inner, results: outer 
    * @param {Tensor[]} out
    * @param {number} share  what a product with a has of its rows: 1, or one expert of so many
    * @param {(weights: Weight[], out: Tensor[]) => void} run
-   * @param {(y: Tensor, t: Tensor, addition: Addition) => void} finish
+   * @param {(y: Tensor, t: Tensor, addition: Addition, mode: Activation) => void} finish
+   * @param {Activation} mode
    */
-  const multiply = (weights, out, share, run, finish) => {
+  const multiply = (weights, out, share, run, finish, mode) => {
     const lists = weights.map((w) => products.get(w) ?? []);
     // Matrices that are rows of the same tensor share their a.
     const firsts = [...new Set(lists.flat().map(({ a }) => a))];
@@ -192,7 +199,7 @@ function kernelsWith(fm, { products, tables }, { between: inner, results: outer 
     );
     run([...weights, ...firsts], [...out, ...between]);
     for (const [i, list] of lists.entries())
-      for (const one of list) finish(out[i], between[firsts.indexOf(one.a)], one);
+      for (const one of list) finish(out[i], between[firsts.indexOf(one.a)], one, mode);
     return out;
   };
 
@@ -214,13 +221,13 @@ function kernelsWith(fm, { products, tables }, { between: inner, results: outer 
     fusedMatmulMany(weights, x, { out, ...options }) {
       const run = (/** @type {Weight[]} */ all, /** @type {Tensor[]} */ to) =>
         fm.fusedMatmulMany(all, x, { ...options, out: to });
-      return multiply(weights, out, 1, run, add);
+      return multiply(weights, out, 1, run, add, options.activation);
     },
     /** @type {(...args: any[]) => any} */
     fusedRmsNormMatmul(weights, x, norm, { out, ...options }) {
       const run = (/** @type {Weight[]} */ all, /** @type {Tensor[]} */ to) =>
         fm.fusedRmsNormMatmul(all, x, norm, { ...options, out: to });
-      return multiply(weights, out, 1, run, add);
+      return multiply(weights, out, 1, run, add, options.activation);
     },
     /** @type {(...args: any[]) => any} */
     fusedSwigluMatmul(w, gate, up, { out, ...options }) {
@@ -228,7 +235,7 @@ function kernelsWith(fm, { products, tables }, { between: inner, results: outer 
       for (const one of products.get(w) ?? []) {
         const [t] = inner.take(out.nRows, [one.a.nRows]);
         fm.fusedSwigluMatmul(one.a, gate, up, { ...options, out: t });
-        add(out, t, one);
+        add(out, t, one, options.activation);
       }
       return out;
     },
@@ -236,7 +243,9 @@ function kernelsWith(fm, { products, tables }, { between: inner, results: outer 
     fusedMatmulExperts(weights, x, routing, { out, biases = [], ...options }) {
       const run = (/** @type {Weight[]} */ all, /** @type {Tensor[]} */ to) =>
         fm.fusedMatmulExperts(all, x, routing, { ...options, biases: all.map((_, i) => biases[i]), out: to });
-      return multiply(weights, out, routing.ends.length, run, (y, t, one) => addExperts(y, t, one, routing));
+      const finish = (/** @type {Tensor} */ y, /** @type {Tensor} */ t, /** @type {Addition} */ one) =>
+        addExperts(y, t, one, options.activation, routing);
+      return multiply(weights, out, routing.ends.length, run, finish, options.activation);
     },
     /** @type {(...args: any[]) => any} */
     embed(table, ids, { out }) {
@@ -244,7 +253,7 @@ function kernelsWith(fm, { products, tables }, { between: inner, results: outer 
       for (const one of tables.get(table) ?? []) {
         const [t] = inner.take(ids.length, [one.a.nCols]);
         fm.embed(one.a, ids, { out: t });
-        add(out, t, one);
+        add(out, t, one, ids.length <= FEW ? aloneIn(activation) : activation);
       }
       return out;
     },

@@ -9,6 +9,7 @@ import { Lookup } from '../../js/llama/lookup.js';
 import { Speculation } from '../../js/llama/speculation.js';
 import { WasmBackend } from '../../js/wasm/backend.js';
 import { KvCache } from '../../js/wasm/kv-cache.js';
+import { makeAdapter, shapesOf } from '../helpers/adapters.js';
 import { DEEP, SEED, sampled } from '../helpers/drawn.js';
 import { TINY_TALES } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
@@ -118,6 +119,25 @@ test(`speculation: lookup against a plain search, seed ${SEED}`, () => {
     const whole = [...tokens];
     for (let i = 0; i < 4; i++) whole.push(whole[best + 1 + i]);
     assert.deepEqual(draft.tokens, whole.slice(tokens.length), `${tokens}`);
+  }
+});
+
+test('speculation: the same text with an adapter, on the embedding too', async (t) => {
+  const adapter = makeAdapter({ shapes: await shapesOf(TINY_TALES), rank: 8, alpha: 1 });
+  for (const activation of /** @type {const} */ (['f32', 'int16', 'int8'])) {
+    const adapters = [{ source: adapter, scale: 0.5 }];
+    const model = await Llama.load(TINY_TALES, { adapters, activation, threads: 1, contextLength: 160 });
+    t.after(() => model.dispose());
+    const options = { temperature: 0, maxTokens: 40, logprobs: 2 };
+    const expected = await write(model, ONCE, options);
+    const whole = [...model.tokenize(ONCE), ...expected.tokens];
+    const clock = stopClock(t);
+    const mock = draftFrom(t, whole, { share: 0.9, prng: new Prng(SEED), nVocab: 512 });
+    const drafted = await write(model, ONCE, { ...options, ...SPECULATE });
+    mock.mock.restore();
+    clock.mock.restore();
+    assert.ok(drafted.stats.acceptedTokens > 5, `${activation}: ${drafted.stats.acceptedTokens} accepted`);
+    assertSame(drafted, expected, activation);
   }
 });
 
