@@ -181,7 +181,8 @@ test('every matrix-matrix kernel meets its shapes, with the types that have know
   const decoders = ['k_quants', 'block32', 'block256'].map((family) =>
     source(`kernels/${family}_decoders.h`),
   );
-  const rows = [...decoders.join('\n').matchAll(/^FM_(WIDE_)?KERNELS\((\w+), (\w+)\)/gm)];
+  const text = decoders.join('\n').replace(/^FM_KERNELS_FOR_MANY\((\w+)\)/gm, 'FM_KERNELS($1, k)');
+  const rows = [...text.matchAll(/^FM_(WIDE_)?KERNELS\((\w+), (\w+)\)/gm)];
   const kinds = new Map(rows.map(([, wide, name, scales]) => [name.toUpperCase(), { wide: !!wide, scales }]));
   assert.ok(kinds.size >= 16);
   /** By kernel, the shapes it is certain to meet. @type {Map<string, Shape[]>} */
