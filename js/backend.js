@@ -97,7 +97,7 @@
  *   its first token in the list of tokens, and errors count positions from there. A block that throws
  *   a NumericError has changed nothing, and may be called again.
  * @property {boolean} [alone]  Whether the results of each row must have the bits that they have in a
- *   step of this row only. Texts of one row each attend so.
+ *   step of this row only. The texts of such a step have one row each.
  */
 
 /** Rows of a tensor. @typedef {{ start: number, nRows: number }} Rows */

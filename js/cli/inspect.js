@@ -114,7 +114,7 @@ export const inspect = {
       if (adapter) {
         const { type, architecture, matrices, rank, alpha } = adapter;
         io.stdout.write(
-          `an adapter (${type}) for ${matrices} matrices of a model of the architecture ${architecture}, rank ${rank}, alpha ${alpha}: generate, chat, embed and serve take it with --lora FILE, beside that model\n`,
+          `an adapter (${type}) for ${matrices} matrices of a model of the architecture ${architecture}, rank ${rank}, alpha ${alpha}: generate, chat, embed, serve and bench take it with --lora FILE, beside that model\n`,
         );
         return;
       }

@@ -76,7 +76,7 @@ export const SAMPLING = {
   speculate: {
     kind: 'text',
     value: 'HOW',
-    help: "'lookup': the same text sooner where it repeats itself (not)",
+    help: "'lookup': drafts tokens from repeated text; same text, sooner (off)",
   },
 };
 

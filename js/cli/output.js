@@ -99,9 +99,10 @@ export function modelSource(text) {
  * @param {string} text
  * @returns {import('../llama/load-options.js').AdapterOption}
  */
-function readAdapter(text) {
+export function readAdapter(text) {
   const [, file, scale] = (!existsSync(text) && /^(.+)=([-+.\de]+)$/i.exec(text)) || [];
-  if (file === undefined) return { source: modelSource(text) };
+  // The last = may belong to the query of an address.
+  if (file === undefined || /[?&][^=&]*$/.test(file)) return { source: modelSource(text) };
   if (Number.isNaN(Number(scale)))
     throw new UsageError(`--lora FILE=SCALE needs a number behind the =, got "${scale}"`);
   return { source: modelSource(file), scale: Number(scale) };

@@ -72,6 +72,8 @@ export function checkAdapters(adapters) {
     throw new ArgumentError(`adapters must be a list of { source, scale }, got ${show(adapters)}`);
   for (const [i, adapter] of adapters.entries()) {
     const at = `adapters[${i}]`;
+    if (typeof adapter !== 'object' || adapter === null)
+      throw new ArgumentError(`${at} must be { source, scale }, got ${show(adapter)}`);
     checkNames(adapter, FIELDS, `field of ${at}`);
     const { source, scale = 1 } = adapter;
     if (source === undefined) throw new ArgumentError(`${at}.source is missing: the file of the adapter`);
@@ -131,9 +133,11 @@ export async function addAdapters({ gguf, plan, planned }, options) {
       const ofB = joined.add(file, pair.b, i);
       added.push(
         { ...ofA, role: a, use, optional: false },
-        { ...ofB, role: b, use: use === 'table' ? 'matrix' : use, optional: false },
+        {
+          ...{ ...ofB, role: b, use: use === 'table' ? 'matrix' : use, optional: false },
+          ...(alternating && { alternating }),
+        },
       );
-      if (alternating) Object.assign(added[added.length - 1], { alternating });
       add({ of: target.role, a, b, scale: factor }, i);
     }
     const tensors = [...file.tensors.values()];

@@ -269,8 +269,17 @@ export class Context {
     const since = performance.now();
     await this.#compute(due, pace);
     this.#due = [];
-    await this.#fill(sampler, pace, 1);
-    drafts.alone(performance.now() - since);
+    // The time of choices is not counted: each token of a pass with drafts needs one too.
+    let choosing = 0;
+    /** @type {typeof sampler.next} */
+    const next = (row, past) => {
+      const asked = performance.now();
+      const token = sampler.next(row, past);
+      choosing = performance.now() - asked;
+      return token;
+    };
+    await this.#fill({ options: sampler.options, next }, pace, 1);
+    drafts.noteSingle(performance.now() - since - choosing);
   }
 
   /**

@@ -1,5 +1,4 @@
-/* CRC-32, as zlib and PNG have it: it finds every changed byte, and needs no secure context as WebCrypto
- * does. */
+/* CRC-32, as zlib and PNG have it. It needs no secure context, as WebCrypto does. */
 
 /** CRC-32 of each byte. */
 const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {

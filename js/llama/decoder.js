@@ -196,15 +196,15 @@ export class Decoder {
     const backend = this.#backend;
     const first = this.#first;
     const nRows = tokens.length;
-    const made = first.#draftLogits;
     const shape = { nRows: this.checked, nCols: this.#nVocab };
-    const logits = made ?? first.own(backend.tensor(shape));
+    const logits = first.#draftLogits ?? first.own(backend.tensor(shape));
+    if (logits !== first.#draftLogits) first.workspaceBytes += 4 * shape.nRows * shape.nCols;
     first.#draftLogits = logits;
-    if (!made) first.workspaceBytes += 4 * shape.nRows * shape.nCols;
     const texts = tokens.map((_, i) => ({ start: i, nRows: 1, position: position + i, cached: 0 }));
     this.#last = { position, nTokens: nRows, texts, alone: true };
     backend.writeTokens(this.#tokens, position, tokens);
     await this.#pass(this.#last, pace, false);
+    pace.check();
     this.#logitsOf(logits, 0, nRows);
     return backend.read(logits, { start: 0, nRows });
   }

@@ -155,7 +155,7 @@ export function describe(parts) {
     tokenizer: { kind, pre, addBos, addEos, bos, ends: [...ends], chat },
     ...{ adapters, types },
     memory: {
-      weights: adapters.reduce((sum, { bytes }) => sum + bytes, weightBytes),
+      weights: adapters.reduce((sum, { bytes, scale }) => sum + (scale === 0 ? 0 : bytes), weightBytes),
       kvCache: decoders.reduce((sum, { kvBytes }) => sum + kvBytes, 0),
       workspace: decoder.workspaceBytes,
       linear: info.memoryBytes,

@@ -216,7 +216,8 @@ function headerIn(bytes) {
     (header.adapters === undefined ||
       (Array.isArray(header.adapters) &&
         header.adapters.every(
-          (/** @type {any} */ one) => typeof one?.name === 'string' && Number.isFinite(one.scale),
+          (/** @type {any} */ one) =>
+            typeof one?.name === 'string' && Number.isFinite(one.scale) && isCount(one.checksum),
         )));
   return isFine ? header : undefined;
 }

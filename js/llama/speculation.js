@@ -23,7 +23,7 @@ const LENGTHS = [2, 3, 4, 6, 8, 12, 16];
 const TIMES = 5;
 /** Passes after which a time has to be measured again. */
 const OLD = 64;
-/** What another token of a pass is thought to cost before it was measured, in single steps. */
+/** Assumed cost of each further token of a pass before it is measured, in single steps. */
 const GUESS = 0.5;
 /** The credit that drafts begin with, in single steps; how much each token adds; and the most there is. */
 const CREDIT = { first: 2, perToken: 0.01, most: 16 };
@@ -41,11 +41,11 @@ const CLASSES = [
   { from: 2, right: 1, wrong: 2 },
 ];
 
-/** Times of passes, by length, which all texts of a model share. @type {WeakMap<object, Times>} */
+/** Times of passes, by length, which all texts of a model share. @type {WeakMap<object, PassTimes>} */
 const timesOf = new WeakMap();
 
 /** Milliseconds of passes, by their length. */
-export class Times {
+class PassTimes {
   /** @type {Map<number, { some: number[], at: number }>} */
   #all = new Map();
   /** Passes so far. */
@@ -112,8 +112,8 @@ class Hits {
   }
 }
 
-/** Rows of logits of a pass, and the drafts that they belong to. */
 /**
+ * Rows of logits of a pass, and the drafts that they belong to.
  * @typedef {object} Checked
  * @property {Draft} draft
  * @property {Float32Array} logits
@@ -153,7 +153,8 @@ export class Speculation {
   /** Whether drafts can be computed. If not, `off` says why. @param {Decoder} decoder */
   serves(decoder) {
     this.#decoder = decoder;
-    if (decoder.checked < 2) this.off ??= decoder.backend.alone ? 'recurrent' : 'device';
+    if (!decoder.backend.alone) this.off ??= 'device';
+    else if (decoder.checked === 0) this.off ??= 'recurrent';
     return this.off === undefined;
   }
 
@@ -217,6 +218,7 @@ export class Speculation {
       // A draft that is wrong anyway may have wrong numbers.
       else if (!(error instanceof NumericError)) throw error;
       this.#credit = Math.min(this.#credit, 0);
+      pace.check();
       return false;
     }
     pace.check();
@@ -228,13 +230,13 @@ export class Speculation {
   }
 
   /** Notes the time of a step of one token. @param {number} ms */
-  alone(ms) {
+  noteSingle(ms) {
     this.#times.note(1, ms);
   }
 
   get #times() {
     const key = /** @type {Decoder} */ (this.#decoder).backend;
-    const times = timesOf.get(key) ?? new Times();
+    const times = timesOf.get(key) ?? new PassTimes();
     timesOf.set(key, times);
     return times;
   }

@@ -14,7 +14,7 @@ import { ArgumentError, show } from '../errors.js';
 import { cachedPositions } from '../llama/cached-positions.js';
 import { checkNumbers, KV_LARGEST } from '../llama/numeric.js';
 import { addBias, cap, correct, multiplyBy } from './after-products.js';
-import { aloneIn } from './core.js';
+import { aloneIn, MOST_ALONE } from './core.js';
 import { createKernels } from './create.js';
 import { feedPlain, feedWithFactors, gateOf } from './feed-dense.js';
 import { feedExperts } from './feed-experts.js';
@@ -59,13 +59,14 @@ import { Tokens } from './tokens.js';
 /** @template S @typedef {import('../backend.js').Block<S>} Block */
 
 const QKV = ['q', 'k', 'v'];
-/** Most tokens of a step whose rows have the bits of steps of their own. */
-const ALONE = 16;
 
 /** @implements {Backend} */
 export class WasmBackend {
   #kernels;
-  /** The same, or for a model with adapters others that add to products. */
+  /**
+   * The same, or with adapters kernels that add to products, one around the other for each part of a
+   * divided model.
+   */
   #fm;
   #activation;
   /** The same mode for steps whose rows are treated as if each were the only one. */
@@ -122,7 +123,7 @@ export class WasmBackend {
   }
 
   get alone() {
-    return ALONE;
+    return MOST_ALONE;
   }
 
   dispose() {
@@ -154,7 +155,7 @@ export class WasmBackend {
     const code = plan.lowRank && (await import('./low-rank.js'));
     const weights = await loadModelWeights(this.#kernels, gguf, plan, tensors, options);
     if (!code) return weights;
-    const adapted = code.adapt(this.#kernels, plan, weights, this.#activation);
+    const adapted = code.adapt(this.#fm, plan, weights, this.#activation);
     this.#fm = adapted.kernels;
     return adapted.weights;
   }
@@ -267,7 +268,8 @@ export class WasmBackend {
       this.#check(gate, { part: 'attention', layer, position });
     }
     if (!k) return;
-    // Rows that are texts of their own in one cache see positions that later rows may not displace.
+    // All rows share one cache: room for all is made first, since room for a later row would displace
+    // positions that an earlier one sees.
     if (at.alone) cache.rowFor(position, at.nTokens);
     for (const text of texts) {
       const own = text.cache ?? cache;

@@ -24,11 +24,13 @@ import { ACTIVATION_NAMES } from './selftest.js';
  */
 
 /** FM_ALONE of fused.h. */
-const ALONE = 8;
+const ALONE_FLAG = 8;
+/** Most tokens of a step whose rows have the bits of steps of their own. */
+export const MOST_ALONE = 16;
 
 /**
  * A mode for products whose results have, for each token, the bits that they have when it is the only
- * one: any name of a mode, as an object.
+ * one: such a mode is an object, unlike the names of modes.
  * @param {Activation} activation
  */
 export const aloneIn = (activation) => /** @type {any} */ (Object.freeze({ alone: activation }));
@@ -44,6 +46,6 @@ export function modeOf(core, name = core.activation) {
   if (name === 'int8') return 2;
   if (name === 'f32') return 0;
   const { alone } = /** @type {{ alone?: Activation }} */ (name ?? {});
-  if (alone !== undefined) return ALONE + modeOf(core, alone);
+  if (alone !== undefined) return ALONE_FLAG + modeOf(core, alone);
   throw new ArgumentError(`activation must be one of ${ACTIVATION_NAMES.join(', ')}, got ${show(name)}`);
 }

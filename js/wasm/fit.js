@@ -149,8 +149,8 @@ export function sizes(plan, { contextLength, kvType }) {
 const ADDED_VALUES = 1 << 18;
 
 /**
- * Values of work memory for the additions of adapters: between the two products of those of a block,
- * for the tokens of a part, and of results.
+ * Work memory for adapters, in values. inner: results of the products with a, of all matrices of a block;
+ * outer: results of the products with b.
  * @param {Plan} plan
  */
 export function lowRankWork({ lowRank = [], tensors, layers }) {

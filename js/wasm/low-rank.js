@@ -2,7 +2,8 @@
  * of a model with additions are those of the device, except for products with the matrices that get
  * some, and rows of tables that do. The products with a join the call that multiplies by the matrix. */
 
-import { aloneIn } from './core.js';
+import { ModelError } from '../llama/errors.js';
+import { aloneIn, MOST_ALONE } from './core.js';
 import { lowRankWork } from './fit.js';
 import { viewOf } from './tensor-view.js';
 
@@ -21,10 +22,7 @@ import { viewOf } from './tensor-view.js';
  * @typedef {{ a: Weight, b: Weight, scale: number, factors?: Float32Array }} Addition
  */
 
-/** So many tokens, the most of a step that is `alone`, always get the embeddings of single ones. */
-const FEW = 16;
-
-/** What a role has. @param {Weights} weights @param {string} role @returns {any} */
+/** The weight of a role. @param {Weights} weights @param {string} role @returns {any} */
 const at = (weights, role) => role.split('.').reduce((tree, part) => tree?.[part], weights);
 
 /**
@@ -43,6 +41,8 @@ function additionsOf({ lowRank = [], tensors }, byRole) {
     const map = tables.has(of) ? all.tables : all.products;
     const factor = at(byRole, `${of}Factor`) ?? 1;
     const own = typeof factor === 'number' ? { scale: scale / factor } : { scale, factors: factor.toArray() };
+    if (factor === 0 || own.factors?.includes(0))
+      throw new ModelError(`an adapter cannot be added to ${of}: its factor is 0`);
     const addition = { a: at(byRole, a), b: at(byRole, b), ...own };
     const others = map.get(weight) ?? [];
     // Roles that share a whole matrix have the same weight.
@@ -253,7 +253,8 @@ function kernelsWith(fm, { products, tables }, { between: inner, results: outer 
       for (const one of tables.get(table) ?? []) {
         const [t] = inner.take(ids.length, [one.a.nCols]);
         fm.embed(one.a, ids, { out: t });
-        add(out, t, one, ids.length <= FEW ? aloneIn(activation) : activation);
+        // So few tokens may be those of a step whose rows have the bits of single ones.
+        add(out, t, one, ids.length <= MOST_ALONE ? aloneIn(activation) : activation);
       }
       return out;
     },

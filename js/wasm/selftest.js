@@ -38,7 +38,7 @@ const N_TOKENS = 9;
  * Every number of rows, and every number of tokens that takes its own path through the kernels:
  * matrix-vector (1, 2, 3), a tile (4), two tiles in part and in full (5, 8), and one token more,
  * which is a tile in part (9). A matrix-matrix kernel splits them into patches of 8 tokens by 1 to 4
- * rows and of 4 tokens by 1 to 8 rows; all of these occur.
+ * rows and of 4 tokens by 1 to 8 rows; all of these occur. Kernels for FM_ALONE are not run here.
  * @type {Shape[]}
  */
 export const ALL = [

@@ -180,7 +180,7 @@ bool fm_activations_dealt(const fm_activations *a, fm_deal_fn *deal,
                           const float *dealt[FM_GEMV_MAX_TOKENS]) {
   size_t n_tokens = a->panel.n_tokens, n_cols = a->panel.n_cols, stride;
   size_t taken = a->panel.order == FM_ORDER_FLOATS ? n_tokens * n_cols : 0;
-  /* By the call, not by its last panel, so that panels of another size give the same bits. */
+  /* The call's tokens decide, not those of its last panel: its panels must not differ in bits. */
   if ((a->alone ? 1 : a->n_tokens) > FM_GEMV_MAX_TOKENS || taken + n_tokens * n_cols > N_FLOATS)
     return false;
   for (size_t i = 0; i < n_tokens; i++) {

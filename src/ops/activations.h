@@ -61,8 +61,8 @@ void fm_activations_make(fm_activations *a, size_t first_col);
  * further. */
 const float *fm_activations_floats(const fm_activations *a, size_t token, size_t *stride);
 
-/* The tokens of a panel of floats, reordered by `deal`: NULL where it refuses one. false where
- * there are more tokens, or they do not fit. */
+/* The tokens of a panel of floats, reordered by `deal`: NULL where it refuses one. Returns false if
+ * the call has more than FM_GEMV_MAX_TOKENS tokens, or the reordered ones do not fit. */
 bool fm_activations_dealt(const fm_activations *a, fm_deal_fn *deal,
                           const float *dealt[FM_GEMV_MAX_TOKENS]);
 

@@ -46,7 +46,7 @@ typedef struct {
   const target *target;
   const fm_activations *acts;
   bool deals;                             /* whether row_dot serves these few tokens */
-  const float *dealt[FM_GEMV_MAX_TOKENS]; /* of them; NULL where a token was refused */
+  const float *dealt[FM_GEMV_MAX_TOKENS]; /* as `deal` orders them; NULL where it refuses one */
   const uint8_t *w;                       /* first row, first block of the panel's columns */
   float *y;                               /* first token, first row */
   size_t first_token, n_tokens, n_rows;

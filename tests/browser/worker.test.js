@@ -27,6 +27,7 @@ async function open(t, options) {
 
 /** Waits until the page has so many workers. @param {import('playwright-core').Page} page @param {number} count */
 async function untilWorkers(page, count) {
+  // Chromium may take seconds to end a worker on a busy machine.
   for (let i = 0; i < 1000 && page.workers().length !== count; i++) await page.waitForTimeout(20);
   assert.equal(page.workers().length, count, 'workers of the page');
 }

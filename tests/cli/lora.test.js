@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
+import { readAdapter } from '../../js/cli/output.js';
 import { Llama } from '../../js/llama/index.js';
 import { makeAdapter, shapesOf } from '../helpers/adapters.js';
 import { TINY_TALES } from '../helpers/llama.js';
@@ -63,6 +64,17 @@ test('cli: wrong adapters, help, and an adapter in place of a model', async () =
   assert.match(instead.err, /this is no model but an adapter for one of the architecture "llama"/);
   for (const command of ['generate', 'chat', 'embed', 'serve', 'bench'])
     assert.match((await run(command, '--help')).out, /--lora FILE\[=SCALE\]/);
+});
+
+test('cli: the scale of an adapter is not taken from the query of an address', () => {
+  const url = 'https://models.test/a.gguf?dl=1';
+  assert.deepEqual(readAdapter(url), { source: url });
+  assert.deepEqual(readAdapter(`${url}&v=2`), { source: `${url}&v=2` });
+  assert.deepEqual(readAdapter(`${url}=0.5`), { source: url, scale: 0.5 });
+  assert.deepEqual(readAdapter('https://models.test/a.gguf=-2'), {
+    source: 'https://models.test/a.gguf',
+    scale: -2,
+  });
 });
 
 test('cli: inspect says what an adapter is', async () => {

@@ -81,7 +81,7 @@ for (const module of modules) {
         const memoryBytes = module.exports.memory.buffer.byteLength;
 
         for (const id of [-1, 4, 5, 31, 255, 2 ** 31 - 1, -(2 ** 31)]) bad({ type: id }, STATUS.TYPE);
-        for (const mode of [-1, 3, 2 ** 31 - 1]) bad({ activation: mode }, STATUS.ACTIVATION);
+        for (const mode of [-1, 3, 11, 16, 2 ** 31 - 1]) bad({ activation: mode }, STATUS.ACTIVATION);
 
         for (const zero of ['nTokens', 'nRows', 'nCols']) bad({ [zero]: 0 }, STATUS.SHAPE);
         if (type.blockValues > 1) {

@@ -138,7 +138,7 @@ function testMany(module, normed) {
   bad({ n: 2 ** 28 }, STATUS.SHAPE);
   bad({ n: 2 ** 24 }, STATUS.RANGE);
   bad({ cols: 2 ** 24 }, STATUS.RANGE);
-  for (const mode of [-1, 3]) bad({ mode }, STATUS.ACTIVATION);
+  for (const mode of [-1, 3, 11, 16]) bad({ mode }, STATUS.ACTIVATION);
   badPointer('list', 4);
   badPointer('x', 4);
   bad({ list: 0 }, STATUS.RANGE);
@@ -198,7 +198,7 @@ function testGated(module) {
   good({ up: 0 });
   good({ act: 0, mode: 0 });
   for (const type of [-1, 4, 5]) bad({ type }, STATUS.TYPE);
-  for (const mode of [-1, 3]) bad({ mode }, STATUS.ACTIVATION);
+  for (const mode of [-1, 3, 11, 16]) bad({ mode }, STATUS.ACTIVATION);
   for (const act of [-1, 4, 2 ** 31 - 1]) bad({ act }, STATUS.ACTIVATION);
   for (const zero of ['tokens', 'rows', 'cols']) bad({ [zero]: 0 }, STATUS.SHAPE);
   bad({ cols: N_EMBD + 1 }, STATUS.SHAPE);
@@ -239,7 +239,7 @@ function testFfn(module) {
   good({ norm: 0 });
   good({ y: at.x });
   good({ y: at.x, residual: 0 });
-  for (const mode of [-1, 3]) bad({ mode }, STATUS.ACTIVATION);
+  for (const mode of [-1, 3, 11, 16]) bad({ mode }, STATUS.ACTIVATION);
   for (const act of [-1, 4]) bad({ act }, STATUS.ACTIVATION);
   for (const zero of ['tokens', 'embd', 'ff']) bad({ [zero]: 0 }, STATUS.SHAPE);
   for (const size of ['embd', 'ff']) bad({ [size]: valid[/** @type {'ff'} */ (size)] + 1 }, STATUS.SHAPE);

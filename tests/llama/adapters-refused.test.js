@@ -1,6 +1,6 @@
 /**
  * LoRA adapters that do not fit: each is refused by a typed error that names the adapter, the tensor and
- * both numbers, before a byte of a weight is read. What an adapter may come from.
+ * both numbers, before the weights of the model are loaded. What an adapter may come from.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -201,7 +201,7 @@ test('adapters: wrong options', async () => {
   const cases = [
     [{ source: adapter }, /adapters must be a list of \{ source, scale \}, got Object/],
     ['a.gguf', /adapters must be a list of \{ source, scale \}, got "a\.gguf"/],
-    [[null], /field of adapters\[0\]s must be an object, got null/],
+    [[null], /^adapters\[0\] must be \{ source, scale \}, got null/],
     [[{ source: adapter }, { source: adapter, Scale: 2 }], /no field of adapters\[1\] "Scale".*"scale"/],
     [[{ scale: 1 }], /adapters\[0\]\.source is missing/],
     [[{ source: adapter, scale: '1' }], /adapters\[0\]\.scale must be a finite number, got "1"/],

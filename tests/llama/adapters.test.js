@@ -246,6 +246,41 @@ test('adapters: threads and divided models give the same bits', { skip: absent }
   }
 });
 
+test('adapters: several parts of a divided model on one device', async (t) => {
+  const { bytes } = makeModel({ nLayers: 4 });
+  const model = /** @type {ArrayBuffer} */ (bytes.buffer);
+  const { lacks } = await import('../../js/gpu/fit.js');
+  const { openStages } = await import('../../js/llama/stages.js');
+  // The CPU computes the layers 0 and 2, since a GPU knows no adapters.
+  const shapes = { 'blk.0.attn_q.weight': [64, 64], 'blk.2.ffn_down.weight': [96, 64] };
+  const options = { ...EXACT, adapters: [{ source: makeAdapter({ shapes }) }] };
+  const open = async (/** @type {{ backend: string }} */ { backend: name }) => {
+    const settings = { activation: EXACT.activation, kvType: EXACT.kvType };
+    const backend = await openWasmBackend(undefined, { threads: 1 }, settings);
+    if (name === 'gpu')
+      backend.lacks = (/** @type {any[]} */ ...args) =>
+        lacks(.../** @type {[any, any, any]} */ (args), { bindingBytes: 2 ** 27 });
+    return backend;
+  };
+  /** @type {any} */
+  const openDivided = (/** @type {any} */ _, /** @type {any} */ facts) =>
+    openStages([{ backend: 'gpu' }], facts, open, false);
+  const [whole, divided, alone] = [
+    await Llama.load(model, options),
+    await Llama.loadTo(openDivided, model, options),
+    await Llama.load(model, EXACT),
+  ];
+  for (const one of [whole, divided, alone]) t.after(() => one.dispose());
+  assert.deepEqual(
+    divided.info.backend.layers?.map(({ backend }) => backend),
+    ['cpu', 'gpu', 'cpu', 'gpu'],
+  );
+  const tokens = TOKENS.filter((token) => token < 40);
+  const expected = await whole.logits(tokens);
+  assert.deepEqual(await divided.logits(tokens), expected);
+  assert.ok(distance(await alone.logits(tokens), expected).max > EFFECT);
+});
+
 test('adapters: contexts side by side, embeddings, saved contexts', { skip: absent }, async (t) => {
   const name = 'qwen3-A';
   const source = await adapterFor(name);
@@ -320,6 +355,8 @@ test('adapters: memory is freed with the model, and by a failure', { skip: absen
   const again = await load([{ source }, { source, scale: 2 }]);
   await again.logits(TOKENS);
   again.dispose();
-  await assert.rejects(load([{ source: source.slice(0, source.length - 4) }]));
+  const stop = new AbortController();
+  const failing = { ...options, adapters: [{ source }], signal: stop.signal, onProgress: () => stop.abort() };
+  await assert.rejects(Llama.load(pathOf('phi3-A'), failing), { name: 'AbortError' });
   assert.equal(fm.memory().inUse, kept);
 });
