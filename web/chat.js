@@ -1,6 +1,6 @@
 /** The conversation on the paper: opened, kept after each answer, deleted. */
 import { Conversations, titleOf } from './conversations.js';
-import { el } from './dom.js';
+import { byId, el } from './dom.js';
 import { count } from './format.js';
 import { announce } from './jobs.js';
 import { parseLink } from './links.js';
@@ -12,10 +12,10 @@ import { ConversationsView } from './views/conversations-view.js';
  * @typedef {object} Parts
  * @property {import('./views/writer.js').WriterView} writer
  * @property {import('./views/options.js').OptionsView} options
- * @property {() => import('./conversations.js').ModelFile | undefined} file  of the model
  * @property {(link: { url: string, file: string }) => void} link  runs the model of a link
- * @property {() => boolean} isChat  whether the model that is loaded can go on with a conversation
- * @property {(question: string) => void} ask  offers a question that has no answer for asking again
+ * @property {() => boolean} isChat  whether the model goes on with the conversation on the paper
+ * @property {() => void} toChat  turns to the mode "Chat", where the model has it
+ * @property {(question: string) => void} ask  offers a question without an answer for asking again; '' for none
  * @property {() => void} changed  another conversation is on the paper, or a new one
  */
 
@@ -30,7 +30,7 @@ export class Chat {
     this.#parts = parts;
     this.#view = new ConversationsView({
       onNew: () => this.begin(),
-      onOpen: (conversation) => this.open(conversation),
+      onOpen: (id) => this.open(id),
     });
   }
 
@@ -40,7 +40,7 @@ export class Chat {
     const { all, current } = this.#conversations;
     if (current || this.#parts.writer.messages.length > 0) return;
     this.#conversations.current = all[0];
-    if (all[0] && !this.#parts.options.system) this.#parts.options.system = all[0].system;
+    if (all[0]) this.#parts.options.system = all[0].system;
   }
 
   /** Whether the current conversation is on the paper. */
@@ -55,7 +55,7 @@ export class Chat {
     this.#view.show({ all, kept, current: shown }, { isChat: this.#parts.isChat(), busy });
   }
 
-  /** What the model answers: the messages on the paper, after the system prompt. */
+  /** The messages for the model: the system prompt, then those on the paper. */
   get messages() {
     const { system } = this.#parts.options;
     const { messages } = this.#parts.writer;
@@ -69,9 +69,24 @@ export class Chat {
 
   /** A new conversation. */
   begin() {
+    this.#keepSystem();
     this.#conversations.current = undefined;
-    this.#parts.writer.clear();
-    this.#parts.changed();
+    this.#empty();
+  }
+
+  /** The paper, the system prompt and the prompt of a new conversation. */
+  #empty() {
+    const { writer, options, ask, changed } = this.#parts;
+    writer.clear();
+    options.system = '';
+    ask('');
+    changed();
+    byId('prompt').focus();
+  }
+
+  /** The system prompt may have been changed since the last answer. */
+  #keepSystem() {
+    if (this.isOpen) this.#conversations.saveSystem(this.#parts.options.system);
   }
 
   /** Puts the current conversation on the paper again. */
@@ -80,8 +95,12 @@ export class Chat {
     if (this.#conversations.current) this.#put(this.#conversations.current);
   }
 
-  /** @param {Conversation} conversation */
-  open(conversation) {
+  /** @param {string} id */
+  open(id) {
+    this.#keepSystem();
+    const conversation = this.#conversations.all.find((one) => one.id === id);
+    if (!conversation) return;
+    this.#parts.toChat();
     this.#conversations.current = conversation;
     this.#parts.options.system = conversation.system;
     this.#put(conversation);
@@ -94,9 +113,9 @@ export class Chat {
   #put({ messages, model }) {
     const { writer, isChat, link, ask } = this.#parts;
     const last = messages.at(-1);
-    const isAnswered = last?.role !== 'user';
-    writer.show(isAnswered ? messages : messages.slice(0, -1));
-    if (last && !isAnswered) ask(last.content);
+    const question = isChat() && last?.role === 'user' ? last.content : '';
+    writer.show(question ? messages.slice(0, -1) : messages);
+    ask(question);
     this.#isShown = true;
     const length = `${count(messages.length)} messages with ${model.name}.`;
     if (isChat()) {
@@ -106,24 +125,24 @@ export class Chat {
     const { name, url } = model;
     const run = el('button', { type: 'button', class: 'button quiet small' }, `Run ${name}`);
     run.addEventListener('click', () => url && link(parseLink(url, document.baseURI)));
-    writer.line(`${length} A model with a chat template can go on with it. `, ...(url ? [run] : []));
+    writer.line(`${length} Only a chat model can go on with the conversation. `, ...(url ? [run] : []));
   }
 
-  /** Keeps what is on the paper. */
-  async save() {
-    const { writer, options, file } = this.#parts;
-    const model = file() ?? { name: 'a model' };
+  /** Keeps what is on the paper. @param {import('./conversations.js').ModelFile} model  that writes */
+  async save(model) {
+    const { writer, options } = this.#parts;
     this.#isShown = true;
     await this.#conversations.save({ messages: writer.messages, system: options.system, model });
   }
 
   /** Deletes the current conversation. */
-  delete() {
-    this.#conversations.remove();
+  async delete() {
+    const removing = this.#conversations.remove();
     this.leave();
-    this.#parts.writer.clear();
+    this.#empty();
+    const words = (await removing) ? 'Deleted.' : 'It could not be deleted: try again.';
     this.#parts.changed();
-    this.#parts.writer.line('Deleted.');
-    announce('Deleted.');
+    this.#parts.writer.line(words);
+    announce(words);
   }
 }

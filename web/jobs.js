@@ -6,9 +6,9 @@ import { adviceFor, messageOf } from './problems.js';
 /** Work that is over sooner shows no progress bar, which would only flash. */
 const progressDelayMs = 250;
 
-/** @param {string} text  for the live region */
+/** @param {string} text  for the live region; behind an open dialog none is read out */
 export function announce(text) {
-  byId('announce').textContent = text;
+  byId(document.querySelector('dialog[open]') ? 'chooser-announce' : 'announce').textContent = text;
 }
 
 /**

@@ -80,8 +80,9 @@ export async function write(model, { prompt = '', messages }, options, onText) {
   } catch (error) {
     if (!options.signal.aborted) throw error;
     stopped = true;
+  } finally {
+    clearTimeout(timer);
+    show();
   }
-  clearTimeout(timer);
-  show();
   return { text, stats: generation.stats, stopped, dropped: generation.droppedMessages };
 }

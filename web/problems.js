@@ -24,7 +24,8 @@ const advices = [
   [/HTTP 404/, 'There is no file at this address: check the link.'],
   [/HTTP 5\d\d|HTTP 429/, 'The server is busy or broken: try again later.'],
   [/does not answer Range requests/, 'Download the file, and drop it here.'],
-  [/^responseFormat/, 'Change the JSON schema under Options: not every schema can be followed.'],
+  [/no token that ends a text/, 'This model cannot write JSON: choose Text under Options.'],
+  [/^responseFormat\.schema/, 'Change the JSON schema under Options: not every schema can be followed.'],
   [/the worker (ended|cannot be started)/, 'Open the file again.'],
   [/magic|not a GGUF|no GGUF/i, 'Models for this page are files that end with .gguf.'],
 ];
@@ -33,7 +34,7 @@ const advices = [
 const byCode = {
   FM_MEMORY: 'Close other tabs, or choose a smaller model or quantisation.',
   FM_GPU: 'Run the model on the CPU instead.',
-  FM_CONTEXT: 'Shorten the text, or clear it and begin anew.',
+  FM_CONTEXT: 'Shorten the text, or begin a new one.',
 };
 
 /** Advice of the library's messages that is for those who build pages. */

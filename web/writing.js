@@ -26,6 +26,10 @@ function jsonWords(text) {
   }
 }
 
+/** @param {number} n  messages that were left out */
+const droppedWords = (n) =>
+  `the oldest ${n === 1 ? 'message was' : `${count(n)} messages were`} left out: the context is full`;
+
 /**
  * @param {object} parts
  * @param {import('./jobs.js').Jobs} parts.jobs
@@ -41,21 +45,40 @@ export function setUpWriting({ jobs, options, model, file, link }) {
   const [writeButton, stopButton] = [byId('write-button'), byId('stop')];
   let busy = false;
   let full = false;
+  /** The question without an answer that was put into the prompt. */
+  let offered = '';
 
   const modeOf = () =>
     /** @type {HTMLInputElement | null} */ (byId('mode').querySelector('input:checked'))?.value ?? 'text';
   const isChat = () => modeOf() === 'chat' && !byId('mode').hidden;
+  /** @param {string} value */
+  const check = (value) => {
+    const radio = /** @type {HTMLInputElement} */ (byId('mode').querySelector(`[value=${value}]`));
+    radio.checked = true;
+  };
   const chat = new Chat({
-    ...{ writer, options, file, link, isChat },
-    ask: (question) => {
-      prompt.value ||= question;
+    ...{ writer, options, link, isChat, ask },
+    toChat: () => {
+      if (isChat() || byId('mode').hidden) return;
+      check('chat');
+      mode();
     },
     changed: () => {
       full = false;
       buttons();
-      prompt.focus();
     },
   });
+
+  /** @param {string} question */
+  const withPrompt = (question) => [question, prompt.value].filter(Boolean).join('\n\n');
+
+  /** @param {string} question  without an answer, for asking again; '' takes the one before away */
+  function ask(question) {
+    if (prompt.value === offered) prompt.value = '';
+    offered = question;
+    // It may still be there, with more that was typed after it.
+    if (!prompt.value.startsWith(question)) prompt.value = withPrompt(question);
+  }
 
   function buttons() {
     const isTalk = writer.messages.length > 0;
@@ -105,6 +128,7 @@ export function setUpWriting({ jobs, options, model, file, link }) {
     writer.line('Reading the prompt…');
     if (!quiet) announce('Writing.');
     let begun = false;
+    let isStopped = false;
     const llama = /** @type {import('./model.js').WorkerLlama} */ (model());
     const outcome = await jobs.run(
       ({ signal }) =>
@@ -116,6 +140,9 @@ export function setUpWriting({ jobs, options, model, file, link }) {
           speed.update(stats);
         }),
       {
+        cancelled: () => {
+          isStopped = true;
+        },
         failed: (error) => {
           speed.failed();
           writer.line('');
@@ -132,36 +159,37 @@ export function setUpWriting({ jobs, options, model, file, link }) {
       speed.finish(stats, stopped);
       speed.runsOn(llama.info);
       const json = settings.responseFormat && jsonWords(outcome.text);
-      const older = outcome.dropped && `without the oldest ${count(outcome.dropped)} messages`;
+      const older = outcome.dropped && droppedWords(outcome.dropped);
       const words = [WriterView.outcome(stats, stopped, llama.info.contextLength), json, older];
       writer.line(words.filter(Boolean).join(' · '));
       if (!quiet)
         announce(`${stopped ? 'Stopped' : 'Finished'} after ${count(stats.tokens)} tokens. ${writer.text}`);
     } else if (!byId('alerts').childElementCount) {
-      // Another job took the model away in the middle.
+      // It was stopped before the first token, or another job took the model away in the middle.
       speed.failed();
-      writer.line('Broken off.');
+      writer.line(isStopped ? 'Stopped.' : 'Broken off.');
     }
     buttons();
     if (hadFocus) (writeButton.disabled ? prompt : writeButton).focus();
   }
 
   /**
-   * The model answers the last message. If it cannot, all is as before.
+   * The model answers the last message. If it cannot, all is as before, and a new question is given back.
    * @param {readonly import('./conversations.js').Message[]} before
+   * @param {string} [question]  that is new
    */
-  async function answer(before) {
-    chat.save();
+  async function answer(before, question = '') {
+    const by = /** @type {import('./conversations.js').ModelFile} */ (file());
+    if (question) chat.save(by);
     await write({ messages: chat.messages });
     const isAnswered = writer.messages.at(-1)?.role === 'assistant';
     if (!isAnswered) {
-      const question = writer.messages.at(-1)?.content ?? '';
       const line = byId('outcome-line').textContent;
       writer.show(before);
       writer.line(line);
-      if (before.at(-2)?.content !== question) prompt.value ||= question;
+      prompt.value = withPrompt(question);
     }
-    await chat.save();
+    if (isAnswered || question) await chat.save(by);
     buttons();
   }
 
@@ -178,9 +206,11 @@ export function setUpWriting({ jobs, options, model, file, link }) {
     if (isChat()) {
       const before = [...writer.messages];
       if (before.length === 0) writer.clear();
-      writer.ask(text.trim());
+      const question = text.trim();
+      writer.ask(question);
       prompt.value = '';
-      answer(before);
+      offered = '';
+      answer(before, question);
     } else {
       chat.leave();
       writer.begin(text);
@@ -244,6 +274,7 @@ export function setUpWriting({ jobs, options, model, file, link }) {
       return;
     }
     chat.leave();
+    ask('');
     writer.clear();
   }
   byId('mode').addEventListener('change', () => {
@@ -269,10 +300,11 @@ export function setUpWriting({ jobs, options, model, file, link }) {
         const hadModes = !byId('mode').hidden;
         byId('mode').hidden = !canChat;
         const wanted = canChat && (hadModes ? modeOf() : 'chat');
-        const radio = byId('mode').querySelector(`[value=${wanted || 'text'}]`);
-        /** @type {HTMLInputElement} */ (radio).checked = true;
+        check(wanted || 'text');
         if (canChat !== hadModes) {
-          prompt.value = canChat ? '' : examples.text[0];
+          ask('');
+          if (!prompt.value || examples.text.includes(prompt.value))
+            prompt.value = canChat ? '' : examples.text[0];
           turnPaper();
         }
         mode();

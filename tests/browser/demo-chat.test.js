@@ -33,7 +33,7 @@ const conversation = (/** @type {Page} */ page, /** @type {string} */ title) =>
   page.locator('#conversation-list').getByRole('button', { name: title, exact: true });
 const titles = (/** @type {Page} */ page) => page.locator('#conversation-list button').allTextContents();
 
-/** What the page shows of a conversation. @param {Page} page */
+/** The texts of the conversation on the paper. @param {Page} page */
 const turns = async (page) =>
   (await page.locator('.turn').allTextContents()).map((text) => text.replace(/^(You|The model): /, ''));
 
@@ -110,9 +110,18 @@ pageTest(
     await page.locator('#write-button:enabled').waitFor();
     assert.deepEqual(await turns(page), ['One day, a little fox', second]);
     assert.equal(await page.getByLabel('Your message').inputValue(), long);
+    // The next question, typed meanwhile, stays behind it.
+    await page.evaluate(() => {
+      /** @type {HTMLElement} */ (document.querySelector('#write-button')).click();
+      /** @type {HTMLTextAreaElement} */ (document.querySelector('#prompt')).value = 'Why?';
+    });
+    await page.locator('#write-button:enabled').waitFor();
+    assert.deepEqual(await turns(page), ['One day, a little fox', second]);
+    assert.equal(await page.getByLabel('Your message').inputValue(), `${long}\n\nWhy?`);
 
-    await button(page, 'New').click();
+    await button(page, 'New conversation').click();
     assert.equal(await paper(page), '');
+    assert.equal(await page.getByLabel('System prompt').inputValue(), '');
     await setOptions(page, { 'System prompt': 'Once' });
     await ask('A cat');
     assert.deepEqual(await titles(page), ['A cat', 'One day, a little fox']);
@@ -125,6 +134,10 @@ pageTest(
     const current = page.locator('#conversation-list [aria-current=true]');
     assert.equal(await current.textContent(), 'One day, a little fox');
     assert.equal(await current.evaluate((node) => node === document.activeElement), true);
+    // From the mode for texts, too, it is opened to be gone on with.
+    await page.locator('[name=mode][value=text]').check();
+    await conversation(page, 'One day, a little fox').click();
+    assert.equal(await page.locator('[name=mode][value=chat]').isChecked(), true);
     await ask('The fox ran');
     const third = await expected('The sun was hot.', 'One day, a little fox', second, 'The fox ran');
     model.dispose();
@@ -145,14 +158,16 @@ pageTest(
     assert.deepEqual(await titles(page), ['One day, a little fox', 'A cat']);
     await conversation(page, 'One day, a little fox').click();
     assert.deepEqual(await turns(page), all);
-    assert.match((await line(page)) ?? '', /^4 messages with chat\.gguf\. A model with a chat template/);
+    assert.match((await line(page)) ?? '', /^4 messages with chat\.gguf\. Only a chat model can go on/);
     await conversation(page, 'A cat').click();
-    await button(page, 'Delete').click();
+    await button(page, 'Delete conversation').click();
     assert.equal((await titles(page)).length, 2);
     await button(page, 'Delete for good?').click();
     assert.equal(await paper(page), '');
-    // The page is closed before an answer.
-    await page.evaluate(async () => {
+    assert.equal(await page.locator('#system').inputValue(), '');
+    await page.locator('#outcome-line', { hasText: 'Deleted.' }).waitFor();
+    /** A conversation that was closed before an answer. */
+    const putUnanswered = async () => {
       const opening = indexedDB.open('fused-matmul-page');
       await new Promise((resolve) => opening.addEventListener('success', resolve));
       const store = opening.result.transaction('conversations', 'readwrite').objectStore('conversations');
@@ -164,7 +179,8 @@ pageTest(
       const put = store.put({ id: 'x', used, system: 'Yes', model: { name: 'x.gguf' }, messages });
       await new Promise((resolve) => put.addEventListener('success', resolve));
       opening.result.close();
-    });
+    };
+    await page.evaluate(putUnanswered);
     await page.reload();
     await written(page);
     const title = `${'word '.repeat(12).slice(0, 59)}…`;
@@ -175,9 +191,12 @@ pageTest(
     assert.deepEqual((await turns(page)).slice(1), ['Hello.']);
     assert.equal(await page.getByLabel('Your message').inputValue(), 'Why?');
     assert.equal(await page.getByLabel('System prompt').inputValue(), 'Yes');
+    // Another tab writes it, too: both are kept.
+    await page.evaluate(putUnanswered);
     await answered(page, () => button(page, 'Send').click());
     assert.equal((await turns(page)).length, 4);
-    assert.match((await line(page)) ?? '', / · without the oldest 2 messages$/);
+    assert.match((await line(page)) ?? '', / · the oldest 2 messages were left out: the context is full$/);
+    assert.deepEqual(await titles(page), [title, title, 'One day, a little fox']);
     await conversation(page, 'One day, a little fox').click();
     assert.deepEqual(await turns(page), all);
   },
@@ -227,7 +246,7 @@ pageTest('JSON is written, of a schema if there is one', async ({ page }) => {
   assert.equal(await page.locator('#alerts').textContent(), '');
 });
 
-/** Of the file behind a page of Hugging Face. @param {string} link */
+/** The path of the file behind a page of Hugging Face. @param {string} link */
 const pathOf = (link) => new URL(link).pathname.replace('/blob/', '/resolve/');
 
 test('small models are listed with size and licence, kept when loaded, and removed at once', {
@@ -274,10 +293,9 @@ test('small models are listed with size and licence, kept when loaded, and remov
       await open();
       await button(page, `Run ${name}`).waitFor();
     }
-    assert.match(
-      (await page.locator('#kept-sum').textContent()) ?? '',
-      /^2\smodels, 3\.15\sMB\. The browser has about [\d.,]+\s.B left for this page\.$/,
-    );
+    await page
+      .getByText(/^2\smodels, 3\.15\sMB\. The browser has about [\d.,]+\s.B left for this page\.$/)
+      .waitFor();
     await button(page, 'Free space').click();
     assert.equal(await page.locator('#kept-list li').count(), 2);
     await button(page, 'Remove 2\u00a0models?').click();
@@ -294,7 +312,7 @@ test('small models are listed with size and licence, kept when loaded, and remov
     assert.equal(await page.locator('#kept').isVisible(), false);
     // The second one holds conversations, which a browser without a database does not keep.
     await page.getByRole('button', { name: `Load ${second.name}, ` }).click();
-    await page.getByText(/conversations: they last until it is closed/).waitFor();
+    await page.getByText(/conversations: they are lost when/).waitFor();
     const expected = /Service Worker registration blocked|external request: https:\/\/huggingface\.co\//;
     assert.deepEqual(
       problems.filter((problem) => !expected.test(problem)),

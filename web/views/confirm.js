@@ -1,7 +1,7 @@
 /** A button whose first press asks, and whose second one does it: for what cannot be taken back. */
 import { announce } from '../jobs.js';
 
-const answerMs = 5000;
+const answerMs = 20_000;
 
 /**
  * @param {HTMLElement} button
@@ -17,7 +17,9 @@ export function askFirst(button, question, action) {
     timer = undefined;
     button.textContent = words;
   };
-  button.addEventListener('click', () => {
+  button.addEventListener('click', (event) => {
+    // The second click of a double click answers nothing.
+    if (event.detail > 1) return;
     if (timer !== undefined) {
       rest();
       action();

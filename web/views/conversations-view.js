@@ -2,12 +2,12 @@
 import { titleOf } from '../conversations.js';
 import { byId, el } from '../dom.js';
 
-/** @typedef {import('../conversations.js').Conversation} Conversation */
-
 export class ConversationsView {
   #onOpen;
+  /** What the list was made of. @type {unknown[]} */
+  #shown = [];
 
-  /** @param {{ onNew: () => void, onOpen: (conversation: Conversation) => void }} actions */
+  /** @param {{ onNew: () => void, onOpen: (id: string) => void }} actions */
   constructor({ onNew, onOpen }) {
     this.#onOpen = onOpen;
     byId('new-conversation').addEventListener('click', onNew);
@@ -22,6 +22,10 @@ export class ConversationsView {
     byId('conversations-note').hidden = kept;
     byId('new-conversation').hidden = !isChat;
     byId('new-conversation').disabled = busy || !current;
+    // Made again, it would lose the focus and the place that it is scrolled to.
+    const shown = [all, current?.id, busy];
+    if (shown.every((one, i) => one === this.#shown[i])) return;
+    this.#shown = shown;
     const list = byId('conversation-list');
     list.replaceChildren(
       ...all.map((conversation) => {
@@ -32,7 +36,7 @@ export class ConversationsView {
           { type: 'button', class: 'chip', title, disabled: busy, 'aria-current': isCurrent && 'true' },
           title,
         );
-        button.addEventListener('click', () => this.#onOpen(conversation));
+        button.addEventListener('click', () => this.#onOpen(conversation.id));
         return el('li', {}, button);
       }),
     );

@@ -1,6 +1,7 @@
 /** The lists of the chooser: models that this browser keeps, and small models by link. */
 import { byId, el } from '../dom.js';
 import { bytes, count } from '../format.js';
+import { alertUser } from '../jobs.js';
 import { parseLink, suggestions } from '../links.js';
 import { askFirst } from './confirm.js';
 
@@ -22,7 +23,7 @@ const modelsOf = (n) => `${count(n)}${nbsp}${n === 1 ? 'model' : 'models'}`;
 /** @param {readonly Kept[]} all */
 const bytesOf = (all) => all.reduce((sum, one) => sum + one.bytes, 0);
 
-/** What models take, and what the browser has left for the page, where it says so. @param {readonly Kept[]} all */
+/** The space that models take and, if the browser says so, the space left. @param {readonly Kept[]} all */
 async function sumWords(all) {
   const words = `${modelsOf(all.length)}, ${bytes(bytesOf(all))}.`;
   const { quota, usage } = (await navigator.storage?.estimate?.().catch(() => undefined)) ?? {};
@@ -52,8 +53,19 @@ export function setUpModelLists({ kept, forget, forgetAll }, run) {
     byId('kept-list').replaceChildren(...all.map(keptRow));
     byId('suggestions').replaceChildren(...suggestions.map(suggestedRow));
     sumWords(all).then((words) => {
-      byId('kept-sum').textContent = words;
+      if (all === found) byId('kept-sum').textContent = words;
     });
+  }
+
+  /** Shows what a removal leaves. @param {Promise<Kept[]>} work */
+  async function change(work) {
+    try {
+      show(await work);
+      byId('chooser-close').focus();
+    } catch (error) {
+      byId('chooser').close();
+      alertUser('The models could not be removed', /** @type {Error} */ (error));
+    }
   }
 
   /** @param {Kept} model */
@@ -65,10 +77,7 @@ export function setUpModelLists({ kept, forget, forgetAll }, run) {
       {},
       el('span', {}, `${link.file} `, el('span', { class: 'muted' }, amount)),
       button('Run', `Run ${link.file}`, () => run(link)),
-      button('Remove', `Remove ${link.file}`, async () => {
-        show(await forget(url));
-        byId('chooser-close').focus();
-      }),
+      button('Remove', `Remove ${link.file}`, () => change(forget(url))),
     );
   }
 
@@ -93,10 +102,7 @@ export function setUpModelLists({ kept, forget, forgetAll }, run) {
   askFirst(
     byId('free-space'),
     () => `Remove ${modelsOf(all.length)}?`,
-    async () => {
-      show(await forgetAll());
-      byId('chooser-close').focus();
-    },
+    () => change(forgetAll()),
   );
 
   return () => {

@@ -7,7 +7,10 @@ const form = () => /** @type {HTMLFormElement} */ (byId('composer'));
 export class OptionsView {
   /** @param {() => void} onReload  the model must be loaded anew */
   constructor(onReload) {
-    byId('options').addEventListener('input', () => this.summarise());
+    byId('options').addEventListener('input', () => {
+      this.#schema.setCustomValidity('');
+      this.summarise();
+    });
     byId('options').addEventListener('change', (/** @type {Event} */ event) => {
       const { name } = /** @type {HTMLInputElement} */ (event.target);
       if (name === 'activation' || name === 'threads') onReload();
@@ -76,7 +79,7 @@ export class OptionsView {
     return /** @type {HTMLTextAreaElement} */ (byId('schema'));
   }
 
-  /** Why the schema can be none; '' if it may be one. */
+  /** Why the text is no schema; '' if it may be one. */
   get #schemaProblem() {
     const text = this.#schema.value.trim();
     if (!this.isJson || text === '') return '';
@@ -134,6 +137,7 @@ export class OptionsView {
   summarise() {
     const { temperature, maxTokens, seed } = this.numbers;
     byId('temperature-value').textContent = String(temperature);
+    byId('schema-field').hidden = !this.isJson;
     const { activation, backend } = this.loading;
     const threads = Number(byId('threads').value || 1);
     const onCpu = [activation, `${threads} ${threads === 1 ? 'thread' : 'threads'}`];
