@@ -306,6 +306,24 @@ export class Context {
   }
 
   /**
+   * Does work on the device that needs no tokens; again where the device is lost. The past is empty
+   * then.
+   * @template T
+   * @param {() => Promise<T>} work
+   * @param {Pace} pace
+   * @returns {Promise<T>}
+   */
+  async retried(work, pace) {
+    for (;;) {
+      try {
+        return await work();
+      } catch (error) {
+        await this.#recover(error, pace, 0);
+      }
+    }
+  }
+
+  /**
    * Takes another decoder after a loss. The past is empty then.
    * @param {unknown} error
    * @param {Pace} pace

@@ -66,7 +66,7 @@ function choosePooling(metadata, architecture, asked) {
  * @returns {Promise<Float32Array[]>}
  */
 export async function embedTexts(parts, texts, options, pace, lease) {
-  const { plan, metadata, tokenizer } = parts;
+  const { plan, metadata, tokenizer, context } = parts;
   const { nEmbd, dense } = plan;
   const { normalize = true } = options;
   checkSwitch(normalize, 'normalize');
@@ -78,10 +78,14 @@ export async function embedTexts(parts, texts, options, pace, lease) {
   checkRoom(parts, lists, texts.length === 1 ? () => 'the text' : (i) => `texts[${i}]`);
   lease.nTokens = total(lists);
   const vectors = [];
-  for (let vector of await poolTexts(parts, lists, pooling, pace)) {
-    // A lost device may have been replaced meanwhile.
-    const { backend, weights } = parts;
-    for (const i of dense.keys()) vector = await backend.multiply(vector, weights.byRole.dense[i].matrix);
+  for (const pooled of await poolTexts(parts, lists, pooling, pace)) {
+    const vector = await context.retried(async () => {
+      // A lost device may have been replaced meanwhile.
+      const { backend, weights } = parts;
+      let values = pooled;
+      for (const i of dense.keys()) values = await backend.multiply(values, weights.byRole.dense[i].matrix);
+      return values;
+    }, pace);
     pace.check();
     vectors.push(cut(vector, nOut, dimensions, normalize));
   }

@@ -31,7 +31,7 @@ const ACTIVATIONS = {
  * @returns {Promise<number[]>}
  */
 export async function rankDocuments(parts, query, documents, pace, lease) {
-  const { plan } = parts;
+  const { plan, context } = parts;
   const { ranker: settings } = plan;
   const head = parts.weights.byRole.ranker;
   if (!settings || !(head?.inner || head?.output)) {
@@ -46,10 +46,13 @@ export async function rankDocuments(parts, query, documents, pace, lease) {
   lease.nTokens = total(lists);
   const scores = [];
   for (const vector of await poolTexts(parts, lists, settings.pooling, pace)) {
-    // A lost device may have been replaced meanwhile.
-    const { backend, weights } = parts;
-    scores.push((await classify(backend, settings, weights.byRole.ranker, vector))[0]);
+    const values = await context.retried(() => {
+      // A lost device may have been replaced meanwhile.
+      const { backend, weights } = parts;
+      return classify(backend, settings, weights.byRole.ranker, vector);
+    }, pace);
     pace.check();
+    scores.push(values[0]);
   }
   return scores;
 }

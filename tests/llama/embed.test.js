@@ -6,7 +6,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { Context } from '../../js/llama/context.js';
+import { embedTexts } from '../../js/llama/embedding.js';
 import { ArgumentError, ContextError, Llama, ModelError } from '../../js/llama/index.js';
+import { rankDocuments } from '../../js/llama/ranking.js';
 import { distance } from '../helpers/llama.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 import { dataPath, skipWithout } from '../helpers/test-data.js';
@@ -193,6 +196,68 @@ test('embed: a model whose attention is not causal writes no text, and says so',
     refused,
   );
   await assert.rejects(model.embed(textOf(Array.from({ length: 64 }, () => 4))), ContextError);
+});
+
+test('embed and rank: a device that is lost after the pooling is replaced', async () => {
+  const nEmbd = 2;
+  /** A device that doubles in products, and fails in the n-th; its hidden states are ones. */
+  const deviceOf = (/** @type {number} */ failsIn) => {
+    let n = 0;
+    const backend = {
+      multiply: async (/** @type {Float32Array} */ x) => {
+        if (++n === failsIn) throw new Error(`lost in product ${failsIn}`);
+        return x.map((value) => 2 * value);
+      },
+    };
+    const decoder = {
+      ...{ backend, batch: 8, forward: async () => {}, idle: async () => {} },
+      turns: { take: (/** @type {unknown} */ _, /** @type {() => unknown} */ work) => work() },
+      hidden: async (/** @type {number} */ _, /** @type {number} */ n) => new Float32Array(n * nEmbd).fill(1),
+    };
+    const byRole = { dense: [{ matrix: {} }, { matrix: {} }], ranker: { output: {} } };
+    return /** @type {any} */ ({ backend, decoder, weights: { byRole } });
+  };
+  const pace = /** @type {any} */ ({ check() {} });
+  const open = (/** @type {number[]} */ ...failures) => {
+    const [first, ...others] = failures.map(deviceOf);
+    const context = new Context(first.decoder, 8);
+    const parts = {
+      ...{ ...first, context, metadata: {}, tokenizer: { encode: () => [1, 2, 3] } },
+      plan: { nEmbd, dense: [2, 2], ranker: { pooling: 'cls', softmax: false } },
+    };
+    const { length } = others;
+    context.keeper = {
+      isLoss: (error) => others.length > 0 && /^lost/.test(/** @type {Error} */ (error).message),
+      async replace() {
+        Object.assign(parts, others.shift());
+        return parts.decoder;
+      },
+    };
+    return { parts, context, replaced: () => length - others.length };
+  };
+  const embed = (/** @type {any} */ parts) =>
+    embedTexts(parts, ['a', 'b'], { normalize: false }, pace, /** @type {any} */ ({}));
+  const rank = (/** @type {any} */ parts) =>
+    rankDocuments(parts, 'a', ['b', 'c'], pace, /** @type {any} */ ({}));
+
+  // Products of a text: two, all of which are done again.
+  for (const failures of [
+    [2, 0],
+    [3, 0],
+    [1, 2, 0],
+  ]) {
+    const { parts, context, replaced } = open(...failures);
+    assert.deepEqual(
+      await embed(parts),
+      [1, 2].map(() => Float32Array.of(4, 4)),
+    );
+    assert.equal(replaced(), failures.length - 1);
+    assert.deepEqual([context.decoder, context.past], [parts.decoder, []]);
+  }
+  const { parts, replaced } = open(2, 0);
+  assert.deepEqual([await rank(parts), replaced()], [[2, 2], 1]);
+  await assert.rejects(embed(open(2).parts), /lost in product 2/);
+  await assert.rejects(rank(open(2).parts), /lost in product 2/);
 });
 
 test('embed: a Qwen 3 embedding model, against llama.cpp', {
