@@ -435,10 +435,11 @@ export class GpuBackend {
     if (to instanceof GpuTensor) to.unchecked = undefined;
     const buffer = to instanceof GpuHidden ? to.buffers.x : to.buffer;
     const padded = withPadding(values, to.nCols);
+    const kept = padded === values ? values.slice() : padded;
     // States of another backend: a pass begins here.
     if (to instanceof GpuHidden && row === 0) this.#begin(to);
     this.#recorder.add(() => {
-      this.#commands.write(buffer, 4 * row * up16(to.nCols), padded);
+      this.#commands.write(buffer, 4 * row * up16(to.nCols), kept);
       return undefined;
     });
   }

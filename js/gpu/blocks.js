@@ -3,8 +3,9 @@
  *
  *   embed    x = scale * table[token] + types[0]      one dispatch; positions[position] adds one,
  *                                                     a norm another
- *   project  norm, q, k and v, biases, RoPE, cache    one dispatch for one token without norms of q
- *                                                     and k; gates of the result add one
+ *   project  norm, q, k and v, biases, RoPE, cache    one dispatch for one token, unless q and k have
+ *                                                     norms, the input has a layer norm, or the cache
+ *                                                     is Q8_0; gates of the result add one
  *   attend   attention, x += output                   two dispatches, three where positions are
  *                                                     split; gates add one
  *   feed     x += (act(h gate^T) * (h up^T)) down^T   two dispatches for few tokens; h = norm(x);
@@ -219,7 +220,7 @@ function temperWork({ temperature, nHeads, headSize }, x, stride) {
  * @param {{ settings: { norm?: import('../llama/plan.js').Norm | undefined },
  *   weights: Weights }} block
  * @param {import('./hidden.js').HiddenBuffers} buffers
- * @param {GpuBuffer} vectors  the weight of an RMS norm is at its beginning
+ * @param {GpuBuffer | undefined} vectors  the weight of an RMS norm is at its beginning
  * @param {Form} form
  * @param {Means} means
  * @returns {Work[]}
@@ -331,7 +332,7 @@ export function attendWork(block, hidden, cache, form, means) {
 export const isSplit = ({ window, causal }, { seen }) => splitsOf({ window, causal }, seen) > 1;
 
 /**
- * x = sumNorm(x + residualScale * postNorm(product)).
+ * x = sumNorm(x + residualScale * postNorm(product)), with one of the norms or none.
  * @param {Omit<Product, 'y'>} product
  * @param {{ postNorm: import('../llama/plan.js').Norm | undefined,
  *   sumNorm?: import('../llama/plan.js').Norm | undefined, residualScale: number }} settings
@@ -343,9 +344,12 @@ export const isSplit = ({ window, causal }, { seen }) => splitsOf({ window, caus
  */
 export function residual(product, settings, weights, { x, normed }, form, means) {
   const { postNorm, sumNorm, residualScale } = settings;
-  const last = sumNorm ? [normWork(sumNorm, weights, 'sumNorm', x)] : [];
-  if (!postNorm)
-    return [...productWork({ ...product, y: x, epilogue: 'add', residualScale }, form, means), ...last];
+  if (!postNorm) {
+    return [
+      ...productWork({ ...product, y: x, epilogue: 'add', residualScale }, form, means),
+      ...(sumNorm ? [normWork(sumNorm, weights, 'sumNorm', x)] : []),
+    ];
+  }
   const nCols = product.weights[0].nRows;
   return [
     ...productWork({ ...product, y: normed }, form, means),
@@ -354,7 +358,6 @@ export function residual(product, settings, weights, { x, normed }, form, means)
       buffers: { x: normed, weight: weights.postNorm.buffer, y: x },
       groups: everyRow,
     },
-    ...last,
   ];
 }
 
@@ -362,7 +365,8 @@ export function residual(product, settings, weights, { x, normed }, form, means)
  * The vectors of a feed-forward block: a norm alone is where it is, biases are beside it in one buffer.
  * @param {Block<FeedSettings>} block
  * @param {Means} means
- * @returns {{ vectors: GpuBuffer, biasOf: (role: string) => Pick<Product, 'vectors' | 'biases'> }}
+ * @returns {{ vectors: GpuBuffer | undefined,
+ *   biasOf: (role: string) => Pick<Product, 'vectors' | 'biases'> }}
  */
 function feedVectors({ weights }, means) {
   const { norm: ofInput, upBias, downBias } = weights;

@@ -36,9 +36,10 @@ export class CheckedReads {
     this.#passes.set(hidden, pass);
     this.#commands.clear(hidden.faults);
     if (hidden.spoiltIn < 0) return;
-    // Blocks with rows of other lengths share these, and read the padding, times zero.
-    const { gate, up, attended } = hidden.buffers;
-    for (const buffer of [gate, up, attended])
+    // Norms write the padding as well, and blocks with rows of other lengths share buffers: kernels
+    // read it, times zero.
+    const { x, normed, gate, up, attended } = hidden.buffers;
+    for (const buffer of [x, normed, gate, up, attended])
       this.#commands.clear({ buffer, offset: 0, bytes: buffer.bytes });
   }
 

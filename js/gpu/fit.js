@@ -7,7 +7,7 @@ import { withoutKernels } from '../llama/unserved.js';
 import { bufferCols } from './hidden.js';
 import { FEW, LARGEST_BATCH } from './products.js';
 import { shapeOf, stateBytes } from './recurrent.js';
-import { up16 } from './shader.js';
+import { PROMISED, up16 } from './shader.js';
 import { cacheLayout } from './wgsl/cache.js';
 import { MOST_EXPERTS } from './wgsl/expert-layout.js';
 
@@ -144,9 +144,10 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
     check(isRms(recurrent?.norm), 'layer norms before recurrent blocks are not supported on the GPU');
     check(!feed.experts || isRms(feed.norm), 'layer norms before experts are not supported on the GPU');
     check(!feed.experts || !feed.sumNorm, 'norms of the sums of experts are not supported on the GPU');
+    // The self-test has no bounds for both.
     check(
       [attention, feed].every((block) => !block?.postNorm || !block.sumNorm),
-      'norms of results beside those of the sums are not supported on the GPU',
+      'blocks with norms of both the result and the sum are not supported on the GPU',
     );
   }
   check(!plan.lowRank?.length, 'LoRA adapters are not supported on the GPU');
@@ -154,7 +155,12 @@ export function lacks(plan, tensors, settings, { bindingBytes }) {
   const roles = plan.tensors.filter(({ name }) => present.has(name)).map(({ role }) => role);
   for (const [pattern, what] of UNSERVED)
     check(!roles.some((role) => pattern.test(role)), `${what} are not supported on the GPU`);
-  const widest = 4 * sizes(plan, settings).batch * Math.max(...Object.values(bufferCols(plan)));
+  const { batch } = sizes(plan, settings);
+  check(
+    batch <= PROMISED.groups,
+    `batches of ${batch} tokens are not supported on the GPU: ${PROMISED.groups} at most; try a shorter context`,
+  );
+  const widest = 4 * batch * Math.max(...Object.values(bufferCols(plan)));
   check(
     widest <= bindingBytes,
     `${contextLength} positions need ${widest} bytes of work memory in one piece; this GPU takes ${bindingBytes}: try a shorter context`,

@@ -12,7 +12,7 @@ import { TABLE_ROWS, VOCABULARY } from './selftest-model.js';
 
 /**
  * The tokens of attention, in order of their positions: before and beyond one split. Only `attends`
- * of them are compared. Without a mask they see all positions, or so many.
+ * of them are compared. Without a mask they see all positions, or the first `sees` of them.
  */
 const ATTENTION_STEPS = [
   { nTokens: 40, attends: true },

@@ -61,7 +61,7 @@ import { compute, fillRows, layRows, RUNS } from './selftest-run.js';
  */
 
 /**
- * 'states' are hidden states that are read, in models without a head.
+ * 'states' is the final norm of states that are read, tested where a model has no output matrix.
  * @typedef {'embed' | 'attention' | 'recurrent' | 'feed' | 'head' | 'states'} BlockName
  */
 

@@ -155,13 +155,13 @@ export function withoutPadding(rows, nRows, nCols) {
 }
 
 /**
- * A copy of rows as buffers have them, with a padding of zeros.
+ * Rows as buffers have them, with a padding of zeros; the same array where none is needed.
  * @param {Float32Array} rows
  * @param {number} nCols
  */
 export function withPadding(rows, nCols) {
   const stride = up16(nCols);
-  if (stride === nCols) return rows.slice();
+  if (stride === nCols) return rows;
   const nRows = rows.length / nCols;
   const out = new Float32Array(nRows * stride);
   for (let r = 0; r < nRows; r++) out.set(rows.subarray(r * nCols, (r + 1) * nCols), r * stride);

@@ -389,8 +389,12 @@ export function planModel(metadata, contextLength) {
 function withFactors(plan) {
   const names = new Set(plan.tensors.map(({ name }) => name));
   const factors = plan.tensors
-    // The matrices of the heads of latent attention have none.
-    .filter(({ use, role }) => use === 'matrix' || (use === 'experts' && role.includes('.feed.')))
+    // The matrices of the heads of latent attention have none, nor have products after the pooling.
+    .filter(
+      ({ use, role }) =>
+        (use === 'matrix' && !/^(dense|ranker)\./.test(role)) ||
+        (use === 'experts' && role.includes('.feed.')),
+    )
     .filter(({ name }) => name.endsWith('.weight'))
     .flatMap(({ role, name, use: ofMatrix }) => {
       const experts = ofMatrix === 'experts' && plan.layers[Number(role.split('.')[1])].feed.experts;

@@ -280,9 +280,10 @@ function normCase(kind, nRows, nCols, byDefault) {
     async run(lab) {
       const prng = new Prng(nCols);
       const rows = activations.gaussian(nRows, nCols, prng);
-      const [gain, shift] = [1, 2].map(() => activations.gaussian(1, nCols, prng));
-      const bias = kind === 'layer' ? shift : undefined;
-      const [x, weight, ofBias] = [rows, gain, shift].map((values) => lab.gpu.bufferOf(values));
+      const gain = activations.gaussian(1, nCols, prng);
+      const bias = kind === 'layer' ? activations.gaussian(1, nCols, prng) : undefined;
+      const [x, weight] = [rows, gain].map((values) => lab.gpu.bufferOf(values));
+      const shift = bias && lab.gpu.bufferOf(bias);
       const y = lab.floats(nRows * nCols);
       /** @type {GpuContender} */
       const contender = {
@@ -290,8 +291,8 @@ function normCase(kind, nRows, nCols, byDefault) {
         copies: [
           [
             {
-              shader: norm({ kind, nCols, eps, bias: bias !== undefined }),
-              buffers: { x, weight, ...(bias && { bias: ofBias }), y },
+              shader: norm({ kind, nCols, eps, bias: shift !== undefined }),
+              buffers: { x, weight, ...(shift && { bias: shift }), y },
               groups: ({ nTokens }) => rowGroups(nTokens),
             },
           ],
@@ -318,7 +319,7 @@ function normCase(kind, nRows, nCols, byDefault) {
         },
       };
       const results = await lab.race({ case: name }, [contender]);
-      for (const one of [x, weight, ofBias, y]) one.free();
+      for (const one of [x, weight, shift, y]) one?.free();
       return results;
     },
   };

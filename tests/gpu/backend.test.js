@@ -10,6 +10,8 @@ import { planModel } from '../../js/llama/plan.js';
 import { types } from '../../js/types.js';
 import { gpuSkip, openTestDevice, SEED, sampled } from '../helpers/gpu.js';
 import { checkGreedy, close, SMALL_MODELS, TOKENS } from '../helpers/llama.js';
+import { planOf } from '../helpers/plan-of.js';
+import { makeHybrid } from '../helpers/synthetic-hybrid.js';
 import { makeModel } from '../helpers/synthetic-llama.js';
 import { dataPath, skipWithout } from '../helpers/test-data.js';
 
@@ -49,6 +51,13 @@ test('work memory that no binding holds is named before a weight is read', async
     lacks(plan, [], settings, { bindingBytes: 16_384 }).join(),
     /64 positions need \d+ bytes of work memory/,
   );
+  const long = { ...settings, contextLength: 65_536 };
+  assert.match(
+    lacks(plan, [], long, { bindingBytes: 2 ** 40 }).join(),
+    /^batches of 65536 tokens .*: 65535 at most; try a shorter context$/,
+  );
+  const longest = { ...settings, contextLength: 65_535 };
+  assert.deepEqual(lacks(plan, [], longest, { bindingBytes: 2 ** 40 }), []);
 });
 
 test('factors of products that no kernel applies are named before a weight is read', async () => {
@@ -66,6 +75,40 @@ test('factors of products that no kernel applies are named before a weight is re
   assert.equal(lacksOf('NVFP4', 'F32'), '');
   assert.match(lacksOf('Q4_K', 'F32'), /factors.*attn_q\.scale.*not for Q4_K in F32/);
   assert.match(lacksOf('NVFP4', 'F16'), /factors.*attn_q\.scale.*not for NVFP4 in F16/);
+});
+
+test('norms and gates that no kernel computes are named', async () => {
+  const hybrid = await openGguf(/** @type {ArrayBuffer} */ (makeHybrid([true, false]).bytes.buffer));
+  const eps = { 'attention.layer_norm_epsilon': 1e-5, 'attention.head_count_kv': undefined };
+  /** @type {Record<string, any>} */
+  const plans = {
+    bert: planOf('bert', eps).plan,
+    olmoe: planOf('olmoe', { expert_count: 4, expert_used_count: 2 }).plan,
+    lfm2: planModel(hybrid.metadata, 32),
+  };
+  const settings = /** @type {const} */ ({ contextLength: 32, kvType: 'F16' });
+  const lacksOf = (/** @type {any} */ plan) => lacks(plan, [], settings, { bindingBytes: 2 ** 27 });
+  for (const plan of Object.values(plans)) assert.deepEqual(lacksOf(plan), []);
+  const [layer, rms] = ['layer', 'rms'].map((kind) => ({ kind, eps: 1e-5 }));
+  /** @type {[string, 'attention' | 'recurrent' | 'feed', Record<string, unknown>, RegExp][]} */
+  const changes = [
+    ['bert', 'attention', { outputGate: true }, /^output gates of attention without a causal mask/],
+    ['bert', 'attention', { sumNorm: undefined, postNorm: layer }, /^layer norms of results/],
+    ['bert', 'feed', { sumNorm: undefined, postNorm: layer }, /^layer norms of results/],
+    ['bert', 'attention', { postNorm: rms }, /^blocks with norms of both the result and the sum/],
+    ['bert', 'feed', { postNorm: rms }, /^blocks with norms of both the result and the sum/],
+    ['lfm2', 'recurrent', { postNorm: layer }, /^layer norms of results/],
+    ['lfm2', 'recurrent', { norm: layer }, /^layer norms before recurrent blocks/],
+    ['olmoe', 'feed', { norm: layer }, /^layer norms before experts/],
+    ['olmoe', 'feed', { sumNorm: layer }, /^norms of the sums of experts/],
+  ];
+  for (const [name, block, change, reason] of changes) {
+    const plan = structuredClone(plans[name]);
+    Object.assign(plan.layers[0][block], change);
+    const named = lacksOf(plan);
+    assert.equal(named.length, 1, `${name}: ${named}`);
+    assert.match(named[0], reason);
+  }
 });
 
 test('what models have and the GPU has not is named before a weight is read', {

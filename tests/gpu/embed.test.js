@@ -9,7 +9,7 @@ import { GpuBackend } from '../../js/gpu/backend.js';
 import { up16, withPadding } from '../../js/gpu/shader.js';
 import { embed, embedGroups } from '../../js/gpu/wgsl/embed.js';
 import { rowBlocks } from '../../js/gpu/wgsl/types.js';
-import { Llama } from '../../js/llama/index.js';
+import { Llama, NumericError } from '../../js/llama/index.js';
 import { ABSENT, checkVectors, embeddingModels, RARE_BIASES } from '../helpers/arch-embed.js';
 import { changedGguf, floats } from '../helpers/changed-gguf.js';
 import { countCalls, gpuSkip, openTestDevice, SEED, sampled, TestGpu } from '../helpers/gpu.js';
@@ -17,6 +17,7 @@ import { arrange } from '../helpers/gpu-weights.js';
 import { distance } from '../helpers/llama.js';
 import { Prng } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
+import { makeModel } from '../helpers/synthetic-llama.js';
 import { dataPath } from '../helpers/test-data.js';
 
 const ALL = process.env.FM_ARCH_ALL === '1';
@@ -27,7 +28,7 @@ const DOCUMENTS = ['a big red dog', 'the'];
 
 /** @param {string} name @param {number[]} shape @param {number} [size] */
 function random(name, shape, size = 1) {
-  const prng = new Prng(name.length);
+  const prng = new Prng([...name].reduce((sum, c) => (Math.imul(31, sum) + c.charCodeAt(0)) | 0, 0));
   const length = shape.reduce((product, n) => product * n, 1);
   return floats(
     name,
@@ -49,6 +50,58 @@ const CHANGED = [
   ['nomic-bert-A', biasesOf('nomic-bert-A')],
   ['modern-bert-A', [...biasesOf('modern-bert-A'), ...headOf(random('cls.norm.weight', [WIDTH]))]],
 ];
+
+/** @param {string | ArrayBuffer | Uint8Array} source */
+async function load(source) {
+  const gpu = await openTestDevice();
+  const variants = { subgroups: false, int8: false };
+  const backend = new GpuBackend(gpu, { kvType: 'F32', variants, onDispose: () => gpu.destroy() });
+  const model = await Llama.loadTo(async () => backend, /** @type {any} */ (source), { kvType: 'F32' });
+  return { gpu, backend, model };
+}
+
+/** A small BERT whose rows have padding. */
+function makeBert() {
+  const [nEmbd, context] = [36, 16];
+  /** @type {[string, string][]} */
+  const renamed = [
+    ['.attn_norm.', '.attn_output_norm.'],
+    ['.ffn_norm.', '.layer_output_norm.'],
+    ['output_norm.', 'token_embd_norm.'],
+  ];
+  const nameOf = (/** @type {string} */ name) => {
+    const [from, to] = renamed.find(([from]) => name.includes(from)) ?? ['', ''];
+    return name.replace(from, to);
+  };
+  return makeModel({
+    ...{ architecture: 'bert', nEmbd, context, nFf: 40, nHeads: 3, nKvHeads: 3, tied: true },
+    pairs: { eps: ['bert.attention.layer_norm_epsilon', 'f32', 1e-5] },
+    change: (tensors) => [
+      ...tensors
+        .filter(({ name }) => !name.includes('ffn_gate'))
+        .map((tensor) => ({ ...tensor, name: nameOf(tensor.name) })),
+      random('position_embd.weight', [nEmbd, context], 0.1),
+    ],
+  }).bytes.buffer;
+}
+
+test('a NaN is reported, and no later text has it', { skip: await gpuSkip() }, async (t) => {
+  const { backend, model } = await load(/** @type {ArrayBuffer} */ (makeBert()));
+  t.after(() => model.dispose());
+  const text = '\u4e05\u4e09\u4e1e';
+  const vector = await model.embed(text);
+  const broken = backend.tensor({ nRows: 1, nCols: 36 });
+  backend.write(broken, 0, new Float32Array(36).fill(Number.NaN));
+  const { feed } = backend;
+  backend.feed = (x, block, at) => {
+    const weights = block.layer === 0 ? { ...block.weights, sumNorm: broken } : block.weights;
+    return feed.call(backend, x, { ...block, weights }, at);
+  };
+  await assert.rejects(model.embed(text), NumericError);
+  backend.feed = feed;
+  assert.deepEqual(await model.embed(text), vector);
+  broken.free();
+});
 
 describe('rows of a table on the GPU', { skip: await gpuSkip() }, () => {
   /** Not whole vec4f. */
@@ -80,7 +133,7 @@ describe('rows of a table on the GPU', { skip: await gpuSkip() }, () => {
       assert.ok(Math.abs(value - wanted) <= 1e-6, `token ${t}, column ${column}: ${value}, not ${wanted}`);
     }
   }
-  /** Of the table that the rows are a part of: the last tokens have none of them. */
+  /** First row of the part of a table that is tested: some tokens have rows outside it. */
   const FIRST = 3;
 
   test('positions are added to what is there', () =>
@@ -101,13 +154,6 @@ describe('rows of a table on the GPU', { skip: await gpuSkip() }, () => {
 });
 
 describe('embeddings on the GPU', { skip: ABSENT || (await gpuSkip()) }, () => {
-  /** @param {string | ArrayBuffer | Uint8Array} source */
-  async function load(source) {
-    const gpu = await openTestDevice();
-    const variants = { subgroups: false, int8: false };
-    const open = async () => new GpuBackend(gpu, { kvType: 'F32', variants, onDispose: () => gpu.destroy() });
-    return { gpu, model: await Llama.loadTo(open, /** @type {any} */ (source), { kvType: 'F32' }) };
-  }
   const drawn = (/** @type {any[]} */ list) => (ALL ? list : sampled(list, 1));
 
   for (const one of drawn(embeddingModels())) {

@@ -19,9 +19,9 @@ export { DEEP } from './drawn.js';
 const CHROMIUM = '/usr/lib/chromium';
 const DRIVER = process.env.FM_TEST_VULKAN ?? path.join(CHROMIUM, 'vk_swiftshader_icd.json');
 /**
- * Settings of Dawn. SwiftShader takes two to three times as long to compile kernels whose workgroup
- * memory is filled with zeros first, which no kernel may rely on. Other drivers, browsers, and
- * FM_TEST_DEEP=1 fill it.
+ * Dawn's settings. Without them it fills workgroup memory with zeros before each kernel, and
+ * SwiftShader compiles two to three times as long. Kernels may not rely on the zeros. Other drivers,
+ * browsers, and FM_TEST_DEEP=1 fill the memory.
  */
 const SETTINGS = process.env.FM_TEST_VULKAN || DEEP ? [] : ['enable-dawn-features=disable_workgroup_init'];
 /** Cases are drawn by this seed, since a driver without a GPU compiles each for seconds. */

@@ -100,11 +100,8 @@ const entriesOf = new Map();
  *   four characters
  */
 function entryOf(grid, entry, read) {
-  let entries = entriesOf.get(grid);
-  if (!entries) {
-    entries = [];
-    entriesOf.set(grid, entries);
-  }
+  const entries = entriesOf.get(grid) ?? [];
+  entriesOf.set(grid, entries);
   entries[entry] ??= read(grid.slice(4 * entry, 4 * entry + 4));
   return entries[entry];
 }

@@ -85,6 +85,23 @@ test('rank: a BERT head scores the first token of [CLS] query [SEP] document [SE
   }
 });
 
+test('factors of products after the pooling are refused', { skip }, async () => {
+  /** @type {[string, string, import('../helpers/gguf-bytes.js').TensorSpec[]][]} */
+  const models = [
+    ['bert-A', 'cls.output.scale', [floats('cls.output.weight', [WIDTH, 1], output)]],
+    ['bert-A', 'cls.scale', [floats('cls.weight', [WIDTH, WIDTH], inner)]],
+    ['gemma-embedding-A', 'dense_2.scale', []],
+  ];
+  for (const [model, name, more] of models) {
+    const tensors = [...more, floats(name, [1], [2])];
+    const bytes = await changedGguf(dataPath(`arch/models/${model}.gguf`), { tensors });
+    await assert.rejects(Llama.load(bytes, exact), (error) => {
+      assert.ok(error instanceof ModelError && error.message.includes(`does not use: "${name}"`), `${error}`);
+      return true;
+    });
+  }
+});
+
 test('rank: a ModernBERT head takes the mean, GELU and a norm', { skip }, async (t) => {
   const tensors = [
     floats('cls.weight', [WIDTH, WIDTH], inner),

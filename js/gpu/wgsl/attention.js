@@ -34,8 +34,8 @@ import { cacheReader } from './cache.js';
  * @property {CacheShape} cache
  * @property {number} scale  of the scores
  * @property {number} [softcap]  > 0: scores become softcap * tanh(score / softcap)
- * @property {number} [window]  > 0: with causal, a token sees so many positions at most, the last ones;
- *   without, those at most half as far away, rounded down
+ * @property {number} [window]  > 0: with causal, a token sees the last `window` positions, its own
+ *   included; without, positions up to floor(window / 2) away, to both sides
  * @property {boolean} [causal]  a token sees positions up to its own, otherwise `step.seen` of them
  * @property {boolean} [sinks]  a logit a head, in the variable `sinks`, has a part in the softmax
  *   and no value
@@ -56,7 +56,7 @@ const SPLIT = 128;
 export const LEAST = -3.4e38;
 
 /**
- * How far a token sees: so many positions before its own, and so many after it; undefined where all.
+ * The most positions that a token sees before its own, and after it; undefined: no limit.
  * @param {Pick<AttentionShape, 'causal' | 'window'>} shape
  */
 function reachOf({ causal = false, window = 0 }) {
