@@ -30,6 +30,7 @@ const OUTPUTS = [
   /^(fox|bear)\n$/,
   /^Q4_K 768 x 256 by \w+: y\[0\] = -?\d/,
   /^(fox|bear)\n(yes|no)\n$/,
+  /\d+ of \d+ drafts were right\n$/,
   /^\[\s+'[ ,.].*',\s+'[ ,.].*'\s+\]\ntrue\n$/,
   /^assistant \w+ \d+\ntrue\n$/,
   /true .*100.*256/,
