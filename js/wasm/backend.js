@@ -63,10 +63,7 @@ const QKV = ['q', 'k', 'v'];
 /** @implements {Backend} */
 export class WasmBackend {
   #kernels;
-  /**
-   * The same, or with adapters kernels that add to products, one around the other for each part of a
-   * divided model.
-   */
+  /** The same, or with adapters kernels that add to products: one set around another for each part. */
   #fm;
   #activation;
   /** The same mode for steps whose rows are treated as if each were the only one. */
@@ -376,13 +373,7 @@ export class WasmBackend {
     this.#check(x.rows({ start, nRows: nTokens }), { ...place, position });
   }
 
-  /**
-   * @param {Tensor} logits
-   * @param {number} row
-   * @param {Tokens} tokens
-   * @param {import('../backend.js').TokenSampler} sampler
-   * @param {number} position
-   */
+  /** @type {Backend['pick']} */
   pick(logits, row, { ids }, sampler, position) {
     const values = floatsOf(viewOf(logits, { start: row, nRows: 1 }));
     ids[position] = sampler.next(values, ids.subarray(0, position));

@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { createKernels, Llama, openGguf, SavedContextError } from '../../js/llama/index.js';
 import { openWasmBackend } from '../../js/wasm/backend.js';
 import { makeAdapter, mergeAdapters, shapesOf } from '../helpers/adapters.js';
+import { changedGguf, floats } from '../helpers/changed-gguf.js';
 import { distance } from '../helpers/llama.js';
 import { draw } from '../helpers/prng.js';
 import { ReferenceBackend } from '../helpers/reference-backend.js';
@@ -24,7 +25,7 @@ const TOKENS = [1, 17, 300, 30, 9, 9, 22, 3];
 const TEXT = 'the fox is here';
 /** The limit of the test data's README for f32 arithmetic; both sides have an exact GELU. */
 const LIMIT = 5e-4;
-/** What an adapter must change at least, so that one that is ignored shows. */
+/** Least change by an adapter, so that one that is ignored is found. */
 const EFFECT = 0.02;
 
 /**
@@ -80,7 +81,7 @@ async function adapterFor(name, spec = {}, only = /^/) {
   return makeAdapter({ shapes, architecture, ...spec });
 }
 
-/** What a model computes. @param {Llama} model */
+/** Logits of a model, or the vector of an encoder. @param {Llama} model */
 const resultsOf = (model) => (model.info.causal ? model.logits(TOKENS) : model.embed(TEXT));
 
 /**
@@ -246,6 +247,16 @@ test('adapters: threads and divided models give the same bits', { skip: absent }
   }
 });
 
+test('adapters: a matrix whose factor is 0 takes none', { skip: absent }, async () => {
+  const name = 'llama-rope3-A';
+  const file = await changedGguf(pathOf(name), { tensors: [floats('blk.0.attn_q.scale', [1], [0])] });
+  const only = { ...EXACT, adapters: [{ source: await adapterFor(name, {}, /^blk\.0\.attn_q\./) }] };
+  await assert.rejects(Llama.load(file, only), {
+    name: 'ModelError',
+    message: 'an adapter cannot be added to layers.0.attention.q: its factor is 0',
+  });
+});
+
 test('adapters: several parts of a divided model on one device', async (t) => {
   const { bytes } = makeModel({ nLayers: 4 });
   const model = /** @type {ArrayBuffer} */ (bytes.buffer);
@@ -350,7 +361,7 @@ test('adapters: memory is freed with the model, and by a failure', { skip: absen
   assert.ok(fm.memory().inUse - before <= memory.weights + memory.kvCache + memory.workspace + 1e5);
   await model.logits(TOKENS);
   model.dispose();
-  // What the kernels keep for themselves has grown by now.
+  // The kernels' own memory has grown by now.
   const kept = fm.memory().inUse;
   const again = await load([{ source }, { source, scale: 2 }]);
   await again.logits(TOKENS);
