@@ -1,5 +1,5 @@
-/* What is known of a model once the header of its file is read: its plan, its tensors, its tokenizer.
- * Fetched while the header is read. */
+/* Makes the plan, the list of tensors and the tokenizer of a model from the header of its file. This code
+ * is fetched while the header is read. */
 
 import { planModel } from './plan.js';
 import { Tokenizer } from './tokenizer/tokenizer.js';

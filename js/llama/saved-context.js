@@ -31,7 +31,7 @@ import { ContextError, SavedContextError } from './errors.js';
  * @property {Adapter[]} [adapters]  Those of the model, if there are any.
  */
 
-/** What tells adapters apart. @typedef {{ name: string, scale: number, checksum: number }} Adapter */
+/** The facts by which adapters are compared. @typedef {{ name: string, scale: number, checksum: number }} Adapter */
 
 /** A context that was read from bytes. @typedef {Header & { tokens: number[], saved: Saved[] }} Read */
 

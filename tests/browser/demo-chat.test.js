@@ -45,7 +45,7 @@ async function loadChatModel(page, path) {
 
 /** @param {Page} page @param {() => Promise<void>} begin */
 async function answered(page, begin) {
-  // What the page says about the text before is not waited for again.
+  // The words about the text before are not waited for again.
   await page.locator('#stats').evaluate((node) => node.removeAttribute('data-state'));
   await begin();
   await written(page);

@@ -4,7 +4,7 @@ import { byId, el } from '../dom.js';
 
 export class ConversationsView {
   #onOpen;
-  /** What the list was made of. @type {unknown[]} */
+  /** Conversations and state that the list shows. @type {unknown[]} */
   #shown = [];
 
   /** @param {{ onNew: () => void, onOpen: (id: string) => void }} actions */

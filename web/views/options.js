@@ -40,7 +40,7 @@ export class OptionsView {
     this.summarise();
   }
 
-  /** What the next text is written with. Call check() first. */
+  /** Options of `generate` for the next text. Call check() first. */
   get generation() {
     return { ...this.numbers, responseFormat: this.#responseFormat };
   }
